@@ -1,0 +1,189 @@
+"""One byte string per value: RFC 8785 canonical JSON, and a strict parser for frozen dataclasses.
+
+A document is a frozen dataclass with two class attributes, `KIND` (a name) and `VERSION` (an integer). Its bytes
+are the canonical JSON of its fields plus `kind` and `version`. `decode` refuses what `encode` would not have printed:
+unknown or missing keys, another type, another order, another spelling of the same number.
+
+Field types understood: `str`, `int`, `float`, `bool`, `datetime` (UTC, printed with `Z`), `Literal`, `StrEnum`,
+`tuple[T, ...]`, `Mapping[str, T]`, `T | None`, and nested dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
+from typing import Any, TypeVar
+
+import rfc8785
+
+from mediator.errors import Malformed, UnsupportedVersion
+
+T = TypeVar("T")
+
+# A permit with a thousand tensors is about 100 kB; ten times that is nobody's document.
+MAX_DOCUMENT_BYTES = 1 << 20
+# RFC 8785 rests on IEEE 754 doubles: integers beyond 2^53 - 1 have no exact print.
+MAX_INTEGER = (1 << 53) - 1
+MAX_DEPTH = 12
+
+
+def dumps(value: Any) -> bytes:
+    """RFC 8785 bytes of plain JSON data. Raises `Malformed` for what has no canonical form."""
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, RecursionError) as error:
+        raise Malformed("a value has no canonical JSON form") from error
+
+
+def loads(raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> Any:
+    """Plain JSON data from canonical bytes. Raises `Malformed` unless printing it again gives the same bytes."""
+    if len(raw) > limit:
+        raise Malformed(f"a document of {len(raw)} bytes is over the limit of {limit}")
+    try:
+        value = json.loads(raw.decode("utf-8", "strict"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("not JSON") from error
+    if dumps(value) != raw:
+        raise Malformed("JSON, but not in canonical form (RFC 8785)")
+    return value
+
+
+def encode(document: Any) -> bytes:
+    """Canonical bytes of a document (a frozen dataclass with `KIND` and `VERSION`)."""
+    return dumps(to_plain(document))
+
+
+def decode(cls: type[T], raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> T:
+    """The document in `raw`, or `Malformed` / `UnsupportedVersion`."""
+    return from_plain(cls, loads(raw, limit=limit))
+
+
+def to_plain(value: Any) -> Any:
+    """Plain JSON data for a document or any value of the field types above."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if hasattr(value, "KIND"):
+            plain |= {"kind": value.KIND, "version": value.VERSION}
+        return plain
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return print_time(value)
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(cls: type[T], plain: Any) -> T:
+    """A document from plain JSON data, as strict as `decode` except for the printed form."""
+    return typing.cast(T, _build(cls, plain, "", 0))
+
+
+def print_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with `Z`; microseconds only where there are any."""
+    if moment.utcoffset() is None:
+        raise Malformed("a time without a zone")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """The inverse of `print_time`; every other spelling is refused."""
+    try:
+        moment = datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise Malformed("not an RFC 3339 time in UTC") from error
+    if print_time(moment) != text:
+        raise Malformed("not an RFC 3339 time in UTC")
+    return moment
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _build(kind: Any, plain: Any, where: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise Malformed(f"{where}: nested deeper than {MAX_DEPTH}")
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, plain, where, depth)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return None if plain is None else _build(_without_none(arguments), plain, where, depth)
+    if origin is typing.Literal:
+        if not any(plain == allowed and type(plain) is type(allowed) for allowed in arguments):
+            raise Malformed(f"{where}: not one of {', '.join(map(str, arguments))}")
+        return plain
+    if origin is tuple:
+        if not isinstance(plain, list):
+            raise Malformed(f"{where}: not a list")
+        return tuple(_build(arguments[0], item, f"{where}[]", depth + 1) for item in plain)
+    if origin is Mapping:
+        if not isinstance(plain, dict):
+            raise Malformed(f"{where}: not an object")
+        return {key: _build(arguments[1], item, f"{where}.*", depth + 1) for key, item in plain.items()}
+    return _build_scalar(kind, plain, where)
+
+
+def _build_dataclass(cls: type, plain: Any, where: str, depth: int) -> Any:
+    if not isinstance(plain, dict):
+        raise Malformed(f"{where or cls.__name__}: not an object")
+    members = dict(plain)
+    if hasattr(cls, "KIND"):
+        if members.pop("kind", None) != cls.KIND:
+            raise Malformed(f"{where or 'document'}: kind is not {cls.KIND}")
+        version = members.pop("version", None)
+        if type(version) is not int or version != cls.VERSION:  # type: ignore[attr-defined]
+            raise UnsupportedVersion(f"{cls.KIND}: this version is not supported", hint="upgrade the older side")
+    hints = _hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(members.keys() - names):
+        raise Malformed(f"{where or cls.__name__}: unknown key {unknown[0][:40]!r}")
+    if missing := sorted(names - members.keys()):
+        raise Malformed(f"{where or cls.__name__}: missing key {missing[0]!r}")
+    try:
+        return cls(**{name: _build(hints[name], members[name], f"{where}.{name}".lstrip("."), depth + 1) for name in names})
+    except ValueError as error:
+        raise Malformed(f"{where or cls.__name__}: {error}") from error
+
+
+def _build_scalar(kind: Any, plain: Any, where: str) -> Any:
+    if kind is datetime and isinstance(plain, str):
+        return parse_time(plain)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        try:
+            return kind(plain)
+        except ValueError as error:
+            raise Malformed(f"{where}: not one of {', '.join(str(item.value) for item in kind)}") from error
+    if kind is float and type(plain) in (int, float):
+        if not math.isfinite(plain):
+            raise Malformed(f"{where}: not a finite number")
+        return float(plain)
+    if kind is int and type(plain) is int and abs(plain) <= MAX_INTEGER:
+        return plain
+    # a scalar of unknown type (a configuration value) is any JSON scalar
+    if kind is Any and (plain is None or type(plain) in (str, int, float, bool)):
+        return plain
+    if type(plain) is kind and kind in (str, bool):
+        return plain
+    raise Malformed(f"{where}: not of type {getattr(kind, '__name__', kind)}")
+
+
+def _without_none(arguments: tuple[Any, ...]) -> Any:
+    kinds = [kind for kind in arguments if kind is not type(None)]
+    if len(kinds) != 1:
+        raise TypeError("a document field is one type, or that type and None")
+    return kinds[0]

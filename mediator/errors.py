@@ -1,0 +1,235 @@
+"""Every error of Cloister, and the one table that maps it outward.
+
+    CloisterError                 internal_error       1   our bug, or a class nobody mapped
+    ├── UsageFault                usage                2   the command, its arguments or a configuration file is wrong
+    ├── Malformed                 malformed            2   bytes that are not the document they claim to be
+    │   └── UnsupportedVersion    unsupported_version  2   a document of a version we do not know
+    ├── Denied                    denied               3   a gate said no; carries every reason at once
+    ├── IntegrityBroken           integrity_broken     4   something stored is not what was written
+    └── NotNow                    not_now              5   nothing is wrong, try again later
+        └── EngineUnavailable     engine_unavailable   5   the container engine does not answer
+
+Exit codes: 0 done, 1 our bug, 2 usage, 3 refused by a rule, 4 integrity broken, 5 not now (safe to retry).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Code(StrEnum):
+    """Why a gate refused: stable, closed, and safe to show to hospital staff and in the audit log."""
+
+    # documents and signatures
+    MALFORMED = "malformed"
+    UNSUPPORTED_VERSION = "unsupported_version"
+    BAD_SIGNATURE = "bad_signature"
+    UNTRUSTED_KEY = "untrusted_key"
+    # gate 1: the permit and who asks
+    PERMIT_MISSING = "permit_missing"
+    PERMIT_NOT_YET_VALID = "permit_not_yet_valid"
+    PERMIT_EXPIRED = "permit_expired"
+    PERMIT_REVOKED = "permit_revoked"
+    PERMIT_SUPERSEDED = "permit_superseded"
+    PERMIT_NOT_ACCEPTED = "permit_not_accepted"
+    ACCEPTANCE_EXPIRED = "acceptance_expired"
+    CONDITION_UNENFORCEABLE = "condition_unenforceable"
+    REVOCATION_LIST_MISSING = "revocation_list_missing"
+    REVOCATION_LIST_STALE = "revocation_list_stale"
+    REVOCATION_LIST_ROLLED_BACK = "revocation_list_rolled_back"
+    CLOCK_WENT_BACK = "clock_went_back"
+    PERSON_NOT_NAMED = "person_not_named"
+    RUN_ORDER_MISSING = "run_order_missing"
+    RUN_ORDER_EXPIRED = "run_order_expired"
+    RUN_ORDER_MISMATCH = "run_order_mismatch"
+    SITE_NOT_NAMED = "site_not_named"
+    IMAGE_NOT_PERMITTED = "image_not_permitted"
+    IMAGE_NOT_APPROVED = "image_not_approved"
+    DATASET_NOT_PERMITTED = "dataset_not_permitted"
+    DATASET_MISSING = "dataset_missing"
+    TOO_FEW_STUDIES = "too_few_studies"
+    RESOURCES_EXCEEDED = "resources_exceeded"
+    HOSPITAL_PAUSED = "hospital_paused"
+    # gate 1: the instruction
+    KIND_NOT_PERMITTED = "kind_not_permitted"
+    CONFIG_NOT_PERMITTED = "config_not_permitted"
+    MODEL_NOT_PERMITTED = "model_not_permitted"
+    MODEL_MISMATCH = "model_mismatch"
+    INSTRUCTION_MISADDRESSED = "instruction_misaddressed"
+    INSTRUCTION_EXPIRED = "instruction_expired"
+    INSTRUCTION_REPLAYED = "instruction_replayed"
+    ROUND_ALREADY_SERVED = "round_already_served"
+    ROUND_OUT_OF_RANGE = "round_out_of_range"
+    ROUNDS_EXHAUSTED = "rounds_exhausted"
+    BYTES_EXHAUSTED = "bytes_exhausted"
+    EPSILON_EXHAUSTED = "epsilon_exhausted"
+    # the sandbox
+    CANARY_FAILED = "canary_failed"
+    CONTRACT_VIOLATION = "contract_violation"
+    JOB_FAILED = "job_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    STOPPED = "stopped"
+    # gate 2: tensors
+    HEADER_TOO_LARGE = "header_too_large"
+    HEADER_MALFORMED = "header_malformed"
+    METADATA_NOT_PERMITTED = "metadata_not_permitted"
+    TENSOR_NOT_PERMITTED = "tensor_not_permitted"
+    TENSOR_MISSING = "tensor_missing"
+    TENSOR_SHAPE = "tensor_shape"
+    TENSOR_DTYPE = "tensor_dtype"
+    TENSOR_OFFSETS = "tensor_offsets"
+    TRAILING_BYTES = "trailing_bytes"
+    NOT_FINITE = "not_finite"
+    # gate 2: metrics, counts, files
+    METRICS_TOO_LARGE = "metrics_too_large"
+    METRICS_MALFORMED = "metrics_malformed"
+    METRIC_NOT_PERMITTED = "metric_not_permitted"
+    METRIC_MISSING = "metric_missing"
+    METRIC_OUT_OF_RANGE = "metric_out_of_range"
+    COUNT_BELOW_THRESHOLD = "count_below_threshold"
+    FILE_NOT_PERMITTED = "file_not_permitted"
+    FILE_MISSING = "file_missing"
+
+
+class HubCode(StrEnum):
+    """All that a hub is ever told about a refusal: enough to act on, too little to carry data."""
+
+    REFUSED_PERMIT = "refused_permit"
+    REFUSED_INSTRUCTION = "refused_instruction"
+    REFUSED_BUDGET = "refused_budget"
+    REFUSED_OUTPUT = "refused_output"
+    JOB_FAILED = "job_failed"
+    PAUSED = "paused"
+    NOT_READY = "not_ready"
+    INTERNAL = "internal"
+
+
+_INSTRUCTION_CODES = frozenset(
+    {
+        Code.MALFORMED, Code.UNSUPPORTED_VERSION, Code.KIND_NOT_PERMITTED, Code.CONFIG_NOT_PERMITTED,
+        Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED, Code.INSTRUCTION_EXPIRED,
+        Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED, Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
+        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH,
+    }
+)  # fmt: skip
+_BUDGET_CODES = frozenset({Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED})
+_JOB_CODES = frozenset({Code.JOB_FAILED, Code.OUT_OF_MEMORY, Code.TIME_LIMIT, Code.STOPPED})
+_NODE_CODES = frozenset({Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING})
+_OUTPUT_CODES = frozenset(
+    {
+        Code.CONTRACT_VIOLATION, Code.HEADER_TOO_LARGE, Code.HEADER_MALFORMED, Code.METADATA_NOT_PERMITTED,
+        Code.TENSOR_NOT_PERMITTED, Code.TENSOR_MISSING, Code.TENSOR_SHAPE, Code.TENSOR_DTYPE, Code.TENSOR_OFFSETS,
+        Code.TRAILING_BYTES, Code.NOT_FINITE, Code.METRICS_TOO_LARGE, Code.METRICS_MALFORMED,
+        Code.METRIC_NOT_PERMITTED, Code.METRIC_MISSING, Code.METRIC_OUT_OF_RANGE, Code.COUNT_BELOW_THRESHOLD,
+        Code.FILE_NOT_PERMITTED, Code.FILE_MISSING,
+    }
+)  # fmt: skip
+
+
+def hub_code(code: Code) -> HubCode:
+    """What the hub hears for `code`; whatever has no entry of its own is about the permit."""
+    if code is Code.HOSPITAL_PAUSED:
+        return HubCode.PAUSED
+    for codes, outward in (
+        (_INSTRUCTION_CODES, HubCode.REFUSED_INSTRUCTION),
+        (_BUDGET_CODES, HubCode.REFUSED_BUDGET),
+        (_OUTPUT_CODES, HubCode.REFUSED_OUTPUT),
+        (_JOB_CODES, HubCode.JOB_FAILED),
+        (_NODE_CODES, HubCode.NOT_READY),
+    ):
+        if code in codes:
+            return outward
+    return HubCode.REFUSED_PERMIT
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason of a refusal.
+
+    `detail` names the rule and what it compared, in words of the permit (a tensor's permitted name, a limit);
+    never a value that came from a patient or out of a container.
+    """
+
+    code: Code
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" if self.detail else str(self.code)
+
+
+class CloisterError(Exception):
+    """The root: an error whose text is ours and safe to print. `hint` says what to do next."""
+
+    code: ClassVar[str] = "internal_error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageFault(CloisterError):
+    """The command, its arguments or a configuration file is wrong."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class Malformed(CloisterError):
+    """Bytes that are not the document they claim to be."""
+
+    code = "malformed"
+    exit_code = 2
+
+
+class UnsupportedVersion(Malformed):
+    """A document, message, record or contract of a version we do not know."""
+
+    code = "unsupported_version"
+
+
+class Denied(CloisterError):
+    """A gate said no. Carries every reason at once, the first being the one shown first."""
+
+    code = "denied"
+    exit_code = 3
+
+    def __init__(self, reasons: Iterable[Reason] | Reason, *, hint: str = "") -> None:
+        self.reasons: tuple[Reason, ...] = (reasons,) if isinstance(reasons, Reason) else tuple(reasons)
+        if not self.reasons:
+            raise ValueError("a refusal needs at least one reason")
+        super().__init__("; ".join(str(reason) for reason in self.reasons), hint=hint)
+
+    @property
+    def hub_code(self) -> HubCode:
+        return hub_code(self.reasons[0].code)
+
+
+class IntegrityBroken(CloisterError):
+    """Something stored is not what was written."""
+
+    code = "integrity_broken"
+    exit_code = 4
+
+
+class NotNow(CloisterError):
+    """Nothing is wrong, but it cannot be done now; safe to retry."""
+
+    code = "not_now"
+    exit_code = 5
+
+
+class EngineUnavailable(NotNow):
+    """The container engine does not answer."""
+
+    code = "engine_unavailable"
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code for any exception; what we do not know is our bug."""
+    return error.exit_code if isinstance(error, CloisterError) else 1

@@ -1,0 +1,179 @@
+"""Signed documents: JWS (RFC 7515), Ed25519 (RFC 8037), a key id in every header.
+
+A signed document is a compact JWS whose payload is the document's canonical bytes. The protected header holds
+exactly `alg`, `kid` and `typ`; `typ` is the document's kind, so a signature made for one kind never opens as another.
+A key id is the first 128 bits of the SHA-256 of the raw public key, in hex.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from mediator import canonical
+from mediator.errors import Code, Denied, Malformed, Reason
+
+T = TypeVar("T")
+
+ALGORITHM = "Ed25519"  # RFC 9864: the fully specified name
+# header and signature add under 300 bytes to base64 of the largest document
+MAX_SIGNED_BYTES = canonical.MAX_DOCUMENT_BYTES * 4 // 3 + 1024
+_HEADER_KEYS = frozenset({"alg", "kid", "typ"})
+# 128 of 256 bits: finding a second key with the same id costs 2^128 tries
+_KEY_ID_HEX = 32
+
+
+@dataclass(frozen=True)
+class VerifyKey:
+    """An Ed25519 public key and its id."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != 32:
+            raise Malformed("an Ed25519 public key has 32 bytes")
+
+    @property
+    def key_id(self) -> str:
+        return hashlib.sha256(self.raw).hexdigest()[:_KEY_ID_HEX]
+
+    @property
+    def text(self) -> str:
+        """Hex, as it stands in documents and enrolment bundles."""
+        return self.raw.hex()
+
+    @classmethod
+    def from_text(cls, text: str) -> VerifyKey:
+        try:
+            return cls(bytes.fromhex(text.strip()))
+        except ValueError as error:
+            raise Malformed("a public key is 64 hexadecimal digits") from error
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    def _jwk(self) -> OKPKey:
+        return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": _b64(self.raw)})
+
+
+class SigningKey:
+    """An Ed25519 private key. Its `repr` shows the key id alone."""
+
+    def __init__(self, seed: bytes) -> None:
+        if len(seed) != 32:
+            raise Malformed("an Ed25519 private key has 32 bytes")
+        self._private = Ed25519PrivateKey.from_private_bytes(seed)
+        self._jwk = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "d": _b64(seed), "x": _b64(self.verify_key.raw)})
+
+    @property
+    def verify_key(self) -> VerifyKey:
+        encoding, form = serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        return VerifyKey(self._private.public_key().public_bytes(encoding, form))
+
+    @property
+    def key_id(self) -> str:
+        return self.verify_key.key_id
+
+    def sign_bytes(self, message: bytes) -> bytes:
+        """A detached 64-byte signature (checkpoints)."""
+        return self._private.sign(message)
+
+    def sign(self, document: Any) -> str:
+        """The signed form of `document` (a frozen dataclass with `KIND` and `VERSION`)."""
+        header = {"alg": ALGORITHM, "kid": self.key_id, "typ": document.KIND}
+        return jws.serialize_compact(header, canonical.encode(document), self._jwk, algorithms=[ALGORITHM])
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.key_id})"
+
+
+class KeyRing(Mapping[str, VerifyKey]):
+    """The keys trusted for one purpose, by key id. An empty ring trusts nobody; several keys let keys rotate."""
+
+    def __init__(self, keys: Iterable[VerifyKey] = ()) -> None:
+        self._keys = {key.key_id: key for key in keys}
+
+    def __getitem__(self, key_id: str) -> VerifyKey:
+        return self._keys[key_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(sorted(self._keys))})"
+
+
+@dataclass(frozen=True)
+class Signed(Generic[T]):
+    """A document whose signature was checked, with the key that made it and the exact text it came in."""
+
+    document: T
+    key_id: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the document's canonical bytes, the same whoever signed it."""
+        return hashlib.sha256(canonical.encode(self.document)).hexdigest()
+
+
+def open_signed(cls: type[T], text: str, keys: Mapping[str, VerifyKey]) -> Signed[T]:
+    """The document in `text`, signed by one of `keys`.
+
+    1. The text is a compact JWS of at most `MAX_SIGNED_BYTES`.
+    2. Its header holds exactly alg, kid and typ, of the one algorithm and of this kind.
+    3. The key id is trusted for this purpose.
+    4. The signature verifies.
+    5. The payload is the canonical form of a document of this kind and of a known version.
+
+    Raises `Malformed`, `UnsupportedVersion`, or `Denied` (`untrusted_key`, `bad_signature`).
+    """
+    if len(text) > MAX_SIGNED_BYTES:  # (1)
+        raise Malformed("a signed document is too large")
+    try:
+        parsed = jws.extract_compact(text.encode("ascii"))
+    except (JoseError, ValueError) as error:
+        raise Malformed("not a signed document (compact JWS)") from error
+    header = parsed.headers()
+    if header.keys() != _HEADER_KEYS or header["alg"] != ALGORITHM or header["typ"] != cls.KIND:  # type: ignore[attr-defined]  # (2)
+        raise Malformed(f"not a signed {cls.KIND}")  # type: ignore[attr-defined]
+    key = keys.get(str(header["kid"]))
+    if key is None:  # (3)
+        raise Denied(Reason(Code.UNTRUSTED_KEY, f"no trusted key signs a {cls.KIND} with this key id"))  # type: ignore[attr-defined]
+    try:
+        verified = jws.deserialize_compact(text.encode("ascii"), key._jwk(), algorithms=[ALGORITHM])  # (4)
+    except (JoseError, ValueError) as error:
+        raise Denied(Reason(Code.BAD_SIGNATURE, str(cls.KIND))) from error  # type: ignore[attr-defined]
+    return Signed(canonical.decode(cls, verified.payload), key.key_id, text)  # (5)
+
+
+def peek_kind(text: str) -> str:
+    """The kind a signed document claims, before anything is trusted; for choosing which ring to open it with."""
+    try:
+        kind = jws.extract_compact(text.encode("ascii")).headers().get("typ")
+    except (JoseError, ValueError) as error:
+        raise Malformed("not a signed document (compact JWS)") from error
+    if not isinstance(kind, str):
+        raise Malformed("a signed document without a kind")
+    return kind
+
+
+def _b64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")

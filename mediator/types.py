@@ -1,0 +1,411 @@
+"""The documents and values that gates, workers and the hub speak in.
+
+Every document is frozen, carries its kind and version, and has one canonical byte string (`mediator.canonical`).
+Sizes are bytes, durations seconds, times UTC. A *digest* is `sha256:` and 64 hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# names of tensors and metrics: what torch's state dict and Flower's examples use, nothing that could carry text
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
+
+
+def check_identifier(text: str, what: str) -> None:
+    """Raise `ValueError` unless `text` is 1 to 64 of a-z, 0-9, dot, dash, underscore."""
+    if not _IDENTIFIER.fullmatch(text):
+        raise ValueError(f"{what} is not 1 to 64 of a-z, 0-9, dot, dash, underscore")
+
+
+def check_digest(text: str, what: str) -> None:
+    """Raise `ValueError` unless `text` is a digest: a tag names whatever somebody pushed last."""
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{what} is not a digest (sha256: and 64 hexadecimal digits)")
+
+
+def check_name(text: str, what: str) -> None:
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{what} is not a permitted name")
+
+
+class Kind(StrEnum):
+    """What a task asks of a container."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class Dtype(StrEnum):
+    """The tensor types that may cross, as safetensors spells them."""
+
+    F32 = "F32"
+    F64 = "F64"
+    I32 = "I32"
+    I64 = "I64"
+
+    @property
+    def size_bytes(self) -> int:
+        return 8 if self.value.endswith("64") else 4
+
+
+# --- what a permit is made of -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of the model: its name, its shape (may be empty for a scalar), its type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Dtype
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "tensor name")
+        if len(self.shape) > 8 or any(not 0 < side <= 1 << 31 for side in self.shape):
+            raise ValueError("a tensor has at most 8 dimensions, each at least 1")
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One metric that may leave. A *count* below the permit's `count_threshold` refuses the release."""
+
+    name: str
+    kind: Literal["value", "count"]
+    minimum: float
+    maximum: float
+    digits: int
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "metric name")
+        if not self.minimum <= self.maximum or not 0 <= self.digits <= 6:
+            raise ValueError("a metric needs minimum <= maximum and 0 to 6 digits")
+
+
+@dataclass(frozen=True)
+class ConfigField:
+    """One configuration value the hub may send: a scalar with a range, or a string out of a list."""
+
+    name: str
+    type: Literal["int", "float", "bool", "str"]
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "configuration key")
+        if self.type == "str" and not self.choices:
+            raise ValueError("a string in a configuration needs its list of choices")
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person named in the permit (EHDS Art. 68): subject, organisation and the key they sign with."""
+
+    subject: str
+    organisation: str
+    key_id: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The most one container may use. `memory_bytes` counts no swap: there is none."""
+
+    cpus: float
+    memory_bytes: int
+    pids: int
+    wall_time_s: int
+    tmp_bytes: int
+    out_bytes: int
+    out_files: int
+    gpus: int
+
+    def __post_init__(self) -> None:
+        counts = (self.memory_bytes, self.pids, self.wall_time_s, self.tmp_bytes, self.out_bytes, self.out_files)
+        if self.cpus <= 0 or self.gpus < 0 or any(count <= 0 for count in counts):
+            raise ValueError("a resource limit is a positive number")
+
+    def within(self, other: Resources) -> bool:
+        """Whether every limit is at most `other`'s."""
+        return all(getattr(self, name) <= getattr(other, name) for name in self.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class PrivacyBudget:
+    """Differential privacy per (node, run): gate 2 adds Gaussian noise and the ledger adds up (`dp-accounting`)."""
+
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+
+
+@dataclass(frozen=True)
+class SiteDatasets:
+    """The dataset versions of one site that a permit covers."""
+
+    site: str
+    versions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_identifier(self.site, "site")
+        for version in self.versions:
+            check_digest(version, "dataset version")
+
+
+# --- documents with a signature -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DataPermit:
+    """What the Access Committee grants (EHDS Art. 68), signed by its key."""
+
+    KIND: ClassVar[str] = "cloister.data-permit"
+    VERSION: ClassVar[int] = 1
+
+    permit: str
+    permit_version: int
+    supersedes: int | None
+    issuer: str
+    purpose: str
+    legal_basis: str
+    project: str
+    not_before: datetime
+    expires: datetime
+    persons: tuple[Person, ...]
+    tools: tuple[str, ...]
+    conditions: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    images: tuple[str, ...]
+    datasets: tuple[SiteDatasets, ...]
+    columns: tuple[str, ...]
+    tensors: tuple[TensorSpec, ...]
+    config: tuple[ConfigField, ...]
+    metrics: Mapping[str, tuple[MetricSpec, ...]]
+    clip_norm: float
+    count_threshold: int
+    privacy: PrivacyBudget | None
+    maximum_rounds: int
+    byte_budget: int
+    minimum_studies: int
+    resources: Resources
+
+    def __post_init__(self) -> None:
+        check_identifier(self.permit, "permit")
+        check_identifier(self.project, "project")
+        for image in self.images:
+            check_digest(image, "image")
+        names = [tensor.name for tensor in self.tensors]
+        if len(set(names)) != len(names):
+            raise ValueError("a tensor is named twice")
+        if not self.not_before < self.expires:
+            raise ValueError("a permit ends after it begins")
+        if not 0 < self.clip_norm < 1e6 or self.count_threshold < 1:
+            raise ValueError("clip_norm and count_threshold are positive")
+        if unknown := set(self.metrics) - {kind.value for kind in Kind}:
+            raise ValueError(f"metrics for an unknown kind of task: {sorted(unknown)[0][:20]}")
+
+    def versions_of(self, site: str) -> tuple[str, ...]:
+        """The dataset versions of `site` this permit covers; none for a site it does not name."""
+        return tuple(version for entry in self.datasets if entry.site == site for version in entry.versions)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """One hospital's yes to exactly one version of one permit, signed by its steward's key; it may only narrow."""
+
+    KIND: ClassVar[str] = "cloister.acceptance"
+    VERSION: ClassVar[int] = 1
+
+    site: str
+    permit: str
+    permit_version: int
+    permit_sha256: str
+    expires: datetime
+    maximum_rounds: int | None
+    byte_budget: int | None
+    versions: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class RunOrder:
+    """What a researcher asks for, signed by the key the permit names for them."""
+
+    KIND: ClassVar[str] = "cloister.run-order"
+    VERSION: ClassVar[int] = 1
+
+    run: str
+    permit: str
+    permit_version: int
+    image: str
+    sites: tuple[str, ...]
+    schema_sha256: str
+    config: Mapping[str, Any]
+    strategy: str
+    rounds: int
+    nonce: str
+    expires: datetime
+
+    def __post_init__(self) -> None:
+        check_identifier(self.run, "run")
+        check_digest(self.image, "image")
+
+
+@dataclass(frozen=True)
+class RevocationList:
+    """The committee's list of permits that no longer hold. Its number only grows; an old list fails closed."""
+
+    KIND: ClassVar[str] = "cloister.revocation-list"
+    VERSION: ClassVar[int] = 1
+
+    number: int
+    issued: datetime
+    permits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What the hub asks of one site for one round, signed by the hub's instruction key.
+
+    `attempt` grows with each start of the hub, so that a run broken off is continued and never repeated: the same
+    (run, round, task) with the same model and a higher attempt asks for the release already made.
+    """
+
+    KIND: ClassVar[str] = "cloister.instruction"
+    VERSION: ClassVar[int] = 1
+
+    run: str
+    permit: str
+    permit_version: int
+    site: str
+    round: int
+    task: Kind
+    attempt: int
+    config: Mapping[str, Any]
+    model_sha256: str
+    issued: datetime
+    expires: datetime
+
+    @property
+    def id(self) -> str:
+        """`run/round/task/attempt`: what the replay table and the release envelope name."""
+        return f"{self.run}/{self.round}/{self.task.value}/{self.attempt}"
+
+
+@dataclass(frozen=True)
+class ReleasedObject:
+    """One Flower object that may be pushed: the SHA-256 of its exact bytes, and how many there are."""
+
+    id: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ReleaseEnvelope:
+    """What may leave, signed by core with a key the link cannot read (`root` is the RecordDict's object id)."""
+
+    KIND: ClassVar[str] = "cloister.release-envelope"
+    VERSION: ClassVar[int] = 1
+
+    site: str
+    instruction: str
+    permit: str
+    permit_version: int
+    run: str
+    round: int
+    task: Kind
+    root: str
+    objects: tuple[ReleasedObject, ...]
+    expires: datetime
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.objects)
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """Gate 1's verdict on a task, as a value: all there is to a container. Signed by core, re-checked by the broker.
+
+    `data_dir` and `in_dir` are absolute host folders under the broker's two configured roots; `/out` is a capped
+    volume that the broker makes. Everything else (no network, no capability, …) is constant and not in here.
+    """
+
+    KIND: ClassVar[str] = "cloister.container-spec"
+    VERSION: ClassVar[int] = 1
+
+    job: str
+    purpose: Literal["job", "canary"]
+    image: str
+    data_dir: str
+    in_dir: str
+    resources: Resources
+    issued: datetime
+    expires: datetime
+
+    def __post_init__(self) -> None:
+        check_identifier(self.job, "job")
+        check_digest(self.image, "image")
+
+
+# --- datasets -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """One file of a dataset version: its path below the version's folder, size and SHA-256 (hex)."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """One published study: pseudonymous id, patient pseudonym, split, and its files' folder."""
+
+    study: str
+    patient: str
+    split: Literal["train", "test", "unlabelled"]
+    folder: str
+    instances: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json` of an immutable dataset version. The version's id is the Merkle root over its files."""
+
+    KIND: ClassVar[str] = "cloister.manifest"
+    VERSION: ClassVar[int] = 1
+
+    dataset: str
+    project: str
+    site: str
+    dataset_version: str
+    created: datetime
+    supersedes: str | None
+    profile: str
+    profile_fingerprint: str
+    engine_version: str
+    counts: Mapping[str, int]
+    excluded: Mapping[str, int]
+    columns: Mapping[str, str]
+    studies: tuple[Study, ...]
+    files: tuple[DatasetFile, ...]
+
+
+# --- what a container leaves behind -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """One regular file found in `/out/<n>/`: its name relative to that folder, and its bytes."""
+
+    name: str
+    content: bytes = field(repr=False)
