@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# Sourced by every script here: how they talk, and the two questions all of them ask.
+# Talk goes to stderr, results to stdout. Exit codes: 0 done, 1 our bug, 2 usage, 5 not now (safe to retry).
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)"
+
+say() { printf '%s\n' "$*" >&2; }
+
+# not_now ERROR HINT: the two lines a person needs, and the exit code that says "try again after that".
+not_now() {
+  printf 'error: %s\nhint: %s\n' "$1" "$2" >&2
+  exit 5
+}
+
+# Runs CMD with its output in LOG; on failure returns its status and leaves the reason to the caller.
+quietly() {
+  local log="$1"
+  shift
+  mkdir -p "$(dirname "$log")"
+  "$@" >>"$log" 2>&1 </dev/null
+}
+
+am_root() { [ "$(id -u)" -eq 0 ]; }
+
+# The two systems this is tried on. Elsewhere one clear line, before anything is changed.
+require_supported_system() {
+  local id='' version=''
+  if [ -r /etc/os-release ]; then
+    # shellcheck disable=SC1091
+    id="$(. /etc/os-release && printf '%s' "${ID:-}")"
+    # shellcheck disable=SC1091
+    version="$(. /etc/os-release && printf '%s' "${VERSION_ID:-}")"
+  fi
+  [ "$(uname -sm)" = 'Linux x86_64' ] ||
+    not_now "this machine is $(uname -sm), not Linux x86_64" 'use Debian 12 or Ubuntu 24.04 on x86_64'
+  case "$id $version" in
+    'debian 12' | 'ubuntu 24.04') ;;
+    *) not_now "this system is '${id:-unknown} ${version}', which cloister does not support" \
+      'use Debian 12 or Ubuntu 24.04' ;;
+  esac
+}
+
+# install_packages LOG NAME...: non-interactive, no recommends; the package lists are fetched only when needed.
+install_packages() {
+  local log="$1"
+  shift
+  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+  local apt=(apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install)
+  quietly "$log" "${apt[@]}" "$@" && return 0
+  quietly "$log" apt-get -q -o DPkg::Lock::Timeout=300 update || true
+  quietly "$log" "${apt[@]}" "$@"
+}
