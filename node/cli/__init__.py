@@ -1,0 +1,33 @@
+"""The command `cloister`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from node.cli.app import application
+from node.cli.output import fail, say
+
+
+def main() -> None:
+    """Run the command line; every error ends here, as one line and an exit code."""
+    command = typer.main.get_command(application())
+    try:
+        result = command.main(prog_name="cloister", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:  # wrong arguments: click's words name the option, never its value's source
+        say(f"error: {error.format_message().rstrip('.').lower()}")
+        say("hint: add --help to see what the command takes")
+        code = 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        say("error: interrupted")
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe left; nothing to tell anyone
+        code = 0
+    except Exception as error:  # the edge: print it our way, exit with its code
+        code = fail(error)
+    sys.exit(code)

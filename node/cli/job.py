@@ -1,0 +1,80 @@
+"""`cloister job`: what a researcher does, on a machine of their own."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mediator import canonical
+from mediator.errors import UsageFault
+from mediator.permit import check_config, schema_sha256
+from mediator.types import DataPermit, RunOrder
+from node.cli.files import read_text, write_new
+from node.cli.options import Key, Out
+from node.cli.output import say
+from node.keys import read_signing_key
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """For researchers."""
+
+
+@app.command("order")
+def order(
+    permit: Annotated[Path, typer.Option(help="the signed permit the run stands on")],
+    run: Annotated[str, typer.Option(help="a name for the run, new to every site")],
+    image: Annotated[str, typer.Option(help="the container image by digest (sha256:…)")],
+    site: Annotated[list[str], typer.Option(help="a site that takes part (repeat)")],
+    rounds: Annotated[int, typer.Option(help="federated rounds", min=1)],
+    key: Key,
+    out: Out,
+    config: Annotated[str, typer.Option(help="the configuration of every task, as a JSON object")] = "{}",
+    strategy: Annotated[str, typer.Option(help="how the hub aggregates")] = "fedavg",
+    hours: Annotated[float, typer.Option(help="how long the order holds", min=0.1, max=24 * 90)] = 24.0,
+) -> None:
+    """Sign a run order. It is checked against the permit first, so that no site has to refuse it."""
+    granted = _unverified_permit(read_text(permit))
+    settings = _object(config)
+    check_config(granted.config, settings)
+    if image not in granted.images:
+        raise UsageFault("the permit does not name this image", hint="images enter a permit by digest, never by tag")
+    document = RunOrder(
+        run=run,
+        permit=granted.permit,
+        permit_version=granted.permit_version,
+        image=image,
+        sites=tuple(site),
+        schema_sha256=schema_sha256(granted.tensors),
+        config=settings,
+        strategy=strategy,
+        rounds=rounds,
+        nonce=secrets.token_hex(16),
+        expires=datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours),
+    )
+    write_new(out, read_signing_key(key).sign(document))
+    say(f"signed run order {run}: {rounds} rounds at {', '.join(site)}: {out}")
+
+
+def _unverified_permit(text: str) -> DataPermit:
+    """The permit's content; that it is genuine is for the sites to check, who hold the committee's key."""
+    from joserfc import jws
+
+    return canonical.decode(DataPermit, jws.extract_compact(text.encode("ascii")).payload)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageFault("--config is not JSON") from error
+    if not isinstance(value, dict):
+        raise UsageFault("--config is not a JSON object")
+    return value

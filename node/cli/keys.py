@@ -1,0 +1,28 @@
+"""`cloister keys`: Ed25519 key files."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mediator.signatures import SigningKey
+from node.cli.output import say
+from node.keys import write_signing_key
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Make key files."""
+
+
+@app.command("new")
+def new(file: Annotated[Path, typer.Argument(help="where the private key goes; FILE.pub beside it is public")]) -> None:
+    """Make a key: FILE (private, mode 0600) and FILE.pub (64 hexadecimal digits, to hand out). Never overwrites."""
+    key = SigningKey(secrets.token_bytes(32))
+    write_signing_key(file, key)
+    say(f"wrote {file} and {file}.pub, key id {key.key_id}")

@@ -1,0 +1,18 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="print the answer as JSON on stdout")]
+NodeConfig = Annotated[
+    Path, typer.Option("--config", envvar="CLOISTER_NODE_CONFIG", help="the node's TOML file", show_envvar=True)
+]
+HubConfig = Annotated[
+    Path, typer.Option("--config", envvar="CLOISTER_HUB_CONFIG", help="the hub's TOML file", show_envvar=True)
+]
+Out = Annotated[Path, typer.Option("--out", help="the file to write")]
+Key = Annotated[Path, typer.Option("--key", help="your private key file (mode 0600)")]

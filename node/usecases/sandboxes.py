@@ -1,0 +1,272 @@
+"""Warm containers: which one serves a task, when one is made, and everything that ends one.
+
+A container serves the rounds of exactly one (run order, permit version, dataset version, kind of task, image, limits).
+Whatever differs, a refused output, a pause, a revocation or idleness destroys it, its work area with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.ports import JobEvent, Prepared, Runner
+from mediator.types import ContainerSpec, Kind, OutputFile
+
+# how often a waiting task looks whether it was told to stop: well under the 5 s that a pause may take
+_POLL_S = 0.2
+# SIGTERM, then this long, then SIGKILL: a pause has 5 s in all
+STOP_GRACE_S = 2.0
+
+_ENDINGS: Mapping[str, Code] = {
+    "exited": Code.JOB_FAILED,
+    "out_of_memory": Code.OUT_OF_MEMORY,
+    "time_limit": Code.TIME_LIMIT,
+    "stopped": Code.STOPPED,
+    "out_full": Code.CONTRACT_VIOLATION,
+}
+
+
+@dataclass(frozen=True)
+class SandboxKey:
+    """What a warm container is bound to; a task with another key gets another container."""
+
+    run: str
+    permit: str
+    permit_version: int
+    dataset_version: str
+    task: Kind
+    image: str
+    limits_sha256: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What goes into `/in/tasks/<n>/`: the contract's task.json members and the model, already checked by gate 1."""
+
+    kind: Kind
+    round: int
+    config: Mapping[str, Any]
+    model: bytes = field(repr=False)
+
+
+@dataclass
+class Sandbox:
+    """One container: its host folders, how many tasks it was given, and its stream of events."""
+
+    name: str
+    key: SandboxKey
+    folder: Path
+    tasks_given: int = 0
+    last_used_s: float = field(default_factory=time.monotonic)
+    busy: bool = False
+    stop_code: Code | None = None
+    events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def in_dir(self) -> Path:
+        return self.folder / "in"
+
+
+class Sandboxes:
+    """The containers of this node, by key. Thread-safe: tasks of several runs may ask at once."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        work_root: Path,
+        sign_spec: Callable[[ContainerSpec], str],
+        trust: Callable[[ContainerSpec, Prepared], None],
+        on_progress: Callable[[SandboxKey, int, float], None],
+        on_destroyed: Callable[[Sandbox], None],
+    ) -> None:
+        """`trust` returns only if a valid canary stands for the prepared container; it raises `Denied` otherwise."""
+        self._runner = runner
+        self._work_root = work_root
+        self._sign_spec = sign_spec
+        self._trust = trust
+        self._on_progress = on_progress
+        self._on_destroyed = on_destroyed
+        self._lock = threading.Lock()
+        self._by_key: dict[SandboxKey, Sandbox] = {}
+        self._guests: set[str] = set()
+
+    @contextmanager
+    def guest(self, name: str) -> Iterator[None]:
+        """Keep the container `name` (a canary's) from being swept while it runs."""
+        with self._lock:
+            self._guests.add(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._guests.discard(name)
+
+    def serve(
+        self,
+        key: SandboxKey,
+        task: Task,
+        make_view: Callable[[Path], None],
+        make_spec: Callable[[str, Path, Path], ContainerSpec],
+        limit_s: float,
+        guard: Callable[[], None],
+    ) -> Sequence[OutputFile]:
+        """Run one task to its `DONE` and return the files it left.
+
+        `make_view(folder)` fills `/data`, `make_spec(name, data_dir, in_dir)` is gate 1's verdict as a spec, and
+        `guard()` asks gate 1 once more before the task is handed over. Raises `Denied` with the code of whatever
+        ended the container; the container is destroyed then.
+        """
+        sandbox = self._take(key)
+        try:
+            if sandbox.tasks_given == 0:
+                self._start(sandbox, make_view, make_spec)
+            guard()
+            number = self._hand_over(sandbox, task)
+            self._wait(sandbox, number, limit_s)
+            files = self._runner.finalise(sandbox.name, number)
+        except BaseException:
+            self.destroy(sandbox)
+            raise
+        shutil.rmtree(sandbox.in_dir / "tasks" / str(number), ignore_errors=True)
+        sandbox.busy, sandbox.last_used_s = False, time.monotonic()
+        return files
+
+    def stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> int:
+        """End every chosen container now (pause, revocation, expiry). Returns how many were ended."""
+        with self._lock:
+            hit = [sandbox for sandbox in self._by_key.values() if chosen(sandbox.key)]
+            for sandbox in hit:
+                sandbox.stop_code = code
+        workers = [threading.Thread(target=self.destroy, args=(sandbox,)) for sandbox in hit]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return len(hit)
+
+    def stop_idle(self, idle_s: float) -> int:
+        """End containers that served nothing for `idle_s` seconds."""
+        oldest = time.monotonic() - idle_s
+        with self._lock:
+            idle = {box.key for box in self._by_key.values() if not box.busy and box.last_used_s < oldest}
+        return self.stop(Code.STOPPED, lambda key: key in idle) if idle else 0
+
+    def running(self) -> tuple[SandboxKey, ...]:
+        with self._lock:
+            return tuple(self._by_key)
+
+    def destroy(self, sandbox: Sandbox) -> None:
+        """Stop and remove a container and its work area. Idempotent; errors of the engine are left to the next sweep."""
+        with self._lock:
+            if self._by_key.get(sandbox.key) is not sandbox:
+                return
+            del self._by_key[sandbox.key]
+            keep = self._names()
+        try:
+            self._runner.terminate(sandbox.name, STOP_GRACE_S)
+            self._runner.clean(keep)
+        except NotNow:
+            pass  # the engine is away: `sweep` removes what it still holds as soon as it answers
+        shutil.rmtree(sandbox.folder, ignore_errors=True)
+        self._on_destroyed(sandbox)
+
+    def sweep(self) -> None:
+        """Remove containers and work areas that no sandbox here owns (after a crash, or an engine that was away)."""
+        with self._lock:
+            keep = self._names()
+        self._runner.clean(keep)
+        for folder in self._work_root.iterdir():
+            if folder.name not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _names(self) -> list[str]:
+        return [*self._guests, *(sandbox.name for sandbox in self._by_key.values())]
+
+    def _take(self, key: SandboxKey) -> Sandbox:
+        with self._lock:
+            sandbox = self._by_key.get(key)
+            if sandbox is None:
+                # the name carries nothing a container could not know anyway
+                name = f"{key.task.value}-{secrets.token_hex(8)}"
+                sandbox = self._by_key[key] = Sandbox(name, key, self._work_root / name)
+            if sandbox.busy:
+                raise NotNow("this container is serving another task")
+            sandbox.busy = True
+            return sandbox
+
+    def _start(
+        self,
+        sandbox: Sandbox,
+        make_view: Callable[[Path], None],
+        make_spec: Callable[[str, Path, Path], ContainerSpec],
+    ) -> None:
+        sandbox.folder.mkdir(mode=0o711)
+        (sandbox.in_dir / "tasks").mkdir(parents=True)
+        for folder in (sandbox.in_dir, sandbox.in_dir / "tasks"):
+            folder.chmod(0o755)
+        make_view(sandbox.data_dir)
+        spec = make_spec(sandbox.name, sandbox.data_dir, sandbox.in_dir)
+        prepared = self._runner.prepare(self._sign_spec(spec))
+        self._trust(spec, prepared)
+        threading.Thread(target=self._listen, args=(sandbox,), name=f"events-{sandbox.name}", daemon=True).start()
+
+    def _listen(self, sandbox: Sandbox) -> None:
+        """Feed the container's events to whoever waits; the end of the stream counts as the container's end."""
+        try:
+            for event in self._runner.execute(sandbox.name):
+                sandbox.events.put(event)
+        except (NotNow, Denied):
+            pass  # the engine went away or the container is gone: either way this container is over
+        sandbox.events.put(JobEvent("exited", status=-1))
+
+    def _hand_over(self, sandbox: Sandbox, task: Task) -> int:
+        number = sandbox.tasks_given = sandbox.tasks_given + 1
+        tasks = sandbox.in_dir / "tasks"
+        part = tasks / f".{number}.part"
+        part.mkdir()
+        members = {"contract": 1, "task": number, "kind": task.kind.value, "round": task.round, "config": dict(task.config)}
+        _write(part / "task.json", json.dumps(members, sort_keys=True).encode())
+        _write(part / "model.safetensors", task.model)
+        part.chmod(0o755)
+        part.rename(tasks / str(number))
+        return number
+
+    def _wait(self, sandbox: Sandbox, number: int, limit_s: float) -> None:
+        deadline = time.monotonic() + limit_s
+        while True:
+            if sandbox.stop_code is not None:
+                raise Denied(Reason(sandbox.stop_code))
+            if time.monotonic() > deadline:
+                raise Denied(Reason(Code.TIME_LIMIT, f"no DONE within {limit_s:g} s"))
+            try:
+                event = sandbox.events.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if event.kind == "done" and event.task == number:
+                return
+            if event.kind == "progress" and event.task == number:
+                self._on_progress(sandbox.key, number, event.fraction)
+            elif event.kind in _ENDINGS:
+                raise Denied(Reason(sandbox.stop_code or _ENDINGS[event.kind]))
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        os.fchmod(descriptor, 0o644)  # readable in the container whatever the umask
