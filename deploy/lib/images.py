@@ -49,7 +49,8 @@ FOR_THE_IMAGE = [
 # Left out of the wheels: what only a compiler, a test run or an installer would open.
 DROPPED_FOLDERS = {"tests", "test", "test_files", "include", "bin", "__pycache__"}
 DROPPED_SUFFIXES = {".pyi", ".a", ".h", ".hpp", ".cuh", ".cmake", ".pyx", ".pxd"}
-NEEDED_ALL_THE_SAME = ("numpy/_core/tests/_natype.py",)
+# numpy.testing and torch open these two at import.
+NEEDED_ALL_THE_SAME = ("numpy/_core/tests/_natype.py", "torch/bin/torch_shm_manager")
 
 
 class Failed(Exception):
@@ -80,11 +81,14 @@ RECIPES = {
             "sentinel/keeper.py": "containers/images/sentinel/keeper.py",
             "sentinel/probe.py": "containers/images/sentinel/probe.py",
         }),
-        Recipe("cloister-job-torch", "cloister-base", {
+        Recipe("cloister-torch", "cloister-base", {
+            "Containerfile": "containers/images/torch/Containerfile",
+        }, lock="requirements/job-torch.txt"),
+        Recipe("cloister-job-torch", "cloister-torch", {
             "Containerfile": "containers/images/job-torch/Containerfile",
             "train.py": "containers/images/job-torch/train.py",
             "cloister_job": "containers/job",
-        }, lock="requirements/job-torch.txt"),
+        }),
         Recipe("cloister-job-rogue", "cloister-job-torch", {
             "Containerfile": "containers/images/job-rogue/Containerfile",
             "rogue.py": "containers/images/job-rogue/rogue.py",

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# test.sh [--fast] [PYTEST ARGUMENT...]: checks everything, on a fresh machine too.
+#
+# Makes the environment (with the development tools), the engine and the images, then runs style, types,
+# import contracts and tests; all of them, whatever fails. The last line is `tests: N passed, M failed`.
+# Exit 0 only if nothing failed anywhere.
+#
+#   --fast   leaves out the tests that need the engine or are slow: for your own machine, never for CI
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/say.sh"
+cd "$repo"
+
+fast=no
+if [ "${1:-}" = --fast ]; then
+  fast=yes
+  shift
+fi
+[ "$fast$([ -n "${CI:-}" ] && echo ci)" != yesci ] || { say 'error: --fast is not for CI'; exit 2; }
+
+venv="$(deploy/lib/environment.sh dev)"
+export PATH="$venv/bin:$PATH"
+if [ "$fast" = yes ]; then
+  set -- -m 'not engine and not slow' "$@"
+else
+  DOCKER_HOST="$(deploy/lib/engine.sh)"
+  export DOCKER_HOST
+  deploy/lib/images.sh >&2
+fi
+
+reports="$(mktemp -d)"
+trap 'rm -rf "$reports"' EXIT
+summary=() # one line per check, printed together at the end
+bad=0
+
+# check NAME COUNTER COMMAND...: runs it, shows what it said, notes how many findings COUNTER sees in that.
+check() {
+  local name="$1" counter="$2" out="$reports/$1" status=0 failures started=$SECONDS
+  shift 2
+  say "== $name"
+  "$@" >"$out" 2>&1 </dev/null || status=$?
+  cat "$out"
+  failures="$($counter "$out")"
+  # A tool that fails without a finding we can count has failed once.
+  if [ "$status" -eq 0 ]; then failures=0; elif [ "${failures:-0}" -eq 0 ]; then failures=1; fi
+  [ "$failures" -eq 0 ] || bad=1
+  summary+=("$name: $failures failed ($((SECONDS - started)) s)")
+}
+
+count_lint() { sed -nE 's/^Found ([0-9]+) errors?.*/\1/p' "$1" | tail -1; }
+count_format() { grep -c '^Would reformat' "$1" || true; }
+count_types() { sed -nE 's/^Found ([0-9]+) errors? in.*/\1/p' "$1" | tail -1; }
+count_contracts() { sed -nE 's/^Contracts: [0-9]+ kept, ([0-9]+) broken.*/\1/p' "$1" | tail -1; }
+
+check lint count_lint ruff check --output-format=concise .
+check format count_format ruff format --check .
+check types count_types mypy
+check contracts count_contracts lint-imports --no-logo
+
+say '== tests'
+started=$SECONDS
+status=0
+# The report is what we count in; the terminal shows pytest's own words as they come.
+python -m pytest --junit-xml="$reports/tests.xml" "$@" || status=$?
+# 1 is "some failed"; anything else (nothing collected, a crash, a wrong argument) counts as one failure too.
+read -r passed failed skipped < <(python deploy/lib/count_tests.py "$reports/tests.xml" "$status")
+[ "$failed" -eq 0 ] || bad=1
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+printf 'seconds: %s, of which tests %s; skipped: %s\n' "$SECONDS" "$((SECONDS - started))" "$skipped"
+printf 'tests: %s passed, %s failed\n' "$passed" "$failed"
+exit "$bad"
