@@ -47,7 +47,7 @@ check() {
 }
 
 count_lint() { sed -nE 's/^Found ([0-9]+) errors?.*/\1/p' "$1" | tail -1; }
-count_format() { grep -c '^Would reformat' "$1" || true; }
+count_format() { sed -nE 's/^([0-9]+) files? would be reformatted.*/\1/p' "$1" | tail -1; }
 count_types() { sed -nE 's/^Found ([0-9]+) errors? in.*/\1/p' "$1" | tail -1; }
 count_contracts() { sed -nE 's/^Contracts: [0-9]+ kept, ([0-9]+) broken.*/\1/p' "$1" | tail -1; }
 

@@ -37,6 +37,7 @@ fi
 # Everything that decides what is in the environment; with a copied install, our own sources too.
 fingerprint() {
   {
+    printf '%s %s\n' "$editable" "$repo" # an editable install points at one checkout
     cat pyproject.toml requirements/cloister.txt requirements/dev.txt
     if [ "$editable" = no ]; then
       find node mediator containers federation -type f ! -name '*.pyc' -print0 2>/dev/null |

@@ -148,9 +148,7 @@ def require_mmdebstrap(work: Path) -> None:
     if os.geteuid() != 0:
         raise Failed("mmdebstrap is not installed", "ask an administrator: apt-get install mmdebstrap")
     talk("images: installing mmdebstrap")
-    install = (
-        f'. "{REPO}/deploy/lib/say.sh"; install_packages "{work}/apt.log" mmdebstrap debian-archive-keyring'
-    )
+    install = f'. "{REPO}/deploy/lib/say.sh"; install_packages "{work}/apt.log" mmdebstrap debian-archive-keyring'
     run(["bash", "-c", install], "mmdebstrap could not be installed", work / "apt-errors.log")
 
 
@@ -243,9 +241,7 @@ def build(client: docker.APIClient, recipe: Recipe, wheels: Path | None, work: P
     )  # fmt: skip
     for answer in answers:
         if "error" in answer:
-            raise Failed(
-                f"{recipe.name} could not be built: {answer['error'].strip()}", "see its Containerfile"
-            )
+            raise Failed(f"{recipe.name} could not be built: {answer['error'].strip()}", "see its Containerfile")
     context.unlink()
 
 
