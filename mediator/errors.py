@@ -1,7 +1,7 @@
 """Every error of Cloister, and the one table that maps it outward.
 
     CloisterError                 internal_error       1   our bug, or a class nobody mapped
-    ├── UsageFault                usage                2   the command, its arguments or a configuration file is wrong
+    ├── UsageFault                usage                2   the command, its arguments or the configuration is wrong
     ├── Malformed                 malformed            2   bytes that are not the document they claim to be
     │   └── UnsupportedVersion    unsupported_version  2   a document of a version we do not know
     ├── Denied                    denied               3   a gate said no; carries every reason at once
@@ -53,6 +53,8 @@ class Code(StrEnum):
     TOO_FEW_STUDIES = "too_few_studies"
     RESOURCES_EXCEEDED = "resources_exceeded"
     HOSPITAL_PAUSED = "hospital_paused"
+    ROLE_NOT_PERMITTED = "role_not_permitted"
+    VERB_NOT_PERMITTED = "verb_not_permitted"
     # gate 1: the instruction
     KIND_NOT_PERMITTED = "kind_not_permitted"
     CONFIG_NOT_PERMITTED = "config_not_permitted"
@@ -111,8 +113,9 @@ class HubCode(StrEnum):
 _INSTRUCTION_CODES = frozenset(
     {
         Code.MALFORMED, Code.UNSUPPORTED_VERSION, Code.KIND_NOT_PERMITTED, Code.CONFIG_NOT_PERMITTED,
-        Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED, Code.INSTRUCTION_EXPIRED,
-        Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED, Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
+        Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED,
+        Code.INSTRUCTION_EXPIRED, Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED,
+        Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
         Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH,
     }
 )  # fmt: skip
@@ -122,8 +125,8 @@ _NODE_CODES = frozenset({Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_
 _OUTPUT_CODES = frozenset(
     {
         Code.CONTRACT_VIOLATION, Code.HEADER_TOO_LARGE, Code.HEADER_MALFORMED, Code.METADATA_NOT_PERMITTED,
-        Code.TENSOR_NOT_PERMITTED, Code.TENSOR_MISSING, Code.TENSOR_SHAPE, Code.TENSOR_DTYPE, Code.TENSOR_OFFSETS,
-        Code.TRAILING_BYTES, Code.NOT_FINITE, Code.METRICS_TOO_LARGE, Code.METRICS_MALFORMED,
+        Code.TENSOR_NOT_PERMITTED, Code.TENSOR_MISSING, Code.TENSOR_SHAPE, Code.TENSOR_DTYPE,
+        Code.TENSOR_OFFSETS, Code.TRAILING_BYTES, Code.NOT_FINITE, Code.METRICS_TOO_LARGE, Code.METRICS_MALFORMED,
         Code.METRIC_NOT_PERMITTED, Code.METRIC_MISSING, Code.METRIC_OUT_OF_RANGE, Code.COUNT_BELOW_THRESHOLD,
         Code.FILE_NOT_PERMITTED, Code.FILE_MISSING,
     }

@@ -1,0 +1,1 @@
+"""How the processes of a node talk: gRPC over Unix sockets, typed messages, one verb list per socket."""

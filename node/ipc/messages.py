@@ -1,0 +1,151 @@
+"""What crosses a socket: strict messages, raw chunks, and our own errors.
+
+A frame is one tag byte and a body: `MESSAGE` (a strict JSON message), `CHUNK` (up to 1 MiB of raw bytes) or `END`
+(the number of raw bytes sent before it, so that an upload that broke off never looks complete).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mediator.errors import (
+    CloisterError,
+    Code,
+    Denied,
+    EngineUnavailable,
+    IntegrityBroken,
+    Malformed,
+    NotNow,
+    Reason,
+    UnsupportedVersion,
+    UsageFault,
+)
+
+MESSAGE, CHUNK, END = b"J", b"R", b"E"
+MAX_CHUNK_BYTES = 1 << 20
+# the longest signed document is 1.4 MB (mediator.signatures); one message carries at most two of them
+MAX_MESSAGE_BYTES = 4 << 20
+# An error travels in HTTP/2 trailers: the bounds below keep it under 32 kB escaped, 43 kB as base64.
+MAX_METADATA_BYTES = 64 << 10
+_MAX_TEXT = 500
+_MAX_DETAIL = 200
+_MAX_REASONS = 20
+
+
+class Message(BaseModel):
+    """Every message: unknown keys refused, no conversion between types, frozen, a version. Bytes print as base64."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+    version: Literal[1] = 1
+
+
+class Empty(Message):
+    """Nothing to say beyond the verb itself."""
+
+
+M = TypeVar("M", bound=Message)
+
+
+def pack(message: Message) -> bytes:
+    """The frame of a message. Raises `Malformed` when it is larger than `MAX_MESSAGE_BYTES`."""
+    body = message.model_dump_json().encode("utf-8")
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise Malformed(f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    return MESSAGE + body
+
+
+def unpack(kind: type[M], frame: bytes) -> M:
+    """The message in a frame. Raises `Malformed` or `UnsupportedVersion`; their texts repeat no value that came in."""
+    body = body_of(frame, MESSAGE)
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise Malformed(f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    try:
+        message = kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        if first["loc"] == ("version",):
+            raise UnsupportedVersion(f"{kind.__name__}: this version is not supported") from None
+        where = ".".join(str(part)[:40] for part in first["loc"])
+        raise Malformed(f"{kind.__name__}: {where or 'message'}: {first['type']}") from None
+    if "version" not in message.model_fields_set:
+        raise UnsupportedVersion(f"{kind.__name__}: a message without a version")
+    return message
+
+
+def body_of(frame: bytes, tag: bytes) -> bytes:
+    """The body of a frame that must carry `tag`."""
+    if frame[:1] != tag:
+        raise Malformed("a frame of the wrong kind")
+    return frame[1:]
+
+
+def chunk_frames(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Frames of raw bytes, none above `MAX_CHUNK_BYTES`, whatever the sizes handed in."""
+    for chunk in chunks:
+        view = memoryview(chunk)
+        for start in range(0, len(view), MAX_CHUNK_BYTES):
+            yield CHUNK + bytes(view[start : start + MAX_CHUNK_BYTES])
+
+
+def upload_frames(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The raw frames of an upload, closed by the count that proves it complete."""
+    sent = 0
+    for frame in chunk_frames(chunks):
+        sent += len(frame) - 1
+        yield frame
+    yield END + str(sent).encode("ascii")
+
+
+def upload_chunks(frames: Iterator[bytes]) -> Iterator[bytes]:
+    """The raw bytes of an upload. Raises `Malformed` for a wrong frame or count, `NotNow` when it broke off."""
+    received = 0
+    for frame in frames:
+        if frame[:1] == END:
+            if frame[1:] != str(received).encode("ascii"):
+                raise Malformed("an upload of another size than it says")
+            return
+        chunk = body_of(frame, CHUNK)
+        if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
+            raise Malformed(f"a chunk is empty or over {MAX_CHUNK_BYTES} bytes")
+        received += len(chunk)
+        yield chunk
+    raise NotNow("an upload broke off", hint="send it again from the start")
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+_CLASSES: dict[str, type[CloisterError]] = {
+    cls.code: cls for cls in (UsageFault, Malformed, UnsupportedVersion, IntegrityBroken, NotNow, EngineUnavailable)
+}
+
+
+def pack_error(error: CloisterError) -> bytes:
+    """One of our errors as it crosses: code, message, hint and, for a refusal, every reason (bounded)."""
+    plain: dict[str, Any] = {"code": error.code, "message": error.message[:_MAX_TEXT], "hint": error.hint[:_MAX_TEXT]}
+    if isinstance(error, Denied):
+        kept = error.reasons[:_MAX_REASONS]
+        plain["reasons"] = [[reason.code.value, reason.detail[:_MAX_DETAIL]] for reason in kept]
+    return json.dumps(plain).encode("ascii")
+
+
+def unpack_error(raw: bytes) -> CloisterError:
+    """The error of the other side, of the same class; what cannot be read back is an internal error without text."""
+    try:
+        plain = json.loads(raw)
+        if plain["code"] == Denied.code:
+            reasons = [Reason(Code(code), str(detail)) for code, detail in plain["reasons"]]
+            return Denied(reasons, hint=str(plain["hint"]))
+        return _CLASSES[plain["code"]](str(plain["message"]), hint=str(plain["hint"]))
+    except (ValueError, KeyError, TypeError):
+        return internal_error()
+
+
+def internal_error() -> CloisterError:
+    return CloisterError("internal error in another process of this node", hint="its log names the class of the error")

@@ -1,0 +1,321 @@
+"""The channel on real sockets: every kind of verb, and every way a peer can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mediator.errors import (
+    CloisterError,
+    Code,
+    Denied,
+    EngineUnavailable,
+    IntegrityBroken,
+    Malformed,
+    NotNow,
+    Reason,
+    UsageFault,
+)
+from node.ipc.channel import Call, Client, Handler, Server, Verb
+from node.ipc.messages import Empty, Message
+
+
+class Text(Message):
+    text: str
+
+
+class Number(Message):
+    number: int
+
+
+ECHO = Verb("echo", Text, Text)
+COUNT = Verb("count", Number, Number, "server")
+STORE = Verb("store", Text, Number, "upload")
+FETCH = Verb("fetch", Number, Text, "download")
+FAIL = Verb("fail", Text, Empty)
+LISTED = (ECHO, COUNT, STORE, FETCH, FAIL)
+
+ERRORS: dict[str, Exception] = {
+    "denied": Denied([Reason(Code.PERMIT_EXPIRED, "at noon"), Reason(Code.HOSPITAL_PAUSED)], hint="ask"),
+    "usage": UsageFault("wrong", hint="do this"),
+    "malformed": Malformed("not that"),
+    "broken": IntegrityBroken("flipped"),
+    "later": NotNow("busy"),
+    "engine": EngineUnavailable("no engine"),
+    "foreign": ValueError("PATIENT^NAME"),
+}
+
+
+class Peer:
+    """A server of all five kinds, which remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.stored: list[bytes] = []
+        self.left = threading.Event()
+        self.torn: list[str] = []
+
+    def handlers(self) -> dict[Verb[object, object], Handler]:  # type: ignore[type-var]
+        return {ECHO: self.echo, COUNT: self.count, STORE: self.store, FETCH: self.fetch, FAIL: self.fail}  # type: ignore[dict-item]
+
+    def echo(self, request: Text) -> Text:
+        return request
+
+    def count(self, request: Number, call: Call) -> Iterator[Number]:
+        call.on_end(self.left.set)
+        for number in range(request.number):
+            yield Number(number=number)
+        if request.number > 5:
+            raise Denied(Reason(Code.ROUNDS_EXHAUSTED))
+        if request.number == 0:
+            call.sleep(20)
+
+    def store(self, request: Text, chunks: Iterator[bytes]) -> Number:
+        try:
+            content = b"".join(chunks)
+        except CloisterError as error:
+            self.torn.append(type(error).__name__)
+            raise
+        self.stored.append(content)
+        return Number(number=len(content))
+
+    def fetch(self, request: Number, call: Call) -> Iterator[Text | bytes]:
+        yield Text(text="first")
+        yield b"x" * request.number
+        yield Text(text="last")
+
+    def fail(self, request: Text) -> Empty:
+        raise ERRORS[request.text]
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "peer.sock"
+
+
+@pytest.fixture
+def client(socket: Path, peer: Peer) -> Iterator[Client]:
+    with Server(socket, LISTED, peer.handlers()), Client(socket) as client:
+        yield client
+
+
+def test_a_message_goes_there_and_back(client: Client) -> None:
+    assert client.call(ECHO, Text(text="Grüße")).text == "Grüße"
+
+
+def test_a_stream_arrives_in_order_and_ends(client: Client) -> None:
+    assert [item.number for item in client.stream(COUNT, Number(number=3))] == [0, 1, 2]
+
+
+def test_an_upload_larger_than_a_chunk_arrives_whole(client: Client, peer: Peer) -> None:
+    content = os.urandom(3 * (1 << 20) + 17)
+    assert client.upload(STORE, Text(text="model"), [content, b"", b"tail"]).number == len(content) + 4
+    assert peer.stored == [content + b"tail"]
+
+
+def test_a_download_mixes_messages_and_chunks(client: Client) -> None:
+    items = list(client.download(FETCH, Number(number=(1 << 20) + 1)))
+    assert items[0] == Text(text="first") and items[-1] == Text(text="last")
+    assert [len(item) for item in items[1:-1] if isinstance(item, bytes)] == [1 << 20, 1]
+
+
+@pytest.mark.parametrize("name", ["denied", "usage", "malformed", "broken", "later", "engine"])
+def test_our_errors_arrive_as_the_same_class(client: Client, name: str) -> None:
+    sent = ERRORS[name]
+    assert isinstance(sent, CloisterError)
+    with pytest.raises(CloisterError) as caught:
+        client.call(FAIL, Text(text=name))
+    assert type(caught.value) is type(sent)
+    assert (caught.value.message, caught.value.hint) == (sent.message, sent.hint)
+    if isinstance(sent, Denied) and isinstance(caught.value, Denied):
+        assert caught.value.reasons == sent.reasons
+
+
+def test_a_foreign_exception_crosses_without_its_text(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(CloisterError) as caught:
+        client.call(FAIL, Text(text="foreign"))
+    assert type(caught.value) is CloisterError and caught.value.exit_code == 1
+    assert "PATIENT" not in caught.value.message + caught.value.hint + caplog.text
+    assert "ValueError" in caplog.text
+
+
+def test_a_refusal_in_mid_stream_arrives_after_what_came_before(client: Client) -> None:
+    seen = []
+    with pytest.raises(Denied) as caught:
+        for item in client.stream(COUNT, Number(number=6)):
+            seen.append(item.number)
+    assert seen == [0, 1, 2, 3, 4, 5] and caught.value.reasons[0].code is Code.ROUNDS_EXHAUSTED
+
+
+def test_many_long_reasons_still_cross(tmp_path: Path) -> None:
+    reasons = [Reason(Code.TENSOR_SHAPE, "ü" * 1000) for _ in range(500)]
+
+    def refuse(request: Text) -> Text:
+        raise Denied(reasons)
+
+    path = tmp_path / "long.sock"
+    with Server(path, [ECHO], {ECHO: refuse}), Client(path) as client, pytest.raises(Denied) as caught:
+        client.call(ECHO, Text(text=""))
+    assert len(caught.value.reasons) == 20
+
+
+def test_a_verb_not_on_the_list_is_refused(tmp_path: Path, peer: Peer) -> None:
+    path = tmp_path / "few.sock"
+    with Server(path, [ECHO], {ECHO: peer.echo}), Client(path) as client:
+        for attempt in (
+            lambda: client.call(FAIL, Text(text="foreign")),
+            lambda: list(client.stream(COUNT, Number(number=1))),
+            lambda: client.upload(STORE, Text(text=""), [b"bytes"]),
+        ):
+            with pytest.raises(Denied) as caught:
+                attempt()
+            assert caught.value.reasons[0].code is Code.VERB_NOT_PERMITTED
+    assert peer.stored == []
+
+
+def test_an_empty_verb_list_denies_everything(tmp_path: Path) -> None:
+    path = tmp_path / "none.sock"
+    with Server(path, [], {}), Client(path) as client, pytest.raises(Denied):
+        client.call(ECHO, Text(text=""))
+
+
+def test_a_handler_of_an_unlisted_verb_is_a_defect(tmp_path: Path, peer: Peer) -> None:
+    with pytest.raises(ValueError, match="fail"):
+        Server(tmp_path / "odd.sock", [ECHO], {ECHO: peer.echo, FAIL: peer.fail})
+
+
+def test_the_permission_hook_is_asked_before_the_handler(tmp_path: Path, peer: Peer) -> None:
+    path = tmp_path / "asked.sock"
+
+    def permit(name: str) -> None:
+        if name != "echo":
+            raise Denied(Reason(Code.VERB_NOT_PERMITTED, name))
+
+    with Server(path, LISTED, peer.handlers(), permit=permit), Client(path) as client:
+        assert client.call(ECHO, Text(text="a")).text == "a"
+        with pytest.raises(Denied):
+            client.upload(STORE, Text(text=""), [b"x"])
+    assert peer.stored == []
+
+
+def test_nobody_there_is_not_now(socket: Path) -> None:
+    with Client(socket) as client:
+        with pytest.raises(NotNow, match="nobody answers"):
+            client.call(ECHO, Text(text=""))
+        with pytest.raises(NotNow):
+            client.wait(0.2)
+
+
+def test_a_slow_answer_is_not_now(client: Client) -> None:
+    with pytest.raises(NotNow, match="no answer on"):
+        list(client.stream(COUNT, Number(number=0), timeout_s=0.2))
+
+
+def test_a_client_finds_its_server_again(socket: Path, peer: Peer) -> None:
+    with Client(socket) as client:
+        for _ in range(2):
+            with Server(socket, LISTED, peer.handlers()):
+                client.wait(5)
+                assert client.call(ECHO, Text(text="again")).text == "again"
+
+
+def test_a_handler_learns_that_its_caller_left(client: Client, peer: Peer) -> None:
+    stream = client.stream(COUNT, Number(number=3))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert peer.left.wait(5)
+
+
+def test_an_upload_whose_source_fails_is_never_complete(client: Client, peer: Peer) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        client.upload(STORE, Text(text="model"), chunks())
+    deadline = time.monotonic() + 5
+    while not peer.torn and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (peer.stored, peer.torn) == ([], ["NotNow"])
+
+
+def test_a_second_server_on_a_live_socket_is_refused(client: Client, socket: Path, peer: Peer) -> None:
+    with pytest.raises(NotNow, match="another process serves"):
+        Server(socket, LISTED, peer.handlers()).start()
+    assert client.call(ECHO, Text(text="still here")).text == "still here"
+
+
+def test_a_socket_left_by_a_killed_server_is_replaced(socket: Path, peer: Peer) -> None:
+    script = (
+        "import sys, pathlib\n"
+        "from tests.node.ipc.test_channel import *\n"
+        "server = Server(pathlib.Path(sys.argv[1]), LISTED, Peer().handlers()); server.start()\n"
+        "print('up', flush=True); server.wait()\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(socket)], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"up\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert socket.is_socket()
+    with Server(socket, LISTED, peer.handlers()), Client(socket) as client:
+        assert client.call(ECHO, Text(text="new")).text == "new"
+
+
+def test_a_file_in_the_way_is_never_removed(socket: Path, peer: Peer) -> None:
+    socket.parent.mkdir()
+    socket.write_text("precious")
+    with pytest.raises(UsageFault, match="not a socket"):
+        Server(socket, LISTED, peer.handlers()).start()
+    assert socket.read_text() == "precious"
+
+
+def test_socket_and_folder_carry_their_modes(client: Client, socket: Path) -> None:
+    assert socket.stat().st_mode & 0o7777 == 0o660
+    assert socket.parent.stat().st_mode & 0o7777 == 0o711
+
+
+def test_the_socket_goes_with_its_server(socket: Path, peer: Peer) -> None:
+    with Server(socket, LISTED, peer.handlers()):
+        assert socket.is_socket()
+    assert not socket.exists()
+    assert [path.name for path in socket.parent.iterdir()] == ["peer.lock"]
+
+
+def test_a_path_the_kernel_cannot_hold_is_refused(tmp_path: Path, peer: Peer) -> None:
+    with pytest.raises(UsageFault, match="107 bytes"):
+        Server(tmp_path / ("x" * 120) / "a.sock", LISTED, peer.handlers()).start()
+
+
+def test_a_path_with_odd_characters_works(tmp_path: Path, peer: Peer) -> None:
+    path = tmp_path / "a folder %41 ü" / "a.sock"
+    with Server(path, LISTED, peer.handlers()), Client(path) as client:
+        assert client.call(ECHO, Text(text="a")).text == "a"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_another_user_without_the_group_may_not_connect(client: Client, socket: Path) -> None:
+    for folder in [socket.parent, *socket.parents]:
+        with contextlib.suppress(PermissionError):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    code = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX)\n"
+        "try: s.connect(sys.argv[1])\n"
+        "except PermissionError: sys.exit(13)\n"
+    )
+    run = subprocess.run([sys.executable, "-I", "-c", code, str(socket)], user=65534, group=65534, extra_groups=[])
+    assert run.returncode == 13
