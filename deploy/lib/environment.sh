@@ -38,7 +38,8 @@ fi
 fingerprint() {
   {
     printf '%s %s\n' "$editable" "$repo" # an editable install points at one checkout
-    cat pyproject.toml requirements/cloister.txt requirements/dev.txt
+    sed '/^\[tool\.ruff\]/,$d' pyproject.toml # what is installed, not how it is checked
+    cat requirements/cloister.txt requirements/dev.txt
     if [ "$editable" = no ]; then
       find node mediator containers federation -type f ! -name '*.pyc' -print0 2>/dev/null |
         sort -z | xargs -0r sha256sum
