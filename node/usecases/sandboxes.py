@@ -215,8 +215,9 @@ class Sandboxes:
         make_view: Callable[[Path], None],
         make_spec: Callable[[str, Path, Path], ContainerSpec],
     ) -> None:
-        sandbox.folder.mkdir(mode=0o711)
         (sandbox.in_dir / "tasks").mkdir(parents=True)
+        # modes are set, not asked for: the process's umask is 077, and the container is another user
+        sandbox.folder.chmod(0o711)
         for folder in (sandbox.in_dir, sandbox.in_dir / "tasks"):
             folder.chmod(0o755)
         make_view(sandbox.data_dir)

@@ -1,0 +1,168 @@
+"""Warm containers: reuse, and everything that ends one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.signatures import SigningKey
+from mediator.types import ContainerSpec, Kind, Resources
+from node.usecases.sandboxes import SandboxKey, Sandboxes, Task
+from tests.sim.runner import FakeRunner
+
+IMAGE = "sha256:" + "1" * 64
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+LIMITS = Resources(1.0, 1 << 28, 64, 60, 1 << 20, 1 << 20, 16, 0)
+KEY = SandboxKey("run-1", "permit-1", 1, "sha256:" + "2" * 64, Kind.TRAIN, IMAGE, "f" * 64)
+
+
+def behave(task: Mapping[str, Any], model: bytes) -> Mapping[str, bytes]:
+    if task["config"].get("crash"):
+        raise RuntimeError
+    if task["config"].get("hang"):
+        time.sleep(30)
+    return {"echo": model, "round": str(task["round"]).encode()}
+
+
+class House:
+    def __init__(self, root: Path) -> None:
+        self.key = SigningKey(bytes(32))
+        self.runner = FakeRunner(self.key.verify_key, {IMAGE: behave})
+        self.destroyed: list[str] = []
+        self.trust_error: Denied | None = None
+        root.mkdir()
+        self.root = root
+        self.boxes = Sandboxes(
+            self.runner, root, self.key.sign, self._trust, lambda *_: None, lambda box: self.destroyed.append(box.name)
+        )
+
+    def _trust(self, *_: object) -> None:
+        if self.trust_error:
+            raise self.trust_error
+
+    def serve(self, key: SandboxKey = KEY, round_: int = 1, limit_s: float = 10, **config: Any) -> dict[str, bytes]:
+        task = Task(Kind.TRAIN, round_, config, b"model")
+        files = self.boxes.serve(key, task, self._view, self._spec, limit_s, lambda: None)
+        return {file.name: file.content for file in files}
+
+    def _view(self, folder: Path) -> None:
+        folder.mkdir()
+
+    def _spec(self, name: str, data: Path, inbox: Path) -> ContainerSpec:
+        return ContainerSpec(name, "job", IMAGE, str(data), str(inbox), LIMITS, NOW, NOW + timedelta(hours=1))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "work")
+
+
+def test_rounds_of_one_run_share_a_container(house: House) -> None:
+    assert house.serve(round_=1)["round"] == b"1"
+    assert house.serve(round_=2)["round"] == b"2"
+    assert len(house.runner.specs) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": "run-2"},
+        {"permit": "permit-2"},
+        {"permit_version": 2},
+        {"dataset_version": "sha256:" + "3" * 64},
+        {"task": Kind.EVALUATE},
+        {"limits_sha256": "e" * 64},
+    ],
+)
+def test_whatever_a_container_is_bound_to_gets_its_own(house: House, change: dict[str, Any]) -> None:
+    house.serve()
+    house.serve(key=SandboxKey(**{**KEY.__dict__, **change}))
+    assert len(house.runner.specs) == 2
+
+
+def test_a_crashed_job_is_refused_and_leaves_no_folder_behind(house: House) -> None:
+    with pytest.raises(Denied) as refused:
+        house.serve(crash=True)
+    assert refused.value.reasons[0].code is Code.JOB_FAILED
+    assert list(house.root.iterdir()) == [] and house.runner.containers == {}
+    assert len(house.destroyed) == 1
+    assert house.serve()["echo"] == b"model"  # the next task gets a new container
+
+
+def test_a_job_that_never_ends_meets_the_time_limit(house: House) -> None:
+    with pytest.raises(Denied) as refused:
+        house.serve(hang=True, limit_s=0.3)
+    assert refused.value.reasons[0].code is Code.TIME_LIMIT
+    assert house.runner.containers == {}
+
+
+def test_a_pause_ends_a_running_task_with_its_code(house: House) -> None:
+    caught: list[Denied] = []
+
+    def work() -> None:
+        try:
+            house.serve(hang=True)
+        except Denied as denied:
+            caught.append(denied)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not house.runner.specs:
+        time.sleep(0.01)
+    begun = time.monotonic()
+    assert house.boxes.stop(Code.HOSPITAL_PAUSED, lambda key: True) == 1
+    thread.join(5)
+    assert time.monotonic() - begun < 5
+    assert caught[0].reasons[0].code is Code.HOSPITAL_PAUSED
+    assert house.boxes.running() == () and house.runner.containers == {}
+
+
+def test_a_sandbox_that_fails_its_canary_runs_nothing(house: House) -> None:
+    house.trust_error = Denied(Reason(Code.CANARY_FAILED))
+    with pytest.raises(Denied):
+        house.serve()
+    assert house.runner.containers == {} and list(house.root.iterdir()) == []
+
+
+def test_an_idle_container_is_destroyed(house: House) -> None:
+    house.serve()
+    assert house.boxes.stop_idle(3600) == 0
+    time.sleep(0.02)
+    assert house.boxes.stop_idle(0.01) == 1
+    assert house.runner.containers == {}
+
+
+def test_one_container_serves_one_task_at_a_time(house: House) -> None:
+    def work() -> None:
+        with pytest.raises(Denied):
+            house.serve(hang=True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not house.runner.specs:
+        time.sleep(0.01)
+    with pytest.raises(NotNow):
+        house.serve()
+    house.boxes.stop(Code.STOPPED, lambda key: True)
+    thread.join(5)
+
+
+def test_a_sweep_removes_what_a_crash_left(house: House) -> None:
+    house.serve()
+    (house.root / "train-left-over").mkdir()
+    reborn = Sandboxes(house.runner, house.root, house.key.sign, house._trust, lambda *_: None, lambda _: None)
+    reborn.sweep()
+    assert list(house.root.iterdir()) == [] and house.runner.containers == {}
+
+
+def test_an_engine_that_is_away_is_not_now(house: House) -> None:
+    house.runner.away = True
+    with pytest.raises(NotNow):
+        house.serve()

@@ -1,0 +1,106 @@
+"""A runner without an engine: the job is a Python function, the contract's folders are real.
+
+Held to the same contract tests as the real one (`tests/containers/contract.py`) where these need no kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mediator.errors import NotNow
+from mediator.ports import JobEvent, Prepared
+from mediator.signatures import KeyRing, VerifyKey, open_signed
+from mediator.types import ContainerSpec, OutputFile
+
+Behaviour = Callable[[Mapping[str, Any], bytes], Mapping[str, bytes]]
+"""(task.json, model bytes) -> the files of `/out/<n>/`; may raise to end the container with status 1."""
+
+
+@dataclass
+class _Container:
+    spec: ContainerSpec
+    events: queue.Queue[JobEvent | None] = field(default_factory=queue.Queue)
+    outputs: dict[int, Mapping[str, bytes]] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+    started: bool = False
+
+
+class FakeRunner:
+    """`behaviours` maps an image digest to what its job does."""
+
+    def __init__(self, verdict_key: VerifyKey, behaviours: Mapping[str, Behaviour]) -> None:
+        self._ring = KeyRing([verdict_key])
+        self._behaviours = behaviours
+        self.containers: dict[str, _Container] = {}
+        self.specs: list[ContainerSpec] = []
+        self.terminated: list[str] = []
+        self.away = False
+
+    def prepare(self, signed_spec: str) -> Prepared:
+        self._answer()
+        spec = open_signed(ContainerSpec, signed_spec, self._ring).document
+        if spec.job not in self.containers:
+            self.containers[spec.job] = _Container(spec)
+            self.specs.append(spec)
+        return Prepared(spec.job, hashlib.sha256(repr(spec.resources).encode()).hexdigest())
+
+    def execute(self, job: str) -> Iterator[JobEvent]:
+        self._answer()
+        container = self.containers[job]
+        if not container.started:
+            container.started = True
+            threading.Thread(target=self._work, args=(container,), daemon=True).start()
+        yield JobEvent("started")
+        while (event := container.events.get()) is not None:
+            yield event
+
+    def finalise(self, job: str, task: int) -> Sequence[OutputFile]:
+        self._answer()
+        files = self.containers[job].outputs.pop(task)
+        return [OutputFile(name, content) for name, content in files.items()]
+
+    def terminate(self, job: str, grace_s: float) -> None:
+        self._answer()
+        self.terminated.append(job)
+        if job in self.containers:
+            self.containers[job].stop.set()
+            self.containers[job].events.put(JobEvent("stopped"))
+            self.containers[job].events.put(None)
+
+    def clean(self, keep: Sequence[str]) -> Sequence[str]:
+        self._answer()
+        gone = [job for job in self.containers if job not in keep]
+        for job in gone:
+            self.containers.pop(job).stop.set()
+        return gone
+
+    def _answer(self) -> None:
+        if self.away:
+            raise NotNow("the engine does not answer")
+
+    def _work(self, container: _Container) -> None:
+        behave = self._behaviours[container.spec.image]
+        number = 1
+        while not container.stop.is_set():
+            folder = Path(container.spec.in_dir) / "tasks" / str(number)
+            if not folder.exists():
+                time.sleep(0.005)
+                continue
+            task = json.loads((folder / "task.json").read_bytes())
+            try:
+                container.outputs[number] = behave(task, (folder / "model.safetensors").read_bytes())
+            except Exception:
+                container.events.put(JobEvent("exited", status=1))
+                container.events.put(None)
+                return
+            container.events.put(JobEvent("progress", number, 1.0))
+            container.events.put(JobEvent("done", number))
+            number += 1
