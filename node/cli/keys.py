@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mediator.signatures import SigningKey
 from node.cli.output import say
-from node.keys import write_signing_key
+from node.keys import new_signing_key
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -23,6 +21,5 @@ def _group() -> None:
 @app.command("new")
 def new(file: Annotated[Path, typer.Argument(help="where the private key goes; FILE.pub beside it is public")]) -> None:
     """Make a key: FILE (private, mode 0600) and FILE.pub (64 hexadecimal digits, to hand out). Never overwrites."""
-    key = SigningKey(secrets.token_bytes(32))
-    write_signing_key(file, key)
+    key = new_signing_key(file)
     say(f"wrote {file} and {file}.pub, key id {key.key_id}")
