@@ -1,5 +1,6 @@
 """The mediator: it decides and never does.
 
 Three gates stand in this package: gate 0 (`deid`), gate 1 (`admission`) and gate 2 (`release`).
-Nothing here opens a file, reads a clock or draws a random number: values and `now` go in, a verdict comes out.
+Nothing here opens a file, reads a clock or draws a random number: values and `now` go in, a verdict comes
+out.
 """

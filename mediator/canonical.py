@@ -1,11 +1,11 @@
 """One byte string per value: RFC 8785 canonical JSON, and a strict parser for frozen dataclasses.
 
-A document is a frozen dataclass with two class attributes, `KIND` (a name) and `VERSION` (an integer). Its bytes
-are the canonical JSON of its fields plus `kind` and `version`. `decode` refuses what `encode` would not have printed:
-unknown or missing keys, another type, another order, another spelling of the same number.
+A document is a frozen dataclass with two class attributes, `KIND` (a name) and `VERSION` (an integer). Its
+bytes are the canonical JSON of its fields plus `kind` and `version`. `decode` refuses what `encode` would not
+have printed: unknown or missing keys, another type, another order, another spelling of the same number.
 
-Field types understood: `str`, `int`, `float`, `bool`, `datetime` (UTC, printed with `Z`), `Literal`, `StrEnum`,
-`tuple[T, ...]`, `Mapping[str, T]`, `T | None`, and nested dataclasses.
+Field types understood: `str`, `int`, `float`, `bool`, `datetime` (UTC, printed with `Z`), `Literal`,
+`StrEnum`, `tuple[T, ...]`, `Mapping[str, T]`, `T | None`, nested dataclasses, and `Any` for a JSON scalar.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import rfc8785
 
 from mediator.errors import Malformed, UnsupportedVersion
 
 T = TypeVar("T")
+
+
+class Document(Protocol):
+    """A frozen dataclass with a kind and a version: what `encode`, `decode` and signatures work on."""
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int]
+
+
+D = TypeVar("D", bound=Document)
 
 # A permit with a thousand tensors is about 100 kB; ten times that is nobody's document.
 MAX_DOCUMENT_BYTES = 1 << 20
@@ -38,16 +48,16 @@ def dumps(value: Any) -> bytes:
     """RFC 8785 bytes of plain JSON data. Raises `Malformed` for what has no canonical form."""
     try:
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # rfc8785's own errors, and lone surrogates in keys
         raise Malformed("a value has no canonical JSON form") from error
 
 
 def loads(raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> Any:
-    """Plain JSON data from canonical bytes. Raises `Malformed` unless printing it again gives the same bytes."""
+    """Plain JSON data from canonical bytes; `Malformed` unless printing it again gives the same bytes."""
     if len(raw) > limit:
         raise Malformed(f"a document of {len(raw)} bytes is over the limit of {limit}")
     try:
-        value = json.loads(raw.decode("utf-8", "strict"), parse_constant=_no_constant)
+        value = json.loads(raw.decode("utf-8", "strict"), parse_constant=_no_constant, parse_int=_parse_int)
     except (ValueError, RecursionError) as error:
         raise Malformed("not JSON") from error
     if dumps(value) != raw:
@@ -55,12 +65,12 @@ def loads(raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> Any:
     return value
 
 
-def encode(document: Any) -> bytes:
+def encode(document: Document) -> bytes:
     """Canonical bytes of a document (a frozen dataclass with `KIND` and `VERSION`)."""
     return dumps(to_plain(document))
 
 
-def decode(cls: type[T], raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> T:
+def decode(cls: type[D], raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> D:
     """The document in `raw`, or `Malformed` / `UnsupportedVersion`."""
     return from_plain(cls, loads(raw, limit=limit))
 
@@ -69,8 +79,9 @@ def to_plain(value: Any) -> Any:
     """Plain JSON data for a document or any value of the field types above."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if hasattr(value, "KIND"):
-            plain |= {"kind": value.KIND, "version": value.VERSION}
+        cls: Any = type(value)
+        if hasattr(cls, "KIND"):
+            plain |= {"kind": cls.KIND, "version": cls.VERSION}
         return plain
     if isinstance(value, Enum):
         return value.value
@@ -110,6 +121,12 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _parse_int(text: str) -> int | float:
+    # RFC 8785 prints the double 1e20 as 100000000000000000000: beyond 2^53 - 1, digits are a float's
+    value = float(text)
+    return value if abs(value) > MAX_INTEGER else int(text)
+
+
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
@@ -138,7 +155,7 @@ def _build(kind: Any, plain: Any, where: str, depth: int) -> Any:
     return _build_scalar(kind, plain, where)
 
 
-def _build_dataclass(cls: type, plain: Any, where: str, depth: int) -> Any:
+def _build_dataclass(cls: Any, plain: Any, where: str, depth: int) -> Any:
     if not isinstance(plain, dict):
         raise Malformed(f"{where or cls.__name__}: not an object")
     members = dict(plain)
@@ -146,7 +163,7 @@ def _build_dataclass(cls: type, plain: Any, where: str, depth: int) -> Any:
         if members.pop("kind", None) != cls.KIND:
             raise Malformed(f"{where or 'document'}: kind is not {cls.KIND}")
         version = members.pop("version", None)
-        if type(version) is not int or version != cls.VERSION:  # type: ignore[attr-defined]
+        if type(version) is not int or version != cls.VERSION:
             raise UnsupportedVersion(f"{cls.KIND}: this version is not supported", hint="upgrade the older side")
     hints = _hints(cls)
     names = {field.name for field in dataclasses.fields(cls)}
@@ -155,7 +172,9 @@ def _build_dataclass(cls: type, plain: Any, where: str, depth: int) -> Any:
     if missing := sorted(names - members.keys()):
         raise Malformed(f"{where or cls.__name__}: missing key {missing[0]!r}")
     try:
-        return cls(**{name: _build(hints[name], members[name], f"{where}.{name}".lstrip("."), depth + 1) for name in names})
+        return cls(
+            **{name: _build(hints[name], members[name], f"{where}.{name}".lstrip("."), depth + 1) for name in names}
+        )
     except ValueError as error:
         raise Malformed(f"{where or cls.__name__}: {error}") from error
 

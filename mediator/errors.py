@@ -70,6 +70,10 @@ class Code(StrEnum):
     EPSILON_EXHAUSTED = "epsilon_exhausted"
     # the sandbox
     CANARY_FAILED = "canary_failed"
+    SPEC_EXPIRED = "spec_expired"
+    MOUNT_NOT_PERMITTED = "mount_not_permitted"
+    NOT_SEALED = "not_sealed"
+    JOB_UNKNOWN = "job_unknown"
     CONTRACT_VIOLATION = "contract_violation"
     JOB_FAILED = "job_failed"
     OUT_OF_MEMORY = "out_of_memory"
@@ -121,7 +125,12 @@ _INSTRUCTION_CODES = frozenset(
 )  # fmt: skip
 _BUDGET_CODES = frozenset({Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED})
 _JOB_CODES = frozenset({Code.JOB_FAILED, Code.OUT_OF_MEMORY, Code.TIME_LIMIT, Code.STOPPED})
-_NODE_CODES = frozenset({Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING})
+_NODE_CODES = frozenset(
+    {
+        Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED, Code.MOUNT_NOT_PERMITTED,
+        Code.NOT_SEALED, Code.JOB_UNKNOWN,
+    }
+)  # fmt: skip
 _OUTPUT_CODES = frozenset(
     {
         Code.CONTRACT_VIOLATION, Code.HEADER_TOO_LARGE, Code.HEADER_MALFORMED, Code.METADATA_NOT_PERMITTED,

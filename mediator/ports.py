@@ -1,4 +1,7 @@
-"""The seams: what the use cases ask of the outside, as protocols that adapters and the fakes in `tests/sim` implement."""
+"""The seams: what the use cases ask of the outside.
+
+Protocols that the adapters implement, and the fakes in `tests/sim` too.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A container that exists and has not started: its sandbox fingerprint (hex SHA-256) and the engine's inspect, reduced."""
+    """A container that exists and has not started, and its sandbox fingerprint (hex SHA-256)."""
 
     job: str
     fingerprint: str
@@ -54,19 +57,21 @@ class Runner(Protocol):
         """Start the container if it is not running, then yield its events until it ends."""
 
     def finalise(self, job: str, task: int) -> Sequence[OutputFile]:
-        """Freeze the container, copy the files of `/out/<task>/` once, clear `/out`, resume it if it still runs."""
+        """Freeze the container, copy `/out/<task>/` once, clear `/out`, resume the container if it runs."""
 
     def terminate(self, job: str, grace_s: float) -> None:
         """Stop the container: SIGTERM, then SIGKILL after `grace_s`."""
 
     def clean(self, keep: Sequence[str]) -> Sequence[str]:
-        """Remove every container, volume and work area of this node except the jobs in `keep`; returns the jobs removed."""
+        """Remove every container, volume and work area of this node but those of `keep`; returns the jobs."""
 
 
 class UpdateCodec(Protocol):
     """Builds canonical Flower objects out of released values (implemented by `federation.client.objects`)."""
 
-    def encode(self, task: Kind, tensors: Tensors, metrics: Mapping[str, float | int]) -> tuple[str, Mapping[str, bytes]]:
+    def encode(
+        self, task: Kind, tensors: Tensors, metrics: Mapping[str, float | int]
+    ) -> tuple[str, Mapping[str, bytes]]:
         """The RecordDict's root object id and every object's bytes by id (children before parents)."""
 
     def listing(self, objects: Mapping[str, bytes]) -> tuple[ReleasedObject, ...]:

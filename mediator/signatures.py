@@ -1,7 +1,8 @@
 """Signed documents: JWS (RFC 7515), Ed25519 (RFC 8037), a key id in every header.
 
-A signed document is a compact JWS whose payload is the document's canonical bytes. The protected header holds
-exactly `alg`, `kid` and `typ`; `typ` is the document's kind, so a signature made for one kind never opens as another.
+A signed document is a compact JWS whose payload is the document's canonical bytes. The protected header
+holds exactly `alg`, `kid` and `typ`; `typ` is the document's kind, so a signature made for one kind never opens
+as another.
 A key id is the first 128 bits of the SHA-256 of the raw public key, in hex.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -21,16 +23,17 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from mediator import canonical
+from mediator.canonical import Document
 from mediator.errors import Code, Denied, Malformed, Reason
 
-T = TypeVar("T")
+D = TypeVar("D", bound=Document)
 
 ALGORITHM = "Ed25519"  # RFC 9864: the fully specified name
 # header and signature add under 300 bytes to base64 of the largest document
 MAX_SIGNED_BYTES = canonical.MAX_DOCUMENT_BYTES * 4 // 3 + 1024
-_HEADER_KEYS = frozenset({"alg", "kid", "typ"})
 # 128 of 256 bits: finding a second key with the same id costs 2^128 tries
 _KEY_ID_HEX = 32
+_PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class VerifyKey:
 
     @classmethod
     def from_text(cls, text: str) -> VerifyKey:
-        try:
-            return cls(bytes.fromhex(text.strip()))
-        except ValueError as error:
-            raise Malformed("a public key is 64 hexadecimal digits") from error
+        """The inverse of `text`. A line end around it is forgiven (key files), another spelling is not."""
+        if not _PUBLIC_KEY.fullmatch(text.strip()):
+            raise Malformed("a public key is 64 hexadecimal digits in lower case")
+        return cls(bytes.fromhex(text.strip()))
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         try:
@@ -92,9 +95,9 @@ class SigningKey:
         """A detached 64-byte signature (checkpoints)."""
         return self._private.sign(message)
 
-    def sign(self, document: Any) -> str:
+    def sign(self, document: Document) -> str:
         """The signed form of `document` (a frozen dataclass with `KIND` and `VERSION`)."""
-        header = {"alg": ALGORITHM, "kid": self.key_id, "typ": document.KIND}
+        header = _signing_header(self.key_id, document)
         return jws.serialize_compact(header, canonical.encode(document), self._jwk, algorithms=[ALGORITHM])
 
     def __repr__(self) -> str:
@@ -102,7 +105,7 @@ class SigningKey:
 
 
 class KeyRing(Mapping[str, VerifyKey]):
-    """The keys trusted for one purpose, by key id. An empty ring trusts nobody; several keys let keys rotate."""
+    """The keys trusted for one purpose, by key id. An empty ring trusts nobody; several let keys rotate."""
 
     def __init__(self, keys: Iterable[VerifyKey] = ()) -> None:
         self._keys = {key.key_id: key for key in keys}
@@ -121,10 +124,10 @@ class KeyRing(Mapping[str, VerifyKey]):
 
 
 @dataclass(frozen=True)
-class Signed(Generic[T]):
+class Signed(Generic[D]):
     """A document whose signature was checked, with the key that made it and the exact text it came in."""
 
-    document: T
+    document: D
     key_id: str
     text: str
 
@@ -134,45 +137,54 @@ class Signed(Generic[T]):
         return hashlib.sha256(canonical.encode(self.document)).hexdigest()
 
 
-def open_signed(cls: type[T], text: str, keys: Mapping[str, VerifyKey]) -> Signed[T]:
+def open_signed(cls: type[D], text: str, keys: Mapping[str, VerifyKey]) -> Signed[D]:
     """The document in `text`, signed by one of `keys`.
 
     1. The text is a compact JWS of at most `MAX_SIGNED_BYTES`.
-    2. Its header holds exactly alg, kid and typ, of the one algorithm and of this kind.
+    2. Its header is exactly what `SigningKey.sign` prints: alg, kid and typ, the one algorithm, this kind. A
+       signed document has one spelling, so the same one never comes back as another text.
     3. The key id is trusted for this purpose.
     4. The signature verifies.
     5. The payload is the canonical form of a document of this kind and of a known version.
 
     Raises `Malformed`, `UnsupportedVersion`, or `Denied` (`untrusted_key`, `bad_signature`).
     """
-    if len(text) > MAX_SIGNED_BYTES:  # (1)
-        raise Malformed("a signed document is too large")
-    try:
-        parsed = jws.extract_compact(text.encode("ascii"))
-    except (JoseError, ValueError) as error:
-        raise Malformed("not a signed document (compact JWS)") from error
-    header = parsed.headers()
-    if header.keys() != _HEADER_KEYS or header["alg"] != ALGORITHM or header["typ"] != cls.KIND:  # type: ignore[attr-defined]  # (2)
-        raise Malformed(f"not a signed {cls.KIND}")  # type: ignore[attr-defined]
-    key = keys.get(str(header["kid"]))
+    header = _header_of(text)  # (1)
+    key_id = header.get("kid")
+    if not isinstance(key_id, str) or _signing_header(key_id, cls) != header:  # (2)
+        raise Malformed(f"not a signed {cls.KIND}")
+    key = keys.get(key_id)
     if key is None:  # (3)
-        raise Denied(Reason(Code.UNTRUSTED_KEY, f"no trusted key signs a {cls.KIND} with this key id"))  # type: ignore[attr-defined]
+        raise Denied(Reason(Code.UNTRUSTED_KEY, f"no trusted key signs a {cls.KIND} with this key id"))
     try:
         verified = jws.deserialize_compact(text.encode("ascii"), key._jwk(), algorithms=[ALGORITHM])  # (4)
     except (JoseError, ValueError) as error:
-        raise Denied(Reason(Code.BAD_SIGNATURE, str(cls.KIND))) from error  # type: ignore[attr-defined]
+        raise Denied(Reason(Code.BAD_SIGNATURE, str(cls.KIND))) from error
+    head, payload, _ = text.split(".")
+    if head != _b64(canonical.dumps(header)) or payload != _b64(verified.payload):  # (2)
+        raise Malformed(f"a signed {cls.KIND} in another spelling than ours")
     return Signed(canonical.decode(cls, verified.payload), key.key_id, text)  # (5)
 
 
 def peek_kind(text: str) -> str:
-    """The kind a signed document claims, before anything is trusted; for choosing which ring to open it with."""
-    try:
-        kind = jws.extract_compact(text.encode("ascii")).headers().get("typ")
-    except (JoseError, ValueError) as error:
-        raise Malformed("not a signed document (compact JWS)") from error
+    """The kind a signed document claims, before anything is trusted; for choosing the ring to open it with."""
+    kind = _header_of(text).get("typ")
     if not isinstance(kind, str):
         raise Malformed("a signed document without a kind")
     return kind
+
+
+def _signing_header(key_id: str, kind: type[Document] | Document) -> dict[str, str]:
+    return {"alg": ALGORITHM, "kid": key_id, "typ": kind.KIND}
+
+
+def _header_of(text: str) -> dict[str, object]:
+    if len(text) > MAX_SIGNED_BYTES:
+        raise Malformed("a signed document is too large")
+    try:
+        return dict(jws.extract_compact(text.encode("ascii")).headers())
+    except (JoseError, ValueError) as error:
+        raise Malformed("not a signed document (compact JWS)") from error
 
 
 def _b64(raw: bytes) -> str:

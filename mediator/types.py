@@ -1,21 +1,23 @@
 """The documents and values that gates, workers and the hub speak in.
 
-Every document is frozen, carries its kind and version, and has one canonical byte string (`mediator.canonical`).
+Every document is frozen, carries its kind and version, and has one canonical form (`mediator.canonical`).
 Sizes are bytes, durations seconds, times UTC. A *digest* is `sha256:` and 64 hexadecimal digits.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# names of tensors and metrics: what torch's state dict and Flower's examples use, nothing that could carry text
+# names of tensors and metrics: what torch's state dict and Flower's examples use, nothing that holds text
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
 
 
@@ -31,7 +33,21 @@ def check_digest(text: str, what: str) -> None:
         raise ValueError(f"{what} is not a digest (sha256: and 64 hexadecimal digits)")
 
 
+def check_hex256(text: str, what: str) -> None:
+    """Raise `ValueError` unless `text` is 64 hexadecimal digits in lower case (a SHA-256, a public key)."""
+    if not _SHA256.fullmatch(text):
+        raise ValueError(f"{what} is not 64 hexadecimal digits")
+
+
+def check_unique(texts: Iterable[str], what: str) -> None:
+    """Raise `ValueError` when a name stands twice: which of the two would count?"""
+    names = list(texts)
+    if len(set(names)) != len(names):
+        raise ValueError(f"{what} is named twice")
+
+
 def check_name(text: str, what: str) -> None:
+    """Raise `ValueError` unless `text` may name a tensor, a metric or a configuration key."""
     if not _NAME.fullmatch(text):
         raise ValueError(f"{what} is not a permitted name")
 
@@ -69,8 +85,19 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name, "tensor name")
+        if self.name == "__metadata__":
+            raise ValueError("__metadata__ is safetensors' own name for free text, and no tensor")
         if len(self.shape) > 8 or any(not 0 < side <= 1 << 31 for side in self.shape):
             raise ValueError("a tensor has at most 8 dimensions, each at least 1")
+
+    @property
+    def count(self) -> int:
+        """Number of elements; Python's integers do not overflow."""
+        return math.prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.count * self.dtype.size_bytes
 
 
 @dataclass(frozen=True)
@@ -87,11 +114,13 @@ class MetricSpec:
         check_name(self.name, "metric name")
         if not self.minimum <= self.maximum or not 0 <= self.digits <= 6:
             raise ValueError("a metric needs minimum <= maximum and 0 to 6 digits")
+        if self.kind == "count" and self.digits:
+            raise ValueError("a count is a whole number: 0 digits")
 
 
 @dataclass(frozen=True)
 class ConfigField:
-    """One configuration value the hub may send: a scalar with a range, or a string out of a list."""
+    """One configuration value the hub may send: a number in a range, a bool, or a string out of a list."""
 
     name: str
     type: Literal["int", "float", "bool", "str"]
@@ -101,17 +130,25 @@ class ConfigField:
 
     def __post_init__(self) -> None:
         check_name(self.name, "configuration key")
-        if self.type == "str" and not self.choices:
-            raise ValueError("a string in a configuration needs its list of choices")
+        if (self.type == "str") != bool(self.choices):
+            raise ValueError("a string in a configuration needs its list of choices, and nothing else has one")
+        if self.type in ("int", "float"):
+            if self.minimum is None or self.maximum is None or not self.minimum <= self.maximum:
+                raise ValueError("a number in a configuration needs its range")
+        elif self.minimum is not None or self.maximum is not None:
+            raise ValueError("only a number in a configuration has a range")
 
 
 @dataclass(frozen=True)
 class Person:
-    """A person named in the permit (EHDS Art. 68): subject, organisation and the key they sign with."""
+    """A person named in the permit (EHDS Art. 68), and the public key they sign with (hex)."""
 
     subject: str
     organisation: str
-    key_id: str
+    public_key: str
+
+    def __post_init__(self) -> None:
+        check_hex256(self.public_key, "public key")
 
 
 @dataclass(frozen=True)
@@ -128,7 +165,14 @@ class Resources:
     gpus: int
 
     def __post_init__(self) -> None:
-        counts = (self.memory_bytes, self.pids, self.wall_time_s, self.tmp_bytes, self.out_bytes, self.out_files)
+        counts = (
+            self.memory_bytes,
+            self.pids,
+            self.wall_time_s,
+            self.tmp_bytes,
+            self.out_bytes,
+            self.out_files,
+        )
         if self.cpus <= 0 or self.gpus < 0 or any(count <= 0 for count in counts):
             raise ValueError("a resource limit is a positive number")
 
@@ -139,11 +183,18 @@ class Resources:
 
 @dataclass(frozen=True)
 class PrivacyBudget:
-    """Differential privacy per (node, run): gate 2 adds Gaussian noise and the ledger adds up (`dp-accounting`)."""
+    """Differential privacy per (node, run): gate 2 adds Gaussian noise, the ledger adds up (dp-accounting).
+
+    The noise's standard deviation is `noise_multiplier` × `clip_norm` on every element of the update.
+    """
 
     epsilon: float
     delta: float
     noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        if not (self.epsilon > 0 and 0 < self.delta < 1 and self.noise_multiplier > 0):
+            raise ValueError("a privacy budget needs epsilon > 0, 0 < delta < 1 and noise_multiplier > 0")
 
 
 @dataclass(frozen=True)
@@ -201,15 +252,25 @@ class DataPermit:
         check_identifier(self.project, "project")
         for image in self.images:
             check_digest(image, "image")
-        names = [tensor.name for tensor in self.tensors]
-        if len(set(names)) != len(names):
-            raise ValueError("a tensor is named twice")
-        if not self.not_before < self.expires:
-            raise ValueError("a permit ends after it begins")
-        if not 0 < self.clip_norm < 1e6 or self.count_threshold < 1:
-            raise ValueError("clip_norm and count_threshold are positive")
+        check_unique((tensor.name for tensor in self.tensors), "a tensor")
+        check_unique((entry.site for entry in self.datasets), "a site")
+        check_unique((entry.name for entry in self.config), "a configuration key")
+        check_unique((person.public_key for person in self.persons), "a person's key")
         if unknown := set(self.metrics) - {kind.value for kind in Kind}:
             raise ValueError(f"metrics for an unknown kind of task: {sorted(unknown)[0][:20]}")
+        for specs in self.metrics.values():
+            check_unique((metric.name for metric in specs), "a metric")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if not self.not_before < self.expires:
+            raise ValueError("a permit ends after it begins")
+        if self.permit_version < 1 or not 0 <= (self.supersedes or 0) < self.permit_version:
+            raise ValueError("versions count from 1, and a permit supersedes an earlier version of itself")
+        if not 0 < self.clip_norm < 1e6 or self.count_threshold < 1 or self.minimum_studies < 1:
+            raise ValueError("clip_norm, count_threshold and minimum_studies are positive")
+        if self.maximum_rounds < 0 or self.byte_budget < 0:
+            raise ValueError("maximum_rounds and byte_budget are not negative")
 
     def versions_of(self, site: str) -> tuple[str, ...]:
         """The dataset versions of `site` this permit covers; none for a site it does not name."""
@@ -218,7 +279,7 @@ class DataPermit:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """One hospital's yes to exactly one version of one permit, signed by its steward's key; it may only narrow."""
+    """One hospital's yes to exactly one version of one permit, by its steward's key; it may only narrow."""
 
     KIND: ClassVar[str] = "cloister.acceptance"
     VERSION: ClassVar[int] = 1
@@ -231,6 +292,15 @@ class Acceptance:
     maximum_rounds: int | None
     byte_budget: int | None
     versions: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        check_identifier(self.site, "site")
+        check_identifier(self.permit, "permit")
+        check_hex256(self.permit_sha256, "permit_sha256")
+        for version in self.versions or ():
+            check_digest(version, "dataset version")
+        if (self.maximum_rounds or 0) < 0 or (self.byte_budget or 0) < 0:
+            raise ValueError("maximum_rounds and byte_budget are not negative")
 
 
 @dataclass(frozen=True)
@@ -254,12 +324,20 @@ class RunOrder:
 
     def __post_init__(self) -> None:
         check_identifier(self.run, "run")
+        check_identifier(self.permit, "permit")
         check_digest(self.image, "image")
+        check_hex256(self.schema_sha256, "schema_sha256")
+        check_name(self.strategy, "strategy")
+        check_name(self.nonce, "nonce")
+        for site in self.sites:
+            check_identifier(site, "site")
+        if self.rounds < 1:
+            raise ValueError("a run has at least one round")
 
 
 @dataclass(frozen=True)
 class RevocationList:
-    """The committee's list of permits that no longer hold. Its number only grows; an old list fails closed."""
+    """The committee's list of permits that no longer hold. Its number only grows; an old one fails closed."""
 
     KIND: ClassVar[str] = "cloister.revocation-list"
     VERSION: ClassVar[int] = 1
@@ -268,13 +346,17 @@ class RevocationList:
     issued: datetime
     permits: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError("revocation lists are numbered from 1")
+
 
 @dataclass(frozen=True)
 class Instruction:
     """What the hub asks of one site for one round, signed by the hub's instruction key.
 
-    `attempt` grows with each start of the hub, so that a run broken off is continued and never repeated: the same
-    (run, round, task) with the same model and a higher attempt asks for the release already made.
+    `attempt` grows with each start of the hub, so that a run broken off is continued and never repeated: the
+    same (run, round, task) with the same model and a higher attempt asks for the release already made.
     """
 
     KIND: ClassVar[str] = "cloister.instruction"
@@ -292,6 +374,14 @@ class Instruction:
     issued: datetime
     expires: datetime
 
+    def __post_init__(self) -> None:
+        check_identifier(self.run, "run")
+        check_identifier(self.permit, "permit")
+        check_identifier(self.site, "site")
+        check_hex256(self.model_sha256, "model_sha256")
+        if self.round < 0 or self.attempt < 1 or not self.issued < self.expires:
+            raise ValueError("rounds count from 0, attempts from 1, and an instruction expires after it was issued")
+
     @property
     def id(self) -> str:
         """`run/round/task/attempt`: what the replay table and the release envelope name."""
@@ -305,10 +395,15 @@ class ReleasedObject:
     id: str
     size_bytes: int
 
+    def __post_init__(self) -> None:
+        check_hex256(self.id, "object id")
+        if self.size_bytes < 0:
+            raise ValueError("an object has no negative size")
+
 
 @dataclass(frozen=True)
 class ReleaseEnvelope:
-    """What may leave, signed by core with a key the link cannot read (`root` is the RecordDict's object id)."""
+    """What may leave, signed by core with a key the link cannot read (`root`: the RecordDict's object id)."""
 
     KIND: ClassVar[str] = "cloister.release-envelope"
     VERSION: ClassVar[int] = 1
@@ -324,6 +419,12 @@ class ReleaseEnvelope:
     objects: tuple[ReleasedObject, ...]
     expires: datetime
 
+    def __post_init__(self) -> None:
+        check_hex256(self.root, "root")
+        check_unique((entry.id for entry in self.objects), "an object")
+        if self.root not in {entry.id for entry in self.objects}:
+            raise ValueError("the root is one of the objects")
+
     @property
     def size_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self.objects)
@@ -331,10 +432,11 @@ class ReleaseEnvelope:
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """Gate 1's verdict on a task, as a value: all there is to a container. Signed by core, re-checked by the broker.
+    """Gate 1's verdict on a task, as a value: all there is to a container. The broker checks it again.
 
-    `data_dir` and `in_dir` are absolute host folders under the broker's two configured roots; `/out` is a capped
-    volume that the broker makes. Everything else (no network, no capability, …) is constant and not in here.
+    `data_dir` and `in_dir` are absolute host folders under the broker's two configured roots; `/out` is a
+    capped volume that the broker makes. Everything else (no network, no capability, …) is constant and not
+    in here.
     """
 
     KIND: ClassVar[str] = "cloister.container-spec"

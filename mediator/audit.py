@@ -1,0 +1,271 @@
+"""The audit log's format: records, segments, signed checkpoints, witnessed checkpoints. Verifying is `audit_check`.
+
+A record is one canonical JSON line. Records are numbered from 1 without gaps and fill segments of
+`RECORDS_PER_SEGMENT` lines. A checkpoint signs the Merkle tree head (RFC 9162 section 2.1: leaves hashed with 0x00,
+nodes with 0x01, SHA-256) over the first `size` lines, each without its line end. A witness signs checkpoints that it
+was shown: it sees a hash, never a record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from mediator import canonical
+from mediator.errors import Code, IntegrityBroken
+from mediator.signatures import SigningKey, VerifyKey
+from mediator.types import check_hex256, check_identifier
+
+RECORDS_PER_SEGMENT = 10_000
+# the longest record that the rules below allow has about 600 bytes
+MAX_LINE_BYTES = 2048
+# a checkpoint or witness line: two signatures, two key ids, a site
+MAX_CHECKPOINT_BYTES = 4096
+
+# What an object may look like: our own ids (`run-7/2/train/1`, `sha256:…`, `job-12`). No capitals, no spaces, no file
+# name's extension can be told from an id's dot, so this is a fence against text, not against every secret.
+_OBJECT = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,159}")
+_PERMIT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,8}")
+# a DICOM UID names one patient's study (PS3.5 section 9.1); 2.25 is the root of UUID-derived ones
+_DICOM_UID = re.compile(r"[0-9]+(\.[0-9]+){4,}|(^|[^0-9])2\.25\.")
+
+
+class Action(StrEnum):
+    """What is written down. Closed: a new action is a new version of this table, and a reader knows them all."""
+
+    NODE_INIT = "node_init"
+    NODE_START = "node_start"
+    NODE_STOP = "node_stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ACCESS = "access"
+    KEY_ROTATE = "key_rotate"
+    ENROL = "enrol"
+    DOCUMENT_IMPORT = "document_import"
+    PERMIT_ACCEPT = "permit_accept"
+    PERMIT_END = "permit_end"
+    IMAGE_APPROVE = "image_approve"
+    IMAGE_WITHDRAW = "image_withdraw"
+    INGEST_ORDER = "ingest_order"
+    INGEST_REPORT = "ingest_report"
+    DATASET_PUBLISH = "dataset_publish"
+    DATASET_WITHDRAW = "dataset_withdraw"
+    QUARANTINE_DESTROY = "quarantine_destroy"
+    INSTRUCTION_RECEIVE = "instruction_receive"
+    TASK_ADMIT = "task_admit"
+    LEDGER_CHARGE = "ledger_charge"
+    CANARY = "canary"
+    JOB_PREPARE = "job_prepare"
+    JOB_START = "job_start"
+    JOB_PRODUCE = "job_produce"
+    JOB_END = "job_end"
+    RELEASE = "release"
+    REDELIVER = "redeliver"
+    DELIVER = "deliver"
+    WORK_DELETE = "work_delete"
+    CHECKPOINT = "checkpoint"
+    RECOVER = "recover"
+
+
+class Verdict(StrEnum):
+    """`allowed` and `refused` are decisions, written before anything is done; `done` and `failed` are outcomes."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """One record. `permit` is `id@version` or empty, `code` one of `errors.Code` or empty; there is no free text."""
+
+    KIND: ClassVar[str] = "cloister.audit"
+    VERSION: ClassVar[int] = 1
+
+    sequence: int
+    time: datetime
+    actor: str
+    action: Action
+    object: str
+    permit: str
+    verdict: Verdict
+    code: str
+
+    def __post_init__(self) -> None:
+        check_identifier(self.actor, "actor")
+        if self.sequence < 1:
+            raise ValueError("records are numbered from 1")
+        if not _OBJECT.fullmatch(self.object) or _DICOM_UID.search(self.object):
+            raise ValueError("the object of a record is an id of ours")
+        if self.permit and not _PERMIT.fullmatch(self.permit):
+            raise ValueError("the permit of a record is id@version, or empty")
+        if self.code and self.code not in Code.__members__.values():
+            raise ValueError("the code of a record is one of ours, or empty")
+
+
+def encode_line(record: AuditRecord) -> bytes:
+    """The record's line, with its line end."""
+    return canonical.encode(record) + b"\n"
+
+
+def decode_line(line: bytes) -> AuditRecord:
+    """The record of a line without its line end. Raises `Malformed`."""
+    return canonical.decode(AuditRecord, line, limit=MAX_LINE_BYTES)
+
+
+# --- the tree -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A Merkle tree while it grows: the roots of its complete subtrees, largest first (RFC 9162 section 2.1)."""
+
+    size: int = 0
+    peaks: tuple[bytes, ...] = ()
+
+    def append(self, line: bytes) -> Frontier:
+        """The tree with one more leaf: `line` is a record's bytes without the line end."""
+        peaks, node, size = list(self.peaks), hashlib.sha256(b"\x00" + line).digest(), self.size
+        while size & 1:  # one subtree of this height is complete: the two become one of the next
+            node = _node(peaks.pop(), node)
+            size >>= 1
+        return Frontier(self.size + 1, (*peaks, node))
+
+    @property
+    def root(self) -> str:
+        """The tree head in hex; of no records, the hash of nothing."""
+        if not self.peaks:
+            return hashlib.sha256(b"").hexdigest()
+        node = self.peaks[-1]
+        for peak in reversed(self.peaks[:-1]):
+            node = _node(peak, node)
+        return node.hex()
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+# --- checkpoints and witnesses ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A signed tree head. The signature is over the canonical bytes of everything else in here."""
+
+    KIND: ClassVar[str] = "cloister.checkpoint"
+    VERSION: ClassVar[int] = 1
+
+    site: str
+    size: int
+    root: str
+    time: datetime
+    key: str
+    signature: str
+
+    def __post_init__(self) -> None:
+        check_identifier(self.site, "site")
+        check_hex256(self.root, "root")
+        if self.size < 0:
+            raise ValueError("a log has no negative size")
+
+    @property
+    def signed_bytes(self) -> bytes:
+        return _without_signature(self)
+
+    def verify(self, keys: Mapping[str, VerifyKey]) -> None:
+        """Raise `IntegrityBroken` unless one of `keys` signed it."""
+        _verify(self.key, self.signature, self.signed_bytes, keys, "checkpoint")
+
+
+@dataclass(frozen=True)
+class WitnessedCheckpoint:
+    """A checkpoint with a witness's signature over the canonical bytes of everything else in here."""
+
+    KIND: ClassVar[str] = "cloister.witness"
+    VERSION: ClassVar[int] = 1
+
+    checkpoint: Checkpoint
+    key: str
+    signature: str
+
+    @property
+    def signed_bytes(self) -> bytes:
+        return _without_signature(self)
+
+    def verify(self, keys: Mapping[str, VerifyKey]) -> None:
+        """Raise `IntegrityBroken` unless one of `keys` signed it."""
+        _verify(self.key, self.signature, self.signed_bytes, keys, "witness line")
+
+
+def sign_checkpoint(site: str, tree: Frontier, time: datetime, key: SigningKey) -> Checkpoint:
+    """The node's own checkpoint over everything in `tree`."""
+    unsigned = Checkpoint(site, tree.size, tree.root, time, key.key_id, "")
+    return replace(unsigned, signature=key.sign_bytes(unsigned.signed_bytes).hex())
+
+
+def witness_checkpoint(checkpoint: Checkpoint, previous: Checkpoint | None, key: SigningKey) -> WitnessedCheckpoint:
+    """The witness's signature under `checkpoint`, whose own signature the caller has verified.
+
+    `previous` is the newest checkpoint of this site that the witness has signed. Raises `IntegrityBroken` when the
+    site shows a shorter log, or another log of the same length: the witness signs no rollback.
+    """
+    if previous is not None:
+        if checkpoint.site != previous.site or checkpoint.size < previous.size:
+            raise IntegrityBroken("this checkpoint covers less than one already witnessed")
+        if checkpoint.size == previous.size and checkpoint.root != previous.root:
+            raise IntegrityBroken("two checkpoints of one size with different roots")
+    unsigned = WitnessedCheckpoint(checkpoint, key.key_id, "")
+    return replace(unsigned, signature=key.sign_bytes(unsigned.signed_bytes).hex())
+
+
+def encode_checkpoint(checkpoint: Checkpoint | WitnessedCheckpoint) -> bytes:
+    """The bytes of a checkpoint's file, or of one line of a witness file, with the line end."""
+    return canonical.encode(checkpoint) + b"\n"
+
+
+def decode_checkpoint(raw: bytes) -> Checkpoint:
+    """The inverse of `encode_checkpoint`; the signature is not checked here. Raises `Malformed`."""
+    return canonical.decode(Checkpoint, raw.removesuffix(b"\n"), limit=MAX_CHECKPOINT_BYTES)
+
+
+def decode_witness(raw: bytes) -> WitnessedCheckpoint:
+    """The inverse of `encode_checkpoint` for a witness line; the signature is not checked here."""
+    return canonical.decode(WitnessedCheckpoint, raw.removesuffix(b"\n"), limit=MAX_CHECKPOINT_BYTES)
+
+
+def _without_signature(document: Checkpoint | WitnessedCheckpoint) -> bytes:
+    plain = canonical.to_plain(document)
+    del plain["signature"]
+    return canonical.dumps(plain)
+
+
+def _verify(key_id: str, signature: str, message: bytes, keys: Mapping[str, VerifyKey], what: str) -> None:
+    key = keys.get(key_id)
+    if key is None:
+        raise IntegrityBroken(f"a {what} is signed by a key that is not given")
+    if not re.fullmatch(r"[0-9a-f]{128}", signature) or not key.verifies(bytes.fromhex(signature), message):
+        raise IntegrityBroken(f"the signature of a {what} does not verify")
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def segment_name(number: int) -> str:
+    """`segment-00000001.jsonl` holds records 1 to 10,000, the next one the 10,000 after them."""
+    return f"segment-{number:08d}.jsonl"
+
+
+def segment_of(sequence: int) -> int:
+    """The number of the segment that holds a record."""
+    return (sequence - 1) // RECORDS_PER_SEGMENT + 1
+
+
+def checkpoint_name(size: int) -> str:
+    return f"checkpoint-{size:012d}.json"

@@ -1,0 +1,223 @@
+"""Checking somebody's audit log, from bytes alone: what `cloister audit verify` decides.
+
+What a checkpoint covers cannot be changed without being found. What lies beyond the last checkpoint is only read, and
+a log cut back to an earlier checkpoint, or signed anew by the node, is whole in itself: for that there is the witness.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mediator.audit import (
+    RECORDS_PER_SEGMENT,
+    Checkpoint,
+    Frontier,
+    WitnessedCheckpoint,
+    checkpoint_name,
+    decode_checkpoint,
+    decode_line,
+    decode_witness,
+    encode_checkpoint,
+    segment_name,
+)
+from mediator.errors import IntegrityBroken, Malformed
+from mediator.signatures import VerifyKey
+
+_CHECKPOINT = re.compile(r"checkpoint-[0-9]{12}\.json")
+_SEGMENT = re.compile(r"segment-[0-9]{8}\.jsonl")
+
+
+class Fault(StrEnum):
+    UNKNOWN_FILE = "unknown_file"
+    SEGMENT_MISSING = "segment_missing"
+    SEGMENT_LENGTH = "segment_length"
+    RECORD_MALFORMED = "record_malformed"
+    RECORD_SEQUENCE = "record_sequence"
+    CHECKPOINT_MALFORMED = "checkpoint_malformed"
+    CHECKPOINT_SIGNATURE = "checkpoint_signature"
+    CHECKPOINT_MISSING = "checkpoint_missing"
+    ROOT_MISMATCH = "root_mismatch"
+    TRUNCATED = "truncated"
+    WITNESS_MALFORMED = "witness_malformed"
+    WITNESS_SIGNATURE = "witness_signature"
+    ROLLED_BACK = "rolled_back"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. `file` is a name of ours, or empty for a file that has none."""
+
+    fault: Fault
+    file: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What was found. `beyond` records follow the newest checkpoint and are not yet covered by any signature.
+
+    `in_flight`: the last line was still being written when the copy was made. `witnessed`: the size of the newest
+    witnessed checkpoint, 0 without a witness.
+    """
+
+    site: str
+    records: int
+    checkpointed: int
+    witnessed: int
+    in_flight: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def beyond(self) -> int:
+        return max(0, self.records - self.checkpointed)
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+def verify_log(
+    files: Iterable[tuple[str, bytes]],
+    keys: Mapping[str, VerifyKey],
+    *,
+    witness_lines: bytes = b"",
+    witness_keys: Mapping[str, VerifyKey] | None = None,
+) -> AuditReport:
+    """Check a folder's (name, content) pairs, given in order of name; `keys` are the node's audit keys.
+
+    1. The folder holds nothing but segments, numbered without a gap, and checkpoints.
+    2. Every segment but the last is full; every record is a canonical line, numbered without a gap. A last line
+       without its end, beyond every checkpoint, is a record in flight.
+    3. Every checkpoint is named for its size, of one site, and signed by one of `keys`.
+    4. The log is at least as long as every checkpoint, and has its root at that size; records need a checkpoint.
+    5. The same for every witnessed checkpoint, with the witness's signature where `witness_keys` are given.
+    """
+    check = _Check(keys)
+    witnessed = check.read_witness(witness_lines, witness_keys)
+    for checkpoint in witnessed:
+        check.wanted.add(checkpoint.size)
+    previous = ""
+    for name, content in files:
+        if name <= previous:
+            raise ValueError("the files of a log are given in order of name")
+        previous = name
+        if _CHECKPOINT.fullmatch(name):  # sorts before every segment, so that all wanted sizes are known there
+            check.read_checkpoint(name, content)
+        elif _SEGMENT.fullmatch(name):
+            check.read_segment(name, content)
+        else:  # (1)
+            check.find(Fault.UNKNOWN_FILE, "", "a file that is neither segment nor checkpoint")
+    check.compare(check.checkpoints, Fault.TRUNCATED, Fault.ROOT_MISMATCH)  # (4)
+    check.compare(witnessed, Fault.ROLLED_BACK, Fault.ROLLED_BACK)  # (5)
+    if check.tree.size and not check.checkpoints:  # (4)
+        check.find(Fault.CHECKPOINT_MISSING, "", "there are records, but no valid checkpoint covers any")
+    return AuditReport(
+        site=next((checkpoint.site for checkpoint in check.checkpoints), ""),
+        records=check.tree.size,
+        checkpointed=max((checkpoint.size for checkpoint in check.checkpoints), default=0),
+        witnessed=max((checkpoint.size for checkpoint in witnessed), default=0),
+        in_flight=check.unfinished,
+        findings=tuple(check.findings),
+    )
+
+
+@dataclass
+class _Check:
+    """A check under way: what was read so far."""
+
+    keys: Mapping[str, VerifyKey]
+    tree: Frontier = Frontier()
+    segments: int = 0
+    unfinished: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    wanted: set[int] = field(default_factory=set)
+    roots: dict[int, str] = field(default_factory=lambda: {0: Frontier().root})
+
+    def find(self, fault: Fault, file: str, detail: str) -> None:
+        self.findings.append(Finding(fault, file, detail))
+
+    def read_checkpoint(self, name: str, content: bytes) -> None:
+        try:
+            checkpoint = decode_checkpoint(content)
+        except Malformed as error:
+            self.find(Fault.CHECKPOINT_MALFORMED, name, error.message)
+            return
+        if name != checkpoint_name(checkpoint.size) or content != encode_checkpoint(checkpoint):  # (3)
+            self.find(Fault.CHECKPOINT_MALFORMED, name, "name and content do not agree")
+        elif self.checkpoints and checkpoint.site != self.checkpoints[0].site:
+            self.find(Fault.CHECKPOINT_MALFORMED, name, "of another site than the checkpoints before it")
+        elif self._signed(checkpoint, self.keys, Fault.CHECKPOINT_SIGNATURE, name):
+            self.checkpoints.append(checkpoint)
+            self.wanted.add(checkpoint.size)
+
+    def read_witness(self, lines: bytes, witness_keys: Mapping[str, VerifyKey] | None) -> list[Checkpoint]:
+        checkpoints = []
+        for number, line in enumerate(lines.splitlines(), 1):
+            where = f"witness line {number}"
+            try:
+                witnessed = decode_witness(line)
+            except Malformed as error:
+                self.find(Fault.WITNESS_MALFORMED, where, error.message)
+                continue
+            trusted = witness_keys is None or self._signed(witnessed, witness_keys, Fault.WITNESS_SIGNATURE, where)
+            if trusted and self._signed(witnessed.checkpoint, self.keys, Fault.WITNESS_SIGNATURE, where):
+                checkpoints.append(witnessed.checkpoint)
+        return checkpoints
+
+    def read_segment(self, name: str, content: bytes) -> None:
+        if self.segments and (self.unfinished or self.tree.size % RECORDS_PER_SEGMENT):  # (2)
+            self.find(Fault.SEGMENT_LENGTH, segment_name(self.segments), "not full, but not the last segment")
+        self.segments += 1
+        if name != segment_name(self.segments):  # (1)
+            self.find(Fault.SEGMENT_MISSING, segment_name(self.segments), f"the next segment found is {name}")
+            self.segments = int(name.removeprefix("segment-").removesuffix(".jsonl"))
+        *lines, rest = content.split(b"\n")
+        self.unfinished = bool(rest)
+        if len(lines) > RECORDS_PER_SEGMENT:
+            self.find(Fault.SEGMENT_LENGTH, name, f"more than {RECORDS_PER_SEGMENT} records")
+        sound = True
+        for line in lines:
+            sound = self._read_line(name, line, sound)
+
+    def _read_line(self, name: str, line: bytes, sound: bool) -> bool:
+        """Take one record into the tree; False once a segment has a finding, so that one fault is told once."""
+        self.tree = self.tree.append(line)
+        if self.tree.size in self.wanted:
+            self.roots[self.tree.size] = self.tree.root
+        if not sound:
+            return False
+        try:
+            record = decode_line(line)
+        except Malformed as error:
+            self.find(Fault.RECORD_MALFORMED, name, f"record {self.tree.size}: {error.message}")
+            return False
+        if record.sequence != self.tree.size:  # (2)
+            self.find(Fault.RECORD_SEQUENCE, name, f"record {self.tree.size} has the number {record.sequence}")
+            return False
+        return True
+
+    def compare(self, checkpoints: Iterable[Checkpoint], short: Fault, other: Fault) -> None:
+        """Hold the log against signed tree heads: long enough (`short`), and the same records (`other`)."""
+        good = 0
+        for checkpoint in sorted(checkpoints, key=lambda item: item.size):
+            name = checkpoint_name(checkpoint.size)
+            if checkpoint.size > self.tree.size:
+                self.find(short, name, f"covers {checkpoint.size} records, the log has {self.tree.size}")
+            elif self.roots[checkpoint.size] != checkpoint.root:
+                self.find(other, name, f"records {good + 1} to {checkpoint.size} are not the ones signed")
+            else:
+                good = checkpoint.size
+
+    def _signed(
+        self, item: Checkpoint | WitnessedCheckpoint, keys: Mapping[str, VerifyKey], fault: Fault, where: str
+    ) -> bool:
+        try:
+            item.verify(keys)
+        except IntegrityBroken as error:
+            self.find(fault, where, error.message)
+            return False
+        return True

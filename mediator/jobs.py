@@ -1,0 +1,106 @@
+"""The life of a job (one task of one run on one node) as one table.
+
+A job is a row: what is not in the row did not happen. `TRANSITIONS` says where each event leads, `AFTER_RESTART`
+where a row found after a crash continues. No row is ever lost: it ends as delivered, refused, failed or stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from mediator.errors import IntegrityBroken
+
+
+class State(StrEnum):
+    RECEIVED = "received"  # the instruction is stored; nothing is decided
+    ADMITTED = "admitted"  # gate 1 said yes and the ledger is charged
+    PREPARING = "preparing"  # work area, container and canary are being made
+    RUNNING = "running"  # the container has the task
+    PRODUCED = "produced"  # its output is stored with core, judged by nobody yet
+    RELEASING = "releasing"  # gate 2 said yes; the envelope is being signed and spooled
+    RELEASED = "released"  # the envelope waits for the link
+    DELIVERED = "delivered"  # the hub has it
+    REFUSED = "refused"  # a gate said no
+    FAILED = "failed"  # the container broke, or broke the contract
+    STOPPED = "stopped"  # pause, revocation, expiry or shutdown ended it
+
+
+class Event(StrEnum):
+    ADMIT = "admit"
+    REDELIVER = "redeliver"  # the release of an earlier attempt, in a new envelope
+    PREPARE = "prepare"
+    START = "start"
+    PRODUCE = "produce"
+    RELEASE = "release"
+    SPOOL = "spool"
+    DELIVER = "deliver"
+    REFUSE = "refuse"
+    FAIL = "fail"
+    STOP = "stop"
+
+
+TERMINAL = frozenset({State.DELIVERED, State.REFUSED, State.FAILED, State.STOPPED})
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.RECEIVED, Event.ADMIT): State.ADMITTED,
+    (State.RECEIVED, Event.REDELIVER): State.RELEASED,
+    (State.RECEIVED, Event.REFUSE): State.REFUSED,
+    (State.RECEIVED, Event.FAIL): State.FAILED,
+    (State.RECEIVED, Event.STOP): State.STOPPED,
+    (State.ADMITTED, Event.PREPARE): State.PREPARING,
+    (State.ADMITTED, Event.REFUSE): State.REFUSED,
+    (State.ADMITTED, Event.FAIL): State.FAILED,
+    (State.ADMITTED, Event.STOP): State.STOPPED,
+    (State.PREPARING, Event.START): State.RUNNING,
+    (State.PREPARING, Event.REFUSE): State.REFUSED,
+    (State.PREPARING, Event.FAIL): State.FAILED,
+    (State.PREPARING, Event.STOP): State.STOPPED,
+    (State.RUNNING, Event.PRODUCE): State.PRODUCED,
+    (State.RUNNING, Event.FAIL): State.FAILED,
+    (State.RUNNING, Event.STOP): State.STOPPED,
+    (State.PRODUCED, Event.RELEASE): State.RELEASING,
+    (State.PRODUCED, Event.REFUSE): State.REFUSED,
+    (State.PRODUCED, Event.FAIL): State.FAILED,
+    (State.PRODUCED, Event.STOP): State.STOPPED,
+    (State.RELEASING, Event.SPOOL): State.RELEASED,
+    (State.RELEASING, Event.REFUSE): State.REFUSED,
+    (State.RELEASING, Event.FAIL): State.FAILED,
+    (State.RELEASING, Event.STOP): State.STOPPED,
+    (State.RELEASED, Event.DELIVER): State.DELIVERED,
+    (State.RELEASED, Event.FAIL): State.FAILED,
+    (State.RELEASED, Event.STOP): State.STOPPED,
+}
+
+# Before the output is stored, a crash costs the computation: the task is given again to a new container, and
+# the ledger, charged once per (run, round, task), is not charged again. From then on nothing is computed twice.
+# A release interrupted halfway goes back to what is stored, so that gate 2 decides anew.
+AFTER_RESTART: Mapping[State, State] = {
+    State.RECEIVED: State.RECEIVED,
+    State.ADMITTED: State.ADMITTED,
+    State.PREPARING: State.ADMITTED,
+    State.RUNNING: State.ADMITTED,
+    State.PRODUCED: State.PRODUCED,
+    State.RELEASING: State.PRODUCED,
+    State.RELEASED: State.RELEASED,
+    State.DELIVERED: State.DELIVERED,
+    State.REFUSED: State.REFUSED,
+    State.FAILED: State.FAILED,
+    State.STOPPED: State.STOPPED,
+}
+
+
+def advance(state: State, event: Event) -> State:
+    """The state after `event`. Raises `IntegrityBroken` for an event the table does not have in this state."""
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError as error:
+        raise IntegrityBroken(f"a job that is {state.value} cannot {event.value}") from error
+
+
+def mermaid() -> str:
+    """The table as a Mermaid state diagram, for the documentation."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.RECEIVED.value}"]
+    lines += [f"    {state.value} --> {after.value}: {event.value}" for (state, event), after in TRANSITIONS.items()]
+    lines += [f"    {state.value} --> [*]" for state in State if state in TERMINAL]
+    return "\n".join(lines) + "\n"

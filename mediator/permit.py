@@ -1,0 +1,249 @@
+"""Permits are code: opening the signed documents, and compiling a permit to what one node enforces.
+
+Three signatures make a run: the Access Committee's permit, the hospital's acceptance of exactly that permit, and
+a named person's run order. `compile_permit` binds the first two into an `EnforcedPermit`; gate 1 adds the third.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mediator import canonical
+from mediator.errors import Code, Denied, Reason
+from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
+from mediator.types import (
+    Acceptance,
+    ConfigField,
+    DataPermit,
+    Kind,
+    MetricSpec,
+    PrivacyBudget,
+    Resources,
+    RevocationList,
+    RunOrder,
+    TensorSpec,
+)
+
+# Two machines with NTP differ by milliseconds, without it by a minute or so; two minutes is DESIGN's allowance.
+CLOCK_TOLERANCE = timedelta(seconds=120)
+
+# Every condition this node can hold itself to, and what holds it. A permit that asks for anything else is
+# refused: a promise that no code keeps is none.
+KNOWN_CONDITIONS: Mapping[str, str] = {
+    "no-network": "a job's container has no network",
+    "aggregates-only": "gate 2 lets out tensors and metrics the permit names, and nothing else",
+    "clipped-updates": "gate 2 bounds the norm of every update",
+    "small-counts-suppressed": "gate 2 refuses a count below the permit's threshold",
+    "split-by-patient": "no patient stands in two splits, and evaluation studies are not mounted for training",
+    "delete-work-at-expiry": "jobs stop and work areas are deleted at expiry and revocation",
+    "differential-privacy": "gate 2 adds noise and the ledger adds up epsilon; needs a privacy budget",
+}
+_NEEDS_PRIVACY = "differential-privacy"
+
+
+@dataclass(frozen=True)
+class EnforcedPermit:
+    """A permit as one hospital enforces it: the committee's grant, narrowed by the hospital's acceptance.
+
+    `persons` holds the keys that may sign run orders; `versions` the dataset versions of this site; `tensors`
+    are sorted by name; `expires` is the earlier of permit and acceptance.
+    """
+
+    site: str
+    permit: str
+    permit_version: int
+    sha256: str
+    project: str
+    not_before: datetime
+    expires: datetime
+    persons: KeyRing
+    kinds: frozenset[Kind]
+    images: frozenset[str]
+    versions: frozenset[str]
+    columns: tuple[str, ...]
+    tensors: tuple[TensorSpec, ...]
+    config: tuple[ConfigField, ...]
+    metrics: Mapping[str, tuple[MetricSpec, ...]]
+    clip_norm: float
+    count_threshold: int
+    privacy: PrivacyBudget | None
+    maximum_rounds: int
+    byte_budget: int
+    minimum_studies: int
+    resources: Resources
+
+    @property
+    def schema_sha256(self) -> str:
+        return schema_sha256(self.tensors)
+
+    def metrics_of(self, kind: Kind) -> tuple[MetricSpec, ...]:
+        """The metrics a task of this kind must return; none where the permit lists none."""
+        return self.metrics.get(kind.value, ())
+
+
+def schema_sha256(tensors: Iterable[TensorSpec]) -> str:
+    """Hex SHA-256 of a tensor schema's canonical JSON, sorted by name: what a run order binds itself to."""
+    ordered = sorted(tensors, key=lambda tensor: tensor.name)
+    return hashlib.sha256(canonical.dumps(canonical.to_plain(ordered))).hexdigest()
+
+
+def person_keys(permit: DataPermit) -> KeyRing:
+    """The keys of the persons a permit names."""
+    return KeyRing(VerifyKey.from_text(person.public_key) for person in permit.persons)
+
+
+def open_permit(text: str, committee: KeyRing) -> Signed[DataPermit]:
+    """A data permit, signed by a committee key that is the issuer it names. Raises `Malformed` or `Denied`."""
+    signed = open_signed(DataPermit, text, committee)
+    if signed.document.issuer != signed.key_id:
+        raise Denied(Reason(Code.UNTRUSTED_KEY, "the permit names another issuer than the key that signed it"))
+    return signed
+
+
+def open_acceptance(text: str, stewards: KeyRing) -> Signed[Acceptance]:
+    """A hospital's acceptance, signed by one of its stewards. Raises `Malformed` or `Denied`."""
+    return open_signed(Acceptance, text, stewards)
+
+
+def open_revocations(text: str, committee: KeyRing) -> Signed[RevocationList]:
+    """A revocation list, signed by a committee key. Raises `Malformed` or `Denied`."""
+    return open_signed(RevocationList, text, committee)
+
+
+def open_run_order(text: str, permits: Iterable[DataPermit]) -> Signed[RunOrder]:
+    """A run order under one of `permits`, signed by a person that this very permit names.
+
+    Raises `Malformed`, or `Denied`: `untrusted_key` when no permit names the key, `permit_missing` when the
+    order is for another permit, `person_not_named` when its key is named, but in a different permit.
+    """
+    known = list(permits)
+    everybody = KeyRing(key for permit in known for key in person_keys(permit).values())
+    signed = open_signed(RunOrder, text, everybody)
+    order = signed.document
+    for permit in known:
+        if (permit.permit, permit.permit_version) == (order.permit, order.permit_version):
+            if signed.key_id not in person_keys(permit):
+                raise Denied(Reason(Code.PERSON_NOT_NAMED, "the permit does not name the key of this run order"))
+            return signed
+    raise Denied(Reason(Code.PERMIT_MISSING, "no permit of this id and version"))
+
+
+def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -> EnforcedPermit:
+    """What the accepting hospital's node enforces. Raises `Denied` with every reason.
+
+    1. The acceptance is for exactly this permit: id, version, and hash of its content.
+    2. The permit names the site.
+    3. The acceptance covers no dataset version that the permit does not.
+    4. Every condition is one this node can hold itself to.
+    5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
+    """
+    granted, accepted = permit.document, acceptance.document
+    named = (accepted.permit, accepted.permit_version, accepted.permit_sha256)
+    if named != (granted.permit, granted.permit_version, permit.sha256):  # (1)
+        raise Denied(Reason(Code.PERMIT_NOT_ACCEPTED, "the acceptance is for another permit, version or content"))
+    reasons = []
+    if all(entry.site != accepted.site for entry in granted.datasets):  # (2)
+        reasons.append(Reason(Code.SITE_NOT_NAMED, "the permit does not name this site"))
+    versions = frozenset(granted.versions_of(accepted.site))
+    if accepted.versions is not None and not versions.issuperset(accepted.versions):  # (3)
+        reasons.append(Reason(Code.DATASET_NOT_PERMITTED, "the acceptance covers a version the permit does not"))
+    reasons += unenforceable(granted)  # (4), (5)
+    if reasons:
+        raise Denied(reasons)
+    return EnforcedPermit(
+        site=accepted.site,
+        permit=granted.permit,
+        permit_version=granted.permit_version,
+        sha256=permit.sha256,
+        project=granted.project,
+        not_before=granted.not_before,
+        expires=min(granted.expires, accepted.expires),
+        persons=person_keys(granted),
+        kinds=frozenset(granted.kinds),
+        images=frozenset(granted.images),
+        versions=versions if accepted.versions is None else frozenset(accepted.versions),
+        columns=granted.columns,
+        tensors=tuple(sorted(granted.tensors, key=lambda tensor: tensor.name)),
+        config=granted.config,
+        metrics=granted.metrics,
+        clip_norm=granted.clip_norm,
+        count_threshold=granted.count_threshold,
+        privacy=granted.privacy,
+        maximum_rounds=_narrower(granted.maximum_rounds, accepted.maximum_rounds),
+        byte_budget=_narrower(granted.byte_budget, accepted.byte_budget),
+        minimum_studies=granted.minimum_studies,
+        resources=granted.resources,
+    )
+
+
+def unenforceable(permit: DataPermit) -> list[Reason]:
+    """What a permit asks for that this node cannot hold itself to; empty when there is nothing."""
+    reasons = [
+        Reason(Code.CONDITION_UNENFORCEABLE, f"condition number {number} is not one this node knows")
+        for number, condition in enumerate(permit.conditions, 1)
+        if condition not in KNOWN_CONDITIONS
+    ]
+    if permit.privacy is None and _NEEDS_PRIVACY in permit.conditions:
+        reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"{_NEEDS_PRIVACY} without a privacy budget"))
+    exact = [metric.name for metric in permit.metrics.get(Kind.TRAIN.value, ()) if metric.kind == "value"]
+    if permit.privacy is not None and exact:
+        reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"a privacy budget, but {exact[0]} would leave exact"))
+    return reasons
+
+
+def check_live(
+    permit: DataPermit,
+    acceptance: Acceptance,
+    revocations: RevocationList | None,
+    *,
+    siblings: Iterable[DataPermit],
+    highest_revocation: int,
+    max_revocation_age: timedelta,
+    newest_audit: datetime | None,
+    now: datetime,
+) -> tuple[Reason, ...]:
+    """Why a permit is not live at `now`; empty while it is. Asked at gate 1 and again while jobs run.
+
+    `siblings` are the permits of the same id that the node knows, `highest_revocation` the highest list number
+    it has ever seen, `newest_audit` the newest time in its audit log.
+
+    1. The clock has not gone back behind the audit log, nor behind the revocation list.
+    2. not before ≤ now < expiry, of permit and acceptance.
+    3. No version in force supersedes this one.
+    4. A revocation list is present, not older than one seen before, not older than `max_revocation_age`.
+    5. It does not name the permit.
+    """
+    reasons = []
+    if newest_audit is not None and now < newest_audit - CLOCK_TOLERANCE:  # (1)
+        reasons.append(Reason(Code.CLOCK_WENT_BACK, "now is before the newest audit record"))
+    if now < permit.not_before:  # (2)
+        reasons.append(Reason(Code.PERMIT_NOT_YET_VALID, f"valid from {canonical.print_time(permit.not_before)}"))
+    if now >= permit.expires:
+        reasons.append(Reason(Code.PERMIT_EXPIRED, f"expired {canonical.print_time(permit.expires)}"))
+    if now >= acceptance.expires:
+        reasons.append(Reason(Code.ACCEPTANCE_EXPIRED, f"expired {canonical.print_time(acceptance.expires)}"))
+    if any(_supersedes(other, permit, now) for other in siblings):  # (3)
+        reasons.append(Reason(Code.PERMIT_SUPERSEDED, "a later version is in force"))
+    if revocations is None:  # (4)
+        return (*reasons, Reason(Code.REVOCATION_LIST_MISSING))
+    if revocations.number < highest_revocation:
+        reasons.append(Reason(Code.REVOCATION_LIST_ROLLED_BACK, f"number {highest_revocation} has been seen"))
+    if now - revocations.issued > max_revocation_age:
+        reasons.append(Reason(Code.REVOCATION_LIST_STALE, f"issued {canonical.print_time(revocations.issued)}"))
+    if revocations.issued > now + CLOCK_TOLERANCE:  # (1) a list from the future would stay fresh for too long
+        reasons.append(Reason(Code.CLOCK_WENT_BACK, "now is before the revocation list was issued"))
+    if permit.permit in revocations.permits:  # (5)
+        reasons.append(Reason(Code.PERMIT_REVOKED, f"by revocation list {revocations.number}"))
+    return tuple(reasons)
+
+
+def _supersedes(other: DataPermit, permit: DataPermit, now: datetime) -> bool:
+    replaces = other.permit == permit.permit and (other.supersedes or 0) >= permit.permit_version
+    return replaces and other.not_before <= now
+
+
+def _narrower(granted: int, accepted: int | None) -> int:
+    return granted if accepted is None else min(granted, accepted)

@@ -1,0 +1,43 @@
+"""The hospital's own policy: what this hospital lets run, whatever a permit says.
+
+Both must agree, permit and policy, and neither widens the other. Every default denies, so an empty policy denies
+everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mediator.errors import Code, Reason
+from mediator.types import Kind, Resources
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the hospital's staff have allowed, from configuration and from their own verbs (pause, approve).
+
+    `images` are approved digests; `resources` is the most one container may ask for; `max_revocation_age` how
+    old the committee's newest list may be before everything stops (24 h unless the hospital says otherwise).
+    """
+
+    paused: bool = True
+    kinds: frozenset[Kind] = frozenset()
+    images: frozenset[str] = frozenset()
+    resources: Resources | None = None
+    max_revocation_age: timedelta = timedelta(0)
+
+    def check(self, kind: Kind, image: str, resources: Resources) -> list[Reason]:
+        """Why a task of this kind, in this image, asking for this much, may not run here; empty when it may."""
+        reasons = []
+        if self.paused:
+            reasons.append(Reason(Code.HOSPITAL_PAUSED))
+        if kind not in self.kinds:
+            reasons.append(Reason(Code.KIND_NOT_PERMITTED, f"the hospital's policy does not allow {kind.value}"))
+        if image not in self.images:
+            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the hospital has not approved this image"))
+        if self.resources is None:
+            reasons.append(Reason(Code.RESOURCES_EXCEEDED, "the hospital's policy sets no ceiling, so nothing fits"))
+        elif not resources.within(self.resources):
+            reasons.append(Reason(Code.RESOURCES_EXCEEDED, "the permit's resources exceed the hospital's ceiling"))
+        return reasons

@@ -1,0 +1,53 @@
+"""Who on the hospital's staff may ask the node for what. A role or a verb not in the table may nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from mediator.errors import Code, Denied, Reason
+
+
+class Role(StrEnum):
+    """A hospital's own people. A researcher is no role here: researchers speak through signed run orders."""
+
+    IT_ADMIN = "it_admin"
+    DATA_STEWARD = "data_steward"
+    AUDITOR = "auditor"
+
+
+_EVERYBODY = frozenset(Role)
+_STAFF = frozenset({Role.IT_ADMIN, Role.DATA_STEWARD})
+_IT_ADMIN = frozenset({Role.IT_ADMIN})
+_DATA_STEWARD = frozenset({Role.DATA_STEWARD})
+
+# Who keeps the machines does not decide about data, and who decides about data does not choose what code runs.
+PERMISSIONS: Mapping[str, frozenset[Role]] = {
+    "status": _EVERYBODY,
+    "permits": _EVERYBODY,
+    "permit_text": _EVERYBODY,
+    "runs": _EVERYBODY,
+    "jobs": _EVERYBODY,
+    "images": _EVERYBODY,
+    "datasets": _EVERYBODY,
+    "audit_checkpoint": _EVERYBODY,
+    "pause": _STAFF,
+    "resume": _STAFF,
+    "documents_import": _STAFF,
+    "permit_accept": _DATA_STEWARD,
+    "ingest": _DATA_STEWARD,
+    "dataset_withdraw": _DATA_STEWARD,
+    "image_approve": _IT_ADMIN,
+    "canary": _IT_ADMIN,
+}
+
+
+def may(role: str, verb: str) -> bool:
+    """Whether `role` may call `verb`."""
+    return any(allowed.value == role for allowed in PERMISSIONS.get(verb, frozenset()))
+
+
+def require(role: str, verb: str) -> None:
+    """Raise `Denied` (`role_not_permitted`) unless `role` may call `verb`."""
+    if not may(role, verb):
+        raise Denied(Reason(Code.ROLE_NOT_PERMITTED, "this role may not do that"), hint="ask who holds the role")
