@@ -247,6 +247,12 @@ class Datasets(Message):
     items: tuple[DatasetLine, ...]
 
 
+class WithdrawDataset(Message):
+    """Withdraw a dataset version from use; its files go, its id and numbers stay on record."""
+
+    dataset_version: str
+
+
 class PermitLine(Message):
     permit: str
     permit_version: int
@@ -329,17 +335,19 @@ PAUSE = Verb("pause", Empty, Paused)
 RESUME = Verb("resume", Empty, Empty)
 INGEST = Verb("ingest", Ingest, IngestHappened, "server")
 DATASETS = Verb("datasets", Empty, Datasets)
+DATASET_WITHDRAW = Verb("dataset_withdraw", WithdrawDataset, Empty)
 PERMITS = Verb("permits", Empty, Permits)
 PERMIT_TEXT = Verb("permit_text", PermitId, SignedText)
+PERMIT_ACCEPT = Verb("permit_accept", SignedText, Outcome)
 RUNS = Verb("runs", Empty, Runs)
 JOBS = Verb("jobs", Empty, Jobs)
 IMAGES = Verb("images", Empty, Images)
 IMAGE_APPROVE = Verb("image_approve", ApproveImage, Empty)
 CANARY = Verb("canary", Empty, CanaryResult)
 AUDIT_CHECKPOINT = Verb("audit_checkpoint", Empty, CheckpointText)
-IMPORT_DOCUMENT = Verb("import_document", SignedText, Outcome)
+DOCUMENTS_IMPORT = Verb("documents_import", SignedText, Outcome)
 
 ADMIN = (
     STATUS, PAUSE, RESUME, INGEST, DATASETS, PERMITS, PERMIT_TEXT, RUNS, JOBS, IMAGES, IMAGE_APPROVE, CANARY,
-    AUDIT_CHECKPOINT, IMPORT_DOCUMENT,
+    AUDIT_CHECKPOINT, DOCUMENTS_IMPORT, PERMIT_ACCEPT, DATASET_WITHDRAW,
 )  # fmt: skip

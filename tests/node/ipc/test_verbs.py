@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import get_args
 
+from mediator import roles
 from mediator.errors import Code, HubCode
 from mediator.ports import JobEvent
 from node.ipc import verbs
@@ -19,6 +20,10 @@ def test_the_broker_accepts_exactly_five_verbs() -> None:
 def test_link_and_intake_may_ask_nothing_of_the_staff() -> None:
     staff = {verb.name for verb in verbs.ADMIN}
     assert not staff & {verb.name for verb in (*verbs.LINK, *verbs.INTAKE, *verbs.BROKER)}
+
+
+def test_every_verb_of_the_staff_has_its_roles() -> None:
+    assert {verb.name for verb in verbs.ADMIN} == roles.PERMISSIONS.keys()
 
 
 def test_names_are_unique_on_each_socket() -> None:
