@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,11 +135,17 @@ def inputs_hash(recipe: Recipe, parent_id: str) -> str:
 
 
 def run(command: list[str], what: str, log: Path, **more: object) -> None:
+    """Run a program with its talk in `log`; if it fails, keep the log and raise its last complaint."""
     with log.open("wb") as story:
         done = subprocess.run(command, stderr=story, check=False, **more)  # type: ignore[call-overload]
-    if done.returncode:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line[:2] in ("E:", "ER")]
-        raise Failed(f"{what}: {lines[0] if lines else 'see the log'}", f"the whole story is in {log}")
+    if done.returncode == 0:
+        return
+    complaints = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(("E:", "ERROR:"))]
+    kept, path = tempfile.mkstemp(prefix="cloister-", suffix=f"-{log.name}")
+    os.close(kept)
+    shutil.copyfile(log, path)
+    last = complaints[-1].split(":", 1)[1].strip() if complaints else f"exit status {done.returncode}"
+    raise Failed(f"{what}: {last}", f"the whole story is in {path}")
 
 
 def require_mmdebstrap(work: Path) -> None:
@@ -160,7 +166,7 @@ def collect_debian(work: Path) -> Path:
     mirror = os.environ.get("CLOISTER_DEBIAN_MIRROR")
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH_S)}
     with tar.open("wb") as out:
-        run([*DEBIAN, *([mirror] if mirror else [])], "mmdebstrap failed", Path(f"{work}-base.log"),
+        run([*DEBIAN, *([mirror] if mirror else [])], "mmdebstrap failed", work / "base.log",
             stdout=out, env=environment)  # fmt: skip
     return tar
 
@@ -180,7 +186,7 @@ def collect_wheels(recipe: Recipe, work: Path) -> Path:
         *FOR_THE_IMAGE, *(["--extra-index-url", index] if index else []), "-r", str(REPO / recipe.lock),
     ]  # fmt: skip
     try:
-        run(command, "the wheels could not be collected", Path(f"{work}-wheels.log"), stdout=sys.stderr)
+        run(command, "the wheels could not be collected", work / "wheels.log", stdout=sys.stderr)
     except Failed as failed:
         if "torch" in str(failed) and not index:
             failed.hint = "set CLOISTER_TORCH_INDEX to an index that has the CPU build of torch"
@@ -261,28 +267,26 @@ def ensure(client: docker.APIClient, wanted: list[str]) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="cloister-images-", dir="/var/tmp") as folder:
         work = Path(folder)
         with ThreadPoolExecutor(2) as pool:
-            # Debian's packages and the wheels are fetched side by side: the longest waits of a first run.
             early: dict[str, Future[Path]] = {}
 
-            def soon(name: str, collect: Callable[[], Path]) -> Future[Path]:
-                return early.setdefault(name, pool.submit(collect))
+            def wheels_of(recipe: Recipe) -> Future[Path]:
+                if recipe.name not in early:
+                    early[recipe.name] = pool.submit(collect_wheels, recipe, work)
+                return early[recipe.name]
 
-            for name in needed:
-                recipe = RECIPES[name]
-                ids[name], have = standing(client, name)
+            for recipe in (RECIPES[name] for name in needed):
+                ids[recipe.name], have = standing(client, recipe.name)
                 want = inputs_hash(recipe, ids.get(recipe.parent or "", ""))
-                if ids[name] and have == want:
+                if ids[recipe.name] and have == want:
                     continue
                 if recipe.parent is None:
-                    for other in (RECIPES[each] for each in needed if RECIPES[each].lock):
-                        soon(other.name, lambda other=other: collect_wheels(other, work))  # type: ignore[misc]
+                    # The two longest waits of a first run, side by side: Debian's packages and the wheels.
+                    for other in (RECIPES[name] for name in needed if RECIPES[name].lock):
+                        wheels_of(other)
                     import_base(client, recipe, collect_debian(work), want)
                 else:
-                    wheels = None
-                    if recipe.lock:
-                        wheels = soon(name, lambda recipe=recipe: collect_wheels(recipe, work)).result()  # type: ignore[misc]
-                    build(client, recipe, wheels, work, want)
-                ids[name], _ = standing(client, name)
+                    build(client, recipe, wheels_of(recipe).result() if recipe.lock else None, work, want)
+                ids[recipe.name], _ = standing(client, recipe.name)
     return ids
 
 
