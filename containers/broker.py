@@ -1,0 +1,246 @@
+"""The broker: the only one that speaks to the container engine, and only in five verbs.
+
+Who holds a rootful engine's socket is root, so the broker believes nobody: it takes a `ContainerSpec` with core's
+signature, checks again what it can check, builds everything else from constants, and refuses and records the rest.
+It keeps no state of its own: each container carries its signed spec as a label, so a restarted broker goes on where
+the last one stopped, and what lacks this site's label or a spec of core's is nothing it would touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from containers import canary, sandbox, volumes
+from containers.engine import Container, Engine
+from containers.runner import Endings, Running
+from containers.sandbox import Role, Sandbox
+from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed, Reason
+from mediator.ports import Clock, JobEvent, Prepared
+from mediator.signatures import VerifyKey, open_signed
+from mediator.types import ContainerSpec, OutputFile
+
+# core and broker share a host; this is for a clock that is set while they run
+CLOCK_TOLERANCE = timedelta(seconds=120)
+
+Verb = Literal["prepare", "execute", "finalise", "terminate", "clean"]
+Record = Callable[[Verb, str, str], None]
+Build = Callable[[ContainerSpec, Role, Sandbox, str], dict[str, Any]]
+
+
+class Broker:
+    """Implements `mediator.ports.Runner` on one engine.
+
+    `record(verb, job, code)` hears of every verb and how it ended: `done`, or the code of the refusal.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        site: Sandbox,
+        verdict_keys: Mapping[str, VerifyKey],
+        clock: Clock,
+        record: Record,
+        build: Build = sandbox.create_arguments,
+    ) -> None:
+        self._engine = engine
+        self._site = site
+        self._keys = verdict_keys
+        self._clock = clock
+        self._record = record
+        self._build = build
+        self._endings = Endings()
+
+    # --- the five verbs -----------------------------------------------------------------------------------------
+
+    def prepare(self, signed_spec: str) -> Prepared:
+        """Create (or adopt) the containers of a signed spec; none is started.
+
+        1. Core signed it, and it is neither too old nor from the future.
+        2. No limit is above the site's ceiling.
+        3. Each mount's source is a folder under its configured root, reached through no symbolic link.
+        4. The engine holds the image under exactly this digest; it names a program and declares no volume (the
+           engine would add one, writable and unbounded). A canary's image is the sentinel.
+        5. Containers of this job that exist were made for this very spec.
+        6. What the engine made is sealed, by its own account.
+        """
+        with self._recorded("prepare", "") as note:
+            spec = open_signed(ContainerSpec, signed_spec, self._keys).document  # (1)
+            note(spec.job)
+            if spec.purpose == "canary":
+                self._lay_out_probe(spec, signed_spec)
+            image_id = self._check(spec)
+            self._adopt(spec)  # (5)
+            self._engine.create_volume(sandbox.volume_arguments(spec, self._site))
+            role: Role = "canary" if spec.purpose == "canary" else "job"
+            self._ensure(spec, signed_spec, "keeper", self._image_id(self._site.sentinel))
+            arguments = self._ensure(spec, signed_spec, role, image_id)
+            return Prepared(spec.job, sandbox.fingerprint(arguments, self._engine.facts(self._site.runtime)))
+
+    def execute(self, job: str) -> Iterator[JobEvent]:
+        """Start the job if it was not, then yield what happens to it until it ends.
+
+        Attaching again yields its events from the beginning: what was said about earlier tasks is said again.
+        """
+        with self._recorded("execute", job):
+            running = self._found(job)
+            for container in (running.keeper, running.main):
+                state = running.state(container)
+                if state.get("Status") == "created":
+                    self._check_mounts_again(running.spec)
+                    self._engine.start(container)
+                elif state.get("Paused"):
+                    self._engine.resume(container)
+            return running.events()
+
+    def finalise(self, job: str, task: int) -> Sequence[OutputFile]:
+        """Freeze the job, copy `/out/<task>/` once, clear `/out`, resume the job if it still runs.
+
+        A job whose output breaks the contract is killed while frozen: it does not run another instruction.
+        """
+        with self._recorded("finalise", job):
+            return self._found(job).take(task)
+
+    def terminate(self, job: str, grace_s: float) -> None:
+        """Stop the job: SIGTERM, then SIGKILL after `grace_s` (whole seconds, rounded up). An unknown job is none to stop."""
+        with self._recorded("terminate", job):
+            found = self._engine.containers(self._site.site, job)
+            if found:
+                self._endings.note(job, "stopped")
+            for container in sorted(found, key=lambda one: one.role == "keeper"):
+                self._engine.stop(container.id, 0 if container.role == "keeper" else grace_s)
+
+    def clean(self, keep: Sequence[str]) -> Sequence[str]:
+        """Remove every container, volume and probe folder with this site's label whose job is not in `keep`.
+
+        The folders under `work_root` are core's, and core removes them.
+        """
+        with self._recorded("clean", ""):
+            removed = set()
+            for container in self._engine.containers(self._site.site):
+                if container.job not in keep:
+                    self._engine.remove(container.id)
+                    removed.add(container.job)
+            for name, job in self._engine.volumes(self._site.site).items():
+                if job not in keep:
+                    self._engine.remove_volume(name)
+                    removed.add(job)
+            for folder in sorted(self._site.probe_root.glob("*")):
+                if folder.name not in keep:
+                    canary.remove(folder.name, self._site.probe_root)
+            self._endings.forget_all_but(keep)
+            return sorted(removed)
+
+    def enforce_wall_time(self) -> None:
+        """Kill every job beyond its spec's wall time; the broker's process calls it every second or so."""
+        for container in self._engine.containers(self._site.site):
+            spec = self._spec_of(container)
+            if container.role != "keeper" and spec is not None:
+                running = self._running(spec, keeper="", main=container.id)
+                if running.overdue(running.state(container.id)):
+                    running.end("time_limit")
+
+    # --- checks -------------------------------------------------------------------------------------------------
+
+    def _check(self, spec: ContainerSpec) -> str:
+        """Checks (1) to (4) of `prepare`; the image's id, or `Denied` with every reason at once."""
+        reasons = []
+        now = self._clock()
+        if not spec.issued - CLOCK_TOLERANCE <= now < spec.expires:  # (1)
+            reasons.append(Reason(Code.SPEC_EXPIRED))
+        if not spec.resources.within(self._site.ceiling):  # (2)
+            reasons.append(Reason(Code.RESOURCES_EXCEEDED, "above the site's ceiling"))
+        reasons += self._mount_reasons(spec)  # (3)
+        image = self._engine.image(spec.image)  # (4)
+        if image is None:
+            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the engine holds no image with this digest"))
+        elif image.volumes:
+            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the image declares a volume"))
+        elif not image.has_program:
+            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the image names no program to start"))
+        if spec.purpose == "canary" and spec.image != self._site.sentinel:
+            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "a canary is the sentinel's image"))
+        if reasons or image is None:
+            raise Denied(reasons)
+        return image.id
+
+    def _mount_reasons(self, spec: ContainerSpec) -> list[Reason]:
+        root = self._root(spec)
+        found = (volumes.check_mount(path, root) for path in (spec.data_dir, spec.in_dir))
+        return [Reason(Code.MOUNT_NOT_PERMITTED, why) for why in dict.fromkeys(found) if why]
+
+    def _check_mounts_again(self, spec: ContainerSpec) -> None:
+        """Just before the engine mounts them: a folder may have been exchanged since it was first looked at."""
+        if reasons := self._mount_reasons(spec):
+            raise Denied(reasons)
+
+    def _root(self, spec: ContainerSpec) -> Path:
+        return self._site.probe_root if spec.purpose == "canary" else self._site.work_root
+
+    def _lay_out_probe(self, spec: ContainerSpec, signed_spec: str) -> None:
+        folder = self._site.probe_root / spec.job
+        if (spec.data_dir, spec.in_dir) != (str(folder / "data"), str(folder / "in")):
+            raise Denied(Reason(Code.MOUNT_NOT_PERMITTED, "a canary's folders are the broker's own"))
+        canary.lay_out(spec, signed_spec, self._site.probe_root)
+
+    def _image_id(self, digest: str) -> str:
+        image = self._engine.image(digest)
+        if image is None:
+            raise EngineUnavailable("the sentinel's image is missing", hint="build or load it, then try again")
+        return image.id
+
+    def _adopt(self, spec: ContainerSpec) -> None:
+        for container in self._engine.containers(self._site.site, spec.job):
+            there = self._spec_of(container)
+            if there is None or replace(there, issued=spec.issued, expires=spec.expires) != spec:
+                raise Denied(Reason(Code.JOB_UNKNOWN, "a container of this job was made for another spec"))
+
+    def _ensure(self, spec: ContainerSpec, signed_spec: str, role: Role, image_id: str) -> dict[str, Any]:
+        """Create the container of this role unless it exists; refuse and remove one that is not sealed (6)."""
+        arguments = self._build(spec, role, self._site, image_id)
+        found = [one.id for one in self._engine.containers(self._site.site, spec.job) if one.role == role]
+        if not found:
+            arguments["Labels"] = {**arguments["Labels"], sandbox.SPEC_LABEL: signed_spec}
+            found = [self._engine.create(sandbox.container_name(spec.job, role, self._site.site), arguments)]
+        inspect = self._engine.inspect(found[0]) or {}
+        if missing := sandbox.unsealed(inspect, spec, role, self._site, image_id):
+            self._engine.remove(found[0])
+            raise Denied([Reason(Code.NOT_SEALED, name) for name in missing])
+        return arguments
+
+    # --- what the engine knows ----------------------------------------------------------------------------------
+
+    def _found(self, job: str) -> Running:
+        """The job's two containers. Raises `Denied` unless both are there and core's."""
+        containers = self._engine.containers(self._site.site, job)
+        by_role = {("keeper" if one.role == "keeper" else "job"): one for one in containers}
+        spec = self._spec_of(by_role["job"]) if "job" in by_role else None
+        if spec is None or "keeper" not in by_role:
+            raise Denied(Reason(Code.JOB_UNKNOWN))
+        return self._running(spec, by_role["keeper"].id, by_role["job"].id)
+
+    def _running(self, spec: ContainerSpec, keeper: str, main: str) -> Running:
+        return Running(self._engine, self._clock, self._endings, spec, keeper, main)
+
+    def _spec_of(self, container: Container) -> ContainerSpec | None:
+        """The spec in its label, if core signed it for this job; long expired it may be."""
+        try:
+            spec = open_signed(ContainerSpec, container.signed_spec, self._keys).document
+        except (Denied, Malformed):
+            return None
+        return spec if spec.job == container.job else None
+
+    @contextmanager
+    def _recorded(self, verb: Verb, job: str) -> Iterator[Callable[[str], None]]:
+        """Record how a verb ended; what it refuses is recorded by its first reason's code."""
+        name = [job]
+        try:
+            yield name.append
+        except CloisterError as error:
+            self._record(verb, name[-1], str(error.reasons[0].code) if isinstance(error, Denied) else error.code)
+            raise
+        self._record(verb, name[-1], "done")

@@ -1,0 +1,334 @@
+"""The container engine behind its socket: Docker, or Podman's Docker-compatible service. The only `import docker`.
+
+Every call either does what it says, or raises `EngineUnavailable`; what an engine writes in its errors (paths, names)
+goes no further. Nothing here decides anything: what to ask for is `containers.sandbox`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, NotFound
+
+from containers.sandbox import JOB_LABEL, ROLE_LABEL, SITE_LABEL, SPEC_LABEL
+from mediator.errors import Code, Denied, EngineUnavailable, Reason
+
+# An engine on a busy disk answers within seconds; one that took this long is not answering.
+TIMEOUT_S = 30.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# the keeper's longest line is under 100 bytes
+LINE_BYTES = 4096
+BLOCK_BYTES = 1 << 20
+_STDOUT = 1
+
+
+@dataclass(frozen=True)
+class Container:
+    """One of our containers as the engine lists it, from its labels."""
+
+    id: str
+    site: str
+    job: str
+    role: str
+    signed_spec: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """What matters of an image before it may start: its id, the volumes it declares, whether it names a program."""
+
+    id: str
+    volumes: tuple[str, ...]
+    has_program: bool
+
+
+class Engine:
+    """One engine's socket, for example `unix:///run/docker.sock`. Connects at the first call."""
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._connected: Any = None
+
+    @property
+    def _api(self) -> Any:
+        if self._connected is None:
+            with _asking("answer"):
+                self._connected = docker.APIClient(base_url=self._url, version="auto", timeout=self._timeout_s)
+        return self._connected
+
+    def facts(self, runtime: str) -> dict[str, str]:
+        """What a sandbox fingerprint says about the engine: identity, version, start, runtime, kernel boot."""
+        with _asking("describe itself"):
+            info = self._api.info()
+        name = runtime or str(info.get("DefaultRuntime"))
+        return {
+            "id": str(info.get("ID")),
+            "version": str(info.get("ServerVersion")),
+            "start": self._start(),
+            "runtime": f"{name} {sorted((info.get('Runtimes') or {}).get(name, {}).items())}",
+            "security": " ".join(sorted(info.get("SecurityOptions") or [])),
+            "driver": f"{info.get('Driver')} {info.get('CgroupDriver')} {info.get('CgroupVersion')}",
+            "kernel": f"{info.get('KernelVersion')} {BOOT_ID.read_text().strip()}",
+        }
+
+    def _start(self) -> str:
+        """When this engine started, as far as it shows: Docker makes its default network anew at each start; a
+        service started by hand makes its socket anew."""
+        with _asking("list its networks"):
+            created = [entry.get("Created", "") for entry in self._api.networks(names=["bridge"])]
+        path = self._url.removeprefix("unix://")
+        state = os.stat(path) if os.path.exists(path) else None
+        return f"{created[:1]} {(state.st_ino, state.st_ctime_ns) if state else ''}"
+
+    # --- images -------------------------------------------------------------------------------------------------
+
+    def image(self, digest: str) -> Image | None:
+        """The image with this id or repository digest, or None if the engine holds none."""
+        with _asking("look at an image"):
+            try:
+                found = self._api.inspect_image(digest)
+            except NotFound:
+                found = self._by_repository_digest(digest)
+        if found is None:
+            return None
+        config = found.get("Config") or {}
+        if found["Id"] != digest and not any(name.endswith(f"@{digest}") for name in found.get("RepoDigests") or []):
+            return None
+        program = bool(config.get("Entrypoint") or config.get("Cmd"))
+        return Image(found["Id"], tuple(sorted(config.get("Volumes") or {})), program)
+
+    def _by_repository_digest(self, digest: str) -> Any:
+        for entry in self._api.images():
+            if any(name.endswith(f"@{digest}") for name in entry.get("RepoDigests") or []):
+                return self._api.inspect_image(entry["Id"])
+        return None
+
+    # --- containers ---------------------------------------------------------------------------------------------
+
+    def containers(self, site: str, job: str | None = None) -> list[Container]:
+        """This site's containers, of one job or of all, in any state. Only labels count, never names."""
+        wanted = [f"{SITE_LABEL}={site}"] + ([f"{JOB_LABEL}={job}"] if job else [])
+        with _asking("list containers"):
+            found = self._api.containers(all=True, filters={"label": wanted})
+        listed = [_container(entry["Id"], entry.get("Labels") or {}) for entry in found]
+        # the filter is the engine's; a container is touched only if it says so itself
+        return [one for one in listed if one.site == site and job in (None, one.job)]
+
+    def create(self, name: str, arguments: Mapping[str, Any]) -> str:
+        with _asking("create a container"):
+            return str(self._api.create_container_from_config(dict(arguments), name)["Id"])
+
+    def inspect(self, container: str) -> dict[str, Any] | None:
+        """The engine's own account of a container, or None if there is none."""
+        with _asking("look at a container"):
+            try:
+                return dict(self._api.inspect_container(container))
+            except NotFound:
+                return None
+
+    def start(self, container: str) -> None:
+        """Start it; does nothing if it runs. Raises `Denied` if the image's program cannot be started."""
+        with _asking("start a container"):
+            try:
+                self._api.start(container)
+            except APIError as error:
+                if not error.is_client_error():
+                    raise
+                raise Denied(Reason(Code.JOB_FAILED, "the image's program cannot be started")) from error
+
+    def freeze(self, container: str) -> bool:
+        """Stop every process of it in its tracks. False if it has ended; afterwards none of it runs either way."""
+        with _asking("freeze a container"):
+            try:
+                self._api.pause(container)
+            except APIError:
+                pass  # ended, or frozen already: the state that follows says which
+        state = (self.inspect(container) or {}).get("State", {})
+        if state.get("Running") and not state.get("Paused"):
+            raise EngineUnavailable("the engine could not freeze a container")
+        return bool(state.get("Paused"))
+
+    def resume(self, container: str) -> None:
+        with _asking("resume a container"):
+            self._api.unpause(container)
+
+    def stop(self, container: str, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL after `grace_s`. A frozen one hears nothing, so it is killed at once."""
+        state = (self.inspect(container) or {}).get("State", {})
+        if not state.get("Running"):
+            return
+        with _asking("stop a container"):
+            try:
+                if state.get("Paused"):
+                    self._api.kill(container)
+                else:
+                    self._api.stop(container, timeout=max(0, math.ceil(grace_s)))
+            except APIError as error:
+                if error.status_code not in (404, 409):  # gone, or ended in between
+                    raise
+
+    def remove(self, container: str) -> None:
+        with _asking("remove a container"):
+            try:
+                self._api.remove_container(container, force=True, v=True)
+            except APIError as error:
+                if error.status_code not in (404, 409):  # gone, or being removed
+                    raise
+
+    # --- volumes ------------------------------------------------------------------------------------------------
+
+    def create_volume(self, arguments: Mapping[str, Any]) -> None:
+        """Create it, or find it there with the same label and options. Raises `Denied` if it is another's."""
+        with _asking("create a volume"):
+            made = self._api.create_volume(
+                arguments["Name"], arguments["Driver"], arguments["DriverOpts"], arguments["Labels"]
+            )
+        if made.get("Labels") != arguments["Labels"] or made.get("Options") != arguments["DriverOpts"]:
+            raise Denied(Reason(Code.NOT_SEALED, "the volume for /out"))
+
+    def volumes(self, site: str) -> dict[str, str]:
+        """This site's volumes: name → job."""
+        with _asking("list volumes"):
+            found = self._api.volumes(filters={"label": [f"{SITE_LABEL}={site}"]}).get("Volumes") or []
+        labels = {entry["Name"]: entry.get("Labels") or {} for entry in found}
+        return {name: label.get(JOB_LABEL, "") for name, label in labels.items() if label.get(SITE_LABEL) == site}
+
+    def remove_volume(self, name: str) -> None:
+        with _asking("remove a volume"):
+            try:
+                self._api.remove_volume(name)
+            except NotFound:
+                pass
+
+    # --- what comes out -----------------------------------------------------------------------------------------
+
+    def run(self, container: str, program: list[str], *, limit_bytes: int, timeout_s: float) -> tuple[int, bytes]:
+        """Run a program in a running container: its exit status and at most `limit_bytes` of its standard output.
+
+        Raises `Denied` (contract_violation) beyond either limit.
+        """
+        deadline = time.monotonic() + timeout_s
+        with _asking("run a program in the keeper"):
+            handle = self._api.exec_create(container, program, stdout=True, stderr=True, stdin=False)["Id"]
+            stream = self._api.exec_start(handle, socket=True)
+            try:
+                # the SDK hands out the bare socket; bytes that came along with the headers wait in this buffer
+                output = _read_stdout(stream._response.raw._fp.fp, limit_bytes, deadline)
+            finally:
+                stream.close()
+            while (state := self._api.exec_inspect(handle))["Running"] and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return int(state["ExitCode"] if state["ExitCode"] is not None else -1), output
+
+    def follow(self, container: str) -> Lines:
+        """The lines a container prints, from its first one."""
+        with _asking("read a container's output"):
+            stream = self._api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
+        return Lines(stream)
+
+
+class Lines:
+    """A container's standard output by lines, read by a thread of its own that ends with `close`."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._queue: queue.Queue[bytes | None] = queue.Queue()
+        threading.Thread(target=self._read, name="keeper-lines", daemon=True).start()
+
+    def take(self, timeout_s: float) -> list[bytes]:
+        """What has come by now; waits up to `timeout_s` for the first. Raises `EOFError` after the last one."""
+        taken: list[bytes] = []
+        try:
+            entry = self._queue.get(timeout=timeout_s)
+            while entry is not None:
+                taken.append(entry)
+                entry = self._queue.get_nowait()
+        except queue.Empty:
+            return taken
+        self._queue.put(None)
+        if taken:
+            return taken
+        raise EOFError
+
+    def close(self) -> None:
+        """End the thread by closing its connection."""
+        try:
+            self._stream.close()
+        except (OSError, AttributeError):
+            pass  # closed by the other side: there is no connection left to shut
+
+    def _read(self) -> None:
+        rest = b""
+        try:
+            for piece in self._stream:
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in [*lines, *([rest] if len(rest) > LINE_BYTES else [])]:
+                    self._queue.put(line[: LINE_BYTES + 1])
+                rest = rest[: LINE_BYTES + 1]
+        except (OSError, ValueError, struct.error, urllib3.exceptions.HTTPError, requests.RequestException):
+            pass  # the connection ended, here or there: the reader sees the end of the lines
+        finally:
+            self._queue.put(None)
+
+
+def _container(container: str, label: Mapping[str, str]) -> Container:
+    keys = (SITE_LABEL, JOB_LABEL, ROLE_LABEL, SPEC_LABEL)
+    return Container(container, *(label.get(key, "") for key in keys))
+
+
+def _read_stdout(stream: Any, limit_bytes: int, deadline: float) -> bytes:
+    """The standard output in the engine's multiplexed stream (8-byte header: stream, 3 zeros, length)."""
+    output = bytearray()
+    while header := _read_exactly(stream, 8, deadline):
+        kind, length = struct.unpack(">BxxxL", header)
+        # refused before it is read: the length is whatever stands there
+        if len(output) + length > limit_bytes:
+            raise Denied(Reason(Code.CONTRACT_VIOLATION, "more output than the volume holds"))
+        piece = _read_exactly(stream, length, deadline)
+        if kind == _STDOUT:
+            output += piece
+    return bytes(output)
+
+
+def _read_exactly(stream: Any, length: int, deadline: float) -> bytes:
+    """`length` bytes, or none at the end of the stream."""
+    pieces: list[bytes] = []
+    left = length
+    while left:
+        if time.monotonic() > deadline:
+            raise Denied(Reason(Code.CONTRACT_VIOLATION, "the output could not be copied in time"))
+        piece = stream.read(min(left, BLOCK_BYTES))
+        if not piece:
+            break
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    """The engine's seam: whatever it says in an error stays here, and the caller hears that it did not answer."""
+    try:
+        yield
+    except APIError as error:
+        raise EngineUnavailable(
+            f"the container engine could not {what}", hint="see the engine's own log, then try again"
+        ) from error
+    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise EngineUnavailable(
+            f"the container engine did not {what}", hint="is it running, and may this user open its socket?"
+        ) from error

@@ -1,0 +1,272 @@
+"""The sealed container as a value: what we ask the engine for, and whether what it made is that.
+
+`create_arguments` is the one build function: jobs, keepers and the canary come out of it. `unsealed` reads the
+engine's own inspect against expectations written out a second time, so that a slip in the first is caught here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from mediator import canonical
+from mediator.types import ContainerSpec, Resources
+
+Role = Literal["job", "canary", "keeper"]
+
+SITE_LABEL, JOB_LABEL, ROLE_LABEL, SPEC_LABEL = "cloister.site", "cloister.job", "cloister.role", "cloister.spec"
+
+SECCOMP = json.dumps(json.loads((resources.files(__package__) / "seccomp.json").read_text()), separators=(",", ":"))
+SCRATCH_FLAGS = "rw,noexec,nosuid,nodev"
+# A data loader with 16 workers and their pipes opens some hundred files; torch shares each tensor by a descriptor.
+OPEN_FILES = 16_384
+# What a job prints stays in the hospital: enough to find a fault, too little to fill a disk.
+LOG_OPTIONS = {"max-size": "2m", "max-file": "2"}
+# The keeper reads one file at a time in blocks of 1 MiB.
+KEEPER = Resources(
+    cpus=1.0, memory_bytes=128 << 20, pids=32, wall_time_s=1, tmp_bytes=1 << 20, out_bytes=1, out_files=1, gpus=0
+)
+_PROGRAMS: Mapping[Role, list[str] | None] = {
+    "job": None,  # the image's own
+    "canary": ["python3", "-I", "/opt/cloister-sentinel/probe.py"],
+    "keeper": ["python3", "-I", "/opt/cloister-sentinel/keeper.py", "watch"],
+}
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What one site decides about its containers, read once from its configuration.
+
+    `sentinel` is the digest of the image that holds the keeper and the canary's probe; `ceiling` the most any
+    container may be given; a mount's source lies under `work_root` (jobs) or `probe_root` (the canary).
+    """
+
+    site: str
+    sentinel: str
+    ceiling: Resources
+    work_root: Path
+    probe_root: Path
+    uid: int = 65532
+    gid: int = 65532
+    runtime: str = ""
+
+    def __post_init__(self) -> None:
+        if self.uid <= 0 or self.gid <= 0:
+            raise ValueError("a container's user and group are numbers above 0: root is never one of them")
+
+
+def container_name(job: str, role: Role, site: str) -> str:
+    """Unique per (site, job, role): several nodes may share one engine."""
+    return f"cloister-{job}-{role}-{hashlib.sha256(site.encode()).hexdigest()[:8]}"
+
+
+def labels(job: str, role: str, site: str) -> dict[str, str]:
+    return {SITE_LABEL: site, JOB_LABEL: job, ROLE_LABEL: role}
+
+
+def volume_arguments(spec: ContainerSpec, sandbox: Sandbox) -> dict[str, Any]:
+    """The body of the engine's create call for `/out`: a tmpfs whose bytes and file count the kernel bounds."""
+    limits = spec.resources
+    # two more inodes than files: the root and one task's folder
+    options = f"size={limits.out_bytes},nr_inodes={limits.out_files + 2},mode=0700,uid={sandbox.uid},gid={sandbox.gid}"
+    return {
+        "Name": volume_name(spec.job, sandbox.site),
+        "Driver": "local",
+        "DriverOpts": {"type": "tmpfs", "device": "tmpfs", "o": f"{options},nosuid,nodev,noexec"},
+        "Labels": labels(spec.job, "out", sandbox.site),
+    }
+
+
+def volume_name(job: str, site: str) -> str:
+    return f"cloister-{job}-out-{hashlib.sha256(site.encode()).hexdigest()[:8]}"
+
+
+def create_arguments(spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id: str) -> dict[str, Any]:
+    """The body of the engine's create call (Docker API 1.41): DESIGN section 3's restrictions, all of them constants
+    but the limits, the mounts and the image."""
+    limits = KEEPER if role == "keeper" else spec.resources
+    program = _PROGRAMS[role]
+    return {
+        "Image": image_id,
+        **({} if program is None else {"Entrypoint": program, "Cmd": []}),
+        "User": f"{sandbox.uid}:{sandbox.gid}",
+        "Hostname": "job",
+        "Env": _environment(limits),
+        "NetworkDisabled": True,
+        "StopSignal": "SIGTERM",
+        # an image's own health check would be one more program, started by the engine
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": labels(spec.job, role, sandbox.site),
+        "HostConfig": {
+            **_RIGHTS,
+            **_limits(limits),
+            "Tmpfs": {"/tmp": f"{SCRATCH_FLAGS},size={limits.tmp_bytes},mode=1777"},  # noqa: S108  inside the container
+            "Mounts": _mounts(spec, role, sandbox),
+            "DeviceRequests": _devices(limits.gpus),
+            "Runtime": sandbox.runtime,
+        },
+    }
+
+
+_RIGHTS: Mapping[str, Any] = {
+    "NetworkMode": "none",
+    "IpcMode": "private",
+    "CgroupnsMode": "private",
+    "ReadonlyRootfs": True,
+    "Privileged": False,
+    "CapAdd": [],
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges", f"seccomp={SECCOMP}"],
+    "Init": True,
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    "AutoRemove": False,
+    "LogConfig": {"Type": "json-file", "Config": LOG_OPTIONS},
+}
+
+
+def _limits(limits: Resources) -> dict[str, Any]:
+    return {
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,  # equal to memory: no swap
+        "NanoCpus": round(limits.cpus * 1e9),
+        "PidsLimit": limits.pids,
+        "ShmSize": limits.memory_bytes // 4,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": OPEN_FILES, "Hard": OPEN_FILES},
+            {"Name": "core", "Soft": 0, "Hard": 0},  # a core file is patients' data
+        ],
+    }
+
+
+def _environment(limits: Resources) -> list[str]:
+    threads = max(1, int(limits.cpus))
+    return ["HOME=/tmp", f"OMP_NUM_THREADS={threads}", f"CLOISTER_CPUS={threads}"]
+
+
+def _mounts(spec: ContainerSpec, role: Role, sandbox: Sandbox) -> list[dict[str, Any]]:
+    out = {
+        "Type": "volume",
+        "Source": volume_name(spec.job, sandbox.site),
+        "Target": "/out",
+        "ReadOnly": False,
+        "VolumeOptions": {"NoCopy": True},
+    }
+    return [out] if role == "keeper" else [_read_only(spec.data_dir, "/data"), _read_only(spec.in_dir, "/in"), out]
+
+
+def _read_only(source: str, target: str) -> dict[str, Any]:
+    # not recursive: read-only holds for one mount, and something mounted below it would stay writable
+    options = {"Propagation": "rprivate", "NonRecursive": True}
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True, "BindOptions": options}
+
+
+def _devices(gpus: int) -> list[dict[str, Any]]:
+    return [{"Driver": "", "Count": gpus, "Capabilities": [["gpu"]]}] if gpus else []
+
+
+def fingerprint(arguments: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
+    """Hex SHA-256 over the engine's facts and the create arguments without image, program, mount sources and labels.
+
+    Two containers of one fingerprint differ in nothing that holds them.
+    """
+    kept = {key: value for key, value in arguments.items() if key not in ("Image", "Entrypoint", "Cmd", "Labels")}
+    host = dict(kept["HostConfig"])
+    host["Mounts"] = [{key: value for key, value in mount.items() if key != "Source"} for mount in host["Mounts"]]
+    kept["HostConfig"] = host
+    seccomp = hashlib.sha256(SECCOMP.encode()).hexdigest()
+    # counts of bytes may pass what canonical JSON holds exactly; as text they do not
+    return hashlib.sha256(canonical.dumps([json.dumps(kept, sort_keys=True), seccomp, dict(engine)])).hexdigest()
+
+
+def unsealed(
+    inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id: str
+) -> tuple[str, ...]:
+    """The names of the restrictions that the container the engine really made does not have; empty if sealed."""
+    limits = KEEPER if role == "keeper" else spec.resources
+    found = (
+        *_differences(inspect, _expected(limits, sandbox, image_id)),
+        *_rights_missing(inspect["HostConfig"]),
+        *_mounts_differ(inspect, spec, role, sandbox),
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _expected(limits: Resources, sandbox: Sandbox, image_id: str) -> dict[str, tuple[str, Any]]:
+    """Path in the inspect → (name of the restriction, the one value it may have)."""
+    return {
+        "Image": ("image", image_id),
+        "Config.User": ("user", f"{sandbox.uid}:{sandbox.gid}"),
+        "Config.Healthcheck": ("health check", {"Test": ["NONE"]}),
+        "HostConfig.NetworkMode": ("network", "none"),
+        "HostConfig.ReadonlyRootfs": ("root", True),
+        "HostConfig.Privileged": ("privileged", False),
+        "HostConfig.CapDrop": ("capabilities", ["ALL"]),
+        "HostConfig.IpcMode": ("ipc", "private"),
+        "HostConfig.Init": ("init", True),
+        "HostConfig.AutoRemove": ("removal", False),
+        "HostConfig.PidsLimit": ("pids", limits.pids),
+        "HostConfig.Memory": ("memory", limits.memory_bytes),
+        "HostConfig.MemorySwap": ("swap", limits.memory_bytes),
+        "HostConfig.NanoCpus": ("cpus", round(limits.cpus * 1_000_000_000)),
+        "HostConfig.ShmSize": ("shared memory", limits.memory_bytes // 4),
+        "HostConfig.Tmpfs": ("tmp", {"/tmp": f"rw,noexec,nosuid,nodev,size={limits.tmp_bytes},mode=1777"}),  # noqa: S108
+        "HostConfig.LogConfig": ("log", {"Type": "json-file", "Config": {"max-size": "2m", "max-file": "2"}}),
+        "HostConfig.RestartPolicy.Name": ("restart", "no"),
+    }
+
+
+def _differences(inspect: Mapping[str, Any], expected: Mapping[str, tuple[str, Any]]) -> Iterator[str]:
+    for path, (name, wanted) in expected.items():
+        value: Any = inspect
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value != wanted:
+            yield name
+
+
+# whatever of these the engine reports must be empty, absent, or its private default
+_EMPTY = {
+    "CapAdd": "capabilities", "Binds": "mounts", "VolumesFrom": "mounts", "Devices": "devices",
+    "DeviceCgroupRules": "devices", "GroupAdd": "groups", "Links": "network", "PortBindings": "network",
+    "PublishAllPorts": "network", "ExtraHosts": "network", "Dns": "network", "Sysctls": "sysctls",
+    "PidMode": "pid namespace", "UTSMode": "uts namespace", "UsernsMode": "user namespace", "Cgroup": "cgroup",
+    "CgroupParent": "cgroup", "OomKillDisable": "memory", "ContainerIDFile": "id file",
+}  # fmt: skip
+
+
+def _rights_missing(host: Mapping[str, Any]) -> Iterator[str]:
+    yield from (name for key, name in _EMPTY.items() if host.get(key))
+    if sorted(host.get("SecurityOpt") or []) != ["no-new-privileges", f"seccomp={SECCOMP}"]:
+        yield "seccomp and no-new-privileges"
+    limits = {entry["Name"]: (entry["Soft"], entry["Hard"]) for entry in host.get("Ulimits") or []}
+    if limits.get("nofile") != (OPEN_FILES, OPEN_FILES) or limits.get("core") != (0, 0):
+        yield "ulimits"
+    if not {"/proc/kcore", "/proc/keys", "/sys/firmware"} <= set(host.get("MaskedPaths") or []):
+        yield "masked paths"
+    if not {"/proc/sys", "/proc/sysrq-trigger"} <= set(host.get("ReadonlyPaths") or []):
+        yield "read-only paths"
+
+
+def _mounts_differ(inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: Sandbox) -> Iterator[str]:
+    out = ("volume", "/out", volume_name(spec.job, sandbox.site), True)
+    wanted = {out}
+    if role != "keeper":
+        wanted |= {("bind", "/data", spec.data_dir, False), ("bind", "/in", spec.in_dir, False)}
+    found = {
+        (mount["Type"], mount["Destination"], mount["Name" if mount["Type"] == "volume" else "Source"], mount["RW"])
+        for mount in inspect["Mounts"]
+        if mount["Type"] != "tmpfs"
+    }
+    if found != wanted or len([mount for mount in inspect["Mounts"] if mount["Type"] != "tmpfs"]) != len(wanted):
+        yield "mounts"
+    requests = inspect["HostConfig"].get("DeviceRequests") or []
+    gpus = 0 if role == "keeper" else spec.resources.gpus
+    if [(entry["Count"], entry["Capabilities"]) for entry in requests] != ([(gpus, [["gpu"]])] if gpus else []):
+        yield "gpus"
+    if sandbox.runtime and inspect["HostConfig"].get("Runtime") != sandbox.runtime:
+        yield "runtime"

@@ -1,0 +1,112 @@
+"""`/out` seen from the host: what the keeper says of it, parsed as if the job itself had written it.
+
+The keeper is ours, but it handles a hostile job's files; whatever is odd in its words is a `contract_violation` that
+names the rule and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from mediator.errors import Code, Denied, Reason
+from mediator.ports import JobEvent
+from mediator.types import OutputFile, Resources
+
+KEEPER = ["python3", "-I", "/opt/cloister-sentinel/keeper.py"]
+MAGIC = b"CLO1"
+FRAME = struct.Struct(">cHQ")
+# magic, frames and the longest name of two files, with room to spare
+FRAMING_BYTES = 4096
+NAMES = frozenset({"metrics.json", "model.safetensors"})
+RULES = {
+    "missing": "the task's folder is missing",
+    "not_a_folder": "the task's folder is not a folder",
+    "too_many_files": "more files than the permit's limit",
+    "unknown_name": "a file that the contract does not name",
+    "not_a_regular_file": "something that is not a regular file",
+    "hard_link": "a file with more than one name",
+    "too_large": "more bytes than the permit's limit",
+    "unreadable": "a file that cannot be read",
+}
+LINE_BYTES = 200
+MAX_TASK = 999_999
+
+
+def copy_program(task: int, limits: Resources) -> list[str]:
+    return [*KEEPER, "copy", str(task), str(limits.out_bytes), str(limits.out_files)]
+
+
+def parse_copy(stream: bytes, limits: Resources) -> tuple[OutputFile, ...]:
+    """The files in the keeper's framed stream. Raises `Denied` (contract_violation).
+
+    1. It begins with the magic and ends with exactly one end frame, and nothing behind it.
+    2. A violation names a rule we know; the files before it count for nothing.
+    3. Names are the contract's, each at most once.
+    4. Each file is all there, and together they are within the limit.
+    """
+    files: dict[str, OutputFile] = {}
+    if stream[: len(MAGIC)] != MAGIC:  # (1)
+        raise _violation("not a copy of the output")
+    at = len(MAGIC)
+    while at + FRAME.size <= len(stream):
+        kind, name_bytes, size = FRAME.unpack_from(stream, at)
+        at += FRAME.size
+        name = stream[at : at + name_bytes].decode("ascii", "replace")
+        at += name_bytes
+        if kind == b"E" and (name_bytes, size, at) == (0, 0, len(stream)):  # (1)
+            return tuple(files.values())
+        if kind == b"V":  # (2)
+            raise _violation(RULES.get(name, "the output breaks the contract"))
+        if kind != b"F" or name not in NAMES or name in files:  # (3)
+            break
+        content = stream[at : at + size]
+        at += size
+        files[name] = OutputFile(name, content)
+        if len(content) != size or sum(len(file.content) for file in files.values()) > limits.out_bytes:  # (4)
+            break
+    raise _violation("not a copy of the output")
+
+
+def parse_line(line: bytes) -> JobEvent:
+    """One line of the keeper's: done, progress or full, and nothing else. Raises `Denied` (contract_violation)."""
+    try:
+        event = json.loads(line) if len(line) <= LINE_BYTES else None
+    except (ValueError, RecursionError):
+        event = None
+    match event:
+        case {"event": "done", "task": int(task), **rest} if not rest and 0 < task <= MAX_TASK:
+            return JobEvent("done", task=task)
+        case {"event": "progress", "task": int(task), "fraction": int() | float() as fraction, **rest} if (
+            not rest and 0 < task <= MAX_TASK and 0 <= fraction <= 1
+        ):
+            return JobEvent("progress", task=task, fraction=float(fraction))
+        case {"event": "full", **rest} if not rest:
+            return JobEvent("out_full")
+    raise _violation("the keeper said something else")
+
+
+def check_mount(path: str, root: Path) -> str | None:
+    """Why `path` must not be mounted, or None.
+
+    1. It is absolute and spelled as the kernel resolves it: no `..`, no symbolic link in any component.
+    2. It lies below the configured root, and is not the root itself.
+    3. It exists and is a folder.
+    """
+    source = Path(path)
+    try:
+        resolved, top = source.resolve(strict=True), root.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):  # (3)
+        return "a mount's source does not exist"
+    if not source.is_absolute() or str(resolved) != path:  # (1)
+        return "a mount's source is not spelled as it resolves"
+    if top not in resolved.parents:  # (2)
+        return "a mount's source is not under its configured root"
+    if not resolved.is_dir():  # (3)
+        return "a mount's source is not a folder"
+    return None
+
+
+def _violation(rule: str) -> Denied:
+    return Denied(Reason(Code.CONTRACT_VIOLATION, rule))
