@@ -1,0 +1,53 @@
+"""Dates, times and ages as DICOM writes them (PS3.5 6.2): moved by whole days, so that intervals stay exact.
+
+A value that is not what its VR says has no safe meaning; the answer is then "" (the element is emptied).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+
+_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})|(\d{4})\.(\d{2})\.(\d{2})")  # the second form is ACR-NEMA's
+_DATETIME = re.compile(r"(\d{8})((?:\d{2}){0,3}(?:(?<=\d{14})\.\d{1,6})?)([+-]\d{4})?")
+_TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?|\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?")
+_AGE = re.compile(r"(\d{3})([DWMY])")
+# HIPAA 45 CFR 164.514(b)(2)(i)(C) and common practice: ages over 89 are one group
+OLDEST_AGE_YEARS = 90
+_DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
+
+
+def shift_date(text: str, days: int) -> str:
+    """DA moved `days` into the past; "" where `text` is no date (ranges too: they belong to queries)."""
+    found = _DATE.fullmatch(text.strip())
+    if found is None:
+        return ""
+    year, month, day = (int(part) for part in found.groups() if part is not None)
+    try:
+        return (date(year, month, day) - timedelta(days=days)).strftime("%Y%m%d").zfill(8)
+    except (ValueError, OverflowError):
+        return ""
+
+
+def shift_datetime(text: str, days: int) -> str:
+    """DT moved `days` into the past, time, fraction and zone as they were; "" without a full date."""
+    found = _DATETIME.fullmatch(text.strip())
+    if found is None:
+        return ""
+    moved = shift_date(found[1], days)
+    return moved + found[2] + (found[3] or "") if moved else ""
+
+
+def is_time(text: str) -> bool:
+    """Whether `text` is a TM value."""
+    return _TIME.fullmatch(text.strip()) is not None
+
+
+def cap_age(text: str) -> str:
+    """AS with everything from 90 years on as `090Y`; "" where `text` is no age."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        return ""
+    if int(found[1]) * _DAYS[found[2]] >= OLDEST_AGE_YEARS * _DAYS["Y"]:
+        return f"{OLDEST_AGE_YEARS:03d}Y"
+    return found[0]

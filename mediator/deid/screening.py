@@ -1,0 +1,115 @@
+"""Whether an instance may pass at all: gate 0's verdict on the whole file, before any element is looked at.
+
+1. It could be read whole (`finding` of the reader).
+2. Its identifiers are there: without PatientID or study, nothing could be kept apart.
+3. It is no secondary capture: SOP class, ConversionType, or an ImageType that names a screen.
+4. It is an image of a class known to carry pixels and header alone.
+5. Its pixels carry no text we know of, or might: those that may need reading are held back.
+6. No overlay hides in the high bits of its pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Exclusion(StrEnum):
+    """Why an instance or a study is not published. Closed; every one is counted by name."""
+
+    # the file
+    NOT_A_FILE = "not_a_file"
+    NOT_DICOM = "not_dicom"
+    TOO_LARGE = "too_large"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    TOO_DEEP = "too_deep"
+    TOO_MANY_ELEMENTS = "too_many_elements"
+    INFLATE_LIMIT = "inflate_limit"
+    SYNTAX_NOT_SUPPORTED = "syntax_not_supported"
+    PIXELS_INCONSISTENT = "pixels_inconsistent"
+    UNREADABLE = "unreadable"
+    # what it is
+    PATIENT_ID_MISSING = "patient_id_missing"
+    UIDS_MISSING = "uids_missing"
+    SECONDARY_CAPTURE = "secondary_capture"
+    OBJECT_NOT_SUPPORTED = "object_not_supported"
+    PIXELS_MISSING = "pixels_missing"
+    PIXEL_TEXT_NOT_CHECKED = "pixel_text_not_checked"
+    OVERLAY_IN_PIXELS = "overlay_in_pixels"
+    # among others
+    PATIENT_MISMATCH = "patient_mismatch"
+    DUPLICATE_INSTANCE = "duplicate_instance"
+    # what was written
+    RESIDUAL_IDENTIFIER = "residual_identifier"
+
+
+# Modalities whose pixels often carry names and dates. Never trust BurnedInAnnotation = NO for them.
+TEXT_RISK_MODALITIES = frozenset({"US", "IVUS", "SC", "CR", "DX", "MG", "XA", "RF", "OT", "ES"})
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_TOMOGRAPHIC = frozenset(
+    _STORAGE + tail for tail in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "20", "128", "128.1", "130")
+)  # CT, MR, NM and PET with their enhanced and legacy-converted forms
+_TEXT_RISK_CLASSES = frozenset(
+    _STORAGE + tail
+    for tail in (
+        "1", "1.1", "1.1.1", "1.2", "1.2.1", "3.1", "6.1", "6.2", "12.1", "12.1.1", "12.2", "12.2.1",
+        "13.1.1", "13.1.2", "13.1.3", "77.1.1", "77.1.1.1", "77.1.2", "77.1.4",
+    )
+)  # CR, DX, MG, US, XA, RF, 3D X-ray and breast tomosynthesis, endoscopy, microscopy, photography  # fmt: skip
+_SECONDARY_CAPTURES = (_STORAGE + "7",)  # and 7.1 to 7.4, the multi-frame ones
+_SCREEN_WORDS = ("SCREEN", "CAPTURE", "SNAPSHOT")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the reader found in a header: enough for the verdict, never shown to anyone."""
+
+    sop_class: str = ""
+    sop_instance: str = ""
+    study: str = ""
+    series: str = ""
+    patient_id: str = ""
+    issuer: str = ""
+    modality: str = ""
+    image_type: tuple[str, ...] = ()
+    has_conversion_type: bool = False
+    burned_in: str = ""
+    has_pixels: bool = False
+    overlay_in_pixels: bool = False
+    series_number: int = 0
+    instance_number: int = 0
+
+
+def screen(facts: Facts, finding: Exclusion | None = None) -> tuple[Exclusion, ...]:
+    """Every reason why this instance is held back, the first being the one counted; () lets it pass."""
+    found = [finding] if finding is not None else []  # (1)
+    if not facts.patient_id.strip():  # (2)
+        found.append(Exclusion.PATIENT_ID_MISSING)
+    if not (facts.study and facts.series and facts.sop_instance):
+        found.append(Exclusion.UIDS_MISSING)
+    if _is_secondary_capture(facts):  # (3)
+        found.append(Exclusion.SECONDARY_CAPTURE)
+    elif facts.sop_class not in _TOMOGRAPHIC | _TEXT_RISK_CLASSES:  # (4)
+        found.append(Exclusion.OBJECT_NOT_SUPPORTED)
+    elif not facts.has_pixels:
+        found.append(Exclusion.PIXELS_MISSING)
+    if _may_carry_text(facts):  # (5)
+        found.append(Exclusion.PIXEL_TEXT_NOT_CHECKED)
+    if facts.overlay_in_pixels:  # (6)
+        found.append(Exclusion.OVERLAY_IN_PIXELS)
+    return tuple(found)
+
+
+def _is_secondary_capture(facts: Facts) -> bool:
+    by_class = any(facts.sop_class == uid or facts.sop_class.startswith(uid + ".") for uid in _SECONDARY_CAPTURES)
+    by_type = any(word in value.upper() for value in facts.image_type for word in _SCREEN_WORDS)
+    return by_class or by_type or facts.has_conversion_type
+
+
+def _may_carry_text(facts: Facts) -> bool:
+    return (
+        facts.burned_in.strip().upper() == "YES"
+        or facts.modality.strip().upper() in TEXT_RISK_MODALITIES
+        or facts.sop_class in _TEXT_RISK_CLASSES
+    )

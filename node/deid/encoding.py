@@ -1,0 +1,72 @@
+"""Elements back to bytes: explicit or implicit VR, little or big endian, always of defined length (PS3.5 7)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from node.deid.structure import LONG_VRS, Node, Parsed, Pixels
+
+# ours, made once with uuid4: a constant, so that it tells nothing about a site (PS3.7 D.3.3.2)
+IMPLEMENTATION_CLASS_UID = "2.25.263985395658335445047794755638673316349"
+IMPLEMENTATION_VERSION = "CLOISTER_1"
+_LONG = frozenset(vr.decode() for vr in LONG_VRS)
+
+
+def text_value(vr: str, values: Iterable[str]) -> bytes:
+    """Text as bytes of even length: UTF-8, padded with NUL for UIDs, else with a space (PS3.5 6.2)."""
+    raw = "\\".join(values).encode()
+    if len(raw) % 2:
+        raw += b"\0" if vr == "UI" else b" "
+    return raw
+
+
+def dataset(nodes: Iterable[Node], *, implicit: bool, little: bool) -> bytes:
+    """The bytes of elements, in ascending order of tags."""
+    order = "<" if little else ">"
+    tag_of, short, long = (
+        struct.Struct(order + "HH").pack,
+        struct.Struct(order + "H").pack,
+        struct.Struct(order + "L").pack,
+    )
+    item = tag_of(0xFFFE, 0xE000)
+    parts: list[bytes] = []
+    for node in nodes:
+        value = node.value
+        if node.items is not None:
+            inner = [dataset(entry, implicit=implicit, little=little) for entry in node.items]
+            value = b"".join(item + long(len(entry)) + entry for entry in inner)
+        parts.append(tag_of(node.tag >> 16, node.tag & 0xFFFF))
+        if implicit:
+            parts.append(long(len(value)))
+        elif node.vr in _LONG:
+            parts.append(node.vr.encode() + b"\0\0" + long(len(value)))
+        else:
+            parts.append(node.vr.encode() + short(len(value)))
+        parts.append(value)
+    return b"".join(parts)
+
+
+def file_meta(syntax: str, sop_class: str, sop_instance: str) -> bytes:
+    """An empty preamble, `DICM`, and group 2 with what PS3.10 asks for: no AE titles, no private information."""
+    nodes = (
+        Node(0x00020001, "OB", b"\0\1"),
+        Node(0x00020002, "UI", text_value("UI", [sop_class])),
+        Node(0x00020003, "UI", text_value("UI", [sop_instance])),
+        Node(0x00020010, "UI", text_value("UI", [syntax])),
+        Node(0x00020012, "UI", text_value("UI", [IMPLEMENTATION_CLASS_UID])),
+        Node(0x00020013, "SH", text_value("SH", [IMPLEMENTATION_VERSION])),
+    )
+    group = dataset(nodes, implicit=False, little=True)
+    length = dataset((Node(0x00020000, "UL", struct.pack("<L", len(group))),), implicit=False, little=True)
+    return bytes(128) + b"DICM" + length + group
+
+
+def pixel_frame(parsed: Parsed, pixels: Pixels) -> tuple[bytes, bytes]:
+    """What stands before and after the verbatim pixel value: the element's header, and a delimiter if it needs one."""
+    order = "<" if parsed.little else ">"
+    tag = struct.pack(order + "HH", pixels.tag >> 16, pixels.tag & 0xFFFF)
+    length = 0xFFFFFFFF if pixels.fragments is not None else pixels.end - pixels.start
+    before = tag + (b"" if parsed.implicit else pixels.vr.encode() + b"\0\0") + struct.pack(order + "L", length)
+    after = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) if pixels.fragments is not None else b""
+    return before, after

@@ -1,0 +1,126 @@
+"""A hospital's folder, walked without trust: no link is followed, no device opened, nothing above it reached.
+
+1. Folders are entered relative to the descriptor of their parent; links to folders are not entered.
+2. A file is opened with O_NOFOLLOW and O_NONBLOCK (a FIFO must not hold us) and must be a regular file.
+3. At most `MAX_FILES` files and `MAX_DEPTH` levels; a file over `MAX_FILE_BYTES` is not read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from mediator.deid.screening import Exclusion
+from mediator.errors import UsageFault
+
+MAX_FILES = 1_000_000
+MAX_DEPTH = 32
+# A file is de-identified in memory; larger ones wait for a streaming reader.
+MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name found below the source: its path relative to it, and an open descriptor or why there is none."""
+
+    path: str
+    handle: int | None
+    refused: Exclusion | None = None
+
+
+def walk(source: str, skip: str | None = None) -> Iterator[Entry]:
+    """Every file below `source` in the order of its path; the consumer closes the handle. Raises `UsageFault`."""
+    root = _open_folder(source)
+    try:
+        count = 0
+        for entry in _folder(root, "", 0):
+            count += 1
+            if count > MAX_FILES:
+                _close(entry)
+                raise UsageFault(f"the source folder holds more than {MAX_FILES} files")
+            if entry.path == skip:
+                _close(entry)
+            else:
+                yield entry
+    finally:
+        os.close(root)
+
+
+def open_inside(source: str, relative: str) -> int:
+    """A descriptor of the regular file `relative` inside `source`; no part of its path may be a link. `UsageFault`."""
+    parts = PurePosixPath(relative).parts
+    if not parts or relative.startswith("/") or ".." in parts:
+        raise UsageFault("the clinical file lies inside the source folder", hint="give its name relative to it")
+    here = _open_folder(source)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = below
+        handle = _open_file(parts[-1], here)
+    except OSError:
+        handle = None
+    finally:
+        os.close(here)
+    if handle is None:
+        raise UsageFault("the clinical file is not there, or is not a regular file")
+    return handle
+
+
+def _open_folder(source: str) -> int:
+    try:
+        return os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        raise UsageFault("the source folder cannot be opened", hint="an absolute path of a folder, not a link") from None
+
+
+def _folder(handle: int, prefix: str, depth: int) -> Iterator[Entry]:
+    with os.scandir(handle) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        path = prefix + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            if depth >= MAX_DEPTH:
+                yield Entry(path, None, Exclusion.NOT_A_FILE)
+                continue
+            yield from _below(entry.name, handle, path, depth)  # (1)
+            continue
+        try:
+            opened = _open_file(entry.name, handle)  # (2)
+        except OSError:
+            opened = None
+        if opened is None:
+            yield Entry(path, None, Exclusion.NOT_A_FILE)
+        elif os.fstat(opened).st_size > MAX_FILE_BYTES:  # (3)
+            os.close(opened)
+            yield Entry(path, None, Exclusion.TOO_LARGE)
+        else:
+            yield Entry(path, opened)
+
+
+def _below(name: str, parent: int, path: str, depth: int) -> Iterator[Entry]:
+    try:
+        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except OSError:
+        yield Entry(path, None, Exclusion.NOT_A_FILE)
+        return
+    try:
+        yield from _folder(handle, f"{path}/", depth + 1)
+    finally:
+        os.close(handle)
+
+
+def _open_file(name: str, parent: int) -> int | None:
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    return None
+
+
+def _close(entry: Entry) -> None:
+    if entry.handle is not None:
+        os.close(entry.handle)
