@@ -129,7 +129,7 @@ class _Check:
     """A check under way: what was read so far."""
 
     keys: Mapping[str, VerifyKey]
-    tree: Frontier = Frontier()
+    tree: Frontier = field(default_factory=Frontier)
     segments: int = 0
     unfinished: bool = False
     findings: list[Finding] = field(default_factory=list)

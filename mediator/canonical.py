@@ -65,6 +65,19 @@ def loads(raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> Any:
     return value
 
 
+def loads_foreign(raw: bytes) -> Any:
+    """Plain JSON data from a stranger's bytes (the caller has limited their size), whatever their form.
+
+    Strict where JSON libraries are not: UTF-8 without a byte order mark, no duplicate key at any depth, no NaN.
+    Raises `Malformed` without a word of the content.
+    """
+    try:
+        text = raw.decode("utf-8", "strict")
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("not strict UTF-8 JSON") from error
+
+
 def encode(document: Document) -> bytes:
     """Canonical bytes of a document (a frozen dataclass with `KIND` and `VERSION`)."""
     return dumps(to_plain(document))
@@ -119,6 +132,13 @@ def parse_time(text: str) -> datetime:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key stands twice")
+    return members
 
 
 def _parse_int(text: str) -> int | float:

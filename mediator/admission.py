@@ -1,0 +1,399 @@
+"""Gate 1: may this task run, here, now, on this data, for this person?
+
+The answer is a value: `Admitted`, from which the container spec follows (`container_spec`), or `Redeliver`, when the
+hub asks for what was already released. Everything else is `Denied` with every reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from mediator import canonical
+from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
+from mediator.policy import Policy
+from mediator.release import tensors
+from mediator.release.decide import reserve_bytes
+from mediator.signatures import Signed
+from mediator.types import (
+    Acceptance,
+    ConfigField,
+    ContainerSpec,
+    DataPermit,
+    Instruction,
+    Kind,
+    RevocationList,
+    RunOrder,
+    TensorSpec,
+)
+
+# Learning rates and epochs fit many times over; code does not. (DESIGN: a hub must not ship code that way.)
+MAX_CONFIG_BYTES = 4096
+
+Split = Literal["train", "test"]
+_SPLIT: Mapping[Kind, Split] = {Kind.TRAIN: "train", Kind.EVALUATE: "test"}
+
+
+# --- what gate 1 is told ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A published dataset version of this node, and how many studies each split holds."""
+
+    version: str
+    project: str
+    published: datetime
+    train_studies: int
+    test_studies: int
+    withdrawn: bool
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What this node knows: its site, its audit log's newest time, the highest revocation list number it has ever
+    seen, the permits it holds under the instruction's permit id, and its dataset versions.
+    """
+
+    site: str
+    newest_audit: datetime | None
+    highest_revocation: int
+    siblings: Sequence[DataPermit]
+    datasets: Sequence[DatasetFacts]
+
+
+@dataclass(frozen=True)
+class PriorRelease:
+    """The release already made for this (run, round, task), and the model it was computed from."""
+
+    id: str
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The durable ledger at one moment, as far as it concerns this instruction.
+
+    Of the permit (all versions): `rounds_charged` as (run, round) pairs and `bytes_charged`. Of the run:
+    `epsilon_after`, what this run will have spent once this task is released too (None: not accounted), and
+    `dataset_version`, the one its earlier rounds used. Of this (run, round, task): whether it is `task_charged`, the
+    `last_attempt` that was admitted (0: none), and its `release`.
+    """
+
+    rounds_charged: frozenset[tuple[str, int]] = frozenset()
+    bytes_charged: int = 0
+    epsilon_after: float | None = None
+    dataset_version: str | None = None
+    task_charged: bool = False
+    last_attempt: int = 0
+    release: PriorRelease | None = None
+
+
+@dataclass(frozen=True)
+class AdmissionRequest:
+    """One instruction with everything gate 1 asks about. A document the node does not have is None.
+
+    `model` is the safetensors file that came with the instruction. Every `Signed` was opened with its own key ring.
+    """
+
+    instruction: Signed[Instruction]
+    model: bytes = field(repr=False)
+    permit: Signed[DataPermit] | None
+    acceptance: Signed[Acceptance] | None
+    order: Signed[RunOrder] | None
+    revocations: Signed[RevocationList] | None
+    policy: Policy
+    facts: NodeFacts
+    ledger: Ledger
+    now: datetime
+
+
+# --- what gate 1 answers ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What the ledger is to be charged before the job: once per (run, round, task), whatever becomes of it."""
+
+    run: str
+    round: int
+    task: Kind
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The verdict on a task that may run. `charge` is None where an earlier attempt was charged already.
+
+    `byte_limit` is what its release may put on the wire; `expires` the end of permit, acceptance and run order.
+    """
+
+    permit: EnforcedPermit
+    instruction: Instruction
+    order: RunOrder
+    dataset_version: str
+    split: Split
+    byte_limit: int
+    charge: Charge | None
+    expires: datetime
+
+    @property
+    def warm_key(self) -> tuple[str, str, str, str, str]:
+        """Tasks with equal keys may share a container: (run, permit version, dataset version, image, split)."""
+        version = f"{self.permit.permit}@{self.permit.permit_version}"
+        return (self.order.run, version, self.dataset_version, self.order.image, self.split)
+
+
+@dataclass(frozen=True)
+class Redeliver:
+    """Nothing runs: the release of an earlier attempt is sent again, in an envelope for this instruction."""
+
+    permit: EnforcedPermit
+    instruction: Instruction
+    release: str
+    byte_limit: int
+
+
+def admit(request: AdmissionRequest) -> Admitted | Redeliver:
+    """Gate 1. Raises `Denied` with every reason that can be told, the most telling first.
+
+    1. The hospital is not paused; its policy allows the kind, the image and the resources.
+    2. Permit, acceptance and run order are there; acceptance and permit belong together (`compile_permit`).
+    3. The permit is live (`check_live`).
+    4. The run order is by a person the permit names, for this permit, this site, a permitted image, the permit's
+       tensor schema and configuration; not more rounds than granted; not expired.
+    5. The instruction is for this site, this run, this permit; in force now; of a permitted kind; its round is in
+       the order, and round 0, the model before any training, is only evaluated.
+    6. Its configuration is permitted, and has the order's value wherever the order has one.
+    7. Its attempt is newer than any admitted for this (run, round, task).
+    8. The model is the one it names, and fits the permit's schema.
+    9. If this (run, round, task) was released already: from the same model it is delivered again, from another
+       it is refused; one round gives one release.
+    10. There is a dataset version that permit and acceptance cover, of the permit's project, not withdrawn, with
+       enough studies in the split of this kind; later rounds stay with the version of the first.
+    11. Rounds, bytes and epsilon are left.
+    """
+    if request.permit is None or request.acceptance is None or request.order is None:  # (2)
+        raise Denied(_missing(request))
+    instruction, ledger, order = request.instruction.document, request.ledger, request.order.document
+    enforced = compile_permit(request.permit, request.acceptance)
+    size_bytes = reserve_bytes(enforced.tensors, instruction.task)
+    reasons = request.policy.check(instruction.task, order.image, enforced.resources)  # (1)
+    reasons += _check_live(request, request.permit.document, request.acceptance.document)  # (3)
+    reasons += check_order(request.order, enforced, request.now)  # (4)
+    reasons += _check_instruction(instruction, enforced, order, request.facts.site, request.now)  # (5)
+    reasons += check_config(enforced.config, instruction.config)  # (6)
+    reasons += _check_fixed(order.config, instruction.config)
+    reasons += _check_attempt(instruction, ledger)  # (7), (9)
+    reasons += check_model(request.model, instruction.model_sha256, enforced.tensors)  # (8)
+    if ledger.release is not None:  # (9)
+        if reasons:
+            raise Denied(reasons)
+        return Redeliver(enforced, instruction, ledger.release.id, size_bytes)
+    dataset, missing = _dataset(enforced, instruction.task, request.facts.datasets, ledger.dataset_version)  # (10)
+    reasons += missing
+    if not ledger.task_charged:
+        reasons += _check_ledger(ledger, enforced, instruction, size_bytes)  # (11)
+    if reasons or dataset is None:
+        raise Denied(reasons)
+    charge = None if ledger.task_charged else _charge(instruction, size_bytes)
+    return Admitted(
+        permit=enforced,
+        instruction=instruction,
+        order=order,
+        dataset_version=dataset.version,
+        split=_SPLIT[instruction.task],
+        byte_limit=size_bytes,
+        charge=charge,
+        expires=min(enforced.expires, order.expires),
+    )
+
+
+def container_spec(admitted: Admitted, job: str, data_dir: str, in_dir: str, now: datetime) -> ContainerSpec:
+    """The container of an admitted task: nothing in it is anybody's choice but the permit's and the order's."""
+    return ContainerSpec(
+        job=job,
+        purpose="job",
+        image=admitted.order.image,
+        data_dir=data_dir,
+        in_dir=in_dir,
+        resources=admitted.permit.resources,
+        issued=now,
+        expires=admitted.expires,
+    )
+
+
+def check_config(fields: Iterable[ConfigField], config: Mapping[str, Any]) -> list[Reason]:
+    """Why a configuration may not enter a container; empty when it may.
+
+    At most `MAX_CONFIG_BYTES` in canonical form, only keys the permit has, numbers in range, strings from the list.
+    """
+    try:
+        size_bytes = len(canonical.dumps(dict(config)))
+    except Malformed:
+        return [Reason(Code.CONFIG_NOT_PERMITTED, "no canonical form")]
+    if size_bytes > MAX_CONFIG_BYTES:
+        return [Reason(Code.CONFIG_NOT_PERMITTED, f"over {MAX_CONFIG_BYTES} bytes")]
+    permitted = {entry.name: entry for entry in fields}
+    reasons = []
+    if unknown := len(config.keys() - permitted.keys()):
+        reasons.append(Reason(Code.CONFIG_NOT_PERMITTED, f"{unknown} keys that the permit does not name"))
+    for name, entry in permitted.items():
+        if name in config and not _fits(config[name], entry):
+            reasons.append(Reason(Code.CONFIG_NOT_PERMITTED, f"{name} is not what the permit allows"))
+    return reasons
+
+
+def check_model(model: bytes, sha256: str, specs: Sequence[TensorSpec]) -> list[Reason]:
+    """Why a model may not enter a container: not the one named, or not of the permit's schema; else empty."""
+    if hashlib.sha256(model).hexdigest() != sha256:
+        return [Reason(Code.MODEL_MISMATCH, "not the model the instruction names")]
+    try:
+        tensors.parse(model, specs)
+    except Denied as denied:
+        # the codes of tensors speak of an output to the hub; about an input it hears that the model is not permitted
+        return [Reason(Code.MODEL_NOT_PERMITTED, str(reason)) for reason in denied.reasons]
+    return []
+
+
+def check_order(signed: Signed[RunOrder], permit: EnforcedPermit, now: datetime) -> list[Reason]:
+    """Why a run order does not hold under a permit at `now`; empty when it does. Also asked when it arrives."""
+    order = signed.document
+    reasons = []
+    if signed.key_id not in permit.persons:
+        reasons.append(Reason(Code.PERSON_NOT_NAMED, "the permit does not name the key of this run order"))
+    if (order.permit, order.permit_version) != (permit.permit, permit.permit_version):
+        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "for another permit or version"))
+    if order.schema_sha256 != permit.schema_sha256:
+        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "for another tensor schema"))
+    if permit.site not in order.sites:
+        reasons.append(Reason(Code.SITE_NOT_NAMED, "the run order does not name this site"))
+    if order.image not in permit.images:
+        reasons.append(Reason(Code.IMAGE_NOT_PERMITTED, "the permit does not name this image"))
+    if order.rounds > permit.maximum_rounds:
+        reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"more than {permit.maximum_rounds} rounds"))
+    if now >= order.expires:
+        reasons.append(Reason(Code.RUN_ORDER_EXPIRED, f"expired {canonical.print_time(order.expires)}"))
+    return reasons + check_config(permit.config, order.config)
+
+
+# --- the single checks --------------------------------------------------------------------------------------
+
+
+def _missing(request: AdmissionRequest) -> list[Reason]:
+    reasons = [Reason(Code.HOSPITAL_PAUSED)] if request.policy.paused else []
+    if request.permit is None:
+        reasons.append(Reason(Code.PERMIT_MISSING, "no permit of this id and version"))
+    if request.acceptance is None:
+        reasons.append(Reason(Code.PERMIT_NOT_ACCEPTED, "the hospital has not accepted this permit"))
+    if request.order is None:
+        reasons.append(Reason(Code.RUN_ORDER_MISSING, "no run order for this run"))
+    return reasons
+
+
+def _check_live(request: AdmissionRequest, permit: DataPermit, acceptance: Acceptance) -> tuple[Reason, ...]:
+    return check_live(
+        permit,
+        acceptance,
+        None if request.revocations is None else request.revocations.document,
+        siblings=request.facts.siblings,
+        highest_revocation=request.facts.highest_revocation,
+        max_revocation_age=request.policy.max_revocation_age,
+        newest_audit=request.facts.newest_audit,
+        now=request.now,
+    )
+
+
+def _check_instruction(
+    instruction: Instruction, permit: EnforcedPermit, order: RunOrder, site: str, now: datetime
+) -> list[Reason]:
+    reasons = []
+    if instruction.site != site or permit.site != site:
+        reasons.append(Reason(Code.INSTRUCTION_MISADDRESSED, "for another site"))
+    if instruction.run != order.run:
+        reasons.append(Reason(Code.INSTRUCTION_MISADDRESSED, "for another run than the order's"))
+    if (instruction.permit, instruction.permit_version) != (permit.permit, permit.permit_version):
+        reasons.append(Reason(Code.INSTRUCTION_MISADDRESSED, "for another permit or version"))
+    if now >= instruction.expires:
+        reasons.append(Reason(Code.INSTRUCTION_EXPIRED, f"expired {canonical.print_time(instruction.expires)}"))
+    if instruction.issued > now + CLOCK_TOLERANCE:
+        reasons.append(Reason(Code.CLOCK_WENT_BACK, "now is before the instruction was issued"))
+    if instruction.task not in permit.kinds:
+        reasons.append(Reason(Code.KIND_NOT_PERMITTED, f"the permit does not allow {instruction.task.value}"))
+    if instruction.round > order.rounds:
+        reasons.append(Reason(Code.ROUND_OUT_OF_RANGE, f"the run order has {order.rounds} rounds"))
+    if instruction.round == 0 and instruction.task is not Kind.EVALUATE:
+        reasons.append(Reason(Code.ROUND_OUT_OF_RANGE, "round 0 is only evaluated"))
+    return reasons
+
+
+def _check_fixed(ordered: Mapping[str, Any], sent: Mapping[str, Any]) -> list[Reason]:
+    """What the researcher signed stands; a strategy may add permitted keys (a round's own learning rate)."""
+    changed = [name for name, value in ordered.items() if name not in sent or not _same(value, sent[name])]
+    return [Reason(Code.RUN_ORDER_MISMATCH, "a configuration value that the run order fixes")] if changed else []
+
+
+def _check_attempt(instruction: Instruction, ledger: Ledger) -> list[Reason]:
+    if instruction.attempt <= ledger.last_attempt:
+        return [Reason(Code.INSTRUCTION_REPLAYED, f"attempt {ledger.last_attempt} has been served")]
+    if ledger.release is not None and ledger.release.model_sha256 != instruction.model_sha256:
+        return [Reason(Code.ROUND_ALREADY_SERVED, "from another model")]
+    return []
+
+
+def _dataset(
+    permit: EnforcedPermit, task: Kind, datasets: Sequence[DatasetFacts], used: str | None
+) -> tuple[DatasetFacts | None, list[Reason]]:
+    """The newest dataset version that may be used, or why there is none."""
+    covered = [item for item in datasets if item.version in permit.versions and item.project == permit.project]
+    if not covered:
+        return None, [Reason(Code.DATASET_NOT_PERMITTED, "the node holds no version that the permit covers")]
+    usable = [item for item in covered if not item.withdrawn and used in (None, item.version)]
+    if not usable:
+        return None, [Reason(Code.DATASET_MISSING, "withdrawn, or another than the version this run began with")]
+    newest = max(usable, key=lambda item: (item.published, item.version))
+    studies = newest.train_studies if _SPLIT[task] == "train" else newest.test_studies
+    if studies < permit.minimum_studies:
+        return None, [Reason(Code.TOO_FEW_STUDIES, f"under {permit.minimum_studies} for {task.value}")]
+    return newest, []
+
+
+def _check_ledger(ledger: Ledger, permit: EnforcedPermit, instruction: Instruction, size_bytes: int) -> list[Reason]:
+    reasons = []
+    if (instruction.run, instruction.round) not in ledger.rounds_charged:
+        # first looks (round 0) are counted by themselves: they cost no training round, and are as limited
+        first = instruction.round == 0
+        charged = sum(1 for _, number in ledger.rounds_charged if (number == 0) == first)
+        if charged >= permit.maximum_rounds:
+            reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"all {permit.maximum_rounds} are charged"))
+    if ledger.bytes_charged + size_bytes > permit.byte_budget:
+        reasons.append(Reason(Code.BYTES_EXHAUSTED, f"{size_bytes} more would pass {permit.byte_budget}"))
+    if permit.privacy is not None and instruction.task is Kind.TRAIN:
+        spent = ledger.epsilon_after
+        if spent is None or not spent <= permit.privacy.epsilon:  # not accounted, or NaN: no
+            reasons.append(Reason(Code.EPSILON_EXHAUSTED, f"the budget is {permit.privacy.epsilon:g}"))
+    return reasons
+
+
+def _charge(instruction: Instruction, size_bytes: int) -> Charge:
+    return Charge(instruction.run, instruction.round, instruction.task, size_bytes)
+
+
+def _fits(value: Any, entry: ConfigField) -> bool:
+    if entry.type == "str":
+        return type(value) is str and value in entry.choices
+    if entry.type == "bool":
+        return type(value) is bool
+    if type(value) is not int and not (entry.type == "float" and type(value) is float):
+        return False
+    assert entry.minimum is not None and entry.maximum is not None  # ConfigField's own rule
+    return bool(entry.minimum <= value <= entry.maximum)
+
+
+def _same(one: Any, other: Any) -> bool:
+    # in canonical JSON 1 and 1.0 are one number; true is not 1
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)

@@ -1,0 +1,167 @@
+"""Gate 2's one question, and the signed envelope's content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mediator.errors import Code, Denied, IntegrityBroken, Reason
+from mediator.permit import EnforcedPermit
+from mediator.release import metrics, tensors
+from mediator.release.clip import clip, clip_with_noise
+from mediator.release.clip import noise_bytes as clip_noise_bytes
+from mediator.release.tensors import Array
+from mediator.types import Instruction, Kind, OutputFile, ReleasedObject, ReleaseEnvelope, TensorSpec
+
+MODEL_FILE = "model.safetensors"
+METRICS_FILE = "metrics.json"
+# What the job contract lets a task leave behind besides its result. It is read by nobody here and never leaves.
+_CONTRACT_FILES = frozenset({"DONE", "progress.jsonl"})
+_RESULT_FILES: Mapping[Kind, frozenset[str]] = {
+    Kind.TRAIN: frozenset({MODEL_FILE, METRICS_FILE}),
+    Kind.EVALUATE: frozenset({METRICS_FILE}),
+}
+
+# What Flower's objects add to the numbers: measured 500 to 850 bytes a tensor, 100 for each 5 MiB chunk, under
+# 1 KiB for records and metrics (flwr 1.41); metrics.json is at most 4 KiB. Room for two to four times that.
+_OBJECT_BYTES = 8192
+_TENSOR_BYTES = 2048
+_CHUNK = 5 << 20
+_CHUNK_BYTES = 512
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """One task's output, as copied once out of the frozen container.
+
+    `given` is the safetensors file the task was given, `given_sha256` the hash in its instruction; `byte_limit` what
+    the ledger was charged for this task; `noise` the random bytes for a permit with a privacy budget
+    (`noise_bytes(permit)` of them, cryptographic), else empty.
+    """
+
+    permit: EnforcedPermit
+    task: Kind
+    files: Sequence[OutputFile]
+    given: bytes = field(repr=False)
+    given_sha256: str
+    byte_limit: int
+    noise: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class Released:
+    """What may leave: values, and our own encodings of exactly those values (`model` is empty for evaluation)."""
+
+    tensors: Mapping[str, Array] = field(repr=False)
+    metrics: Mapping[str, float | int]
+    model: bytes = field(repr=False)
+    metrics_json: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.model) + len(self.metrics_json)
+
+
+def release(request: ReleaseRequest) -> Released:
+    """What of a task's output may leave. Raises `Denied` with every reason, or `IntegrityBroken`.
+
+    1. The files are exactly those the contract names for this kind of task, each once.
+    2. Metrics: `mediator.release.metrics.parse`.
+    3. Training: the model, `mediator.release.tensors.parse` against the permit's schema.
+    4. Its update is clipped to the permit's norm, with noise under a privacy budget.
+    5. Model and metrics are encoded anew from the parsed values: no byte of the container's files is passed on.
+    6. What leaves fits what the ledger was charged.
+
+    A permit with a privacy budget is refused by `compile_permit` when exact training values would leave.
+    """
+    permit, kind = request.permit, request.task
+    contents = {file.name: file.content for file in request.files}
+    reasons = _files(request.files, kind)  # (1)
+    numbers: dict[str, float | int] = {}
+    output: dict[str, Array] = {}
+    if METRICS_FILE in contents:
+        try:
+            numbers = metrics.parse(contents[METRICS_FILE], permit.metrics_of(kind), permit.count_threshold)  # (2)
+        except Denied as denied:
+            reasons += denied.reasons
+    if MODEL_FILE in contents and kind is Kind.TRAIN:
+        try:
+            output = tensors.parse(contents[MODEL_FILE], permit.tensors)  # (3)
+        except Denied as denied:
+            reasons += denied.reasons
+    if reasons:
+        raise Denied(reasons)
+    model = b""
+    if kind is Kind.TRAIN:
+        output = _bounded(request, output)  # (4)
+        model = tensors.encode(output)  # (5)
+    released = Released(output, numbers, model, metrics.encode(numbers))
+    if released.size_bytes > request.byte_limit:  # (6)
+        raise Denied(Reason(Code.BYTES_EXHAUSTED, f"more than the {request.byte_limit} bytes charged"))
+    return released
+
+
+def envelope(
+    permit: EnforcedPermit,
+    instruction: Instruction,
+    root: str,
+    objects: Iterable[ReleasedObject],
+    byte_limit: int,
+) -> ReleaseEnvelope:
+    """The envelope for an instruction's released objects, to be signed by core. Raises `Denied`.
+
+    It expires with the instruction or the permit, whichever comes first. The objects are what the wire carries,
+    a little more than gate 2's own encoding: they too must fit what the ledger was charged.
+    """
+    listed = tuple(objects)
+    if sum(entry.size_bytes for entry in listed) > byte_limit:
+        raise Denied(Reason(Code.BYTES_EXHAUSTED, f"more than the {byte_limit} bytes charged"))
+    return ReleaseEnvelope(
+        site=permit.site,
+        instruction=instruction.id,
+        permit=permit.permit,
+        permit_version=permit.permit_version,
+        run=instruction.run,
+        round=instruction.round,
+        task=instruction.task,
+        root=root,
+        objects=listed,
+        expires=min(instruction.expires, permit.expires),
+    )
+
+
+def reserve_bytes(specs: Iterable[TensorSpec], kind: Kind) -> int:
+    """The most that one release of this kind can put on the wire: what the ledger is charged beforehand."""
+    if kind is not Kind.TRAIN:
+        return _OBJECT_BYTES
+    return _OBJECT_BYTES + sum(
+        spec.size_bytes + _TENSOR_BYTES + (spec.size_bytes // _CHUNK) * _CHUNK_BYTES for spec in specs
+    )
+
+
+def noise_bytes(permit: EnforcedPermit) -> int:
+    """How many random bytes `release` needs for a training task; 0 without a privacy budget."""
+    return 0 if permit.privacy is None else clip_noise_bytes(permit.tensors)
+
+
+def _files(files: Sequence[OutputFile], kind: Kind) -> list[Reason]:
+    names = [file.name for file in files]
+    wanted = _RESULT_FILES[kind]
+    reasons = [Reason(Code.FILE_MISSING, name) for name in sorted(wanted.difference(names))]
+    # counted, not named: the name is the container's
+    if extra := sum(1 for name in names if name not in wanted | _CONTRACT_FILES):
+        reasons.append(Reason(Code.FILE_NOT_PERMITTED, f"{extra} that the contract does not name"))
+    if len(set(names)) != len(names):
+        reasons.append(Reason(Code.FILE_NOT_PERMITTED, "a file stands twice"))
+    return reasons
+
+
+def _bounded(request: ReleaseRequest, output: Mapping[str, Array]) -> dict[str, Array]:
+    permit = request.permit
+    if hashlib.sha256(request.given).hexdigest() != request.given_sha256:
+        raise IntegrityBroken("the model kept for this task is not the one it was given")
+    given = tensors.parse(request.given, permit.tensors)
+    if permit.privacy is None:
+        return clip(output, given, permit.clip_norm)
+    return clip_with_noise(output, given, permit.clip_norm, permit.privacy.noise_multiplier, request.noise)
