@@ -84,6 +84,11 @@ start_docker() {
   not_now "dockerd did not become ready in $ready_within_s s" "its last words are in $log"
 }
 
+if ! command -v python3 >/dev/null && am_root; then # a bare machine: even asking a socket needs it
+  require_supported_system
+  install_packages "$log" python3 || not_now 'python3 could not be installed' "see $log"
+fi
+
 if [ -n "${DOCKER_HOST:-}" ]; then
   case "$DOCKER_HOST" in
     unix://*) if answers "${DOCKER_HOST#unix://}"; then settle "${DOCKER_HOST#unix://}"; fi ;;

@@ -35,7 +35,9 @@ DEBIAN = [
     "mmdebstrap", "--variant=minbase", "--include=python3", "--format=tar",
     *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "info", "locale", "lintian")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-    "--customize-hook=rm -rf $1/var/log/* $1/var/cache/* $1/var/lib/apt/lists/*",
+    "--customize-hook=rm -rf $1/var/log/* $1/var/cache/* $1/var/lib/apt/lists/* $1/usr/share/python3/*/__pycache__",
+    # mmdebstrap copies these from this machine: neither a reader's business nor the same on two machines.
+    "--customize-hook=rm -f $1/etc/resolv.conf; echo localhost > $1/etc/hostname",
     "bookworm", "-",
 ]  # fmt: skip
 

@@ -12,12 +12,12 @@ not_now() {
   exit 5
 }
 
-# Runs CMD with its output in LOG; on failure returns its status and leaves the reason to the caller.
+# quietly LOG COMMAND...: its talk goes to LOG, and it inherits none of our locks (a daemon would keep them).
 quietly() {
   local log="$1"
   shift
   mkdir -p "$(dirname "$log")"
-  "$@" >>"$log" 2>&1 </dev/null
+  "$@" >>"$log" 2>&1 </dev/null 8>&- 9>&-
 }
 
 am_root() { [ "$(id -u)" -eq 0 ]; }
@@ -40,13 +40,16 @@ require_supported_system() {
   esac
 }
 
-# install_packages LOG NAME...: non-interactive, no recommends; the package lists are fetched only when needed.
-install_packages() {
-  local log="$1"
+# install_packages LOG NAME...: as root, non-interactive, no recommends; package lists fetched only when needed.
+# One at a time: apt waits for a busy dpkg, but gives up at once on busy package lists.
+install_packages() (
+  log="$1"
   shift
   export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
-  local apt=(apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install)
-  quietly "$log" "${apt[@]}" "$@" && return 0
+  apt=(apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install)
+  exec 8>/run/cloister-apt.lock
+  flock 8
+  quietly "$log" "${apt[@]}" "$@" && exit 0
   quietly "$log" apt-get -q -o DPkg::Lock::Timeout=300 update || true
   quietly "$log" "${apt[@]}" "$@"
-}
+)
