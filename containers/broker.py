@@ -106,7 +106,7 @@ class Broker:
             return self._found(job).take(task)
 
     def terminate(self, job: str, grace_s: float) -> None:
-        """Stop the job: SIGTERM, then SIGKILL after `grace_s` (whole seconds, rounded up). An unknown job is none to stop."""
+        """Stop the job: SIGTERM, then SIGKILL after `grace_s`, rounded up to seconds. An unknown job needs no stop."""
         with self._recorded("terminate", job):
             found = self._engine.containers(self._site.site, job)
             if found:

@@ -1,0 +1,142 @@
+"""The reference job: a small network that finds a local lesion in CT-like studies. The image's entry point.
+
+    train.py                        serve the job contract
+    train.py --initial FOLDER       write FOLDER/initial.safetensors and FOLDER/tensors.json for a permit, and end
+
+train:    config {"epochs", "learning-rate", "batch-size", "seed"}, metrics {"loss", "num-examples"}
+evaluate: the same config keys are accepted, metrics {"auc", "loss", "num-examples"}
+
+The network convolves every slice by itself and takes the largest answer over the slice and over all slices: a lesion
+anywhere counts, and where it lies does not. No batch statistics, so averaging weights is averaging models.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from cloister_job.contract import Task, Tasks
+from cloister_job.dataset import Dataset
+from safetensors.numpy import save_file
+from torch import nn
+
+LABEL = "lesion"
+# the soft-tissue window (level 40, width 400 HU), to about -1 … 1
+LEVEL_HU, WIDTH_HU = 40.0, 400.0
+INITIAL_SEED = 2026
+
+
+class LesionNet(nn.Module):
+    """(studies, slices, rows, columns) float32 → (studies,) logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 5, stride=2, padding=2)
+        self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
+        self.conv3 = nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 1)
+        # untrained it says the same of every study; largest answers of random filters would already tell something
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        studies, slices, rows, columns = volume.shape
+        x = volume.reshape(studies * slices, 1, rows, columns)
+        x = torch.relu(self.conv1(x))
+        x = nn.functional.avg_pool2d(torch.relu(self.conv2(x)), 2)
+        x = torch.relu(self.conv3(x))
+        x = x.amax(dim=(2, 3)).reshape(studies, slices, -1).amax(dim=1)
+        return self.head(x).squeeze(1)
+
+
+def load(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every labelled study in view: (studies, slices, rows, columns) float32 and (studies,) float32 labels."""
+    labels = data.column(LABEL)
+    studies = [study for study in data.studies if labels.get(study.id) is not None]
+    volumes = np.stack([data.volume(study) for study in studies])
+    scaled = np.clip((volumes - LEVEL_HU) / (WIDTH_HU / 2), -3, 3).astype(np.float32)
+    return torch.from_numpy(scaled), torch.tensor([float(labels[study.id]) for study in studies])
+
+
+def initial_model() -> LesionNet:
+    torch.manual_seed(INITIAL_SEED)
+    return LesionNet()
+
+
+def weights_of(model: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def train(model, volumes, labels, config, on_step=lambda fraction: None) -> float:
+    """Run `epochs` of Adam from the given weights; the last epoch's mean loss. The same arguments, the same result."""
+    generator = torch.Generator().manual_seed(int(config["seed"]))
+    optimiser = torch.optim.Adam(model.parameters(), lr=float(config["learning-rate"]))
+    epochs, batch = int(config["epochs"]), int(config["batch-size"])
+    total = 0.0
+    for epoch in range(epochs):
+        total = 0.0
+        for chosen in torch.randperm(len(labels), generator=generator).split(batch):
+            # the lesion's place means nothing, so a flipped study is a new one
+            flips = [axis for axis in (2, 3) if torch.rand((), generator=generator) < 0.5]
+            loss = nn.functional.binary_cross_entropy_with_logits(model(volumes[chosen].flip(flips)), labels[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach()) * len(chosen)
+        on_step((epoch + 1) / epochs)
+    return total / len(labels)
+
+
+def evaluate(model, volumes, labels) -> dict[str, float]:
+    with torch.no_grad():
+        logits = model(volumes)
+    loss = float(nn.functional.binary_cross_entropy_with_logits(logits, labels))
+    return {"auc": auc(logits.numpy(), labels.numpy()), "loss": loss, "num-examples": len(labels)}
+
+
+def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve: the share of pairs in the right order; 0.5 where one kind of study is missing."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    if not len(positive) or not len(negative):
+        return 0.5
+    difference = positive[:, None] - negative[None, :]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def answer(task: Task, volumes: torch.Tensor, labels: torch.Tensor) -> None:
+    model = LesionNet()
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in task.model().items()})
+    if task.kind == "train":
+        loss = train(model, volumes, labels, task.config, task.progress)
+        task.finish(model=weights_of(model), metrics={"loss": loss, "num-examples": len(labels)})
+    else:
+        task.finish(metrics=evaluate(model, volumes, labels))
+
+
+def write_initial(folder: Path) -> None:
+    """The untrained model, and its tensors as a permit names them."""
+    weights = weights_of(initial_model())
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "initial.safetensors")
+    schema = [{"name": name, "shape": list(array.shape), "dtype": "F32"} for name, array in sorted(weights.items())]
+    (folder / "tensors.json").write_text(json.dumps(schema, indent=1) + "\n", encoding="ascii")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the reference job: finds a local lesion in CT-like studies")
+    parser.add_argument("--initial", type=Path, metavar="FOLDER", help="write the untrained model there, and end")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    if arguments.initial:
+        return write_initial(arguments.initial)
+    tasks = Tasks()
+    volumes, labels = load(Dataset())
+    for task in tasks:
+        answer(task, volumes, labels)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
