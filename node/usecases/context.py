@@ -1,0 +1,94 @@
+"""What the use cases of core share: the store, the clock, the keys, the rings of trust, and the seams to the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mediator.audit import Action, Verdict
+from mediator.errors import Code
+from mediator.policy import Policy
+from mediator.ports import Clock, UpdateCodec
+from mediator.signatures import KeyRing, SigningKey
+from mediator.types import Kind, Resources
+from node.records import AuditEvent
+
+if TYPE_CHECKING:
+    from node.store.reads import Reads
+    from node.store.store import Store
+
+# the actor of what the node does by itself; people are named by their role
+CORE = "core"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Core's own folders. `jobs` keeps a task's model and output until it is released, `releases` what was released
+    until its run ends, `spool` what the link may read, `datasets` the published versions, `work` the containers'."""
+
+    jobs: Path
+    releases: Path
+    spool: Path
+    datasets: Path
+    handover: Path
+    work: Path
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signatures count, each ring for one purpose."""
+
+    committee: KeyRing
+    stewards: KeyRing
+    hub: KeyRing
+    witnesses: KeyRing
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Core's private keys: the log's, the release envelopes', the container specs'."""
+
+    audit: SigningKey = field(repr=False)
+    release: SigningKey = field(repr=False)
+    verdict: SigningKey = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Core:
+    """One node's core. `random_bytes` is a cryptographic source (gate 2's noise)."""
+
+    site: str
+    store: Store
+    clock: Clock
+    keys: Keys
+    trust: Trust
+    folders: Folders
+    ceiling: Resources
+    max_revocation_age: timedelta
+    codec: UpdateCodec
+    random_bytes: Callable[[int], bytes]
+
+    def policy(self, snapshot: Reads) -> Policy:
+        """The hospital's policy as it stands in this snapshot."""
+        return Policy(
+            paused=snapshot.paused(),
+            kinds=frozenset(Kind),
+            images=snapshot.approved_images(),
+            resources=self.ceiling,
+            max_revocation_age=self.max_revocation_age,
+        )
+
+
+def event(
+    action: Action, about: str, verdict: Verdict, *, permit: str = "", code: Code | None = None, actor: str = CORE
+) -> AuditEvent:
+    """An audit event; `about` is one of our own ids."""
+    return AuditEvent(actor=actor, action=action, object=about, verdict=verdict, permit=permit, code=code)
+
+
+def permit_name(permit: str, permit_version: int) -> str:
+    """A permit as audit records name it."""
+    return f"{permit}@{permit_version}"
