@@ -28,6 +28,7 @@ class Code(StrEnum):
     UNSUPPORTED_VERSION = "unsupported_version"
     BAD_SIGNATURE = "bad_signature"
     UNTRUSTED_KEY = "untrusted_key"
+    DOCUMENT_CONFLICT = "document_conflict"
     # gate 1: the permit and who asks
     PERMIT_MISSING = "permit_missing"
     PERMIT_NOT_YET_VALID = "permit_not_yet_valid"

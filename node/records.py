@@ -1,0 +1,232 @@
+"""What the store hands out: rows as frozen values. Times are UTC; a `text` is a signed document as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from mediator.audit import Action, Verdict
+from mediator.errors import Code, HubCode
+from mediator.jobs import State
+from mediator.types import Kind, ReleasedObject
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """What a change of the store writes down. `object` is an id of ours, `permit` is `id@version` or empty.
+
+    `mediator.audit.AuditRecord` says what each may look like; the store adds sequence and time.
+    """
+
+    actor: str
+    action: Action
+    object: str
+    verdict: Verdict
+    permit: str = ""
+    code: Code | None = None
+
+
+@dataclass(frozen=True)
+class DocumentRow:
+    """A signed document the node holds: the text to open again, and what it was when it was taken in."""
+
+    text: str = field(repr=False)
+    sha256: str
+    key_id: str
+    received: datetime
+
+
+@dataclass(frozen=True)
+class PermitRow(DocumentRow):
+    permit: str
+    permit_version: int
+    project: str
+    not_before: datetime
+    expires: datetime
+
+
+@dataclass(frozen=True)
+class AcceptanceRow(DocumentRow):
+    permit: str
+    permit_version: int
+    expires: datetime
+
+
+@dataclass(frozen=True)
+class RunOrderRow(DocumentRow):
+    """A run order, with the run's own state: `ordered`, `running`, `done` or `stopped`."""
+
+    run: str
+    permit: str
+    permit_version: int
+    rounds: int
+    expires: datetime
+    state: str
+
+
+@dataclass(frozen=True)
+class RevocationListRow(DocumentRow):
+    number: int
+    issued: datetime
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    image: str
+    approved: datetime
+    note: str
+
+
+@dataclass(frozen=True)
+class DatasetVersionRow:
+    """A published version. `folder` is below `datasets/`; `withdrawn` is when it was taken out of use."""
+
+    dataset_version: str
+    dataset: str
+    project: str
+    created: datetime
+    supersedes: str | None
+    folder: str
+    manifest_sha256: str
+    counts: Mapping[str, int]
+    excluded: Mapping[str, int]
+    withdrawn: datetime | None
+
+
+@dataclass(frozen=True)
+class InstructionRow:
+    """An instruction and its answer. `state` is open, released or refused; `delivered` is when the hub had it."""
+
+    instruction: str
+    run: str
+    permit: str
+    permit_version: int
+    round: int
+    task: Kind
+    attempt: int
+    model_sha256: str
+    text: str = field(repr=False)
+    reply_context: bytes = field(repr=False)
+    received: datetime
+    expires: datetime
+    state: Literal["open", "released", "refused"]
+    hub_code: HubCode | None
+    delivered: datetime | None
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One task of one run. `sandbox` is the container it was given to, `code` why it ended otherwise than done.
+
+    `dataset_version` is known once gate 1 has admitted the task.
+    """
+
+    job: str
+    instruction: str
+    run: str
+    round: int
+    task: Kind
+    permit: str
+    permit_version: int
+    dataset_version: str | None
+    state: State
+    sandbox: str | None
+    code: Code | None
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True)
+class NewRelease:
+    """What gate 2 let through, about to be kept. `folder` is below `releases/`; `envelope` the signed envelope."""
+
+    instruction: str
+    permit: str
+    permit_version: int
+    run: str
+    round: int
+    task: Kind
+    attempt: int
+    model_sha256: str
+    root: str
+    objects: tuple[ReleasedObject, ...]
+    folder: str
+    envelope: str = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.objects)
+
+
+@dataclass(frozen=True)
+class ReleaseRow(NewRelease):
+    created: datetime
+    delivered: datetime | None
+
+
+@dataclass(frozen=True)
+class OutgoingRow:
+    """One reply the hub has not had: an envelope with its folder, or a code."""
+
+    instruction: str
+    reply_context: bytes = field(repr=False)
+    envelope: str | None = field(repr=False)
+    folder: str | None
+    hub_code: HubCode | None
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What one task costs, at most: bytes that may leave, epsilon that may be spent."""
+
+    permit: str
+    permit_version: int
+    run: str
+    round: int
+    task: Kind
+    size_bytes: int
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class LedgerTotals:
+    """Sums over charged tasks. A round counts once, however many tasks it has."""
+
+    rounds: int
+    size_bytes: int
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class ChargeRow(Charge):
+    time: datetime
+
+
+@dataclass(frozen=True)
+class CanaryRow:
+    """One canary of one sandbox fingerprint: probes by name, and whether each did what it must."""
+
+    fingerprint: str
+    time: datetime
+    passed: bool
+    probes: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """A signed checkpoint over the first `size` records; `text` is its canonical JSON."""
+
+    size: int
+    text: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class WitnessedRow:
+    """The same checkpoint with the hub's signature; `text` is its canonical JSON."""
+
+    size: int
+    text: str
+    time: datetime

@@ -1,0 +1,1 @@
+"""The node's database: typed models, migrations, and the one API through which core reads and writes."""

@@ -1,0 +1,1 @@
+"""Alembic migrations of the node's database. One that was released is never changed again."""

@@ -1,0 +1,367 @@
+"""The tables: DESIGN section 7 as SQLAlchemy models. `migrations/` makes the same tables; a test compares the two.
+
+No table holds anything that names a patient: a patient is a keyed pseudonym, and which person that is only intake's
+own database could tell. Times are UTC. Nothing here is particular to SQLite.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite keeps no zone, so a time without one is refused on the way in."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError("a time without a zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    # named constraints, so that later migrations can change them on every database
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: UtcTime(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+        bytes: LargeBinary(),
+        int: BigInteger(),
+        str: String(200),
+    }
+
+
+# --- what research is about ---------------------------------------------------------------------------------
+
+
+class Site(Base):
+    __tablename__ = "site"
+
+    site: Mapped[str] = mapped_column(primary_key=True)
+    added: Mapped[datetime]
+
+
+class Project(Base):
+    __tablename__ = "project"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    added: Mapped[datetime]
+
+
+class Patient(Base):
+    """A pseudonym, keyed per project: the same person has another one in another project."""
+
+    __tablename__ = "patient"
+
+    project: Mapped[str] = mapped_column(ForeignKey("project.project"), primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Dataset(Base):
+    __tablename__ = "dataset"
+
+    dataset: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(ForeignKey("project.project"))
+    site: Mapped[str] = mapped_column(ForeignKey("site.site"))
+
+
+class DatasetVersion(Base):
+    __tablename__ = "dataset_version"
+
+    dataset_version: Mapped[str] = mapped_column(primary_key=True)
+    dataset: Mapped[str] = mapped_column(ForeignKey("dataset.dataset"), index=True)
+    created: Mapped[datetime]
+    supersedes: Mapped[str | None] = mapped_column(ForeignKey("dataset_version.dataset_version"))
+    folder: Mapped[str] = mapped_column(Text)
+    manifest_sha256: Mapped[str]
+    profile_fingerprint: Mapped[str]
+    engine_version: Mapped[str]
+    counts: Mapped[dict[str, Any]]
+    excluded: Mapped[dict[str, Any]]
+
+
+class VersionPatient(Base):
+    """Whose data a version holds, so that a withdrawal finds every version it concerns."""
+
+    __tablename__ = "version_patient"
+    __table_args__ = (ForeignKeyConstraint(["project", "pseudonym"], ["patient.project", "patient.pseudonym"]),)
+
+    dataset_version: Mapped[str] = mapped_column(ForeignKey("dataset_version.dataset_version"), primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Withdrawal(Base):
+    __tablename__ = "withdrawal"
+
+    dataset_version: Mapped[str] = mapped_column(ForeignKey("dataset_version.dataset_version"), primary_key=True)
+    time: Mapped[datetime]
+
+
+class Image(Base):
+    __tablename__ = "image"
+
+    image: Mapped[str] = mapped_column(primary_key=True)
+    approved: Mapped[datetime]
+    note: Mapped[str] = mapped_column(Text)
+
+
+# --- who allowed what ---------------------------------------------------------------------------------------
+
+
+class Permit(Base):
+    __tablename__ = "permit"
+
+    permit: Mapped[str] = mapped_column(primary_key=True)
+    permit_version: Mapped[int] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    not_before: Mapped[datetime]
+    expires: Mapped[datetime]
+    text: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str]
+    key_id: Mapped[str]
+    received: Mapped[datetime]
+
+
+class Acceptance(Base):
+    __tablename__ = "acceptance"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    permit: Mapped[str]
+    permit_version: Mapped[int]
+    expires: Mapped[datetime]
+    text: Mapped[str] = mapped_column(Text)
+    key_id: Mapped[str]
+    received: Mapped[datetime]
+
+    __table_args__ = (Index(None, "permit", "permit_version"),)
+
+
+class RunOrder(Base):
+    __tablename__ = "run_order"
+
+    run: Mapped[str] = mapped_column(ForeignKey("run.run"), primary_key=True)
+    permit: Mapped[str]
+    permit_version: Mapped[int]
+    rounds: Mapped[int]
+    expires: Mapped[datetime]
+    text: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str]
+    key_id: Mapped[str]
+    received: Mapped[datetime]
+
+
+class RevocationList(Base):
+    __tablename__ = "revocation_list"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    issued: Mapped[datetime]
+    text: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str]
+    key_id: Mapped[str]
+    received: Mapped[datetime]
+
+
+# --- what runs ----------------------------------------------------------------------------------------------
+
+
+class Run(Base):
+    """`state`: ordered, running, done, stopped."""
+
+    __tablename__ = "run"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    changed: Mapped[datetime]
+
+
+class RunVersion(Base):
+    __tablename__ = "run_version"
+
+    run: Mapped[str] = mapped_column(ForeignKey("run.run"), primary_key=True)
+    dataset_version: Mapped[str] = mapped_column(ForeignKey("dataset_version.dataset_version"), primary_key=True)
+
+
+class Round(Base):
+    """`state`: open, served."""
+
+    __tablename__ = "round"
+
+    run: Mapped[str] = mapped_column(ForeignKey("run.run"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    changed: Mapped[datetime]
+
+
+class Instruction(Base):
+    """Also the replay table: an id once in here is never served again. `state`: open, released, refused."""
+
+    __tablename__ = "instruction"
+
+    instruction: Mapped[str] = mapped_column(primary_key=True)
+    run: Mapped[str]
+    permit: Mapped[str]
+    permit_version: Mapped[int]
+    round: Mapped[int]
+    task: Mapped[str]
+    attempt: Mapped[int]
+    model_sha256: Mapped[str]
+    text: Mapped[str] = mapped_column(Text)
+    reply_context: Mapped[bytes]
+    received: Mapped[datetime]
+    expires: Mapped[datetime]
+    state: Mapped[str]
+    hub_code: Mapped[str | None]
+    delivered: Mapped[datetime | None] = mapped_column(index=True)
+
+    __table_args__ = (Index(None, "run", "round", "task"),)
+
+
+class Job(Base):
+    __tablename__ = "job"
+
+    job: Mapped[str] = mapped_column(primary_key=True)
+    instruction: Mapped[str] = mapped_column(ForeignKey("instruction.instruction"), index=True)
+    run: Mapped[str]
+    round: Mapped[int]
+    task: Mapped[str]
+    permit: Mapped[str]
+    permit_version: Mapped[int]
+    dataset_version: Mapped[str | None] = mapped_column(ForeignKey("dataset_version.dataset_version"))
+    state: Mapped[str] = mapped_column(index=True)
+    sandbox: Mapped[str | None]
+    code: Mapped[str | None]
+    created: Mapped[datetime]
+    updated: Mapped[datetime]
+
+
+class Release(Base):
+    __tablename__ = "release"
+
+    instruction: Mapped[str] = mapped_column(ForeignKey("instruction.instruction"), primary_key=True)
+    permit: Mapped[str]
+    permit_version: Mapped[int]
+    run: Mapped[str]
+    round: Mapped[int]
+    task: Mapped[str]
+    attempt: Mapped[int]
+    model_sha256: Mapped[str]
+    root: Mapped[str]
+    objects: Mapped[list[Any]]
+    size_bytes: Mapped[int]
+    folder: Mapped[str] = mapped_column(Text)
+    envelope: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime]
+
+    __table_args__ = (Index(None, "run", "round", "task"),)
+
+
+class LedgerEntry(Base):
+    __tablename__ = "ledger_entry"
+
+    permit: Mapped[str] = mapped_column(primary_key=True)
+    run: Mapped[str] = mapped_column(primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[str] = mapped_column(primary_key=True)
+    permit_version: Mapped[int]
+    size_bytes: Mapped[int]
+    epsilon: Mapped[float]
+    time: Mapped[datetime]
+
+
+class Canary(Base):
+    __tablename__ = "canary"
+
+    # SQLite counts by itself in a plain INTEGER alone
+    canary: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    fingerprint: Mapped[str] = mapped_column(index=True)
+    time: Mapped[datetime]
+    passed: Mapped[bool]
+    probes: Mapped[dict[str, Any]]
+
+
+class Setting(Base):
+    __tablename__ = "setting"
+
+    setting: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+# --- the audit log ------------------------------------------------------------------------------------------
+
+
+class AuditRecord(Base):
+    """One record; `line` is its canonical JSON, the exact bytes that are hashed and exported."""
+
+    __tablename__ = "audit_record"
+
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[datetime]
+    action: Mapped[str] = mapped_column(index=True)
+    verdict: Mapped[str]
+    line: Mapped[str] = mapped_column(Text)
+
+
+class AuditHead(Base):
+    """One row: how many records there are, the newest time, and the Merkle frontier over all lines."""
+
+    __tablename__ = "audit_head"
+
+    head: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    size: Mapped[int]
+    newest: Mapped[datetime | None]
+    frontier: Mapped[list[Any]]
+
+
+class Checkpoint(Base):
+    __tablename__ = "checkpoint"
+
+    size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime]
+
+
+class Witnessed(Base):
+    """A checkpoint with the hub's signature beside ours."""
+
+    __tablename__ = "witnessed"
+
+    size: Mapped[int] = mapped_column(ForeignKey("checkpoint.size"), primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime]
