@@ -78,10 +78,13 @@ start_docker() {
   fi
   mount_control_groups
   if start_by_hand; then return 0; fi
+  if grep -qsx dockerd /proc/[0-9]*/comm; then # alive but slow: a second one would only quarrel with it
+    not_now "dockerd did not become ready in $ready_within_s s" "its last words are in $log; running again waits again"
+  fi
   # Jobs have no network at all, so an engine that may not touch the firewall serves as well.
   say 'engine: no bridge network on this machine, starting without one'
   if start_by_hand --bridge=none --iptables=false --ip-forward=false --ip-masq=false; then return 0; fi
-  not_now "dockerd did not become ready in $ready_within_s s" "its last words are in $log"
+  not_now 'dockerd could not be started' "its last words are in $log"
 }
 
 if ! command -v python3 >/dev/null && am_root; then # a bare machine: even asking a socket needs it

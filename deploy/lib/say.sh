@@ -2,6 +2,7 @@
 # Sourced by every script here: how they talk, and the two questions all of them ask.
 # Talk goes to stderr, results to stdout. Exit codes: 0 done, 1 our bug, 2 usage, 5 not now (safe to retry).
 
+# shellcheck disable=SC2034  # used by whoever sources this
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)"
 
 say() { printf '%s\n' "$*" >&2; }
