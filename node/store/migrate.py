@@ -17,7 +17,6 @@ from sqlalchemy import Engine
 from mediator.errors import UnsupportedVersion
 from node.store.engine import sqlite_path, writing
 
-
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

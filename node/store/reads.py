@@ -8,13 +8,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from mediator.audit import Action, Frontier
-from mediator.jobs import TERMINAL
+from mediator.jobs import TERMINAL, State
 from mediator.types import Kind
 from node import records
 from node.store import models
 from node.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
 PAUSED = "paused"
+# a redelivered job reaches these without a dataset: nothing is computed for it
+_RELEASED = (State.RELEASED.value, State.DELIVERED.value)
 
 
 class Reads:
@@ -111,6 +113,26 @@ class Reads:
         query = select(models.Job).where(models.Job.state.not_in(ended))
         return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.Job.created)))
 
+    def last_attempt(self, run: str, round_: int, task: Kind) -> int:
+        """The highest attempt of one task that gate 1 let through, 0 for none."""
+        admitted = models.Job.dataset_version.is_not(None) | models.Job.state.in_(_RELEASED)
+        query = (
+            select(func.max(models.Instruction.attempt))
+            .join(models.Job, models.Job.instruction == models.Instruction.instruction)
+            .where(
+                models.Instruction.run == run,
+                models.Instruction.round == round_,
+                models.Instruction.task == task.value,
+                admitted,
+            )
+        )
+        return self._session.scalar(query) or 0
+
+    def run_dataset_version(self, run: str) -> str | None:
+        """The dataset version that the rounds of a run use here, once one was admitted."""
+        query = select(models.RunVersion.dataset_version).where(models.RunVersion.run == run)
+        return self._session.scalars(query.order_by(models.RunVersion.dataset_version).limit(1)).first()
+
     def find_release(self, run: str, round_: int, task: Kind) -> records.ReleaseRow | None:
         """The release of one task with the highest attempt."""
         found = self._releases(
@@ -151,6 +173,14 @@ class Reads:
     def charged(self, permit: str, run: str, round_: int, task: Kind) -> records.ChargeRow | None:
         model = self._session.get(models.LedgerEntry, (permit, run, round_, task.value))
         return None if model is None else value_of(records.ChargeRow, model, task=Kind(model.task))
+
+    def charges(self, permit: str) -> tuple[records.ChargeRow, ...]:
+        """Everything charged under a permit, whatever its version, oldest first."""
+        entry = models.LedgerEntry
+        query = select(entry).where(entry.permit == permit).order_by(entry.time, entry.run, entry.round, entry.task)
+        return tuple(
+            value_of(records.ChargeRow, model, task=Kind(model.task)) for model in self._session.scalars(query)
+        )
 
     def ledger_totals(self, permit: str, permit_version: int, run: str) -> records.LedgerTotals:
         """What one run has been charged under one permit version."""

@@ -23,6 +23,9 @@ from node.store import documents, models
 from node.store.reads import PAUSED, Reads
 from node.store.rows import job_row
 
+# gate 1 sends a task to redelivery before it is ever admitted
+_MAY_REDELIVER = (jobs.State.RECEIVED, jobs.State.RELEASED)
+
 
 class Tx(Reads):
     """One transaction: every change in it commits together with its audit records, or nothing does."""
@@ -153,19 +156,18 @@ class Tx(Reads):
     def add_release(self, release: records.NewRelease, job: str, *, event: AuditEvent) -> None:
         """Keep a release with its envelope: the job is released, the instruction answered, the round served.
 
-        A job that was never admitted can only redeliver: the same content must have been released for this task
-        before, else `IntegrityBroken`, as for a job that is not in a state to release.
+        A job that gate 1 sent to redelivery keeps its state; what it releases must have been released for this task
+        before. Raises `IntegrityBroken` otherwise, or for a job that is not in a state to release.
         """
         model = self._job(job)
-        before = jobs.State(model.state)
-        again = before is jobs.State.RECEIVED
+        instruction = self._session.get_one(models.Instruction, release.instruction)
+        again = instruction.state == "open" and jobs.State(model.state) in _MAY_REDELIVER
         if again and not self._released_before(release):
             raise IntegrityBroken("only what was released before can be redelivered")
-        state = jobs.advance(before, jobs.Event.REDELIVER if again else jobs.Event.SPOOL)
+        state = jobs.State.RELEASED if again else jobs.advance(jobs.State(model.state), jobs.Event.SPOOL)
         self._append(event)
         self._add(documents.release_model(release, self.now))
         model.state, model.updated = state.value, self.now
-        instruction = self._session.get_one(models.Instruction, release.instruction)
         instruction.state, instruction.hub_code = "released", None
         served = self._session.get(models.Round, (release.run, release.round, release.task.value))
         if served is not None:

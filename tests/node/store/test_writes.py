@@ -306,16 +306,25 @@ def test_a_crashed_job_continues_where_the_table_says(store: Store) -> None:
         assert (again.state, again.sandbox) == (State.ADMITTED, None)
 
 
-def test_a_redelivery_keeps_both_releases_and_finds_the_newest(store: Store) -> None:
+@pytest.mark.parametrize("decided_first", [False, True])
+def test_a_redelivery_keeps_both_releases_and_finds_the_newest(store: Store, decided_first: bool) -> None:
     run_steps(store, "mark_delivered")
     with store.transaction(NOW + timedelta(minutes=1)) as tx:
+        assert tx.last_attempt("run-1", 1, Kind.TRAIN) == 1
         tx.add_instruction(signed(samples.instruction(1, 2)), b"new", "job-1b", event=event())
+        assert tx.last_attempt("run-1", 1, Kind.TRAIN) == 1
+        if decided_first:
+            tx.advance("job-1b", Event.REDELIVER, event=event(Action.REDELIVER))
         tx.add_release(samples.release(attempt=2), "job-1b", event=event(Action.REDELIVER))
         found = tx.find_release("run-1", 1, Kind.TRAIN)
         assert found is not None and found.attempt == 2 and found.delivered is None
         assert [row.attempt for row in tx.releases("run-1")] == [1, 2]
         assert [out.reply_context for out in tx.outgoing()] == [b"new"]
         assert tx.find_release("run-1", 2, Kind.TRAIN) is None
+        assert tx.last_attempt("run-1", 1, Kind.TRAIN) == 2 and tx.last_attempt("run-1", 9, Kind.TRAIN) == 0
+        assert tx.run_dataset_version("run-1") == VERSION and tx.run_dataset_version("run-9") is None
+        with pytest.raises(IntegrityBroken):
+            tx.add_release(samples.release(attempt=2), "job-1b", event=event())
 
 
 def test_content_never_released_cannot_slip_out_as_a_redelivery(store: Store) -> None:
@@ -342,6 +351,7 @@ def test_a_task_is_charged_once_however_often_it_is_asked(store: Store) -> None:
         assert (none.rounds, none.size_bytes, none.epsilon) == (0, 0, 0.0)
         charged = tx.charged("p-1", "run-1", 1, Kind.TRAIN)
         assert charged is not None and charged.size_bytes == 100 and charged.time == NOW
+        assert [row.size_bytes for row in tx.charges("p-1")] == [10, 100, 100] and tx.charges("p-2") == ()
 
 
 def test_the_newest_canary_of_a_fingerprint_counts(store: Store) -> None:
