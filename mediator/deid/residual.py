@@ -40,6 +40,7 @@ def _in_other_encodings(piece: bytes) -> set[bytes]:
     if piece.isascii():
         return set()
     try:
-        return {piece.decode("utf-8").lower().encode("latin-1", "ignore")}
+        other = piece.decode("utf-8").lower().encode("latin-1", "ignore")
     except UnicodeDecodeError:
-        return {piece.decode("latin-1").lower().encode()}
+        other = piece.decode("latin-1").lower().encode()
+    return {other} if len(other) >= MIN_TOKEN else set()

@@ -19,6 +19,7 @@ from mediator.deid.tables import Standard
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
 from node.deid.facts import TEXT_VRS, decode, facts_of, pixels_fit
+from node.deid.profiles import load_profile, standard
 from node.deid.structure import Node, Parsed, Unreadable, parse
 
 # Bytes per value of the VRs that hold numbers (PS3.5 6.2).
@@ -54,7 +55,7 @@ class Engine:
     def __init__(self, table: Table, standard: Standard) -> None:
         self.table = table
         self._vr_of = {tag: _usual_vr(element.vrs) for tag, element in standard.elements.items()}
-        self._memo: dict[tuple[int, str, bytes], tuple[Node | None, bool]] = {}
+        self._memo: dict[tuple[int, str, bytes, bytes], tuple[Node | None, bool]] = {}
         self._memo_of: Subject | None = None
 
     def read(self, content: bytes) -> Source | Exclusion:
@@ -127,13 +128,10 @@ class Engine:
             return None
         if self._memo_of is not subject or len(self._memo) > _MEMO_LIMIT:
             self._memo, self._memo_of = {}, subject
-        # without the character set: what depends on it is never kept as it came (see `decode`)
-        key = (node.tag, node.vr, node.value)
-        found = self._memo.get(key) if not charset else None
+        key = (node.tag, node.vr, node.value, charset)
+        found = self._memo.get(key)
         if found is None:
-            found = self._apply(rule, node, charset, subject)
-            if not charset and len(node.value) <= _MAX_OPAQUE_TOKEN:
-                self._memo[key] = found
+            found = self._memo[key] = self._apply(rule, node, charset, subject)
         made, trusted = found
         if made is None or made.value != node.value:
             _mourn(node, ledger)
@@ -178,6 +176,11 @@ class Engine:
         ]
         ledger.ours += [node.value for node in nodes] + [inner.value for item in codes for inner in item]
         return nodes
+
+
+def open_engine(profile: str) -> Engine:
+    """The engine for a profile that comes with the package. Raises `UsageFault` for a name that is none."""
+    return Engine(load_profile(profile), standard())
 
 
 def write_new(path: Path, parts: Sequence[bytes | memoryview]) -> None:

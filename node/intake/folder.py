@@ -35,9 +35,7 @@ def walk(source: str, skip: str | None = None) -> Iterator[Entry]:
     """Every file below `source` in the order of its path; the consumer closes the handle. Raises `UsageFault`."""
     root = _open_folder(source)
     try:
-        count = 0
-        for entry in _folder(root, "", 0):
-            count += 1
+        for count, entry in enumerate(_folder(root, "", 0), start=1):
             if count > MAX_FILES:
                 _close(entry)
                 raise UsageFault(f"the source folder holds more than {MAX_FILES} files")
@@ -74,7 +72,9 @@ def _open_folder(source: str) -> int:
     try:
         return os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        raise UsageFault("the source folder cannot be opened", hint="an absolute path of a folder, not a link") from None
+        raise UsageFault(
+            "the source folder cannot be opened", hint="an absolute path of a folder, not a link"
+        ) from None
 
 
 def _folder(handle: int, prefix: str, depth: int) -> Iterator[Entry]:

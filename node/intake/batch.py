@@ -1,0 +1,147 @@
+"""One ingest order from a hospital's folder to a handover folder; every step may be broken off and run again.
+
+1. *Take in*: each source file is numbered and copied into quarantine, encrypted.
+2. *De-identify*: each original passes gate 0 into a hidden staging folder; a worker's failure is a finding.
+3. *Hand over*: studies in their final order, `clinical.parquet`, `report.json`; made visible by one rename.
+4. *Forget*: quarantine and `intake.db` are destroyed, and how many files that were goes into the report.
+
+A run that finds its handover folder complete goes straight to 4. Nothing yielded, raised or reported names a path or
+a DICOM value: a source is `src#0042`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from mediator import canonical
+from mediator.deid.orders import IngestOrder, IngestReport
+from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.screening import Exclusion
+from mediator.errors import UsageFault
+from node.intake import folder
+from node.intake.clinical import Clinical
+from node.intake.handover import Assembly
+from node.intake.intake_db import IntakeDb
+from node.intake.quarantine import Quarantine
+from node.usecases.deidentify import DicomEngine, Gate0, Outcome
+from node.usecases.publish import REPORT, read_report
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Where intake works: its own folder (quarantine), and the one it shares with core (handover)."""
+
+    quarantine: Path
+    handover: Path
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Intake's two keys, 32 bytes each; never printed."""
+
+    site: bytes
+    quarantine: bytes
+
+    def __repr__(self) -> str:
+        return "Keys(…)"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an order is. `line` is a sentence for a person; `report` comes with the last one."""
+
+    stage: Literal["take_in", "deidentify", "hand_over", "forget"]
+    done: int
+    total: int
+    line: str = ""
+    report: IngestReport | None = None
+
+
+def run_ingest(order: IngestOrder, *, engine: DicomEngine, keys: Keys, rooms: Rooms) -> Iterator[Progress]:
+    """Carry an order out. Raises `UsageFault` for an order that cannot be carried out at all."""
+    if engine.table.profile != order.profile:
+        raise UsageFault("the engine was made for another profile")
+    finished = rooms.handover / order.order
+    room = rooms.quarantine / order.order
+    quarantine = Quarantine(room / "files", keys.quarantine)
+    if not (finished / REPORT).is_file():
+        database = IntakeDb(room / "intake.db")
+        try:
+            yield from _take_in(order, database, quarantine)  # (1)
+            staging = _fresh(rooms.handover / f".{order.order}.partial")
+            pseudonyms = Pseudonyms(keys.site, order.project)
+            assembly = Assembly(order, engine.table, staging, pseudonyms)
+            gate = Gate0(engine, pseudonyms, staging / "studies")
+            yield from _deidentify(database, quarantine, gate, assembly)  # (2)
+            report = assembly.finish(_clinical(order, pseudonyms))
+        finally:
+            database.close()
+        _hand_over(staging, finished, report)  # (3)
+        yield Progress("hand_over", 1, 1)
+    report = read_report(finished)
+    destroyed = quarantine.destroy()  # (4)
+    shutil.rmtree(room)
+    yield Progress("forget", destroyed, destroyed, report=replace(report, destroyed=destroyed))
+
+
+def _take_in(order: IngestOrder, database: IntakeDb, quarantine: Quarantine) -> Iterator[Progress]:
+    done = 0
+    for entry in folder.walk(order.source, skip=order.clinical):
+        done += 1
+        try:
+            if database.knows(entry.path):
+                continue
+            if entry.handle is None:
+                database.add(entry.path, refused=entry.refused)
+            else:
+                database.add(entry.path, quarantined=quarantine.put(entry.handle)[0])
+        finally:
+            if entry.handle is not None:
+                os.close(entry.handle)
+        yield Progress("take_in", done, 0)
+    if not done:
+        raise UsageFault("the source folder is empty")
+
+
+def _deidentify(database: IntakeDb, quarantine: Quarantine, gate: Gate0, assembly: Assembly) -> Iterator[Progress]:
+    sources = list(database.sources())
+    for done, source in enumerate(sources, start=1):
+        if source.quarantined is None:
+            outcome = Outcome(Exclusion(source.refused or Exclusion.NOT_A_FILE))
+        else:
+            try:
+                outcome = gate.admit(quarantine.get(source.quarantined))
+            except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
+                outcome = Outcome(Exclusion.UNREADABLE)
+        assembly.add(outcome)
+        line = f"src#{source.number:04d} {outcome.exclusion.value}" if outcome.exclusion else ""
+        yield Progress("deidentify", done, len(sources), line)
+
+
+def _clinical(order: IngestOrder, pseudonyms: Pseudonyms) -> Clinical:
+    clinical = Clinical(order.columns)
+    if order.clinical is not None:
+        clinical.read(folder.open_inside(order.source, order.clinical), pseudonyms)
+    return clinical
+
+
+def _fresh(path: Path) -> Path:
+    """An empty folder: what an earlier, broken run left in it is gone."""
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(mode=0o750)
+    return path
+
+
+def _hand_over(staging: Path, finished: Path, report: IngestReport) -> None:
+    handle = os.open(staging / REPORT, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
+    with os.fdopen(handle, "wb") as file:
+        file.write(canonical.encode(report))
+        file.flush()
+        os.fsync(file.fileno())
+    staging.rename(finished)
