@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mediator.audit import (
+    MAX_CHECKPOINT_BYTES,
+    MAX_LINE_BYTES,
+    Action,
+    AuditRecord,
+    Frontier,
+    Verdict,
+    checkpoint_name,
+    decode_checkpoint,
+    decode_line,
+    decode_witness,
+    encode_checkpoint,
+    encode_line,
+    segment_name,
+    segment_of,
+    sign_checkpoint,
+    witness_checkpoint,
+)
+from mediator.errors import IntegrityBroken, Malformed, UnsupportedVersion
+from mediator.signatures import KeyRing
+from tests.mediator.samples import COMMITTEE, HUB, NOW, SITE, key
+
+NODE = key("audit")
+
+
+def record(sequence: int = 1, **changes: Any) -> AuditRecord:
+    base = AuditRecord(sequence, NOW, "core", Action.TASK_ADMIT, "run-1/2/train/1", "lesions@2", Verdict.ALLOWED, "")
+    return replace(base, **changes)
+
+
+def tree(lines: list[bytes]) -> Frontier:
+    grown = Frontier()
+    for line in lines:
+        grown = grown.append(line)
+    return grown
+
+
+def _rfc9162(leaves: list[bytes]) -> bytes:
+    """The definition of RFC 9162 section 2.1.1, recursively, as the standard writes it."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\x00" + leaves[0]).digest()
+    split = 1 << ((len(leaves) - 1).bit_length() - 1)
+    return hashlib.sha256(b"\x01" + _rfc9162(leaves[:split]) + _rfc9162(leaves[split:])).digest()
+
+
+def test_a_line_is_canonical_and_has_no_free_text() -> None:
+    assert encode_line(record()) == (
+        b'{"action":"task_admit","actor":"core","code":"","kind":"cloister.audit","object":"run-1/2/train/1",'
+        b'"permit":"lesions@2","sequence":1,"time":"2026-11-22T12:00:00Z","verdict":"allowed","version":1}\n'
+    )
+    assert decode_line(encode_line(record())[:-1]) == record()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sequence": 0},
+        {"actor": "Dr. House"},
+        {"actor": ""},
+        {"object": ""},
+        {"object": "John Smith"},
+        {"object": "DOE^JANE"},
+        {"object": "line\nbreak"},
+        {"object": "../etc/passwd"},
+        {"object": "/data/scan.dcm"},
+        {"object": "a" * 161},
+        {"object": "1.2.840.113619.2.55.3"},
+        {"object": "study:1.2.840.113619.2.55.3"},
+        {"object": "2.25.329800735698586629295641978511506172918"},
+        {"permit": "lesions"},
+        {"permit": "lesions@0"},
+        {"permit": "a permit@1"},
+        {"code": "because"},
+    ],
+)
+def test_what_could_name_a_patient_or_carry_text_cannot_be_recorded(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        record(**changes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run-1/2/train/1", "sha256:" + "0" * 64, "job-12", "a3f1c2d4-1234-5678-9012-345678901234", "lesions@2", "24.0.7"],
+)
+def test_our_own_ids_can_be_recorded(name: str) -> None:
+    assert record(object=name).object == name
+
+
+def test_a_record_of_an_unknown_version_or_action_is_refused() -> None:
+    line = encode_line(record())[:-1]
+    with pytest.raises(UnsupportedVersion):
+        decode_line(line.replace(b'"version":1', b'"version":2'))
+    with pytest.raises(Malformed):
+        decode_line(line.replace(b"task_admit", b"task_dance"))
+
+
+def test_the_longest_record_and_checkpoint_fit_their_limits() -> None:
+    longest = record(
+        sequence=(1 << 53) - 1,
+        actor="a" * 64,
+        object="b" * 160,
+        permit="c" * 64 + "@123456789",
+        action=max(Action, key=lambda action: len(action.value)),
+        code="revocation_list_rolled_back",
+        time=NOW.replace(microsecond=1),
+    )
+    assert len(encode_line(longest)) < MAX_LINE_BYTES
+    signed = sign_checkpoint("s" * 64, Frontier((1 << 53) - 1, (b"x" * 32,)), NOW, NODE)
+    assert len(encode_checkpoint(witness_checkpoint(signed, None, HUB))) < MAX_CHECKPOINT_BYTES
+
+
+@given(st.lists(st.binary(max_size=8), max_size=40))
+def test_the_growing_tree_has_the_root_of_the_definition(leaves: list[bytes]) -> None:
+    grown = tree(leaves)
+    assert grown.root == _rfc9162(leaves).hex()
+    assert grown.size == len(leaves)
+    assert len(grown.peaks) == len(leaves).bit_count()
+
+
+def test_a_checkpoint_is_signed_by_one_key_over_everything_in_it() -> None:
+    signed = sign_checkpoint(SITE, tree([b"a", b"b"]), NOW, NODE)
+    ring = KeyRing([NODE.verify_key])
+    signed.verify(ring)
+    assert decode_checkpoint(encode_checkpoint(signed)) == signed
+    changes: list[dict[str, Any]] = [
+        {"site": "other"},
+        {"size": 3},
+        {"root": "0" * 64},
+        {"time": NOW.replace(year=2027)},
+        {"key": COMMITTEE.key_id},
+        {"signature": "0" * 128},
+        {"signature": ""},
+        {"signature": signed.signature.upper()},
+    ]
+    for changed in changes:
+        with pytest.raises(IntegrityBroken):
+            replace(signed, **changed).verify(ring)
+    with pytest.raises(IntegrityBroken):
+        signed.verify(KeyRing())
+
+
+def test_a_witness_signs_the_whole_checkpoint() -> None:
+    signed = sign_checkpoint(SITE, tree([b"a"]), NOW, NODE)
+    witnessed = witness_checkpoint(signed, None, HUB)
+    ring = KeyRing([HUB.verify_key])
+    witnessed.verify(ring)
+    assert decode_witness(encode_checkpoint(witnessed)) == witnessed
+    with pytest.raises(IntegrityBroken):
+        replace(witnessed, checkpoint=replace(signed, size=0)).verify(ring)
+    with pytest.raises(IntegrityBroken):
+        witnessed.verify(KeyRing([NODE.verify_key]))
+
+
+def test_a_witness_signs_no_rollback_and_no_second_history() -> None:
+    one, two, fork = (sign_checkpoint(SITE, tree(lines), NOW, NODE) for lines in ([b"a"], [b"a", b"b"], [b"a", b"c"]))
+    assert witness_checkpoint(two, one, HUB).checkpoint == two
+    assert witness_checkpoint(two, two, HUB).checkpoint == two
+    for shown, previous in ((one, two), (fork, two), (replace(two, site="other"), two)):
+        with pytest.raises(IntegrityBroken):
+            witness_checkpoint(shown, previous, HUB)
+
+
+def test_records_find_their_segment() -> None:
+    assert [segment_of(sequence) for sequence in (1, 10_000, 10_001, 20_000, 20_001)] == [1, 1, 2, 2, 3]
+    assert segment_name(1) == "segment-00000001.jsonl"
+    assert checkpoint_name(12) == "checkpoint-000000000012.json"
+    assert checkpoint_name(12) < segment_name(1)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from mediator.errors import IntegrityBroken
+from mediator.jobs import AFTER_RESTART, TERMINAL, Event, State, advance, mermaid
+
+# The whole cross product: a row for each state, a column for each event in the order of `Event`; `-` is impossible.
+COLUMNS = ["admit", "redeliver", "prepare", "start", "produce", "release", "spool", "deliver", "refuse", "fail", "stop"]
+EXPECTED = """
+received    admitted released -         -       -        -         -        -         refused failed stopped
+admitted    -        -        preparing -       -        -         -        -         refused failed stopped
+preparing   -        -        -         running -        -         -        -         refused failed stopped
+running     -        -        -         -       produced -         -        -         -       failed stopped
+produced    -        -        -         -       -        releasing -        -         refused failed stopped
+releasing   -        -        -         -       -        -         released -         refused failed stopped
+released    -        -        -         -       -        -         -        delivered -       failed stopped
+delivered   -        -        -         -       -        -         -        -         -       -      -
+refused     -        -        -         -       -        -         -        -         -       -      -
+failed      -        -        -         -       -        -         -        -         -       -      -
+stopped     -        -        -         -       -        -         -        -         -       -      -
+"""
+ROWS = {line.split()[0]: line.split()[1:] for line in EXPECTED.strip().splitlines()}
+RESTART = {"preparing": "admitted", "running": "admitted", "releasing": "produced"}
+
+
+def test_the_table_is_written_out_for_every_state_and_event() -> None:
+    assert list(ROWS) == [state.value for state in State]
+    assert [event.value for event in Event] == COLUMNS
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(State, Event)), ids=str)
+def test_every_state_under_every_event(state: State, event: Event) -> None:
+    expected = ROWS[state.value][COLUMNS.index(event.value)]
+    if expected == "-":
+        with pytest.raises(IntegrityBroken):
+            advance(state, event)
+    else:
+        assert advance(state, event) is State(expected)
+
+
+def test_after_a_crash_every_state_goes_on_somewhere() -> None:
+    assert {state.value: after.value for state, after in AFTER_RESTART.items()} == {
+        state.value: RESTART.get(state.value, state.value) for state in State
+    }
+
+
+def test_a_terminal_state_has_no_way_out_and_every_other_can_reach_one() -> None:
+    for state in State:
+        leaves = [event for event in Event if ROWS[state.value][COLUMNS.index(event.value)] != "-"]
+        assert bool(leaves) is (state not in TERMINAL)
+
+
+def test_the_picture_shows_every_transition() -> None:
+    picture = mermaid()
+    assert picture.startswith("stateDiagram-v2\n    [*] --> received\n")
+    arrows = sum(cell != "-" for row in ROWS.values() for cell in row)
+    assert picture.count("-->") == arrows + 1 + len(TERMINAL)
+    assert "    running --> produced: produce\n" in picture

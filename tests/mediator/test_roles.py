@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from mediator.errors import Code, Denied
+from mediator.roles import PERMISSIONS, Role, may, require
+
+# written out once more, by hand: i = IT admin, s = data steward, a = auditor
+EXPECTED = {
+    "status": "isa", "permits": "isa", "runs": "isa", "jobs": "isa", "images": "isa", "datasets": "isa",
+    "audit_checkpoint": "isa", "pause": "is", "resume": "is", "documents_import": "is", "permit_accept": "s",
+    "permit_text": "isa",
+    "ingest": "s", "dataset_withdraw": "s", "image_approve": "i", "canary": "i",
+}  # fmt: skip
+LETTER = {Role.IT_ADMIN: "i", Role.DATA_STEWARD: "s", Role.AUDITOR: "a"}
+
+
+def test_the_whole_table() -> None:
+    assert PERMISSIONS.keys() == EXPECTED.keys()
+    for verb, letters in EXPECTED.items():
+        for role in Role:
+            assert may(role, verb) == (LETTER[role] in letters), (role, verb)
+
+
+@pytest.mark.parametrize("role", ["", "root", "researcher", "IT_ADMIN", "admin"])
+def test_an_unknown_role_may_nothing(role: str) -> None:
+    assert not any(may(role, verb) for verb in PERMISSIONS)
+
+
+def test_an_unknown_verb_is_nobodys() -> None:
+    assert not any(may(role, "export_images") for role in Role)
+
+
+def test_who_keeps_the_machines_does_not_accept_permits() -> None:
+    with pytest.raises(Denied) as caught:
+        require("it_admin", "permit_accept")
+    assert caught.value.reasons[0].code is Code.ROLE_NOT_PERMITTED
+    require("data_steward", "permit_accept")
