@@ -1,0 +1,44 @@
+"""System users and groups, by name or by number."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+
+from mediator.errors import UsageFault
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom a process runs as."""
+
+    uid: int
+    gid: int
+
+
+def account(user: str | int | None) -> Account:
+    """The account of a user; ours for None. A number needs no entry in the password database.
+
+    Raises `UsageFault` for a name nobody has.
+    """
+    if user is None:
+        return Account(os.geteuid(), os.getegid())
+    try:
+        entry = pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)
+    except (KeyError, OverflowError):
+        if isinstance(user, int) and 0 <= user < 1 << 31:
+            return Account(user, user)
+        raise UsageFault(f"there is no system user {user}", hint=f"useradd --system {user}") from None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def group_id(group: str | int) -> int:
+    """The number of a group. Raises `UsageFault` for a name nobody has."""
+    if isinstance(group, int):
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise UsageFault(f"there is no system group {group}", hint=f"groupadd --system {group}") from None
