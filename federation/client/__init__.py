@@ -1,0 +1,1 @@
+"""The link: a node's one process that speaks to the outside, and only to the hub."""

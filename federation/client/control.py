@@ -1,0 +1,87 @@
+"""The link's end of the control channel: HTTP over the same mutual TLS and the same port as Flower."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import aiohttp
+
+from federation import control, tls
+from federation.client.flower import HubUnreachable
+from federation.control import Message
+from mediator.errors import Code, Denied, Malformed, Reason
+
+M = TypeVar("M", bound=Message)
+
+# the hub says something at least every 10 s; three of them missed, and the stream is dead
+_SILENCE_S = 30.0
+_ANSWER_S = 30.0
+
+
+class ControlChannel:
+    """Requests and the events stream. Every method may raise `HubUnreachable`, or `Denied` when the hub says no."""
+
+    def __init__(self, hub: str, context: tls.Context) -> None:
+        self._hub = hub
+        connector = aiohttp.TCPConnector(ssl=context, keepalive_timeout=30.0)
+        self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def events(self) -> AsyncIterator[control.Event]:
+        """What the hub says, as it says it, until the stream ends."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_S, sock_read=_SILENCE_S)
+        try:
+            async with self._session.get(
+                self._hub + control.EVENTS, timeout=timeout, allow_redirects=False, read_bufsize=1 << 18
+            ) as response:
+                await self._check(response)
+                async for line in _lines(response.content):
+                    yield control.decode(control.Event, line)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise HubUnreachable(f"the hub's events stream broke ({type(error).__name__})") from error
+
+    async def ask(self, path: str, message: Message, answer: type[M]) -> M:
+        """One request and its answer."""
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
+        try:
+            async with self._session.post(
+                self._hub + path, data=control.encode(message), timeout=timeout, allow_redirects=False
+            ) as response:
+                await self._check(response)
+                return control.decode(answer, await _body(response))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
+
+    @staticmethod
+    async def _check(response: aiohttp.ClientResponse) -> None:
+        if response.status == 200:
+            return
+        if 400 <= response.status < 500:
+            problem = control.decode(control.Problem, await _body(response))
+            code = problem.code if problem.code in Code.__members__.values() else Code.MALFORMED
+            raise Denied(Reason(Code(code), "the hub refused"))
+        raise HubUnreachable(f"the hub answers with HTTP {response.status}")
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_chunked(1 << 16):
+        body += piece
+        if len(body) > control.MAX_MESSAGE_BYTES:
+            raise Malformed("an answer over the limit")
+    return bytes(body)
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    rest = bytearray()
+    async for piece in stream.iter_any():
+        rest += piece
+        *lines, tail = bytes(rest).split(b"\n")
+        rest = bytearray(tail)
+        if len(rest) > control.MAX_MESSAGE_BYTES:
+            raise Malformed("a line over the limit")
+        for line in lines:
+            yield line

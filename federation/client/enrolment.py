@@ -1,0 +1,133 @@
+"""Enrolment by files: what the link keeps in its folder, the request to the hub's operator, the bundle that comes back.
+
+The folder holds `tls.key`, `tls.crt`, `ca.crt`, `flower.key` and `bundle.json`; keys are made here and never leave.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from federation import pki
+from federation.control import EnrolmentBundle, EnrolmentRequest, decode, encode
+from federation.files import make_folder, write_whole
+from mediator.errors import Malformed, UsageFault
+from mediator.signatures import KeyRing, VerifyKey
+
+MAX_MODEL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class LinkConfig:
+    """All that the link process is told. `spool` is where core puts envelopes' objects."""
+
+    folder: Path
+    spool: Path
+    software: str = "0"
+    max_model_bytes: int = MAX_MODEL_BYTES
+    poll_fast_s: float = 0.02
+    poll_slow_s: float = 0.2
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """An enrolled node's own files, read once."""
+
+    bundle: EnrolmentBundle
+    flower_key: bytes
+    ca: Path
+    certificate: Path
+    key: Path
+
+    @property
+    def release_keys(self) -> KeyRing:
+        return KeyRing([VerifyKey.from_text(self.bundle.release_key)])
+
+
+def make_request(folder: Path, site: str, *, release_key: VerifyKey, audit_key: VerifyKey) -> bytes:
+    """A new enrolment request (JSON), with keys made in `folder` unless they are there already."""
+    make_folder(folder)
+    tls_key = _key(folder / "tls.key", pki.new_key)
+    flower = _key(folder / "flower.key", lambda: ec.generate_private_key(ec.SECP384R1()))
+    request = EnrolmentRequest(
+        site=site,
+        request=pki.signing_request(tls_key, site),
+        flower_key=_public_pem(flower),
+        release_key=release_key.text,
+        audit_key=audit_key.text,
+    )
+    return encode(request)
+
+
+def install(folder: Path, raw: bytes) -> EnrolmentBundle:
+    """Put a bundle in place. Raises `Malformed` when it was not made for the keys in `folder`."""
+    bundle = decode(EnrolmentBundle, raw)
+    certificate = pki.parse_certificate(bundle.certificate)
+    tls_key, flower = _load(folder / "tls.key"), _load(folder / "flower.key")
+    if pki.common_name(certificate.subject) != bundle.site or certificate.public_key() != tls_key.public_key():
+        raise Malformed("this bundle's certificate is for another node", hint="make a new enrolment request")
+    if bundle.flower_key != _public_pem(flower):
+        raise Malformed("this bundle is for another Flower key", hint="make a new enrolment request")
+    pki.parse_certificate(bundle.ca)
+    write_whole(folder / "ca.crt", bundle.ca.encode("ascii"))
+    write_whole(folder / "tls.crt", bundle.certificate.encode("ascii"))
+    write_whole(folder / "bundle.json", encode(bundle))
+    return bundle
+
+
+def load(folder: Path) -> Enrolment:
+    """The enrolment in `folder`. Raises `UsageFault` while there is none."""
+    try:
+        bundle = decode(EnrolmentBundle, (folder / "bundle.json").read_bytes())
+        flower_key = (folder / "flower.key").read_bytes()
+    except FileNotFoundError as error:
+        raise UsageFault("this node is not enrolled", hint="run `cloister node enrol request`") from error
+    for name in ("tls.key", "flower.key"):
+        _check_private(folder / name)
+    return Enrolment(bundle, flower_key, folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
+
+
+def renewal_request(folder: Path, site: str) -> str:
+    """A signing request for the key in use: renewing moves the dates, enrolling anew the key."""
+    return pki.signing_request(_load(folder / "tls.key"), site)
+
+
+def install_renewed(folder: Path, certificate: str) -> None:
+    """Put a renewed certificate in place. Raises `Malformed` when it is for another key."""
+    if pki.parse_certificate(certificate).public_key() != _load(folder / "tls.key").public_key():
+        raise Malformed("a renewed certificate for another key")
+    write_whole(folder / "tls.crt", certificate.encode("ascii"))
+
+
+def _key(path: Path, make: Callable[[], ec.EllipticCurvePrivateKey]) -> ec.EllipticCurvePrivateKey:
+    if not path.exists():
+        write_whole(path, pki.key_pem(make()))
+    return _load(path)
+
+
+def _load(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        _check_private(path)
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError as error:
+        raise UsageFault("this node has no key of its own yet", hint="run `cloister node enrol request`") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Malformed("a node key is an elliptic-curve key")
+    return key
+
+
+def _check_private(path: Path) -> None:
+    info = path.stat()
+    if stat.S_IMODE(info.st_mode) & 0o077 or info.st_uid != os.geteuid():
+        raise UsageFault("a private key is readable by others or belongs to somebody else", hint="mode 0600, own user")
+
+
+def _public_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(encoding, form).decode("ascii")

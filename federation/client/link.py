@@ -1,0 +1,241 @@
+"""The link's main loop: five errands that each go on for ever, whatever becomes of the hub or of core.
+
+    fleet        activate, heartbeat, pull, take apart, hand to core
+    outbox       post the envelope, push exactly its objects, or one word of refusal
+    events       permits, run orders and revocation lists, the moment the hub publishes them
+    checkpoints  have the audit log's checkpoints witnessed
+    renewal      a new certificate when two thirds of the old one's life are over
+
+Nothing is lost on SIGKILL of either side: what the hub hands out once is noted before it is fetched (`Notes`), what
+core wants delivered stays in its outbox until we say so, and a push repeated has the same message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime
+
+from federation import control, pki, tls
+from federation.client import enrolment
+from federation.client.control import ControlChannel
+from federation.client.enrolment import LinkConfig
+from federation.client.flower import HEARTBEAT_INTERVAL_S, Fleet, HubUnreachable, NotActive, RunOver, Task
+from federation.client.notes import Notes
+from federation.client.ports import CorePort, Outgoing
+from mediator.errors import CloisterError, Denied, HubCode, IntegrityBroken, Malformed, NotNow
+from mediator.release import tensors
+from mediator.signatures import open_signed
+from mediator.types import ReleaseEnvelope
+
+log = logging.getLogger("cloister.link")
+
+_CHUNK_BYTES = 1 << 20
+_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
+_RENEWAL_CHECK_S = 3600.0
+
+
+async def run_link(config: LinkConfig, core: CorePort) -> None:
+    """Run until cancelled; then tell the hub that this node goes offline. Raises `UsageFault` if not enrolled."""
+    await Link(config, core).run()
+
+
+class Link:
+    """One node's link. `run` owns every connection it opens."""
+
+    def __init__(self, config: LinkConfig, core: CorePort) -> None:
+        self._config = config
+        self._core = core
+        self._own = enrolment.load(config.folder)
+        self._notes = Notes(config.folder / "notes")
+        self._wake = asyncio.Event()
+        self._active = asyncio.Event()
+        self._open()
+
+    def _open(self) -> None:
+        context = tls.client_context(self._own.ca, self._own.certificate, self._own.key)
+        hub, limit = self._own.bundle.hub, self._config.max_model_bytes
+        self._fleet = Fleet(hub, context, self._own.flower_key, limit)
+        self._channel = ControlChannel(hub, context)
+
+    async def run(self) -> None:
+        errands = {
+            "fleet": self._pull_for_ever,
+            "heartbeat": self._beat,
+            "outbox": self._deliver,
+            "events": self._listen,
+            "checkpoints": self._witness,
+            "renewal": self._renew,
+        }
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, errand in errands.items():
+                    group.create_task(self._for_ever(name, errand), name=name)
+        finally:
+            await self._leave()
+
+    async def _for_ever(self, name: str, errand: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Repeat an errand. One that ended in `NotNow` or any other of our errors is tried again after a pause."""
+        wait_s, troubled = _BACKOFF_FIRST_S, False
+        while True:
+            begun = asyncio.get_running_loop().time()
+            try:
+                await errand()
+                troubled = False
+            except CloisterError as error:
+                if asyncio.get_running_loop().time() - begun > _BACKOFF_MOST_S:
+                    wait_s, troubled = _BACKOFF_FIRST_S, False
+                level = logging.DEBUG if troubled else logging.WARNING
+                log.log(level, "%s: %s; trying again", name, error.message)
+                troubled = True
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _BACKOFF_MOST_S) if troubled else _BACKOFF_FIRST_S
+
+    # --- from the hub to core ---------------------------------------------------------------------------------
+
+    async def _pull_for_ever(self) -> None:
+        self._active.clear()
+        await self._core.hello(self._config.software)
+        node_id = await asyncio.to_thread(self._fleet.activate, self._notes.node_id)
+        self._notes.node_id = node_id
+        self._active.set()
+        log.info("connected to the hub at %s", self._own.bundle.hub)
+        for name, note in self._notes.pending():
+            await self._handle(name, note)
+        pause_s = self._config.poll_fast_s
+        while self._active.is_set():
+            pulled = await asyncio.to_thread(self._fleet.pull)
+            if pulled is not None:
+                await self._handle(self._notes.add(pulled), pulled)
+                pause_s = self._config.poll_fast_s
+                continue
+            if await self._woken(pause_s):
+                pause_s = self._config.poll_fast_s
+            else:
+                pause_s = min(pause_s * 1.1, self._config.poll_slow_s)
+        raise NotActive("the hub has forgotten this node")
+
+    async def _woken(self, pause_s: float) -> bool:
+        try:
+            await asyncio.wait_for(self._wake.wait(), pause_s)
+        except TimeoutError:
+            return False
+        self._wake.clear()
+        return True
+
+    async def _handle(self, name: str, note: bytes) -> None:
+        try:
+            task = await asyncio.to_thread(self._fleet.fetch, note)
+            await self._hand_over(task)
+            await asyncio.to_thread(self._fleet.confirm, note)
+        except RunOver:
+            log.info("an instruction was withdrawn by the hub before it was taken")
+        except Malformed as error:
+            # no reply: there is no instruction in it that one could reply to
+            log.warning("a message was dropped: %s", error.message)
+        self._notes.done(name)
+
+    async def _hand_over(self, task: Task) -> None:
+        try:
+            model = tensors.encode(task.tensors)
+        except Denied:
+            log.warning("an instruction was refused: its model holds numbers that are none")
+            refused = HubCode.REFUSED_INSTRUCTION
+            await asyncio.to_thread(self._fleet.push_refusal, task.reply_context, refused)
+            return
+        answer = await self._core.deliver_instruction(task.signed, task.reply_context, _chunks(model))
+        if not answer.accepted:
+            code = answer.hub_code or HubCode.INTERNAL
+            log.info("an instruction was refused (%s)", code.value)
+            await asyncio.to_thread(self._fleet.push_refusal, task.reply_context, code)
+
+    async def _beat(self) -> None:
+        while True:
+            await self._active.wait()
+            if not await asyncio.to_thread(self._fleet.heartbeat):
+                self._active.clear()
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S * 0.4)
+
+    async def _listen(self) -> None:
+        async for event in self._channel.events():
+            if event.kind == "wake":
+                self._wake.set()
+            elif event.kind == "document":
+                outcome = await self._core.deliver_document(event.text)
+                log.debug("a document from the hub: %s", outcome)
+        raise HubUnreachable("the hub closed the events stream")
+
+    # --- from core to the hub ---------------------------------------------------------------------------------
+
+    async def _deliver(self) -> None:
+        async for outgoing in self._core.outbox():
+            await self._active.wait()
+            await self._send(outgoing)
+            await self._core.delivered(outgoing.instruction)
+        raise NotNow("core closed the outbox")
+
+    async def _send(self, outgoing: Outgoing) -> None:
+        try:
+            if outgoing.envelope is None or outgoing.folder is None:
+                code = outgoing.hub_code or HubCode.INTERNAL
+                await asyncio.to_thread(self._fleet.push_refusal, outgoing.reply_context, code)
+                return
+            if self._notes.used(outgoing.envelope):
+                return
+            envelope = open_signed(ReleaseEnvelope, outgoing.envelope, self._own.release_keys).document
+            release = control.Release(envelope=outgoing.envelope)
+            await self._channel.ask(control.RELEASES, release, control.Stored)
+            folder = self._config.spool / _plain_name(outgoing.folder)
+            read = lambda key: (folder / _plain_name(key)).read_bytes()  # noqa: E731
+            await asyncio.to_thread(self._fleet.push_release, outgoing.reply_context, envelope, read)
+            self._notes.use(outgoing.envelope)
+        except RunOver:
+            log.info("the hub no longer waits for %s", outgoing.instruction)
+        except (Denied, IntegrityBroken, Malformed) as error:
+            log.error("the reply to %s cannot be sent: %s", outgoing.instruction, error.message)
+            await asyncio.to_thread(self._fleet.push_refusal, outgoing.reply_context, HubCode.INTERNAL)
+
+    async def _witness(self) -> None:
+        async for text in self._core.checkpoints():
+            checkpoint = control.Checkpoint(checkpoint=text)
+            try:
+                answer = await self._channel.ask(control.CHECKPOINTS, checkpoint, control.Witnessed)
+            except Denied as error:
+                log.error("the hub does not witness a checkpoint of the audit log: %s", error.message)
+                continue
+            await self._core.witnessed(answer.witness)
+        raise NotNow("core closed the stream of checkpoints")
+
+    async def _renew(self) -> None:
+        while True:
+            certificate = pki.parse_certificate(self._own.certificate.read_text("ascii"))
+            if pki.due_for_renewal(certificate, datetime.now(UTC)):
+                request = enrolment.renewal_request(self._config.folder, self._own.bundle.site)
+                message = control.Renewal(request=request)
+                answer = await self._channel.ask(control.RENEW, message, control.Renewed)
+                enrolment.install_renewed(self._config.folder, answer.certificate)
+                log.info("the node's certificate was renewed; it is used from the next start on")
+            await asyncio.sleep(_RENEWAL_CHECK_S)
+
+    async def _leave(self) -> None:
+        try:
+            if self._active.is_set():
+                # else the hub would wait 20 s for a node that is gone
+                await asyncio.wait_for(asyncio.to_thread(self._fleet.deactivate), timeout=3.0)
+                log.info("disconnected from the hub")
+        except (TimeoutError, NotNow) as error:
+            log.warning("could not tell the hub that this node goes offline (%s)", type(error).__name__)
+        await self._channel.close()
+        self._fleet.close()
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    for begin in range(0, len(content), _CHUNK_BYTES):
+        yield content[begin : begin + _CHUNK_BYTES]
+
+
+def _plain_name(name: str) -> str:
+    if "/" in name or name.startswith("."):
+        raise Malformed("a spool entry is a plain name")
+    return name

@@ -1,0 +1,64 @@
+"""What the link must not forget when it is killed: messages it has pulled, envelopes it has used, its Flower id."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from federation.files import make_folder, write_whole
+
+# an envelope expires long before this many newer ones were used
+_REMEMBERED = 10_000
+
+
+class Notes:
+    """Small files in one folder: `pulled/<n>`, `used/<sha256 of an envelope>`, `node-id`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._node_id = make_folder(folder) / "node-id"
+        self._pulled = make_folder(folder / "pulled")
+        self._used = make_folder(folder / "used")
+
+    @property
+    def node_id(self) -> int:
+        """The id that Flower gave this node, 0 before the first activation."""
+        try:
+            return int(self._node_id.read_text("ascii"))
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    @node_id.setter
+    def node_id(self, value: int) -> None:
+        if value != self.node_id:
+            write_whole(self._node_id, str(value).encode("ascii"))
+
+    def add(self, note: bytes) -> str:
+        """Keep a pulled message's metadata; returns the name to be `done` with it."""
+        name = hashlib.sha256(note).hexdigest()
+        write_whole(self._pulled / name, note)
+        return name
+
+    def pending(self) -> Iterator[tuple[str, bytes]]:
+        """Messages pulled and not done with, oldest first."""
+        names = [path for path in self._pulled.iterdir() if not path.name.startswith(".")]
+        for path in sorted(names, key=lambda path: path.stat().st_mtime_ns):
+            yield path.name, path.read_bytes()
+
+    def done(self, name: str) -> None:
+        (self._pulled / name).unlink(missing_ok=True)
+
+    def used(self, envelope: str) -> bool:
+        """Whether this very envelope's objects were pushed before."""
+        return (self._used / _digest(envelope)).exists()
+
+    def use(self, envelope: str) -> None:
+        write_whole(self._used / _digest(envelope), b"")
+        names = sorted(self._used.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        for path in names[:-_REMEMBERED]:
+            os.unlink(path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

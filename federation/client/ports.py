@@ -1,0 +1,71 @@
+"""What the link asks of core: the LINK verbs, as a protocol that `node.wiring` and the fake in `tests/sim` implement.
+
+Every method may raise `NotNow` while core is away; the link then waits and asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mediator.errors import HubCode
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """Who this node is, and whether its staff have paused it."""
+
+    site: str
+    paused: bool
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Core's answer to an instruction: accepted, or refused with all that the hub is told."""
+
+    accepted: bool
+    hub_code: HubCode | None = None
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A reply on its way to the hub: an envelope with a spool folder that holds its objects, or a refusal.
+
+    `folder` is a name under the spool; each object lies in it as a file named by its id.
+    """
+
+    instruction: str
+    reply_context: bytes
+    envelope: str | None = None
+    hub_code: HubCode | None = None
+    folder: str | None = None
+
+
+class CorePort(Protocol):
+    """Core, as the link sees it."""
+
+    async def hello(self, software: str) -> Greeting: ...
+
+    async def deliver_document(self, text: str) -> str:
+        """Hand over a permit, run order or revocation list; returns what became of it, for the log."""
+
+    async def deliver_instruction(self, signed: str, reply_context: bytes, model: AsyncIterator[bytes]) -> Delivery:
+        """Hand over an instruction with its model (safetensors, in pieces of at most 1 MiB).
+
+        The very same call again (same text, same reply context) gets the same answer and does nothing twice: the
+        link repeats it when it was killed between core's answer and its own note of it. The same text with another
+        reply context is a replay.
+        """
+
+    def outbox(self) -> AsyncIterator[Outgoing]:
+        """Replies as they become ready, beginning with every one not yet `delivered`."""
+
+    async def delivered(self, instruction: str) -> None:
+        """The hub has the reply to `instruction`, or will never take it."""
+
+    def checkpoints(self) -> AsyncIterator[str]:
+        """Signed audit checkpoints (canonical JSON) that no witness has seen yet, oldest first."""
+
+    async def witnessed(self, text: str) -> None:
+        """A checkpoint co-signed by the hub: a line for `witness.jsonl`."""

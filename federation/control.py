@@ -1,0 +1,161 @@
+"""The control channel's messages: what crosses `/v1/control/*` and the two enrolment files, strict and versioned.
+
+Permits, run orders and revocation lists cross as the signed texts they are (`mediator.signatures`), so that neither
+side of this channel can change one. Every message says its version; an unknown one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from mediator.errors import Malformed, UnsupportedVersion
+from mediator.signatures import MAX_SIGNED_BYTES
+
+EVENTS = "/v1/control/events"
+RELEASES = "/v1/control/releases"
+CHECKPOINTS = "/v1/control/checkpoints"
+RENEW = "/v1/control/renew"
+INVENTORY = "/v1/control/inventory"
+
+# A signed document in JSON is base64 text with no character to escape; the rest of a message is short.
+MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
+
+Site = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Signed = Annotated[str, StringConstraints(max_length=MAX_SIGNED_BYTES, pattern=r"^[A-Za-z0-9_.-]*$")]
+Pem = Annotated[str, StringConstraints(max_length=16 << 10, pattern=r"^-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n -]+$")]
+Line = Annotated[str, StringConstraints(max_length=16 << 10)]
+
+M = TypeVar("M", bound="Message")
+
+
+class Message(BaseModel):
+    """What every message has: a version, and no room for anything unknown."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    version: Literal[1] = 1
+
+
+class Event(Message):
+    """One line of the events stream.
+
+    `document`: a signed text, at connect everything live and later what is new (the newest revocation list comes
+    again as heartbeat). `wake`: an instruction waits, pull now. `alive`: nothing new, the stream stands.
+    """
+
+    kind: Literal["document", "wake", "alive"]
+    text: Signed = ""
+
+
+class Release(Message):
+    """A signed release envelope, sent before its objects."""
+
+    envelope: Signed
+
+
+class Stored(Message):
+    """The hub has it; `known` when it had it before."""
+
+    outcome: Literal["stored", "known"]
+
+
+class Checkpoint(Message):
+    """A signed audit checkpoint (canonical JSON) to be witnessed: a hash and a size, never a record."""
+
+    checkpoint: Line
+
+
+class Witnessed(Message):
+    """The line for the node's `witness.jsonl`: the checkpoint with the hub's signature over it."""
+
+    witness: Line
+
+
+class Renewal(Message):
+    """A signing request for a new certificate, sent with the old one."""
+
+    request: Pem
+
+
+class Renewed(Message):
+    """The node's new certificate; the old one stays valid to its end."""
+
+    certificate: Pem
+
+
+class DatasetSummary(Message):
+    """A published dataset version, in numbers."""
+
+    dataset: Site
+    dataset_version: Digest
+    studies: int = Field(ge=0)
+
+
+class Inventory(Message):
+    """What a node can take part with."""
+
+    software: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9._+-]*$")]
+    datasets: list[DatasetSummary] = Field(max_length=1000)
+    images: list[Digest] = Field(max_length=1000)
+
+
+class Problem(Message):
+    """Why a request was refused: a stable code and one line."""
+
+    code: Annotated[str, StringConstraints(max_length=64)]
+    message: Annotated[str, StringConstraints(max_length=400)]
+
+
+class EnrolmentRequest(Message):
+    """What a node sends the hub's operator, by file: its signing request and its public keys."""
+
+    kind: Literal["cloister.enrolment-request"] = "cloister.enrolment-request"
+    site: Site
+    request: Pem
+    flower_key: Pem
+    release_key: PublicKey
+    audit_key: PublicKey
+
+
+class EnrolmentBundle(Message):
+    """What the hub's operator sends back, by file: the certificate, whom to trust, and where the hub is."""
+
+    kind: Literal["cloister.enrolment-bundle"] = "cloister.enrolment-bundle"
+    site: Site
+    hub: Annotated[str, StringConstraints(max_length=300, pattern=r"^https://[A-Za-z0-9.\[\]:-]+$")]
+    certificate: Pem
+    ca: Pem
+    instruction_keys: list[PublicKey]
+    witness_keys: list[PublicKey]
+    flower_key: Pem
+    release_key: PublicKey
+
+
+def encode(message: Message) -> bytes:
+    """The message as one line of JSON without its newline."""
+    return message.model_dump_json().encode("utf-8")
+
+
+def decode(cls: type[M], raw: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> M:
+    """The message in `raw`, or `Malformed` / `UnsupportedVersion`; the reason names a field, never its value."""
+    if len(raw) > limit:
+        raise Malformed(f"a message of {len(raw)} bytes is over the limit of {limit}")
+    try:
+        plain = json.loads(raw)
+        version = plain.get("version") if isinstance(plain, dict) else None
+        if isinstance(version, int) and version != 1:
+            raise UnsupportedVersion("a message of a version we do not know", hint="upgrade the older side")
+        return cls.model_validate(plain)
+    except ValidationError as error:
+        raise Malformed(f"{cls.__name__}: {_first(error.errors(include_input=False, include_url=False))}") from None
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{cls.__name__}: not JSON") from error
+
+
+def _first(errors: list[Any]) -> str:
+    where = ".".join(str(part) for part in errors[0]["loc"])[:80]
+    return f"{where}: {errors[0]['type']}" if where else str(errors[0]["type"])

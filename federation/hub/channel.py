@@ -1,0 +1,170 @@
+"""The hub's end of the control channel: what nodes are told at once, and what they bring."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from federation import control
+from federation.hub.database import note
+from federation.hub.ingress import PEER, reply
+from federation.hub.registry import Peer
+from federation.hub.state import Hub
+from federation.hub.tables import EnvelopeRow, InstructionRow
+from mediator.canonical import print_time
+from mediator.errors import Code, Denied, Reason
+from mediator.signatures import open_signed
+from mediator.types import ReleaseEnvelope
+
+log = logging.getLogger("cloister.hub")
+
+# a node takes three of these missed for a dead stream
+_HEARTBEAT_S = 10.0
+
+
+class _Stream:
+    """One site's open events stream: what it has been sent, and what it is to be told."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.wake = False
+        self.ended = False
+        self.stir = asyncio.Event()
+
+
+class Channel:
+    """Handlers of `/v1/control/*`. `nudge` is told the run of every envelope received."""
+
+    def __init__(self, hub: Hub, nudge: Callable[[str], None]) -> None:
+        self._hub = hub
+        self._nudge = nudge
+        self._streams: dict[str, _Stream] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def attach(self, app: web.Application) -> None:
+        app.router.add_get(control.EVENTS, self._events)
+        app.router.add_post(control.RELEASES, self._releases)
+        app.router.add_post(control.CHECKPOINTS, self._checkpoints)
+        app.router.add_post(control.RENEW, self._renew)
+        app.router.add_post(control.INVENTORY, self._inventory)
+
+    def publish(self) -> None:
+        """Documents may have come in: every stream looks."""
+        for stream in self._streams.values():
+            stream.stir.set()
+
+    def wake(self, sites: Iterable[str]) -> None:
+        """Tell sites that an instruction waits. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._wake_now, list(sites))
+
+    def close(self) -> None:
+        """End every stream, so that the listener can close."""
+        for stream in self._streams.values():
+            stream.ended = True
+            stream.stir.set()
+
+    def _wake_now(self, sites: Iterable[str]) -> None:
+        for site in sites:
+            if stream := self._streams.get(site):
+                stream.wake = True
+                stream.stir.set()
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        peer, stream = request[PEER], _Stream()
+        if older := self._streams.get(peer.site):
+            older.ended = True
+            older.stir.set()
+        self._streams[peer.site] = stream
+        await asyncio.to_thread(self._hub.registry.seen, peer.site)
+        response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+        await response.prepare(request)
+        log.info("%s is connected", peer.site)
+        try:
+            while not stream.ended:
+                await self._say(response, stream)
+        finally:
+            if self._streams.get(peer.site) is stream:
+                del self._streams[peer.site]
+                log.info("%s is gone", peer.site)
+        return response
+
+    async def _say(self, response: web.StreamResponse, stream: _Stream) -> None:
+        stream.stir.clear()
+        for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
+            await _line(response, control.Event(kind="document", text=text))
+            stream.sequence = max(stream.sequence, sequence)
+        if stream.wake:
+            stream.wake = False
+            await _line(response, control.Event(kind="wake"))
+        try:
+            await asyncio.wait_for(stream.stir.wait(), _HEARTBEAT_S)
+        except TimeoutError:
+            newest = await asyncio.to_thread(self._hub.documents.newest_revocations)
+            event = control.Event(kind="document", text=newest) if newest else control.Event(kind="alive")
+            await _line(response, event)
+
+    async def _releases(self, request: web.Request) -> web.Response:
+        release = control.decode(control.Release, await request.read())
+        run, known = await asyncio.to_thread(self._take_envelope, request[PEER], release.envelope)
+        self._nudge(run)
+        return reply(control.Stored(outcome="known" if known else "stored"))
+
+    def _take_envelope(self, peer: Peer, text: str) -> tuple[str, bool]:
+        """Keep a release envelope; returns its run, and whether it was known.
+
+        1. The site's own release key signed it, and it names this site.
+        2. It answers an instruction that this hub sent to this site.
+        3. It is the first for that instruction, or the very same again.
+        """
+        envelope = open_signed(ReleaseEnvelope, text, peer.release_keys).document  # (1)
+        now = self._hub.clock()
+        with self._hub.database.write() as session:
+            asked = session.get(InstructionRow, (peer.site, envelope.instruction))
+            known = session.get(EnvelopeRow, (peer.site, envelope.instruction))
+            fault = None
+            if envelope.site != peer.site:  # (1)
+                fault = Reason(Code.INSTRUCTION_MISADDRESSED, "an envelope of another site")
+            elif asked is None:  # (2)
+                fault = Reason(Code.RUN_ORDER_MISSING, "this hub sent no such instruction")
+            elif known is not None and known.text != text:  # (3)
+                fault = Reason(Code.INSTRUCTION_REPLAYED, "another envelope was received for this instruction")
+            if fault is not None:
+                note(session, now, peer.site, "release", envelope.instruction, "refused", fault.code)
+            elif known is None:
+                session.add(
+                    EnvelopeRow(
+                        site=peer.site,
+                        instruction=envelope.instruction,
+                        root=envelope.root,
+                        size_bytes=envelope.size_bytes,
+                        received=print_time(now),
+                        text=text,
+                    )
+                )
+        if fault is not None:
+            raise Denied(fault)
+        return envelope.run, known is not None
+
+    async def _checkpoints(self, request: web.Request) -> web.Response:
+        message = control.decode(control.Checkpoint, await request.read())
+        registry, key = self._hub.registry, self._hub.witness_key
+        witness = await asyncio.to_thread(registry.witness, request[PEER], message.checkpoint, key)
+        return reply(control.Witnessed(witness=witness))
+
+    async def _renew(self, request: web.Request) -> web.Response:
+        message = control.decode(control.Renewal, await request.read())
+        certificate = await asyncio.to_thread(self._hub.registry.renew, request[PEER].site, message.request)
+        self._hub.notify()
+        return reply(control.Renewed(certificate=certificate))
+
+    async def _inventory(self, request: web.Request) -> web.Response:
+        message = control.decode(control.Inventory, await request.read())
+        await asyncio.to_thread(self._hub.registry.take_inventory, request[PEER].site, message)
+        return reply(control.Stored(outcome="stored"))
+
+
+async def _line(response: web.StreamResponse, event: control.Event) -> None:
+    await response.write(control.encode(event) + b"\n")

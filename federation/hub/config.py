@@ -1,0 +1,77 @@
+"""The hub's one configuration file: strict TOML, read once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from federation.control import PublicKey
+from mediator.errors import UsageFault
+
+Host = Annotated[str, StringConstraints(max_length=253, pattern=r"^[A-Za-z0-9.:-]+$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ingress(_Strict):
+    """The one port nodes reach. `hosts` are the names and addresses they may call it by, the first in bundles."""
+
+    listen: Host = "0.0.0.0"  # noqa: S104 - the one thing a hub does in public, and it takes mutual TLS only
+    port: int = Field(ge=1, le=65535)
+    hosts: list[Host] = Field(min_length=1)
+
+    @property
+    def url(self) -> str:
+        host = self.hosts[0]
+        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
+
+
+class Trust(_Strict):
+    """Whose permits and revocation lists this hub passes on. Nodes have their own list and decide by that one."""
+
+    committee_keys: list[PublicKey] = Field(min_length=1)
+
+
+class Runs(_Strict):
+    """How runs are conducted.
+
+    `minimum_sites` 0 means all of the order's sites: a federation that silently loses a hospital computes something
+    else than what was asked for. A site that is paused or away is waited for up to `patience_s`.
+    """
+
+    minimum_sites: int = Field(default=0, ge=0)
+    round_timeout_s: float = Field(default=21600.0, gt=0)
+    patience_s: float = Field(default=86400.0, gt=0)
+    poll_s: float = Field(default=0.02, gt=0, le=5)
+
+
+class HubConfig(_Strict):
+    """`hub.toml`."""
+
+    version: Literal[1]
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    state_dir: Path
+    ingress: Ingress
+    trust: Trust
+    runs: Runs = Runs()
+
+
+def load_config(path: Path) -> HubConfig:
+    """The configuration in `path`; `state_dir` is relative to the file. Raises `UsageFault`."""
+    try:
+        plain = tomllib.loads(path.read_text("utf-8"))
+        config = HubConfig.model_validate(plain)
+    except OSError as error:
+        raise UsageFault(f"the hub's configuration cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageFault("the hub's configuration is not TOML") from error
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageFault(f"the hub's configuration: {where}: {first['msg']}") from None
+    return config.model_copy(update={"state_dir": (path.parent / config.state_dir).absolute()})

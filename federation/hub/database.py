@@ -1,0 +1,101 @@
+"""`hub.db`: SQLAlchemy over SQLite (WAL), migrated by Alembic; shared by the running hub and its command line."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.orm import Session
+
+from federation.hub.tables import EventRow
+from mediator.canonical import print_time
+from mediator.errors import UsageFault
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_S = 10.0
+
+
+class Database:
+    """Two ways in: `read` sees one moment, `write` is the only writer while it lasts (`BEGIN IMMEDIATE`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reader = _engine(path, "BEGIN")
+        self._writer = _engine(path, "BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        with Session(self._reader) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        with Session(self._writer) as session, session.begin():
+            yield session
+
+    def upgrade(self) -> None:
+        """Bring the database to this version. A newer one is refused; an older one is copied aside first."""
+        scripts = ScriptDirectory.from_config(_alembic())
+        with self._writer.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current == scripts.get_current_head():
+            return
+        if current is not None:
+            if current not in {script.revision for script in scripts.walk_revisions()}:
+                raise UsageFault("hub.db was written by a newer version", hint="upgrade Cloister")
+            self._back_up(current)
+        config = _alembic()
+        with self._writer.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        self.path.chmod(0o600)
+
+    def close(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def _back_up(self, revision: str) -> None:
+        target = self.path.with_name(f"{self.path.name}.before-{revision}")
+        source, copy = sqlite3.connect(self.path), sqlite3.connect(target)
+        with contextlib.closing(source), contextlib.closing(copy):
+            source.backup(copy)
+        target.chmod(0o600)
+
+
+def note(session: Session, now: datetime, actor: str, action: str, thing: str, verdict: str, code: str = "") -> None:
+    """Add a line to the hub's own audit, in the transaction of what it tells of."""
+    session.add(
+        EventRow(time=print_time(now), actor=actor, action=action, object=thing[:160], verdict=verdict, code=code)
+    )
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
+
+
+def _engine(path: Path, begin: str) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_S})
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves; pysqlite would say it too late
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

@@ -1,0 +1,134 @@
+"""Permits, run orders and revocation lists on their way to the nodes: checked once, kept as the texts they are.
+
+The hub decides nothing by them. It passes on what the committee and the permit's persons have signed, so that it is
+no mailbox for anybody else's; each node opens every text again with the keys its own hospital trusts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from federation.hub.database import Database, note
+from federation.hub.tables import DocumentRow
+from mediator import canonical
+from mediator.canonical import print_time
+from mediator.errors import Code, Denied, Reason, UsageFault
+from mediator.permit import open_permit, open_revocations, open_run_order
+from mediator.signatures import KeyRing, Signed
+from mediator.types import DataPermit, RevocationList, RunOrder
+
+_Signed = Signed[DataPermit] | Signed[RunOrder] | Signed[RevocationList]
+
+
+class Documents:
+    """The table `documents`."""
+
+    def __init__(self, database: Database, committee: KeyRing, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._committee = committee
+        self._clock = clock
+
+    def submit_permit(self, text: str, actor: str) -> Signed[DataPermit]:
+        """Take in a data permit. The same one again is no fault; another under the same name and version is."""
+        signed = open_permit(text.strip(), self._committee)
+        permit = signed.document
+        with self._database.write() as session:
+            self._add(session, signed, permit_name(permit.permit, permit.permit_version), permit.expires, actor)
+        return signed
+
+    def submit_revocations(self, text: str, actor: str) -> Signed[RevocationList]:
+        """Take in a revocation list, whose number must be higher than any before."""
+        signed = open_revocations(text.strip(), self._committee)
+        with self._database.write() as session:
+            newest = self._newest_revocations(session)
+            number = signed.document.number
+            if newest is not None and int(newest.name) >= number and newest.sha256 != signed.sha256:
+                raise Denied(Reason(Code.REVOCATION_LIST_ROLLED_BACK, f"number {newest.name} is known"))
+            self._add(session, signed, str(number), None, actor)
+        return signed
+
+    def open_order(self, text: str) -> tuple[Signed[RunOrder], DataPermit]:
+        """A run order and the permit it is under. Raises `Denied` when the permit is unknown or names no such key."""
+        with self._database.read() as session:
+            rows = session.scalars(select(DocumentRow).where(DocumentRow.kind == DataPermit.KIND)).all()
+        permits = [open_permit(row.text, self._committee).document for row in rows]
+        signed = open_run_order(text.strip(), permits)
+        order = signed.document
+        for permit in permits:
+            if (permit.permit, permit.permit_version) == (order.permit, order.permit_version):
+                return signed, permit
+        raise Denied(Reason(Code.PERMIT_MISSING, "no permit of this id and version"))
+
+    def add_order(self, session: Session, signed: Signed[RunOrder], actor: str) -> None:
+        """Keep a run order, within the caller's transaction."""
+        self._add(session, signed, signed.document.run, signed.document.expires, actor)
+
+    def order_text(self, run: str) -> str:
+        """The text of a run's order."""
+        with self._database.read() as session:
+            query = select(DocumentRow.text).where(DocumentRow.kind == RunOrder.KIND, DocumentRow.name == run)
+            return session.scalars(query).one()
+
+    def after(self, sequence: int) -> list[tuple[int, str]]:
+        """(sequence, text) of every document that came in after `sequence`.
+
+        From the beginning (`sequence` 0): permits and orders that have not expired, and the newest revocation list,
+        which goes first so that no node takes up a permit it should have known to be revoked.
+        """
+        now = print_time(self._clock())
+        with self._database.read() as session:
+            query = select(DocumentRow).where(
+                DocumentRow.sequence > sequence,
+                or_(DocumentRow.expires.is_(None), DocumentRow.expires > now),
+            )
+            rows = list(session.scalars(query.order_by(DocumentRow.sequence)))
+            if sequence == 0:
+                newest = self._newest_revocations(session)
+                first = [newest] if newest is not None else []
+                rows = first + [row for row in rows if row.kind != RevocationList.KIND]
+        return [(row.sequence, row.text) for row in rows]
+
+    def newest_sequence(self) -> int:
+        with self._database.read() as session:
+            query = select(DocumentRow.sequence).order_by(DocumentRow.sequence.desc()).limit(1)
+            return session.scalar(query) or 0
+
+    def newest_revocations(self) -> str | None:
+        """The text of the newest revocation list."""
+        with self._database.read() as session:
+            row = self._newest_revocations(session)
+            return None if row is None else row.text
+
+    def _newest_revocations(self, session: Session) -> DocumentRow | None:
+        rows = session.scalars(select(DocumentRow).where(DocumentRow.kind == RevocationList.KIND)).all()
+        return max(rows, key=lambda row: int(row.name), default=None)
+
+    def _add(self, session: Session, signed: _Signed, name: str, expires: datetime | None, actor: str) -> None:
+        kind, now = signed.document.KIND, self._clock()
+        known = session.scalar(select(DocumentRow).where(DocumentRow.kind == kind, DocumentRow.name == name))
+        if known is not None:
+            if known.sha256 != signed.sha256:
+                raise UsageFault(
+                    f"another {kind} of this name is known", hint="documents never change: raise its version"
+                )
+            return
+        session.add(
+            DocumentRow(
+                kind=kind,
+                name=name,
+                sha256=signed.sha256,
+                key_id=signed.key_id,
+                received=print_time(now),
+                expires=None if expires is None else canonical.print_time(expires),
+                text=signed.text,
+            )
+        )
+        note(session, now, actor, "document_submit", f"{kind.removeprefix('cloister.')}/{name}", "done")
+
+
+def permit_name(permit: str, version: int) -> str:
+    return f"{permit}@{version}"

@@ -1,0 +1,255 @@
+"""Flower's own FedAvg and round driver, with signed instructions going out and only enveloped replies coming in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import httpx
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, Metadata, MetricRecord, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.serde import context_from_proto, run_from_proto
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
+from flwr.supercore.run import Run
+
+from federation.arrays import Array
+from federation.hub.flower.grid import FastGrid, to_record, to_tensors
+from federation.hub.flower.superlink import SuperLink, SuperLinkAway
+from federation.hub.steering import Reply, Steering, Verdict
+from mediator.errors import Malformed
+from mediator.types import Kind
+
+MODEL, METRICS, INSTRUCTION_RECORD, INSTRUCTION = "model", "metrics", "cloister", "instruction"
+WEIGHT = "num-examples"
+_NODES_EVERY_S = 0.5
+_SLOWEST_POLL_S = 0.25
+# what the SuperLink itself answers for a node that went away or never finished its upload
+_AWAY = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE})
+
+
+@dataclass
+class _Pending:
+    """One site in one exchange: asked under `message_id`, or to be asked (again) at `due`."""
+
+    site: str
+    message_id: str = ""
+    due: float = 0.0
+    sent: float = 0.0
+    times: int = 0
+
+
+class SignedFedAvg(FedAvg):
+    """FedAvg over exactly the sites of the order. A message holds the model and the signed instruction, no more:
+    what a node needs to know is in what was signed, so Flower's own `server-round` is left out."""
+
+    def __init__(self, steering: Steering, offset: int, run_id: int, task_id: int) -> None:
+        super().__init__(weighted_by_key=WEIGHT, arrayrecord_key=MODEL, configrecord_key=INSTRUCTION_RECORD)
+        self._steering = steering
+        self._offset = offset
+        self._run_id, self._task_id = run_id, task_id
+        self._task, self._round, self._arrays = Kind.EVALUATE, 0, ArrayRecord()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.ask(Kind.TRAIN, server_round + self._offset, arrays)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.ask(Kind.EVALUATE, server_round + self._offset, arrays)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if arrays is None:
+            return None, metrics
+        averaged = {name: array.numpy() for name, array in arrays.items()}
+        return to_record(self._steering.trained(averaged)), metrics
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        metrics = super().aggregate_evaluate(server_round, replies)
+        self._steering.evaluated()
+        return metrics
+
+    def ask(self, task: Kind, round_: int, arrays: ArrayRecord) -> Iterable[Message]:
+        """Begin a task. `exchange` makes the messages, one per site and attempt, so there is none to return yet."""
+        self._task, self._round, self._arrays = task, round_, arrays
+        self._steering.begin(round_, task, to_tensors(arrays))
+        return ()
+
+    def exchange(self, grid: FastGrid, _messages: Iterable[Message]) -> list[Message]:
+        """The replies that count, one per site, in the order of the sites' names: sums then come out the same.
+
+        Waits until every site of the order is connected, asks each, and goes on until each has been heard, is out of
+        this round, or has let its time pass. A site that was away, paused or not ready is asked again.
+        """
+        steering = self._steering
+        open_, used = {site: _Pending(site) for site in sorted(steering.flower_keys)}, dict[str, Message]()
+        nodes, nodes_at, pause_s = dict[bytes, int](), 0.0, steering.poll_s
+        while open_:
+            now = time.monotonic()
+            if now - nodes_at > _NODES_EVERY_S and any(not each.message_id for each in open_.values()):
+                nodes, nodes_at = grid.connected(), now
+                steering.waiting([site for site in open_ if steering.flower_keys[site] not in nodes])
+            started = bool(used) or any(each.times for each in open_.values())
+            self._send_due(grid, open_, nodes, now, started)
+            happened = self._take_replies(grid, open_, used)
+            for site in [each.site for each in open_.values() if each.sent and now - each.sent > steering.timeout_s]:
+                steering.missing(site)
+                del open_[site]
+            pause_s = steering.poll_s if happened else min(pause_s * 1.2, _SLOWEST_POLL_S)
+            if open_ and steering.nap(pause_s):
+                pause_s = steering.poll_s
+        steering.enough(sorted(used))
+        return [used[site] for site in sorted(used)]
+
+    def _send_due(
+        self, grid: FastGrid, open_: Mapping[str, _Pending], nodes: Mapping[bytes, int], now: float, started: bool
+    ) -> None:
+        keys = self._steering.flower_keys
+        due = [each for each in open_.values() if not each.message_id and each.due <= now and keys[each.site] in nodes]
+        if not due or (not started and len(due) < len(open_)):
+            return
+        messages = [self._message(each.site, nodes[keys[each.site]], again=each.times > 0) for each in due]
+        for each, message_id in zip(due, grid.push_messages(messages), strict=True):
+            each.message_id, each.sent, each.times = message_id, now, each.times + 1
+        self._steering.wake([each.site for each in due])
+
+    def _take_replies(self, grid: FastGrid, open_: dict[str, _Pending], used: dict[str, Message]) -> bool:
+        asked = {each.message_id: each for each in open_.values() if each.message_id}
+        found = grid.replies(asked) if asked else []
+        for asked_id, reply_id, tree in found:
+            pending = asked[asked_id]
+            message, reply = self._read(grid, pending.site, reply_id, tree)
+            verdict, after_s = self._steering.judge(reply)
+            if verdict is Verdict.AGAIN:
+                pending.message_id, pending.sent, pending.due = "", 0.0, time.monotonic() + after_s
+                continue
+            del open_[pending.site]
+            if verdict is Verdict.USED and message is not None:
+                used[pending.site] = message
+        return bool(found)
+
+    def _read(self, grid: FastGrid, site: str, reply_id: str, tree: ObjectTree) -> tuple[Message | None, Reply]:
+        """A reply's contents. Objects that no envelope of this site names are not even fetched."""
+        envelope = self._steering.envelope(site)
+        if tree.children:
+            ids = {node.object_id for node in iterate_object_tree(tree)} - {reply_id}
+            named = set() if envelope is None else {entry.id for entry in envelope.objects}
+            root = tree.children[0].object_id
+            if envelope is None or len(tree.children) != 1 or root != envelope.root or ids - named:
+                grid.forget(reply_id)
+                return None, Reply(site, root=root)
+        try:
+            message = grid.fetch(reply_id, tree)
+        except ObjectPullError:
+            return None, Reply(site, away=True)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None, Reply(site, malformed=True)
+        if message.has_error():
+            return None, Reply(site, refusal=message.error.reason or "", away=message.error.code in _AWAY)
+        return message, _take_apart(site, message)
+
+    def _message(self, site: str, node_id: int, *, again: bool) -> Message:
+        signed = ConfigRecord({INSTRUCTION: self._steering.instruct(site, again=again)})
+        metadata = Metadata(
+            run_id=self._run_id,
+            message_id="",
+            src_node_id=SUPERLINK_NODE_ID,
+            dst_node_id=node_id,
+            reply_to_message_id="",
+            group_id=str(self._round),
+            created_at=time.time(),
+            ttl=self._steering.timeout_s,
+            message_type=self._task.value,
+            src_task_id=self._task_id,
+        )
+        metadata.delivered_at = ""
+        return make_message(metadata, RecordDict({MODEL: self._arrays, INSTRUCTION_RECORD: signed}))
+
+
+def _take_apart(site: str, message: Message) -> Reply:
+    content, root = message.content, message.content.object_id
+    names, models = set(content.keys()), set(content.array_records)
+    if set(content.metric_records) != {METRICS} or models - {MODEL} or names != models | {METRICS}:
+        return Reply(site, root=root, malformed=True)
+    metrics = dict(content.metric_records[METRICS].items())
+    if not all(type(value) in (int, float) for value in metrics.values()):
+        return Reply(site, root=root, malformed=True)
+    try:
+        tensors = to_tensors(content.array_records[MODEL]) if MODEL in names else None
+    except Malformed:
+        return Reply(site, root=root, malformed=True)
+    return Reply(site, root=root, tensors=tensors, metrics=metrics)  # type: ignore[arg-type]
+
+
+class FlowerRun:
+    """One Flower run: its ServerApp task is taken, kept alive and finished by us."""
+
+    def __init__(self, superlink: SuperLink) -> None:
+        token = superlink.open_run()
+        self._client = superlink.runtime(token)
+        given = self._client.PullTaskInput(PullTaskInputRequest())
+        self.run: Run = run_from_proto(given.run)
+        self.run_id = int(given.run.run_id)
+        self._task_id = int(given.task_id)
+        self._context: Context = context_from_proto(given.context)
+        self._grid = FastGrid(superlink, token, self.run)
+        self._heartbeat = HeartbeatSender(self._beat)
+        self._heartbeat.start()
+
+    def conduct(self, steering: Steering, model: Mapping[str, Array], begin: int, rounds: int) -> None:
+        """Run rounds `begin` to `rounds` with Flower's strategy; `begin` 0 evaluates the untrained model first.
+
+        Raises what the steering raises, or `SuperLinkAway`.
+        """
+        offset = max(begin, 1) - 1
+        strategy = SignedFedAvg(steering, offset, self.run_id, self._task_id)
+        self._grid.exchange = strategy.exchange
+        app = ServerApp()
+
+        def done(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if round_ == 0 and begin == 0:
+                replies = self._grid.send_and_receive(strategy.ask(Kind.EVALUATE, 0, arrays))
+                strategy.aggregate_evaluate(0, replies)
+            if round_ > 0 or begin == 0:
+                steering.round_done(round_ + offset if round_ else 0, to_tensors(arrays))
+            return None
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            strategy.start(grid, to_record(model), rounds - offset, evaluate_fn=done)
+
+        try:
+            app(self._grid, self._context)
+        except httpx.HTTPError as error:
+            raise SuperLinkAway(f"the SuperLink does not answer ({type(error).__name__})") from error
+
+    def close(self, completed: bool) -> None:
+        """Finish the task, and with it the run; the SuperLink then hands out nothing of it any more."""
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
+        try:
+            status = "completed" if completed else "stopped"
+            self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
+        except httpx.HTTPError:
+            pass  # the SuperLink is gone; `stop_runs` ends what is left of this run when it is back
+        self._grid.close()
+        self._client.close()
+
+    def _beat(self) -> bool:
+        try:
+            self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        except httpx.HTTPError:
+            return False
+        return True

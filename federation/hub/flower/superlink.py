@@ -1,0 +1,125 @@
+"""The Control and Runtime APIs of the hub's own SuperLink, over TLS on loopback."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.runtime import RuntimeHttpClient
+
+from federation import tls
+from mediator.errors import NotNow
+
+C = TypeVar("C", RuntimeHttpClient, ControlHttpClient)
+
+_TIMEOUT_S = 60.0
+# A Flower run needs an app bundle. Ours names no code: the ServerApp runs in this process, the nodes fetch none.
+_BUNDLE = """\
+[project]
+name = "cloister"
+version = "1.0.0"
+license = "Apache-2.0"
+[tool.flwr.app]
+publisher = "cloister"
+[tool.flwr.app.components]
+serverapp = "none:none"
+clientapp = "none:none"
+[tool.flwr.app.config]
+"""
+
+
+class SuperLinkAway(NotNow):
+    """The hub's own SuperLink does not answer."""
+
+    code = "superlink_away"
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """Where our SuperLink is, and the secret that lets its ServerApp tasks be taken."""
+
+    url: str
+    context: tls.Context
+    secret: bytes
+
+    def healthy(self) -> bool:
+        try:
+            with httpx.Client(verify=self.context, timeout=2.0, trust_env=False) as client:
+                return client.get(f"{self.url}/health").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def enrol(self, keys: Iterable[bytes]) -> None:
+        """Make the registered node keys exactly `keys` (public keys, PEM)."""
+        with self._control() as client:
+            found = client.ListNodes(ListNodesRequest()).nodes_info
+            known = {node.public_key: node.node_id for node in found if node.status != "unregistered"}
+            wanted = set(keys)
+            for key in wanted - known.keys():
+                client.RegisterNode(RegisterNodeRequest(public_key=key))
+            for key in known.keys() - wanted:
+                client.UnregisterNode(UnregisterNodeRequest(node_id=known[key]))
+
+    def stop_runs(self) -> None:
+        """End every Flower run that a hub before us left behind, so that nothing of it is handed out any more."""
+        with self._control() as client:
+            for run in client.ListRuns(ListRunsRequest()).run_dict.values():
+                if run.status.status != "finished":
+                    client.StopRun(StopRunRequest(run_id=run.run_id))
+
+    def open_run(self) -> str:
+        """Open a new Flower run and take its ServerApp task; returns the task's token. One caller at a time."""
+        with self._control() as control:
+            bundle = io.BytesIO()
+            with zipfile.ZipFile(bundle, "w") as archive:
+                archive.writestr(zipfile.ZipInfo("pyproject.toml"), _BUNDLE)
+            run_id = control.StartRun(StartRunRequest(fab=Fab(content=bundle.getvalue()))).run_id
+        executor = SuperExecAuthHttpInterceptor(
+            master_secret=self.secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
+        )
+        with self._runtime(executor) as client:
+            task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+        if task.task.run_id != run_id:
+            raise SuperLinkAway("the SuperLink handed out another run's task")
+        return str(task.token)
+
+    def _control(self) -> ControlHttpClient:
+        return self.plain(ControlHttpClient(self.url, interceptors=[_version("flwr-cli")], verify=self.context))
+
+    def _runtime(self, *interceptors: Any) -> RuntimeHttpClient:
+        version = _version("flwr-serverapp")
+        return self.plain(RuntimeHttpClient(self.url, interceptors=[version, *interceptors], verify=self.context))
+
+    def runtime(self, token: str) -> RuntimeHttpClient:
+        return self._runtime(RuntimeTokenHttpInterceptor(token))
+
+    def plain(self, client: C) -> C:
+        """The client without proxies out of the environment, and without Flower's endless retries and signals."""
+        client._client.close()
+        client._client = httpx.Client(verify=self.context, timeout=_TIMEOUT_S, trust_env=False)
+        return client
+
+
+def _version(component: str) -> RuntimeVersionHttpInterceptor:
+    return RuntimeVersionHttpInterceptor(component_name=component)

@@ -1,0 +1,179 @@
+"""The hub's one port: mutual TLS in front of the SuperLink's Fleet API and of our control channel.
+
+1. A handshake needs a certificate of our authority that is not revoked (`federation.tls`), TLS 1.3.
+2. Every request is looked up again by that certificate's serial number, so that a connection opened before a
+   revocation ends with it; `refresh` closes such connections at once as well.
+3. Of Flower, eight Fleet calls go through. Its Control and Runtime APIs answer without any credential and stay
+   unreachable; registering is the operator's; app bundles are nobody's.
+4. The `flwr-public-key` header must be the key this very site was enrolled with: Flower signs only a timestamp, so
+   another site's captured header would pass there.
+5. No body is larger than 16 MB: the SuperLink reads whole bodies into memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+import aiohttp
+from aiohttp import web
+
+from federation import tls
+from federation.control import Message, Problem, encode
+from federation.hub.registry import Peer, serial_of
+from mediator.errors import CloisterError, Code, Denied, IntegrityBroken, Malformed, NotNow, Reason, UsageFault
+
+log = logging.getLogger("cloister.hub")
+
+MAX_BODY_BYTES = 16 << 20
+# uvicorn closes idle connections after 5 s; one it closes under our request would be a 502
+_UPSTREAM_IDLE_S = 3.0
+_UPSTREAM_S = 90.0
+# `pull-messages` hands a message out once: repeating it could lose one
+FLEET_CALLS = frozenset(
+    {
+        "activate-node",
+        "deactivate-node",
+        "send-node-heartbeat",
+        "pull-messages",
+        "pull-object",
+        "confirm-message-received",
+        "push-messages",
+        "push-object",
+    }
+)
+_FORWARDED = ("content-type", "accept")
+_REFUSED = Denied(Reason(Code.SITE_NOT_NAMED, "this certificate is not in force"))
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PEER: web.RequestKey[Peer] = web.RequestKey("peer", Peer)
+
+
+class Ingress:
+    """The listener. `peers` is the certificates in force, by serial number."""
+
+    def __init__(self, context: tls.ServerContext, superlink_url: str, superlink_context: tls.Context) -> None:
+        self._context = context
+        self._superlink_url = superlink_url
+        self._superlink_context = superlink_context
+        self._peers: Mapping[int, Peer] = {}
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
+        self.app.router.add_post("/v1/fleet/{call}", self._fleet)
+        self._runner: web.AppRunner | None = None
+        self._upstream: aiohttp.ClientSession | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises `UsageFault` when the port is in use."""
+        connector = aiohttp.TCPConnector(ssl=self._superlink_context, keepalive_timeout=_UPSTREAM_IDLE_S, limit=0)
+        timeout = aiohttp.ClientTimeout(total=_UPSTREAM_S)
+        self._upstream = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, trust_env=False, auto_decompress=False
+        )
+        self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port, ssl_context=self._context.context).start()
+        except OSError as error:
+            await self.close()
+            raise UsageFault(f"cannot listen on port {port} ({error.strerror})") from error
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._upstream is not None:
+            await self._upstream.close()
+
+    def refresh(self, peers: Mapping[int, Peer], *, reload: bool) -> None:
+        """Take the certificates in force; with `reload`, the revocation list too. Others' connections end now."""
+        self._peers = peers
+        if reload:
+            self._context.reload()
+        server = self._runner.server if self._runner is not None else None
+        for connection in list(server.connections) if server is not None else []:
+            transport = connection.transport
+            if transport is not None and self._serial(transport) not in peers:
+                transport.abort()
+
+    @staticmethod
+    def _serial(transport: asyncio.BaseTransport) -> int:
+        session = transport.get_extra_info("ssl_object")
+        der = session.getpeercert(binary_form=True) if session is not None else None
+        return serial_of(der) if der else -1
+
+    @web.middleware
+    async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        transport = request.transport
+        peer = self._peers.get(self._serial(transport)) if transport is not None else None
+        if peer is None:  # (2)
+            raise _REFUSED
+        request[PEER] = peer
+        return await handler(request)
+
+    async def _fleet(self, request: web.Request) -> web.Response:
+        call = request.match_info["call"]
+        if call not in FLEET_CALLS:  # (3)
+            raise web.HTTPNotFound
+        given = request.headers.getall("flwr-public-key", [])
+        if given != [request[PEER].flower_header]:  # (4)
+            log.warning("%s used another site's Flower key, or none", request[PEER].site)
+            raise Denied(Reason(Code.UNTRUSTED_KEY, "this Flower key is not the one this site was enrolled with"))
+        body = await request.read()  # (5)
+        headers = {
+            name: value for name, value in request.headers.items() if name.lower() in _FORWARDED or _flower(name)
+        }
+        return await self._forward(call, body, headers)
+
+    async def _forward(self, call: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
+        assert self._upstream is not None
+        tries = 1 if call == "pull-messages" else 2
+        for left in reversed(range(tries)):
+            try:
+                url = f"{self._superlink_url}/v1/fleet/{call}"
+                async with self._upstream.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                    content = await answer.read()
+                    kind = answer.headers.get("content-type", "application/octet-stream")
+                    return web.Response(status=answer.status, body=content, headers={"content-type": kind})
+            except (aiohttp.ClientError, TimeoutError):
+                if not left:
+                    break
+        raise NotNow("the SuperLink does not answer")
+
+
+def reply(message: Message) -> web.Response:
+    """A message as an HTTP answer."""
+    return web.Response(body=encode(message), content_type="application/json")
+
+
+def _flower(name: str) -> bool:
+    return name.lower().startswith("flwr-")
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _problem(error.status, "http", error.reason)
+    except CloisterError as error:
+        return _problem(_status(error), _code(error), error.message)
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        log.exception("a request failed in a way nobody foresaw")
+        return _problem(500, "internal_error", "internal error")
+
+
+def _problem(status: int, code: str, message: str) -> web.Response:
+    problem = Problem(code=code, message=message[:400])
+    return web.Response(status=status, body=encode(problem), content_type="application/json")
+
+
+def _status(error: CloisterError) -> int:
+    for kind, status in ((Denied, 403), (Malformed, 400), (IntegrityBroken, 409), (NotNow, 503), (UsageFault, 400)):
+        if isinstance(error, kind):
+            return status
+    return 500
+
+
+def _code(error: CloisterError) -> str:
+    return str(error.reasons[0].code) if isinstance(error, Denied) else error.code

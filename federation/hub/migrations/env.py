@@ -1,0 +1,10 @@
+"""Alembic's entry: the connection comes from `federation.hub.database`, which is the only caller."""
+
+from alembic import context
+
+from federation.hub.tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

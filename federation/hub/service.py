@@ -1,0 +1,152 @@
+"""`cloister hub serve`: the SuperLink, the ingress and the runs, kept going until told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+
+from federation import pki, tls
+from federation.hub.channel import Channel
+from federation.hub.coordinator import Coordinator
+from federation.hub.ingress import Ingress
+from federation.hub.state import Hub
+from federation.hub.superlink import SuperLinkProcess
+from mediator.errors import CloisterError
+
+log = logging.getLogger("cloister.hub")
+
+# a notice lost (a full socket buffer) costs this much, no more
+_LOOK_EVERY_S = 1.0
+_REVOCATIONS_EVERY = timedelta(hours=6)
+_SERVER_MARGIN = timedelta(days=30)
+
+
+async def serve_hub(hub: Hub, ready: Callable[[], None] | None = None) -> None:
+    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    await Service(hub).run(ending, ready)
+
+
+class Service:
+    """One running hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        # Flower's own log is for people who run Flower; what ours says names sites and runs
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        self._hub = hub
+        authority = hub.authority
+        self._superlink = SuperLinkProcess(hub.config.state_dir / "superlink", authority)
+        self._context = tls.ServerContext(
+            authority.ca, authority.server_certificate, authority.server_key, authority.crl
+        )
+        api = self._superlink.api
+        self._ingress = Ingress(self._context, api.url, api.context)
+        self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
+        self._channel = Channel(hub, self._coordinator.nudge)
+        self._stir = asyncio.Event()
+        self._seen: tuple[object, ...] = ()
+
+    async def run(self, ending: asyncio.Event, ready: Callable[[], None] | None) -> None:
+        """Serve until `ending` is set."""
+        self._renew_own()
+        notices = self._listen_for_notices()
+        try:
+            await self._start_superlink()
+            self._channel.attach(self._ingress.app)
+            listen = self._hub.config.ingress
+            await self._ingress.start(listen.listen, listen.port)
+            await self._look()
+            log.info("the hub listens at %s", listen.url)
+            if ready is not None:
+                ready()
+            await self._keep_going(ending)
+        finally:
+            notices.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._hub.notify_socket)
+            await asyncio.to_thread(self._coordinator.close)
+            self._channel.close()
+            await self._ingress.close()
+            await asyncio.to_thread(self._superlink.stop)
+            log.info("the hub has ended")
+
+    async def _keep_going(self, ending: asyncio.Event) -> None:
+        stop = asyncio.create_task(ending.wait())
+        signed = self._hub.clock()
+        while not ending.is_set():
+            stirred = asyncio.create_task(self._stir.wait())
+            await asyncio.wait({stop, stirred}, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            stirred.cancel()
+            self._stir.clear()
+            if ending.is_set():
+                return
+            if self._hub.clock() - signed > _REVOCATIONS_EVERY:
+                self._hub.registry.sign_revocations()
+                signed = self._hub.clock()
+            try:
+                if not self._superlink.running:
+                    log.error("the SuperLink has ended; starting it again")
+                    await self._start_superlink()
+                await self._look()
+            except CloisterError as error:
+                log.error("%s; trying again", error.message)
+
+    async def _look(self) -> None:
+        """Take up whatever changed in the state folder."""
+        authority, registry = self._hub.authority, self._hub.registry
+        peers = await asyncio.to_thread(registry.peers)
+        lists = (authority.crl.stat().st_mtime_ns, authority.server_certificate.stat().st_mtime_ns)
+        seen = (lists, tuple(sorted(peers)))
+        if seen != self._seen:
+            changed = not self._seen or self._seen[1] != seen[1]
+            self._ingress.refresh(peers, reload=True)
+            if changed:
+                await self._enrol({peer.flower_key for peer in peers.values()})
+            self._seen = seen
+        self._channel.publish()
+        await asyncio.to_thread(self._coordinator.refresh)
+
+    async def _enrol(self, keys: set[bytes]) -> None:
+        api = self._superlink.api
+        await asyncio.to_thread(api.enrol, keys)
+
+    async def _start_superlink(self) -> None:
+        await self._superlink.start()
+        await asyncio.to_thread(self._superlink.api.stop_runs)
+        self._seen = ()
+
+    def _wake(self, sites: object) -> None:
+        self._channel.wake(sites)  # type: ignore[arg-type]
+
+    def _renew_own(self) -> None:
+        authority, now = self._hub.authority, self._hub.clock()
+        certificate = pki.parse_certificate(authority.server_certificate.read_text("ascii"))
+        if certificate.not_valid_after_utc - now < _SERVER_MARGIN:
+            authority.issue_server(self._hub.config.ingress.hosts, now)
+        self._hub.registry.sign_revocations()
+        self._context.reload()
+
+    def _listen_for_notices(self) -> socket.socket:
+        path = self._hub.notify_socket
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notices.bind(str(path))
+        path.chmod(0o600)
+        notices.setblocking(False)
+
+        def take() -> None:
+            with contextlib.suppress(BlockingIOError):
+                notices.recv(16)
+            self._stir.set()
+
+        asyncio.get_running_loop().add_reader(notices.fileno(), take)
+        return notices

@@ -1,0 +1,166 @@
+"""A hub's state folder, opened: what the command line works on, and the running hub too.
+
+    hub.db               sites, documents, runs, envelopes, witnessed checkpoints
+    pki/                 the certificate authority
+    keys/                instruction.key, witness.key (never the committee's, never a researcher's)
+    checkpoints/<run>/   model and history after every round
+    superlink/           the SuperLink's database, log and home
+    run/notify.sock      a datagram here tells the running hub to look at `hub.db` again
+
+Every command works on the files themselves, whether the hub runs or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import socket
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from federation.files import make_folder
+from federation.hub import keys
+from federation.hub.checkpoints import Checkpoints
+from federation.hub.conductor import Conductor
+from federation.hub.config import HubConfig
+from federation.hub.database import Database
+from federation.hub.documents import Documents
+from federation.hub.registry import Registry
+from federation.hub.runs import Runs
+from federation.pki import Authority
+from mediator.errors import UsageFault
+from mediator.signatures import KeyRing, SigningKey, VerifyKey
+from mediator.types import DataPermit, RunOrder
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Hub:
+    """The operator's desk: everything `cloister hub …` does, apart from serving."""
+
+    def __init__(self, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> None:
+        folder = config.state_dir
+        if not (folder / "hub.db").exists():
+            raise UsageFault("this hub has no state yet", hint="run `cloister hub init`")
+        self.config = config
+        self.clock = clock
+        self.database = Database(folder / "hub.db")
+        self.database.upgrade()
+        self.authority = Authority(folder / "pki")
+        self.checkpoints = Checkpoints(make_folder(folder / "checkpoints"))
+        committee = KeyRing(VerifyKey.from_text(text) for text in config.trust.committee_keys)
+        self.documents = Documents(self.database, committee, clock)
+        self.registry = Registry(self.database, self.authority, clock)
+        self.runs = Runs(self.database, self.documents, self.checkpoints, clock)
+        self.notify_socket = make_folder(folder / "run") / "notify.sock"
+
+    @classmethod
+    def create(cls, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> Hub:
+        """Make a new hub's state folder: database, certificate authority, signing keys. Raises `UsageFault`."""
+        folder = config.state_dir
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageFault("the state folder is not empty", hint="a hub is made once")
+        make_folder(folder)
+        Authority.create(folder / "pki", config.name, config.ingress.hosts, clock())
+        keys.create_keys(folder / "keys")
+        database = Database(folder / "hub.db")
+        database.upgrade()
+        database.close()
+        return cls(config, clock)
+
+    def approve(self, request: bytes) -> bytes:
+        """Enrol a node: its request (JSON) becomes its bundle (JSON). Raises `Malformed`, `UsageFault`."""
+        bundle = self.registry.approve(
+            request,
+            url=self.config.ingress.url,
+            instruction=self.instruction_key.verify_key,
+            witness=self.witness_key.verify_key,
+            actor=_actor(),
+        )
+        self.notify()
+        return bundle
+
+    def revoke(self, site: str) -> None:
+        """End a node: the running hub refuses it and closes its connections at once."""
+        self.registry.revoke(site, _actor())
+        self.notify()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self.registry.nodes()
+
+    def submit_permit(self, text: str) -> DataPermit:
+        permit = self.documents.submit_permit(text, _actor()).document
+        self.notify()
+        return permit
+
+    def submit_revocations(self, text: str) -> None:
+        self.documents.submit_revocations(text, _actor())
+        self.notify()
+
+    def submit_order(self, text: str, model: bytes) -> RunOrder:
+        """Take in a run order with its untrained model (safetensors); the running hub begins it at once."""
+        signed = self.runs.submit(text, model, self.config.runs.minimum_sites, _actor())
+        self.notify()
+        return signed.document
+
+    def stop_run(self, run: str) -> None:
+        self.runs.stop(run, _actor())
+        self.notify()
+
+    def resume_run(self, run: str) -> None:
+        self.runs.resume(run, _actor())
+        self.notify()
+
+    def list_runs(self) -> list[dict[str, Any]]:
+        return self.runs.list()
+
+    def run_history(self, run: str) -> dict[str, Any]:
+        return self.runs.history(run)
+
+    @property
+    def instruction_key(self) -> SigningKey:
+        return keys.load_key(self.config.state_dir / "keys" / keys.INSTRUCTION)
+
+    @property
+    def witness_key(self) -> SigningKey:
+        return keys.load_key(self.config.state_dir / "keys" / keys.WITNESS)
+
+    def notify(self) -> None:
+        """Tell the running hub, if one runs; one that does not reads everything when it starts."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
+            sender.setblocking(False)
+            sender.sendto(b"\n", str(self.notify_socket))
+
+    def conductor(self, order: RunOrder, permit: DataPermit, wake: Callable[[Sequence[str]], None]) -> Conductor:
+        """A conductor for one attempt at a run. Raises `UsageFault` when a site is no longer enrolled."""
+        peers = self.registry.active()
+        if absent := sorted(set(order.sites) - peers.keys()):
+            raise UsageFault(f"no longer enrolled: {', '.join(absent)}")
+        limits = self.config.runs
+        return Conductor(
+            order,
+            permit,
+            database=self.database,
+            checkpoints=self.checkpoints,
+            key=self.instruction_key,
+            flower_keys={site: peers[site].flower_key for site in order.sites},
+            release_keys={site: peers[site].release_keys for site in order.sites},
+            clock=self.clock,
+            wake=wake,
+            poll_s=limits.poll_s,
+            timeout_s=limits.round_timeout_s,
+            patience_s=limits.patience_s,
+        )
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()[:64]
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,126 @@
+"""The real `flower-superlink`, on loopback, as a child that dies with the hub.
+
+Its Control and Runtime APIs answer anybody who reaches its port, so it listens on 127.0.0.1 alone and the ingress lets
+nothing but Fleet requests through; taking a ServerApp task needs a secret besides. Telemetry and update checks, on by
+default, are off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from federation import tls
+from federation.files import make_folder, write_whole
+from federation.hub.flower.superlink import SuperLink
+from federation.pki import Authority
+from mediator.errors import NotNow, UsageFault
+
+log = logging.getLogger("cloister.hub")
+
+_READY_S = 60.0
+# uvicorn waits for open connections first, and ours to it are kept alive
+_TERM_S = 1.5
+_LOG_BYTES = 16 << 20
+
+
+class SuperLinkProcess:
+    """One SuperLink over the life of the hub; `start` may be called again after it ended."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self._folder = make_folder(folder)
+        self._authority = authority
+        self._secret_file = folder / "executor.secret"
+        self._process: subprocess.Popen[bytes] | None = None
+        if not self._secret_file.exists():
+            write_whole(self._secret_file, secrets.token_bytes(32))
+        self.port = _free_port()
+
+    @property
+    def api(self) -> SuperLink:
+        context = tls.trusting_context(self._authority.ca)
+        return SuperLink(f"https://127.0.0.1:{self.port}", context, self._secret_file.read_bytes())
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> None:
+        """Start it and wait until it answers. Raises `NotNow`, `UsageFault`."""
+        program = Path(sys.executable).with_name("flower-superlink")
+        if not program.exists():
+            raise UsageFault("flower-superlink is not installed", hint="install cloister with the extra [hub]")
+        record = self._folder / "superlink.log"
+        if record.exists() and record.stat().st_size > _LOG_BYTES:
+            os.replace(record, record.with_suffix(".log.1"))
+        with record.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "federation.hub.tether", str(os.getpid()), str(program), *self._arguments()],
+                env=self._environment(),
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        api = self.api
+        for _ in range(int(_READY_S / 0.1)):
+            if not self.running:
+                break
+            if await asyncio.to_thread(api.healthy):
+                return
+            await asyncio.sleep(0.1)
+        self.stop()
+        raise NotNow("the SuperLink does not start", hint=f"see {record}")
+
+    def stop(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_TERM_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._process = None
+
+    def _arguments(self) -> list[str]:
+        authority = self._authority
+        return [
+            "--host", "127.0.0.1",
+            "--port", str(self.port),
+            "--isolation", "process",
+            "--disable-runtime-dependency-installation",
+            "--database", str(self._folder / "link.db"),
+            "--enable-supernode-auth",
+            "--ssl-ca-certfile", str(authority.ca),
+            "--ssl-certfile", str(authority.server_certificate),
+            "--ssl-keyfile", str(authority.server_key),
+            "--superexec-auth-secret-file", str(self._secret_file),
+        ]  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
+        home = make_folder(self._folder / "home")
+        return kept | {
+            "HOME": str(home),
+            "FLWR_HOME": str(home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            # every poll would be a line of the access log
+            "FLWR_LOG_LEVEL": "WARNING",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,70 @@
+"""TLS contexts for both ends: version 1.3 alone, a certificate from each side, revocation checked by the hub.
+
+The one module of the product that imports `ssl`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+Context = ssl.SSLContext
+TlsError = ssl.SSLError
+
+
+def _context(protocol: int, ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    # no system store: a certificate authority of the public web has no say here
+    context.load_verify_locations(cafile=str(ca))
+    context.load_cert_chain(str(certificate), str(key))
+    return context
+
+
+def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """The link's end: trusts `ca` alone, checks the hub's name, shows the node's certificate."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, ca, certificate, key)
+    context.check_hostname = True
+    return context
+
+
+def trusting_context(ca: Path) -> ssl.SSLContext:
+    """A client without a certificate of its own: the hub talking to its own SuperLink on loopback."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cafile=str(ca))
+    return context
+
+
+class ServerContext:
+    """The ingress's end: asks every client for a certificate of `ca` that is not on the revocation list.
+
+    `reload` takes a new list (and a new server certificate) for all later handshakes without closing the listener:
+    each handshake is moved to the newest inner context before the client's certificate is looked at. OpenSSL keeps
+    every list it was ever given, and prefers the newer of two only by whole seconds, so adding to one store is not
+    enough.
+    """
+
+    def __init__(self, ca: Path, certificate: Path, key: Path, crl: Path) -> None:
+        self._files = (ca, certificate, key, crl)
+        self._newest = self._build()
+        self.context = self._build()
+        self.context.sni_callback = self._choose
+
+    def reload(self) -> None:
+        """Read the revocation list and the server's certificate again. Raises `OSError` or `TlsError`."""
+        self._newest = self._build()
+
+    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+    def _build(self) -> ssl.SSLContext:
+        ca, certificate, key, crl = self._files
+        context = _context(ssl.PROTOCOL_TLS_SERVER, ca, certificate, key)
+        context.load_verify_locations(cafile=str(crl))
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF | ssl.VERIFY_X509_STRICT
+        # a resumed session shows no certificate, so a revoked node could come back with an old ticket
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
+        return context
