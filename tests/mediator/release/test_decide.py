@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mediator.errors import Code, Denied, IntegrityBroken
+from mediator.release import tensors
+from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release, reserve_bytes
+from mediator.types import Dtype, Kind, MetricSpec, OutputFile, PrivacyBudget, ReleasedObject, TensorSpec
+from tests.mediator.samples import MODEL, NOW, SITE, TENSORS, enforced, instruction, model
+
+TRAINED = model(scale=1.1, batches=9)
+TRAIN_METRICS = json.dumps({"loss": 0.51234567, "num-examples": 40}).encode()
+EVALUATE_METRICS = json.dumps({"auc": 0.81234567, "num-examples": 20}).encode()
+
+
+def _train(**changes: Any) -> ReleaseRequest:
+    base = ReleaseRequest(
+        permit=enforced(),
+        task=Kind.TRAIN,
+        files=(OutputFile("model.safetensors", TRAINED), OutputFile("metrics.json", TRAIN_METRICS)),
+        given=MODEL,
+        given_sha256=hashlib.sha256(MODEL).hexdigest(),
+        byte_limit=reserve_bytes(TENSORS, Kind.TRAIN),
+    )
+    return replace(base, **changes)
+
+
+def _evaluate(**changes: Any) -> ReleaseRequest:
+    return _train(task=Kind.EVALUATE, files=(OutputFile("metrics.json", EVALUATE_METRICS),), **changes)
+
+
+def _refused(request: ReleaseRequest) -> list[Code]:
+    with pytest.raises(Denied) as caught:
+        release(request)
+    assert "patient" not in str(caught.value)
+    return [reason.code for reason in caught.value.reasons]
+
+
+def _model(raw: bytes) -> tuple[OutputFile, OutputFile]:
+    return (OutputFile("model.safetensors", raw), OutputFile("metrics.json", TRAIN_METRICS))
+
+
+def test_a_trained_model_leaves_clipped_and_encoded_by_us() -> None:
+    released = release(_train())
+    assert tensors.encode(released.tensors) == released.model
+    parsed, given = tensors.parse(released.model, TENSORS), tensors.parse(MODEL, TENSORS)
+    assert parsed["norm.batches"] == 7  # integers leave as they came in
+    norm = np.sqrt(sum(float(np.square(parsed[n].astype("f8") - given[n]).sum()) for n in ("head.bias", "head.weight")))
+    assert 0.1 < norm <= 1.0
+    assert released.metrics == {"loss": 0.5123, "num-examples": 40}
+    assert released.metrics_json == b'{"loss":0.5123,"num-examples":40}'
+    assert released.size_bytes == len(released.model) + len(released.metrics_json)
+
+
+def test_evaluation_releases_metrics_and_no_model() -> None:
+    released = release(_evaluate())
+    assert (released.model, dict(released.tensors)) == (b"", {})
+    assert released.metrics == {"auc": 0.812, "num-examples": 20}
+
+
+def test_the_containers_own_bytes_never_leave() -> None:
+    # the same values in the container's own spelling: spaces, another order, a padded header
+    header = json.loads(TRAINED[8 : 8 + int.from_bytes(TRAINED[:8], "little")])
+    text = json.dumps(dict(reversed(list(header.items()))), indent=3).encode() + b" " * 500
+    body = TRAINED[8 + int.from_bytes(TRAINED[:8], "little") :]
+    spelled = len(text).to_bytes(8, "little") + text + body
+    assert release(_train(files=_model(spelled))).model == release(_train()).model
+
+
+@pytest.mark.parametrize("name", ["scan.dcm", "patient_17.json", "MODEL.SAFETENSORS", "model.safetensors.bak", ""])
+def test_a_file_the_contract_does_not_name(name: str) -> None:
+    assert _refused(_train(files=(*_train().files, OutputFile(name, b"patient")))) == [Code.FILE_NOT_PERMITTED]
+
+
+def test_a_model_smuggled_out_of_an_evaluation() -> None:
+    assert _refused(replace(_evaluate(), files=_train().files[:1] + _evaluate().files)) == [Code.FILE_NOT_PERMITTED]
+
+
+def test_the_contracts_own_marks_are_let_be_and_do_not_leave() -> None:
+    marked = (*_train().files, OutputFile("DONE", b"patient"), OutputFile("progress.jsonl", b"patient 17"))
+    assert release(_train(files=marked)).model == release(_train()).model
+    assert b"patient" not in release(_train(files=marked)).model + release(_train(files=marked)).metrics_json
+
+
+def test_a_file_that_stands_twice() -> None:
+    assert _refused(_train(files=(*_train().files, _train().files[1]))) == [Code.FILE_NOT_PERMITTED]
+
+
+def test_nothing_at_all_is_no_result() -> None:
+    assert _refused(_train(files=())) == [Code.FILE_MISSING, Code.FILE_MISSING]
+    assert _refused(replace(_evaluate(), files=())) == [Code.FILE_MISSING]
+
+
+def test_every_reason_is_told_at_once() -> None:
+    files = (
+        OutputFile("metrics.json", b'{"loss":1,"num-examples":3,"patient":17}'),
+        OutputFile("model.safetensors", TRAINED + b"patient 17"),
+        OutputFile("patient", b""),
+    )
+    assert _refused(_train(files=files)) == [
+        Code.FILE_NOT_PERMITTED, Code.METRIC_NOT_PERMITTED, Code.COUNT_BELOW_THRESHOLD, Code.TRAILING_BYTES
+    ]  # fmt: skip
+
+
+def test_a_permit_without_metrics_releases_none() -> None:
+    permit = enforced(metrics={})
+    assert _refused(_train(permit=permit)) == [Code.METRIC_NOT_PERMITTED]
+    assert release(_train(permit=permit, files=(_train().files[0], OutputFile("metrics.json", b"{}")))).metrics == {}
+
+
+def test_more_than_was_charged_does_not_leave() -> None:
+    size = release(_train()).size_bytes
+    assert release(_train(byte_limit=size))
+    assert _refused(_train(byte_limit=size - 1)) == [Code.BYTES_EXHAUSTED]
+
+
+def test_the_model_sent_in_is_the_one_measured_against() -> None:
+    # who could exchange it would move the ball in which updates are permitted
+    with pytest.raises(IntegrityBroken):
+        release(_train(given=model(scale=5.0)))
+
+
+def test_noise_comes_with_a_privacy_budget_and_from_the_bytes_given() -> None:
+    counts = {"train": (MetricSpec("num-examples", "count", 0, 1e6, 0),)}
+    permit = enforced(privacy=PrivacyBudget(8.0, 1e-5, 1.0), metrics=counts)
+    assert noise_bytes(permit) == 64
+    assert noise_bytes(enforced()) == 0
+    files = (_train().files[0], OutputFile("metrics.json", b'{"num-examples":40}'))
+    one, two = (
+        release(_train(permit=permit, files=files, noise=np.random.default_rng(seed).bytes(64))) for seed in (1, 2)
+    )
+    assert one.model != two.model
+    with pytest.raises(ValueError, match="random bytes"):
+        release(_train(permit=permit, files=files))
+
+
+# --- the envelope ---------------------------------------------------------------------------------------------
+
+OBJECTS = (ReleasedObject("1" * 64, 100), ReleasedObject("2" * 64, 50))
+
+
+def test_an_envelope_binds_the_objects_to_the_instruction() -> None:
+    made = envelope(enforced(), instruction(), "2" * 64, OBJECTS, 150)
+    assert (made.site, made.instruction, made.run, made.round, made.task) == (
+        SITE, "run-1/1/train/1", "run-1", 1, Kind.TRAIN
+    )  # fmt: skip
+    assert (made.permit, made.permit_version, made.size_bytes) == ("lesions-2026", 2, 150)
+    assert made.expires == instruction().expires
+    long = instruction(expires=NOW + timedelta(days=999))
+    assert envelope(enforced(), long, "2" * 64, OBJECTS, 150).expires == enforced().expires
+
+
+def test_objects_beyond_the_charge_get_no_envelope() -> None:
+    with pytest.raises(Denied) as caught:
+        envelope(enforced(), instruction(), "2" * 64, OBJECTS, 149)
+    assert caught.value.reasons[0].code is Code.BYTES_EXHAUSTED
+
+
+@pytest.mark.parametrize("shapes", [[()], [(1,)] * 60, [(3, 100)] * 5, [(1 << 21, 2)]])
+def test_the_reserve_covers_our_encoding(shapes: list[tuple[int, ...]]) -> None:
+    specs = [TensorSpec(f"{number:0128d}", shape, Dtype.F32) for number, shape in enumerate(shapes)]
+    raw = tensors.encode({spec.name: np.ones(spec.shape, "<f4") for spec in specs})
+    assert len(raw) + 4096 <= reserve_bytes(specs, Kind.TRAIN)
+    assert reserve_bytes(specs, Kind.EVALUATE) == 8192
