@@ -198,6 +198,11 @@ class Reads:
         model = self._session.scalars(query.order_by(models.Canary.canary.desc()).limit(1)).first()
         return None if model is None else value_of(records.CanaryRow, model)
 
+    def newest_canary_of_all(self) -> records.CanaryRow | None:
+        """What the canary found last, whatever the sandbox."""
+        model = self._session.scalars(select(models.Canary).order_by(models.Canary.canary.desc()).limit(1)).first()
+        return None if model is None else value_of(records.CanaryRow, model)
+
     # --- audit
 
     def newest_audit_time(self) -> datetime | None:

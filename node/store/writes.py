@@ -33,6 +33,7 @@ class Tx(Reads):
     def __init__(self, session: Session, now: datetime) -> None:
         super().__init__(session)
         self.now = now
+        self._log: models.AuditHead | None = None
 
     def record(self, *, event: AuditEvent) -> None:
         """Write down something that changes no table."""
@@ -234,8 +235,10 @@ class Tx(Reads):
     # --- inside
 
     def _append(self, event: AuditEvent) -> None:
-        # the row lock orders writers on databases that have several; SQLite has one writer by itself
-        head = self._session.get_one(models.AuditHead, 1, with_for_update=True)
+        if self._log is None:
+            # the row lock orders writers on databases that have several; SQLite has one writer by itself
+            self._log = self._session.get_one(models.AuditHead, 1, with_for_update=True)
+        head = self._log
         record = AuditRecord(
             sequence=head.size + 1,
             time=self.now,
@@ -259,7 +262,6 @@ class Tx(Reads):
         )
         head.size, head.frontier = tree.size, [peak.hex() for peak in tree.peaks]
         head.newest = self.now if head.newest is None else max(head.newest, self.now)
-        self._session.flush()
 
     def _add(self, model: models.Base) -> None:
         self._session.add(model)
