@@ -151,6 +151,11 @@ def test_a_checkpoint_is_signed_by_one_key_over_everything_in_it() -> None:
         signed.verify(KeyRing())
 
 
+def test_a_log_has_no_negative_size() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        replace(sign_checkpoint(SITE, Frontier(), NOW, NODE), size=-1)
+
+
 def test_a_witness_signs_the_whole_checkpoint() -> None:
     signed = sign_checkpoint(SITE, tree([b"a"]), NOW, NODE)
     witnessed = witness_checkpoint(signed, None, HUB)

@@ -197,3 +197,31 @@ def test_dumps_and_loads_are_inverse(value: Any) -> None:
     raw = canonical.dumps(value)
     assert canonical.dumps(canonical.loads(raw)) == raw
     assert canonical.loads(raw) == value
+
+
+def test_plain_data_that_was_never_json_is_held_to_the_same_rules() -> None:
+    with pytest.raises(Malformed, match="not a finite number"):
+        canonical.from_plain(Leaf, {"name": "a", "weight": float("inf")})
+
+
+@dataclass(frozen=True)
+class Nest:
+    inner: Nest | None
+
+
+def test_a_document_nested_too_deep_is_malformed() -> None:
+    plain: Any = None
+    for _ in range(canonical.MAX_DEPTH + 2):
+        plain = {"inner": plain}
+    with pytest.raises(Malformed, match="nested deeper"):
+        canonical.from_plain(Nest, plain)
+
+
+@dataclass(frozen=True)
+class Ambiguous:
+    value: int | str
+
+
+def test_a_field_of_two_types_is_our_bug() -> None:
+    with pytest.raises(TypeError):
+        canonical.from_plain(Ambiguous, {"value": 1})

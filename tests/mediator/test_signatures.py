@@ -151,6 +151,10 @@ def test_keys_rotate_with_overlap() -> None:
         assert open_signed(RevocationList, key.sign(revocations()), both).key_id == key.key_id
 
 
+def test_a_ring_shows_key_ids_alone() -> None:
+    assert repr(COMMITTEE_RING) == f"KeyRing({COMMITTEE.key_id})"
+
+
 def test_a_private_key_does_not_show_in_its_repr() -> None:
     key = SigningKey(b"\x07" * 32)
     assert repr(key) == f"SigningKey({key.key_id})"

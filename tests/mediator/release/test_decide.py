@@ -80,7 +80,7 @@ def test_a_file_the_contract_does_not_name(name: str) -> None:
 
 
 def test_a_model_smuggled_out_of_an_evaluation() -> None:
-    assert _refused(replace(_evaluate(), files=_train().files[:1] + _evaluate().files)) == [Code.FILE_NOT_PERMITTED]
+    assert _refused(replace(_evaluate(), files=(_train().files[0], *_evaluate().files))) == [Code.FILE_NOT_PERMITTED]
 
 
 def test_the_contracts_own_marks_are_let_be_and_do_not_leave() -> None:

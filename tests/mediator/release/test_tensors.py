@@ -80,7 +80,7 @@ shapes = hnp.array_shapes(min_dims=0, max_dims=3, max_side=4)
 @st.composite
 def models(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,8}", fullmatch=True), max_size=4, unique=True))
-    finite = {"allow_nan": False, "allow_infinity": False, "allow_subnormal": False}
+    finite: dict[str, Any] = {"allow_nan": False, "allow_infinity": False, "allow_subnormal": False}
     made = {}
     for name in names:
         dtype = np.dtype(draw(dtypes))
