@@ -39,6 +39,11 @@ class StatePaths:
         return self.root / "audit"
 
     @property
+    def audit_keys(self) -> Path:
+        """Public: the node's audit key and the hub's witness keys, for whoever checks the log."""
+        return self.root / "audit-keys.txt"
+
+    @property
     def witness_file(self) -> Path:
         return self.root / "witness" / "witness.jsonl"
 

@@ -21,7 +21,9 @@ def application() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(_root)
-    app.add_typer(node.app, name="node", help="A hospital's node: install, serve, bring data in, accept permits, pause.")
+    app.add_typer(
+        node.app, name="node", help="A hospital's node: install, serve, bring data in, accept permits, pause."
+    )
     app.add_typer(hub.app, name="hub", help="The central hub: enrol sites, publish permits, run federated rounds.")
     app.add_typer(job.app, name="job", help="For researchers: order a run.")
     app.add_typer(permit.app, name="permit", help="For the Access Committee: sign permits and revocation lists.")

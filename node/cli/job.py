@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from mediator import canonical
-from mediator.errors import UsageFault
-from mediator.permit import check_config, schema_sha256
+from mediator.admission import check_config
+from mediator.errors import Denied, UsageFault
+from mediator.permit import schema_sha256
 from mediator.types import DataPermit, RunOrder
 from node.cli.files import read_text, write_new
 from node.cli.options import Key, Out
@@ -43,7 +44,8 @@ def order(
     """Sign a run order. It is checked against the permit first, so that no site has to refuse it."""
     granted = _unverified_permit(read_text(permit))
     settings = _object(config)
-    check_config(granted.config, settings)
+    if reasons := check_config(granted.config, settings):
+        raise Denied(reasons)
     if image not in granted.images:
         raise UsageFault("the permit does not name this image", hint="images enter a permit by digest, never by tag")
     document = RunOrder(

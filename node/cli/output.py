@@ -76,7 +76,11 @@ def where(error: BaseException) -> str:
     """`KeyError at node/store/jobs.py:31`: enough to find a defect, nothing that could hold data."""
     frames = traceback.extract_tb(error.__traceback__)
     root = Path(__file__).resolve().parents[2]
-    ours = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(root) and "site-packages" not in frame.filename]
+    ours = [
+        frame
+        for frame in frames
+        if Path(frame.filename).resolve().is_relative_to(root) and "site-packages" not in frame.filename
+    ]
     at = ours[-1] if ours else (frames[-1] if frames else None)
     place = f" at {Path(at.filename).parent.name}/{Path(at.filename).name}:{at.lineno}" if at else ""
     return f"{type(error).__name__}{place}"

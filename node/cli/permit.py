@@ -20,9 +20,7 @@ from node.keys import read_signing_key
 
 app = typer.Typer(no_args_is_help=True)
 
-_KINDS: dict[str, Any] = {
-    cls.KIND: cls for cls in (DataPermit, Acceptance, RunOrder, RevocationList, Instruction)
-}
+_KINDS: dict[str, Any] = {cls.KIND: cls for cls in (DataPermit, Acceptance, RunOrder, RevocationList, Instruction)}
 
 
 @app.command("sign")

@@ -89,45 +89,35 @@ LINK = (HELLO, DELIVER_DOCUMENT, DELIVER_INSTRUCTION, OUTBOX, DELIVERED, CHECKPO
 # --- intake.sock: intake asks, core answers -----------------------------------------------------------------
 
 
-class IngestOrder(Message):
-    """Take in a folder. `source` lies under one of the configured source roots; `clinical` is a CSV file or nothing.
+class IngestOrderText(Message):
+    """An ingest order (`mediator.deid.orders.IngestOrder`) as canonical JSON."""
 
-    `hold_out` is the share of patients kept for evaluation, 0 to 1.
-    """
-
-    order: str
-    project: str
-    dataset: str
-    source: str
-    profile: str
-    clinical: str | None = None
-    hold_out: float
+    text: str
 
 
 class IngestProgress(Message):
-    """`done` of `total` files read."""
+    """How far an order is: `done` of `total` files in this stage (`total` is 0 while it is not known)."""
 
     order: str
+    stage: Literal["take_in", "deidentify", "hand_over", "forget"]
     done: int
     total: int
 
 
-class IngestReport(Message):
-    """How an order ended. `folder` is below the handover folder and holds what core may publish; nothing on failure.
+class IngestEnd(Message):
+    """An order is over: its folder under handover is complete, or `error` says why there is none.
 
-    `counts` (studies_in, studies_out, instances_out, …) and `excluded` (by reason) are numbers alone.
+    `destroyed` counts the quarantined files that were destroyed.
     """
 
     order: str
-    folder: str | None
-    counts: Mapping[str, int]
-    excluded: Mapping[str, int]
-    quarantine_destroyed: bool
+    destroyed: int
+    error: str = ""
 
 
-ORDERS = Verb("orders", Empty, IngestOrder, "server")
+ORDERS = Verb("orders", Empty, IngestOrderText, "server")
 PROGRESS = Verb("progress", IngestProgress, Empty)
-REPORT = Verb("report", IngestReport, Empty)
+REPORT = Verb("report", IngestEnd, Empty)
 
 INTAKE = (ORDERS, PROGRESS, REPORT)
 
@@ -191,19 +181,25 @@ BROKER = (PREPARE, EXECUTE, FINALISE, TERMINATE, CLEAN)
 
 
 class Status(Message):
+    """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed."""
+
     site: str
     cloister: str
     config: str
     started: datetime
     paused: bool
-    jobs_running: int
+    containers: int
+    jobs_unfinished: int
     datasets: int
     permits: int
-    audit_records: int
-    newest_audit: datetime | None
+    undelivered: int
     revocation_number: int | None
     revocation_age_s: float | None
-    undelivered: int
+    link_seen_s: float | None
+    audit_records: int
+    audit_checkpointed: int
+    audit_witnessed: int
+    sandbox: Literal["held", "failed", "unknown"]
 
 
 class Paused(Message):
@@ -213,24 +209,40 @@ class Paused(Message):
     all_ended: bool
 
 
+class IngestColumn(Message):
+    """A clinical column that may survive: a number in a range, or one of a few categories."""
+
+    name: str
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: tuple[str, ...] = ()
+
+
 class Ingest(Message):
+    """Take in a folder (`source`, absolute). `clinical` names a CSV file inside it; `test_fraction` of the labelled
+    patients is held out for evaluation."""
+
     project: str
     dataset: str
     source: str
     profile: str
     clinical: str | None = None
-    hold_out: float
+    columns: tuple[IngestColumn, ...] = ()
+    test_fraction: float = 0.0
 
 
 class IngestHappened(Message):
-    """`progress` counts files; `published` carries the new version's id and its numbers."""
+    """`progress` counts files of a stage; `published` carries the new version's id and its numbers."""
 
     kind: Literal["progress", "published", "failed"]
+    order: str
+    stage: str = ""
     done: int = 0
     total: int = 0
     dataset_version: str | None = None
     counts: Mapping[str, int] = {}
     excluded: Mapping[str, int] = {}
+    error: str = ""
 
 
 class DatasetLine(Message):
@@ -273,12 +285,16 @@ class PermitId(Message):
 
 
 class RunLine(Message):
+    """A run as the ledger has it. `releases` counts what left, `bytes_charged` is what it may at most have weighed."""
+
     run: str
     permit: str
     permit_version: int
     rounds: int
-    rounds_served: int
-    bytes_out: int
+    rounds_charged: int
+    bytes_charged: int
+    bytes_released: int
+    releases: int
     epsilon: float
     state: str
 
@@ -319,15 +335,11 @@ class ApproveImage(Message):
     note: str = ""
 
 
-class ProbeLine(Message):
-    probe: str
-    passed: bool
+class CanaryAnswer(Message):
+    """What a canary found: empty `failures` when the sandbox held."""
 
-
-class CanaryResult(Message):
     fingerprint: str
-    passed: bool
-    probes: tuple[ProbeLine, ...]
+    failures: tuple[str, ...]
 
 
 STATUS = Verb("status", Empty, Status)
@@ -343,7 +355,7 @@ RUNS = Verb("runs", Empty, Runs)
 JOBS = Verb("jobs", Empty, Jobs)
 IMAGES = Verb("images", Empty, Images)
 IMAGE_APPROVE = Verb("image_approve", ApproveImage, Empty)
-CANARY = Verb("canary", Empty, CanaryResult)
+CANARY = Verb("canary", Empty, CanaryAnswer)
 AUDIT_CHECKPOINT = Verb("audit_checkpoint", Empty, CheckpointText)
 DOCUMENTS_IMPORT = Verb("documents_import", SignedText, Outcome)
 

@@ -39,6 +39,7 @@ from node import records
 from node.usecases.context import Core, event, permit_name
 from node.usecases.documents import code_of
 from node.usecases.privacy import epsilon
+from node.usecases.release_output import redeliver
 
 if TYPE_CHECKING:
     from node.store.reads import Reads
@@ -130,9 +131,7 @@ def job_folder(core: Core, job: str) -> Path:
     return core.folders.jobs / job
 
 
-def _decide(
-    core: Core, tx: Tx, signed: Signed[Instruction], reply_context: bytes, model: bytes, now: datetime
-) -> None:
+def _decide(core: Core, tx: Tx, signed: Signed[Instruction], reply_context: bytes, model: bytes, now: datetime) -> None:
     instruction = signed.document
     permit = permit_name(instruction.permit, instruction.permit_version)
     job = f"job-{secrets.token_hex(8)}"
@@ -150,6 +149,7 @@ def _decide(
         tx.advance(job, Event.REFUSE, event=refused, code=code, hub_code=refusal.hub_code if refusal else None)
     elif isinstance(verdict, Redeliver):
         tx.advance(job, Event.REDELIVER, event=event(Action.REDELIVER, instruction.id, Verdict.ALLOWED, permit=permit))
+        redeliver(core, tx, job, verdict)
     else:
         _keep_model(job_folder(core, job), model)  # (4)
         admitted = event(Action.TASK_ADMIT, instruction.id, Verdict.ALLOWED, permit=permit)
@@ -164,9 +164,10 @@ def _charge(tx: Tx, admitted: Admitted, ledger: Ledger, permit: str) -> None:
         return
     spent = 0.0
     if admitted.permit.privacy is not None and instruction.task is Kind.TRAIN and ledger.epsilon_after is not None:
-        spent = ledger.epsilon_after - tx.ledger_totals(
-            instruction.permit, instruction.permit_version, instruction.run
-        ).epsilon
+        spent = (
+            ledger.epsilon_after
+            - tx.ledger_totals(instruction.permit, instruction.permit_version, instruction.run).epsilon
+        )
     row = records.Charge(
         permit=instruction.permit,
         permit_version=instruction.permit_version,
@@ -213,8 +214,8 @@ def _dataset_facts(row: records.DatasetVersionRow) -> DatasetFacts:
         version=row.dataset_version,
         project=row.project,
         published=row.created,
-        train_studies=row.counts.get("train_studies", 0),
-        test_studies=row.counts.get("test_studies", 0),
+        train_studies=row.counts.get("train", 0),
+        test_studies=row.counts.get("test", 0),
         withdrawn=row.withdrawn is not None,
     )
 

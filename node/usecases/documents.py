@@ -82,9 +82,7 @@ class Documents:
     def _record_refusal(self, text: str, error: Denied | Malformed, actor: str) -> None:
         # the text is a stranger's: only its hash is written down
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-        refused = event(
-            Action.DOCUMENT_IMPORT, f"document/{digest}", Verdict.REFUSED, code=code_of(error), actor=actor
-        )
+        refused = event(Action.DOCUMENT_IMPORT, f"document/{digest}", Verdict.REFUSED, code=code_of(error), actor=actor)
         with self._core.store.transaction(self._core.clock()) as tx:
             tx.record(event=refused)
 

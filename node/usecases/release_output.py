@@ -19,7 +19,7 @@ from mediator.errors import IntegrityBroken
 from mediator.jobs import Event
 from mediator.permit import EnforcedPermit
 from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
-from mediator.types import Instruction, Kind, OutputFile
+from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
 from node import records
 from node.usecases.context import Core, event, permit_name
 
@@ -74,22 +74,18 @@ def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: b
     folder = store_objects(core.folders.releases / instruction.run, instruction, objects)
     row = _row(instruction, permit, root, core.codec.listing(objects), folder, signed)
     with core.store.transaction(core.clock()) as tx:
-        _add(tx, row, job, Action.RELEASE, permit)
+        _add(tx, row, job.job, Action.RELEASE, permit)
 
 
-def redeliver(core: Core, job: records.JobRow, verdict: Redeliver) -> None:
+def redeliver(core: Core, tx: Tx, job: str, verdict: Redeliver) -> None:
     """Envelop a stored release anew for a later attempt: the same objects, nothing computed, nothing charged."""
     instruction, permit = verdict.instruction, verdict.permit
-    with core.store.read() as snapshot:
-        stored = snapshot.find_release(instruction.run, instruction.round, instruction.task)
+    stored = tx.find_release(instruction.run, instruction.round, instruction.task)
     if stored is None or not (core.folders.releases / stored.folder).is_dir():
         raise IntegrityBroken("a stored release is not there")
-    signed = core.keys.release.sign(
-        envelope(permit, instruction, stored.root, stored.objects, verdict.byte_limit)
-    )
+    signed = core.keys.release.sign(envelope(permit, instruction, stored.root, stored.objects, verdict.byte_limit))
     row = _row(instruction, permit, stored.root, stored.objects, stored.folder, signed)
-    with core.store.transaction(core.clock()) as tx:
-        _add(tx, row, job, Action.REDELIVER, permit)
+    _add(tx, row, job, Action.REDELIVER, permit)
 
 
 def store_objects(run_folder: Path, instruction: Instruction, objects: Mapping[str, bytes]) -> str:
@@ -116,7 +112,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def _row(
-    instruction: Instruction, permit: EnforcedPermit, root: str, objects: tuple[records.ReleasedObject, ...],
+    instruction: Instruction, permit: EnforcedPermit, root: str, objects: tuple[ReleasedObject, ...],
     folder: str, signed: str,
 ) -> records.NewRelease:  # fmt: skip
     return records.NewRelease(
@@ -135,10 +131,10 @@ def _row(
     )
 
 
-def _add(tx: Tx, row: records.NewRelease, job: records.JobRow, action: Action, permit: EnforcedPermit) -> None:
+def _add(tx: Tx, row: records.NewRelease, job: str, action: Action, permit: EnforcedPermit) -> None:
     # the record holds the root id: what the hub holds can be matched to this decision
     done = event(action, f"{row.instruction}@{row.root}", Verdict.DONE, permit=_name(permit))
-    tx.add_release(row, job.job, event=done)
+    tx.add_release(row, job, event=done)
 
 
 def _name(permit: EnforcedPermit) -> str:

@@ -104,6 +104,7 @@ class Sandboxes:
         self._lock = threading.Lock()
         self._by_key: dict[SandboxKey, Sandbox] = {}
         self._guests: set[str] = set()
+        self._closing = threading.Event()
 
     @contextmanager
     def guest(self, name: str) -> Iterator[None]:
@@ -123,19 +124,19 @@ class Sandboxes:
         make_view: Callable[[Path], None],
         make_spec: Callable[[str, Path, Path], ContainerSpec],
         limit_s: float,
-        guard: Callable[[], None],
+        guard: Callable[[str], None],
     ) -> Sequence[OutputFile]:
         """Run one task to its `DONE` and return the files it left.
 
         `make_view(folder)` fills `/data`, `make_spec(name, data_dir, in_dir)` is gate 1's verdict as a spec, and
-        `guard()` asks gate 1 once more before the task is handed over. Raises `Denied` with the code of whatever
+        `guard(name)` asks gate 1 once more before the task is handed over. Raises `Denied` with the code of whatever
         ended the container; the container is destroyed then.
         """
         sandbox = self._take(key)
         try:
             if sandbox.tasks_given == 0:
                 self._start(sandbox, make_view, make_spec)
-            guard()
+            guard(sandbox.name)
             number = self._hand_over(sandbox, task)
             self._wait(sandbox, number, limit_s)
             files = self._runner.finalise(sandbox.name, number)
@@ -158,6 +159,11 @@ class Sandboxes:
         for worker in workers:
             worker.join()
         return len(hit)
+
+    def shut_down(self) -> None:
+        """End every container without an answer: their tasks are given again at the next start."""
+        self._closing.set()
+        self.stop(Code.STOPPED, lambda _: True)
 
     def stop_idle(self, idle_s: float) -> int:
         """End containers that served nothing for `idle_s` seconds."""
@@ -193,6 +199,16 @@ class Sandboxes:
         for folder in self._work_root.iterdir():
             if folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep_guest(self, name: str) -> None:
+        """Remove a canary's containers; if the engine is away, the next sweep does."""
+        with self._lock:
+            keep = self._names()
+        if name not in keep:
+            try:
+                self._runner.clean(keep)
+            except NotNow:
+                pass
 
     def _names(self) -> list[str]:
         return [*self._guests, *(sandbox.name for sandbox in self._by_key.values())]
@@ -240,7 +256,13 @@ class Sandboxes:
         tasks = sandbox.in_dir / "tasks"
         part = tasks / f".{number}.part"
         part.mkdir()
-        members = {"contract": 1, "task": number, "kind": task.kind.value, "round": task.round, "config": dict(task.config)}
+        members = {
+            "contract": 1,
+            "task": number,
+            "kind": task.kind.value,
+            "round": task.round,
+            "config": dict(task.config),
+        }
         _write(part / "task.json", json.dumps(members, sort_keys=True).encode())
         _write(part / "model.safetensors", task.model)
         part.chmod(0o755)
@@ -250,6 +272,8 @@ class Sandboxes:
     def _wait(self, sandbox: Sandbox, number: int, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
         while True:
+            if self._closing.is_set():
+                raise NotNow("the node is shutting down")
             if sandbox.stop_code is not None:
                 raise Denied(Reason(sandbox.stop_code))
             if time.monotonic() > deadline:
@@ -263,6 +287,8 @@ class Sandboxes:
             if event.kind == "progress" and event.task == number:
                 self._on_progress(sandbox.key, number, event.fraction)
             elif event.kind in _ENDINGS:
+                if self._closing.is_set():
+                    raise NotNow("the node is shutting down")
                 raise Denied(Reason(sandbox.stop_code or _ENDINGS[event.kind]))
 
 

@@ -1,0 +1,34 @@
+"""The command line's way to core: its sockets, by role."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mediator.errors import NotNow, UsageFault
+from mediator.roles import Role, may
+from node.config import NodeConfig, load_config
+from node.ipc.channel import Client, Verb
+
+
+def load(path: Path) -> NodeConfig:
+    """The node's configuration, strictly checked."""
+    return load_config(path)
+
+
+def client_for(config: NodeConfig, verb: Verb, role: Role | None = None) -> Client:  # type: ignore[type-arg]
+    """A client on the socket of a role that may ask `verb`: the caller's `role`, or the first whose socket opens.
+
+    Raises `NotNow` while core is not running, `UsageFault` when no socket that may ask opens for this user.
+    """
+    roles = [role] if role else [each for each in Role if may(each.value, verb.name)]
+    sockets = [config.paths.staff_socket(each.value) for each in roles if may(each.value, verb.name)]
+    for socket in sockets:
+        if os.access(socket, os.W_OK):
+            return Client(socket)
+    if not any(socket.exists() for socket in sockets) and config.paths.run.is_dir():
+        raise NotNow("the node is not running", hint="start it: cloister node serve")
+    raise UsageFault(
+        f"this user may not ask the node to {verb.name.replace('_', ' ')}",
+        hint="run as root, or be in the group of a role that may (see [staff] in the node's configuration)",
+    )

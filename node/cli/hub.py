@@ -1,0 +1,195 @@
+"""`cloister hub`: what the hub's coordinator does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mediator.signatures import VerifyKey
+from node.cli.files import MAX_MODEL_BYTES, read_bytes, read_text, write_new
+from node.cli.options import HubConfig, Json, Out
+from node.cli.output import say, show, table
+
+if TYPE_CHECKING:
+    from federation.hub.state import Hub
+
+app = typer.Typer(no_args_is_help=True)
+nodes = typer.Typer(no_args_is_help=True)
+permits = typer.Typer(no_args_is_help=True)
+revocations = typer.Typer(no_args_is_help=True)
+runs = typer.Typer(no_args_is_help=True)
+app.add_typer(nodes, name="node", help="Enrol and revoke sites.")
+app.add_typer(permits, name="permit", help="Publish permits.")
+app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
+app.add_typer(runs, name="run", help="Submit and follow runs.")
+
+_ENDED = ("done", "stopped")
+_FOLLOW_S = 0.25
+
+
+@app.command("init")
+def init(config: HubConfig) -> None:
+    """Make the hub's state folder, its certificate authority and its signing keys. Once."""
+    from federation.hub.config import load_config
+    from federation.hub.state import Hub
+
+    hub = Hub.create(load_config(config))
+    say(f"the hub's state is in {hub.config.state_dir}")
+    _say_key("instruction key (nodes: [trust] hub)", hub.instruction_key.verify_key)
+    _say_key("witness key (nodes: [trust] witnesses)", hub.witness_key.verify_key)
+    hub.close()
+
+
+@app.command("serve")
+def serve(config: HubConfig) -> None:
+    """Run the hub until SIGTERM: Flower's SuperLink on loopback, the mutual-TLS port, the runs."""
+    from federation.hub.service import serve_hub
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with opened(config) as hub:
+        asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
+
+
+@nodes.command("approve")
+def approve(
+    config: HubConfig, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
+) -> None:
+    """Enrol a site: its request becomes a bundle to send back. Compare key ids by telephone first."""
+    with opened(config) as hub:
+        bundle = hub.approve(read_bytes(request, limit=1 << 20))
+    write_new(out, bundle.decode("utf-8"))
+    say(f"enrolled; send {out} back to the site")
+
+
+@nodes.command("list")
+def list_nodes(config: HubConfig, as_json: Json = False) -> None:
+    """Enrolled sites, their certificates and when they were last heard of."""
+    with opened(config) as hub:
+        rows = hub.nodes()
+    _show_rows(rows, as_json)
+
+
+@nodes.command("revoke")
+def revoke(config: HubConfig, site: Annotated[str, typer.Argument(help="the site")]) -> None:
+    """End a site: its certificate is refused and its open connections are closed at once."""
+    with opened(config) as hub:
+        hub.revoke(site)
+    say(f"revoked {site}")
+
+
+@permits.command("publish")
+def publish_permit(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed permit")]) -> None:
+    """Send a committee's permit to every site, now and whenever one connects."""
+    with opened(config) as hub:
+        permit = hub.submit_permit(read_text(file))
+    say(f"published permit {permit.permit} version {permit.permit_version}")
+
+
+@revocations.command("publish")
+def publish_revocations(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed list")]) -> None:
+    """Send a committee's revocation list to every site at once."""
+    with opened(config) as hub:
+        hub.submit_revocations(read_text(file))
+    say("published the revocation list")
+
+
+@runs.command("submit")
+def submit(
+    config: HubConfig,
+    order: Annotated[Path, typer.Option(help="the researcher's signed run order")],
+    model: Annotated[Path, typer.Option(help="the untrained model (safetensors, exactly the permit's tensors)")],
+) -> None:
+    """Submit a run; a hub that is running begins it at once."""
+    with opened(config) as hub:
+        ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_BYTES))
+    say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
+
+
+@runs.command("list")
+def list_runs(config: HubConfig, as_json: Json = False) -> None:
+    """Every run, newest first."""
+    with opened(config) as hub:
+        rows = hub.list_runs()
+    _show_rows(rows, as_json)
+
+
+@runs.command("show")
+def show_run(
+    config: HubConfig,
+    run: Annotated[str, typer.Argument(help="the run")],
+    follow: Annotated[bool, typer.Option("--follow", help="a line per finished round, until the run ends")] = False,
+    as_json: Json = False,
+) -> None:
+    """A run in full: rounds, metrics of each site and their weighted mean, seconds, refusals."""
+    with opened(config) as hub:
+        history = _follow(hub, run) if follow else hub.run_history(run)
+    if as_json:
+        show(history, as_json=True)
+        return
+    say(f"run {run}: {history['state']} {history['detail']}".rstrip())
+    show(history, as_json=False, table=table(("round", "seconds", "mean", "sites", "refusals"), _rounds(history)))
+
+
+@runs.command("stop")
+def stop_run(config: HubConfig, run: Annotated[str, typer.Argument(help="the run")]) -> None:
+    """End a run; its checkpoints stay."""
+    with opened(config) as hub:
+        hub.stop_run(run)
+    say(f"stopped {run}")
+
+
+@runs.command("resume")
+def resume_run(config: HubConfig, run: Annotated[str, typer.Argument(help="the run")]) -> None:
+    """Let a stopped run go on after its last completed round."""
+    with opened(config) as hub:
+        hub.resume_run(run)
+    say(f"resumed {run}")
+
+
+@contextmanager
+def opened(config: Path) -> Iterator[Hub]:
+    """The hub's desk, closed again."""
+    from federation.hub.config import load_config
+    from federation.hub.state import Hub
+
+    hub = Hub(load_config(config))
+    try:
+        yield hub
+    finally:
+        hub.close()
+
+
+def _follow(hub: Hub, run: str) -> dict[str, Any]:
+    told = 0
+    while True:
+        history = hub.run_history(run)
+        finished = [row for row in history["rounds"] if row["mean"] is not None]
+        for row in finished[told:]:
+            mean = ", ".join(f"{name} {value:.4g}" for name, value in row["mean"].items())
+            say(f"round {row['round']}: {mean} ({row['seconds']:.1f} s)")
+        told = len(finished)
+        if history["state"] in _ENDED:
+            return history
+        time.sleep(_FOLLOW_S)
+
+
+def _rounds(history: dict[str, Any]) -> Iterator[tuple[object, ...]]:
+    for row in history["rounds"]:
+        refusals = [f"{each['site']} {each['code']}" for each in row["refusals"]]
+        yield row["round"], row["seconds"], row["mean"], sorted(row["evaluate"]), refusals
+
+
+def _show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    columns = list(rows[0]) if rows else ["nothing yet"]
+    show(rows, as_json=as_json, table=table(columns, ([row[column] for column in columns] for row in rows)))
+
+
+def _say_key(what: str, key: VerifyKey) -> None:
+    say(f"{what}: {key.text} (key id {key.key_id})")

@@ -1,0 +1,220 @@
+"""`cloister node`: what hospital IT and the data steward do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from mediator.errors import Code, Denied, Reason, UsageFault
+from mediator.permit import compile_permit, open_acceptance, open_permit
+from mediator.signatures import KeyRing
+from mediator.types import Acceptance
+from node.cli import node_data, node_enrol
+from node.cli.admin import client_for, load
+from node.cli.options import Json, Key, NodeConfig
+from node.cli.output import say, show, table
+from node.ipc import verbs
+from node.ipc.messages import Empty
+from node.keys import read_signing_key
+
+app = typer.Typer(no_args_is_help=True)
+permits = typer.Typer(no_args_is_help=True)
+runs = typer.Typer(no_args_is_help=True)
+jobs = typer.Typer(no_args_is_help=True)
+images = typer.Typer(no_args_is_help=True)
+log = typer.Typer(no_args_is_help=True)
+app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
+app.add_typer(node_data.datasets, name="dataset", help="Published dataset versions.")
+app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
+app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")
+app.add_typer(jobs, name="job", help="Tasks given to containers.")
+app.add_typer(images, name="image", help="Container images this hospital lets run.")
+app.add_typer(log, name="audit", help="The audit log of a running node.")
+app.command("ingest")(node_data.ingest)
+app.command("import")(node_data.import_document)
+
+
+@app.command("init")
+def init(config: NodeConfig) -> None:
+    """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
+    from node.cli.node_enrol import write_audit_keys
+    from node.state import prepare_state
+
+    loaded = load(config)
+    prepare_state(loaded)
+    write_audit_keys(loaded)
+    say(f"the node's state is in {loaded.state_dir}")
+
+
+@app.command("serve")
+def serve(config: NodeConfig) -> None:
+    """Run the node until SIGTERM: core, broker, intake and link, each its own process (as root: its own user)."""
+    from node.logs import set_up
+    from node.supervisor import Supervisor
+
+    loaded = load(config)
+    set_up("supervisor", level=loaded.logging.level, form=loaded.logging.format)
+    Supervisor(loaded, config).run()
+
+
+@app.command("process", hidden=True)
+def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
+    """Run one of the node's processes; the supervisor's business."""
+    from node.wiring import start
+
+    start(role, load(config))
+
+
+@app.command("status")
+def status(config: NodeConfig, as_json: Json = False) -> None:
+    """The node in one look: paused or not, what waits, how far the log is witnessed."""
+    loaded = load(config)
+    with client_for(loaded, verbs.STATUS) as client:
+        show(client.call(verbs.STATUS, Empty()), as_json=as_json)
+
+
+@app.command("pause")
+def pause(config: NodeConfig) -> None:
+    """Stop everything within five seconds, whether the hub is reachable or not, until `resume`."""
+    with client_for(load(config), verbs.PAUSE) as client:
+        answer = client.call(verbs.PAUSE, Empty())
+    say(f"paused; {answer.stopped} containers ended")
+    if not answer.all_ended:
+        raise UsageFault("a container is still running", hint="see the broker's log; is the engine answering?")
+
+
+@app.command("resume")
+def resume(config: NodeConfig) -> None:
+    """Take the pause away. Nothing starts by itself: the hub asks again when it asks."""
+    with client_for(load(config), verbs.RESUME) as client:
+        client.call(verbs.RESUME, Empty())
+    say("resumed")
+
+
+@app.command("canary")
+def canary(config: NodeConfig, as_json: Json = False) -> None:
+    """Attack our own sandbox now: a container of the very same making tries to get out, and tells."""
+    with client_for(load(config), verbs.CANARY) as client:
+        answer = client.call(verbs.CANARY, Empty(), timeout_s=300.0)
+    show(answer, as_json=as_json)
+    if answer.failures:
+        raise Denied(Reason(Code.CANARY_FAILED, ", ".join(answer.failures)), hint="no job runs until a canary passes")
+    say("the sandbox held")
+
+
+@log.command("checkpoint")
+def checkpoint(config: NodeConfig) -> None:
+    """Sign the log as it stands now and ask the hub to witness it."""
+    with client_for(load(config), verbs.AUDIT_CHECKPOINT) as client:
+        client.call(verbs.AUDIT_CHECKPOINT, Empty(), timeout_s=30.0)
+    say("checkpoint signed")
+
+
+@permits.command("list")
+def list_permits(config: NodeConfig, as_json: Json = False) -> None:
+    """Permits this node holds, and whether the hospital has accepted them."""
+    with client_for(load(config), verbs.PERMITS) as client:
+        items = client.call(verbs.PERMITS, Empty()).items
+    rows = ((p.permit, p.permit_version, p.project, p.expires.date(), p.accepted, p.revoked) for p in items)
+    columns = ("permit", "version", "project", "expires", "accepted", "revoked")
+    show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+@permits.command("show")
+def show_permit(
+    config: NodeConfig,
+    permit: Annotated[str, typer.Argument(help="the permit")],
+    version: Annotated[int, typer.Argument(help="its version")],
+) -> None:
+    """Print a permit in full, as JSON: read it before you accept it."""
+    loaded = load(config)
+    with client_for(loaded, verbs.PERMIT_TEXT) as client:
+        answer = client.call(verbs.PERMIT_TEXT, verbs.PermitId(permit=permit, permit_version=version))
+    show(open_permit(answer.text, loaded.trust.ring("committee")).document, as_json=True)
+
+
+@permits.command("accept")
+def accept(
+    config: NodeConfig,
+    permit: Annotated[str, typer.Argument(help="the permit")],
+    version: Annotated[int, typer.Argument(help="its version")],
+    key: Key,
+    days: Annotated[float | None, typer.Option(help="accept for so many days only", min=0.01)] = None,
+    maximum_rounds: Annotated[int | None, typer.Option(help="accept fewer rounds than granted", min=1)] = None,
+    byte_budget: Annotated[int | None, typer.Option(help="accept fewer bytes than granted", min=1)] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="accept for these dataset versions only (repeat)")] = None,
+) -> None:
+    """Say yes for this hospital to exactly this version of this permit, signed with the steward's key. May only narrow."""
+    loaded = load(config)
+    wanted = verbs.PermitId(permit=permit, permit_version=version)
+    with client_for(loaded, verbs.PERMIT_TEXT) as client:
+        text = client.call(verbs.PERMIT_TEXT, wanted).text
+    signed = open_permit(text, loaded.trust.ring("committee"))
+    steward = read_signing_key(key)
+    expires = signed.document.expires
+    if days is not None:
+        expires = min(expires, datetime.now(UTC).replace(microsecond=0) + timedelta(days=days))
+    acceptance = Acceptance(
+        site=loaded.site,
+        permit=permit,
+        permit_version=version,
+        permit_sha256=signed.sha256,
+        expires=expires,
+        maximum_rounds=maximum_rounds,
+        byte_budget=byte_budget,
+        versions=tuple(dataset) if dataset else None,
+    )
+    text = steward.sign(acceptance)
+    compile_permit(
+        signed, open_acceptance(text, KeyRing([steward.verify_key]))
+    )  # every reason, before anything is sent
+    with client_for(loaded, verbs.PERMIT_ACCEPT) as client:
+        answer = client.call(verbs.PERMIT_ACCEPT, verbs.SignedText(text=text))
+    if answer.code is not None:
+        raise Denied(Reason(answer.code, "the node refused the acceptance"))
+    say(f"accepted permit {permit} version {version} until {expires.date()}")
+
+
+@runs.command("list")
+def list_runs(config: NodeConfig, as_json: Json = False) -> None:
+    """Runs at this node: rounds and bytes charged, what left, epsilon spent."""
+    with client_for(load(config), verbs.RUNS) as client:
+        items = client.call(verbs.RUNS, Empty()).items
+    columns = ("run", "permit", "rounds", "charged", "releases", "bytes out", "epsilon", "state")
+    rows = (
+        (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
+    )
+    show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+@jobs.command("list")
+def list_jobs(config: NodeConfig, as_json: Json = False) -> None:
+    """The newest tasks and how they ended."""
+    with client_for(load(config), verbs.JOBS) as client:
+        items = client.call(verbs.JOBS, Empty()).items
+    columns = ("job", "run", "round", "task", "state", "progress", "code")
+    rows = ((j.job, j.run, j.round, j.kind, j.state, f"{j.fraction:.0%}", j.code or "") for j in items)
+    show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+@images.command("list")
+def list_images(config: NodeConfig, as_json: Json = False) -> None:
+    """Images this hospital has approved, by digest."""
+    with client_for(load(config), verbs.IMAGES) as client:
+        items = client.call(verbs.IMAGES, Empty()).items
+    rows = ((i.image, i.approved.date(), i.note) for i in items)
+    show(list(items), as_json=as_json, table=table(("image", "approved", "note"), rows))
+
+
+@images.command("approve")
+def approve_image(
+    config: NodeConfig,
+    image: Annotated[str, typer.Argument(help="the image by digest (sha256:…), never by tag")],
+    note: Annotated[str, typer.Option(help="a word for your colleagues")] = "",
+) -> None:
+    """Let an image run here, under permits that name it too."""
+    with client_for(load(config), verbs.IMAGE_APPROVE) as client:
+        client.call(verbs.IMAGE_APPROVE, verbs.ApproveImage(image=image, note=note))
+    say(f"approved {image}")

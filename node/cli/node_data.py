@@ -1,0 +1,142 @@
+"""`cloister node ingest`, `dataset`, `import`: what a data steward does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mediator.errors import Denied, NotNow, Reason, UsageFault
+from node.cli.admin import client_for, load
+from node.cli.files import read_text
+from node.cli.options import Json, NodeConfig
+from node.cli.output import say, show, table, talk
+from node.ipc import verbs
+from node.ipc.messages import Empty
+
+datasets = typer.Typer(no_args_is_help=True)
+
+_STAGES = {
+    "take_in": "taking in",
+    "deidentify": "de-identifying",
+    "hand_over": "handing over",
+    "forget": "destroying quarantine",
+}
+
+
+def ingest(
+    config: NodeConfig,
+    folder: Annotated[Path, typer.Argument(help="a folder of DICOM files, under one of [intake] source_roots")],
+    project: Annotated[str, typer.Option(help="the project the data is brought in for")],
+    dataset: Annotated[str, typer.Option(help="the dataset this becomes a version of")] = "images",
+    profile: Annotated[str, typer.Option(help="the de-identification profile")] = "eucaim",
+    clinical: Annotated[
+        str | None, typer.Option(help="a CSV file in the folder, with PatientID and StudyInstanceUID")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="a clinical column that may survive: NAME=0:1, or NAME=low|high (repeat)")
+    ] = None,
+    test_fraction: Annotated[
+        float, typer.Option(help="share of labelled patients held out for evaluation", min=0.0, max=0.9)
+    ] = 0.2,
+    as_json: Json = False,
+) -> None:
+    """Bring a folder in: quarantined, de-identified, published as an immutable dataset version, originals destroyed."""
+    request = verbs.Ingest(
+        project=project,
+        dataset=dataset,
+        source=str(folder.absolute()),
+        profile=profile,
+        clinical=clinical,
+        columns=tuple(_column(text) for text in column or ()),
+        test_fraction=test_fraction,
+    )
+    with client_for(load(config), verbs.INGEST) as client:
+        last = _follow(client.stream(verbs.INGEST, request))
+    if last.kind == "failed":
+        raise UsageFault(f"nothing was published: {last.error}")
+    answer: dict[str, Any] = {
+        "order": last.order,
+        "dataset_version": last.dataset_version,
+        "studies_in": last.counts.get("studies_in", 0),
+        "studies_published": last.counts.get("studies", 0),
+        "counts": dict(last.counts),
+        "excluded": dict(last.excluded),
+    }
+    show(answer, as_json=as_json)
+    say(f"published {answer['studies_published']} of {answer['studies_in']} studies as {last.dataset_version}")
+
+
+@datasets.command("list")
+def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
+    """Published versions, oldest first."""
+    with client_for(load(config), verbs.DATASETS) as client:
+        items = client.call(verbs.DATASETS, Empty()).items
+    columns = ("dataset", "version", "project", "published", "studies", "train", "test", "excluded", "withdrawn")
+    rows = (
+        (
+            item.dataset,
+            item.dataset_version[:19],
+            item.project,
+            item.created.date(),
+            *(item.counts.get(name, 0) for name in ("studies", "train", "test")),
+            dict(item.excluded),
+            item.withdrawn,
+        )
+        for item in items
+    )
+    show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+@datasets.command("withdraw")
+def withdraw(config: NodeConfig, version: Annotated[str, typer.Argument(help="the version (sha256:…)")]) -> None:
+    """Take a version out of use: gate 1 refuses it from now on, and containers that see it are ended."""
+    with client_for(load(config), verbs.DATASET_WITHDRAW) as client:
+        client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=version))
+    say(f"withdrawn {version}")
+
+
+def import_document(
+    config: NodeConfig,
+    file: Annotated[Path, typer.Argument(help="a permit, a revocation list or a run order")],
+) -> None:
+    """Take a signed document in from a file, as the hub would send it: for sites that do not wait for the hub."""
+    with client_for(load(config), verbs.DOCUMENTS_IMPORT) as client:
+        answer = client.call(verbs.DOCUMENTS_IMPORT, verbs.SignedText(text=read_text(file)))
+    if answer.code is not None:
+        raise Denied(Reason(answer.code, "the node refused the document"))
+    say(f"document {answer.outcome}")
+
+
+def _follow(news: Iterator[verbs.IngestHappened]) -> verbs.IngestHappened:
+    """A bar on a terminal, a line for each stage elsewhere; the last message."""
+    last: verbs.IngestHappened | None = None
+    stage = ""
+    words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*words, console=talk, disable=not talk.is_terminal, transient=True) as bars:
+        bar = bars.add_task("waiting for intake", total=None)
+        for last in news:
+            if last.kind != "progress":
+                break
+            if last.stage != stage:
+                stage = last.stage
+                if not talk.is_terminal:
+                    say(_STAGES.get(stage, stage))
+            bars.update(bar, description=_STAGES.get(stage, stage), completed=last.done, total=last.total or None)
+    if last is None:
+        raise NotNow("the node ended the order without an answer", hint="see the logs of core and intake")
+    return last
+
+
+def _column(text: str) -> verbs.IngestColumn:
+    name, _, rule = text.partition("=")
+    if "|" in rule:
+        return verbs.IngestColumn(name=name, categories=tuple(rule.split("|")))
+    try:
+        low, high = (float(part) for part in rule.split(":"))
+    except ValueError:
+        raise UsageFault("--column is NAME=LOW:HIGH for numbers, or NAME=a|b|c for categories") from None
+    return verbs.IngestColumn(name=name, minimum=low, maximum=high)

@@ -1,0 +1,221 @@
+"""One admitted job from its row to its end: container, output, gate 2, answer. A crash anywhere is continued.
+
+A job that the engine or the broker kept from running goes back to `admitted` and is tried again until its instruction
+expires; a job that a gate or its own container ended is answered with a code from the closed vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from mediator import canonical
+from mediator.admission import Admitted, container_spec
+from mediator.audit import Action, Verdict
+from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, hub_code
+from mediator.jobs import Event, State
+from mediator.types import ContainerSpec
+from node.records import InstructionRow, JobRow
+from node.usecases.admit_task import MODEL, ask_again, forget, job_folder
+from node.usecases.context import Core, event, permit_name
+from node.usecases.release_output import keep_output, kept_output, release_output
+from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
+
+log = logging.getLogger(__name__)
+
+MakeView = Callable[[str, str, tuple[str, ...], Path], None]
+"""(dataset version, split, columns, folder): fill `/data`."""
+
+# A task gives up its place this long after the engine went away, then tries again.
+_RETRY_S = 2.0
+# The hospital's staff or the law ended the job; nothing is wrong with it.
+_STOPPING = frozenset(
+    {
+        Code.HOSPITAL_PAUSED, Code.STOPPED, Code.PERMIT_EXPIRED, Code.PERMIT_REVOKED, Code.PERMIT_SUPERSEDED,
+        Code.ACCEPTANCE_EXPIRED, Code.RUN_ORDER_EXPIRED, Code.REVOCATION_LIST_STALE, Code.CLOCK_WENT_BACK,
+    }
+)  # fmt: skip
+
+
+class Jobs:
+    """Works through jobs with a few threads; `submit` takes what the store says is unfinished."""
+
+    def __init__(self, core: Core, sandboxes: Sandboxes, make_view: MakeView, workers: int = 4) -> None:
+        self._core = core
+        self._sandboxes = sandboxes
+        self._make_view = make_view
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._taken: set[str] = set()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._workers = [threading.Thread(target=self._work, name=f"job-{n}", daemon=True) for n in range(workers)]
+
+    def start(self) -> None:
+        """Put what a crash left where it continues, then work."""
+        with self._core.store.read() as snapshot:
+            left = snapshot.unfinished()
+        for row in left:
+            if row.state is not State.RELEASED:
+                self._recover(row)
+        self._sweep_folders({row.job for row in left})
+        for worker in self._workers:
+            worker.start()
+        self.submit_unfinished()
+
+    def submit_unfinished(self) -> None:
+        """Queue every unfinished job that is not queued yet."""
+        with self._core.store.read() as snapshot:
+            rows = snapshot.unfinished()
+        with self._lock:
+            new = [row.job for row in rows if row.state is not State.RELEASED and row.job not in self._taken]
+            self._taken.update(new)
+        for job in new:
+            self._queue.put(job)
+
+    def stop(self) -> None:
+        """Take no more jobs. Running ones go back to where the next start continues."""
+        self._ended.set()
+        for _ in self._workers:
+            self._queue.put(None)
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None and not self._ended.is_set():
+            try:
+                self._advance(job)
+            except Exception as error:  # the edge of a worker: the job is answered, the worker goes on
+                log.error("job %s failed: %s", job, type(error).__name__)
+                self._answer(job, Reason(Code.JOB_FAILED))
+            finally:
+                with self._lock:
+                    self._taken.discard(job)
+
+    def _advance(self, job: str) -> None:
+        """Work on one job until it has ended, or as long as its instruction holds."""
+        while not self._ended.is_set():
+            row, instruction = self._load(job)
+            try:
+                if row.state in (State.ADMITTED, State.PREPARING, State.RUNNING):
+                    self._run(row, instruction)
+                elif row.state is State.PRODUCED:
+                    self._release(row, instruction)
+                else:
+                    return
+            except Denied as denied:
+                self._answer(job, denied.reasons[0])
+                return
+            except NotNow as error:
+                log.warning("job %s waits: %s", job, error.message)
+                self._recover(self._load(job)[0])
+                if self._core.clock() >= instruction.expires:
+                    self._answer(job, Reason(Code.INSTRUCTION_EXPIRED))
+                    return
+                self._ended.wait(_RETRY_S)
+
+    def _run(self, row: JobRow, instruction: InstructionRow) -> None:
+        core, folder = self._core, job_folder(self._core, row.job)
+        model = (folder / MODEL).read_bytes()
+        admitted = ask_again(core, instruction.text, model)
+        permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
+        self._step(row.job, Event.PREPARE, Action.JOB_PREPARE, instruction.instruction, permit)
+        key = sandbox_key(admitted)
+
+        def guard(sandbox: str) -> None:
+            ask_again(core, instruction.text, model)
+            self._step(row.job, Event.START, Action.JOB_START, instruction.instruction, permit, sandbox=sandbox)
+
+        files = self._sandboxes.serve(
+            key,
+            Task(admitted.instruction.task, admitted.instruction.round, admitted.instruction.config, model),
+            make_view=lambda into: self._make_view(
+                admitted.dataset_version, admitted.split, admitted.permit.columns, into
+            ),
+            make_spec=lambda name, data, inbox: self._spec(admitted, name, data, inbox),
+            limit_s=float(admitted.permit.resources.wall_time_s),
+            guard=guard,
+        )
+        keep_output(folder, files)
+        self._step(row.job, Event.PRODUCE, Action.JOB_PRODUCE, instruction.instruction, permit)
+        if is_last(admitted):
+            self._sandboxes.stop(Code.STOPPED, lambda other: other == key)
+
+    def _release(self, row: JobRow, instruction: InstructionRow) -> None:
+        core, folder = self._core, job_folder(self._core, row.job)
+        given = (folder / MODEL).read_bytes()
+        admitted = ask_again(core, instruction.text, given)  # what was revoked meanwhile does not leave
+        try:
+            release_output(core, row, admitted, given, kept_output(folder))
+        except Denied:
+            # a container whose output was refused does not get another task
+            self._sandboxes.stop(Code.STOPPED, lambda other: other == sandbox_key(admitted))
+            raise
+        forget(core, row.job)
+
+    def _spec(self, admitted: Admitted, name: str, data: Path, inbox: Path) -> ContainerSpec:
+        return container_spec(admitted, name, str(data), str(inbox), self._core.clock())
+
+    def _load(self, job: str) -> tuple[JobRow, InstructionRow]:
+        with self._core.store.read() as snapshot:
+            row = snapshot.job(job)
+            instruction = None if row is None else snapshot.instruction(row.instruction)
+        if row is None or instruction is None:
+            raise IntegrityBroken("a job without its row or its instruction")
+        return row, instruction
+
+    def _step(
+        self, job: str, happened: Event, action: Action, about: str, permit: str, sandbox: str | None = None
+    ) -> None:
+        with self._core.store.transaction(self._core.clock()) as tx:
+            tx.advance(job, happened, event=event(action, about, Verdict.ALLOWED, permit=permit), sandbox=sandbox)
+
+    def _recover(self, row: JobRow) -> None:
+        with self._core.store.transaction(self._core.clock()) as tx:
+            tx.recover(row.job, event=event(Action.RECOVER, row.job, Verdict.DONE))
+
+    def _answer(self, job: str, reason: Reason) -> None:
+        """End a job with a code: refused by a gate, failed in its container, or stopped from outside."""
+        row, instruction = self._load(job)
+        if row.state in (State.RELEASED, State.DELIVERED, State.REFUSED, State.FAILED, State.STOPPED):
+            return
+        permit = permit_name(instruction.permit, instruction.permit_version)
+        if reason.code in _STOPPING:
+            happened, verdict = Event.STOP, Verdict.REFUSED
+        elif row.state in (State.PREPARING, State.RUNNING):
+            happened, verdict = Event.FAIL, Verdict.FAILED
+        else:
+            happened, verdict = Event.REFUSE, Verdict.REFUSED
+        about = instruction.instruction
+        written = event(Action.JOB_END, about, verdict, permit=permit, code=reason.code)
+        if happened is Event.REFUSE:
+            written = event(Action.RELEASE, about, verdict, permit=permit, code=reason.code)
+        log.info("job %s ended: %s", job, reason)
+        with self._core.store.transaction(self._core.clock()) as tx:
+            tx.advance(job, happened, event=written, code=reason.code, hub_code=hub_code(reason.code))
+        forget(self._core, job)
+
+    def _sweep_folders(self, kept: set[str]) -> None:
+        for folder in self._core.folders.jobs.iterdir():
+            if folder.name not in kept:
+                forget(self._core, folder.name)
+
+
+def sandbox_key(admitted: Admitted) -> SandboxKey:
+    """What the container of this task is bound to."""
+    limits = canonical.dumps(canonical.to_plain(admitted.permit.resources))
+    return SandboxKey(
+        run=admitted.order.run,
+        permit=admitted.permit.permit,
+        permit_version=admitted.permit.permit_version,
+        dataset_version=admitted.dataset_version,
+        task=admitted.instruction.task,
+        image=admitted.order.image,
+        limits_sha256=hashlib.sha256(limits).hexdigest(),
+    )
+
+
+def is_last(admitted: Admitted) -> bool:
+    """Whether this kind of task comes no more in its run, so that its container need not wait to be idle."""
+    return admitted.instruction.round == admitted.order.rounds

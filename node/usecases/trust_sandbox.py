@@ -1,0 +1,70 @@
+"""No job in a sandbox that has not just been attacked by ourselves: the canary's verdict, kept for a day."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from mediator.audit import Action, Verdict
+from mediator.errors import Code, Denied, Reason
+from mediator.ports import Prepared
+from mediator.types import ContainerSpec, Resources
+from node.usecases.context import Core, event
+from node.usecases.sandboxes import Sandboxes
+
+VALID_FOR = timedelta(hours=24)
+
+RunCanary = Callable[[str, ContainerSpec, str | None], tuple[str, tuple[str, ...]]]
+"""(canary's name, a job's spec, the fingerprint expected) -> the fingerprint, and the names of what gave way (empty
+when the sandbox held). Without an expectation whatever fingerprint the sandbox has is probed."""
+
+
+class SandboxTrust:
+    """Runs a canary where none is valid, and ends the node's containers when one fails."""
+
+    def __init__(self, core: Core, run_canary: RunCanary) -> None:
+        self._core = core
+        self._run_canary = run_canary
+        self._one_at_a_time = threading.Lock()
+        # set once by whoever wires both: the containers ask for trust, and a failed canary ends the containers
+        self.sandboxes: Sandboxes
+
+    def require(self, spec: ContainerSpec, prepared: Prepared) -> None:
+        """Return only if a passed canary of at most 24 h stands for this fingerprint. Raises `Denied`."""
+        with self._one_at_a_time:
+            if self._is_valid(prepared.fingerprint):
+                return
+            _, failures = self._probe(spec, prepared.fingerprint)
+        if failures:
+            self.sandboxes.stop(Code.CANARY_FAILED, lambda _: True)
+            raise Denied(Reason(Code.CANARY_FAILED, ", ".join(failures)))
+
+    def probe_now(self, limits: Resources) -> tuple[str, tuple[str, ...]]:
+        """Run a canary under these limits, whatever stands already: its fingerprint, and what gave way."""
+        now = self._core.clock()
+        # the canary brings its own image and folders; of a job's spec only the limits count
+        spec = ContainerSpec("canary", "canary", f"sha256:{'0' * 64}", "/", "/", limits, now, now + VALID_FOR)
+        with self._one_at_a_time:
+            fingerprint, failures = self._probe(spec, None)
+        if failures:
+            self.sandboxes.stop(Code.CANARY_FAILED, lambda _: True)
+        return fingerprint, failures
+
+    def _probe(self, spec: ContainerSpec, expected: str | None) -> tuple[str, tuple[str, ...]]:
+        name = f"canary-{secrets.token_hex(8)}"
+        with self.sandboxes.guest(name):
+            fingerprint, failures = self._run_canary(name, spec, expected)
+        self.sandboxes.sweep_guest(name)
+        probes = dict.fromkeys(failures, False) or {"all": True}
+        code, verdict = (Code.CANARY_FAILED, Verdict.FAILED) if failures else (None, Verdict.DONE)
+        found = event(Action.CANARY, f"sandbox/{fingerprint or 'unknown'}", verdict, code=code)
+        with self._core.store.transaction(self._core.clock()) as tx:
+            tx.add_canary(fingerprint, not failures, probes, event=found)
+        return fingerprint, failures
+
+    def _is_valid(self, fingerprint: str) -> bool:
+        with self._core.store.read() as snapshot:
+            canary = snapshot.newest_canary(fingerprint)
+        return canary is not None and canary.passed and timedelta(0) <= self._core.clock() - canary.time <= VALID_FOR

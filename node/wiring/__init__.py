@@ -1,0 +1,19 @@
+"""The processes of a node, wired: the only place that sees every adapter."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from mediator.errors import UsageFault
+from node.config import NodeConfig
+from node.logs import set_up
+
+ROLES = ("core", "broker", "intake", "link")
+
+
+def start(role: str, config: NodeConfig) -> None:
+    """Run one process until SIGTERM. Each imports only what it needs: intake knows no engine, the broker no Flower."""
+    if role not in ROLES:
+        raise UsageFault(f"there is no process {role}", hint=f"one of {', '.join(ROLES)}")
+    set_up(role, level=config.logging.level, form=config.logging.format)
+    import_module(f"node.wiring.{role}").run(config)

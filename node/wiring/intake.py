@@ -1,0 +1,111 @@
+"""The intake process: the only one that sees identified data."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import threading
+import time
+
+from mediator import canonical
+from mediator.deid.orders import IngestOrder
+from mediator.errors import CloisterError, NotNow, UsageFault
+from node.config import NodeConfig
+from node.deid.engine import open_engine
+from node.intake.batch import Keys, Progress, Rooms, run_ingest
+from node.ipc import verbs
+from node.ipc.channel import Client
+from node.ipc.messages import Empty
+from node.keys import read_raw_key
+
+log = logging.getLogger(__name__)
+
+# at most four lines a second to core, whatever the number of files
+_REPORT_EVERY_S = 0.25
+
+
+def run(config: NodeConfig) -> None:
+    """Carry out orders until SIGTERM; an order broken off is given again and continues."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _leave())
+    paths = config.paths
+    keys = Keys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
+    intake = Intake(config, keys, Client(paths.intake_socket))
+    while True:
+        try:
+            intake.serve()
+        except NotNow:
+            time.sleep(0.5)  # core is starting or restarting
+
+
+class Intake:
+    """Takes one order after another from core."""
+
+    def __init__(self, config: NodeConfig, keys: Keys, core: Client) -> None:
+        self._config = config
+        self._keys = keys
+        self._core = core
+        self._rooms = Rooms(quarantine=config.paths.quarantine, handover=config.paths.handover)
+
+    def serve(self) -> None:
+        """Until core ends the stream. Raises `NotNow` while it is away."""
+        for message in self._core.stream(verbs.ORDERS, Empty()):
+            order = canonical.decode(IngestOrder, message.text.encode("utf-8"))
+            self._end(order, *self._carry_out(order))
+
+    def _carry_out(self, order: IngestOrder) -> tuple[int, str]:
+        """(originals destroyed, error): an error's text is ours, so it names no path and no patient."""
+        try:
+            self._check_source(order)
+            destroyed, told_s = 0, 0.0
+            for progress in run_ingest(order, engine=open_engine(order.profile), keys=self._keys, rooms=self._rooms):
+                if progress.report is not None:
+                    destroyed = progress.report.destroyed
+                if progress.line:
+                    log.info("%s: %s", order.order, progress.line)
+                if time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
+                    told_s = time.monotonic()
+                    self._tell(order, progress)
+        except NotNow:
+            raise
+        except CloisterError as error:
+            return self._give_up(order), error.message
+        except Exception as error:  # noqa: BLE001 - the worker loop: the order is answered, the originals destroyed
+            log.error("%s failed: %s", order.order, type(error).__name__)
+            return self._give_up(order), "intake failed; its log names the class of the error"
+        return destroyed, ""
+
+    def _check_source(self, order: IngestOrder) -> None:
+        roots = self._config.intake.source_roots
+        if not any(root in (order.source, *_parents(order.source)) for root in map(str, roots)):
+            raise UsageFault("the folder is under none of the configured source roots")
+
+    def _give_up(self, order: IngestOrder) -> int:
+        """Destroy what an order left in quarantine; how many files that were."""
+        room = self._rooms.quarantine / order.order
+        files = sum(1 for path in (room / "files").rglob("*") if path.is_file()) if room.exists() else 0
+        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(self._rooms.handover / f".{order.order}.partial", ignore_errors=True)
+        return files
+
+    def _tell(self, order: IngestOrder, progress: Progress) -> None:
+        self._core.call(
+            verbs.PROGRESS,
+            verbs.IngestProgress(order=order.order, stage=progress.stage, done=progress.done, total=progress.total),
+        )
+
+    def _end(self, order: IngestOrder, destroyed: int, error: str) -> None:
+        report = verbs.IngestEnd(order=order.order, destroyed=destroyed, error=error)
+        self._core.call(verbs.REPORT, report, timeout_s=3600.0)
+        shutil.rmtree(self._rooms.handover / order.order, ignore_errors=True)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.rstrip("/").split("/")
+    return ["/".join(parts[:n]) or "/" for n in range(1, len(parts))]
+
+
+def _leave() -> None:
+    # from a signal handler: end the blocked stream by ending the process; an order continues at the next start
+    threading.Thread(target=lambda: __import__("os")._exit(0), daemon=True).start()
