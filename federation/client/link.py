@@ -96,10 +96,11 @@ class Link:
 
     async def _pull_for_ever(self) -> None:
         self._active.clear()
-        await self._core.hello(self._config.software)
+        await self._core.hello(self._config.software, False)
         node_id = await asyncio.to_thread(self._fleet.activate, self._notes.node_id)
         self._notes.node_id = node_id
         self._active.set()
+        await self._core.hello(self._config.software, True)
         log.info("connected to the hub at %s", self._own.bundle.hub)
         for name, note in self._notes.pending():
             await self._handle(name, note)
@@ -113,7 +114,7 @@ class Link:
             if await self._woken(pause_s):
                 pause_s = self._config.poll_fast_s
             else:
-                pause_s = min(pause_s * 1.1, self._config.poll_slow_s)
+                pause_s = min(pause_s * 2, self._config.poll_slow_s)
         raise NotActive("the hub has forgotten this node")
 
     async def _woken(self, pause_s: float) -> bool:

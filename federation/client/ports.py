@@ -45,7 +45,8 @@ class Outgoing:
 class CorePort(Protocol):
     """Core, as the link sees it."""
 
-    async def hello(self, software: str) -> Greeting: ...
+    async def hello(self, software: str, connected: bool) -> Greeting:
+        """Say that the link stands, and whether the hub has it too; said again whenever that changes."""
 
     async def deliver_document(self, text: str) -> str:
         """Hand over a permit, run order or revocation list; returns what became of it, for the log."""

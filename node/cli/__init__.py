@@ -28,6 +28,6 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # the reader of a pipe left; nothing to tell anyone
         code = 0
-    except Exception as error:  # the edge: print it our way, exit with its code
+    except Exception as error:  # noqa: BLE001 - the edge: printed our way, the process ends with its code
         code = fail(error)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Doing one thing as another user: root makes a key for the link, and the key belongs to the link from its first byte."""
+"""Doing one thing as another user: a key that root makes for the link is the link's from its first byte."""
 
 from __future__ import annotations
 

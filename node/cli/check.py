@@ -81,9 +81,9 @@ def _node(path: Path) -> list[dict[str, Any]]:
             status = client.call(verbs.STATUS, Empty(), timeout_s=5.0)
     except CloisterError as error:
         return [*found, _finding("core", "missing", error.message)]
-    link = "never heard of" if status.link_seen_s is None else f"heard of {status.link_seen_s:.0f} s ago"
     found.append(_finding("core", "warning" if status.paused else "ok", "paused" if status.paused else "answers"))
-    found.append(_finding("link", "ok" if status.link_seen_s is not None else "warning", link))
+    connected = status.hub_connected
+    found.append(_finding("hub", "ok" if connected else "warning", "connected" if connected else "not connected"))
     found.append(
         _finding("sandbox", {"held": "ok", "failed": "missing"}.get(status.sandbox, "warning"), status.sandbox)
     )

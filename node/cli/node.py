@@ -14,7 +14,7 @@ from mediator.types import Acceptance
 from node.cli import node_data, node_enrol
 from node.cli.admin import client_for, load
 from node.cli.options import Json, Key, NodeConfig
-from node.cli.output import say, show, table
+from node.cli.output import plain, say, show, table
 from node.ipc import verbs
 from node.ipc.messages import Empty
 from node.keys import read_signing_key
@@ -72,7 +72,9 @@ def status(config: NodeConfig, as_json: Json = False) -> None:
     """The node in one look: paused or not, what waits, how far the log is witnessed."""
     loaded = load(config)
     with client_for(loaded, verbs.STATUS) as client:
-        show(client.call(verbs.STATUS, Empty()), as_json=as_json)
+        answer = plain(client.call(verbs.STATUS, Empty()))
+    answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
+    show(answer, as_json=as_json)
 
 
 @app.command("pause")
@@ -146,7 +148,7 @@ def accept(
     byte_budget: Annotated[int | None, typer.Option(help="accept fewer bytes than granted", min=1)] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="accept for these dataset versions only (repeat)")] = None,
 ) -> None:
-    """Say yes for this hospital to exactly this version of this permit, signed with the steward's key. May only narrow."""
+    """Say yes for this hospital to exactly this version of a permit, signed with the steward's key. May only narrow."""
     loaded = load(config)
     wanted = verbs.PermitId(permit=permit, permit_version=version)
     with client_for(loaded, verbs.PERMIT_TEXT) as client:
@@ -177,6 +179,7 @@ def accept(
     say(f"accepted permit {permit} version {version} until {expires.date()}")
 
 
+@app.command("ledger")
 @runs.command("list")
 def list_runs(config: NodeConfig, as_json: Json = False) -> None:
     """Runs at this node: rounds and bytes charged, what left, epsilon spent."""

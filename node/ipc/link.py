@@ -17,7 +17,7 @@ class CoreSide(Protocol):
 
     site: str
 
-    def paused(self) -> bool: ...
+    def greet(self, connected: bool) -> bool: ...
     def receive_document(self, text: str) -> bool: ...
     def receive_instruction(self, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None: ...
     def outgoing(self, active: Callable[[], bool]) -> Iterator[tuple[OutgoingRow, str | None]]: ...
@@ -56,7 +56,7 @@ def handlers(core: CoreSide) -> Mapping[Verb[Any, Any], Handler]:
         return Empty()
 
     return {
-        verbs.HELLO: lambda _request: verbs.Welcome(site=core.site, paused=core.paused()),
+        verbs.HELLO: lambda request: verbs.Welcome(site=core.site, paused=core.greet(request.connected)),
         verbs.DELIVER_DOCUMENT: lambda request: outcome(core.receive_document, request.text),
         verbs.DELIVER_INSTRUCTION: instruction,
         verbs.OUTBOX: outbox,

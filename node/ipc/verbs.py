@@ -34,7 +34,10 @@ class Outcome(Message):
 
 
 class Hello(Message):
+    """The link stands; `connected` when the hub has it too."""
+
     link_version: str
+    connected: bool
 
 
 class Welcome(Message):
@@ -195,7 +198,7 @@ class Status(Message):
     undelivered: int
     revocation_number: int | None
     revocation_age_s: float | None
-    link_seen_s: float | None
+    hub_connected: bool
     audit_records: int
     audit_checkpointed: int
     audit_witnessed: int

@@ -1,4 +1,4 @@
-"""What the use cases of core share: the store, the clock, the keys, the rings of trust, and the seams to the outside."""
+"""What the use cases of core share: the store, the clock, the keys, the rings of trust, the seams to the outside."""
 
 from __future__ import annotations
 

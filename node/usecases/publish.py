@@ -109,7 +109,7 @@ def job_view(
         view = replace(view, files=(clinical, *view.files))
         _write(into / MANIFEST, canonical.encode(view))
         for folder, _below, _files in os.walk(into):
-            os.chmod(folder, 0o755)  # the container is another user, and this process's umask is 077
+            os.chmod(folder, 0o755)  # noqa: S103 - the container is another user, and this process's umask is 077
     except BaseException:
         _clear(into)
         raise

@@ -86,7 +86,7 @@ class Jobs:
         while (job := self._queue.get()) is not None and not self._ended.is_set():
             try:
                 self._advance(job)
-            except Exception as error:  # the edge of a worker: the job is answered, the worker goes on
+            except Exception as error:  # noqa: BLE001 - the worker loop: the job is answered, the worker goes on
                 log.error("job %s failed: %s", job, type(error).__name__)
                 self._answer(job, Reason(Code.JOB_FAILED))
             finally:

@@ -177,7 +177,7 @@ class Sandboxes:
             return tuple(self._by_key)
 
     def destroy(self, sandbox: Sandbox) -> None:
-        """Stop and remove a container and its work area. Idempotent; errors of the engine are left to the next sweep."""
+        """Stop and remove a container and its work area. Idempotent; whatever fails is left to the next sweep."""
         with self._lock:
             if self._by_key.get(sandbox.key) is not sandbox:
                 return

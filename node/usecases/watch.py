@@ -70,7 +70,7 @@ class Watch:
                 self._checkpoint_when_due()
             except CloisterError as error:
                 log.warning("watch: %s", error.message)
-            except Exception as error:  # the edge of a thread that must not end: the next tick tries again
+            except Exception as error:  # noqa: BLE001 - the thread must not end: the next tick tries again
                 log.error("watch: %s", type(error).__name__)
 
     def _why_not_live(self, key: SandboxKey) -> Code | None:

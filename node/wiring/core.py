@@ -6,7 +6,6 @@ import logging
 import secrets
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +54,7 @@ class CoreProcess:
         self.config = config
         self.site = config.site
         self.started = now()
-        self._link_seen: float | None = None
+        self.hub_connected = False
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
         store = open_store(config.database_url(), now())
@@ -90,6 +89,7 @@ class CoreProcess:
         """Continue whatever the last core left, then serve."""
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
+        watch.checkpoint(self.core)  # a log without any signature proves nothing
         self._exporter.start()
         self._sweep()
         self.jobs.start()
@@ -115,8 +115,9 @@ class CoreProcess:
 
     # --- what the link asks (node.ipc.link.CoreSide) ------------------------------------------------------------
 
-    def paused(self) -> bool:
-        self._link_seen = time.monotonic()
+    def greet(self, connected: bool) -> bool:
+        """The link says whether the hub has it; told whether the node is paused."""
+        self.hub_connected = connected
         with self.core.store.read() as snapshot:
             return snapshot.paused()
 
@@ -129,7 +130,10 @@ class CoreProcess:
         return code
 
     def outgoing(self, active: Callable[[], bool]) -> Iterator[tuple[OutgoingRow, str | None]]:
-        return self.outbox.follow(active)
+        try:
+            yield from self.outbox.follow(active)
+        finally:
+            self.hub_connected = False  # the link is gone, and with it whatever it said last
 
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)
@@ -138,7 +142,6 @@ class CoreProcess:
         """Checkpoints no witness has signed, the newest first of all: it covers the others."""
         shown = 0
         while active():
-            self._link_seen = time.monotonic()
             with self.core.store.read() as snapshot:
                 newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
             done = max([shown, *(row.size for row in seen)])
@@ -152,10 +155,6 @@ class CoreProcess:
         watch.witnessed(self.core, text)
 
     # --- what the staff's verbs ask -----------------------------------------------------------------------------
-
-    def link_seen_s(self) -> float | None:
-        """Seconds since the link was last heard of."""
-        return None if self._link_seen is None else time.monotonic() - self._link_seen
 
     def progress_of(self, job: JobRow) -> float:
         """The fraction a running job has reported of itself; a container's word, for eyes only."""

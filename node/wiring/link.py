@@ -49,8 +49,8 @@ class RemoteCore:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def hello(self, software: str) -> Greeting:
-        answer = await self._call(verbs.HELLO, verbs.Hello(link_version=software))
+    async def hello(self, software: str, connected: bool) -> Greeting:
+        answer = await self._call(verbs.HELLO, verbs.Hello(link_version=software, connected=connected))
         return Greeting(answer.site, answer.paused)
 
     async def deliver_document(self, text: str) -> str:

@@ -107,7 +107,7 @@ class _Asked:
                 undelivered=len(snapshot.outgoing()),
                 revocation_number=None if listed is None else listed.number,
                 revocation_age_s=None if listed is None else (core.clock() - listed.issued).total_seconds(),
-                link_seen_s=process.link_seen_s(),
+                hub_connected=process.hub_connected,
                 audit_records=snapshot.audit_size(),
                 audit_checkpointed=0 if newest is None else newest.size,
                 audit_witnessed=max((row.size for row in seen), default=0),

@@ -54,7 +54,7 @@ class FakeCore:
         self._results: dict[tuple[str, int, str], tuple[str, Mapping[str, bytes]]] = {}
         self._stir = asyncio.Event()
 
-    async def hello(self, software: str) -> Greeting:
+    async def hello(self, software: str, connected: bool) -> Greeting:
         return Greeting(self.site, False)
 
     async def deliver_document(self, text: str) -> str:
