@@ -75,15 +75,17 @@ def parse_line(line: bytes) -> JobEvent:
         event = json.loads(line) if len(line) <= LINE_BYTES else None
     except (ValueError, RecursionError):
         event = None
-    match event:
-        case {"event": "done", "task": int(task), **rest} if not rest and 0 < task <= MAX_TASK:
-            return JobEvent("done", task=task)
-        case {"event": "progress", "task": int(task), "fraction": int() | float() as fraction, **rest} if (
-            not rest and 0 < task <= MAX_TASK and 0 <= fraction <= 1
-        ):
-            return JobEvent("progress", task=task, fraction=float(fraction))
-        case {"event": "full", **rest} if not rest:
-            return JobEvent("out_full")
+    members = event if isinstance(event, dict) else {}
+    task, fraction = members.get("task"), members.get("fraction")
+    # exact types: JSON's true is no number, though Python would count it as one
+    is_task = type(task) is int and 0 < task <= MAX_TASK
+    if members.keys() == {"event", "task"} and members["event"] == "done" and is_task:
+        return JobEvent("done", task=members["task"])
+    is_fraction = type(fraction) in (int, float) and 0 <= members["fraction"] <= 1
+    if members.keys() == {"event", "task", "fraction"} and members["event"] == "progress" and is_task and is_fraction:
+        return JobEvent("progress", task=members["task"], fraction=float(members["fraction"]))
+    if members == {"event": "full"}:
+        return JobEvent("out_full")
     raise _violation("the keeper said something else")
 
 

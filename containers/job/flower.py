@@ -12,12 +12,14 @@ MetricRecord the metrics. The permit decides what of that may leave.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, Metadata, MetricRecord, RecordDict
+from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 
 from .contract import Task, Tasks
@@ -25,8 +27,9 @@ from .contract import Task, Tasks
 # what Flower's strategies call their records unless told otherwise
 ARRAYS, CONFIG = "arrays", "config"
 # in process there is one run and one node; the real ids stay outside
-_NODE = 1
-_RUN = 1
+_RUN, _HUB, _NODE = 1, 1, 2
+# the container's own wall time ends a task; Flower's clock must not
+_TTL_S = 7 * 24 * 3600.0
 
 
 class NoReply(Exception):
@@ -57,7 +60,19 @@ def _message(task: Task) -> Message:
     arrays = ArrayRecord({name: Array(array) for name, array in task.model().items()})
     config = ConfigRecord({"server-round": task.round, **task.config})
     content = RecordDict({ARRAYS: arrays, CONFIG: config})
-    return Message(content=content, dst_node_id=_NODE, message_type=task.kind)
+    # `Message(…)` asks for the identity of a Flower task process, which this is not
+    metadata = Metadata(
+        run_id=_RUN,
+        message_id=f"task-{task.number}",
+        src_node_id=_HUB,
+        dst_node_id=_NODE,
+        reply_to_message_id="",
+        group_id=str(task.round),
+        created_at=time.time(),
+        ttl=_TTL_S,
+        message_type=task.kind,
+    )
+    return make_message(metadata=metadata, content=content)
 
 
 def _arrays(content: RecordDict) -> dict[str, npt.NDArray[Any]]:

@@ -28,7 +28,7 @@ LIMITS = Resources(
     cpus=1.0, memory_bytes=256 << 20, pids=48, wall_time_s=30, tmp_bytes=8 << 20, out_bytes=4 << 20, out_files=24,
     gpus=0,
 )  # fmt: skip
-CEILING = replace(LIMITS, memory_bytes=2 << 30, pids=512, wall_time_s=120, out_bytes=64 << 20, out_files=100)
+CEILING = replace(LIMITS, memory_bytes=2 << 30, pids=512, wall_time_s=120, out_bytes=64 << 20, out_files=4000)
 VERDICT_KEY = SigningKey(b"verdict key of the tests".ljust(32))
 MODEL = save({"head.bias": np.zeros(4, np.float32), "head.weight": np.arange(8, dtype=np.float32).reshape(2, 4)})
 

@@ -35,7 +35,9 @@ class RunnerContract:
         assert first.job == "job"
         assert len(bytes.fromhex(first.fingerprint)) == 32
 
-    def test_a_task_ends_in_done_and_its_files_come_back(self, runner: Runner, started: Callable[[], Iterator[JobEvent]]) -> None:
+    def test_a_task_ends_in_done_and_its_files_come_back(
+        self, runner: Runner, started: Callable[[], Iterator[JobEvent]]
+    ) -> None:
         events = started()
         assert next(events) == JobEvent("started")
         assert until(events, "done", "exited").task == 1
@@ -43,7 +45,9 @@ class RunnerContract:
         assert files["model.safetensors"] == MODEL
         assert json.loads(files["metrics.json"])["num-examples"] == 64
 
-    def test_one_container_serves_task_after_task(self, bench: Bench, runner: Runner, started: Callable[[], Iterator[JobEvent]]) -> None:
+    def test_one_container_serves_task_after_task(
+        self, bench: Bench, runner: Runner, started: Callable[[], Iterator[JobEvent]]
+    ) -> None:
         events = started()
         for number in (1, 2, 3):
             if number > 1:
@@ -51,7 +55,9 @@ class RunnerContract:
             assert until(events, "done", "exited") == JobEvent("done", task=number)
             assert set(by_name(runner.finalise("job", number))) == {"model.safetensors", "metrics.json"}
 
-    def test_stopping_ends_the_events_and_twice_is_as_good(self, runner: Runner, started: Callable[[], Iterator[JobEvent]]) -> None:
+    def test_stopping_ends_the_events_and_twice_is_as_good(
+        self, runner: Runner, started: Callable[[], Iterator[JobEvent]]
+    ) -> None:
         events = started()
         next(events)
         runner.terminate("job", 0)

@@ -1,4 +1,4 @@
-"""The runner's contract, on the real engine and on the fake that faster tests use; and what only the real one can show."""
+"""The runner's contract, on the real engine and on the fake of faster tests; and what only the real one shows."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class TestTheRealRunner(RunnerContract):
 class TestTheFakeRunner(RunnerContract):
     @pytest.fixture
     def bench(self, tmp_path):
-        from mediator.types import Resources
         from containers.sandbox import Sandbox
+        from mediator.types import Resources
 
         digest = "sha256:" + "0" * 64
         assert isinstance(LIMITS, Resources)

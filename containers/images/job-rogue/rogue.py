@@ -178,15 +178,12 @@ def deep_folders(task, weights):
     """Folders deeper than a path may be long, each shut behind us."""
     home = os.getcwd()
     os.chdir(task.out.parent)
-    try:
-        for _ in range(10_000_000):
-            os.mkdir("d")
-            os.chdir("d")
+    for level in range(int(task.config["depth"])):
+        os.mkdir("d")
+        os.chdir("d")
+        if level:
             os.chmod("..", 0)
-    except OSError:
-        pass  # the volume's cap on files, or our own shut folder
-    finally:
-        os.chdir(home)
+    os.chdir(home)
     finish(task, save(weights))
 
 

@@ -1,0 +1,109 @@
+"""Attacks through `/out`, by a real container on the real engine. Each is refused, and the job never runs again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from containers.engine import Engine
+from containers.volumes import RULES
+from mediator.errors import Code, Denied
+from tests.containers.bench import ENGINE_URL, LIMITS, Bench, by_name, until
+
+pytestmark = pytest.mark.engine
+
+ATTACKS = {
+    "symlink": "not_a_regular_file",
+    "fifo": "not_a_regular_file",
+    "folder": "not_a_regular_file",
+    "hard-link": "hard_link",
+    "unknown-name": "unknown_name",
+    "sparse-file": "too_large",
+    "unreadable": "unreadable",
+}
+
+
+def main_of(bench: Bench) -> dict[str, object]:
+    engine = Engine(ENGINE_URL)
+    main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
+    return (engine.inspect(main) or {})["State"]
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS])
+def test_what_is_no_plain_file_of_the_contract_is_refused_by_rule(bench: Bench, attack: str) -> None:
+    broker = bench.broker()
+    events = bench.start(broker, misbehave=attack)
+    until(events, "done")
+    with pytest.raises(Denied) as caught:
+        broker.finalise("job", 1)
+    assert [(reason.code, reason.detail) for reason in caught.value.reasons] == [
+        (Code.CONTRACT_VIOLATION, RULES[ATTACKS[attack]])
+    ]
+    assert bench.records[-1] == ("finalise", "job", "contract_violation")
+    assert until(events, "stopped", "exited").kind == "stopped"
+    assert main_of(bench)["Running"] is False
+
+
+@pytest.mark.parametrize("attack", ["fill-bytes", "fill-files"])
+def test_a_full_folder_is_seen_and_stays_within_its_caps(bench: Bench, attack: str) -> None:
+    broker = bench.broker()
+    events = bench.start(broker, misbehave=attack)
+    kinds = {next(events).kind}
+    while not {"out_full", "done"} <= kinds:
+        kinds.add(next(events).kind)
+    if attack == "fill-files":
+        with pytest.raises(Denied, match="contract_violation"):
+            broker.finalise("job", 1)
+    else:
+        size = len(by_name(broker.finalise("job", 1))["model.safetensors"])
+        assert LIMITS.out_bytes // 2 < size <= LIMITS.out_bytes
+
+
+def test_folders_too_deep_to_name_are_cleared(bench: Bench) -> None:
+    broker = bench.broker()
+    depth = 3000  # a path of 4,096 bytes names 2,048 of them
+    broker.prepare(bench.sign(bench.spec(resources=replace(LIMITS, out_files=depth + 10))))
+    bench.give("job", 1, misbehave="deep-folders", depth=depth)
+    events = broker.execute("job")
+    assert until(events, "done", "exited").kind == "done"
+    assert set(by_name(broker.finalise("job", 1))) == {"metrics.json", "model.safetensors"}
+    bench.give("job", 2, misbehave="keep-files")
+    assert until(events, "done", "exited").task == 2
+    assert json.loads(by_name(broker.finalise("job", 2))["metrics.json"])["num-examples"] == 0
+
+
+def test_what_changes_after_done_is_copied_once_or_refused_and_never_half(bench: Bench) -> None:
+    """The file is rewritten without a pause; whatever instant the freeze hits, gate 2 reads one copy of it."""
+    broker = bench.broker()
+    events = bench.start(broker, misbehave="change-after-done")
+    until(events, "done")
+    files = by_name(broker.finalise("job", 1))
+    assert set(files) == {"metrics.json", "model.safetensors"}
+    assert files["metrics.json"] == b"" or json.loads(files["metrics.json"])["loss"] == 0.5
+
+
+def test_nothing_is_kept_in_the_folder_from_one_task_to_the_next(bench: Bench) -> None:
+    broker = bench.broker()
+    events = bench.start(broker, misbehave="keep-files")
+    for number in (1, 2, 3):
+        if number > 1:
+            bench.give("job", number, misbehave="keep-files")
+        assert until(events, "done", "exited").task == number
+        assert json.loads(by_name(broker.finalise("job", number))["metrics.json"])["num-examples"] == 0
+
+
+def test_a_task_number_out_of_range_is_refused(bench: Bench) -> None:
+    broker = bench.broker()
+    until(bench.start(broker), "done")
+    for task in (0, -1, 1_000_000):
+        with pytest.raises(Denied, match="contract_violation"):
+            broker.finalise("job", task)
+
+
+def test_a_task_that_left_nothing_is_refused(bench: Bench) -> None:
+    broker = bench.broker()
+    until(bench.start(broker), "done")
+    with pytest.raises(Denied, match=RULES["missing"]):
+        broker.finalise("job", 7)

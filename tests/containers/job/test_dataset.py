@@ -1,0 +1,77 @@
+"""The loader on a published dataset of two studies, written here as publication writes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from pydicom.dataset import Dataset as Instance
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from containers.job.dataset import Dataset
+
+STUDIES = ("s-aaaa", "s-bbbb")
+
+
+def publish(root: Path, *, labels: dict[str, int] | None = None, studies: tuple[str, ...] = STUDIES) -> Path:
+    """`/data` with 3 slices of 8 × 8 a study, stored in reverse; slice k holds k at slope 2 and intercept -1000."""
+    entries = []
+    for study in studies:
+        folder = root / "studies" / study
+        folder.mkdir(parents=True)
+        for number in range(3):
+            write_slice(folder / f"{number:04d}.dcm", 2 - number)
+        entries.append(
+            {"study": study, "patient": f"p-{study}", "split": "train", "folder": f"studies/{study}", "instances": 3}
+        )
+    (root / "manifest.json").write_text(json.dumps({"studies": entries}))
+    table = labels if labels is not None else {study: index % 2 for index, study in enumerate(studies)}
+    columns = {"study": list(table), "lesion": list(table.values())}
+    pyarrow.parquet.write_table(pyarrow.table(columns), root / "clinical.parquet")
+    return root
+
+
+def write_slice(path: Path, value: int, pixels: np.ndarray | None = None) -> None:
+    instance = Instance()
+    instance.SOPClassUID, instance.SOPInstanceUID = CTImageStorage, generate_uid()
+    instance.ImagePositionPatient, instance.InstanceNumber = [0, 0, 5.0 * value], value + 1
+    stored = np.full((8, 8), value, np.int16) if pixels is None else pixels
+    instance.Rows, instance.Columns = stored.shape
+    instance.BitsAllocated = instance.BitsStored = 16
+    instance.HighBit, instance.PixelRepresentation = 15, 1
+    instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
+    instance.RescaleSlope, instance.RescaleIntercept = 2, -1000
+    instance.add_new("PixelData", "OW", stored.astype("<i2").tobytes())
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    instance.save_as(path, enforce_file_format=True)
+
+
+def test_a_volume_is_in_order_and_in_hounsfield_units(tmp_path: Path) -> None:
+    data = Dataset(publish(tmp_path))
+    volume = data.volume(data.studies[0])
+    assert (volume.shape, volume.dtype) == ((3, 8, 8), np.float32)
+    assert volume[:, 0, 0].tolist() == [-1000.0, -998.0, -996.0]
+
+
+def test_a_column_is_by_study(tmp_path: Path) -> None:
+    data = Dataset(publish(tmp_path))
+    assert data.column("lesion") == {"s-aaaa": 0, "s-bbbb": 1}
+    with pytest.raises(KeyError):
+        data.column("name")
+
+
+def test_a_study_without_a_row_has_no_value(tmp_path: Path) -> None:
+    assert Dataset(publish(tmp_path, labels={"s-bbbb": 1})).column("lesion") == {"s-bbbb": 1}
+
+
+def test_slices_of_two_sizes_are_no_volume(tmp_path: Path) -> None:
+    data = Dataset(publish(tmp_path))
+    write_slice(tmp_path / "studies" / "s-aaaa" / "0009.dcm", 9, np.zeros((4, 4), np.int16))
+    with pytest.raises(ValueError, match="same shape"):
+        data.volume(data.studies[0])

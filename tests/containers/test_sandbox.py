@@ -1,0 +1,146 @@
+"""What we ask the engine for, and that our own reading of its answer misses nothing. No engine needed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers import sandbox, seccomp
+from containers.sandbox import Sandbox
+from mediator.types import ContainerSpec
+from tests.containers.bench import CEILING, LIMITS, utc_now
+
+DIGEST = "sha256:" + "a" * 64
+SITE = Sandbox("north", DIGEST, CEILING, Path("/srv/work"), Path("/srv/probe"))
+NOW = utc_now()
+SPEC = ContainerSpec("job", "job", DIGEST, "/srv/work/job/data", "/srv/work/job/in", LIMITS, NOW, NOW)
+
+
+def inspected(role: sandbox.Role = "job", spec: ContainerSpec = SPEC) -> dict[str, Any]:
+    """What an engine that does as told would answer."""
+    asked = copy.deepcopy(sandbox.create_arguments(spec, role, SITE, DIGEST))
+    host = asked.pop("HostConfig")
+    mounts = [
+        {
+            "Type": mount["Type"],
+            "Destination": mount["Target"],
+            "Source": mount["Source"],
+            "Name": mount["Source"],
+            "RW": not mount["ReadOnly"],
+        }
+        for mount in host["Mounts"]
+    ]
+    host["MaskedPaths"] = ["/proc/kcore", "/proc/keys", "/sys/firmware"]
+    host["ReadonlyPaths"] = ["/proc/sys", "/proc/sysrq-trigger"]
+    return {"Image": DIGEST, "Config": asked, "HostConfig": host, "Mounts": mounts}
+
+
+@pytest.mark.parametrize("role", ["job", "canary", "keeper"])
+def test_what_we_ask_for_is_sealed(role: sandbox.Role) -> None:
+    assert sandbox.unsealed(inspected(role), SPEC, role, SITE, DIGEST) == ()
+
+
+def test_an_empty_answer_is_not_sealed() -> None:
+    assert len(sandbox.unsealed({"HostConfig": {}, "Mounts": []}, SPEC, "job", SITE, DIGEST)) > 15
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("NetworkMode", "host"), ("NetworkMode", "bridge"), ("ReadonlyRootfs", False), ("Privileged", True),
+        ("CapAdd", ["SYS_ADMIN"]), ("CapDrop", []), ("CapDrop", ["NET_RAW"]), ("SecurityOpt", []),
+        ("SecurityOpt", ["no-new-privileges"]), ("SecurityOpt", ["no-new-privileges", "seccomp=unconfined"]),
+        ("SecurityOpt", ["no-new-privileges", f"seccomp={sandbox.SECCOMP}", "apparmor=unconfined"]),
+        ("IpcMode", "host"), ("PidMode", "host"), ("UTSMode", "host"), ("UsernsMode", "host"), ("PidsLimit", 0),
+        ("PidsLimit", None), ("Memory", 0), ("MemorySwap", -1), ("MemorySwap", 2 * LIMITS.memory_bytes),
+        ("NanoCpus", 0),
+        ("OomKillDisable", True), ("ShmSize", 1 << 40), ("Tmpfs", {}), ("Tmpfs", {"/tmp": "rw"}),
+        ("Tmpfs", {"/tmp": f"rw,noexec,nosuid,nodev,size={LIMITS.tmp_bytes},mode=1777", "/etc": "rw"}),
+        ("Binds", ["/:/host"]), ("VolumesFrom", ["other"]), ("Devices", [{"PathOnHost": "/dev/sda"}]),
+        ("DeviceRequests", [{"Count": -1, "Capabilities": [["gpu"]]}]), ("DeviceCgroupRules", ["c 1:3 r"]),
+        ("GroupAdd", ["docker"]), ("Sysctls", {"net.ipv4.ip_forward": "1"}), ("PortBindings", {"80/tcp": []}),
+        ("PublishAllPorts", True), ("ExtraHosts", ["hub:10.0.0.1"]), ("Links", ["db"]), ("Dns", ["10.0.0.1"]),
+        ("CgroupParent", "/"), ("Init", False), ("AutoRemove", True), ("RestartPolicy", {"Name": "always"}),
+        ("LogConfig", {"Type": "json-file", "Config": {}}), ("LogConfig", {"Type": "syslog", "Config": {}}),
+        ("Ulimits", []), ("MaskedPaths", []), ("ReadonlyPaths", None),
+    ],
+)  # fmt: skip
+def test_each_restriction_that_is_missing_is_named(key: str, value: Any) -> None:
+    inspect = inspected()
+    inspect["HostConfig"][key] = value
+    assert sandbox.unsealed(inspect, SPEC, "job", SITE, DIGEST)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda inspect: inspect["Config"].update(User=""),
+        lambda inspect: inspect["Config"].update(User="0"),
+        lambda inspect: inspect["Config"].update(Healthcheck={"Test": ["CMD", "/bin/x"]}),
+        lambda inspect: inspect.update(Image="sha256:" + "b" * 64),
+        lambda inspect: inspect["Mounts"][0].update(RW=True),
+        lambda inspect: inspect["Mounts"][0].update(Source="/etc"),
+        lambda inspect: inspect["Mounts"][2].update(Name="somebody-elses"),
+        lambda inspect: inspect["Mounts"].append({**inspect["Mounts"][0], "Destination": "/more"}),
+        lambda inspect: inspect["Mounts"].append(inspect["Mounts"][0]),
+        lambda inspect: inspect["Mounts"].pop(),
+    ],
+)
+def test_another_user_image_or_mount_is_named(change: Any) -> None:
+    inspect = inspected()
+    change(inspect)
+    assert sandbox.unsealed(inspect, SPEC, "job", SITE, DIGEST)
+
+
+def test_a_keeper_sees_nothing_but_out() -> None:
+    mounts = sandbox.create_arguments(SPEC, "keeper", SITE, DIGEST)["HostConfig"]["Mounts"]
+    assert [mount["Target"] for mount in mounts] == ["/out"]
+
+
+def test_gpus_come_by_request_and_by_number() -> None:
+    two = replace(SPEC, resources=replace(LIMITS, gpus=2))
+    assert sandbox.create_arguments(two, "job", SITE, DIGEST)["HostConfig"]["DeviceRequests"][0]["Count"] == 2
+    assert sandbox.unsealed(inspected(spec=two), two, "job", SITE, DIGEST) == ()
+    assert sandbox.unsealed(inspected(spec=two), SPEC, "job", SITE, DIGEST) == ("gpus",)
+
+
+def test_a_container_is_never_roots() -> None:
+    for uid, gid in ((0, 1), (1, 0), (-1, 1)):
+        with pytest.raises(ValueError, match="root"):
+            replace(SITE, uid=uid, gid=gid)
+
+
+def test_three_variables_of_ours_reach_a_job() -> None:
+    names = [entry.split("=")[0] for entry in sandbox.create_arguments(SPEC, "job", SITE, DIGEST)["Env"]]
+    assert names == ["HOME", "OMP_NUM_THREADS", "CLOISTER_CPUS"]
+
+
+def test_the_filter_in_the_repository_is_the_one_described() -> None:
+    made = subprocess.run([sys.executable, "-m", "containers.seccomp"], capture_output=True, text=True, check=True)
+    assert made.stdout == (Path(seccomp.__file__).parent / "seccomp.json").read_text()
+
+
+DANGEROUS = """
+    add_key keyctl request_key ptrace process_vm_readv process_vm_writev mount umount umount2 pivot_root chroot unshare
+    setns clone clone3 bpf userfaultfd io_uring_setup io_uring_enter io_uring_register perf_event_open kexec_load
+    kexec_file_load init_module finit_module delete_module open_by_handle_at name_to_handle_at personality socket setuid
+    setgid setgroups setresuid quotactl swapon reboot syslog acct settimeofday clock_settime iopl ioperm fanotify_init
+    move_mount open_tree fsopen fsmount mount_setattr pidfd_getfd kcmp
+"""
+
+
+def test_the_filter_allows_by_name_and_nothing_dangerous() -> None:
+    profile = json.loads(sandbox.SECCOMP)
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    unconditional = {name for rule in profile["syscalls"] if not rule.get("args") for name in rule["names"]}
+    dangerous = set(DANGEROUS.split())
+    allowed = {name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
+    assert not unconditional & dangerous - {"clone3"}
+    assert allowed & dangerous == {"clone", "personality", "socket"}
