@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,8 +129,16 @@ def show_run(
     follow: Annotated[bool, typer.Option("--follow", help="a line per finished round, until the run ends")] = False,
     as_json: Json = False,
 ) -> None:
-    """A run in full: rounds, metrics of each site and their weighted mean, seconds, refusals."""
+    """A run in full: rounds, metrics of each site and their weighted mean, seconds, refusals.
+
+    With --follow --json: one object a line, whenever anything has changed.
+    """
     with opened(config) as hub:
+        if follow and as_json:
+            for history in _changes(hub, run):
+                sys.stdout.write(json.dumps(history) + "\n")
+                sys.stdout.flush()
+            return
         history = _follow(hub, run) if follow else hub.run_history(run)
     if as_json:
         show(history, as_json=True)
@@ -167,17 +177,27 @@ def opened(config: Path) -> Iterator[Hub]:
 
 
 def _follow(hub: Hub, run: str) -> dict[str, Any]:
-    told = 0
-    while True:
-        history = hub.run_history(run)
+    """A line of talk per finished round; the run's history once it has ended."""
+    told, history = 0, {}
+    for history in _changes(hub, run):
         finished = [row for row in history["rounds"] if row["mean"] is not None]
         for row in finished[told:]:
             mean = ", ".join(f"{name} {value:.4g}" for name, value in row["mean"].items())
             say(f"round {row['round']}: {mean} ({row['seconds']:.1f} s)")
         told = len(finished)
-        if history["state"] in _ENDED:
-            return history
-        time.sleep(_FOLLOW_S)
+    return history
+
+
+def _changes(hub: Hub, run: str) -> Iterator[dict[str, Any]]:
+    """The run's history now, and whenever it is another than before, until the run has ended."""
+    seen: dict[str, Any] = {}
+    while seen.get("state") not in _ENDED:
+        history = hub.run_history(run)
+        if history == seen:
+            time.sleep(_FOLLOW_S)
+            continue
+        seen = history
+        yield history
 
 
 def _rounds(history: dict[str, Any]) -> Iterator[tuple[object, ...]]:
