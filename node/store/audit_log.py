@@ -7,30 +7,15 @@ be written aside first is written beside the witness file.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
-from mediator.audit import (
-    RECORDS_PER_SEGMENT,
-    Action,
-    Checkpoint,
-    Verdict,
-    checkpoint_name,
-    decode_witness,
-    segment_name,
-    segment_of,
-)
+from mediator.audit import RECORDS_PER_SEGMENT, checkpoint_name, decode_witness, segment_name, segment_of
 from mediator.errors import IntegrityBroken, Malformed, NotNow
-from mediator.signatures import SigningKey
-from node.records import AuditEvent
 from node.store.store import Store
-
-log = logging.getLogger(__name__)
 
 # lines read from the database at a time: about half a megabyte
 _BATCH = 1000
@@ -39,28 +24,20 @@ _BATCH = 1000
 class AuditLog:
     """Exports one store's records to one folder. Thread-safe; one object for each folder."""
 
-    def __init__(self, store: Store, folder: Path, witness_file: Path, site: str) -> None:
+    def __init__(self, store: Store, folder: Path, witness_file: Path) -> None:
         self._store = store
         self._folder = folder
         self._witness_file = witness_file
-        self._site = site
         self._lock = threading.Lock()
         # None: what the folder holds has to be looked at first
         self._exported: int | None = None
         self._witnessed = 0
 
-    def start(self) -> None:
-        """Look at the folder, make good what a crash left out, and export after every commit from now on.
-
-        Raises `IntegrityBroken` when the folder holds what the database does not.
-        """
-        self.export()
-        self._store.after_commit(self._export_after_commit)
-
     def export(self) -> int:
         """Export everything committed and not yet exported; the number of records exported in all.
 
-        Raises `NotNow` when the disk does not take it, `IntegrityBroken` as `start` does.
+        The first call makes good what a crash left out. Raises `IntegrityBroken` when the folder holds what the
+        database does not, `NotNow` when the disk does not take it: the next call makes that good.
         """
         with self._lock:
             try:
@@ -75,24 +52,7 @@ class AuditLog:
                 self._exported = None  # a line may be torn
                 raise NotNow("the audit folder cannot be written", hint=error.strerror or "is the disk full?") from None
 
-    def checkpoint(self, now: datetime, key: SigningKey) -> Checkpoint | None:
-        """Sign the log as it stands and export it; None when nothing but checkpoints happened since the last one."""
-        with self._store.transaction(now) as tx:
-            if tx.records_since_checkpoint() == 0:
-                return None
-            done = AuditEvent("core", Action.CHECKPOINT, "checkpoint", Verdict.DONE)
-            signed = tx.add_checkpoint(self._site, key, event=done)
-        self.export()
-        return signed
-
     # --- inside
-
-    def _export_after_commit(self) -> None:
-        # The records are committed whatever happens here: the next commit, or the next start, exports them.
-        try:
-            self.export()
-        except NotNow as error:
-            log.error("%s", error.message)
 
     def _append_records(self, exported: int) -> int:
         while True:
@@ -191,12 +151,10 @@ def _sync_folder(folder: Path) -> None:
 
 def _whole_lines(path: Path) -> list[bytes]:
     """The lines of a file without their ends; a last line without an end is cut off the file."""
-    *lines, torn = path.read_bytes().split(b"\n")
-    if torn:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(torn))
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "r+b") as file:
+        *lines, torn = file.read().split(b"\n")
+        if torn:
+            file.truncate(file.tell() - len(torn))
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     return lines
