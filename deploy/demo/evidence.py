@@ -46,12 +46,23 @@ def last_sequence(audit_dir: Path) -> int:
     return max((_sequence(record) for record in records(audit_dir)), default=-1)
 
 
-def find_refusal(site: str, found: Iterable[dict[str, object]], codes: Iterable[str]) -> Refused | None:
-    """The first record that says *refused* with one of `codes`."""
+def find_refusal(
+    site: str, found: Iterable[dict[str, object]], codes: Iterable[str], about: str = ""
+) -> Refused | None:
+    """The first record that says *refused* with one of `codes`, of an object whose name begins with `about`."""
     wanted = set(codes)
     for record in found:
-        if record.get("verdict") == "refused" and record.get("code") in wanted:
+        named = str(record.get("object", "")).startswith(about)
+        if named and record.get("verdict") == "refused" and record.get("code") in wanted:
             return Refused(site, _sequence(record), str(record["code"]), str(record.get("action", "")))
+    return None
+
+
+def find_done(found: Iterable[dict[str, object]], action: str) -> int | None:
+    """The number of the first record that says `action` was done."""
+    for record in found:
+        if record.get("action") == action and record.get("verdict") == "done":
+            return _sequence(record)
     return None
 
 

@@ -62,10 +62,13 @@ class Programs:
 
     def __call__(self, *words: object, account: Account | None = None, within_s: float = COMMAND_WITHIN_S) -> Answer:
         """Run `cloister WORDS…`; raise `DemoFailed` with its last words unless it exits 0."""
-        answer = self.attempt(*words, account=account, within_s=within_s)
+        return self.checked(self.attempt(*words, account=account, within_s=within_s), *words)
+
+    def checked(self, answer: Answer, *words: object) -> Answer:
+        """The answer, if it exited 0. `words` name the command in the error."""
         if answer.code:
             said = answer.err.strip().splitlines()[-2:] or ["it said nothing"]
-            shown = " ".join(str(word) for word in words[:3])
+            shown = " ".join(str(word) for word in words[:4])
             raise DemoFailed(f"`cloister {shown} …` exited {answer.code}: {' · '.join(said)}", self.hint, answer.code)
         return answer
 

@@ -52,6 +52,14 @@ class Screen:
         self._record.print(what)
         self._record.file.flush()
 
+    def remember(self, text: str) -> None:
+        """Keep a line in the record that the person has seen already."""
+        if self._record is not None:
+            self._record.print(text, markup=False)
+
+    def title(self, text: str, where: str) -> None:
+        self.show(Text.assemble((text, "bold"), "\n", (where, "dim"), "\n"))
+
     def line(self, text: str, style: str = "") -> None:
         self.show(Text(text, style=style))
 

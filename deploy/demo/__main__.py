@@ -1,0 +1,139 @@
+"""`deploy/demo.sh` ends here: arguments, signals, the report, the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from deploy.demo import keeping, table
+from deploy.demo.failures import DemoFailed, Interrupted
+from deploy.demo.programs import Programs
+from deploy.demo.report import ROUNDS_AT_LEAST
+from deploy.demo.show import FAILED, Screen
+from deploy.demo.story import Story
+from deploy.demo.workplace import UID_BASE, Workplace, choose_root, write_json
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    """What `deploy/demo.sh --help` describes, and what that script adds about the time it took."""
+    parser = argparse.ArgumentParser(prog="deploy/demo.sh", add_help=False)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--stop", action="store_true")
+    parser.add_argument("--spent", action="append", default=[], metavar="PHASE=SECONDS")
+    parser.add_argument("--began", type=float, default=time.time())
+    given = parser.parse_args(words)
+    if not ROUNDS_AT_LEAST <= given.rounds <= 50:
+        parser.error(f"--rounds is {ROUNDS_AT_LEAST} to 50")
+    return given
+
+
+def main(words: list[str]) -> int:
+    """Run the demo; returns the exit code."""
+    given = arguments(words)
+    signal.signal(signal.SIGTERM, _interrupt)
+    os.umask(0o022)
+    screen = Screen()
+    try:
+        as_root = os.geteuid() == 0
+        root, why = choose_root(given.work, REPOSITORY, as_root=as_root)
+        if given.stop:
+            stopped = keeping.stop(root)
+            screen.line(f"stopped {', '.join(stopped)}" if stopped else f"nothing of ours runs in {root}")
+            return 0
+        return perform(given, screen, Workplace(root, as_root=as_root, uid_base=_uid_base()), why)
+    except DemoFailed as failed:
+        screen.line(f"error: {failed.message}", "bold red")
+        screen.line(f"hint: {failed.hint}")
+        return failed.code
+
+
+def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: str) -> int:
+    """The whole demo in one folder. Whatever happens, what was started is ended (unless it is to be kept)."""
+    if before := keeping.stop(place.root):
+        screen.line(f"stopped what an earlier demo left running: {', '.join(before)}")
+    place.clear_and_make()
+    screen.record_to(place.logs / "terminal.log")
+    for line in os.environ.pop("CLOISTER_DEMO_TALK", "").splitlines():
+        screen.remember(line)
+    screen.title("cloister: three hospitals and a hub train one model, and no image leaves", str(place.root))
+    if why:
+        screen.line(why, "yellow")
+    for entry in given.spent:
+        name, _, seconds = entry.partition("=")
+        screen.add_seconds(name, float(seconds))
+    programs = Programs(Path(sys.executable).parent / "cloister", place.logs, _environment())
+    story = Story(place, programs, screen, REPOSITORY, given.rounds)
+    kept = False
+    try:
+        story.tell()
+        if given.keep:
+            kept = True
+        else:
+            with screen.phase("stop") as phase:
+                programs.stop_all()
+                phase.summary = "hub and nodes have ended"
+        story.search()
+        return conclude(story, given, kept=kept)
+    except (KeyboardInterrupt, Interrupted):
+        kept = False
+        screen.line(f"{FAILED} interrupted; stopping what was started. The logs are in {place.logs}", "bold red")
+        return 130
+    except BaseException:
+        kept = False
+        raise
+    finally:
+        if kept:
+            keeping.write(place.root, programs.services)
+        else:
+            programs.stop_all()
+
+
+def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:
+    """Tables, report, and the last word."""
+    report, screen, place = story.report, story.screen, story.place
+    for each in table.tables(report):
+        screen.show(each)
+    for _ in range(2):  # written, searched as well, and written with what that search found
+        report.seconds_total = time.time() - given.began
+        report.phases = screen.seconds
+        write_json(place.report, report.plain())
+        story.search_again([place.report, place.logs / "terminal.log"])
+    if kept:
+        screen.line(f"the hub listens at {story.hub.address}; its folder is {place.hub}")
+        for site, hospital in story.hospitals.items():
+            screen.line(f"{site}: cloister node status --config {hospital.config}")
+        screen.line(f"end it with: deploy/demo.sh --stop --work {place.root}", "bold")
+    word = "every promise kept" if not report.exit_code() else "NOT every promise was kept"
+    screen.line(
+        f"{word} · {report.seconds_total:.0f} s · report {place.report}",
+        "bold green" if not report.exit_code() else "bold red",
+    )
+    return report.exit_code()
+
+
+def _environment() -> dict[str, str]:
+    """What our programs are told of ours: nothing that belongs to the person who runs the demo."""
+    kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "DOCKER_HOST", "HOME")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+
+
+def _uid_base() -> int:
+    return int(os.environ.get("CLOISTER_DEMO_UID_BASE", UID_BASE))
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""The demo's hub, driven by `cloister hub` as its coordinator would.
+
+Its configuration also trusts the hub's own key. A hub's operator can write there what they like, and the closing act
+shows what that is worth: nothing, because every hospital has its own list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy.demo.programs import Programs, free_port, port_answers
+from deploy.demo.workplace import Account, Workplace
+
+HOST = "127.0.0.1"
+OVER = ("done", "stopped")
+
+CONFIG = """\
+# The demo's hub. A real one listens on its public address and keeps its state under /var/lib/cloister.
+version = 1
+name = "demo-hub"
+state_dir = "state"
+
+[ingress]
+listen = "{host}"
+port = {port}
+hosts = ["{host}"]
+
+[trust]
+# the Access Committee's key{own_comment}
+committee_keys = [{keys}]
+"""
+
+
+@dataclass
+class Hub:
+    """The hub's folder, account and port."""
+
+    programs: Programs
+    place: Workplace
+    port: int = field(default_factory=free_port)
+
+    @property
+    def config(self) -> Path:
+        return self.place.hub / "hub.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.place.hub / "state"
+
+    @property
+    def account(self) -> Account:
+        return self.place.hub_account
+
+    @property
+    def ca(self) -> Path:
+        return self.state / "pki" / "ca.crt"
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def instruction_key(self) -> Path:
+        return self.state / "keys" / "instruction.key"
+
+    def public_key(self, purpose: str) -> str:
+        """What the hub hands out: its `instruction` or its `witness` key (hex)."""
+        return (self.state / "keys" / f"{purpose}.pub").read_text(encoding="ascii").strip()
+
+    def prepare(self, committee_key: str) -> None:
+        """Make the state folder, then let the hub trust itself as well."""
+        self._configure(committee_key)
+        self._run("init")
+        self._configure(committee_key, self.public_key("instruction"))
+
+    def _configure(self, *keys: str) -> None:
+        own = ", and, for the closing act, the hub's own" if len(keys) > 1 else ""
+        listed = ", ".join(f'"{key}"' for key in keys)
+        self.config.write_text(CONFIG.format(host=HOST, port=self.port, keys=listed, own_comment=own), encoding="utf-8")
+        self.place.give(self.config, self.account)
+
+    def serve(self) -> None:
+        service = self.programs.serve("hub", "hub", "serve", "--config", self.config, account=self.account)
+        self.programs.wait_until(lambda: port_answers(HOST, self.port), service)
+
+    def approve(self, request: Path) -> Path:
+        """Enrol a hospital; returns the bundle in `post/`."""
+        bundle = self.place.hub / f"{request.stem}-bundle.json"
+        self._run("node", "approve", request, "--out", bundle)
+        copy = self.place.post / bundle.name
+        copy.write_bytes(bundle.read_bytes())
+        return copy
+
+    def publish_permit(self, permit: Path) -> None:
+        self._run("permit", "publish", permit)
+
+    def publish_revocations(self, revocations: Path) -> None:
+        self._run("revocations", "publish", revocations)
+
+    def submit(self, order: Path, model: Path) -> None:
+        self._run("run", "submit", "--order", order, "--model", model)
+
+    def show(self, run: str) -> dict[str, Any]:
+        """How a run stands: state, rounds, metrics, refusals."""
+        answer: dict[str, Any] = self.programs.json(
+            "hub", "run", "show", run, "--config", self.config, account=self.account
+        )
+        return answer
+
+    def follow(self, run: str) -> Iterator[dict[str, Any]]:
+        """The same, again and again until the run is over."""
+        words = ("hub", "run", "show", run, "--config", self.config, "--json", "--follow")
+        for line in self.programs.lines(*words, account=self.account):
+            if line.startswith("{"):
+                yield json.loads(line)
+
+    def _run(self, *words: object) -> None:
+        group, *rest = words
+        self.programs("hub", group, *rest, "--config", self.config, account=self.account)

@@ -1,0 +1,279 @@
+"""The demo from the first key to the last proof, phase by phase."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deploy.demo import data, evidence, images, permits, rounds
+from deploy.demo.act import Act
+from deploy.demo.hospital import Hospital
+from deploy.demo.hub import Hub
+from deploy.demo.people import People
+from deploy.demo.programs import Programs
+from deploy.demo.report import Figures, Report, absolute, read_rounds
+from deploy.demo.rounds import Watcher
+from deploy.demo.show import Phase, Screen
+from deploy.demo.workplace import SITES, Workplace
+from tests.sim.search import search
+
+T = TypeVar("T")
+MAIN_RUN, PERMIT = "federated", "lesion-permit"
+# one run's rounds, the local run's, and one to spare for the closing act; the byte budget likewise
+SPARE_ROUNDS = 4
+BYTE_BUDGET = 200_000_000
+
+
+class Story:
+    """One demo. Each method is a phase; `tell` is their order."""
+
+    def __init__(
+        self, place: Workplace, programs: Programs, screen: Screen, repository: Path, wanted_rounds: int
+    ) -> None:
+        self.place, self.programs, self.screen = place, programs, screen
+        self.repository, self.rounds = repository, wanted_rounds
+        self.hub = Hub(programs, place)
+        self.people = People.at(place, programs, SITES)
+        self.hospitals = {site: Hospital(programs, place, site, self.people.stewards[site]) for site in SITES}
+        self.report = Report(wanted_rounds, {site: Figures(site) for site in SITES})
+        self.report.separate_users = place.as_root
+        self.report.hub_ingress = self.hub.address
+        self.images: dict[str, str] = {}
+        self.identifiers: list[str] = []
+        self.model = place.post / "initial.safetensors"
+
+    def tell(self) -> None:
+        """Everything up to the last proof; the search comes when the programs have ended."""
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            sources = stack.enter_context(ProcessPoolExecutor(2))
+            made = [
+                sources.submit(data.make_source, self.place.source / site, site, seed)
+                for seed, site in enumerate(SITES, 1)
+            ]
+            self._people()
+            self._sentinel()
+            building = pool.submit(images.ensure, self.repository, [images.JOB, images.ROGUE], self._images_said)
+            self._source(made)
+            self._install()
+            self._ingest()
+            self._images(building)
+        self._permit()
+        self._federate()
+        self._alone()
+        self._act()
+        self._audit()
+
+    # ---- before the first image moves
+
+    def _people(self) -> None:
+        with self.screen.phase("keys") as phase:
+            self._each(self.people.everybody(), lambda person: person.make_key())
+            self.hub.prepare(self.people.committee.public_key)
+            self.report.committee_closed_to_hub = self.people.closed_to(self.hub.account)
+            closed = self.report.committee_closed_to_hub
+            phase.summary = "committee, researcher, three stewards, the hub" + (
+                "; the committee's folder is closed to the hub's process" if closed
+                else "; as a plain user all of them share one account" if closed is None
+                else ""
+            )  # fmt: skip
+
+    def _sentinel(self) -> None:
+        with self.screen.phase("engine") as phase:
+            self.images |= images.ensure(self.repository, [images.SENTINEL], phase.say)
+            phase.summary = os.environ["DOCKER_HOST"]
+
+    def _images_said(self, line: str) -> None:
+        self.screen.line(f"  · {line}", "dim")
+
+    def _source(self, made: Iterable[Future[data.Source]]) -> None:
+        with self.screen.phase("source") as phase:
+            sources = [future.result() for future in made]
+            for source in sources:
+                self.report.hospitals[source.site].planted = len(source.planted)
+                data.close_to_all_but(source.folder, self.place.node_account(source.site, "intake"))
+            path = self.place.source / data.IDENTIFIERS
+            self.identifiers = data.write_identifiers(path, sources)
+            self.report.search.identifiers_file = absolute(path)
+            self.report.search.planted = len(self.identifiers)
+            studies = sum(source.studies for source in sources)
+            phase.summary = (
+                f"{studies} generated studies and pydicom's own files, {len(self.identifiers)} identifiers planted"
+            )
+
+    def _install(self) -> None:
+        with self.screen.phase("install", SITES) as phase:
+            self.hub.serve()
+            self._each(self.hospitals.values(), lambda hospital: self._install_one(hospital, phase))
+            link = self.hospitals[SITES[0]].state / "link"
+            files = {"ca": self.hub.ca, "certificate": link / "tls.crt", "key": link / "tls.key"}
+            self.report.outsider = {name: absolute(path) for name, path in files.items()}
+            phase.summary = f"hub at {self.hub.address}, three nodes of four processes each" + (
+                ", every one under its own user" if self.place.as_root else ""
+            )
+
+    def _install_one(self, hospital: Hospital, phase: Phase) -> None:
+        phase.update(hospital.site, "state folder and keys")
+        hospital.configure(
+            self.hub, self.people.committee.public_key, engine=os.environ["DOCKER_HOST"],
+            sentinel=self.images[images.SENTINEL],
+        )  # fmt: skip
+        hospital.enrol(self.hub)
+        phase.update(hospital.site, "starting core, broker, intake, link")
+        hospital.serve()
+        phase.update(hospital.site, "running", 1, 1)
+
+    # ---- gate 0
+
+    def _ingest(self) -> None:
+        with self.screen.phase("ingest", SITES) as phase:
+            self._each(self.hospitals.values(), lambda hospital: self._ingest_one(hospital, phase))
+            figures = self.report.hospitals.values()
+            phase.summary = (
+                f"{sum(each.studies_in for each in figures)} studies in, "
+                f"{sum(each.studies_published for each in figures)} published, "
+                f"{sum(each.held_out for each in figures)} held out"
+            )
+
+    def _ingest_one(self, hospital: Hospital, phase: Phase) -> None:
+        answer = hospital.ingest(lambda line: phase.update(hospital.site, line))
+        figures, counts = self.report.hospitals[hospital.site], answer["counts"]
+        figures.studies_in = answer["studies_in"]
+        figures.studies_published = answer["studies_published"]
+        figures.excluded = answer["excluded"]
+        figures.instances = counts.get("instances", 0)
+        figures.held_out = counts.get("test", 0)
+        figures.dataset_version = answer["dataset_version"]
+        phase.update(hospital.site, f"published {figures.dataset_version[:15]}…", 1, 1)
+
+    # ---- gate 1: three signatures
+
+    def _images(self, building: Future[dict[str, str]]) -> None:
+        with self.screen.phase("images") as phase:
+            self.images |= building.result()
+            images.untrained_model(self.images[images.JOB], self.place.post)
+            phase.summary = f"the job is {self.images[images.JOB][:19]}…"
+
+    def draft(self, name: str, *, image: str, **other: Any) -> dict[str, Any]:
+        """A permit draft over all three dataset versions."""
+        committee, researcher = self.people.committee, self.people.researcher
+        versions = {site: figures.dataset_version for site, figures in self.report.hospitals.items()}
+        tensors = json.loads((self.place.post / "tensors.json").read_text(encoding="utf-8"))
+        usual: dict[str, Any] = {
+            "config": permits.CONFIG, "issuer": committee.key_id, "researchers": [researcher.public_key],
+            "maximum_rounds": 2 * self.rounds + SPARE_ROUNDS, "byte_budget": BYTE_BUDGET,
+        }  # fmt: skip
+        return permits.draft(name, image=image, versions=versions, tensors=tensors, **(usual | other))
+
+    def _permit(self) -> None:
+        with self.screen.phase("permit", SITES) as phase:
+            self.hub.publish_revocations(self.people.sign_revocations(1))
+            permit = self.people.sign_permit(self.draft(PERMIT, image=self.images[images.JOB]))
+            self.hub.publish_permit(permit)
+            phase.say("signed by the access committee, published by the hub")
+            self._each(self.hospitals.values(), lambda hospital: self._accept(hospital, phase))
+            phase.summary = "one signature by the committee, one acceptance by each hospital's steward"
+
+    def _accept(self, hospital: Hospital, phase: Phase) -> None:
+        for name in (images.JOB, images.ROGUE):
+            hospital.approve_image(self.images[name])
+        phase.update(hospital.site, "images approved")
+        hospital.accept(PERMIT)
+        phase.update(hospital.site, "permit accepted by the steward", 1, 1)
+
+    # ---- rounds
+
+    def _start(self, run: str, sites: Iterable[str]) -> None:
+        permit = self.place.post / f"{PERMIT}-1.jws"
+        image = self.images[images.JOB]
+        order = self.people.order(run, permit, image, list(sites), self.rounds, permits.TRAINING)
+        self.hub.submit(order, self.model)
+
+    def _federate(self) -> None:
+        with self.screen.phase("federation", SITES) as phase:
+            self._start(MAIN_RUN, SITES)
+            phase.say("run order signed by the researcher, submitted to the hub")
+            run = rounds.follow(self.hub, MAIN_RUN, Watcher(phase, SITES, self.rounds))
+            self.report.rounds = read_rounds(run)
+            phase.summary = (
+                f"{len(self.report.trained)} rounds, AUC {self.report.auc_untrained or 0:.3f} untrained, "
+                f"{self.report.auc_global or 0:.3f} federated"
+            )
+
+    def _alone(self) -> None:
+        """What each hospital reaches by itself, in as many rounds: three runs at once."""
+        with self.screen.phase("alone", SITES) as phase:
+            self._each(SITES, lambda site: self._alone_one(site, phase))
+            figures = self.report.hospitals.values()
+            reached = ", ".join(f"{each.name} {each.auc_local_only or 0:.3f}" for each in figures)
+            phase.summary = f"local-only AUC: {reached}"
+
+    def _alone_one(self, site: str, phase: Phase) -> None:
+        run = f"local-{site}"
+        self._start(run, [site])
+        watcher = Watcher(phase, [site], self.rounds, quiet=True)
+        done = read_rounds(rounds.follow(self.hub, run, watcher))
+        self.report.hospitals[site].auc_local_only = done[-1].auc
+
+    # ---- what must not be, and what is on record
+
+    def _act(self) -> None:
+        with self.screen.phase("closing act") as phase:
+            act = Act(
+                self.hub, self.people, self.hospitals, self.report, phase, self.model, MAIN_RUN, self.images, self.draft
+            )
+            act.play()
+            refused = sum(self.report.refusals.values())
+            phase.summary = f"{refused} of {len(self.report.refusals)} attempts refused"
+
+    def _audit(self) -> None:
+        with self.screen.phase("audit", SITES) as phase:
+            self._each(self.hospitals.values(), lambda hospital: self._audit_one(hospital, phase))
+            whole = sum(each.audit_ok for each in self.report.hospitals.values())
+            phase.summary = f"{whole} of {len(SITES)} logs verify offline"
+
+    def _audit_one(self, hospital: Hospital, phase: Phase) -> None:
+        figures = self.report.hospitals[hospital.site]
+        figures.bytes_out = hospital.bytes_out()
+        figures.quarantine_files = hospital.quarantine_files()
+        destroyed = evidence.find_done(evidence.records(hospital.audit_dir), "quarantine_destroy")
+        figures.quarantine_destroyed_sequence = destroyed
+        hospital.checkpoint()
+        figures.audit_dir, figures.audit_key = absolute(hospital.audit_dir), absolute(hospital.audit_key)
+        figures.witness_file = absolute(hospital.witness_file)
+        verified = hospital.verify_audit()
+        figures.audit_ok, figures.audit_records = bool(verified.get("ok")), int(verified.get("records", 0))
+        phase.update(hospital.site, "verified" if figures.audit_ok else "BROKEN", 1, 1)
+
+    def search(self) -> None:
+        """Look for every planted identifier everywhere but in `source/`, and, to know that this finds, there too."""
+        with self.screen.phase("search") as phase:
+            found = self.report.search
+            roots = self.place.search_roots()
+            found.roots = [absolute(root) for root in roots]
+            found.files = sum(1 for root in roots for path in root.rglob("*") if path.is_file())
+            hits = search(roots, self.identifiers)
+            found.found = len({hit.token for hit in hits})
+            for hit in hits[:10]:
+                phase.say(f"found in {hit.path}", "bold red")
+            sources = [self.place.source / site for site in SITES]
+            found.found_in_source = len({hit.token for hit in search(sources, self.identifiers)})
+            phase.summary = f"{found.found} of {found.planted} found in {found.files} files"
+
+    def search_again(self, paths: Iterable[Path]) -> None:
+        """The report and the terminal's record, written after the search."""
+        hits = search(paths, self.identifiers)
+        self.report.search.found = (self.report.search.found or 0) + len({hit.token for hit in hits})
+
+    @staticmethod
+    def _each(items: Iterable[T], do: Callable[[T], None]) -> None:
+        """Do something for all at once; the first failure is raised when all have ended."""
+        listed = list(items)
+        with ThreadPoolExecutor(len(listed)) as pool:
+            for done in [pool.submit(do, item) for item in listed]:
+                done.result()
