@@ -25,14 +25,18 @@ MAX_MODEL_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class LinkConfig:
-    """All that the link process is told. `spool` is where core puts envelopes' objects."""
+    """All that the link process is told. `spool` is where core puts envelopes' objects.
+
+    The hub says when an instruction waits; `poll_slow_s` is how often the link looks all the same, `poll_fast_s` how
+    often while messages come.
+    """
 
     folder: Path
     spool: Path
     software: str = "0"
     max_model_bytes: int = MAX_MODEL_BYTES
-    poll_fast_s: float = 0.02
-    poll_slow_s: float = 0.2
+    poll_fast_s: float = 0.05
+    poll_slow_s: float = 0.5
 
 
 @dataclass(frozen=True)

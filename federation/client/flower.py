@@ -66,6 +66,7 @@ HEARTBEAT_INTERVAL_S = 10.0
 _OBJECT_POLL_S = 0.02
 _OBJECT_PATIENCE_S = 60.0
 _PARALLEL = 4
+_KEEP_BYTES = 256 << 20
 _RUN_OVER = 2007  # flwr.supercore.error.ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED
 
 
@@ -117,6 +118,7 @@ class Fleet:
         # no redirects to elsewhere, no proxy out of the environment, no unbounded body
         self._client._client = httpx.Client(transport=_Capped(context), timeout=60.0, trust_env=False)
         self._pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="objects")
+        self._kept: dict[str, bytes] = {}
         self.node_id = 0
 
     def activate(self, known_id: int) -> int:
@@ -165,7 +167,10 @@ class Fleet:
         Raises `Malformed`; then nobody is told more than that.
         """
         run_id, root = _metadata(note).run_id, _metadata(note).message_id
-        nodes = tree.collect(root, lambda keys: self._pull_objects(run_id, keys), self._max_model_bytes)  # (1)
+        seen: dict[str, bytes] = {}
+        nodes = tree.collect(root, lambda keys: self._pull_objects(run_id, keys, seen), self._max_model_bytes)  # (1)
+        # the model evaluated after a round is the next round's start: its objects need not come twice
+        self._kept = seen if sum(map(len, seen.values())) <= _KEEP_BYTES else {}
         message = _proto(nodes[root].body)
         metadata = metadata_from_proto(message.metadata)
         if metadata.message_type not in MESSAGE_TYPES or message.HasField("error"):  # (2)
@@ -243,12 +248,16 @@ class Fleet:
         # `stored` is false for a repetition whose first answer was lost: nothing to act on
         self._call(self._client.PushObject, request)
 
-    def _pull_objects(self, run_id: int, keys: Sequence[str]) -> Iterable[bytes]:
+    def _pull_objects(self, run_id: int, keys: Sequence[str], seen: dict[str, bytes]) -> Iterable[bytes]:
         def pull(key: str) -> bytes:
-            request = PullObjectRequest(node=self._node, run_id=run_id, object_id=key)
+            seen[key] = self._kept[key] if key in self._kept else request(key)
+            return seen[key]
+
+        def request(key: str) -> bytes:
+            question = PullObjectRequest(node=self._node, run_id=run_id, object_id=key)
             give_up = time.monotonic() + _OBJECT_PATIENCE_S
             while True:
-                response = self._call(self._client.PullObject, request)
+                response = self._call(self._client.PullObject, question)
                 if not response.object_found:
                     raise RunOver("the hub has forgotten an object of this message")
                 if response.object_available:

@@ -184,8 +184,9 @@ class Town:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def submit(self, run: str, **changes: Any) -> None:
-        self.hub.submit_order(RESEARCHER.sign(order(run, **changes)), tensors.encode(model()))
+    def submit(self, run: str, *, minimum_sites: int = 0, **changes: Any) -> None:
+        self.hub.runs.submit(RESEARCHER.sign(order(run, **changes)), tensors.encode(model()), minimum_sites, "test")
+        self.hub.notify()
 
     async def settled(self, run: str, timeout_s: float = 60.0) -> dict[str, Any]:
         """The history of `run` once it is done or stopped."""

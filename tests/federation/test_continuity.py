@@ -1,0 +1,116 @@
+"""Nothing is lost, done twice or counted twice when a side is killed: SIGKILL for the hub, a broken link for the node."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from federation.client.ports import Delivery
+from mediator.errors import NotNow
+from tests.federation.ground import Town, found
+from tests.sim.core import FakeCore
+
+
+@pytest.fixture
+def own_town(tmp_path: Path) -> Iterator[Town]:
+    town = found(tmp_path)
+    town.start()
+    yield town
+    town.stop(signal.SIGKILL)
+
+
+async def test_a_killed_hub_continues_at_the_next_round(own_town: Town) -> None:
+    cores = [own_town.core(site, value=value, seconds=0.3) for site, value in (("aachen", 1), ("bergen", 2), ("coimbra", 3))]
+    async with own_town.links(*cores):
+        own_town.submit("killed")
+        await own_town.until("killed", lambda history: history["completed_round"] == 1)
+        after_one = own_town.hub.checkpoints.model("killed", 1)
+        own_town.stop(signal.SIGKILL)
+        served = [set(core.computed) for core in cores]
+        await asyncio.sleep(0.5)
+        own_town.start()
+        history = await own_town.settled("killed")
+    assert history["state"] == "done" and history["completed_round"] == 3
+    assert history["attempt"] == 2 and [each["reason"] for each in history["attempts"]] == ["opened", "opened"]
+    # round 1 stands as it was, and the run is the one it would have been
+    assert own_town.hub.checkpoints.model("killed", 1) == after_one
+    digest = hashlib.sha256(own_town.hub.checkpoints.model("killed", 3)).hexdigest()
+    assert history["model_sha256"] == digest == await undisturbed(own_town)
+    for core, before in zip(cores, served, strict=True):
+        assert len(core.computed) == len(set(core.computed)) == 7 and before <= set(core.computed)
+        rounds = [(each.round, each.task, each.attempt) for each in core.released]
+        assert len(rounds) == len(set(rounds))
+
+
+async def undisturbed(town: Town) -> str:
+    cores = [town.core(site, value=value) for site, value in (("aachen", 1), ("bergen", 2), ("coimbra", 3))]
+    async with town.links(*cores):
+        town.submit("undisturbed")
+        return str((await town.settled("undisturbed"))["model_sha256"])
+
+
+class Interrupted(FakeCore):
+    """A core that goes away in the middle of the hand-over, once."""
+
+    broken = False
+
+    async def deliver_instruction(self, signed: str, reply_context: bytes, model: AsyncIterator[bytes]) -> Delivery:
+        answer = await super().deliver_instruction(signed, reply_context, model)
+        if not self.broken:
+            self.broken = True
+            raise NotNow("core has gone away")
+        return answer
+
+
+async def test_an_instruction_survives_a_core_and_a_link_that_fall_over_it(town: Town) -> None:
+    ring = town.core("bergen").instruction_keys
+    core = Interrupted("bergen", town.keys["bergen"], ring, town.core("bergen").specs, town.folder / "bergen/spool")
+    async with town.links(core):
+        town.submit("fallen", sites=("bergen",), rounds=1)
+        await town.until("fallen", lambda history: core.broken)
+        notes = list((town.link_folder("bergen") / "notes/pulled").iterdir())
+        assert notes
+    # another link finds the note, and core answers as it did before
+    async with town.links(core):
+        history = await town.settled("fallen")
+    assert history["state"] == "done" and history["attempt"] == 1
+    assert len(core.instructions) == 3 and not core.refused
+
+
+async def test_a_reply_pushed_twice_counts_once(town: Town) -> None:
+    """The link is killed between its push and core's note of it: the same reply goes out again, as the same message."""
+    core = town.core("aachen")
+    kept: list[str] = []
+
+    async def forgetful(instruction: str) -> None:
+        kept.append(instruction)
+
+    core.delivered = forgetful  # type: ignore[method-assign]
+    async with town.links(core):
+        town.submit("twice", sites=("aachen",), rounds=1)
+        assert (await town.settled("twice"))["state"] == "done"
+    async with town.links(core):
+        await asyncio.sleep(1.0)
+    history = town.hub.run_history("twice")
+    assert history["state"] == "done" and not any(entry["refusals"] for entry in history["rounds"])
+    assert len(kept) == 6
+
+
+async def test_a_node_that_was_away_is_asked_again(town: Town) -> None:
+    core = town.core("aachen", seconds=30.0)
+    async with town.links(core):
+        town.submit("away", sites=("aachen",), rounds=1)
+        await town.until("away", lambda history: bool(core.instructions))
+    # the link said goodbye: the hub hears at once that nobody is there, and waits for the site
+    await town.until("away", lambda history: "waiting for aachen" in history["detail"])
+    core.seconds = 0.0
+    async with town.links(core):
+        history = await town.settled("away")
+    assert history["state"] == "done"
+    assert [each["reason"] for each in history["attempts"]][:2] == ["opened", "resend"]
+    assert history["rounds"][0]["refusals"][0]["code"] == "away"
