@@ -12,10 +12,11 @@ from mediator.errors import UsageFault
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a process runs as."""
+    """Whom a process runs as. `groups` are those the system gave a named user besides its own."""
 
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
 
 
 def account(user: str | int | None) -> Account:
@@ -31,7 +32,8 @@ def account(user: str | int | None) -> Account:
         if isinstance(user, int) and 0 <= user < 1 << 31:
             return Account(user, user)
         raise UsageFault(f"there is no system user {user}", hint=f"useradd --system {user}") from None
-    return Account(entry.pw_uid, entry.pw_gid)
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)) if isinstance(user, str) else ()
+    return Account(entry.pw_uid, entry.pw_gid, groups)
 
 
 def group_id(group: str | int) -> int:

@@ -77,9 +77,11 @@ class Call:
     """The caller of a stream, as its handler sees it: a handler that waits must stop when the caller is gone."""
 
     def __init__(self, context: grpc.ServicerContext) -> None:
-        self._context = context
         self._ended = threading.Event()
-        self.on_end(self._ended.set)
+        self._lock = threading.Lock()
+        self._wakes: list[Callable[[], None]] = []
+        if not context.add_callback(self.end):
+            self.end()
 
     @property
     def active(self) -> bool:
@@ -91,7 +93,18 @@ class Call:
 
     def on_end(self, wake: Callable[[], None]) -> None:
         """Have `wake` called, from another thread, once the caller is gone."""
-        if not self._context.add_callback(wake):
+        with self._lock:
+            if self.active:
+                self._wakes.append(wake)
+                return
+        wake()
+
+    def end(self) -> None:
+        """The caller is gone, or this server stops."""
+        with self._lock:
+            self._ended.set()
+            wakes, self._wakes = self._wakes, []
+        for wake in wakes:
             wake()
 
 
@@ -145,9 +158,11 @@ class Server:
         self._server = server
 
     def stop(self, grace_s: float = 2.0) -> None:
-        """Take no more calls, give the running ones `grace_s`, then end them."""
+        """Take no more calls, tell streams to end, give the running calls `grace_s`, then break them off."""
         if self._server is not None:
-            self._server.stop(grace_s).wait(grace_s + 5)
+            stopped = self._server.stop(grace_s)
+            self._dispatch.end_streams()
+            stopped.wait(grace_s + 5)
             self._server = None
         self._file.release()
 
@@ -168,6 +183,11 @@ class _Dispatch(grpc.GenericRpcHandler):
     def __init__(self, table: Mapping[str, tuple[Verb[Any, Any], Handler]], permit: Hook | None) -> None:
         self._table = table
         self._permit = permit
+        self._streams: set[Call] = set()
+
+    def end_streams(self) -> None:
+        for call in list(self._streams):
+            call.end()
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         name = details.method.rpartition("/")[2]
@@ -208,11 +228,16 @@ class _Dispatch(grpc.GenericRpcHandler):
         def answer(frame: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
             with _Edge(verb.name, context):
                 self._ask(verb.name)
-                for item in handler(unpack(verb.request, frame), Call(context)):
-                    if verb.stream == "download" and isinstance(item, bytes):
-                        yield from chunk_frames([item])
-                    else:
-                        yield pack(_checked(verb, item))
+                call = Call(context)
+                self._streams.add(call)
+                try:
+                    for item in handler(unpack(verb.request, frame), call):
+                        if verb.stream == "download" and isinstance(item, bytes):
+                            yield from chunk_frames([item])
+                        else:
+                            yield pack(_checked(verb, item))
+                finally:
+                    self._streams.discard(call)
 
         return answer
 

@@ -31,6 +31,7 @@ class AuditLog:
         self._lock = threading.Lock()
         # None: what the folder holds has to be looked at first
         self._exported: int | None = None
+        self._checkpointed = 0
         self._witnessed = 0
 
     def export(self) -> int:
@@ -42,7 +43,7 @@ class AuditLog:
         with self._lock:
             try:
                 if self._exported is None:
-                    self._exported = self._recover()
+                    self._exported, self._checkpointed = self._recover(), 0
                     self._witnessed = self._recover_witness()
                 self._exported = self._append_records(self._exported)
                 self._write_checkpoints(self._exported)
@@ -70,18 +71,20 @@ class AuditLog:
                 lines = lines[room:]
 
     def _write_checkpoints(self, exported: int) -> None:
-        held = {path.name for path in self._folder.glob("checkpoint-*.json")}
         with self._store.read() as reads:
-            rows = reads.checkpoints()
+            rows = reads.checkpoints(self._checkpointed)
         for row in rows:
-            # never a checkpoint before the records it covers
-            if row.size <= exported and checkpoint_name(row.size) not in held:
+            if row.size > exported:  # never a checkpoint before the records it covers
+                return
+            path = self._folder / checkpoint_name(row.size)
+            if not path.exists():
                 part = self._witness_file.parent / ".checkpoint.part"
                 part.unlink(missing_ok=True)
                 with _appending(part) as descriptor:
                     _write_whole(descriptor, row.text.encode("ascii") + b"\n")
-                part.rename(self._folder / checkpoint_name(row.size))
+                part.rename(path)
                 _sync_folder(self._folder)
+            self._checkpointed = row.size
 
     def _append_witness(self) -> None:
         with self._store.read() as reads:

@@ -239,6 +239,20 @@ def test_a_handler_learns_that_its_caller_left(client: Client, peer: Peer) -> No
     assert peer.left.wait(5)
 
 
+def test_a_server_that_stops_ends_its_waiting_streams_at_once(socket: Path, peer: Peer) -> None:
+    server = Server(socket, LISTED, peer.handlers())
+    server.start()
+    with Client(socket) as client:
+        waiting = threading.Thread(target=lambda: list(client.stream(COUNT, Number(number=0))))
+        waiting.start()
+        while not server._dispatch._streams:
+            time.sleep(0.01)
+        began = time.monotonic()
+        server.stop(grace_s=10)
+        waiting.join(5)
+        assert time.monotonic() - began < 2 and not waiting.is_alive()
+
+
 def test_an_upload_whose_source_fails_is_never_complete(client: Client, peer: Peer) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"half"
