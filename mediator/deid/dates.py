@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from datetime import date, timedelta
 
-_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})|(\d{4})\.(\d{2})\.(\d{2})")  # the second form is ACR-NEMA's
-_DATETIME = re.compile(r"(\d{8})((?:\d{2}){0,3}(?:(?<=\d{14})\.\d{1,6})?)([+-]\d{4})?")
-_TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?|\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?")
-_AGE = re.compile(r"(\d{3})([DWMY])")
+_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})|(\d{4})\.(\d{2})\.(\d{2})", re.ASCII)  # the second form is ACR-NEMA's
+_DATETIME = re.compile(r"(\d{8})((?:\d{2}){0,3}(?:(?<=\d{14})\.\d{1,6})?)([+-]\d{4})?", re.ASCII)
+_TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?|\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?", re.ASCII)
+_AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
 # HIPAA 45 CFR 164.514(b)(2)(i)(C) and common practice: ages over 89 are one group
 OLDEST_AGE_YEARS = 90
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}

@@ -66,7 +66,7 @@ def parse_standard(*, elements: str, confidentiality: str, uids: str, terms: str
             class_uids=frozenset(uids.split()),
             terms=frozenset(word.upper() for line in terms.splitlines() for word in _before_comment(line).split()),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise Malformed("a table of the standard is damaged") from error
 
 

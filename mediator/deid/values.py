@@ -15,12 +15,12 @@ from mediator.deid.dates import cap_age, is_time, shift_date, shift_datetime
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Action, Rule, Table
 
-_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
-_INTEGER = re.compile(r"[+-]?\d{1,12}")
+_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _WORD = re.compile(r"[A-Za-z0-9]+(?:\.[0-9]+[A-Za-z]*)?")
 # marks of scanners (B30f, FC08, T2w, 5mm, 1.5T): a letter with at most three digits. Digits alone never: 12.03.65
-_MARK = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]?|\d{1,2}(\.\d{1,2})?(mm|cm|T|D|s|kV|min)", re.IGNORECASE)
+_MARK = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]?|\d{1,2}(\.\d{1,2})?(mm|cm|T|D|s|kV|min)", re.ASCII | re.IGNORECASE)
 # the longest value of the text VRs we ever write (PS3.5 6.2, in characters)
 _LONGEST = {"CS": 16, "SH": 16, "LO": 64, "PN": 64, "UI": 64, "DS": 16, "IS": 12, "AS": 4, "DA": 8, "TM": 16, "DT": 26}
 _DUMMIES = {

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from mediator.deid.screening import Exclusion
 
 # An enhanced multi-frame header is a few MB and inflates some tenfold; a bomb of 1 MB asks for 2 GB.
-MAX_INFLATED_BYTES = 1 << 29
+MAX_INFLATED_BYTES = 1 << 28
 # Structured reports nest about 10 deep; parsers that recurse break in the hundreds.
 MAX_DEPTH = 16
 # A thousand frames with fifty elements each, and room.

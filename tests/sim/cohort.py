@@ -43,8 +43,8 @@ def write_cohort(
 ) -> int:
     """Write `patients` patients, a share of them with a second study, into `folder`; the number of studies.
 
-    Files lie in `<patient>/<study>/<slice>.dcm`; `clinical.csv` has PatientID, StudyInstanceUID, lesion (0 or 1) and age. The
-    last `unlabelled` studies have no row in it. Equal arguments write equal bytes.
+    Files lie in `<patient>/<study>/<slice>.dcm`; `clinical.csv` has PatientID, StudyInstanceUID, lesion (0 or 1), age
+    and a remark nobody should publish. The last `unlabelled` studies have no row. Equal arguments write equal bytes.
     """
     random = np.random.default_rng([seed, *hospital.encode()])
     scanner = SCANNERS[sum(hospital.encode()) % len(SCANNERS)]
@@ -73,9 +73,9 @@ def write_cohort(
 
 def make_scan(random: np.random.Generator, label: int, scanner: tuple[str, str, str, float, float]) -> Scan:
     """One study's pixels."""
-    level = random.uniform(18.0, 55.0)
-    offset = random.uniform(-150.0, 250.0) + scanner[3]
-    volume = np.stack([_noise(random, scanner[4] * random.uniform(0.7, 1.1)) for _ in range(SLICES)]) * level
+    level = random.uniform(15.0, 60.0)
+    offset = random.uniform(-100.0, 100.0) + scanner[3]
+    volume = np.stack([_noise(random, scanner[4] * random.uniform(0.55, 0.95)) for _ in range(SLICES)]) * level
     # the same bump relative to the noise, whatever its level: the eye (and the network) sees contrast to noise
     if label:
         volume += _lesion(random, level)
@@ -91,9 +91,9 @@ def _noise(random: np.random.Generator, grain: float) -> npt.NDArray[np.float64]
 
 
 def _lesion(random: np.random.Generator, level: float) -> npt.NDArray[np.float64]:
-    """(slices, 64, 64): a bump of 2.6 to 4 pixels' width, 2.6 to 3.6 times the noise, in two neighbouring slices."""
+    """(slices, 64, 64): a bump of 2.3 to 4 pixels' width, 3.5 to 5 times the noise, in two neighbouring slices."""
     row, column = random.uniform(10, SIZE - 10, 2)
-    width, contrast = random.uniform(2.6, 4.0), random.uniform(2.6, 3.6) * level
+    width, contrast = random.uniform(2.3, 4.0), random.uniform(3.5, 5.0) * level
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     bump = contrast * np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2))
     volume = np.zeros((SLICES, SIZE, SIZE))

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pydicom
 from pydicom import config
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+
+from tests.sim.dicom import raw_element
 
 # (keyword, VR) of one element for every VR that holds text; some in PS3.15 Table E.1-1, some not, some kept cleaned.
 _PLACES: tuple[tuple[int, str], ...] = (
@@ -113,7 +113,7 @@ def _plant_file(path: Path, tokens: _Tokens, number: int) -> list[str]:
         # as bytes: text where a number or a date belongs is a fault that files do have, and pydicom would refuse it
         value = tokens(vr).encode()
         value += (b"\0" if vr in ("OB", "UI") else b" ") * (len(value) % 2)
-        dataset[tag] = RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+        dataset[tag] = raw_element(tag, vr, value)
     charset(dataset)
     _names(dataset, tokens, number)
     _nested(dataset, tokens)
@@ -199,7 +199,7 @@ def _private(dataset: Dataset, tokens: _Tokens) -> None:
     dataset.add_new(0x00211012, "UN", tokens().encode() + b"\0")
     dataset.add_new(0x00187777, "LO", tokens())
     dataset.add_new(0x00107776, "UN", tokens().encode() + b"\0")
-    dataset.add_new(0x00102180, "UN", tokens().encode() + b"\0")  # Occupation, written by one who did not know it
+    dataset[0x00102180] = raw_element(0x00102180, "UN", tokens().encode())  # Occupation
 
 
 def _graphics(dataset: Dataset, tokens: _Tokens) -> None:

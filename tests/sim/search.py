@@ -1,7 +1,7 @@
 """Is any of these strings in any of these files, in whatever dress? The judge of "nothing planted survives".
 
-A token is looked for as UTF-8, Latin-1, ISO 2022 JP, UTF-16 (both orders), JSON's escapes, base64 (all three alignments, both
-alphabets) and hexadecimal (both cases), in the bytes of every file and in what gzip, zlib, zip and tar members,
+A token is looked for as UTF-8, Latin-1, ISO 2022 JP, UTF-16 (both orders), JSON's escapes, base64 (three alignments,
+both alphabets) and hexadecimal (both cases), in the bytes of every file and in what gzip, zlib, zip and tar members,
 deflated DICOM datasets, Parquet tables and SQLite databases unpack to. GNU grep does the byte work: `grep -F` finds
 thousands of fixed strings in one pass.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
 import io
 import json
 import os
@@ -152,23 +151,41 @@ def _members(prefix: str, content: bytes, depth: int) -> Iterator[tuple[str, byt
 def _open_packed(content: bytes) -> Iterator[tuple[str, bytes]]:
     try:
         if content.startswith(b"\x1f\x8b"):
-            yield "gzip", gzip.decompress(content)
+            yield "gzip", _inflate(content, 16 + zlib.MAX_WBITS)
         elif content.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                yield "names", "\n".join(archive.namelist()).encode()
                 for name in archive.namelist():
-                    yield name, archive.read(name) + name.encode()
+                    yield name, archive.read(name)
         elif content[257:262] == b"ustar":
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                yield "names", "\n".join(archive.getnames()).encode()
                 for member in archive:
                     inner = archive.extractfile(member) if member.isfile() else None
                     yield member.name, inner.read() if inner else b""
         elif content[128:132] == b"DICM":
             length = int.from_bytes(content[140:144], "little")
-            yield "dataset", zlib.decompress(content[144 + length :], -zlib.MAX_WBITS)
+            yield "dataset", _inflate(content[144 + length :], -zlib.MAX_WBITS)
         else:
-            yield "zlib", zlib.decompress(content)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError):
+            yield "zlib", _inflate(content, zlib.MAX_WBITS)
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError):
         return
+
+
+def _inflate(content: bytes, window: int) -> bytes:
+    """What a deflate stream unpacks to, as far as it does: a cut or dirty stream still holds what came before."""
+    found = []
+    while content:
+        machine = zlib.decompressobj(window)
+        try:
+            for at in range(0, len(content), 1 << 16):
+                found.append(machine.decompress(content[at : at + (1 << 16)]))
+                if sum(map(len, found)) > MAX_UNPACKED_BYTES:
+                    raise RuntimeError("a packed file is too large to judge")
+        except zlib.error:
+            break
+        content = machine.unused_data if machine.eof and window > zlib.MAX_WBITS else b""
+    return b"".join(found)
 
 
 def _sqlite_text(path: Path) -> bytes:

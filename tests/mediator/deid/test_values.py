@@ -1,0 +1,76 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.rules import Action, Rule
+from mediator.deid.values import EMPTY, Subject, Written, decide
+from node.deid.profiles import load_profile
+
+KEYED = Pseudonyms(bytes(32), "liver")
+SUBJECT = Subject(KEYED, KEYED.patient("1"), 10)
+TABLE = load_profile("eucaim")
+
+
+def value(action: Action, vr: str, *values: str, vm_max: int | None = None) -> Written | None:
+    return decide(Rule(action, "test", (vr,), vm_max), vr, values, TABLE, SUBJECT)
+
+
+@given(st.lists(st.text(max_size=30), max_size=4), st.sampled_from(["LO", "PN", "CS", "UI", "DA", "UT", "DS"]))
+def test_what_is_removed_emptied_or_replaced_never_depends_on_the_value(values, vr):
+    assert value(Action.REMOVE, vr, *values) is None
+    assert value(Action.EMPTY, vr, *values) == EMPTY
+    assert value(Action.DUMMY, vr, *values) == value(Action.DUMMY, vr, "anything")
+    assert value(Action.PSEUDONYM, vr, *values) == value(Action.PSEUDONYM, vr, "anything")
+
+
+@given(st.text(max_size=70))
+def test_cleaned_text_holds_only_listed_words_and_short_marks(text):
+    written = value(Action.CLEAN, "LO", text)
+    for word in " ".join(written.values).split():
+        assert word.upper() in TABLE.terms or (len(word) <= 6 and any(letter.isalpha() for letter in word))
+
+
+def test_descriptions_keep_the_vocabulary_and_lose_the_name():
+    assert value(Action.CLEAN, "LO", "Chest Jansen 5mm B30f 12.03.1965").values == ("Chest 5mm B30f",)
+    assert value(Action.CLEAN, "LO", "Jansen, 12 03 65") == EMPTY
+    assert value(Action.CLEAN, "LO", "GE MEDICAL SYSTEMS").values == ("GE MEDICAL SYSTEMS",)
+
+
+def test_a_code_string_is_a_known_term_or_other():
+    assert value(Action.CLEAN, "CS", "ORIGINAL", "PRIMARY", "JANSEN").values == ("ORIGINAL", "PRIMARY", "OTHER")
+    assert value(Action.CLEAN, "CS", "HELICAL MODE").values == ("HELICAL MODE",)
+    assert value(Action.CLEAN, "CS", "JANSEN") == EMPTY
+
+
+def test_a_number_with_words_in_it_is_no_number():
+    assert value(Action.KEEP, "DS", "1.5", "-2e3").values == ("1.5", "-2e3")
+    assert value(Action.KEEP, "DS", "1.5", "JANSEN") == EMPTY
+    assert value(Action.KEEP, "IS", "12 JANSEN") == EMPTY
+    assert value(Action.KEEP, "TM", "JANSEN") == EMPTY
+
+
+def test_more_values_than_the_standard_allows_are_not_kept():
+    assert value(Action.KEEP, "DS", "1", "2", vm_max=1) == EMPTY
+
+
+def test_another_vr_than_the_standards_is_not_kept():
+    assert decide(Rule(Action.KEEP, "test", ("DS",)), "LO", ("1.5",), TABLE, SUBJECT) == EMPTY
+
+
+def test_standard_uids_stay_and_others_are_replaced_alike():
+    ct = "1.2.840.10008.5.1.4.1.1.2"
+    written = value(Action.REPLACE_UID, "UI", ct, "1.2.3", "1.2.3")
+    assert written.values == (ct, KEYED.uid("1.2.3"), KEYED.uid("1.2.3"))
+    forged = "1.2.840.10008.9999.19650312"  # the standard's root, but nothing the standard assigned
+    assert value(Action.REPLACE_UID, "UI", forged).values == (KEYED.uid(forged),)
+
+
+def test_one_bad_date_empties_the_list_instead_of_pairing_the_rest_wrongly():
+    assert value(Action.SHIFT_DATE, "DA", "20200111", "20200112").values == ("20200101", "20200102")
+    assert value(Action.SHIFT_DATE, "DA", "20200111", "soon") == EMPTY
+
+
+@pytest.mark.parametrize("vr", ["LO", "LT", "UT", "PN"])
+def test_free_text_a_site_keeps_on_request_is_not_pardoned_by_the_residual_check(vr):
+    assert value(Action.KEEP, vr, "Jansen was here").trusted is False

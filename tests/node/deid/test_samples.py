@@ -1,0 +1,49 @@
+"""Real files of many makers: those in the pydicom wheel. Nothing crashes, pixels stay, no false alarm."""
+
+import warnings
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.screening import Exclusion, screen
+from mediator.deid.values import Subject
+from node.deid.engine import open_engine
+
+FOLDER = Path(pydicom.__file__).parent / "data" / "test_files"
+FILES = sorted(FOLDER.rglob("*.dcm"))
+KEYED = Pseudonyms(bytes(32), "liver")
+SUBJECT = Subject(KEYED, KEYED.patient("1"), 10)
+
+
+@pytest.mark.parametrize("profile", ["eucaim", "basic"])
+def test_every_sample_is_written_whole_or_refused_with_a_reason(tmp_path, profile):
+    engine, written, refused = open_engine(profile), 0, {}
+    for number, path in enumerate(FILES):
+        source = engine.read(path.read_bytes())
+        if isinstance(source, Exclusion) or source.finding or source.parsed.pixels is None:
+            refused[path.name] = source if isinstance(source, Exclusion) else source.finding
+            continue
+        target = tmp_path / f"{number}.dcm"
+        assert engine.write(source, SUBJECT, target) is None, path.name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            before, after = pydicom.dcmread(path), pydicom.dcmread(target)
+            assert not [element for element in after.iterall() if element.tag.is_private]
+            assert after.get("PixelData") == before.get("PixelData"), path.name
+            if before.file_meta.TransferSyntaxUID.is_implicit_VR == after.file_meta.TransferSyntaxUID.is_implicit_VR:
+                assert after.Rows == before.Rows
+        written += 1
+    assert written >= 55
+    assert refused["MR_truncated.dcm"] is refused["rtplan_truncated.dcm"] is Exclusion.TRUNCATED
+    assert refused["no_meta.dcm"] is Exclusion.NOT_DICOM
+
+
+def test_computed_tomography_and_magnetic_resonance_pass_the_screen():
+    engine = open_engine("eucaim")
+    for name in ("CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "693_J2KI.dcm"):
+        source = engine.read((FOLDER / name).read_bytes())
+        assert not screen(source.facts, source.finding), name
+    source = engine.read((FOLDER / "SC_rgb_rle.dcm").read_bytes())
+    assert Exclusion.SECONDARY_CAPTURE in screen(source.facts, source.finding)

@@ -1,0 +1,220 @@
+"""The whole intake, on generated and real DICOM with identifiers planted everywhere."""
+
+import os
+import stat
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pydicom
+import pytest
+
+from mediator.deid.orders import Column, IngestOrder, IngestReport
+from mediator.errors import IntegrityBroken, UsageFault
+from node.deid.engine import open_engine
+from node.intake.batch import Keys, Rooms, run_ingest
+from node.usecases.publish import read_report
+from tests.sim.cohort import SLICES, write_cohort
+from tests.sim.dicom import ct_slice, to_bytes
+from tests.sim.planting import plant
+from tests.sim.pydicom_files import copy_pydicom_files
+from tests.sim.search import search
+
+KEYS = Keys(b"s" * 32, b"q" * 32)
+COLUMNS = (Column("lesion", minimum=0, maximum=1),)
+
+
+def rooms(tmp_path) -> Rooms:
+    (tmp_path / "handover").mkdir(parents=True, exist_ok=True)
+    return Rooms(tmp_path / "quarantine", tmp_path / "handover")
+
+
+def order_for(folder, **changes) -> IngestOrder:
+    order = IngestOrder("order-1", "alpha", "liver", "cohort", str(folder), "eucaim", "clinical.csv", COLUMNS, 0.4)
+    return replace(order, **changes)
+
+
+def ingest(order: IngestOrder, where: Rooms, keys: Keys = KEYS) -> IngestReport:
+    return list(run_ingest(order, engine=open_engine(order.profile), keys=keys, rooms=where))[-1].report
+
+
+def contents(where: Rooms, order: str = "order-1") -> dict[str, bytes]:
+    root = where.handover / order
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    source = tmp_path_factory.mktemp("source")
+    studies = write_cohort(source, "alpha", 24, seed=5, unlabelled=2)
+    copy_pydicom_files(source / "pydicom")
+    return source, plant(source, 900, seed=5), studies
+
+
+@pytest.mark.parametrize("profile", ["eucaim", "basic"])
+def test_nothing_planted_survives_anywhere_and_the_studies_do(planted, tmp_path, profile, capfd):
+    source, tokens, studies = planted
+    where, lines = rooms(tmp_path), []
+    for progress in run_ingest(order_for(source, profile=profile), engine=open_engine(profile), keys=KEYS, rooms=where):
+        lines.append(repr(progress))
+    (tmp_path / "talk.txt").write_text("\n".join(lines) + "".join(capfd.readouterr()))
+    assert len(tokens) >= 900 and search([tmp_path], tokens) == []
+    report = read_report(where.handover / "order-1")
+    assert report.studies_published >= studies
+    assert "residual_identifier" not in report.instances_excluded and "unreadable" not in report.instances_excluded
+    assert report.instances_excluded["secondary_capture"] > 10
+    assert report.studies_in == report.studies_published + sum(report.studies_excluded.values())
+    assert report.instances_in == report.instances_published + sum(report.instances_excluded.values())
+    assert not any(where.quarantine.iterdir())
+
+
+def test_the_handover_folder_is_what_the_report_says(planted, tmp_path):
+    source, _, studies = planted
+    where = rooms(tmp_path)
+    report = ingest(order_for(source), where)
+    root = where.handover / "order-1"
+    assert sorted(os.listdir(root)) == ["clinical.parquet", "report.json", "studies"]
+    assert report.destroyed == report.instances_in
+    for study in report.studies:
+        files = sorted(os.listdir(root / study.folder))
+        assert files == [f"{number:04d}.dcm" for number in range(1, study.instances + 1)]
+        headers = [pydicom.dcmread(root / study.folder / name, stop_before_pixels=True) for name in files]
+        assert {header.PatientID for header in headers} == {study.patient}
+        assert len({header.StudyInstanceUID for header in headers}) == 1
+        assert stat.S_IMODE((root / study.folder / files[0]).stat().st_mode) == 0o640
+    cohort = [study for study in report.studies if study.split != "unlabelled"]
+    assert len(cohort) == studies - 2 and all(study.instances == SLICES for study in cohort)
+    table = pq.read_table(root / "clinical.parquet").to_pylist()
+    assert [row["study"] for row in table] == [study.study for study in report.studies]
+    assert {tuple(sorted(row)) for row in table} == {("lesion", "patient", "split", "study")}
+    assert {row["lesion"] for row in table if row["split"] == "unlabelled"} == {None}
+
+
+def test_the_split_is_by_patient_and_stays(planted, tmp_path):
+    source, _, _ = planted
+    report = ingest(order_for(source), rooms(tmp_path))
+    sides: dict[str, set[str]] = {}
+    for study in report.studies:
+        if study.split != "unlabelled":
+            sides.setdefault(study.patient, set()).add(study.split)
+    assert all(len(side) == 1 for side in sides.values())
+    assert {"train", "test"} == set.union(*sides.values())
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_the_file_names(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "source").mkdir(parents=True)
+        write_cohort(tmp_path / name / "source", "alpha", 4, seed=2)
+    source = tmp_path / "b" / "source"
+    for number, path in enumerate(sorted(source.rglob("*.dcm"), reverse=True)):
+        path.rename(source / f"{number:05d}")
+    first, second = rooms(tmp_path / "a"), rooms(tmp_path / "b")
+    assert ingest(order_for(tmp_path / "a" / "source"), first).studies
+    ingest(order_for(source), second)
+    assert contents(first) == contents(second)
+
+
+def test_another_site_key_or_project_joins_nothing(tmp_path):
+    (tmp_path / "source").mkdir()
+    write_cohort(tmp_path / "source", "alpha", 3, seed=2)
+    seen = []
+    for number, (key, project) in enumerate([(b"s", "liver"), (b"t", "liver"), (b"s", "lung")]):
+        order = order_for(tmp_path / "source", project=project)
+        report = ingest(order, rooms(tmp_path / str(number)), Keys(key * 32, b"q" * 32))
+        seen.append({study.patient for study in report.studies} | {study.study for study in report.studies})
+    assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
+
+
+def test_a_run_broken_off_anywhere_ends_the_same_when_run_again(tmp_path):
+    (tmp_path / "source").mkdir()
+    write_cohort(tmp_path / "source", "alpha", 3, seed=2)
+    order, whole = order_for(tmp_path / "source"), rooms(tmp_path / "whole")
+    steps = list(run_ingest(order, engine=open_engine("eucaim"), keys=KEYS, rooms=whole))
+    for stop in range(1, len(steps)):
+        where = rooms(tmp_path / f"stop{stop}")
+        running = run_ingest(order, engine=open_engine("eucaim"), keys=KEYS, rooms=where)
+        for _ in range(stop):
+            next(running)
+        running.close()
+        report = ingest(order, where)
+        assert report.instances_published == steps[-1].report.instances_published
+        assert contents(where) == contents(whole) and not any(where.quarantine.iterdir())
+
+
+def test_a_damaged_original_in_quarantine_is_held_back_and_the_rest_goes_on(tmp_path):
+    (tmp_path / "source").mkdir()
+    write_cohort(tmp_path / "source", "alpha", 2, seed=2, second_study=0)
+    order, where = order_for(tmp_path / "source"), rooms(tmp_path)
+    running = run_ingest(order, engine=open_engine("eucaim"), keys=KEYS, rooms=where)
+    next(running)
+    running.close()
+    (sealed,) = (where.quarantine / "order-1" / "files").iterdir()
+    sealed.write_bytes(sealed.read_bytes()[:-1])
+    report = ingest(order, where)
+    assert report.instances_excluded == {"unreadable": 1}
+    assert report.instances_published == 2 * SLICES - 1
+
+
+def put(source, name, dataset):
+    source.mkdir(exist_ok=True)
+    (source / name).write_bytes(to_bytes(dataset))
+
+
+def test_two_patients_in_one_study_publish_none_of_it(tmp_path):
+    one, two = ct_slice(), ct_slice()
+    two.PatientID, two.SOPInstanceUID = "OTHER-1", "1.2.826.0.1.111.9"
+    put(tmp_path / "source", "1", one)
+    put(tmp_path / "source", "2", two)
+    report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
+    assert report.studies == () and report.studies_excluded == {"patient_mismatch": 1}
+    assert report.instances_excluded == {"patient_mismatch": 2}
+    assert not any((tmp_path / "handover" / "order-1" / "studies").iterdir())
+
+
+def test_an_instance_given_twice_is_published_once(tmp_path):
+    put(tmp_path / "source", "1", ct_slice())
+    put(tmp_path / "source", "2", ct_slice())
+    report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
+    assert (report.instances_published, report.instances_excluded) == (1, {"duplicate_instance": 1})
+    assert report.studies[0].split == "unlabelled"
+
+
+def test_a_missing_patient_id_never_shares_a_pseudonym(tmp_path):
+    for number in range(2):
+        dataset = ct_slice()
+        dataset.PatientID = ""
+        dataset.StudyInstanceUID = f"1.2.826.0.1.222.{number}"
+        put(tmp_path / "source", str(number), dataset)
+    report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
+    assert report.studies == () and report.studies_excluded == {"patient_id_missing": 2}
+
+
+def test_a_truncated_file_belongs_to_its_study(tmp_path):
+    put(tmp_path / "source", "1", ct_slice())
+    path = tmp_path / "source" / "1"
+    path.write_bytes(path.read_bytes()[:-10])
+    report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
+    assert report.studies_excluded == {"truncated": 1} and report.instances_published == 0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"source": "/nowhere-Hartog"}, {"clinical": "../Hartog.csv"}, {"clinical": "none"}]
+)
+def test_an_order_that_cannot_be_carried_out_leaves_no_handover_and_names_nothing(tmp_path, changes):
+    put(tmp_path / "source", "1", ct_slice())
+    where = rooms(tmp_path)
+    with pytest.raises(UsageFault) as caught:
+        ingest(order_for(tmp_path / "source", **changes), where)
+    assert "Hartog" not in str(caught.value) + caught.value.hint
+    assert not (where.handover / "order-1").exists()
+
+
+def test_an_empty_folder_is_a_fault_and_a_report_that_is_missing_too(tmp_path):
+    (tmp_path / "source").mkdir()
+    with pytest.raises(UsageFault):
+        ingest(order_for(tmp_path / "source"), rooms(tmp_path))
+    with pytest.raises(IntegrityBroken):
+        read_report(tmp_path)
+
+
+def test_keys_are_not_printed():
+    assert "ssss" not in repr(KEYS) and "qqqq" not in repr(KEYS)

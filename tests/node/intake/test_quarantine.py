@@ -1,0 +1,91 @@
+import os
+import stat
+
+import pytest
+
+from mediator.errors import IntegrityBroken, UnsupportedVersion
+from node.intake.intake_db import IntakeDb
+from node.intake.quarantine import CHUNK_BYTES, Quarantine
+
+KEY = bytes(range(32))
+
+
+def put(quarantine: Quarantine, path, content: bytes) -> str:
+    path.write_bytes(content)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        name, size = quarantine.put(handle)
+    finally:
+        os.close(handle)
+    assert size == len(content)
+    return name
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES])
+def test_an_original_comes_back_as_it_was_and_is_not_readable_at_rest(tmp_path, size):
+    quarantine = Quarantine(tmp_path / "q", KEY)
+    content = (b"Hartog^Wilhelmina " * (size // 18 + 1))[:size]
+    name = put(quarantine, tmp_path / "original", content)
+    sealed = (tmp_path / "q" / name).read_bytes()
+    assert quarantine.get(name) == content and b"Hartog" not in sealed
+    assert stat.S_IMODE((tmp_path / "q" / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "q").stat().st_mode) == 0o700
+
+
+def test_a_changed_cut_or_exchanged_file_is_not_opened(tmp_path):
+    quarantine = Quarantine(tmp_path / "q", KEY)
+    name = put(quarantine, tmp_path / "original", bytes(CHUNK_BYTES * 2 + 5))
+    path = tmp_path / "q" / name
+    sealed = path.read_bytes()
+    step, head = CHUNK_BYTES + 16, 20
+    for damaged in (
+        sealed[:40] + b"\1" + sealed[41:],
+        sealed[:-1],
+        sealed[: head + step],  # the last chunks left out
+        sealed[:head] + sealed[head + step : head + 2 * step] + sealed[head : head + step] + sealed[head + 2 * step :],
+        b"",
+        b"CLQ9" + sealed[4:],
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(IntegrityBroken):
+            quarantine.get(name)
+    path.write_bytes(sealed)
+    with pytest.raises(IntegrityBroken):
+        Quarantine(tmp_path / "q", bytes(32)).get(name)
+
+
+def test_destruction_counts_and_may_be_repeated(tmp_path):
+    quarantine = Quarantine(tmp_path / "q", KEY)
+    for number in range(3):
+        put(quarantine, tmp_path / "original", bytes(number))
+    (tmp_path / "q" / "broken-off.part").touch()
+    assert (quarantine.destroy(), quarantine.destroy()) == (3, 0)
+    assert not (tmp_path / "q").exists()
+
+
+def test_keys_are_32_bytes_and_not_printed(tmp_path):
+    with pytest.raises(ValueError, match="32 bytes"):
+        Quarantine(tmp_path / "q", b"short")
+    assert "0001" not in repr(Quarantine(tmp_path / "q", KEY))
+
+
+def test_the_database_remembers_over_a_restart_and_is_deleted(tmp_path):
+    path = tmp_path / "intake.db"
+    database = IntakeDb(path)
+    database.add("a/Hartog\udcfc.dcm", quarantined="00ff")
+    database.add("b", refused="not_a_file")
+    database.close()
+    database = IntakeDb(path)
+    assert database.knows("a/Hartog\udcfc.dcm") and not database.knows("c")
+    assert [(source.number, source.refused) for source in database.sources()] == [(1, None), (2, "not_a_file")]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    database.delete()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_newer_database_is_refused(tmp_path):
+    database = IntakeDb(tmp_path / "intake.db")
+    database._db.execute("PRAGMA user_version = 2")
+    database.close()
+    with pytest.raises(UnsupportedVersion):
+        IntakeDb(tmp_path / "intake.db")
