@@ -101,8 +101,10 @@ def _grep(patterns: Path, root: Path) -> Iterator[tuple[Path, bytes]]:
     """(file, matched bytes) of GNU grep over a tree; -Z ends the file name with NUL."""
     command = ["grep", "-raFoZH", "--devices=skip", "-f", str(patterns), "--", str(root)]
     done = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"LC_ALL": "C"})
-    if done.returncode > 1:
-        raise RuntimeError(f"grep could not read everything under {root}: {done.stderr.decode()[:300]}")
+    # a file of a running process may go while grep walks; whatever else it could not read, nobody has judged
+    left = [line for line in done.stderr.splitlines() if not line.endswith(b"No such file or directory")]
+    if done.returncode > 1 and (left or not root.exists()):
+        raise RuntimeError(f"grep could not read everything under {root}: {left[:3]!r}")
     for line in done.stdout.split(b"\n"):
         name, _, found = line.partition(b"\0")
         if found:
@@ -119,8 +121,11 @@ def _grep_bytes(patterns: Path, content: bytes) -> set[bytes]:
 
 def _unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
     """(member, bytes) of what is packed inside a file; a file that only looks packed yields nothing."""
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        return  # gone since it was listed
     if head.startswith(b"SQLite format 3\0"):
         yield "sqlite", _sqlite_text(path)
     elif head.startswith(b"PAR1"):

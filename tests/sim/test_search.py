@@ -103,3 +103,8 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
 def test_a_token_too_short_to_judge_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="shorter"):
         search([tmp_path], ["Piet"])
+
+
+def test_a_root_that_is_not_there_is_an_error_not_a_clean_bill(tmp_path):
+    with pytest.raises(RuntimeError):
+        search([tmp_path / "missing"], [TOKEN])
