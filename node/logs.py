@@ -16,7 +16,7 @@ from typing import Literal
 from mediator.errors import CloisterError
 
 # whose messages are ours: texts written in this repository, with arguments chosen there
-_OURS = ("node", "mediator", "containers", "federation")
+_OURS = ("cloister", "node", "mediator", "containers", "federation")
 
 
 def set_up(process: str, *, level: str, form: Literal["text", "json"], file: Path | None = None) -> None:
@@ -32,7 +32,10 @@ def set_up(process: str, *, level: str, form: Literal["text", "json"], file: Pat
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    # of others without their texts, only what went wrong is worth a line
+    root.setLevel(logging.WARNING)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())
     # a warning or an unraisable error is printed by Python itself, text and all, unless it is caught here
     logging.captureWarnings(True)
     sys.excepthook = _uncaught

@@ -1,8 +1,5 @@
-"""`python -m node.cli`: the command without its script; how the supervisor starts the node's processes."""
-
-from __future__ import annotations
+"""`python -m node.cli`: how the supervisor starts the node's processes."""
 
 from node.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -78,7 +78,7 @@ class Gate0:
         subject = self._subject(facts)  # (3)
         uid = keyed.uid(facts.sop_instance)
         folder = self._folder / study
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         path = folder / f"{uid}.part"
         try:
             refused = self._engine.write(source, subject, path)  # (4)

@@ -184,7 +184,8 @@ class Sandboxes:
             del self._by_key[sandbox.key]
             keep = self._names()
         try:
-            self._runner.terminate(sandbox.name, STOP_GRACE_S)
+            # one that serves nothing has nothing to finish
+            self._runner.terminate(sandbox.name, STOP_GRACE_S if sandbox.busy else 0.0)
             self._runner.clean(keep)
         except NotNow:
             pass  # the engine is away: `sweep` removes what it still holds as soon as it answers
