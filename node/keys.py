@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from mediator.errors import UsageFault
-from mediator.signatures import KeyRing, SigningKey, VerifyKey
+from mediator.signatures import SigningKey, VerifyKey
 
 _HEX = re.compile(r"[0-9a-f]{64}\n?")
 RAW_KEY_BYTES = 32
@@ -62,11 +62,6 @@ def read_verify_key(path: Path) -> VerifyKey:
     if not _HEX.fullmatch(text):
         raise UsageFault(f"{path} is not a public key file", hint="the file that ends in .pub is the public one")
     return VerifyKey.from_text(text)
-
-
-def ring(texts: tuple[str, ...]) -> KeyRing:
-    """The ring of public keys written as hex in a configuration."""
-    return KeyRing(VerifyKey.from_text(text) for text in texts)
 
 
 def new_raw_key(path: Path) -> bytes:

@@ -56,7 +56,7 @@ class AcceptanceRow(DocumentRow):
 
 @dataclass(frozen=True)
 class RunOrderRow(DocumentRow):
-    """A run order, with the run's own state: `ordered`, `running`, `done` or `stopped`."""
+    """A run order, with the run's state here: `ordered`, then `running` from the first task that is charged."""
 
     run: str
     permit: str

@@ -78,8 +78,6 @@ class Call:
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._wakes: list[Callable[[], None]] = []
         if not context.add_callback(self.end):
             self.end()
 
@@ -91,21 +89,9 @@ class Call:
         """Wait; true when the caller left meanwhile."""
         return self._ended.wait(seconds)
 
-    def on_end(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called, from another thread, once the caller is gone."""
-        with self._lock:
-            if self.active:
-                self._wakes.append(wake)
-                return
-        wake()
-
     def end(self) -> None:
         """The caller is gone, or this server stops."""
-        with self._lock:
-            self._ended.set()
-            wakes, self._wakes = self._wakes, []
-        for wake in wakes:
-            wake()
+        self._ended.set()
 
 
 # unary: handler(request) -> response · server, download: handler(request, call) -> iterator of responses (and bytes)

@@ -201,7 +201,7 @@ class RevocationList(Base):
 
 
 class Run(Base):
-    """`state`: ordered, running, done, stopped."""
+    """`state`: ordered, then running from the first task that is charged."""
 
     __tablename__ = "run"
 

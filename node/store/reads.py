@@ -31,12 +31,6 @@ class Reads:
         model = self._session.get(models.Permit, (permit, permit_version))
         return None if model is None else value_of(records.PermitRow, model)
 
-    def newest_permit(self, permit: str) -> records.PermitRow | None:
-        """The highest version held of a permit."""
-        query = select(models.Permit).where(models.Permit.permit == permit)
-        model = self._session.scalars(query.order_by(models.Permit.permit_version.desc()).limit(1)).first()
-        return None if model is None else value_of(records.PermitRow, model)
-
     def permits(self) -> tuple[records.PermitRow, ...]:
         query = select(models.Permit).order_by(models.Permit.permit, models.Permit.permit_version)
         return tuple(value_of(records.PermitRow, model) for model in self._session.scalars(query))
@@ -91,12 +85,6 @@ class Reads:
         """The instruction of this id, if it was ever seen: an id seen once is never served again."""
         model = self._session.get(models.Instruction, instruction)
         return None if model is None else instruction_row(model)
-
-    def open_instructions(self) -> tuple[records.InstructionRow, ...]:
-        """Instructions without an answer, oldest first."""
-        query = select(models.Instruction).where(models.Instruction.state == "open")
-        order = (models.Instruction.received, models.Instruction.instruction)
-        return tuple(instruction_row(model) for model in self._session.scalars(query.order_by(*order)))
 
     def job(self, job: str) -> records.JobRow | None:
         model = self._session.get(models.Job, job)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -53,12 +53,6 @@ class Tx(Reads):
         self._append(event)
         self._add(row)
         return True
-
-    def set_run_state(self, run: str, state: Literal["running", "done", "stopped"], *, event: AuditEvent) -> None:
-        """Say how far a run is at this node."""
-        self._append(event)
-        model = self._session.get_one(models.Run, run)
-        model.state, model.changed = state, self.now
 
     def add_dataset_version(self, manifest: Manifest, manifest_sha256: str, folder: str, *, event: AuditEvent) -> bool:
         """Keep a published version. False when it is held already: a version is its content."""
@@ -106,11 +100,6 @@ class Tx(Reads):
         self._add(documents.instruction_model(signed, reply_context, self.now))
         self._add(documents.job_model(signed.document, job, self.now))
         return True
-
-    def refuse_instruction(self, instruction: str, hub_code: HubCode, *, event: AuditEvent) -> None:
-        """Answer an instruction with a code. It stays in the outbox until it is delivered."""
-        self._append(event)
-        self._refuse(instruction, hub_code)
 
     def advance(
         self,
@@ -196,6 +185,8 @@ class Tx(Reads):
             return False
         self._append(event)
         self._add(documents.ledger_model(charge, self.now))
+        run = self._session.get_one(models.Run, charge.run)
+        run.state, run.changed = "running", self.now
         key = (charge.run, charge.round, charge.task.value)
         if self._session.get(models.Round, key) is None:
             self._add(models.Round(run=charge.run, round=charge.round, task=key[2], state="open", changed=self.now))
