@@ -37,6 +37,28 @@ def trusting_context(ca: Path) -> ssl.SSLContext:
     return context
 
 
+class _Telling(ssl.SSLObject):
+    """A handshake that tells the peer why it failed.
+
+    asyncio drops the connection in the moment of failure, with the alert still in its buffer; the peer sees a reset and
+    cannot tell a revoked certificate from a broken network. One round of "want more data" makes asyncio flush first;
+    whatever comes next, the handshake fails for good (and asyncio's own limit ends a peer that sends nothing).
+    """
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._failure = error
+            raise ssl.SSLWantReadError("the alert goes out first") from error
+
+
 class ServerContext:
     """The ingress's end: asks every client for a certificate of `ca` that is not on the revocation list.
 
@@ -51,6 +73,7 @@ class ServerContext:
         self._newest = self._build()
         self.context = self._build()
         self.context.sni_callback = self._choose
+        self.context.sslobject_class = _Telling
 
     def reload(self) -> None:
         """Read the revocation list and the server's certificate again. Raises `OSError` or `TlsError`."""

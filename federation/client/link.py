@@ -133,8 +133,8 @@ class Link:
         except RunOver:
             log.info("an instruction was withdrawn by the hub before it was taken")
         except Malformed as error:
-            # no reply: there is no instruction in it that one could reply to
-            log.warning("a message was dropped: %s", error.message)
+            log.warning("a message was refused: %s", error.message)
+            await asyncio.to_thread(self._fleet.push_refusal, note, HubCode.REFUSED_INSTRUCTION)
         self._notes.done(name)
 
     async def _hand_over(self, task: Task) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
@@ -30,6 +31,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self.sequence = 0
+        self.said = 0.0
         self.wake = False
         self.ended = False
         self.stir = asyncio.Event()
@@ -52,9 +54,11 @@ class Channel:
         app.router.add_post(control.INVENTORY, self._inventory)
 
     def publish(self) -> None:
-        """Documents may have come in: every stream looks."""
+        """Documents may have come in: every stream that lacks one looks."""
+        newest = self._hub.documents.newest_sequence()
         for stream in self._streams.values():
-            stream.stir.set()
+            if stream.sequence < newest:
+                stream.stir.set()
 
     def wake(self, sites: Iterable[str]) -> None:
         """Tell sites that an instruction waits. May be called from any thread."""
@@ -93,18 +97,21 @@ class Channel:
 
     async def _say(self, response: web.StreamResponse, stream: _Stream) -> None:
         stream.stir.clear()
+        events = []
         for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
-            await _line(response, control.Event(kind="document", text=text))
+            events.append(control.Event(kind="document", text=text))
             stream.sequence = max(stream.sequence, sequence)
         if stream.wake:
             stream.wake = False
-            await _line(response, control.Event(kind="wake"))
-        try:
-            await asyncio.wait_for(stream.stir.wait(), _HEARTBEAT_S)
-        except TimeoutError:
+            events.append(control.Event(kind="wake"))
+        if not events and self._loop.time() - stream.said >= _HEARTBEAT_S:
             newest = await asyncio.to_thread(self._hub.documents.newest_revocations)
-            event = control.Event(kind="document", text=newest) if newest else control.Event(kind="alive")
-            await _line(response, event)
+            events.append(control.Event(kind="document", text=newest) if newest else control.Event(kind="alive"))
+        for event in events:
+            await response.write(control.encode(event) + b"\n")
+            stream.said = self._loop.time()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stream.stir.wait(), max(0.0, stream.said + _HEARTBEAT_S - self._loop.time()))
 
     async def _releases(self, request: web.Request) -> web.Response:
         release = control.decode(control.Release, await request.read())
@@ -164,7 +171,3 @@ class Channel:
         message = control.decode(control.Inventory, await request.read())
         await asyncio.to_thread(self._hub.registry.take_inventory, request[PEER].site, message)
         return reply(control.Stored(outcome="stored"))
-
-
-async def _line(response: web.StreamResponse, event: control.Event) -> None:
-    await response.write(control.encode(event) + b"\n")

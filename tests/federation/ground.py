@@ -153,8 +153,7 @@ class Town:
             self.process = None
 
     def enrol(self, site: str) -> None:
-        self.keys[site] = SigningKey(bytes([sum(site.encode()) % 251]) * 32)
-        self.keys[f"{site}/audit"] = SigningKey(bytes([sum(site.encode()) % 251]) * 31 + b"a")
+        self.keys[site], self.keys[f"{site}/audit"] = site_keys(site)
         request = enrolment.make_request(
             self.link_folder(site),
             site,
@@ -173,6 +172,12 @@ class Town:
 
     def link_config(self, site: str) -> LinkConfig:
         return LinkConfig(self.link_folder(site), self.folder / site / "spool", "test")
+
+    def node_process(self, site: str, *flags: str) -> subprocess.Popen[bytes]:
+        """A link with a played core in a process of its own, which may be killed."""
+        command = [sys.executable, "-m", "tests.sim.node", str(self.folder / "hub.toml"), site, *flags]
+        log = (self.folder / f"{site}.log").open("ab")
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
     @contextlib.asynccontextmanager
     async def links(self, *cores: FakeCore) -> AsyncIterator[None]:
@@ -198,6 +203,20 @@ class Town:
             assert time.monotonic() < deadline, (history, (self.folder / "hub.log").read_text()[-4000:])
             await asyncio.sleep(0.05)
         return history
+
+
+def reopened(config: Path) -> Town:
+    """The town that `found` made in another process."""
+    loaded = load_config(config)
+    town = Town(config.parent, loaded, Hub(loaded))
+    for site in SITES:
+        town.keys[site], town.keys[f"{site}/audit"] = site_keys(site)
+    return town
+
+
+def site_keys(site: str) -> tuple[SigningKey, SigningKey]:
+    number = bytes([sum(site.encode()) % 251])
+    return SigningKey(number * 32), SigningKey(number * 31 + b"a")
 
 
 def found(folder: Path, **runs: Any) -> Town:

@@ -1,4 +1,4 @@
-"""Nothing is lost, done twice or counted twice when a side is killed: SIGKILL for the hub, a broken link for the node."""
+"""Nothing is lost, done twice or counted twice when a side is killed, be it the hub, the link or core."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from mediator.errors import NotNow
 from tests.federation.ground import Town, found
 from tests.sim.core import FakeCore
 
+VALUES = {"aachen": 1.0, "bergen": 2.0, "coimbra": 3.0}
+
 
 @pytest.fixture
 def own_town(tmp_path: Path) -> Iterator[Town]:
@@ -25,7 +27,9 @@ def own_town(tmp_path: Path) -> Iterator[Town]:
 
 
 async def test_a_killed_hub_continues_at_the_next_round(own_town: Town) -> None:
-    cores = [own_town.core(site, value=value, seconds=0.3) for site, value in (("aachen", 1), ("bergen", 2), ("coimbra", 3))]
+    cores = [
+        own_town.core(site, value=value, seconds=0.3) for site, value in (("aachen", 1), ("bergen", 2), ("coimbra", 3))
+    ]
     async with own_town.links(*cores):
         own_town.submit("killed")
         await own_town.until("killed", lambda history: history["completed_round"] == 1)
@@ -43,12 +47,12 @@ async def test_a_killed_hub_continues_at_the_next_round(own_town: Town) -> None:
     assert history["model_sha256"] == digest == await undisturbed(own_town)
     for core, before in zip(cores, served, strict=True):
         assert len(core.computed) == len(set(core.computed)) == 7 and before <= set(core.computed)
-        rounds = [(each.round, each.task, each.attempt) for each in core.released]
-        assert len(rounds) == len(set(rounds))
+        answered = [each.instruction for each in core.released]
+        assert len(answered) == len(set(answered))
 
 
 async def undisturbed(town: Town) -> str:
-    cores = [town.core(site, value=value) for site, value in (("aachen", 1), ("bergen", 2), ("coimbra", 3))]
+    cores = [town.core(site, value=value) for site, value in VALUES.items()]
     async with town.links(*cores):
         town.submit("undisturbed")
         return str((await town.settled("undisturbed"))["model_sha256"])
@@ -67,19 +71,30 @@ class Interrupted(FakeCore):
         return answer
 
 
-async def test_an_instruction_survives_a_core_and_a_link_that_fall_over_it(town: Town) -> None:
-    ring = town.core("bergen").instruction_keys
-    core = Interrupted("bergen", town.keys["bergen"], ring, town.core("bergen").specs, town.folder / "bergen/spool")
+async def test_an_instruction_survives_a_core_that_falls_over_it(town: Town) -> None:
+    known = town.core("bergen")
+    core = Interrupted("bergen", known.release, known.instruction_keys, known.specs, known.spool)
     async with town.links(core):
         town.submit("fallen", sites=("bergen",), rounds=1)
-        await town.until("fallen", lambda history: core.broken)
-        notes = list((town.link_folder("bergen") / "notes/pulled").iterdir())
-        assert notes
-    # another link finds the note, and core answers as it did before
-    async with town.links(core):
         history = await town.settled("fallen")
-    assert history["state"] == "done" and history["attempt"] == 1
+    assert core.broken and history["state"] == "done" and history["attempt"] == 1
     assert len(core.instructions) == 3 and not core.refused
+
+
+async def test_an_instruction_survives_a_killed_link(town: Town) -> None:
+    town.submit("killed-link", sites=("coimbra",), rounds=1)
+    first = town.node_process("coimbra", "--die-at-hand-over")
+    assert await asyncio.to_thread(first.wait, 30) == -signal.SIGKILL
+    # the hub hands a message out once; what is left of it is the dead link's note
+    assert len(list((town.link_folder("coimbra") / "notes/pulled").iterdir())) == 1
+    second = town.node_process("coimbra")
+    try:
+        history = await town.settled("killed-link")
+    finally:
+        second.terminate()
+        second.wait(10)
+    assert history["state"] == "done" and history["attempt"] == 1
+    assert not any(entry["refusals"] for entry in history["rounds"])
 
 
 async def test_a_reply_pushed_twice_counts_once(town: Town) -> None:

@@ -191,7 +191,8 @@ async def test_bytes_behind_a_tensor_from_the_hub_do_not_reach_core(town: Town) 
     plain = to_record(model())
     hiding = {name: Array(each.dtype, each.shape, each.stype, each.data + b"x") for name, each in plain.items()}
     async with town.links(core):
-        assert await asyncio.to_thread(rogue.send, "aachen", signed, ArrayRecord(hiding)) == "no answer"
-        # the link goes on: the same with nothing hidden is delivered
-        assert await asyncio.to_thread(rogue.send, "aachen", signed, plain) is None
+        assert await asyncio.to_thread(rogue.send, "aachen", signed, ArrayRecord(hiding)) == "refused_instruction"
+        assert not core.instructions
+        # the link goes on: the same with nothing hidden reaches core (whose answer the honest ingress then refuses)
+        assert await asyncio.to_thread(rogue.send, "aachen", signed, plain) == "internal"
     assert len(core.instructions) == 1
