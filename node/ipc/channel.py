@@ -313,17 +313,21 @@ class Client:
             yield first
             try:
                 yield from upload_frames(chunks)
-            except BaseException as error:
-                broken.append(error)  # gRPC would swallow it: the caller must see why its own source failed
-                raise
+            except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+                # gRPC would log its text and lose it. Without its end the upload counts as broken off over there,
+                # and the caller hears below why its own source failed.
+                broken.append(error)
 
         start: grpc.StreamUnaryMultiCallable[bytes, bytes] = self._channel.stream_unary(_method(verb, "upload"))
         try:
-            return unpack(verb.response, start(frames(), timeout=timeout_s))
+            answer = unpack(verb.response, start(frames(), timeout=timeout_s))
         except grpc.RpcError as error:
             if broken:
                 raise broken[0] from None
             raise self._fault(error, timeout_s) from None
+        if broken:
+            raise broken[0]
+        return answer
 
     def wait(self, timeout_s: float) -> None:
         """Until somebody serves the socket. Raises `NotNow` after `timeout_s`."""

@@ -62,6 +62,7 @@ class Peer:
         self.stored: list[bytes] = []
         self.left = threading.Event()
         self.torn: list[str] = []
+        self.receiving = False
 
     def handlers(self) -> dict[Verb[object, object], Handler]:  # type: ignore[type-var]
         return {ECHO: self.echo, COUNT: self.count, STORE: self.store, FETCH: self.fetch, FAIL: self.fail}  # type: ignore[dict-item]
@@ -70,14 +71,18 @@ class Peer:
         return request
 
     def count(self, request: Number, call: Call) -> Iterator[Number]:
-        for number in range(request.number):
-            yield Number(number=number)
-        if request.number > 5:
-            raise Denied(Reason(Code.ROUNDS_EXHAUSTED))
-        if request.number < 2 and call.sleep(20):
+        try:
+            for number in range(request.number):
+                yield Number(number=number)
+            if request.number > 5:
+                raise Denied(Reason(Code.ROUNDS_EXHAUSTED))
+            if request.number < 2:
+                call.sleep(20)
+        finally:
             self.left.set()
 
     def store(self, request: Text, chunks: Iterator[bytes]) -> Number:
+        self.receiving = True
         try:
             content = b"".join(chunks)
         except CloisterError as error:
@@ -252,16 +257,39 @@ def test_a_server_that_stops_ends_its_waiting_streams_at_once(socket: Path, peer
         assert time.monotonic() - began < 2 and not waiting.is_alive()
 
 
-def test_an_upload_whose_source_fails_is_never_complete(client: Client, peer: Peer) -> None:
+def test_an_upload_whose_source_fails_is_never_complete(
+    client: Client, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"half"
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
         client.upload(STORE, Text(text="model"), chunks())
-    deadline = time.monotonic() + 5
-    while not peer.torn and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert (peer.stored, peer.torn, caplog.text) == ([], ["NotNow"], "")
+
+
+def test_an_upload_whose_sender_is_killed_is_never_complete(socket: Path, peer: Peer) -> None:
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from tests.node.ipc.test_channel import *\n"
+        "def chunks():\n"
+        "    yield b'half' * 100\n"
+        "    print('sent', flush=True)\n"
+        "    time.sleep(60)\n"
+        "Client(pathlib.Path(sys.argv[1])).upload(STORE, Text(text='model'), chunks())\n"
+    )
+    with Server(socket, LISTED, peer.handlers()):
+        child = subprocess.Popen([sys.executable, "-c", script, str(socket)], stdout=subprocess.PIPE)
+        assert child.stdout is not None and child.stdout.readline() == b"sent\n"
+        while not peer.receiving:
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        deadline = time.monotonic() + 10
+        while not peer.torn and time.monotonic() < deadline:
+            time.sleep(0.02)
     assert (peer.stored, peer.torn) == ([], ["NotNow"])
 
 
