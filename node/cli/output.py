@@ -21,7 +21,7 @@ data = Console(highlight=False)
 
 def say(line: str) -> None:
     """One line of talk."""
-    talk.print(line, markup=False)
+    talk.print(line, markup=False, soft_wrap=True)
 
 
 def show(value: Any, *, as_json: bool, table: Table | None = None) -> None:

@@ -49,7 +49,7 @@ class House:
 
     def serve(self, key: SandboxKey = KEY, round_: int = 1, limit_s: float = 10, **config: Any) -> dict[str, bytes]:
         task = Task(Kind.TRAIN, round_, config, b"model")
-        files = self.boxes.serve(key, task, self._view, self._spec, limit_s, lambda: None)
+        files = self.boxes.serve(key, task, self._view, self._spec, limit_s, lambda _: None)
         return {file.name: file.content for file in files}
 
     def _view(self, folder: Path) -> None:
