@@ -40,6 +40,7 @@ class FakeCore:
     refuse: HubCode | None = None
     refuse_times: int = 1 << 30
     answer: Answer | None = None
+    connected: bool = False
     documents: list[str] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     released: list[ReleaseEnvelope] = field(default_factory=list)
