@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,8 @@ from deploy.demo.workplace import write_json
 from mediator.signatures import VerifyKey
 
 PROOF_WITHIN_S = 45.0
-FORGED, ROGUE = "forged-permit", "rogue-permit"
+ROGUE = "rogue-permit"
+ROGUE_HUB = Path(__file__).resolve().parents[2] / "tests" / "federation" / "rogue_hub.py"
 
 
 @dataclass
@@ -46,17 +45,16 @@ class Act:
     draft: Callable[..., dict[str, Any]]
 
     def play(self) -> None:
-        """All six attempts; one that cannot be made counts as not refused, and says why."""
+        """All six attempts; one that cannot be made counts as not refused, and says why.
+
+        The forged documents come last: they lie in the hub's own database then, and break it for every later run.
+        """
         first, second, third = self.hospitals
-        with ThreadPoolExecutor(4) as pool:
-            attempts = [
-                pool.submit(self._attempt, self._without_certificate, "client_without_certificate"),
-                pool.submit(self._attempt, lambda: self._replay(third), "replayed_instruction"),
-                pool.submit(self._attempt, self._forge, "hub_without_keys", "run_without_permit"),
-                pool.submit(self._attempt, lambda: self._misbehave(first, second), "extra_tensor", "hidden_bytes"),
-            ]
-            for attempt in attempts:
-                attempt.result()
+        self._attempt(self._without_certificate, "client_without_certificate")
+        self._attempt(lambda: self._replay(third), "replayed_instruction")
+        self._attempt(lambda: self._without_permit(third), "run_without_permit")
+        self._attempt(lambda: self._misbehave(first, second), "extra_tensor", "hidden_bytes")
+        self._attempt(self._forge, "hub_without_keys")
 
     def _attempt(self, play: Callable[[], None], *names: str) -> None:
         try:
@@ -93,46 +91,41 @@ class Act:
         """The hub's own parts send a genuine, already served instruction once more."""
         hospital = self.hospitals[site]
         before = evidence.last_sequence(hospital.audit_dir)
-        command = [sys.executable, "-P", "-m", "deploy.demo.rogue_hub"]
-        words = [str(self.hub.state), site, self.main_run, str(self.model)]
-        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=120)
-        if done.returncode:
-            said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-            raise DemoFailed(f"the replay could not be sent: {said[0]}", self.hub.programs.hint)
-        sent = json.loads(done.stdout)
-        proof = self._wait(hospital, before, {"instruction_replayed"}, sent["instruction"])
-        self._prove("replayed_instruction", proof, the_hub_heard=sent["answer"])
+        answer = self.hub.misbehave(ROGUE_HUB, "replay", site, self.main_run)
+        proof = self._wait(hospital, before, {"instruction_replayed"}, f"{self.main_run}/")
+        self._prove("replayed_instruction", proof, the_hub_heard=answer["refused"])
 
-    # ---- a hub without keys, and a run without a permit
+    # ---- a run without a permit
+
+    def _without_permit(self, site: str) -> None:
+        """The hub signs an instruction for a run that nobody ordered, under a permit that nobody gave."""
+        hospital = self.hospitals[site]
+        before = evidence.last_sequence(hospital.audit_dir)
+        answer = self.hub.misbehave(ROGUE_HUB, "no-permit", site, self.model)
+        proof = self._wait(hospital, before, {"permit_missing"}, "no-such-run/")
+        self._prove("run_without_permit", proof, the_hub_heard=answer["refused"])
+
+    # ---- a hub without keys
 
     def _forge(self) -> None:
-        """The hub signs a permit and a run order with the only key it has, publishes both, and starts the run.
-
-        The researcher is deceived as well and signs an order under that permit: now the signature is good, but no
-        hospital has such a permit.
-        """
+        """The hub signs a permit and a run order with the only key it has and sends both to every hospital."""
         before = {site: evidence.last_sequence(hospital.audit_dir) for site, hospital in self.hospitals.items()}
         own = VerifyKey.from_text(self.hub.public_key("instruction"))
         image = self.images["cloister-job-torch"]
-        people = [self.people.researcher.public_key, own.text]
-        draft = self.draft(FORGED, image=image, issuer=own.key_id, researchers=people)
+        draft = self.draft("forged-permit", image=image, issuer=own.key_id, researchers=[own.text])
         permit = self._sign_as_hub(draft)
-        self.hub.publish_permit(permit)
         order = self._order_as_hub(permit, image)
-        self.hub.submit(order, self.model)
-        proofs = [self._first(before, {"untrusted_key"}, f"document/{_digest(text)}") for text in (permit, order)]
-        if all(proofs) and proofs[0] and proofs[1]:
-            self._prove("hub_without_keys", proofs[0], order_refused_in_record=proofs[1].sequence)
-        run = "no-permit"
-        self.hub.submit(self.people.order(run, permit, image, list(self.hospitals), 1, permits.TRAINING), self.model)
-        self._prove("run_without_permit", self._first(before, {"permit_missing"}, f"{run}/"))
+        self.hub.misbehave(ROGUE_HUB, "publish", permit, order)
+        first, second = (self._everywhere(before, f"document/{_digest(text)}") for text in (permit, order))
+        self._prove("hub_without_keys", first if second else None, order_in_record=second.sequence if second else None)
 
     def _sign_as_hub(self, draft: dict[str, Any]) -> Path:
-        asked, signed = self.hub.place.hub / "forged.json", self.hub.place.hub / "forged-permit.jws"
-        self.hub.place.give(write_json(asked, draft), self.hub.account)
-        sign = ("permit", "sign", asked, "--key", self.hub.instruction_key, "--out", signed)
-        self.hub.programs(*sign, account=self.hub.account)
-        return self.people.post(signed)
+        folder, account = self.hub.place.hub, self.hub.account
+        asked, signed = write_json(folder / "forged-permit.json", draft), folder / "forged-permit.jws"
+        self.hub.place.give(asked, account)
+        key = self.hub.instruction_key
+        self.hub.programs("permit", "sign", asked, "--key", key, "--out", signed, account=account)
+        return signed
 
     def _order_as_hub(self, permit: Path, image: str) -> Path:
         signed = self.hub.place.hub / "forged-order.jws"
@@ -179,11 +172,9 @@ class Act:
             within_s=PROOF_WITHIN_S,
         )
 
-    def _first(self, after: Mapping[str, int], codes: Iterable[str], about: str) -> Refused | None:
-        """The proof of the first hospital, once every hospital has one."""
-        found: Sequence[Refused | None] = [
-            self._wait(hospital, after[site], codes, about) for site, hospital in self.hospitals.items()
-        ]
+    def _everywhere(self, after: Mapping[str, int], about: str) -> Refused | None:
+        """The proof of the first hospital that a document signed by a stranger was refused, once all have one."""
+        found = [self._wait(each, after[site], {"untrusted_key"}, about) for site, each in self.hospitals.items()]
         return found[0] if all(found) else None
 
 

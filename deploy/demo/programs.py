@@ -11,6 +11,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -68,8 +69,8 @@ class Programs:
         """The answer, if it exited 0. `words` name the command in the error."""
         if answer.code:
             said = answer.err.strip().splitlines()[-2:] or ["it said nothing"]
-            shown = " ".join(str(word) for word in words[:4])
-            raise DemoFailed(f"`cloister {shown} …` exited {answer.code}: {' · '.join(said)}", self.hint, answer.code)
+            shown = " ".join(Path(word).name if isinstance(word, Path) else str(word) for word in words[:4])
+            raise DemoFailed(f"`{shown} …` exited {answer.code}: {' · '.join(said)}", self.hint, answer.code)
         return answer
 
     def json(self, *words: object, account: Account | None = None) -> Any:
@@ -83,7 +84,20 @@ class Programs:
         on_error_line: Callable[[str], None] | None = None,
     ) -> Answer:
         """Run `cloister WORDS…` to its end, whatever that is; its stderr is handed on line by line as it comes."""
-        command = [str(self.cloister), *(str(word) for word in words)]
+        return self._finish([str(self.cloister), *map(str, words)], account, within_s, on_error_line)
+
+    def run_python(self, program: Path, *words: object, account: Account | None = None) -> Answer:
+        """Run a Python program in the product's environment; raise `DemoFailed` unless it exits 0."""
+        command = [sys.executable, "-P", str(program), *map(str, words)]
+        return self.checked(self._finish(command, account, COMMAND_WITHIN_S, None), program.name, *words)
+
+    def _finish(
+        self,
+        command: list[str],
+        account: Account | None,
+        within_s: float,
+        on_error_line: Callable[[str], None] | None,
+    ) -> Answer:
         began = time.monotonic()
         process = self._popen(command, account)
         talk: list[str] = []
@@ -104,7 +118,7 @@ class Programs:
 
     def lines(self, *words: object, account: Account | None = None) -> Iterator[str]:
         """The lines of a command that talks until something ends (`--follow`)."""
-        command = [str(self.cloister), *(str(word) for word in words)]
+        command = [str(self.cloister), *map(str, words)]
         began = time.monotonic()
         process = self._popen(command, account)
         talk: list[str] = []
@@ -134,7 +148,7 @@ class Programs:
 
     def _remember(self, command: list[str], code: int, seconds: float, talk: str) -> None:
         with self._lock, (self.logs / "commands.log").open("a", encoding="utf-8") as file:
-            file.write(f"$ {shlex.join(['cloister', *command[1:]])}\n")
+            file.write(f"$ {shlex.join([Path(command[0]).name, *command[1:]])}\n")
             file.write("".join(f"  {line}\n" for line in talk.splitlines()))
             file.write(f"  exit {code} after {seconds:.2f} s\n")
 

@@ -91,9 +91,11 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _in_names(root: Path, tokens: Iterable[str]) -> Iterator[Hit]:
     names = list(root.rglob("*")) if root.is_dir() else [root]
+    wanted = list(tokens)
     for path in names:
-        for token in tokens:
-            if token in str(path.relative_to(root)):
+        name = str(path.relative_to(root))
+        for token in wanted:
+            if token in name:
                 yield Hit(token, path, "path")
 
 
