@@ -39,8 +39,10 @@ def run(config: NodeConfig) -> None:
 
 def make_broker(config: NodeConfig) -> Broker:
     """The broker of this node, on its engine, trusting its core's verdicts alone."""
+    verdicts = read_verify_key(config.paths.verdict_public_key)
     site = Sandbox(
-        site=config.site,
+        # a trial node of the same name may share the engine: containers belong to the node whose core signed for them
+        site=f"{config.site}.{verdicts.key_id[:8]}",
         sentinel=config.engine.sentinel,
         ceiling=config.limits.ceiling,
         work_root=config.paths.work,
@@ -49,8 +51,7 @@ def make_broker(config: NodeConfig) -> Broker:
         gid=config.users.job_gid,
         runtime=config.engine.runtime or "",
     )
-    keys = KeyRing([read_verify_key(config.paths.verdict_public_key)])
-    return Broker(Engine(config.engine.socket), site, keys, lambda: datetime.now(UTC), _record)
+    return Broker(Engine(config.engine.socket), site, KeyRing([verdicts]), lambda: datetime.now(UTC), _record)
 
 
 def _record(verb: str, job: str, code: str) -> None:

@@ -86,7 +86,8 @@ class CoreProcess:
     # --- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Continue whatever the last core left, then serve."""
+        """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files."""
+        self.export()
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
         watch.checkpoint(self.core)  # a log without any signature proves nothing
