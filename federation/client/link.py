@@ -45,6 +45,7 @@ class Link:
     """One node's link. `run` owns every connection it opens."""
 
     def __init__(self, config: LinkConfig, core: CorePort) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every poll
         self._config = config
         self._core = core
         self._own = enrolment.load(config.folder)
@@ -127,8 +128,7 @@ class Link:
 
     async def _handle(self, name: str, note: bytes) -> None:
         try:
-            task = await asyncio.to_thread(self._fleet.fetch, note)
-            await self._hand_over(task)
+            await self._hand_over(await self._fetch(note))
             await asyncio.to_thread(self._fleet.confirm, note)
         except RunOver:
             log.info("an instruction was withdrawn by the hub before it was taken")
@@ -136,6 +136,15 @@ class Link:
             log.warning("a message was refused: %s", error.message)
             await asyncio.to_thread(self._fleet.push_refusal, note, HubCode.REFUSED_INSTRUCTION)
         self._notes.done(name)
+
+    async def _fetch(self, note: bytes) -> Task:
+        try:
+            return await asyncio.to_thread(self._fleet.fetch, note)
+        except CloisterError:
+            raise
+        except Exception as error:
+            log.exception("a message that nobody foresaw")
+            raise Malformed("a message that nobody foresaw") from error
 
     async def _hand_over(self, task: Task) -> None:
         try:

@@ -39,8 +39,9 @@ class Service:
     """One running hub."""
 
     def __init__(self, hub: Hub) -> None:
-        # Flower's own log is for people who run Flower; what ours says names sites and runs
+        # Flower's own log is for people who run Flower, and its client's has a line for every poll
         logging.getLogger("flwr").setLevel(logging.ERROR)
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._hub = hub
         authority = hub.authority
         self._superlink = SuperLinkProcess(hub.config.state_dir / "superlink", authority)

@@ -163,7 +163,12 @@ def test_one_chunk_named_a_million_times_is_not_joined() -> None:
     """5 MiB that would unfold to 5 TiB."""
     store = Store({})
     chunk = store.add("ArrayChunk", [], b"\0" * (5 << 20))
-    metadata = {"dtype": "float32", "shape": [1 << 30, 1 << 10], "stype": "numpy.ndarray", "arraychunk_ids": [0] * 10**6}
+    metadata = {
+        "dtype": "float32",
+        "shape": [1 << 30, 1 << 10],
+        "stype": "numpy.ndarray",
+        "arraychunk_ids": [0] * 10**6,
+    }
     array = store.add("Array", [chunk], json.dumps(metadata).encode())
     record = store.add("ArrayRecord", [array], json.dumps({"w": array}).encode())
     top = store.add("RecordDict", [record], json.dumps({"model": record}).encode())
@@ -207,7 +212,9 @@ def test_an_object_where_it_has_no_place_is_refused() -> None:
         read(store, store.message(nested))
 
 
-@pytest.mark.parametrize("head", [b"Message", b"Message  x", b"Message  1", b"Message zz 0", b"M\xff  0", b"Message  00"])
+@pytest.mark.parametrize(
+    "head", [b"Message", b"Message  x", b"Message  1", b"Message zz 0", b"M\xff  0", b"Message  00"]
+)
 def test_an_object_without_a_proper_head_is_refused(head: bytes) -> None:
     with pytest.raises(Malformed):
         tree.split(head + b"\0")

@@ -56,6 +56,7 @@ class FakeCore:
         self._stir = asyncio.Event()
 
     async def hello(self, software: str, connected: bool) -> Greeting:
+        self.connected = connected
         return Greeting(self.site, False)
 
     async def deliver_document(self, text: str) -> str:

@@ -1,0 +1,273 @@
+"""The operator's desk on a hub's folder, without a hub running: enrolment, documents, orders, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, select, text
+
+from federation import control
+from federation.client import enrolment
+from federation.client.notes import Notes
+from federation.hub.config import load_config
+from federation.hub.state import Hub
+from federation.hub.tables import Base, EventRow, RunRow
+from mediator.errors import CloisterError, Code, Denied, Malformed, UnsupportedVersion, UsageFault
+from mediator.release import tensors
+from mediator.types import RevocationList
+from tests.federation.ground import COMMITTEE, RESEARCHER, SITES, Town, found, key, model, order, permit
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    return found(tmp_path_factory.mktemp("town"))
+
+
+def runs(town: Town) -> list[str]:
+    with town.hub.database.read() as session:
+        return sorted(session.scalars(select(RunRow.run)))
+
+
+# --- documents ------------------------------------------------------------------------------------------------
+
+
+def test_a_permit_by_another_key_is_not_passed_on(town: Town) -> None:
+    before = town.hub.documents.newest_sequence()
+    forged = permit(permit="forged", issuer=key("x").key_id)
+    with pytest.raises(Denied) as caught:
+        town.hub.submit_permit(key("x").sign(forged))
+    assert caught.value.reasons[0].code == Code.UNTRUSTED_KEY
+    assert town.hub.documents.newest_sequence() == before
+
+
+def test_the_same_permit_again_is_no_fault_and_a_changed_one_is(town: Town) -> None:
+    given = permit(permit="again")
+    town.hub.submit_permit(COMMITTEE.sign(given))
+    sequence = town.hub.documents.newest_sequence()
+    town.hub.submit_permit(COMMITTEE.sign(given) + "\n")
+    assert town.hub.documents.newest_sequence() == sequence
+    with pytest.raises(UsageFault):
+        town.hub.submit_permit(COMMITTEE.sign(permit(permit="again", purpose="another")))
+
+
+def test_a_revocation_lists_number_only_grows(town: Town) -> None:
+    town.hub.submit_revocations(COMMITTEE.sign(RevocationList(5, NOW, ("p9",))))
+    with pytest.raises(Denied) as caught:
+        town.hub.submit_revocations(COMMITTEE.sign(RevocationList(4, NOW, ())))
+    assert caught.value.reasons[0].code == Code.REVOCATION_LIST_ROLLED_BACK
+    newest = town.hub.documents.newest_revocations()
+    assert newest == COMMITTEE.sign(RevocationList(5, NOW, ("p9",)))
+    # a node that connects hears of it first, and of no older one
+    texts = [text for _, text in town.hub.documents.after(0)]
+    assert texts[0] == newest and sum("cmV2b2NhdGlvbi1saXN0" in each or each == newest for each in texts) == 1
+
+
+def test_expired_documents_are_not_handed_out(town: Town) -> None:
+    old = permit(permit="old", not_before=NOW - timedelta(days=3), expires=NOW - timedelta(days=2))
+    signed = COMMITTEE.sign(old)
+    town.hub.submit_permit(signed)
+    assert signed not in [text for _, text in town.hub.documents.after(0)]
+
+
+# --- run orders -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"image": "sha256:" + "00" * 32}, Code.IMAGE_NOT_PERMITTED),
+        ({"schema_sha256": "00" * 32}, Code.RUN_ORDER_MISMATCH),
+        ({"rounds": 101}, Code.ROUNDS_EXHAUSTED),
+        ({"strategy": "krum"}, Code.RUN_ORDER_MISMATCH),
+        ({"sites": ()}, Code.RUN_ORDER_MISMATCH),
+        ({"sites": ("aachen", "aachen")}, Code.RUN_ORDER_MISMATCH),
+        ({"sites": ("dublin",)}, Code.SITE_NOT_NAMED),
+        ({"expires": NOW - timedelta(hours=1)}, Code.RUN_ORDER_EXPIRED),
+        ({"permit": "p2"}, Code.PERMIT_MISSING),
+        ({"permit_version": 2}, Code.PERMIT_MISSING),
+    ],
+)
+def test_an_order_that_its_permit_does_not_cover_is_refused(town: Town, changes: dict[str, Any], code: Code) -> None:
+    before = runs(town)
+    with pytest.raises(Denied) as caught:
+        town.submit("refused", **changes)
+    assert caught.value.reasons[0].code == code
+    assert runs(town) == before and not (town.config.state_dir / "checkpoints/refused").exists()
+
+
+def test_an_order_by_a_person_the_permit_does_not_name_is_refused(town: Town) -> None:
+    with pytest.raises(Denied) as caught:
+        town.hub.submit_order(key("x").sign(order("stranger")), tensors.encode(model()))
+    assert caught.value.reasons[0].code == Code.UNTRUSTED_KEY
+    assert "stranger" not in runs(town)
+
+
+def test_a_model_other_than_the_permits_is_refused(town: Town) -> None:
+    extra = model() | {"extra": np.zeros(2, dtype=np.float32)}
+    missing = {name: array for name, array in model().items() if name != "layer.bias"}
+    for bad in (tensors.encode(extra), tensors.encode(missing), tensors.encode(model()) + b"\0", b""):
+        with pytest.raises(Denied):
+            town.hub.submit_order(RESEARCHER.sign(order("bad-model")), bad)
+    assert "bad-model" not in runs(town)
+
+
+def test_the_same_order_again_changes_nothing(town: Town) -> None:
+    text = RESEARCHER.sign(order("same"))
+    town.hub.submit_order(text, tensors.encode(model()))
+    with town.hub.database.write() as session:
+        session.get_one(RunRow, "same").state = "done"
+    town.hub.submit_order(text, tensors.encode(model(9.0)))
+    assert town.hub.run_history("same")["state"] == "done"
+    assert town.hub.checkpoints.latest("same") == (-1, tensors.encode(model()))
+    with pytest.raises(UsageFault):
+        town.hub.submit_order(RESEARCHER.sign(order("same", rounds=9)), tensors.encode(model()))
+
+
+def test_a_site_that_is_not_enrolled_keeps_an_order_from_starting(tmp_path: Path) -> None:
+    town = found(tmp_path)
+    town.hub.revoke("coimbra")
+    with pytest.raises(UsageFault, match="coimbra"):
+        town.submit("absent")
+    assert runs(town) == []
+    with pytest.raises(UsageFault, match="no such run"):
+        town.hub.run_history("absent")
+
+
+# --- enrolment ------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_made_for_another_node_is_refused(town: Town, tmp_path: Path) -> None:
+    bundle = (town.link_folder("aachen") / "bundle.json").read_bytes()
+    for name in ("tls.key", "flower.key"):
+        assert (town.link_folder("aachen") / name).stat().st_mode & 0o777 == 0o600
+    verify = key("z").verify_key
+    enrolment.make_request(tmp_path / "link", "aachen", release_key=verify, audit_key=verify)
+    with pytest.raises(Malformed, match="another"):
+        enrolment.install(tmp_path / "link", bundle)
+    assert not (tmp_path / "link" / "bundle.json").exists()
+    with pytest.raises(UsageFault, match="not enrolled"):
+        enrolment.load(tmp_path / "link")
+
+
+def test_a_request_made_again_keeps_its_keys(tmp_path: Path) -> None:
+    verify = key("z").verify_key
+    first = control.decode(
+        control.EnrolmentRequest, enrolment.make_request(tmp_path, "aachen", release_key=verify, audit_key=verify)
+    )
+    second = control.decode(
+        control.EnrolmentRequest, enrolment.make_request(tmp_path, "aachen", release_key=verify, audit_key=verify)
+    )
+    assert first.flower_key == second.flower_key
+
+
+def test_anothers_flower_key_cannot_be_enrolled(town: Town, tmp_path: Path) -> None:
+    verify = key("z").verify_key
+    request = control.decode(
+        control.EnrolmentRequest, enrolment.make_request(tmp_path, "dublin", release_key=verify, audit_key=verify)
+    )
+    taken = control.decode(control.EnrolmentBundle, (town.link_folder("aachen") / "bundle.json").read_bytes())
+    with pytest.raises(UsageFault, match="Flower key"):
+        town.hub.approve(control.encode(request.model_copy(update={"flower_key": taken.flower_key})))
+    assert [node["site"] for node in town.hub.nodes()] == list(SITES)
+
+
+def test_a_private_key_that_others_may_read_is_not_used(tmp_path: Path) -> None:
+    town = found(tmp_path)
+    (town.link_folder("aachen") / "tls.key").chmod(0o640)
+    with pytest.raises(UsageFault, match="readable by others"):
+        enrolment.load(town.link_folder("aachen"))
+    (town.config.state_dir / "keys/instruction.key").chmod(0o644)
+    with pytest.raises(UsageFault, match="readable by others"):
+        town.hub.instruction_key  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        (b'{"version":1,"kind":"wake","text":"","more":1}', Malformed),
+        (b'{"version":2,"kind":"wake","text":""}', UnsupportedVersion),
+        (b'{"version":1,"kind":"shutdown","text":""}', Malformed),
+        (b'{"version":1,"kind":"document","text":"a b"}', Malformed),
+        (b'{"version":1,"kind":1}', Malformed),
+        (b"[]", Malformed),
+        (b"[" * 100_000, Malformed),
+        (b"\xff", Malformed),
+        (b"", Malformed),
+        (b'"' + b"x" * (2 << 20) + b'"', Malformed),
+    ],
+)
+def test_a_message_that_is_not_one_is_refused(raw: bytes, fault: type[CloisterError]) -> None:
+    with pytest.raises(fault) as caught:
+        control.decode(control.Event, raw)
+    assert "a b" not in caught.value.message
+
+
+# --- database and configuration -------------------------------------------------------------------------------
+
+
+def test_the_migrations_make_exactly_the_tables(town: Town) -> None:
+    engine = create_engine(f"sqlite:///{town.hub.database.path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_a_newer_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    town = found(tmp_path)
+    with town.hub.database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    before = {path.name for path in town.config.state_dir.iterdir()}
+    with pytest.raises(UsageFault, match="newer"):
+        Hub(town.config)
+    assert {path.name for path in town.config.state_dir.iterdir()} == before
+
+
+def test_a_hub_is_made_once(town: Town) -> None:
+    with pytest.raises(UsageFault):
+        Hub.create(town.config)
+
+
+def test_what_the_operator_did_is_written_down(town: Town) -> None:
+    with town.hub.database.read() as session:
+        lines = [(row.action, row.object) for row in session.scalars(select(EventRow).order_by(EventRow.sequence))]
+    assert lines[:3] == [("node_approve", site) for site in SITES]
+    assert ("document_submit", "data-permit/p1@1") in lines
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("version = 1", "version = 2"),
+        ('name = "hub"', 'name = "hub"\nport = 3'),
+        ("committee_keys = [", "committee_keys = []\nothers = ["),
+        ("[runs]", "[runs]\nminimum_sites = -1"),
+        ("[ingress]", "[ingress"),
+    ],
+)
+def test_a_configuration_with_anything_unknown_is_refused(town: Town, tmp_path: Path, change: tuple[str, str]) -> None:
+    good = (town.folder / "hub.toml").read_text()
+    assert change[0] in good
+    (tmp_path / "hub.toml").write_text(good.replace(*change, 1))
+    with pytest.raises(UsageFault):
+        load_config(tmp_path / "hub.toml")
+    with pytest.raises(UsageFault):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_the_links_notes_forget_what_is_done(tmp_path: Path) -> None:
+    notes = Notes(tmp_path / "notes")
+    first, second = notes.add(b"one"), notes.add(b"two")
+    notes.done(first)
+    notes.node_id = 7
+    again = Notes(tmp_path / "notes")
+    assert list(again.pending()) == [(second, b"two")] and again.node_id == 7
+    assert not again.used("an.envelope")
+    again.use("an.envelope")
+    assert Notes(tmp_path / "notes").used("an.envelope")
