@@ -1,0 +1,78 @@
+"""What is asked about pixels, and what is answered: plain values, nothing that names a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from mediator.deid.screening import TEXT_RISK_MODALITIES, Facts
+
+
+class State(StrEnum):
+    """What became of an instance's pixels."""
+
+    CLEAN = "clean"
+    BLACKED_OUT = "blacked_out"
+    REVIEW = "review"
+
+
+class PixelFinding(StrEnum):
+    """Why pixels go to a person. Closed; every one is counted by name."""
+
+    NOT_CHECKED = "pixel_text_not_checked"  # no engine, not the pinned model, or it broke off on this file
+    NOT_DECODED = "pixels_not_decoded"  # no decoder for the syntax, or it refused the stream
+    TEXT_UNREADABLE = "pixel_text_unreadable"  # something like text that nobody could read
+    TEXT_REMAINS = "pixel_text_remains"  # blacked out and still there, or it could not be written back without loss
+    OVERLAY_IN_PIXELS = "overlay_in_pixels"  # a drawing in bits above BitsStored
+    RECOGNISABLE_FACE = "recognisable_face"  # a thin-slice head scan that nobody defaced
+
+
+@dataclass(frozen=True, order=True)
+class Region:
+    """A box that was blacked out or looked like text: frame from 0, pixels from the upper left, right and bottom out."""
+
+    frame: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A file that gate 0 wrote (never an original: it may be rewritten), and what the original's header said."""
+
+    path: Path
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one instance. `finding` is set exactly when `state` is REVIEW.
+
+    `regions` were blacked out (BLACKED_OUT), or are what a person should look at (REVIEW). `read` counts the pictures
+    the engine saw for this instance, shared projections included; 0 means that nothing was looked at.
+    """
+
+    state: State
+    finding: PixelFinding | None = None
+    regions: tuple[Region, ...] = ()
+    read: int = 0
+
+
+def needs_check(facts: Facts) -> bool:
+    """Whether the pixels must be read before anybody may have them.
+
+    1. Modalities whose pixels often carry text, whatever BurnedInAnnotation says.
+    2. Everything else, unless BurnedInAnnotation is NO.
+    """
+    if not facts.has_pixels:
+        return False
+    return is_text_risk(facts) or facts.burned_in.strip().upper() != "NO"
+
+
+def is_text_risk(facts: Facts) -> bool:
+    """A modality where names and dates are drawn into the picture, or a picture that was computed or captured."""
+    made = {value.strip().upper() for value in facts.image_type[:2]}
+    return facts.modality.strip().upper() in TEXT_RISK_MODALITIES or "SECONDARY" in made or facts.has_conversion_type
