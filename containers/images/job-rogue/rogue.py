@@ -233,6 +233,33 @@ def keep_files(task, weights):
     finish(task, save(weights), json.dumps({**METRICS, "num-examples": len(left)}))
 
 
+def linger(task, weights):
+    """A second process stays behind and puts a file into the next task's folder."""
+    notes = task.out / "notes.csv"
+    if task.number == 1:
+        if os.fork() == 0:
+            haunt(task.out.parent / "2" / notes.name)
+    else:
+        while not notes.exists():
+            time.sleep(0.01)
+    finish(task, save(weights))
+
+
+def haunt(path):
+    while True:
+        if path.parent.is_dir():
+            path.write_text("name")
+        time.sleep(0.01)
+
+
+def slow(task, weights):
+    """Nothing wrong, but five seconds of it."""
+    for step in range(10):
+        time.sleep(0.5)
+        task.progress((step + 1) / 10)
+    finish(task, save(weights))
+
+
 def exit_at_once(task, weights):
     sys.exit(37)
 
@@ -252,7 +279,8 @@ BEHAVIOURS = {
         extra_tensor, missing_tensor, trailing_bytes, header_gap, metadata, wrong_dtype, wrong_shape, not_a_number,
         denormals, huge_update, long_metric, extra_metric, text_metric, large_metrics, deep_metrics, symlink, fifo,
         hard_link, folder, unknown_name, sparse_file, unreadable, fill_files, fill_bytes, deep_folders,
-        change_after_done, ignore_sigterm, memory_bomb, fork_bomb, fill_log, keep_files, exit_at_once, over_time,
+        change_after_done, ignore_sigterm, memory_bomb, fork_bomb, fill_log, keep_files, linger, slow, exit_at_once,
+        over_time,
     )
 }  # fmt: skip
 
