@@ -1,4 +1,5 @@
-"""Dates, times and ages as DICOM writes them (PS3.5 6.2): moved by whole days, so that intervals stay exact.
+"""Dates, times and ages as DICOM writes them (PS3.5 6.2): moved by whole days, so that intervals stay exact, or cut to
+the first of their month.
 
 A value that is not what its VR says has no safe meaning; the answer is then "" (the element is emptied).
 """
@@ -11,6 +12,7 @@ from datetime import date, timedelta
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})|(\d{4})\.(\d{2})\.(\d{2})", re.ASCII)  # the second form is ACR-NEMA's
 _DATETIME = re.compile(r"(\d{8})((?:\d{2}){0,3}(?:(?<=\d{14})\.\d{1,6})?)([+-]\d{4})?", re.ASCII)
 _TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?|\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?", re.ASCII)
+_ZONE = re.compile(r"[+-](0\d|1[0-4])[0-5]\d", re.ASCII)
 _AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
 # HIPAA 45 CFR 164.514(b)(2)(i)(C) and common practice: ages over 89 are one group
 OLDEST_AGE_YEARS = 90
@@ -36,6 +38,23 @@ def shift_datetime(text: str, days: int) -> str:
         return ""
     moved = shift_date(found[1], days)
     return moved + found[2] + (found[3] or "") if moved else ""
+
+
+def truncate_date(text: str) -> str:
+    """DA as the first day of its month; "" where `text` is no date."""
+    whole = shift_date(text, 0)
+    return whole[:6] + "01" if whole else ""
+
+
+def truncate_datetime(text: str) -> str:
+    """DT as the first day of its month, time, fraction and zone as they were; "" without a full date."""
+    whole = shift_datetime(text, 0)
+    return whole[:6] + "01" + whole[8:] if whole else ""
+
+
+def keep_zone(text: str) -> str:
+    """An offset from UTC as ±HHMM (moving by whole days does not change it); "" where `text` is none."""
+    return text.strip() if _ZONE.fullmatch(text.strip()) else ""
 
 
 def is_time(text: str) -> bool:

@@ -3,8 +3,11 @@
 For each element of PS3.6 the first of these decides, else it is removed:
 
 1. `[elements]` of the profile, by keyword;
-2. Table E.1-1: an option the profile takes (`K` keep, `C` clean or shift), else the Basic Profile's code;
+2. Table E.1-1: the strictest code of the options the profile takes (`C` before `K`), else the Basic Profile's code;
 3. `[vr]` of the profile, for elements that are neither retired nor in Table E.1-1.
+
+Private elements stay only by the option `safe-private`, and then only those of the safe list. No order of lines in the
+file matters: every choice is made by name.
 """
 
 from __future__ import annotations
@@ -13,24 +16,31 @@ import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from mediator import canonical
-from mediator.deid.rules import ENGINE_VERSION, Action, Dates, Rule, Table
+from mediator.deid.pseudonyms import NORMALISATION
+from mediator.deid.rules import ENGINE_VERSION, Action, Dates, Rule, Scope, Table
+from mediator.deid.statement import OPTION_CODES, profile_codes
 from mediator.deid.tables import Element, Standard
 from mediator.errors import Malformed, UnsupportedVersion
 
 # A profile is a page of text; this is fifty pages.
 MAX_PROFILE_BYTES = 1 << 17
-OPTIONS = frozenset(
-    {
-        "safe-private", "uids", "device-identity", "institution-identity", "patient-characteristics", "full-dates",
-        "modified-dates", "clean-descriptors", "clean-structured-content", "clean-graphics",
-    }
-)  # fmt: skip
-_KEYS = {"format", "name", "version", "title", "options", "dates", "codes", "elements", "vr"}
-# CLEAN knows words, not sentences: what is longer than a line is never cleaned, only removed
-_CLEANABLE = frozenset({"CS", "LO", "SH"})
+OPTIONS = frozenset(OPTION_CODES)  # PS3.15 E.3, by our names
+_KEYS = {"format", "name", "version", "title", "scope", "options", "dates", "elements", "vr"}
+_DATES_OF: Mapping[str, frozenset[Dates]] = {
+    "full-dates": frozenset({"kept"}),
+    "modified-dates": frozenset({"shifted", "truncated"}),
+    "": frozenset({"removed"}),
+}
+# what an option's text elements come to: a word of the term list, never a sentence (those only by [elements])
+_LINES = frozenset({"CS", "LO", "SH"})
+_BYTES = frozenset({"OB", "OW", "UN"})
+# what keeps a value or part of it
+_RETAINING = frozenset(
+    {Action.KEEP, Action.CLEAN, Action.SHIFT_DATE, Action.TRUNCATE_DATE, Action.KEEP_ZONE, Action.CAP_AGE}
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,9 @@ class Profile:
     name: str
     version: int
     title: str
+    scope: Scope
     options: frozenset[str]
     dates: Dates
-    codes: tuple[tuple[str, str], ...]
     elements: Mapping[str, str]
     vrs: Mapping[str, Action]
 
@@ -62,12 +72,12 @@ def parse(text: str) -> Profile:
         raise Malformed(f"a de-identification profile has exactly {', '.join(sorted(_KEYS))}; see {wrong[:40]!r}")
     try:
         return Profile(
-            name=_text(plain["name"]),
+            name=_name(plain["name"]),
             version=_number(plain["version"]),
             title=_text(plain["title"]),
+            scope=_one_of(plain["scope"], get_args(Scope)),
             options=frozenset(_text(item) for item in plain["options"]),
-            dates=_dates(plain["dates"]),
-            codes=tuple((_text(code), _text(meaning)) for code, meaning in plain["codes"].items()),
+            dates=_one_of(plain["dates"], get_args(Dates)),
             elements={key: _text(value) for key, value in plain["elements"].items()},
             vrs={key: Action(value) for key, value in plain["vr"].items()},
         )
@@ -76,56 +86,100 @@ def parse(text: str) -> Profile:
 
 
 def compile_profile(profile: Profile, standard: Standard) -> Table:
-    """One rule per element. Raises `Malformed` for an option or keyword nobody knows."""
-    if unknown := sorted(profile.options - OPTIONS):
-        raise Malformed(f"{profile.name}: unknown option {unknown[0][:40]!r}")
+    """One rule per element. Raises `Malformed` for an option or keyword nobody knows, or choices that contradict."""
     by_keyword = standard.by_keyword()
-    if strange := sorted(set(profile.elements) - set(by_keyword)):
-        raise Malformed(f"{profile.name}: {strange[0][:40]!r} is no keyword of PS3.6")
-    rules = {}
-    for tag, element in standard.elements.items():
-        rule = _rule(profile, standard, element)
-        if rule is not None:
-            rules[tag] = rule
-    fingerprint = hashlib.sha256(
-        canonical.dumps(
-            {
-                "engine": ENGINE_VERSION,
-                "profile": [profile.name, profile.version, profile.dates],
-                "codes": [list(code) for code in profile.codes],
-                "rules": [[t, r.action.value, r.constant, list(r.vrs), r.vm_max] for t, r in sorted(rules.items())],
-                "terms": sorted(standard.terms),
-                "class_uids": sorted(standard.class_uids),
-            }
-        )
-    ).hexdigest()
+    _check(profile, by_keyword)
+    rules = {tag: rule for tag, element in standard.elements.items() if (rule := _rule(profile, standard, element))}
+    private = _private(profile, standard)
+    departs = tuple(sorted(word for word in profile.elements if _departs(profile, standard, by_keyword[word])))
     return Table(
         profile=profile.name,
         profile_version=profile.version,
-        fingerprint=fingerprint,
+        fingerprint=_fingerprint(profile, standard, rules, private),
         dates=profile.dates,
-        codes=profile.codes,
+        codes=profile_codes(profile.options, departs),
         rules=rules,
         class_uids=standard.class_uids,
         terms=standard.terms,
+        scope=profile.scope,
+        options=profile.options,
+        departs=departs,
+        private=private,
+        code_values=standard.code_values,
+        code_meanings=standard.code_meanings,
     )
+
+
+def _check(profile: Profile, by_keyword: Mapping[str, Element]) -> None:
+    if unknown := sorted(profile.options - OPTIONS):
+        raise Malformed(f"{profile.name}: unknown option {unknown[0][:40]!r}", hint=f"one of {sorted(OPTIONS)}")
+    if strange := sorted(set(profile.elements) - set(by_keyword)):
+        raise Malformed(f"{profile.name}: {strange[0][:40]!r} is no keyword of PS3.6")
+    chosen = profile.options & {"full-dates", "modified-dates"}
+    if len(chosen) > 1 or profile.dates not in _DATES_OF["".join(chosen)]:
+        raise Malformed(
+            f"{profile.name}: dates = {profile.dates!r} does not go with its options",
+            hint="full-dates: kept; modified-dates: shifted or truncated; neither: removed",
+        )
+
+
+def _fingerprint(
+    profile: Profile, standard: Standard, rules: Mapping[int, Rule], private: Mapping[tuple[str, int, int], Rule]
+) -> str:
+    """SHA-256 over everything that can change what is written."""
+    parts = {
+        "engine": [ENGINE_VERSION, str(NORMALISATION)],
+        "profile": [profile.name, profile.version, profile.dates, profile.scope, *sorted(profile.options)],
+        "rules": [[t, r.action.value, r.constant, list(r.vrs), r.vm_max] for t, r in sorted(rules.items())],
+        "private": [[*key, list(rule.vrs), rule.vm_max] for key, rule in sorted(private.items())],
+        "terms": sorted(standard.terms),
+        "class_uids": sorted(standard.class_uids),
+        "codes": hashlib.sha256("\n".join(sorted(standard.code_values | standard.code_meanings)).encode()).hexdigest(),
+    }
+    return hashlib.sha256(canonical.dumps(parts)).hexdigest()
+
+
+def _private(profile: Profile, standard: Standard) -> Mapping[tuple[str, int, int], Rule]:
+    if "safe-private" not in profile.options:
+        return {}
+    return {
+        (entry.creator, entry.group, entry.element): Rule(
+            Action.KEEP, f"PS3.15 E.3.10: safe private, {entry.meaning}", (entry.vr,), entry.vm_max
+        )
+        for entry in standard.safe_private
+    }
 
 
 def _rule(profile: Profile, standard: Standard, element: Element) -> Rule | None:
     if (wish := profile.elements.get(element.keyword)) is not None:
         name, _, constant = wish.partition(" ")
         return _make(_action(profile, name), f"{profile.name}: {element.keyword}", element, constant)
-    row = standard.confidentiality.get(element.tag)
-    if row is not None:
-        for option in sorted(profile.options & set(row.options)):
-            code = row.options[option]
-            return _make(_option(code, option, element), f"PS3.15 E.1-1: {option} {code}", element)
-        return _make(_basic(row.basic, element), f"PS3.15 E.1-1: {row.basic}", element)
+    if (named := _by_table(profile, standard, element)) is not None:
+        return named
     # an unlisted element stays only when every VR it may have is one the profile trusts
     actions = {profile.vrs.get(vr) for vr in element.vrs}
     if element.retired or len(actions) != 1 or (action := actions.pop()) is None:
         return None
     return _make(action, f"{profile.name}: every {element.vrs[0]}", element)
+
+
+def _by_table(profile: Profile, standard: Standard, element: Element) -> Rule | None:
+    row = standard.confidentiality.get(element.tag)
+    if row is None:
+        return None
+    taken = sorted((row.options[option], option) for option in profile.options & set(row.options))
+    if taken:
+        code, option = taken[0]  # C before K
+        return _make(_option(profile, code, option, element), f"PS3.15 E.1-1: {option} {code}", element)
+    return _make(_basic(row.basic, element), f"PS3.15 E.1-1: {row.basic}", element)
+
+
+def _departs(profile: Profile, standard: Standard, element: Element) -> bool:
+    """Whether the profile keeps by name what Table E.1-1, with the options taken, would not."""
+    named, by_table = _rule(profile, standard, element), _by_table(profile, standard, element)
+    if named is None or by_table is None or named.action not in _RETAINING:
+        return False
+    return by_table.action is not named.action and by_table.action is not Action.KEEP
 
 
 def _make(action: Action, source: str, element: Element, constant: str = "") -> Rule:
@@ -147,22 +201,30 @@ def _basic(code: str, element: Element) -> Action:
     return Action.REPLACE_UID if element.vrs == ("UI",) else Action.DUMMY
 
 
-def _option(code: str, option: str, element: Element) -> Action:
+def _option(profile: Profile, code: str, option: str, element: Element) -> Action:
+    """An option's `K` (keep) or `C` (clean) for an element of these VRs; bytes nobody can read are removed."""
     if element.vrs == ("SQ",):
         return Action.RECURSE
-    if option == "modified-dates":
-        # time zones (SH) and binary timestamps (OB) have no shift that is known to be right
-        shifts: Mapping[str, Action] = {"DA": Action.SHIFT_DATE, "DT": Action.SHIFT_DATE, "TM": Action.KEEP}
-        return shifts.get("/".join(element.vrs), Action.REMOVE)
-    if option == "patient-characteristics" and element.vrs == ("AS",):
-        return Action.CAP_AGE
-    if set(element.vrs) <= _CLEANABLE:
-        return Action.CLEAN
-    return Action.KEEP if code == "K" and not _is_prose(element) else Action.REMOVE
+    if set(element.vrs) & _BYTES:
+        return Action.REMOVE
+    if option in ("full-dates", "modified-dates"):
+        return _date(profile.dates, element)
+    if option == "patient-characteristics":
+        if element.vrs == ("AS",):
+            return Action.CAP_AGE
+        # a word somebody typed about a patient stays when it is a term
+        return Action.CLEAN if set(element.vrs) <= _LINES else Action.KEEP
+    if code == "K":
+        return Action.KEEP
+    return Action.CLEAN if set(element.vrs) <= _LINES else Action.REMOVE
 
 
-def _is_prose(element: Element) -> bool:
-    return bool({"LT", "ST", "UT", "UC", "PN", "OB", "OW", "UN", "UR", "AE"} & set(element.vrs))
+def _date(dates: Dates, element: Element) -> Action:
+    if element.vrs == ("SH",):
+        return Action.KEEP_ZONE
+    if dates == "kept" or element.vrs == ("TM",):
+        return Action.KEEP
+    return Action.SHIFT_DATE if dates == "shifted" else Action.TRUNCATE_DATE
 
 
 def _action(profile: Profile, name: str) -> Action:
@@ -178,15 +240,21 @@ def _text(value: Any) -> str:
     return value
 
 
+def _name(value: Any) -> str:
+    """A profile's name stands in (0012,0063), beside a version and a fingerprint: at most 24 plain characters."""
+    name = _text(value)
+    if len(name) > 24 or not name.isascii() or not name.replace("-", "").isalnum():
+        raise ValueError("not a name")
+    return name
+
+
 def _number(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError("not a positive integer")
+    if type(value) is not int or not 1 <= value < 10_000:
+        raise ValueError("not a small positive integer")
     return value
 
 
-def _dates(value: Any) -> Dates:
-    if value == "shifted":
-        return "shifted"
-    if value == "removed":
-        return "removed"
-    raise ValueError("dates are shifted or removed")
+def _one_of(value: Any, allowed: tuple[Any, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError("not one of the values allowed")
+    return value

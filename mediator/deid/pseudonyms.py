@@ -3,6 +3,10 @@
 Unkeyed, all 10^7 eight-digit numbers fall in seconds. The key of the site is 32 bytes; from it each project gets its
 own, so that pseudonyms and UIDs of two projects cannot be joined. No table is kept: the same key, project and
 identifier give the same pseudonym on any day and machine.
+
+* *Stage 1* (`local`): under the hospital's secret alone, so that a patient has one pseudonym at this hospital.
+* *Stage 2*: under the key of one project and site, from whatever PatientID and issuer the file holds: stage 1's
+  pseudonym, and the site as its issuer.
 """
 
 from __future__ import annotations
@@ -12,17 +16,26 @@ import hashlib
 import uuid
 
 SITE_KEY_BYTES = 32
-# versioned with ENGINE_VERSION: surrounding blanks and letter case are typing, leading zeros are not
 MAX_SHIFT_DAYS = 3650
+# The rule of `normalise`. Another rule is another number, for it gives patients other pseudonyms.
+NORMALISATION = 1
 
 
 class Pseudonyms:
-    """Everything keyed for one (site, project). Pure: equal arguments, equal answers."""
+    """Everything keyed for one (site, project). Pure: equal arguments, equal answers.
 
-    def __init__(self, site_key: bytes, project: str) -> None:
-        if len(site_key) != SITE_KEY_BYTES:
-            raise ValueError(f"a site key is exactly {SITE_KEY_BYTES} bytes")
-        self._key = hashlib.blake2b(project.encode(), key=site_key, person=b"cloister.project", digest_size=32).digest()
+    `site` is named where one key file serves several sites; a node's key is its site's own, so it may be left out.
+    """
+
+    def __init__(self, site_key: bytes, project: str, site: str = "") -> None:
+        self._key = _derive(site_key, f"{project}\x1f{site}" if site else project, b"cloister.project")
+
+    @classmethod
+    def local(cls, site_key: bytes, site: str) -> Pseudonyms:
+        """Stage 1's: one hospital's own, whatever the project."""
+        made = cls.__new__(cls)
+        made._key = _derive(site_key, site, b"cloister.local")
+        return made
 
     def __repr__(self) -> str:
         return "Pseudonyms(…)"
@@ -38,6 +51,14 @@ class Pseudonyms:
     def accession(self, number: str, issuer: str = "") -> str:
         """80 bits as 16 letters and digits: all that fits VR SH (PS3.5 6.2)."""
         return base64.b32encode(self._digest("accession", normalise(number, issuer), 10)).decode()
+
+    def site(self, name: str) -> str:
+        """64 bits as 16 hexadecimal digits for a site's id."""
+        return self._digest("site", name.strip(), 8).hex()
+
+    def nobody(self, sop_instance: str) -> str:
+        """In place of a pseudonym where there is no patient id: a number for this instance alone, shared by none."""
+        return self._digest("nobody", sop_instance.strip(), 16).hex()
 
     def uid(self, uid: str) -> str:
         """A UID under 2.25 (PS3.5 B.2, a UUID as an integer): at most 44 characters, no organisation's root."""
@@ -59,6 +80,12 @@ class Pseudonyms:
         return hashlib.blake2b(
             text.encode("utf-8", "surrogateescape"), key=self._key, person=person.encode(), digest_size=size
         ).digest()
+
+
+def _derive(site_key: bytes, text: str, person: bytes) -> bytes:
+    if len(site_key) != SITE_KEY_BYTES:
+        raise ValueError(f"a site key is exactly {SITE_KEY_BYTES} bytes")
+    return hashlib.blake2b(text.encode(), key=site_key, person=person, digest_size=32).digest()
 
 
 def normalise(identifier: str, issuer: str = "") -> str:

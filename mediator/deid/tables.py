@@ -2,9 +2,11 @@
 
 * `elements.csv`: PS3.6, every data element with VR, VM and keyword; `uids.txt`: every UID the standard assigns.
 * `ps3.15-e1-1.csv`: PS3.15 Table E.1-1, Basic Profile and options.
+* `codes.csv`: codes of PS3.16's context groups with the meaning the standard gives them.
+* `safe-private.csv`: private elements that hold numbers of the acquisition and nothing else (PS3.15 E.3.10).
 * `terms.txt`: words that may stay in text that a profile asks to clean.
 
-`deploy/lib/deid_tables.py` writes the first two again and checks the third against a copy of the standard.
+`deploy/lib/deid_tables.py` writes all but the last two again, from pydicom's dictionaries and from the standard.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ TABLE_FILES: Mapping[str, str] = {
     "confidentiality": "ps3.15-e1-1.csv",
     "uids": "uids.txt",
     "terms": "terms.txt",
+    "codes": "codes.csv",
+    "safe_private": "safe-private.csv",
 }
 
 
@@ -45,26 +49,50 @@ class Confidentiality:
 
 
 @dataclass(frozen=True)
+class SafePrivate:
+    """One private element known to be safe: its creator's block, its last two digits, and what it may hold."""
+
+    creator: str
+    group: int
+    element: int
+    vr: str
+    vm_max: int | None
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Standard:
-    """All tables. Elements with a masked group (50xx, 60xx) are left out: no rule names them, so they go."""
+    """All tables. Elements with a masked group (50xx, 60xx) are left out: no rule names them, so they go.
+
+    `code_values` holds codes and coding schemes, `code_meanings` their texts in lower case.
+    """
 
     elements: Mapping[int, Element]
     confidentiality: Mapping[int, Confidentiality]
     class_uids: frozenset[str]
     terms: frozenset[str]
+    code_values: frozenset[str] = frozenset()
+    code_meanings: frozenset[str] = frozenset()
+    safe_private: tuple[SafePrivate, ...] = ()
 
     def by_keyword(self) -> Mapping[str, Element]:
         return {element.keyword: element for element in self.elements.values()}
 
 
-def parse_standard(*, elements: str, confidentiality: str, uids: str, terms: str) -> Standard:
-    """The tables from the text of the four files. Raises `Malformed`."""
+def parse_standard(
+    *, elements: str, confidentiality: str, uids: str, terms: str, codes: str = "", safe_private: str = ""
+) -> Standard:
+    """The tables from the text of the files. Raises `Malformed`."""
     try:
+        coded = list(csv.DictReader(codes.splitlines()))
         return Standard(
             elements={element.tag: element for element in _elements(elements)},
             confidentiality=_confidentiality(confidentiality),
             class_uids=frozenset(uids.split()),
             terms=frozenset(word.upper() for line in terms.splitlines() for word in _before_comment(line).split()),
+            code_values=frozenset(row[column] for row in coded for column in ("scheme", "value")),
+            code_meanings=frozenset(row["meaning"].casefold() for row in coded),
+            safe_private=tuple(_safe_private(row) for row in csv.DictReader(safe_private.splitlines())),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise Malformed("a table of the standard is damaged") from error
@@ -96,6 +124,17 @@ def _elements(text: str) -> list[Element]:
             )
         )
     return found
+
+
+def _safe_private(row: Mapping[str, str]) -> SafePrivate:
+    return SafePrivate(
+        creator=row["creator"],
+        group=int(row["group"], 16),
+        element=int(row["element"], 16),
+        vr=row["vr"],
+        vm_max=int(row["vm"]) if row["vm"] else None,
+        meaning=row["meaning"],
+    )
 
 
 def _confidentiality(text: str) -> dict[int, Confidentiality]:

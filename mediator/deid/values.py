@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from mediator.deid.dates import cap_age, is_time, shift_date, shift_datetime
+from mediator.deid.dates import (
+    cap_age,
+    is_time,
+    keep_zone,
+    shift_date,
+    shift_datetime,
+    truncate_date,
+    truncate_datetime,
+)
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Action, Rule, Table
 
@@ -22,7 +30,10 @@ _WORD = re.compile(r"[A-Za-z0-9]+(?:\.[0-9]+[A-Za-z]*)?")
 # marks of scanners (B30f, FC08, T2w, 5mm, 1.5T): a letter with at most three digits. Digits alone never: 12.03.65
 _MARK = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]?|\d{1,2}(\.\d{1,2})?(mm|cm|T|D|s|kV|min)", re.ASCII | re.IGNORECASE)
 # the longest value of the text VRs we ever write (PS3.5 6.2, in characters)
-_LONGEST = {"CS": 16, "SH": 16, "LO": 64, "PN": 64, "UI": 64, "DS": 16, "IS": 12, "AS": 4, "DA": 8, "TM": 16, "DT": 26}
+_LONGEST = {
+    "CS": 16, "SH": 16, "LO": 64, "PN": 64, "UI": 64, "DS": 16, "IS": 12, "AS": 4, "DA": 8, "TM": 16, "DT": 26,
+    "LT": 10240, "ST": 1024, "UC": 10240, "UT": 10240,
+}  # fmt: skip
 _DUMMIES = {
     "DA": "19000101", "DT": "19000101000000", "TM": "000000", "AS": "000Y", "PN": "Anonymous", "DS": "0", "IS": "0",
     "CS": "OTHER", "AE": "ANONYMOUS", "UR": "urn:none", "UI": "", "UN": "", "OB": "", "OW": "",
@@ -48,6 +59,7 @@ class Subject:
     pseudonyms: Pseudonyms
     patient: str
     shift_days: int
+    site: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,12 @@ def decide(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: 
         case Action.DUMMY:
             return Written((_DUMMIES.get(vr, "ANONYMIZED"),))
         case Action.PSEUDONYM:
-            return Written((f"{subject.patient}^Anonymous" if vr == "PN" else subject.patient,))
+            name = f"{rule.constant}{subject.patient}"
+            return Written((f"{name}^Anonymous" if vr == "PN" else name,))
+        case Action.SITE:
+            return Written((subject.site,))
+        case Action.SITE_HASH:
+            return Written((subject.pseudonyms.site(subject.site),))
     if not any(value.strip(" \0") for value in values):
         return EMPTY
     if vr not in rule.vrs or (rule.vm_max is not None and len(values) > rule.vm_max):
@@ -88,6 +105,18 @@ def _each(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: S
         case Action.SHIFT_DATE:
             shift = shift_date if vr == "DA" else shift_datetime
             return _whole(tuple(shift(value, subject.shift_days) for value in values))
+        case Action.TRUNCATE_DATE:
+            cut = truncate_date if vr == "DA" else truncate_datetime
+            return _whole(tuple(cut(value) for value in values))
+        case Action.KEEP_ZONE:
+            return _whole(tuple(keep_zone(value) for value in values))
+        case Action.CODE:
+            return _whole(tuple(value if value in table.code_values else rule.constant for value in values))
+        case Action.MEANING:
+            if all(value.casefold() in table.code_meanings for value in values):
+                return Written(values)
+            cleaned = _clean(vr, values, table.terms)
+            return cleaned if cleaned.values or not rule.constant else Written((rule.constant,))
         case Action.CAP_AGE:
             return _whole(tuple(cap_age(value) for value in values))
         case Action.ACCESSION:

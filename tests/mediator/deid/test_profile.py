@@ -12,9 +12,9 @@ format = 1
 name = "nothing"
 version = 1
 title = "nothing at all"
+scope = "project"
 options = []
 dates = "removed"
-[codes]
 [elements]
 [vr]
 """
@@ -65,7 +65,7 @@ def test_rows_newer_than_the_dictionary_are_removed():
 
 
 def test_no_profile_of_ours_keeps_free_text_as_it_came():
-    shaped = {"US", "SS", "UL", "SL", "FL", "FD", "AT", "DS", "IS", "TM", "OW", "OV"}
+    shaped = {"US", "SS", "UL", "SL", "FL", "FD", "AT", "DS", "IS", "TM", "DA", "DT", "OW", "OV"}
     for name in profile_names():
         for rule in load_profile(name).rules.values():
             assert rule.action is not Action.KEEP or set(rule.vrs) <= shaped, rule
@@ -103,6 +103,10 @@ def test_a_fingerprint_is_stable_and_follows_every_rule():
         ("[elements]", '[elements]\nRows = "publish"', Malformed),
         ("options = []", 'options = ["keep-all"]', Malformed),
         ('dates = "removed"', 'dates = "kept"', Malformed),
+        ('dates = "removed"', 'dates = "whatever"', Malformed),
+        ("options = []", 'options = ["full-dates", "modified-dates"]', Malformed),
+        ('scope = "project"', 'scope = "world"', Malformed),
+        ('name = "nothing"', 'name = "a b"', Malformed),
         ("version = 1", "version = true", Malformed),
         ("[vr]", "[vr", Malformed),
     ],
@@ -123,3 +127,20 @@ def test_describe_lists_every_rule():
     assert isinstance(standard(), Standard)
     assert text.count("\n| (") == len(table.rules)
     assert "| (0010,0020) | PatientID | LO | pseudonym | eucaim: PatientID |" in text
+
+
+def test_the_two_stages_and_the_public_scripts_intent_are_profiles():
+    assert profile_names() == ("basic", "eucaim", "eucaim-v5", "pseudonymise")
+    assert load_profile("pseudonymise").scope == "site" and load_profile("eucaim").scope == "project"
+    assert action("pseudonymise", "IssuerOfPatientID") is Action.SITE
+    assert action("pseudonymise", "StudyDate") is Action.KEEP
+    assert action("eucaim-v5", "StudyDate") is Action.TRUNCATE_DATE
+    assert action("eucaim-v5", "InstitutionName") is Action.SITE_HASH
+    assert load_profile("eucaim-v5").rule(tag("PatientID")).constant == "EUCAIM-"
+    for name in profile_names():
+        assert load_profile(name).departs == ()
+
+
+def test_a_time_zone_stays_with_its_dates():
+    assert action("eucaim", "TimezoneOffsetFromUTC") is Action.KEEP_ZONE
+    assert action("basic", "TimezoneOffsetFromUTC") is Action.REMOVE
