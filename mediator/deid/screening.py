@@ -6,12 +6,17 @@
 4. It is an image of a class known to carry pixels and header alone.
 5. Its pixels carry no text we know of, or might: those that may need reading are held back.
 6. No overlay hides in the high bits of its pixels.
+
+`screen` is what a node's ingest asks: every reason excludes. `sort` is what a folder asks, where a person can look: the
+same reasons, each either for *review* (written de-identified, but apart) or *refused* (nothing is written). Text in
+pixels is then for whoever reads pixels to find.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Exclusion(StrEnum):
@@ -42,6 +47,7 @@ class Exclusion(StrEnum):
     DUPLICATE_INSTANCE = "duplicate_instance"
     # what was written
     RESIDUAL_IDENTIFIER = "residual_identifier"
+    OUTPUT_EXISTS = "output_exists"
 
 
 # Modalities whose pixels often carry names and dates. Never trust BurnedInAnnotation = NO for them.
@@ -57,6 +63,15 @@ _TEXT_RISK_CLASSES = frozenset(
         "13.1.1", "13.1.2", "13.1.3", "77.1.1", "77.1.1.1", "77.1.2", "77.1.4",
     )
 )  # CR, DX, MG, US, XA, RF, 3D X-ray and breast tomosynthesis, endoscopy, microscopy, photography  # fmt: skip
+# No pixels, or pixels that are no picture; text and references are cleaned by the same table: presentation states,
+# structured reports, key objects, segmentations, registrations, parametric maps, RT structures, doses and plans.
+_COMPANIONS = frozenset(
+    _STORAGE + tail
+    for tail in (
+        "11.1", "11.2", "11.3", "11.4", "88.11", "88.22", "88.33", "88.34", "88.35", "88.59", "88.67", "88.68", "66.1",
+        "66.2", "66.3", "66.4", "66.5", "66.7", "30", "481.2", "481.3", "481.5", "481.8", "67",
+    )
+)  # fmt: skip
 _SECONDARY_CAPTURES = (_STORAGE + "7",)  # and 7.1 to 7.4, the multi-frame ones
 _SCREEN_WORDS = ("SCREEN", "CAPTURE", "SNAPSHOT")
 
@@ -99,6 +114,35 @@ def screen(facts: Facts, finding: Exclusion | None = None) -> tuple[Exclusion, .
     if facts.overlay_in_pixels:  # (6)
         found.append(Exclusion.OVERLAY_IN_PIXELS)
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Sorting:
+    """Where an instance goes, and why. `reasons` is empty exactly when it passes."""
+
+    place: Literal["pass", "review", "refuse"]
+    reasons: tuple[Exclusion, ...] = ()
+
+
+# what a person may decide on when looking at the de-identified file; all else has no safe form
+_FOR_REVIEW = frozenset({Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTURE, Exclusion.OVERLAY_IN_PIXELS})
+
+
+def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
+    """Pass, review or refuse; one reason to refuse outweighs any number of reasons to review."""
+    known = facts.sop_class in _TOMOGRAPHIC | _TEXT_RISK_CLASSES
+    companion = facts.sop_class in _COMPANIONS
+    found = tuple(
+        reason
+        for reason in screen(facts, finding)
+        if reason is not Exclusion.PIXEL_TEXT_NOT_CHECKED  # whoever reads pixels says so
+        and not (companion and reason is Exclusion.OBJECT_NOT_SUPPORTED)
+    )
+    if not found:
+        return Sorting("pass")
+    if set(found) <= _FOR_REVIEW and (known or companion or _is_secondary_capture(facts)):
+        return Sorting("review", found)
+    return Sorting("refuse", found)
 
 
 def _is_secondary_capture(facts: Facts) -> bool:

@@ -1,6 +1,6 @@
 import pytest
 
-from mediator.deid.screening import TEXT_RISK_MODALITIES, Exclusion, Facts, screen
+from mediator.deid.screening import TEXT_RISK_MODALITIES, Exclusion, Facts, screen, sort
 
 CT, SC, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.33"
 US, MPEG_SC = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7.2"
@@ -49,3 +49,25 @@ def test_no_claim_of_clean_pixels_is_believed_of_a_risky_modality(modality):
 def test_what_the_reader_found_comes_first_and_every_reason_is_told():
     reasons = screen(facts(patient_id="", sop_class=SC), Exclusion.TRUNCATED)
     assert reasons == (Exclusion.TRUNCATED, Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTURE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding", "place", "reasons"),
+    [
+        ({}, None, "pass", ()),
+        ({"sop_class": US, "modality": "US"}, None, "pass", ()),  # whoever reads pixels holds it back
+        ({"sop_class": SR, "modality": "SR", "has_pixels": False}, None, "pass", ()),
+        ({"patient_id": ""}, None, "review", (Exclusion.PATIENT_ID_MISSING,)),
+        ({"sop_class": SC}, None, "review", (Exclusion.SECONDARY_CAPTURE,)),
+        ({"has_conversion_type": True}, None, "review", (Exclusion.SECONDARY_CAPTURE,)),
+        ({"image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")}, None, "review", (Exclusion.SECONDARY_CAPTURE,)),
+        ({"sop_class": SC, "study": ""}, None, "refuse", (Exclusion.UIDS_MISSING, Exclusion.SECONDARY_CAPTURE)),
+        ({"sop_class": "1.2.840.10008.5.1.4.1.1.104.1"}, None, "refuse", (Exclusion.OBJECT_NOT_SUPPORTED,)),
+        ({"sop_class": "1.2.840.10008.1.3.10", "patient_id": "", "has_pixels": False}, None, "refuse", None),
+        ({"has_pixels": False}, None, "refuse", (Exclusion.PIXELS_MISSING,)),
+        ({"patient_id": ""}, Exclusion.TRUNCATED, "refuse", (Exclusion.TRUNCATED, Exclusion.PATIENT_ID_MISSING)),
+    ],
+)
+def test_in_a_folder_a_person_may_look_or_nothing_is_written(changes, finding, place, reasons):
+    sorting = sort(facts(**changes), finding)
+    assert sorting.place == place and (reasons is None or sorting.reasons == reasons)
