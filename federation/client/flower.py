@@ -76,6 +76,10 @@ class HubUnreachable(NotNow):
     code = "hub_unreachable"
 
 
+class AnswerLost(HubUnreachable):
+    """The hub may have heard the question, but its answer did not arrive."""
+
+
 class NotActive(NotNow):
     """The hub answers, but does not know this node as active."""
 
@@ -281,9 +285,12 @@ class Fleet:
                 raise RunOver("the hub has ended this run") from error
             if status in (httpx.codes.UNAUTHORIZED, httpx.codes.PRECONDITION_FAILED):
                 raise NotActive(f"the hub answers with HTTP {status}") from error
-            raise HubUnreachable(f"the hub answers with HTTP {status}") from error
-        except (httpx.HTTPError, ValueError, DecodeError) as error:
+            kind = AnswerLost if status >= httpx.codes.INTERNAL_SERVER_ERROR else HubUnreachable
+            raise kind(f"the hub answers with HTTP {status}") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
+        except (httpx.HTTPError, ValueError, DecodeError) as error:
+            raise AnswerLost(f"the hub's answer was lost ({type(error).__name__})") from error
 
 
 def outer_message(metadata: Metadata, root: str) -> bytes:

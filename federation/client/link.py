@@ -13,6 +13,7 @@ core wants delivered stays in its outbox until we say so, and a push repeated ha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from federation import control, pki, tls
 from federation.client import enrolment
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
-from federation.client.flower import HEARTBEAT_INTERVAL_S, Fleet, HubUnreachable, NotActive, RunOver, Task
+from federation.client.flower import HEARTBEAT_INTERVAL_S, AnswerLost, Fleet, HubUnreachable, NotActive, RunOver, Task
 from federation.client.notes import Notes
 from federation.client.ports import CorePort, Outgoing
 from mediator.errors import CloisterError, Denied, HubCode, IntegrityBroken, Malformed, NotNow
@@ -33,6 +34,8 @@ log = logging.getLogger("cloister.link")
 
 _CHUNK_BYTES = 1 << 20
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
+# the hub looks for replies four times a second, and finds out that a node is away when it does
+_AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
 
 
@@ -52,6 +55,7 @@ class Link:
         self._notes = Notes(config.folder / "notes")
         self._wake = asyncio.Event()
         self._active = asyncio.Event()
+        self._lost = False
         self._open()
 
     def _open(self) -> None:
@@ -98,6 +102,8 @@ class Link:
     async def _pull_for_ever(self) -> None:
         self._active.clear()
         await self._core.hello(self._config.software, False)
+        if self._lost:
+            await self._be_away()
         node_id = await asyncio.to_thread(self._fleet.activate, self._notes.node_id)
         self._notes.node_id = node_id
         self._active.set()
@@ -107,7 +113,11 @@ class Link:
             await self._handle(name, note)
         pause_s = self._config.poll_fast_s
         while self._active.is_set():
-            pulled = await asyncio.to_thread(self._fleet.pull)
+            try:
+                pulled = await asyncio.to_thread(self._fleet.pull)
+            except AnswerLost:
+                self._lost = True
+                raise
             if pulled is not None:
                 await self._handle(self._notes.add(pulled), pulled)
                 pause_s = self._config.poll_fast_s
@@ -117,6 +127,14 @@ class Link:
             else:
                 pause_s = min(pause_s * 2, self._config.poll_slow_s)
         raise NotActive("the hub has forgotten this node")
+
+    async def _be_away(self) -> None:
+        """Go offline for a moment. A message is handed out once; the answer that was lost may have held one, and the
+        hub asks a node again only after it was away."""
+        with contextlib.suppress(NotActive):  # a hub that does not know this node has forgotten its messages too
+            await asyncio.to_thread(self._fleet.deactivate)
+            await asyncio.sleep(_AWAY_S)
+        self._lost = False
 
     async def _woken(self, pause_s: float) -> bool:
         try:

@@ -99,6 +99,8 @@ class Service:
                 await self._look()
             except CloisterError as error:
                 log.error("%s; trying again", error.message)
+            except Exception:
+                log.exception("an error nobody foresaw")
 
     async def _look(self) -> None:
         """Take up whatever changed in the state folder."""

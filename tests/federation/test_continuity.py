@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -129,3 +130,83 @@ async def test_a_node_that_was_away_is_asked_again(town: Town) -> None:
     assert history["state"] == "done"
     assert [each["reason"] for each in history["attempts"]][:2] == ["opened", "resend"]
     assert history["rounds"][0]["refusals"][0]["code"] == "away"
+
+
+async def test_a_superlink_that_dies_is_started_again_and_the_run_goes_on(own_town: Town) -> None:
+    cores = [own_town.core(site, value=value, seconds=0.2) for site, value in VALUES.items()]
+    async with own_town.links(*cores):
+        own_town.submit("orphaned", rounds=2)
+        await own_town.until("orphaned", lambda history: history["completed_round"] == 0)
+        assert own_town.process is not None
+        hub = own_town.process.pid
+        (superlink,) = Path(f"/proc/{hub}/task/{hub}/children").read_text().split()
+        os.kill(int(superlink), signal.SIGKILL)
+        history = await own_town.settled("orphaned", 90)
+    assert history["state"] == "done" and history["attempt"] >= 2
+    assert all(len(core.computed) == len(set(core.computed)) for core in cores)
+    # and a killed hub leaves no SuperLink behind
+    (superlink,) = Path(f"/proc/{hub}/task/{hub}/children").read_text().split()
+    own_town.stop(signal.SIGKILL)
+    for _ in range(50):
+        if not Path(f"/proc/{superlink}").exists() or "Z" in Path(f"/proc/{superlink}/stat").read_text().split()[2]:
+            break
+        await asyncio.sleep(0.1)
+    else:
+        pytest.fail("the SuperLink outlived its hub")
+
+
+class Wire:
+    """A wire between link and hub that can keep the hub's answers to itself, and be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.mute = False
+        self.swallowed = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> int:
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, back]
+        await asyncio.gather(self._carry(reader, back, False), self._carry(there, writer, True), return_exceptions=True)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool) -> None:
+        while piece := await reader.read(1 << 16):
+            if answers and self.mute:
+                self.swallowed += len(piece)
+                continue
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+async def test_an_instruction_whose_delivery_was_lost_on_the_wire_is_sent_again(town: Town) -> None:
+    """Flower marks a message as delivered when it answers, whether or not anybody heard the answer."""
+    wire, core = Wire(town.config.ingress.port), town.core("bergen")
+    bundle = town.link_folder("bergen") / "bundle.json"
+    kept = bundle.read_bytes()
+    bundle.write_bytes(kept.replace(str(town.config.ingress.port).encode(), str(await wire.start()).encode()))
+    try:
+        async with town.links(core):
+            while not core.connected:
+                await asyncio.sleep(0.05)
+            wire.mute = True
+            town.submit("lost", sites=("bergen",), rounds=1)
+            await town.until("lost", lambda history: bool(history["rounds"]))
+            await asyncio.sleep(2.0)
+            assert wire.swallowed and not core.instructions
+            wire.cut()
+            wire.mute = False
+            history = await town.settled("lost")
+    finally:
+        bundle.write_bytes(kept)
+    assert history["state"] == "done" and history["attempts"][1]["reason"] == "resend"
+    assert len(core.computed) == len(set(core.computed)) == 3

@@ -185,3 +185,13 @@ async def test_revocation_ends_open_connections_and_refuses_new_ones(town: Town)
     # the others go on
     assert ask(town, plain_context(town, "aachen"), "GET", "/v1/control/none")[0] == 404
     assert [node["state"] for node in town.hub.nodes()] == ["active", "active", "revoked"]
+
+
+async def test_a_revoked_site_can_be_enrolled_anew(town: Town) -> None:
+    """With the same keys even: what was revoked is the certificate."""
+    folder = town.link_folder("coimbra")
+    keys = {"release_key": town.keys["coimbra"].verify_key, "audit_key": town.keys["coimbra/audit"].verify_key}
+    enrolment.install(folder, town.hub.approve(enrolment.make_request(folder, "coimbra", **keys)))
+    async with town.links(town.core("coimbra")):
+        town.submit("anew", sites=("coimbra",), rounds=1)
+        assert (await town.settled("anew"))["state"] == "done"

@@ -22,7 +22,7 @@ from flwr.supercore.run import Run
 
 from federation.arrays import Array
 from federation.hub.flower.grid import FastGrid, to_record, to_tensors
-from federation.hub.flower.superlink import SuperLink, SuperLinkAway
+from federation.hub.flower.superlink import SuperLink, answering
 from federation.hub.steering import Reply, Steering, Verdict
 from mediator.errors import Malformed
 from mediator.types import Kind
@@ -199,7 +199,8 @@ class FlowerRun:
     def __init__(self, superlink: SuperLink) -> None:
         token = superlink.open_run()
         self._client = superlink.runtime(token)
-        given = self._client.PullTaskInput(PullTaskInputRequest())
+        with answering():
+            given = self._client.PullTaskInput(PullTaskInputRequest())
         self.run: Run = run_from_proto(given.run)
         self.run_id = int(given.run.run_id)
         self._task_id = int(given.task_id)
@@ -230,10 +231,8 @@ class FlowerRun:
         def main(grid: Grid, context: Context) -> None:
             strategy.start(grid, to_record(model), rounds - offset, evaluate_fn=done)
 
-        try:
+        with answering():
             app(self._grid, self._context)
-        except httpx.HTTPError as error:
-            raise SuperLinkAway(f"the SuperLink does not answer ({type(error).__name__})") from error
 
     def close(self, completed: bool) -> None:
         """Finish the task, and with it the run; the SuperLink then hands out nothing of it any more."""

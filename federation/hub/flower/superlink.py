@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +16,6 @@ from flwr.proto.control_pb2 import (
     RegisterNodeRequest,
     StartRunRequest,
     StopRunRequest,
-    UnregisterNodeRequest,
 )
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
@@ -55,6 +55,17 @@ class SuperLinkAway(NotNow):
     code = "superlink_away"
 
 
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turns what the SuperLink's HTTP says into `SuperLinkAway`."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise SuperLinkAway(f"the SuperLink answers with HTTP {error.response.status_code}") from error
+    except httpx.HTTPError as error:
+        raise SuperLinkAway(f"the SuperLink does not answer ({type(error).__name__})") from error
+
+
 @dataclass(frozen=True)
 class SuperLink:
     """Where our SuperLink is, and the secret that lets its ServerApp tasks be taken."""
@@ -71,26 +82,25 @@ class SuperLink:
             return False
 
     def enrol(self, keys: Iterable[bytes]) -> None:
-        """Make the registered node keys exactly `keys` (public keys, PEM)."""
-        with self._control() as client:
-            found = client.ListNodes(ListNodesRequest()).nodes_info
-            known = {node.public_key: node.node_id for node in found if node.status != "unregistered"}
-            wanted = set(keys)
-            for key in wanted - known.keys():
+        """Register the node keys (public keys, PEM) that are not registered yet.
+
+        A revoked site's key stays: the ingress lets nobody use it, and Flower would never take the same key again.
+        """
+        with answering(), self._control() as client:
+            known = {node.public_key for node in client.ListNodes(ListNodesRequest()).nodes_info}
+            for key in sorted(set(keys) - known):
                 client.RegisterNode(RegisterNodeRequest(public_key=key))
-            for key in known.keys() - wanted:
-                client.UnregisterNode(UnregisterNodeRequest(node_id=known[key]))
 
     def stop_runs(self) -> None:
         """End every Flower run that a hub before us left behind, so that nothing of it is handed out any more."""
-        with self._control() as client:
+        with answering(), self._control() as client:
             for run in client.ListRuns(ListRunsRequest()).run_dict.values():
                 if run.status.status != "finished":
                     client.StopRun(StopRunRequest(run_id=run.run_id))
 
     def open_run(self) -> str:
         """Open a new Flower run and take its ServerApp task; returns the task's token. One caller at a time."""
-        with self._control() as control:
+        with answering(), self._control() as control:
             bundle = io.BytesIO()
             with zipfile.ZipFile(bundle, "w") as archive:
                 archive.writestr(zipfile.ZipInfo("pyproject.toml"), _BUNDLE)
@@ -98,7 +108,7 @@ class SuperLink:
         executor = SuperExecAuthHttpInterceptor(
             master_secret=self.secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
         )
-        with self._runtime(executor) as client:
+        with answering(), self._runtime(executor) as client:
             task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
         if task.task.run_id != run_id:
             raise SuperLinkAway("the SuperLink handed out another run's task")
