@@ -39,6 +39,8 @@ def dataset(nodes: Iterable[Node], *, implicit: bool, little: bool) -> bytes:
         parts.append(tag_of(node.tag >> 16, node.tag & 0xFFFF))
         if implicit:
             parts.append(long(len(value)))
+        elif len(value) > 0xFFFF and node.vr not in _LONG:
+            parts.append(b"UN\0\0" + long(len(value)))  # PS3.5 6.2.2: too long for its own VR
         elif node.vr in _LONG:
             parts.append(node.vr.encode() + b"\0\0" + long(len(value)))
         else:

@@ -3,33 +3,40 @@
 The output is built anew, element by element; nothing of the input is edited in place, so what no rule asked for is not
 there: preamble, file meta, private groups, group lengths, curves, overlays, padding, whatever follows the pixels.
 Pixel data is copied byte for byte in its own transfer syntax (a deflated file becomes explicit VR little endian).
+
+    source = engine.open(handle)                    # or read(content); the handle stays open until it is written
+    refused = engine.write(source, subject, path)   # None: it stands, and was searched for what was removed
+
+1. What the strict reader finds contradictory goes to the patient one (`node.deid.lenient`) before it is refused.
+2. A new file (0600), never over another and never through a link; gone again whatever goes wrong.
+3. It is read again from disk: the header is what was meant, and nothing the patient's files lost is in it, its name,
+   or what follows the pixels. A match inside a value that is ours is counted, not refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
-from mediator.deid import residual
-from mediator.deid.rules import Action, Rule, Table
+from mediator.deid.rules import Table
 from mediator.deid.screening import Exclusion, Facts
+from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
-from mediator.deid.values import Subject, decide
+from mediator.deid.values import Subject
 from node.deid import encoding
-from node.deid.facts import TEXT_VRS, decode, facts_of, pixels_fit
+from node.deid.facts import facts_of, pixels_fit
+from node.deid.lenient import parse_leniently
 from node.deid.profiles import load_profile, standard
-from node.deid.structure import Node, Parsed, Unreadable, parse
+from node.deid.rewrite import Chunk, Rewriter, usual_vr
+from node.deid.stream import READ_BYTES, FileStream, MemoryStream, Stream
+from node.deid.structure import Node, Parsed, Reader, Unreadable
 
-# Bytes per value of the VRs that hold numbers (PS3.5 6.2).
-_NUMBER_BYTES = {
-    "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
-}  # fmt: skip
-# A removed binary value is looked for when it is text by its look and no longer than a page.
-_MAX_OPAQUE_TOKEN = 1024
-# Values repeat from slice to slice; a study of a thousand slices has some 50,000 different ones.
-_MEMO_LIMIT = 100_000
+_PARDONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,13 @@ class Source:
     parsed: Parsed = field(repr=False)
 
 
-@dataclass
-class _Ledger:
-    """What one instance lost (to be searched for), and what we wrote ourselves (where a match is chance)."""
+@dataclass(frozen=True)
+class Conversion:
+    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels."""
 
-    gone: list[bytes] = field(default_factory=list)
-    ours: list[bytes] = field(default_factory=list)
+    exclusion: Exclusion | None
+    pardoned: int = 0
+    pixels_sha256: str = ""
 
 
 class Engine:
@@ -54,128 +62,137 @@ class Engine:
 
     def __init__(self, table: Table, standard: Standard) -> None:
         self.table = table
-        self._vr_of = {tag: _usual_vr(element.vrs) for tag, element in standard.elements.items()}
-        self._memo: dict[tuple[int, str, bytes, bytes], tuple[Node | None, bool]] = {}
-        self._memo_of: Subject | None = None
+        vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
+        self._vr_of = lambda tag: vr_of.get(tag, "UN")
+        self._reader = Reader(self._vr_of)
+        self._rewriter: Rewriter | None = None
+        self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
+        self._pardons: dict[tuple[bytes, bytes], bool] = {}
+
+    def open(self, handle: int) -> Source | Exclusion:
+        """The regular file behind a descriptor taken apart, or why it cannot be. Only its header is ever in memory."""
+        return self._take_apart(FileStream(handle))
 
     def read(self, content: bytes) -> Source | Exclusion:
-        """The file taken apart, or why it cannot be."""
+        """A file's bytes taken apart, or why they cannot be."""
+        return self._take_apart(MemoryStream(content))
+
+    def _take_apart(self, stream: Stream) -> Source | Exclusion:
         try:
-            parsed = parse(content, lambda tag: self._vr_of.get(tag, "UN"))
+            try:
+                parsed = self._reader.parse(stream)
+            except Unreadable as problem:
+                if problem.finding is not Exclusion.MALFORMED:
+                    raise
+                parsed = parse_leniently(stream, self._vr_of)  # (1)
         except Unreadable as problem:
             return problem.finding
+        except MemoryError:
+            return Exclusion.TOO_LARGE
         finding = parsed.finding or (None if pixels_fit(parsed) else Exclusion.PIXELS_INCONSISTENT)
         return Source(facts_of(parsed), finding, parsed)
 
     def write(self, source: Source, subject: Subject, path: Path) -> Exclusion | None:
         """De-identify into a new file (0600); None when it stands and was checked, else why it does not stand."""
+        return self.convert(source, subject, path).exclusion
+
+    def convert(self, source: Source, subject: Subject, path: Path, *, hash_pixels: bool = False) -> Conversion:
+        """`write`, and what was seen on the way. Raises `FileExistsError` where the path is taken."""
         parsed = source.parsed
-        if parsed.pixels is None:
-            return Exclusion.PIXELS_MISSING
-        ledger = _Ledger()
-        charset = next((node.value for node in parsed.nodes if node.tag == 0x00080005), b"")
-        nodes = self._dataset(parsed.nodes, charset, subject, ledger)
-        nodes = sorted([*nodes, *self._statement(ledger)], key=lambda node: node.tag)
-        sop_instance = subject.pseudonyms.uid(source.facts.sop_instance)
-        sop_class = source.facts.sop_class
-        if sop_class not in self.table.class_uids:
-            sop_class = subject.pseudonyms.uid(sop_class)
-        meta = encoding.file_meta(parsed.syntax, sop_class, sop_instance)
-        before, after = encoding.pixel_frame(parsed, parsed.pixels)
-        header = meta + encoding.dataset(nodes, implicit=parsed.implicit, little=parsed.little) + before
-        ledger.ours.append(meta)
-        pixels = memoryview(parsed.body)[parsed.pixels.start : parsed.pixels.end]
-        write_new(path, (header, pixels, after))
-        if self._is_clean(path, len(header), len(pixels), ledger):
-            return None
-        path.unlink()
-        return Exclusion.RESIDUAL_IDENTIFIER
+        if parsed.finding is not None:
+            return Conversion(parsed.finding)
+        rewriter = self._rewriter_of(subject)
+        meta = self._meta(source, subject)
+        before, after = encoding.pixel_frame(parsed, parsed.pixels) if parsed.pixels is not None else (b"", b"")
+        chunks = [Chunk(meta, (meta,)), *rewriter.header(parsed, self._statement(parsed)), Chunk(before)]
+        header = b"".join([chunk.raw for chunk in chunks])
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)  # (2)
+        done = False
+        try:
+            try:
+                digest = _write(handle, header, parsed, after, hash_pixels)
+            finally:
+                os.close(handle)
+            if digest is None:
+                return Conversion(Exclusion.TRUNCATED)
+            found = self._check(path, header, after, chunks, rewriter)
+            done = found.exclusion is None
+        finally:
+            if not done:
+                path.unlink()
+        return Conversion(found.exclusion, found.pardoned, digest)
 
-    def _is_clean(self, path: Path, header: int, pixels: int, ledger: _Ledger) -> bool:
-        """Reads the file again from disk: everything but the pixel value is searched for what was removed."""
-        with path.open("rb") as file:
-            around = file.read(header)
-            file.seek(header + pixels)
-            around += file.read()
-        return not residual.found_in(around, residual.tokens(ledger.gone), ledger.ours)
+    def _rewriter_of(self, subject: Subject) -> Rewriter:
+        if self._rewriter is None or self._rewriter.subject is not subject:
+            self._rewriter = Rewriter(self.table, subject)
+            self._pardons = {}
+        return self._rewriter
 
-    def _dataset(self, nodes: Sequence[Node], charset: bytes, subject: Subject, ledger: _Ledger) -> list[Node]:
-        kept = []
-        for node in nodes:
-            if node.items is not None:
-                made = self._sequence(node, charset, subject, ledger)
-            else:
-                made = self._element(node, charset, subject, ledger)
-            if made is not None:
-                kept.append(made)
-        return kept
+    def _meta(self, source: Source, subject: Subject) -> bytes:
+        facts = source.facts
+        known = self.table.class_uids
+        sop_class = facts.sop_class if facts.sop_class in known else subject.pseudonyms.uid(facts.sop_class)
+        return encoding.file_meta(source.parsed.syntax, sop_class, subject.pseudonyms.uid(facts.sop_instance))
 
-    def _sequence(self, node: Node, charset: bytes, subject: Subject, ledger: _Ledger) -> Node | None:
-        rule = self.table.rule(node.tag)
-        if rule.action is Action.RECURSE and node.items is not None:
-            items = []
-            for item in node.items:
-                own = next((inner.value for inner in item if inner.tag == 0x00080005), charset)
-                items.append(tuple(self._dataset(item, own, subject, ledger)))
-            return Node(node.tag, "SQ", items=tuple(items))
-        _mourn(node, ledger)
-        return Node(node.tag, "SQ", items=()) if rule.action is Action.EMPTY and "SQ" in rule.vrs else None
+    def _check(self, path: Path, meant: bytes, after: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> Conversion:
+        """The file as it stands on disk, everything but the pixel value. (3)"""
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            end = os.fstat(handle).st_size
+            header, tail = os.pread(handle, len(meant), 0), os.pread(handle, len(after), end - len(after))
+        finally:
+            os.close(handle)
+        if header != meant or tail != after:
+            return Conversion(Exclusion.UNREADABLE)
+        short = rewriter.residue.whole
+        if short and any(text in short for chunk in chunks for text in chunk.kept):
+            return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
+        pardoned = self._matches(header, path.name.encode(), chunks, rewriter)
+        return Conversion(Exclusion.RESIDUAL_IDENTIFIER) if pardoned is None else Conversion(None, pardoned)
 
-    def _element(self, node: Node, charset: bytes, subject: Subject, ledger: _Ledger) -> Node | None:
-        rule = self.table.rule(node.tag)
-        if rule.action is Action.REMOVE:
-            _mourn(node, ledger)
-            return None
-        if self._memo_of is not subject or len(self._memo) > _MEMO_LIMIT:
-            self._memo, self._memo_of = {}, subject
-        key = (node.tag, node.vr, node.value, charset)
-        found = self._memo.get(key)
-        if found is None:
-            found = self._memo[key] = self._apply(rule, node, charset, subject)
-        made, trusted = found
-        if made is None or made.value != node.value:
-            _mourn(node, ledger)
-        if made is not None and trusted:
-            ledger.ours.append(made.value)
-        return made
+    def _matches(self, header: bytes, name: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int | None:
+        """How many matches are chance; None when one is not."""
+        starts: list[int] = []
+        pardoned = 0
+        for at, token in rewriter.residue.search(header + b"\0" + name):
+            if not starts:
+                starts = list(accumulate((len(chunk.raw) for chunk in chunks), initial=0))
+            index = bisect_right(starts, at) - 1
+            if index >= len(chunks) or at + len(token) > starts[index + 1]:
+                return None  # in the name, or across two elements
+            if not self._is_chance(chunks[index], token):
+                return None
+            pardoned += 1
+        return pardoned
 
-    def _apply(self, rule: Rule, node: Node, charset: bytes, subject: Subject) -> tuple[Node | None, bool]:
-        """The element as it will be written, and whether its value is beyond doubt."""
-        vr = node.vr
-        if vr == "UN":
-            vr = _usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
-        if vr in TEXT_VRS:
-            written = decide(rule, vr, decode(node.value, vr, charset), self.table, subject)
-            if written is None:
-                return None, True
-            own = vr if vr in rule.vrs else rule.vrs[0]
-            return Node(node.tag, own, encoding.text_value(own, written.values)), written.trusted
-        size = _NUMBER_BYTES.get(vr)
-        if rule.action is not Action.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
-            return None if rule.action is not Action.EMPTY else Node(node.tag, rule.vrs[0]), True
-        count, rest = divmod(len(node.value), size)
-        too_many = rule.vm_max is not None and count > rule.vm_max and vr not in ("OW", "OV")
-        return Node(node.tag, vr, b"" if rest or too_many else node.value), False
+    def _is_chance(self, chunk: Chunk, token: bytes) -> bool:
+        """Whether every place of `token` in an element lies in a value that is ours."""
+        key = (chunk.raw, token)
+        if (answer := self._pardons.get(key)) is None:
+            inside = sum(value.lower().count(token) for value in chunk.trusted)
+            answer = chunk.raw.lower().count(token) <= inside
+            if len(self._pardons) < _PARDONS:
+                self._pardons[key] = answer
+        return answer
 
-    def _statement(self, ledger: _Ledger) -> list[Node]:
+    def _statement(self, parsed: Parsed) -> list[tuple[int, Chunk]]:
         """(0012,0062) to (0012,0064) and (0028,0303): what was done, in the standard's own codes (PS3.15 E.1.1)."""
-        codes = tuple(
-            (
-                _text(0x00080100, "SH", code),
-                _text(0x00080102, "SH", "DCM"),
-                _text(0x00080104, "LO", meaning),
+        form = (parsed.implicit, parsed.little)
+        if form not in self._statements:
+            said = statement(self.table)
+            codes = tuple(
+                (_text(0x00080100, "SH", code), _text(0x00080102, "SH", "DCM"), _text(0x00080104, "LO", meaning))
+                for code, meaning in said.codes
             )
-            for code, meaning in self.table.codes
-        )
-        modified = {"shifted": "MODIFIED", "removed": "REMOVED"}[self.table.dates]
-        nodes = [
-            _text(0x00120062, "CS", "YES"),
-            _text(0x00120063, "LO", self.table.method),
-            Node(0x00120064, "SQ", items=codes),
-            _text(0x00280303, "CS", modified),
-        ]
-        ledger.ours += [node.value for node in nodes] + [inner.value for item in codes for inner in item]
-        return nodes
+            nodes = [
+                _text(0x00120062, "CS", said.removed),
+                _text(0x00120063, "LO", said.method),
+                Node(0x00120064, "SQ", items=codes),
+                _text(0x00280303, "CS", said.temporal),
+            ]
+            raw = [encoding.dataset((node,), implicit=form[0], little=form[1]) for node in nodes]
+            self._statements[form] = [(node.tag, Chunk(one, (one,))) for node, one in zip(nodes, raw, strict=True)]
+        return self._statements[form]
 
 
 def open_engine(profile: str) -> Engine:
@@ -183,41 +200,28 @@ def open_engine(profile: str) -> Engine:
     return Engine(load_profile(profile), standard())
 
 
-def write_new(path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    """A new file, 0600, never over another one and never through a link; gone again if it cannot be written whole."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for part in parts:
-                file.write(part)
-    except BaseException:
-        path.unlink()
-        raise
+def _write(handle: int, header: bytes, parsed: Parsed, after: bytes, hash_pixels: bool) -> str | None:
+    """Header, pixels, delimiter; the pixels' hash ("" unasked), or None when the source grew shorter meanwhile."""
+    whole = MemoryStream(header)
+    whole.copy(0, whole.size, handle)
+    pixels, digest = parsed.pixels, ""
+    if pixels is not None:
+        length = pixels.end - pixels.start
+        if hash_pixels:
+            digest = _hash(parsed.stream, pixels.start, length)
+        if parsed.stream.copy(pixels.start, length, handle) != length:
+            return None
+    if after:
+        os.write(handle, after)
+    return digest
+
+
+def _hash(stream: Stream, start: int, length: int) -> str:
+    machine = hashlib.sha256()
+    for at in range(start, start + length, READ_BYTES):
+        machine.update(stream.read(at, min(READ_BYTES, start + length - at)))
+    return machine.hexdigest()
 
 
 def _text(tag: int, vr: str, text: str) -> Node:
     return Node(tag, vr, encoding.text_value(vr, [text[:64]]))
-
-
-def _usual_vr(vrs: tuple[str, ...]) -> str:
-    """Of several VRs the one a reader without the other attributes should take: words before bytes, US before SS."""
-    return "OW" if "OW" in vrs else vrs[0]
-
-
-def _mourn(node: Node, ledger: _Ledger) -> None:
-    """Remember what a removed or replaced element held, at any depth."""
-    if node.items is not None:
-        for item in node.items:
-            for inner in item:
-                _mourn(inner, ledger)
-    elif node.vr in TEXT_VRS:
-        ledger.gone.extend(node.value.split(b"\\"))
-    elif len(node.value) <= _MAX_OPAQUE_TOKEN and _looks_like_text(node.value):
-        ledger.gone.append(node.value)
-
-
-def _looks_like_text(value: bytes) -> bool:
-    try:
-        return value.rstrip(b"\0").decode().isprintable()
-    except UnicodeDecodeError:
-        return False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
+from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes
 
 from mediator.deid.screening import Facts
-from node.deid.structure import Node, Parsed
+from node.deid.structure import Parsed, Raw
 
 TEXT_VRS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
@@ -45,13 +46,14 @@ def _decode_charset(value: bytes, charset: bytes) -> str:
 
 def facts_of(parsed: Parsed) -> Facts:
     """The facts gate 0 screens by, from the dataset's top level."""
-    top = {node.tag: node for node in parsed.nodes}
-    charset = top[0x00080005].value if 0x00080005 in top else b""
+    top = {element[0]: element for element in parsed.elements}
+    charset = _value(top, 0x00080005)
 
     def values(tag: int) -> tuple[str, ...]:
-        node = top.get(tag)
-        found = decode(node.value, node.vr if node.vr != "UN" else "LO", charset) if node is not None else ()
-        return tuple(value.strip() for value in found)
+        if (element := top.get(tag)) is None or element[1] == "SQ":
+            return ()
+        _tag, vr, raw, start = element
+        return _stripped(raw[start:], vr if vr != "UN" else "LO", charset)
 
     def first(tag: int) -> str:
         return next(iter(values(tag)), "")
@@ -68,7 +70,7 @@ def facts_of(parsed: Parsed) -> Facts:
         has_conversion_type=0x00080064 in top,
         burned_in=first(0x00280301),
         has_pixels=parsed.pixels is not None,
-        overlay_in_pixels=_overlay_in_pixels(parsed.nodes, parsed.little),
+        overlay_in_pixels=_overlay_in_pixels(parsed),
         series_number=_integer(first(0x00200011)),
         instance_number=_integer(first(0x00200013)),
     )
@@ -78,17 +80,16 @@ def pixels_fit(parsed: Parsed) -> bool:
     """Whether the pixel value is as long as the header says (native), or has a fragment for every frame."""
     if parsed.pixels is None:
         return True
-    top = {node.tag: node for node in parsed.nodes}
+    top = {element[0]: element for element in parsed.elements if element[0] >> 16 == 0x0028}
+    order = "<H" if parsed.little else ">H"
 
     def number(tag: int, default: int) -> int:
-        node = top.get(tag)
-        if node is None or not node.value:
+        value = _value(top, tag)
+        if not value:
             return default
-        if len(node.value) == 2:
-            return int(struct.unpack("<H" if parsed.little else ">H", node.value)[0])
-        return -1
+        return int(struct.unpack(order, value)[0]) if len(value) == 2 else -1
 
-    frames_text = top[0x00280008].value.decode("latin-1") if 0x00280008 in top else ""
+    frames_text = _value(top, 0x00280008).decode("latin-1")
     frames = _integer(frames_text.rstrip("\0").strip()) or 1
     if parsed.pixels.fragments is not None:
         return parsed.pixels.fragments >= frames
@@ -96,23 +97,30 @@ def pixels_fit(parsed: Parsed) -> bool:
     bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(parsed.pixels.tag) or number(0x00280100, 0)
     if min(rows, columns, samples, bits, frames) <= 0:
         return False
-    photometric = top[0x00280004].value.strip(b" \0") if 0x00280004 in top else b""
+    photometric = _value(top, 0x00280004).strip(b" \0")
     if photometric == b"YBR_FULL_422":
         samples = 2  # PS3.3 C.7.6.3.1.2: two chrominance samples for every four of luminance
     expected = math.ceil(rows * columns * samples * frames * bits / 8)
     return expected <= parsed.pixels.end - parsed.pixels.start <= expected + expected % 2
 
 
-def _overlay_in_pixels(nodes: Iterable[Node], little: bool) -> bool:
+def _overlay_in_pixels(parsed: Parsed) -> bool:
     """(60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in unused bits of the pixels."""
-    order = "<H" if little else ">H"
-    return any(
-        node.tag >> 24 == 0x60
-        and node.tag & 0xFFFF == 0x0102
-        and node.value[:2] != b""
-        and (len(node.value) != 2 or struct.unpack(order, node.value)[0] != 0)
-        for node in nodes
-    )
+    for tag, _vr, raw, start in parsed.elements:
+        if tag >> 24 == 0x60 and tag & 0xFFFF == 0x0102 and raw[start:] not in (b"", b"\0\0"):
+            return True
+    return False
+
+
+def _value(top: Mapping[int, Raw], tag: int) -> bytes:
+    """The value bytes of a top-level element; empty where it is missing or a sequence."""
+    element = top.get(tag)
+    return element[2][element[3] :] if element is not None and element[1] != "SQ" else b""
+
+
+@lru_cache(maxsize=4096)
+def _stripped(value: bytes, vr: str, charset: bytes) -> tuple[str, ...]:
+    return tuple(text.strip() for text in decode(value, vr, charset))
 
 
 def _integer(text: str) -> int:

@@ -1,12 +1,13 @@
 """A DICOM file taken apart, strictly: every declared length is checked before it is believed (PS3.5 7, PS3.10 7).
 
 1. Preamble, `DICM`, file meta in explicit VR little endian, a transfer syntax we know.
-2. A deflated dataset inflates to at most `MAX_INFLATED_BYTES`.
+2. A deflated dataset inflates to at most `MAX_INFLATED_BYTES`; a header is at most `MAX_HEADER_BYTES`.
 3. Every element lies inside its file, item or sequence; tags ascend, so no element comes twice.
 4. Sequences nest at most `MAX_DEPTH` deep; at most `MAX_ELEMENTS` elements in all.
 5. Pixel data ends inside the file; encapsulated fragments are whole and end with their delimiter.
 
-What breaks a rule raises `Unreadable` with a closed finding. Nothing here looks at what a value means.
+What breaks a rule raises `Unreadable` with a closed finding. Nothing here looks at what a value means. Only the header
+is held in memory, in a window that grows until the pixel data begins; the pixels are a place in the stream.
 """
 
 from __future__ import annotations
@@ -15,15 +16,23 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mediator.deid.screening import Exclusion
+from node.deid.stream import MemoryStream, Stream
 
-# An enhanced multi-frame header is a few MB and inflates some tenfold; a bomb of 1 MB asks for 2 GB.
-MAX_INFLATED_BYTES = 1 << 28
+# The process that reads headers stays below 300 MB: it holds a header up to five times (window, elements, output,
+# output read again, its lower case), and an inflated dataset twice.
+MAX_HEADER_BYTES = 1 << 25
+MAX_INFLATED_BYTES = 1 << 26
+# Most headers fit; what does not is read again in a window four times as large.
+FIRST_WINDOW = 1 << 14
 # Structured reports nest about 10 deep; parsers that recurse break in the hundreds.
 MAX_DEPTH = 16
 # A thousand frames with fifty elements each, and room.
 MAX_ELEMENTS = 200_000
+# A fragment may be one frame of a long film; a file made of empty fragments would keep us for hours.
+MAX_FRAGMENTS = 1 << 18
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -31,6 +40,7 @@ LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"
 SHORT_VRS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
 )  # PS3.5 7.1.2: two bytes of length
+_VR_NAMES = {vr: vr.decode() for vr in LONG_VRS | SHORT_VRS}
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -41,6 +51,12 @@ ENCAPSULATED = frozenset(
         "5", "4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.92", "4.93", "4.201", "4.202", "4.203",
     )
 )  # fmt: skip
+_SYNTAXES = ENCAPSULATED | {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN}
+# Sequences repeat from slice to slice; one that was found sound is sound.
+_KNOWN_SEQUENCES = 4096
+_KNOWN_BYTES = 1 << 14
+
+VrOf = Callable[[int], str]
 
 
 class Unreadable(Exception):
@@ -49,6 +65,10 @@ class Unreadable(Exception):
     def __init__(self, finding: Exclusion) -> None:
         super().__init__(finding.value)
         self.finding = finding
+
+
+class _MoreNeeded(Exception):
+    """The window ends before the header does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +83,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixel element: its tag and VR, where its value lies in `Parsed.body`, and the number of fragments."""
+    """The pixel element: its tag and VR, where its value lies in `Parsed.stream`, and the number of fragments."""
 
     tag: int
     vr: str
@@ -72,15 +92,20 @@ class Pixels:
     fragments: int | None  # None: native
 
 
+# A top-level element: tag, VR (of what is UN and undefined: SQ), all its bytes, and where its value begins in them.
+Raw = tuple[int, str, bytes, int]
+
+
 @dataclass(frozen=True)
 class Parsed:
-    """A file taken apart. `body` is the dataset's bytes (inflated), `nodes` the elements before the pixels."""
+    """A file taken apart. `stream` holds the dataset (inflated), `elements` those before the pixels, as they stand."""
 
     syntax: str
-    body: bytes = field(repr=False)
-    nodes: tuple[Node, ...] = field(repr=False)
+    stream: Stream = field(repr=False)
+    elements: tuple[Raw, ...] = field(repr=False)
     pixels: Pixels | None
     finding: Exclusion | None = None  # the header is whole, the pixels are not
+    vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
 
     @property
     def implicit(self) -> bool:
@@ -90,92 +115,200 @@ class Parsed:
     def little(self) -> bool:
         return self.syntax != BIG_ENDIAN
 
+    @property
+    def body(self) -> bytes:
+        """Everything `pixels` counts in; for small files and tests."""
+        return self.stream.read(0, self.stream.size)
 
-def parse(content: bytes, vr_of: Callable[[int], str]) -> Parsed:
-    """A DICOM file taken apart. `vr_of`: a tag's VR by the standard, "UN" where it has none. Raises `Unreadable`."""
-    syntax, start = _file_meta(content)  # (1)
-    body = content[start:]
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The elements as nodes, sequences taken apart."""
+        return tuple(map(self.node, self.elements))
+
+    def node(self, element: Raw) -> Node:
+        """One top-level element as a node."""
+        tag, vr, raw, start = element
+        if vr != "SQ":
+            return Node(tag, vr, raw[start:])
+        walk = _Walk(raw, len(raw), "<" if self.little else ">", self.vr_of)
+        return walk.sequence(0, len(raw), implicit=self.implicit)[0]
+
+
+class Reader:
+    """Takes files apart one after the other; remembers the sequences of earlier ones, which need no second look."""
+
+    def __init__(self, vr_of: VrOf) -> None:
+        """`vr_of`: a tag's VR by the standard, "UN" where it has none."""
+        self._vr_of = vr_of
+        self._known: dict[tuple[int, bool], bytes] = {}
+
+    def parse(self, stream: Stream) -> Parsed:
+        """Raises `Unreadable`."""
+        syntax, stream, start = beginning(stream)
+        elements, at = self._header(stream, syntax, start)
+        if len(self._known) > _KNOWN_SEQUENCES:
+            self._known.clear()
+        if at == stream.size:
+            return Parsed(syntax, stream, elements, None, vr_of=self._vr_of)
+        implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
+        try:
+            pixels = pixels_at(stream, at, implicit, little, syntax in ENCAPSULATED, self._vr_of)
+        except Unreadable as problem:
+            return Parsed(syntax, stream, elements, None, problem.finding, vr_of=self._vr_of)
+        return Parsed(syntax, stream, elements, pixels, vr_of=self._vr_of)
+
+    def _header(self, stream: Stream, syntax: str, start: int) -> tuple[tuple[Raw, ...], int]:
+        """The elements before the pixels, and where these begin."""
+        window = FIRST_WINDOW
+        while True:
+            data = stream.read(0, window)
+            walk = _Walk(data, stream.size, ">" if syntax == BIG_ENDIAN else "<", self._vr_of)
+            try:
+                return walk.top(start, syntax == IMPLICIT, self._known)
+            except _MoreNeeded:
+                if window >= MAX_HEADER_BYTES:
+                    raise Unreadable(Exclusion.TOO_LARGE) from None  # (2)
+                window *= 4
+
+
+def parse(content: bytes, vr_of: VrOf) -> Parsed:
+    """A DICOM file in memory taken apart. Raises `Unreadable`."""
+    return Reader(vr_of).parse(MemoryStream(content))
+
+
+def beginning(stream: Stream) -> tuple[str, Stream, int]:
+    """The transfer syntax, the bytes the dataset stands in (inflated: then it is explicit), and where it begins."""
+    syntax, start = _file_meta(stream.read(0, FIRST_WINDOW))  # (1)
     if syntax == DEFLATED:
-        body, syntax = _inflate(body), EXPLICIT
-    walk = _Walk(body, "<" if syntax != BIG_ENDIAN else ">", vr_of)
-    nodes, at = walk.elements(0, len(body), 0, implicit=syntax == IMPLICIT, top=True)
-    if at == len(body):
-        return Parsed(syntax, body, nodes, None)
-    try:
-        pixels = walk.pixels(at, implicit=syntax == IMPLICIT, encapsulated=syntax in ENCAPSULATED)
-    except Unreadable as problem:
-        return Parsed(syntax, body, nodes, None, problem.finding)
-    return Parsed(syntax, body, nodes, pixels)
+        return EXPLICIT, MemoryStream(_inflate(stream, start)), 0
+    return syntax, stream, start
 
 
-def _file_meta(content: bytes) -> tuple[str, int]:
+def take_apart(header: Stream, syntax: str, vr_of: VrOf) -> tuple[Raw, ...]:
+    """The elements of a dataset without pixels. Raises `Unreadable`."""
+    return Reader(vr_of)._header(header, syntax, 0)[0]
+
+
+def _file_meta(head: bytes) -> tuple[str, int]:
     """The transfer syntax, and where the dataset begins."""
-    if len(content) < 132 or content[128:132] != b"DICM":
+    if len(head) < 132 or head[128:132] != b"DICM":
         raise Unreadable(Exclusion.NOT_DICOM)
-    walk = _Walk(content, "<", lambda tag: "UN")
+    walk = _Walk(head, len(head), "<", lambda tag: "UN")
     at, syntax = 132, ""
-    while at + 8 <= len(content) and content[at : at + 2] == b"\x02\x00":
-        tag, _vr, length, start = walk.header(at, len(content), implicit=False)
-        at = walk.bounded(start, length, len(content))
+    while at + 8 <= len(head) and head[at : at + 2] == b"\x02\x00":
+        tag, _vr, length, start = walk.header(at, len(head), implicit=False)
+        at = walk.bounded(start, length, len(head))
         if tag == 0x00020010:
-            syntax = content[start:at].rstrip(b" \0").decode("latin-1")
-    if syntax not in ENCAPSULATED | {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN}:
+            syntax = head[start:at].rstrip(b" \0").decode("latin-1")
+    if syntax not in _SYNTAXES:
         raise Unreadable(Exclusion.SYNTAX_NOT_SUPPORTED)
     return syntax, at
 
 
-def _inflate(body: bytes) -> bytes:
+def _inflate(stream: Stream, start: int) -> bytes:
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        plain = machine.decompress(body, MAX_INFLATED_BYTES)
-    except zlib.error as error:
-        raise Unreadable(Exclusion.MALFORMED) from error
-    if machine.unconsumed_tail:
-        raise Unreadable(Exclusion.INFLATE_LIMIT)  # (2)
-    if not machine.eof:
-        raise Unreadable(Exclusion.TRUNCATED)
-    return plain
+    plain = bytearray()
+    at = start
+    while not machine.eof:
+        packed = machine.unconsumed_tail or stream.read(at, 1 << 16)
+        if not packed:
+            raise Unreadable(Exclusion.TRUNCATED)
+        at += 0 if machine.unconsumed_tail else len(packed)
+        try:
+            plain += machine.decompress(packed, 1 << 20)
+        except zlib.error as error:
+            raise Unreadable(Exclusion.MALFORMED) from error
+        if len(plain) > MAX_INFLATED_BYTES:
+            raise Unreadable(Exclusion.INFLATE_LIMIT)  # (2)
+    return bytes(plain)
 
 
 class _Walk:
-    """One pass over a dataset's bytes."""
+    """One pass over the first bytes of a dataset that is `size` bytes long."""
 
-    def __init__(self, data: bytes, order: str, vr_of: Callable[[int], str]) -> None:
+    def __init__(self, data: bytes, size: int, order: str, vr_of: VrOf) -> None:
         self._data = data
+        self._size = size
         self._order = order
         self._vr_of = vr_of
         self._seen = 0
         self._tag = struct.Struct(order + "HH").unpack_from
+        self._start = struct.Struct(order + "HH2sH").unpack_from
         self._short = struct.Struct(order + "H").unpack_from
         self._long = struct.Struct(order + "L").unpack_from
+
+    def _cut(self, end: int) -> Exception:
+        """Why something does not fit before `end`."""
+        if end != len(self._data):
+            return Unreadable(Exclusion.MALFORMED)
+        return Unreadable(Exclusion.TRUNCATED) if end == self._size else _MoreNeeded()
 
     def header(self, at: int, end: int, *, implicit: bool) -> tuple[int, str, int, int]:
         """(tag, VR, length, where the value begins) of the element at `at`."""
         if at + 8 > end:
-            raise Unreadable(Exclusion.TRUNCATED)
+            raise self._cut(end)
         group, element = self._tag(self._data, at)
         tag = group << 16 | element
         if implicit or group == 0xFFFE:
             return tag, self._vr_of(tag), self._long(self._data, at + 4)[0], at + 8
         vr = self._data[at + 4 : at + 6]
         if vr in SHORT_VRS:
-            return tag, vr.decode(), self._short(self._data, at + 6)[0], at + 8
+            return tag, _VR_NAMES[vr], self._short(self._data, at + 6)[0], at + 8
         if vr not in LONG_VRS:
             raise Unreadable(Exclusion.MALFORMED)
         if at + 12 > end:
-            raise Unreadable(Exclusion.TRUNCATED)
-        return tag, vr.decode(), self._long(self._data, at + 8)[0], at + 12
+            raise self._cut(end)
+        return tag, _VR_NAMES[vr], self._long(self._data, at + 8)[0], at + 12
 
     def bounded(self, start: int, length: int, end: int) -> int:
         """Where a value of `length` bytes ends. (3)"""
         if length > end - start:
-            raise Unreadable(Exclusion.TRUNCATED if end == len(self._data) else Exclusion.MALFORMED)
+            if end == len(self._data) and length > self._size - start:
+                raise Unreadable(Exclusion.TRUNCATED)
+            raise self._cut(end)
         return start + length
 
+    def top(self, at: int, implicit: bool, known: dict[tuple[int, bool], bytes]) -> tuple[tuple[Raw, ...], int]:
+        """The elements from `at` to the pixel data or the end. `known`: the latest sound sequence of each tag."""
+        data, end, last = self._data, len(self._data), -1
+        found: list[Raw] = []
+        little = self._order == "<"
+        while at < end:
+            tag, vr, length, start = self.header(at, end, implicit=implicit)
+            if tag in PIXEL_TAGS:
+                return tuple(found), at
+            if tag <= last or tag >> 16 == 0xFFFE:
+                raise Unreadable(Exclusion.MALFORMED)
+            last = tag
+            if vr == "SQ" or length == UNDEFINED:
+                before = known.get((tag, implicit)) if little else None
+                if before is not None and data.startswith(before, at):
+                    raw, stop = before, at + len(before)
+                else:
+                    _, stop = self.sequence(at, end, implicit=implicit)
+                    raw = data[at:stop]
+                    if little and len(raw) <= _KNOWN_BYTES:
+                        known[tag, implicit] = raw
+                found.append((tag, "SQ", raw, 0))
+            else:
+                stop = self.bounded(start, length, end)
+                found.append((tag, vr, data[at:stop], start - at))
+            at = stop
+        if at < self._size:
+            raise _MoreNeeded
+        if len(found) > MAX_ELEMENTS:
+            raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
+        return tuple(found), at
+
+    def sequence(self, at: int, end: int, *, implicit: bool) -> tuple[Node, int]:
+        """The sequence at `at` taken apart, and where it ends."""
+        tag, vr, length, start = self.header(at, end, implicit=implicit)
+        return self._node(tag, vr, length, start, end, 0, implicit)
+
     def elements(
-        self, at: int, end: int, depth: int, *, implicit: bool, top: bool = False, delimited: bool = False
+        self, at: int, end: int, depth: int, *, implicit: bool, delimited: bool = False
     ) -> tuple[tuple[Node, ...], int]:
-        """The elements from `at` to `end`, to an item delimiter, or (`top`) to the pixel data."""
+        """The elements of an item, from `at` to `end` or to an item delimiter."""
         if depth > MAX_DEPTH:
             raise Unreadable(Exclusion.TOO_DEEP)  # (4)
         nodes: list[Node] = []
@@ -184,8 +317,6 @@ class _Walk:
             tag, vr, length, start = self.header(at, end, implicit=implicit)
             if delimited and tag == ITEM_END:
                 return tuple(nodes), self._zero(length, start)
-            if top and tag in PIXEL_TAGS:
-                return tuple(nodes), at
             self._seen += 1
             if self._seen > MAX_ELEMENTS:
                 raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
@@ -195,7 +326,7 @@ class _Walk:
             node, at = self._node(tag, vr, length, start, end, depth, implicit)
             nodes.append(node)
         if delimited:
-            raise Unreadable(Exclusion.TRUNCATED if end == len(self._data) else Exclusion.MALFORMED)
+            raise self._cut(end)
         return tuple(nodes), at
 
     def _node(
@@ -232,7 +363,7 @@ class _Walk:
             if self._seen > MAX_ELEMENTS:
                 raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
         if open_ended:
-            raise Unreadable(Exclusion.TRUNCATED if end == len(self._data) else Exclusion.MALFORMED)
+            raise self._cut(end)
         return tuple(items), at
 
     @staticmethod
@@ -241,20 +372,35 @@ class _Walk:
             raise Unreadable(Exclusion.MALFORMED)  # a delimiter with a length could carry anything
         return start
 
-    def pixels(self, at: int, *, implicit: bool, encapsulated: bool) -> Pixels:
-        """The pixel element at `at`; what follows it in the file is never looked at. (5)"""
-        tag, vr, length, start = self.header(at, len(self._data), implicit=implicit)
-        if vr not in ("OB", "OW", "OF", "OD") or encapsulated != (length == UNDEFINED):
+
+def pixels_at(stream: Stream, at: int, implicit: bool, little: bool, encapsulated: bool, vr_of: VrOf) -> Pixels:
+    """The pixel element at `at`; what follows it in the file is never looked at. (5)"""
+    head = stream.read(at, 12)
+    walk = _Walk(head, stream.size - at, "<" if little else ">", vr_of)
+    try:
+        tag, vr, length, inside = walk.header(0, len(head), implicit=implicit)
+    except _MoreNeeded:
+        raise Unreadable(Exclusion.TRUNCATED) from None
+    if vr not in ("OB", "OW", "OF", "OD") or encapsulated != (length == UNDEFINED):
+        raise Unreadable(Exclusion.PIXELS_INCONSISTENT)
+    start = at + inside
+    if length != UNDEFINED:
+        if length > stream.size - start:
+            raise Unreadable(Exclusion.TRUNCATED)
+        return Pixels(tag, vr, start, start + length, None)
+    position, fragments = start, -1  # the first item is the offset table
+    header = struct.Struct("<HHL").unpack
+    while True:
+        head = stream.read(position, 8)
+        if len(head) < 8:
+            raise Unreadable(Exclusion.TRUNCATED)
+        group, element, size = header(head)
+        item = group << 16 | element
+        if item == SEQUENCE_END and size == 0:
+            return Pixels(tag, vr, start, position, max(fragments, 0))
+        if item != ITEM or size == UNDEFINED or fragments >= MAX_FRAGMENTS:
             raise Unreadable(Exclusion.PIXELS_INCONSISTENT)
-        if length != UNDEFINED:
-            return Pixels(tag, vr, start, self.bounded(start, length, len(self._data)), None)
-        position, fragments = start, -1  # the first item is the offset table
-        while True:
-            item, _vr, size, inside = self.header(position, len(self._data), implicit=True)
-            if item == SEQUENCE_END:
-                self._zero(size, inside)
-                return Pixels(tag, vr, start, position, max(fragments, 0))
-            if item != ITEM or size == UNDEFINED:
-                raise Unreadable(Exclusion.PIXELS_INCONSISTENT)
-            position = self.bounded(inside, size, len(self._data))
-            fragments += 1
+        position += 8 + size
+        if position > stream.size:
+            raise Unreadable(Exclusion.TRUNCATED)
+        fragments += 1

@@ -1,0 +1,152 @@
+"""The patient reader: pydicom takes apart what the strict reader finds contradictory but a viewer would still show.
+
+Elements out of order or twice (the last one counts), VRs nobody knows (read as UN), datasets in another VR form than
+their file says, sequences inside UN. What comes back is the same header written anew in the file's own form and read
+strictly, so everything behind it works on one kind of input. pydicom accepts what is cut short without a word: lengths
+and delimiters are checked here. Small headers only, since pydicom has no limits of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import _is_implicit_vr, data_element_generator
+
+from mediator.deid.screening import Exclusion
+from node.deid import encoding
+from node.deid.stream import MemoryStream, Stream
+from node.deid.structure import (
+    BIG_ENDIAN,
+    ENCAPSULATED,
+    IMPLICIT,
+    LONG_VRS,
+    MAX_DEPTH,
+    MAX_ELEMENTS,
+    PIXEL_TAGS,
+    SHORT_VRS,
+    Node,
+    Parsed,
+    Unreadable,
+    VrOf,
+    beginning,
+    pixels_at,
+    take_apart,
+)
+
+# pydicom needs some sixty bytes for each byte of a header made of empty elements
+MAX_LENIENT_BYTES = 1 << 22
+_DELIMITER = (0xFFFE, 0xE0DD, 0)
+_VRS = frozenset(vr.decode() for vr in LONG_VRS | SHORT_VRS)
+
+
+def parse_leniently(stream: Stream, vr_of: VrOf) -> Parsed:
+    """The file taken apart with patience. Raises `Unreadable`."""
+    syntax, stream, start = beginning(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # their texts quote values
+        try:
+            return _Patience(stream, syntax, vr_of).parse(start)
+        except (RecursionError, MemoryError):
+            raise Unreadable(Exclusion.TOO_DEEP) from None
+        except EOFError:
+            raise Unreadable(Exclusion.TRUNCATED) from None
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, struct.error, NotImplementedError):
+            raise Unreadable(Exclusion.MALFORMED) from None
+
+
+class _Patience:
+    def __init__(self, stream: Stream, syntax: str, vr_of: VrOf) -> None:
+        self._stream = stream
+        self._syntax = syntax
+        self._vr_of = vr_of
+        self._little = syntax != BIG_ENDIAN
+        self._seen = 0
+
+    def parse(self, start: int) -> Parsed:
+        data = self._stream.read(start, MAX_LENIENT_BYTES)
+        file = io.BytesIO(data)
+        implicit = bool(_is_implicit_vr(file, self._syntax == IMPLICIT, self._little, _at_pixels, False))
+        file.seek(0)
+        nodes = self._nodes(file, data, implicit, self._little, 0, top=True)
+        at = start + file.tell()
+        if at - start == len(data) < self._stream.size - start:
+            raise Unreadable(Exclusion.TOO_LARGE)
+        own = self._syntax == IMPLICIT
+        header = MemoryStream(encoding.dataset(nodes, implicit=own, little=self._little))
+        elements = take_apart(header, self._syntax, self._vr_of)
+        if at == self._stream.size:
+            return Parsed(self._syntax, self._stream, elements, None, vr_of=self._vr_of)
+        try:
+            encapsulated = self._syntax in ENCAPSULATED
+            pixels = pixels_at(self._stream, at, implicit, self._little, encapsulated, self._vr_of)
+        except Unreadable as problem:
+            return Parsed(self._syntax, self._stream, elements, None, problem.finding, vr_of=self._vr_of)
+        return Parsed(self._syntax, self._stream, elements, pixels, vr_of=self._vr_of)
+
+    def _nodes(
+        self, file: io.BytesIO, data: bytes, implicit: bool, little: bool, depth: int, *, top: bool = False
+    ) -> tuple[Node, ...]:
+        """Ascending, each tag once."""
+        if depth > MAX_DEPTH:
+            raise Unreadable(Exclusion.TOO_DEEP)
+        found: dict[int, Node] = {}
+        for element in data_element_generator(file, implicit, little, stop_when=_at_pixels if top else None):
+            if not isinstance(element, RawDataElement):
+                end = file.tell()
+                if struct.unpack("<HHL" if little else ">HHL", data[end - 8 : end]) != _DELIMITER:
+                    raise Unreadable(Exclusion.TRUNCATED)
+            found[int(element.tag)] = self._node(element, implicit, little, depth)
+        if not top and file.tell() != len(data):
+            raise Unreadable(Exclusion.MALFORMED)
+        return tuple(node for _, node in sorted(found.items()))
+
+    def _node(self, element: RawDataElement | DataElement, implicit: bool, little: bool, depth: int) -> Node:
+        self._seen += 1
+        if self._seen > MAX_ELEMENTS:
+            raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
+        tag = int(element.tag)
+        if tag >> 16 == 0xFFFE or tag >> 16 < 8:
+            raise Unreadable(Exclusion.MALFORMED)
+        if isinstance(element, DataElement):
+            items = tuple(tuple(self._item(item, depth)) for item in element.value)
+            return Node(tag, "SQ", items=items)
+        value = element.value or b""
+        if len(value) != element.length:
+            raise Unreadable(Exclusion.TRUNCATED)
+        vr = element.VR if element.VR in _VRS else self._vr_of(tag)
+        if vr == "SQ":
+            return Node(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
+        return Node(tag, vr, value)
+
+    def _item(self, item: Dataset, depth: int) -> Iterator[Node]:
+        """An item pydicom took apart already (of a sequence without a length)."""
+        if depth >= MAX_DEPTH:
+            raise Unreadable(Exclusion.TOO_DEEP)
+        implicit, little = item.original_encoding
+        if bool(little) != self._little:
+            raise Unreadable(Exclusion.MALFORMED)  # UN inside big endian: two byte orders in one dataset
+        for tag in sorted(item.keys()):
+            yield self._node(item.get_item(tag), bool(implicit), bool(little), depth + 1)
+
+    def _items(self, value: bytes, implicit: bool, little: bool, depth: int) -> Iterator[tuple[Node, ...]]:
+        """The items in the value of a sequence of defined length."""
+        header = struct.Struct("<HHL" if little else ">HHL")
+        at = 0
+        while at < len(value):
+            if at + 8 > len(value):
+                raise Unreadable(Exclusion.MALFORMED)
+            group, number, length = header.unpack_from(value, at)
+            if (group, number) != (0xFFFE, 0xE000) or length > len(value) - at - 8:
+                raise Unreadable(Exclusion.MALFORMED)
+            inside = value[at + 8 : at + 8 + length]
+            yield self._nodes(io.BytesIO(inside), inside, implicit, little, depth + 1)
+            at += 8 + length
+
+
+def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
+    return int(tag) in PIXEL_TAGS

@@ -1,0 +1,97 @@
+"""What one patient's files lost, and the search for it in what was written (the residual check).
+
+1. Every removed or replaced text, whole and by its words of at least four characters, in the bytes it came in and as
+   UTF-8 and Latin-1, is searched for in every byte that was read back from disk, whatever the letter case.
+2. Shorter ones convict only where a value that was kept as it stood is nothing else.
+3. Dates are not searched for (a moved date may be another one's original); the writer compares them one by one.
+
+The search looks at every position of the bytes at once: each token is entered in a bit map under the hash of its last
+eight (or four) bytes, and only where the map says so is a token really compared. Hits are places; whether the place
+lies in a value that is ours is for the caller to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from mediator.deid import residual
+
+_BITS = 18
+_LONG, _SHORT = 8, 4
+# Fibonacci hashing: 2^64 / golden ratio, odd; and the same for 32 bits
+_SPREAD = {_LONG: np.uint64(0x9E3779B97F4A7C15), _SHORT: np.uint32(0x9E3779B1)}
+_TYPE: dict[int, npt.DTypeLike] = {_LONG: "<u8", _SHORT: "<u4"}
+_SHIFT = {_LONG: np.uint64(64 - _BITS), _SHORT: np.uint32(32 - _BITS)}
+# The arrays of one search are some thirty times the bytes searched.
+_STEP = 1 << 20
+
+
+class Residue:
+    """The tokens of one patient. Grows; nothing is ever taken out."""
+
+    def __init__(self) -> None:
+        self.whole: set[bytes] = set()  # (2)
+        self._seen: set[bytes] = set()
+        self._maps = {size: np.zeros(1 << _BITS, dtype=np.bool_) for size in (_LONG, _SHORT)}
+        self._tokens: dict[int, dict[bytes, list[bytes]]] = {_LONG: {}, _SHORT: {}}
+
+    def __repr__(self) -> str:
+        return f"Residue({len(self._seen)} values)"
+
+    @property
+    def count(self) -> int:
+        """How many values are searched for: grows whenever an answer given before might be another today."""
+        return len(self._seen)
+
+    def lost(self, values: Iterable[bytes]) -> list[bytes]:
+        """Remember removed values; the tokens that are new."""
+        fresh = set(values) - self._seen
+        if not fresh:
+            return []
+        self._seen |= fresh
+        self.whole |= {short for value in fresh if 0 < len(short := plain(value)) < residual.MIN_TOKEN}
+        return [token for token in residual.tokens(fresh) if self._enter(token)]
+
+    def _enter(self, token: bytes) -> bool:
+        size = _LONG if len(token) >= _LONG else _SHORT
+        tail = token[-size:]
+        known = self._tokens[size].setdefault(tail, [])
+        if token in known:
+            return False
+        known.append(token)
+        self._maps[size][int(_slots(tail, size)[0])] = True
+        return True
+
+    def search(self, output: bytes) -> Iterator[tuple[int, bytes]]:
+        """(place, token) wherever a token stands in `output`. (1)"""
+        haystack = output.lower()
+        for size in (_LONG, _SHORT):
+            if not self._tokens[size]:
+                continue
+            for begin in range(0, len(haystack), _STEP):
+                part = haystack[begin : begin + _STEP + size - 1]
+                if len(part) < size:
+                    break
+                for at in np.flatnonzero(self._maps[size][_slots(part, size)]).tolist():
+                    yield from self._at(haystack, begin + at, size)
+
+    def _at(self, haystack: bytes, at: int, size: int) -> Iterator[tuple[int, bytes]]:
+        for token in self._tokens[size].get(haystack[at : at + size], ()):
+            begin = at + size - len(token)
+            if begin >= 0 and haystack.startswith(token, begin):
+                yield begin, token
+
+
+def plain(value: bytes) -> bytes:
+    """A value as short ones are compared: without padding, lower case."""
+    return value.strip(b" \0").lower()
+
+
+def _slots(data: bytes, size: int) -> npt.NDArray[np.unsignedinteger]:
+    """The slot of the `size` bytes at every position of `data`: (len(data) - size + 1,)."""
+    grams = np.ndarray((len(data) - size + 1,), dtype=_TYPE[size], buffer=data, strides=(1,))
+    slots: npt.NDArray[np.unsignedinteger] = (grams * _SPREAD[size]) >> _SHIFT[size]
+    return slots

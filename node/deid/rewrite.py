@@ -1,0 +1,234 @@
+"""Elements through a compiled table, for one patient: what is written, what is lost, what is beyond doubt.
+
+Headers of one series differ in a few elements, so what became of an element's bytes is remembered; for an element
+seen before nothing is decided again. What an element lost is entered in the patient's `Residue` when it is first seen.
+
+A *trusted* value is ours (a pseudonym, a constant), a number in its shape, or made of listed terms: a removed word
+inside it is chance. A *kept* text is one that stays as it was: there a removed word convicts, however short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mediator.deid.rules import Action, Rule, Table
+from mediator.deid.values import Subject, decide
+from node.deid import encoding
+from node.deid.facts import TEXT_VRS, decode
+from node.deid.residue import Residue, plain
+from node.deid.structure import Node, Parsed, Raw
+
+CHARSET = 0x00080005
+# Bytes per value of the VRs that hold numbers (PS3.5 6.2).
+_NUMBER_BYTES = {
+    "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
+}  # fmt: skip
+# A removed binary value is looked for when it is text by its look and no longer than a page.
+_MAX_OPAQUE_TOKEN = 1024
+# Values repeat from slice to slice; a study of a thousand slices has some 50,000 different ones of some 50 bytes.
+_MEMO_LIMIT = 100_000
+_MEMO_BYTES = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What stands in the output for one element: its bytes, values beyond doubt, texts kept as they were."""
+
+    raw: bytes
+    trusted: tuple[bytes, ...] = ()
+    kept: tuple[bytes, ...] = ()
+
+
+NOTHING = Chunk(b"")
+
+
+@dataclass
+class _Notes:
+    """Collected while one top-level element is rewritten."""
+
+    trusted: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+
+
+class Rewriter:
+    """One patient's elements through one table."""
+
+    def __init__(self, table: Table, subject: Subject) -> None:
+        self.subject = subject
+        self.residue = Residue()
+        self._table = table
+        self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
+        self._values: dict[tuple[int, str, bytes, bytes, str], tuple[Node | None, bool]] = {}
+
+    def header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
+        """The output's chunks in order; `ours` (tag, chunk), ascending, stand in for what the input has there."""
+        form = parsed.syntax if parsed.implicit or not parsed.little else "explicit"
+        self._forget_some()
+        memo, charset = self._memo(form, b""), b""
+        found: list[Chunk] = []
+        creators: dict[int, tuple[str, int, Chunk]] = {}
+        pending = [(1 << 32, NOTHING), *reversed(ours)]
+        for element in parsed.elements:
+            tag, _vr, raw, start = element
+            while pending[-1][0] < tag:
+                found.append(pending.pop()[1])
+            if pending[-1][0] == tag:
+                self._lose(parsed.node(element))
+                continue
+            if tag >> 16 & 1:
+                self._private(parsed, element, charset, creators, found)
+                continue
+            if tag == CHARSET:
+                charset = raw[start:]
+                memo = self._memo(form, charset)
+            chunk = memo.get(raw)
+            if chunk is None:
+                chunk = self._make(parsed, parsed.node(element), charset, "")
+                if len(raw) <= _MEMO_BYTES:
+                    memo[raw] = chunk
+            found.append(chunk)
+        found.extend(chunk for _, chunk in reversed(pending))
+        return found
+
+    def _memo(self, form: str, charset: bytes, creator: str = "") -> dict[bytes, Chunk]:
+        return self._chunks.setdefault((form, charset, creator), {})
+
+    def _forget_some(self) -> None:
+        if len(self._values) + sum(map(len, self._chunks.values())) > _MEMO_LIMIT:
+            self._chunks.clear()
+            self._values.clear()
+
+    def _private(
+        self,
+        parsed: Parsed,
+        element: Raw,
+        charset: bytes,
+        creators: dict[int, tuple[str, int, Chunk]],
+        found: list[Chunk],
+    ) -> None:
+        """A private element at the top level. Its creator stands before it only if something of its block stays."""
+        tag, _vr, raw, _start = element
+        node = parsed.node(element)
+        if 0x10 <= tag & 0xFFFF <= 0xFF:
+            self._lose(node)
+            creators[tag << 8 & 0xFFFFFF00] = (_creator(node), len(found), self._encode(parsed, node))
+            found.append(NOTHING)
+            return
+        name, place, reservation = creators.get(tag & 0xFFFFFF00, ("", 0, NOTHING))
+        memo = self._memo(parsed.syntax, charset, name or "?")
+        chunk = memo.get(raw)
+        if chunk is None:
+            chunk = self._make(parsed, node, charset, name)
+            if len(raw) <= _MEMO_BYTES:
+                memo[raw] = chunk
+        if chunk.raw:
+            found[place] = reservation
+            found.append(chunk)
+
+    def _make(self, parsed: Parsed, node: Node, charset: bytes, creator: str) -> Chunk:
+        notes = _Notes()
+        made = self._element(node, charset, creator, notes)
+        if made is None:
+            return NOTHING
+        raw = encoding.dataset((made,), implicit=parsed.implicit, little=parsed.little)
+        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept))
+
+    @staticmethod
+    def _encode(parsed: Parsed, node: Node) -> Chunk:
+        return Chunk(encoding.dataset((node,), implicit=parsed.implicit, little=parsed.little), (node.value,))
+
+    def _items(self, nodes: Sequence[Node], charset: bytes, notes: _Notes) -> tuple[Node, ...]:
+        """The elements of one item."""
+        charset = next((node.value for node in nodes if node.tag == CHARSET), charset)
+        kept: list[Node] = []
+        creators: dict[int, Node] = {}
+        for node in nodes:
+            if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
+                self._lose(node)
+                creators[node.tag << 8 & 0xFFFFFF00] = node
+                continue
+            reserved = creators.get(node.tag & 0xFFFFFF00) if node.tag >> 16 & 1 else None
+            made = self._element(node, charset, _creator(reserved) if reserved is not None else "", notes)
+            if made is not None:
+                if reserved is not None and reserved not in kept:
+                    kept.append(reserved)
+                    notes.trusted.append(reserved.value)
+                kept.append(made)
+        return tuple(sorted(kept, key=lambda node: node.tag))
+
+    def _element(self, node: Node, charset: bytes, creator: str, notes: _Notes) -> Node | None:
+        rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
+        if node.items is not None:
+            if rule.action is Action.RECURSE:
+                return Node(node.tag, "SQ", items=tuple(self._items(item, charset, notes) for item in node.items))
+            self._lose(node)
+            return Node(node.tag, "SQ", items=()) if rule.action is Action.EMPTY and "SQ" in rule.vrs else None
+        if rule.action is Action.REMOVE:
+            self._lose(node, charset)
+            return None
+        key = (node.tag, node.vr, node.value, charset, creator)
+        found = self._values.get(key)
+        if found is None:
+            found = self._apply(rule, node, charset)
+            if len(node.value) <= _MEMO_BYTES:
+                self._values[key] = found
+        made, trusted = found
+        if made is None or made.value != node.value:
+            self._lose(node, charset)
+        if made is not None and trusted:
+            notes.trusted.append(made.value)
+        elif made is not None and made.vr in TEXT_VRS:
+            notes.kept.extend(plain(value) for value in made.value.split(b"\\"))
+        return made
+
+    def _apply(self, rule: Rule, node: Node, charset: bytes) -> tuple[Node | None, bool]:
+        """The element as it will be written, and whether its value is beyond doubt."""
+        vr = node.vr
+        if vr == "UN":
+            vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
+        if vr in TEXT_VRS:
+            written = decide(rule, vr, decode(node.value, vr, charset), self._table, self.subject)
+            if written is None:
+                return None, True
+            own = vr if vr in rule.vrs else rule.vrs[0]
+            return Node(node.tag, own, encoding.text_value(own, written.values)), written.trusted
+        size = _NUMBER_BYTES.get(vr)
+        if rule.action is not Action.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
+            return None if rule.action is not Action.EMPTY else Node(node.tag, rule.vrs[0]), True
+        count, rest = divmod(len(node.value), size)
+        too_many = rule.vm_max is not None and count > rule.vm_max and vr not in ("OW", "OV")
+        return Node(node.tag, vr, b"" if rest or too_many else node.value), False
+
+    def _lose(self, node: Node, charset: bytes = b"") -> None:
+        """Remember what a removed or replaced element held, at any depth."""
+        if node.items is not None:
+            for item in node.items:
+                own = next((inner.value for inner in item if inner.tag == CHARSET), charset)
+                for inner in item:
+                    self._lose(inner, own)
+        elif node.vr in ("DA", "TM", "DT"):
+            return
+        elif node.vr in TEXT_VRS:
+            values = node.value.split(b"\\")
+            if not node.value.isascii() or b"\x1b" in node.value:
+                values += [text.encode() for text in decode(node.value, node.vr, charset)]
+            self.residue.lost(values)
+        elif len(node.value) <= _MAX_OPAQUE_TOKEN and _looks_like_text(node.value):
+            self.residue.lost([node.value])
+
+
+def usual_vr(vrs: tuple[str, ...]) -> str:
+    """Of several VRs the one a reader without the other attributes should take: words before bytes, US before SS."""
+    return "OW" if "OW" in vrs else vrs[0]
+
+
+def _creator(node: Node) -> str:
+    return node.value.decode("latin-1").strip(" \0") if node.items is None else ""
+
+
+def _looks_like_text(value: bytes) -> bool:
+    try:
+        return value.rstrip(b"\0").decode().isprintable()
+    except UnicodeDecodeError:
+        return False
