@@ -1,27 +1,57 @@
 """The pixel gate: de-identified files in, a verdict for each out; files with text are rewritten in place.
 
 1. A file that needs no check is left alone: CLEAN, nothing read.
-2. Without the engine or its pinned model every other file goes to review.
+2. Without the engine or its pinned models every other file goes to review.
+3. Where text is usual, each file is looked at by itself; the rest of a series together, as if they were frames.
+4. What kills the reader process, or hangs it, goes to review; the process is started again for the next.
+5. Where the profile demands it, a thin-slice head scan goes to review whatever its text: nobody defaced it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
-from node.deid.pixels.values import Instance, PixelFinding, State, Verdict, needs_check
+from node.deid.pixels import ocr
+from node.deid.pixels.faces import shows_face
+from node.deid.pixels.reader import ReaderDied, ReaderProcess
+from node.deid.pixels.values import (
+    Instance,
+    PixelFinding,
+    State,
+    Verdict,
+    doubt_matters,
+    is_text_risk,
+    needs_check,
+)
+
+_NOT_CHECKED = Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)
+# Some 500 MB of slices; a longer series is looked at in parts.
+_TOGETHER = 1024
 
 
 class PixelGate:
     """Looks at the pixels of series, in a process of its own that it starts when first needed.
 
     `every_frame`: read each frame instead of projections (`--ocr every-frame`). `hold_faces`: the profile demands
-    that recognisable faces are gone. One gate per worker process; `close()` ends its reader.
+    that recognisable faces are gone. `models`: where the models lie, if not in the engine's package; other models than
+    the pinned ones are no engine. One gate per worker process; `close()` ends its reader.
     """
 
-    def __init__(self, *, every_frame: bool = False, hold_faces: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        every_frame: bool = False,
+        hold_faces: bool = False,
+        models: Path | None = None,
+        reader: ReaderProcess | None = None,
+    ) -> None:
         self._every_frame = every_frame
         self._hold_faces = hold_faces
+        self._models = models
+        self._reader = reader or ReaderProcess()
+        self._installed: bool | None = None
 
     def __enter__(self) -> PixelGate:
         return self
@@ -33,8 +63,15 @@ class PixelGate:
 
     @property
     def engine(self) -> str:
-        """Name and version of the engine, for reports; "" where there is none."""
-        return ""
+        """Name and version of the engine, for reports; "" where it or a pinned model is missing."""
+        if self._installed is None:
+            self._installed = ocr.installed(self._models)
+        return f"rapidocr-onnxruntime {ocr.VERSION}" if self._installed else ""
+
+    @property
+    def reader_pid(self) -> int | None:
+        """Process id of the reader, while it runs."""
+        return self._reader.pid
 
     def examine(self, series: Sequence[Instance]) -> tuple[Verdict, ...]:
         """One verdict per instance of one series, in order. Never raises for what a file holds.
@@ -43,13 +80,41 @@ class PixelGate:
         goes with it). A file that was read and is CLEAN or BLACKED_OUT says so in its header: code 113101 and
         BurnedInAnnotation NO. A file for REVIEW keeps its bytes and claims nothing.
         """
-        return tuple(self._without_engine(instance) for instance in series)
+        verdicts: dict[int, Verdict] = {}
+        together: list[int] = []
+        for place, instance in enumerate(series):
+            if self._hold_faces and instance.facts.has_pixels and shows_face(instance.path):
+                verdicts[place] = Verdict(State.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (5)
+            elif not needs_check(instance.facts):
+                verdicts[place] = Verdict(State.CLEAN)  # (1)
+            elif not self.engine:
+                verdicts[place] = _NOT_CHECKED  # (2)
+            elif is_text_risk(instance.facts):
+                verdicts[place] = self._ask([instance])[0]  # (3)
+            else:
+                together.append(place)
+        for start in range(0, len(together), _TOGETHER):
+            part = together[start : start + _TOGETHER]
+            verdicts.update(zip(part, self._ask([series[place] for place in part]), strict=True))
+        return tuple(verdicts[place] for place in range(len(series)))
+
+    def _ask(self, instances: Sequence[Instance]) -> list[Verdict]:
+        doubt = any(doubt_matters(instance.facts) for instance in instances)
+        try:
+            paths = [instance.path for instance in instances]
+            return self._reader.ask(paths, every_frame=self._every_frame, doubt=doubt)
+        except ReaderDied:
+            self._tidy(instances)
+            if len(instances) == 1:
+                return [_NOT_CHECKED]  # (4)
+            return [self._ask([instance])[0] for instance in instances]
 
     @staticmethod
-    def _without_engine(instance: Instance) -> Verdict:
-        if not needs_check(instance.facts):
-            return Verdict(State.CLEAN)  # (1)
-        return Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)  # (2)
+    def _tidy(instances: Sequence[Instance]) -> None:
+        """Take away the copies a process left that died over them."""
+        for instance in instances:
+            instance.path.with_name(instance.path.name + ".px").unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the reader process. Safe to repeat."""
+        self._reader.close()

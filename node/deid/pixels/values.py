@@ -30,7 +30,7 @@ class PixelFinding(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Region:
-    """A box that was blacked out or looked like text: frame from 0, pixels from the upper left, right and bottom out."""
+    """A box that was blacked out or looked like text: frame from 0, pixels from the upper left, ends exclusive."""
 
     frame: int
     left: int
@@ -76,3 +76,9 @@ def is_text_risk(facts: Facts) -> bool:
     """A modality where names and dates are drawn into the picture, or a picture that was computed or captured."""
     made = {value.strip().upper() for value in facts.image_type[:2]}
     return facts.modality.strip().upper() in TEXT_RISK_MODALITIES or "SECONDARY" in made or facts.has_conversion_type
+
+
+def doubt_matters(facts: Facts) -> bool:
+    """Whether a box that nobody can read is a reason for review: where text is usual, and in computed pictures."""
+    made = {value.strip().upper() for value in facts.image_type[:2]}
+    return is_text_risk(facts) or "DERIVED" in made

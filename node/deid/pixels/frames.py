@@ -1,0 +1,144 @@
+"""Frames out of a file in any transfer syntax we take, a few at a time, and pictures out of frames.
+
+Only the reader process calls this: decoders are foreign machine code, and what breaks them must break nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.pixels.utils import iter_pixels
+
+from node.deid.pixels.ocr import Picture
+
+# One decoder for each syntax, so that equal files decode to equal values everywhere (pydicom tries several otherwise).
+# Measured fastest of those whose licence lets them come along; `pylibjpeg-libjpeg` is GPL and not among them.
+_SYNTAX = "1.2.840.10008.1.2."
+DECODERS = {
+    **dict.fromkeys((f"{_SYNTAX}4.50", f"{_SYNTAX}4.51", f"{_SYNTAX}4.57", f"{_SYNTAX}4.70"), "gdcm"),  # JPEG
+    **dict.fromkeys((f"{_SYNTAX}4.80", f"{_SYNTAX}4.81"), "pyjpegls"),  # JPEG-LS
+    **dict.fromkeys((f"{_SYNTAX}4.90", f"{_SYNTAX}4.91"), "pylibjpeg"),  # JPEG 2000
+    **dict.fromkeys((f"{_SYNTAX}4.201", f"{_SYNTAX}4.202", f"{_SYNTAX}4.203"), "pylibjpeg"),  # HTJ2K
+    f"{_SYNTAX}5": "pydicom",  # RLE
+}
+NATIVE = frozenset(("1.2.840.10008.1.2", f"{_SYNTAX}1", f"{_SYNTAX}2", f"{_SYNTAX}1.99"))
+# 16,384 x 16,384: beyond any detector. A frame that claims more would only fill the memory.
+MAX_FRAME_PIXELS = 1 << 28
+# The darkest and brightest half per cent saturate: text stands out against tissue, whatever a metal implant does.
+_TAILS_PERCENT = (0.5, 99.5)
+# Percentiles of a few thousand values are those of the frame.
+_SAMPLES = 8192
+
+Values = npt.NDArray[Any]
+"""One decoded frame: (rows, columns) or (rows, columns, 3), stored values, colours as RGB."""
+
+
+class NotDecoded(Exception):
+    """No decoder, or it refused; nothing more is known."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is known of a file's pixels before any is decoded."""
+
+    path: Path
+    syntax: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    photometric: str
+
+
+def open_film(path: Path) -> Film:
+    """Read a file's header. Raises `NotDecoded`."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        bits = int(header.get("BitsAllocated", 8))
+        film = Film(
+            path,
+            str(header.file_meta.TransferSyntaxUID),
+            int(header.Rows),
+            int(header.Columns),
+            int(header.get("NumberOfFrames", 1) or 1),
+            int(header.get("SamplesPerPixel", 1)),
+            bits,
+            int(header.get("BitsStored", bits)),
+            int(header.get("HighBit", header.get("BitsStored", bits) - 1)),
+            int(header.get("PixelRepresentation", 0)) == 1,
+            str(header.get("PhotometricInterpretation", "")),
+        )
+    except Exception as error:
+        raise NotDecoded from error
+    if film.syntax not in DECODERS and film.syntax not in NATIVE:
+        raise NotDecoded
+    if not 0 < film.rows * film.columns * film.samples <= MAX_FRAME_PIXELS or film.frames < 1:
+        raise NotDecoded
+    return film
+
+
+def decode(film: Film, indices: Sequence[int]) -> Iterator[Values]:
+    """Decoded frames, one at a time. Raises `NotDecoded`."""
+    try:
+        frames = iter_pixels(film.path, indices=indices, decoding_plugin=DECODERS.get(film.syntax, ""))
+        for frame in frames:
+            if frame.shape[:2] != (film.rows, film.columns):
+                raise NotDecoded
+            yield frame
+    except NotDecoded:
+        raise
+    except Exception as error:
+        raise NotDecoded from error
+
+
+def window(frames: Sequence[Values]) -> tuple[float, float]:
+    """The values that become black and white, over all the frames given."""
+    sample = np.concatenate([frame.ravel()[:: max(1, frame.size // _SAMPLES)] for frame in frames]).astype(np.float32)
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 1.0
+    low, high = np.percentile(sample, _TAILS_PERCENT)
+    if high <= low:  # nearly all one value: then what differs is what matters
+        low, high = min(float(frame.min()) for frame in frames), max(float(frame.max()) for frame in frames)
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def picture(frame: Values, low: float, high: float) -> Picture:
+    """Eight bits for the eye; colours of eight bits stay as they are."""
+    if frame.ndim == 3 and frame.dtype == np.uint8:
+        return frame
+    scaled = (frame.astype(np.float32) - low) * (255.0 / (high - low))
+    return np.asarray(np.nan_to_num(np.clip(scaled, 0, 255)), dtype=np.uint8)
+
+
+def stray_planes(film: Film, frames: Sequence[Values]) -> list[Picture]:
+    """Bits of the cell outside the stored ones, as pictures: a drawing may hide there (PS3.3 C.9.2 of 2004).
+
+    Sign bits and planes of one value are none. Each picture holds what any of the frames has in that bit.
+    """
+    if film.samples != 1 or film.bits_stored >= film.bits_allocated or frames[0].dtype.kind not in "iu":
+        return []
+    unsigned = np.dtype(f"u{frames[0].dtype.itemsize}")
+    lowest = film.high_bit - film.bits_stored + 1
+    planes: list[Picture] = []
+    for bit in [*range(max(0, lowest)), *range(film.high_bit + 1, film.bits_allocated)]:
+        drawn = np.zeros(frames[0].shape, dtype=bool)
+        for frame in frames:
+            cells = frame.view(unsigned)
+            plane = (cells >> bit & 1).astype(bool)
+            if film.signed and bit > film.high_bit:
+                plane ^= (cells >> film.high_bit & 1).astype(bool)
+            drawn |= plane
+        if drawn.any() and not drawn.all():
+            planes.append(drawn.astype(np.uint8) * 255)
+    return planes

@@ -1,0 +1,116 @@
+"""The gate's side of the reader process: start it, ask it, end it, start it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from node.deid.pixels.values import PixelFinding, Region, State, Verdict
+
+# One thread each: the gate's caller decides how many gates there are. No network, no telemetry, no home.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONUTF8": "1"}
+# A picture of 2000 x 2000 takes some 5 s on a slow core; a minute of silence means it hangs.
+SILENCE_S = 60.0
+# An answer holds at most `examiner.MAX_REGIONS` boxes for each of a few thousand files.
+_MAX_ANSWER_BYTES = 1 << 26
+
+
+class ReaderDied(Exception):
+    """The process ended, hung, or answered something else."""
+
+
+class ReaderProcess:
+    """A reader process, started when first asked and again after it died."""
+
+    def __init__(self, *, silence_s: float = SILENCE_S, command: Sequence[str] | None = None) -> None:
+        self._silence_s = silence_s
+        self._command = list(command or (sys.executable, "-P", "-m", "node.deid.pixels.reader_process"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending = b""
+
+    def ask(self, paths: Sequence[Path], *, every_frame: bool, doubt: bool) -> list[Verdict]:
+        """Verdicts for files looked at together. Raises `ReaderDied`; the next call starts a new process."""
+        request = {"paths": [os.fspath(path.absolute()) for path in paths], "every_frame": every_frame, "doubt": doubt}
+        try:
+            process = self._started()
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            while "verdicts" not in (message := self._hear(process)):
+                pass
+            verdicts = [_verdict(plain) for plain in message["verdicts"]]
+            if len(verdicts) != len(paths):
+                raise ReaderDied
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.close()
+            raise ReaderDied from error
+        except BaseException:
+            self.close()
+            raise
+        return verdicts
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    def close(self) -> None:
+        """End the process, whatever it is doing. Safe to repeat."""
+        process, self._process, self._pending = self._process, None, b""
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass  # what was still in the buffer has no reader
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**{key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}, **_ENVIRONMENT},
+                start_new_session=True,
+            )
+            if "ready" not in self._hear(self._process):
+                raise ReaderDied
+        return self._process
+
+    def _hear(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+        """The next message, within the time a living process takes."""
+        assert process.stdout is not None
+        until = time.monotonic() + self._silence_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                if not selector.select(max(0.0, until - time.monotonic())):
+                    raise ReaderDied
+                more = os.read(process.stdout.fileno(), 1 << 16)
+                if not more or len(self._pending) > _MAX_ANSWER_BYTES:
+                    raise ReaderDied
+                self._pending += more
+        line, _, self._pending = self._pending.partition(b"\n")
+        message = json.loads(line)
+        if not isinstance(message, dict):
+            raise ReaderDied
+        return message
+
+
+def _verdict(plain: Mapping[str, Any]) -> Verdict:
+    finding = PixelFinding(plain["finding"]) if plain["finding"] is not None else None
+    return Verdict(
+        State(plain["state"]), finding, tuple(Region(*map(int, box)) for box in plain["regions"]), plain["read"]
+    )

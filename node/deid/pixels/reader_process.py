@@ -1,0 +1,59 @@
+"""The reader process: `python -m node.deid.pixels.reader_process`, started by the gate and by nobody else.
+
+Foreign machine code (decoders, the text engine) works on foreign bytes here, under a limit of memory, at low priority,
+without core dumps, and with nobody listening to its output: one JSON line comes in for each group of files, one goes
+out; `{"alive": true}` between them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from node.deid.pixels.examiner import examine
+from node.deid.pixels.look import Looker
+from node.deid.pixels.ocr import RapidReader
+from node.deid.pixels.values import Verdict
+
+# The issue's bound. Loaded: 0.4 GB of address space; at work on 2000 x 2000: 1.4 GB.
+MEMORY_BYTES = 1536 << 20
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the gate ends us, or the end of its pipe
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold pixels
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)  # libraries quote what they read
+    reader = RapidReader()
+    _say(answers, {"ready": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        looker = Looker(reader, request["every_frame"], lambda: _say(answers, {"alive": True}))
+        verdicts = examine(looker, [Path(path) for path in request["paths"]], doubt=request["doubt"])
+        _say(answers, {"verdicts": [_plain(verdict) for verdict in verdicts]})
+
+
+def _say(answers: TextIO, message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "state": verdict.state.value,
+        "finding": verdict.finding.value if verdict.finding else None,
+        "regions": [[box.frame, box.left, box.top, box.right, box.bottom] for box in verdict.regions],
+        "read": verdict.read,
+    }
+
+
+if __name__ == "__main__":
+    main()
