@@ -12,12 +12,12 @@ from tests.sim.cohort import write_cohort
 from tests.sim.planting import plant
 from tests.sim.pydicom_files import copy_pydicom_files
 
-PATIENTS = 100
+PATIENTS = 110
 PLANTED_AT_LEAST = 320
 CLINICAL = "clinical.csv"
 COLUMN = "lesion=0:1"
-# of the labelled patients; with 100 patients a hospital this holds out more than 100 studies in all
-TEST_FRACTION = 0.34
+# of the labelled patients, by a key that is new in every demo: about 150 studies in all, and never near as few as 100
+TEST_FRACTION = 0.38
 IDENTIFIERS = "identifiers.txt"
 
 
