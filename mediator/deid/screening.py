@@ -56,7 +56,7 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _TOMOGRAPHIC = frozenset(
     _STORAGE + tail for tail in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "20", "128", "128.1", "130")
 )  # CT, MR, NM and PET with their enhanced and legacy-converted forms
-_TEXT_RISK_CLASSES = frozenset(
+TEXT_RISK_CLASSES = frozenset(
     _STORAGE + tail
     for tail in (
         "1", "1.1", "1.1.1", "1.2", "1.2.1", "3.1", "6.1", "6.2", "12.1", "12.1.1", "12.2", "12.2.1",
@@ -105,7 +105,7 @@ def screen(facts: Facts, finding: Exclusion | None = None) -> tuple[Exclusion, .
         found.append(Exclusion.UIDS_MISSING)
     if _is_secondary_capture(facts):  # (3)
         found.append(Exclusion.SECONDARY_CAPTURE)
-    elif facts.sop_class not in _TOMOGRAPHIC | _TEXT_RISK_CLASSES:  # (4)
+    elif facts.sop_class not in _TOMOGRAPHIC | TEXT_RISK_CLASSES:  # (4)
         found.append(Exclusion.OBJECT_NOT_SUPPORTED)
     elif not facts.has_pixels:
         found.append(Exclusion.PIXELS_MISSING)
@@ -130,7 +130,7 @@ _FOR_REVIEW = frozenset({Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTU
 
 def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
     """Pass, review or refuse; one reason to refuse outweighs any number of reasons to review."""
-    known = facts.sop_class in _TOMOGRAPHIC | _TEXT_RISK_CLASSES
+    known = facts.sop_class in _TOMOGRAPHIC | TEXT_RISK_CLASSES
     companion = facts.sop_class in _COMPANIONS
     found = tuple(
         reason
@@ -155,5 +155,5 @@ def _may_carry_text(facts: Facts) -> bool:
     return (
         facts.burned_in.strip().upper() == "YES"
         or facts.modality.strip().upper() in TEXT_RISK_MODALITIES
-        or facts.sop_class in _TEXT_RISK_CLASSES
+        or facts.sop_class in TEXT_RISK_CLASSES
     )

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mediator.deid.screening import TEXT_RISK_MODALITIES, Facts
+from mediator.deid.screening import TEXT_RISK_CLASSES, TEXT_RISK_MODALITIES, Facts
+
+
+_NO_PICTURES = frozenset({"SEG", "RTDOSE"})
 
 
 class State(StrEnum):
@@ -73,12 +76,23 @@ def needs_check(facts: Facts) -> bool:
 
 
 def is_text_risk(facts: Facts) -> bool:
-    """A modality where names and dates are drawn into the picture, or a picture that was computed or captured."""
-    made = {value.strip().upper() for value in facts.image_type[:2]}
-    return facts.modality.strip().upper() in TEXT_RISK_MODALITIES or "SECONDARY" in made or facts.has_conversion_type
+    """A modality or class where names and dates are drawn into the picture, or a picture that was captured."""
+    return (
+        facts.modality.strip().upper() in TEXT_RISK_MODALITIES
+        or facts.sop_class in TEXT_RISK_CLASSES
+        or "SECONDARY" in _made(facts)
+        or facts.has_conversion_type
+    )
 
 
 def doubt_matters(facts: Facts) -> bool:
-    """Whether a box that nobody can read is a reason for review: where text is usual, and in computed pictures."""
-    made = {value.strip().upper() for value in facts.image_type[:2]}
-    return is_text_risk(facts) or "DERIVED" in made
+    """Whether a box that nobody can read is a reason for review: where text is usual, and in computed pictures.
+
+    Segmentations and doses are no pictures: a ring is an organ there, not the letter O.
+    """
+    return is_text_risk(facts) or ("DERIVED" in _made(facts) and facts.modality.strip().upper() not in _NO_PICTURES)
+
+
+def _made(facts: Facts) -> set[str]:
+    """Values 1 and 2 of Image Type: pixel data and patient examination characteristics (PS3.3 C.7.6.1.1.2)."""
+    return {value.strip().upper() for value in facts.image_type[:2]}
