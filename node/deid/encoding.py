@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 
-from node.deid.structure import LONG_VRS, Node, Parsed, Pixels
+from node.deid.reader import Parsed
+from node.deid.structure import LONG_VRS, Node, Pixels
 
 # ours, made once with uuid4: a constant, so that it tells nothing about a site (PS3.7 D.3.3.2)
 IMPLEMENTATION_CLASS_UID = "2.25.263985395658335445047794755638673316349"
@@ -51,17 +53,23 @@ def dataset(nodes: Iterable[Node], *, implicit: bool, little: bool) -> bytes:
 
 def file_meta(syntax: str, sop_class: str, sop_instance: str) -> bytes:
     """An empty preamble, `DICM`, and group 2 with what PS3.10 asks for: no AE titles, no private information."""
-    nodes = (
-        Node(0x00020001, "OB", b"\0\1"),
-        Node(0x00020002, "UI", text_value("UI", [sop_class])),
-        Node(0x00020003, "UI", text_value("UI", [sop_instance])),
+    before, after = _meta_around(syntax, sop_class)
+    value = text_value("UI", [sop_instance])
+    own = struct.pack("<HH2sH", 2, 3, b"UI", len(value)) + value
+    length = struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(before) + len(own) + len(after))
+    return b"".join((bytes(128), b"DICM", length, before, own, after))
+
+
+@lru_cache(maxsize=64)
+def _meta_around(syntax: str, sop_class: str) -> tuple[bytes, bytes]:
+    """What stands before and after (0002,0003)."""
+    before = (Node(0x00020001, "OB", b"\0\1"), Node(0x00020002, "UI", text_value("UI", [sop_class])))
+    after = (
         Node(0x00020010, "UI", text_value("UI", [syntax])),
         Node(0x00020012, "UI", text_value("UI", [IMPLEMENTATION_CLASS_UID])),
         Node(0x00020013, "SH", text_value("SH", [IMPLEMENTATION_VERSION])),
     )
-    group = dataset(nodes, implicit=False, little=True)
-    length = dataset((Node(0x00020000, "UL", struct.pack("<L", len(group))),), implicit=False, little=True)
-    return bytes(128) + b"DICM" + length + group
+    return dataset(before, implicit=False, little=True), dataset(after, implicit=False, little=True)
 
 
 def pixel_frame(parsed: Parsed, pixels: Pixels) -> tuple[bytes, bytes]:

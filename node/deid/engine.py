@@ -32,9 +32,10 @@ from node.deid import encoding
 from node.deid.facts import facts_of, pixels_fit
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import load_profile, standard
+from node.deid.reader import Parsed, Reader
 from node.deid.rewrite import Chunk, Rewriter, usual_vr
 from node.deid.stream import READ_BYTES, FileStream, MemoryStream, Stream
-from node.deid.structure import Node, Parsed, Reader, Unreadable
+from node.deid.structure import Node, Unreadable
 
 _PARDONS = 10_000
 
@@ -64,7 +65,7 @@ class Engine:
         self.table = table
         vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
         self._vr_of = lambda tag: vr_of.get(tag, "UN")
-        self._reader = Reader(self._vr_of)
+        self._reader = Reader(self._vr_of, private_alone=bool(table.private))
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
         self._pardons: dict[tuple[bytes, bytes], bool] = {}

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pydicom.charset import convert_encodings, decode_bytes
 
 from mediator.deid.screening import Facts
-from node.deid.structure import Parsed, Raw
+from node.deid.reader import Parsed, Raw, Run
 
 TEXT_VRS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
@@ -46,7 +46,7 @@ def _decode_charset(value: bytes, charset: bytes) -> str:
 
 def facts_of(parsed: Parsed) -> Facts:
     """The facts gate 0 screens by, from the dataset's top level."""
-    top = {element[0]: element for element in parsed.elements}
+    top = _telling_elements(parsed)
     charset = _value(top, 0x00080005)
 
     def values(tag: int) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def facts_of(parsed: Parsed) -> Facts:
         has_conversion_type=0x00080064 in top,
         burned_in=first(0x00280301),
         has_pixels=parsed.pixels is not None,
-        overlay_in_pixels=_overlay_in_pixels(parsed),
+        overlay_in_pixels=_overlay_in_pixels(top),
         series_number=_integer(first(0x00200011)),
         instance_number=_integer(first(0x00200013)),
     )
@@ -80,7 +80,7 @@ def pixels_fit(parsed: Parsed) -> bool:
     """Whether the pixel value is as long as the header says (native), or has a fragment for every frame."""
     if parsed.pixels is None:
         return True
-    top = {element[0]: element for element in parsed.elements if element[0] >> 16 == 0x0028}
+    top = _telling_elements(parsed)
     order = "<H" if parsed.little else ">H"
 
     def number(tag: int, default: int) -> int:
@@ -104,12 +104,26 @@ def pixels_fit(parsed: Parsed) -> bool:
     return expected <= parsed.pixels.end - parsed.pixels.start <= expected + expected % 2
 
 
-def _overlay_in_pixels(parsed: Parsed) -> bool:
+def _overlay_in_pixels(top: Mapping[int, Raw]) -> bool:
     """(60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in unused bits of the pixels."""
-    for tag, _vr, raw, start in parsed.elements:
-        if tag >> 24 == 0x60 and tag & 0xFFFF == 0x0102 and raw[start:] not in (b"", b"\0\0"):
-            return True
-    return False
+    return any(
+        tag >> 24 == 0x60 and tag & 0xFFFF == 0x0102 and raw[start:] not in (b"", b"\0\0")
+        for tag, _vr, raw, start in top.values()
+    )
+
+
+def _telling_elements(parsed: Parsed) -> dict[int, Raw]:
+    """By tag, the elements that say what an instance is."""
+    return {element[0]: element for run in parsed.runs for element in _telling(run)}
+
+
+@lru_cache(maxsize=1024)
+def _telling(run: Run) -> tuple[Raw, ...]:
+    """Runs are the same from slice to slice, and so is what they tell."""
+    groups = {0x0008, 0x0010, 0x0018, 0x0020, 0x0028}
+    return tuple(
+        element for element in run.elements if element[0] >> 16 in groups or element[0] & 0xFF00FFFF == 0x60000102
+    )
 
 
 def _value(top: Mapping[int, Raw], tag: int) -> bytes:

@@ -19,6 +19,7 @@ from pydicom.filereader import _is_implicit_vr, data_element_generator
 
 from mediator.deid.screening import Exclusion
 from node.deid import encoding
+from node.deid.reader import Parsed, Reader, beginning
 from node.deid.stream import MemoryStream, Stream
 from node.deid.structure import (
     BIG_ENDIAN,
@@ -30,12 +31,9 @@ from node.deid.structure import (
     PIXEL_TAGS,
     SHORT_VRS,
     Node,
-    Parsed,
     Unreadable,
     VrOf,
-    beginning,
     pixels_at,
-    take_apart,
 )
 
 # pydicom needs some sixty bytes for each byte of a header made of empty elements
@@ -78,15 +76,15 @@ class _Patience:
             raise Unreadable(Exclusion.TOO_LARGE)
         own = self._syntax == IMPLICIT
         header = MemoryStream(encoding.dataset(nodes, implicit=own, little=self._little))
-        elements = take_apart(header, self._syntax, self._vr_of)
+        runs, _ = Reader(self._vr_of).header(header, self._syntax, 0)
         if at == self._stream.size:
-            return Parsed(self._syntax, self._stream, elements, None, vr_of=self._vr_of)
+            return Parsed(self._syntax, self._stream, runs, None, vr_of=self._vr_of)
         try:
             encapsulated = self._syntax in ENCAPSULATED
             pixels = pixels_at(self._stream, at, implicit, self._little, encapsulated, self._vr_of)
         except Unreadable as problem:
-            return Parsed(self._syntax, self._stream, elements, None, problem.finding, vr_of=self._vr_of)
-        return Parsed(self._syntax, self._stream, elements, pixels, vr_of=self._vr_of)
+            return Parsed(self._syntax, self._stream, runs, None, problem.finding, vr_of=self._vr_of)
+        return Parsed(self._syntax, self._stream, runs, pixels, vr_of=self._vr_of)
 
     def _nodes(
         self, file: io.BytesIO, data: bytes, implicit: bool, little: bool, depth: int, *, top: bool = False

@@ -21,10 +21,8 @@ from mediator.deid import residual
 
 _BITS = 18
 _LONG, _SHORT = 8, 4
-# Fibonacci hashing: 2^64 / golden ratio, odd; and the same for 32 bits
-_SPREAD = {_LONG: np.uint64(0x9E3779B97F4A7C15), _SHORT: np.uint32(0x9E3779B1)}
-_TYPE: dict[int, npt.DTypeLike] = {_LONG: "<u8", _SHORT: "<u4"}
-_SHIFT = {_LONG: np.uint64(64 - _BITS), _SHORT: np.uint32(32 - _BITS)}
+# Fibonacci hashing: 2^64 / golden ratio, odd
+_SPREAD = 0x9E3779B97F4A7C15
 # The arrays of one search are some thirty times the bytes searched.
 _STEP = 1 << 20
 
@@ -71,11 +69,10 @@ class Residue:
         for size in (_LONG, _SHORT):
             if not self._tokens[size]:
                 continue
-            for begin in range(0, len(haystack), _STEP):
+            for begin in range(0, len(haystack) - size + 1, _STEP):
                 part = haystack[begin : begin + _STEP + size - 1]
-                if len(part) < size:
-                    break
-                for at in np.flatnonzero(self._maps[size][_slots(part, size)]).tolist():
+                marked = self._maps[size].take(_slots(part, size))
+                for at in np.flatnonzero(marked).tolist():
                     yield from self._at(haystack, begin + at, size)
 
     def _at(self, haystack: bytes, at: int, size: int) -> Iterator[tuple[int, bytes]]:
@@ -90,8 +87,13 @@ def plain(value: bytes) -> bytes:
     return value.strip(b" \0").lower()
 
 
-def _slots(data: bytes, size: int) -> npt.NDArray[np.unsignedinteger]:
+def _slots(data: bytes, size: int) -> npt.NDArray[np.uint32] | npt.NDArray[np.uint64]:
     """The slot of the `size` bytes at every position of `data`: (len(data) - size + 1,)."""
-    grams = np.ndarray((len(data) - size + 1,), dtype=_TYPE[size], buffer=data, strides=(1,))
-    slots: npt.NDArray[np.unsignedinteger] = (grams * _SPREAD[size]) >> _SHIFT[size]
-    return slots
+    count = len(data) - size + 1
+    if size == _LONG:
+        long = np.ndarray((count,), dtype="<u8", buffer=data, strides=(1,)) * np.uint64(_SPREAD)
+        long >>= np.uint64(64 - _BITS)
+        return long
+    short = np.ndarray((count,), dtype="<u4", buffer=data, strides=(1,)) * np.uint32(_SPREAD >> 32)
+    short >>= np.uint32(32 - _BITS)
+    return short

@@ -16,8 +16,9 @@ from mediator.deid.rules import Action, Rule, Table
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
 from node.deid.facts import TEXT_VRS, decode
+from node.deid.reader import Parsed, Raw, Run
 from node.deid.residue import Residue, plain
-from node.deid.structure import Node, Parsed, Raw
+from node.deid.structure import Node
 
 CHARSET = 0x00080005
 # Bytes per value of the VRs that hold numbers (PS3.5 6.2).
@@ -28,7 +29,7 @@ _NUMBER_BYTES = {
 _MAX_OPAQUE_TOKEN = 1024
 # Values repeat from slice to slice; a study of a thousand slices has some 50,000 different ones of some 50 bytes.
 _MEMO_LIMIT = 100_000
-_MEMO_BYTES = 1 << 12
+_MEMO_BYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +70,45 @@ class Rewriter:
         found: list[Chunk] = []
         creators: dict[int, tuple[str, int, Chunk]] = {}
         pending = [(1 << 32, NOTHING), *reversed(ours)]
-        for element in parsed.elements:
-            tag, _vr, raw, start = element
-            while pending[-1][0] < tag:
+        for run in parsed.runs:
+            while pending[-1][0] < run.first:
                 found.append(pending.pop()[1])
-            if pending[-1][0] == tag:
-                self._lose(parsed.node(element))
+            if run.first >> 16 & 1 and self._table.private:
+                self._private(parsed, run.elements[0], charset, creators, found)
                 continue
-            if tag >> 16 & 1:
-                self._private(parsed, element, charset, creators, found)
-                continue
-            if tag == CHARSET:
+            if run.first == CHARSET:
+                _tag, _vr, raw, start = run.elements[0]
                 charset = raw[start:]
                 memo = self._memo(form, charset)
-            chunk = memo.get(raw)
+            chunk = memo.get(run.raw)
             if chunk is None:
-                chunk = self._make(parsed, parsed.node(element), charset, "")
-                if len(raw) <= _MEMO_BYTES:
-                    memo[raw] = chunk
+                within = [own for own in ours if run.first <= own[0] <= run.last]
+                chunk = self._run(parsed, run, charset, within)
+                if len(run.raw) <= _MEMO_BYTES:
+                    memo[run.raw] = chunk
+            while pending[-1][0] <= run.last:
+                pending.pop()
             found.append(chunk)
         found.extend(chunk for _, chunk in reversed(pending))
         return found
+
+    def _run(self, parsed: Parsed, run: Run, charset: bytes, ours: Sequence[tuple[int, Chunk]]) -> Chunk:
+        """One chunk for a run, with those of `ours` that belong inside it."""
+        parts = dict(ours)
+        for element in run.elements:
+            node = parsed.node(element)
+            if element[0] in parts:
+                self._lose(node, charset)
+            else:
+                parts[element[0]] = self._make(parsed, node, charset, "")
+        chunks = [chunk for _, chunk in sorted(parts.items()) if chunk.raw]
+        if len(chunks) < 2:
+            return chunks[0] if chunks else NOTHING
+        return Chunk(
+            b"".join(chunk.raw for chunk in chunks),
+            tuple(value for chunk in chunks for value in chunk.trusted),
+            tuple(text for chunk in chunks for text in chunk.kept),
+        )
 
     def _memo(self, form: str, charset: bytes, creator: str = "") -> dict[bytes, Chunk]:
         return self._chunks.setdefault((form, charset, creator), {})

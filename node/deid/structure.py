@@ -13,20 +13,16 @@ is held in memory, in a window that grows until the pixel data begins; the pixel
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 from mediator.deid.screening import Exclusion
-from node.deid.stream import MemoryStream, Stream
+from node.deid.stream import Stream
 
 # The process that reads headers stays below 300 MB: it holds a header up to five times (window, elements, output,
 # output read again, its lower case), and an inflated dataset twice.
 MAX_HEADER_BYTES = 1 << 25
 MAX_INFLATED_BYTES = 1 << 26
-# Most headers fit; what does not is read again in a window four times as large.
-FIRST_WINDOW = 1 << 14
 # Structured reports nest about 10 deep; parsers that recurse break in the hundreds.
 MAX_DEPTH = 16
 # A thousand frames with fifty elements each, and room.
@@ -51,10 +47,7 @@ ENCAPSULATED = frozenset(
         "5", "4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.92", "4.93", "4.201", "4.202", "4.203",
     )
 )  # fmt: skip
-_SYNTAXES = ENCAPSULATED | {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN}
-# Sequences repeat from slice to slice; one that was found sound is sound.
-_KNOWN_SEQUENCES = 4096
-_KNOWN_BYTES = 1 << 14
+SYNTAXES = ENCAPSULATED | {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN}
 
 VrOf = Callable[[int], str]
 
@@ -67,7 +60,7 @@ class Unreadable(Exception):
         self.finding = finding
 
 
-class _MoreNeeded(Exception):
+class MoreNeeded(Exception):
     """The window ends before the header does."""
 
 
@@ -92,138 +85,7 @@ class Pixels:
     fragments: int | None  # None: native
 
 
-# A top-level element: tag, VR (of what is UN and undefined: SQ), all its bytes, and where its value begins in them.
-Raw = tuple[int, str, bytes, int]
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A file taken apart. `stream` holds the dataset (inflated), `elements` those before the pixels, as they stand."""
-
-    syntax: str
-    stream: Stream = field(repr=False)
-    elements: tuple[Raw, ...] = field(repr=False)
-    pixels: Pixels | None
-    finding: Exclusion | None = None  # the header is whole, the pixels are not
-    vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
-
-    @property
-    def implicit(self) -> bool:
-        return self.syntax == IMPLICIT
-
-    @property
-    def little(self) -> bool:
-        return self.syntax != BIG_ENDIAN
-
-    @property
-    def body(self) -> bytes:
-        """Everything `pixels` counts in; for small files and tests."""
-        return self.stream.read(0, self.stream.size)
-
-    @cached_property
-    def nodes(self) -> tuple[Node, ...]:
-        """The elements as nodes, sequences taken apart."""
-        return tuple(map(self.node, self.elements))
-
-    def node(self, element: Raw) -> Node:
-        """One top-level element as a node."""
-        tag, vr, raw, start = element
-        if vr != "SQ":
-            return Node(tag, vr, raw[start:])
-        walk = _Walk(raw, len(raw), "<" if self.little else ">", self.vr_of)
-        return walk.sequence(0, len(raw), implicit=self.implicit)[0]
-
-
-class Reader:
-    """Takes files apart one after the other; remembers the sequences of earlier ones, which need no second look."""
-
-    def __init__(self, vr_of: VrOf) -> None:
-        """`vr_of`: a tag's VR by the standard, "UN" where it has none."""
-        self._vr_of = vr_of
-        self._known: dict[tuple[int, bool], bytes] = {}
-
-    def parse(self, stream: Stream) -> Parsed:
-        """Raises `Unreadable`."""
-        syntax, stream, start = beginning(stream)
-        elements, at = self._header(stream, syntax, start)
-        if len(self._known) > _KNOWN_SEQUENCES:
-            self._known.clear()
-        if at == stream.size:
-            return Parsed(syntax, stream, elements, None, vr_of=self._vr_of)
-        implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
-        try:
-            pixels = pixels_at(stream, at, implicit, little, syntax in ENCAPSULATED, self._vr_of)
-        except Unreadable as problem:
-            return Parsed(syntax, stream, elements, None, problem.finding, vr_of=self._vr_of)
-        return Parsed(syntax, stream, elements, pixels, vr_of=self._vr_of)
-
-    def _header(self, stream: Stream, syntax: str, start: int) -> tuple[tuple[Raw, ...], int]:
-        """The elements before the pixels, and where these begin."""
-        window = FIRST_WINDOW
-        while True:
-            data = stream.read(0, window)
-            walk = _Walk(data, stream.size, ">" if syntax == BIG_ENDIAN else "<", self._vr_of)
-            try:
-                return walk.top(start, syntax == IMPLICIT, self._known)
-            except _MoreNeeded:
-                if window >= MAX_HEADER_BYTES:
-                    raise Unreadable(Exclusion.TOO_LARGE) from None  # (2)
-                window *= 4
-
-
-def parse(content: bytes, vr_of: VrOf) -> Parsed:
-    """A DICOM file in memory taken apart. Raises `Unreadable`."""
-    return Reader(vr_of).parse(MemoryStream(content))
-
-
-def beginning(stream: Stream) -> tuple[str, Stream, int]:
-    """The transfer syntax, the bytes the dataset stands in (inflated: then it is explicit), and where it begins."""
-    syntax, start = _file_meta(stream.read(0, FIRST_WINDOW))  # (1)
-    if syntax == DEFLATED:
-        return EXPLICIT, MemoryStream(_inflate(stream, start)), 0
-    return syntax, stream, start
-
-
-def take_apart(header: Stream, syntax: str, vr_of: VrOf) -> tuple[Raw, ...]:
-    """The elements of a dataset without pixels. Raises `Unreadable`."""
-    return Reader(vr_of)._header(header, syntax, 0)[0]
-
-
-def _file_meta(head: bytes) -> tuple[str, int]:
-    """The transfer syntax, and where the dataset begins."""
-    if len(head) < 132 or head[128:132] != b"DICM":
-        raise Unreadable(Exclusion.NOT_DICOM)
-    walk = _Walk(head, len(head), "<", lambda tag: "UN")
-    at, syntax = 132, ""
-    while at + 8 <= len(head) and head[at : at + 2] == b"\x02\x00":
-        tag, _vr, length, start = walk.header(at, len(head), implicit=False)
-        at = walk.bounded(start, length, len(head))
-        if tag == 0x00020010:
-            syntax = head[start:at].rstrip(b" \0").decode("latin-1")
-    if syntax not in _SYNTAXES:
-        raise Unreadable(Exclusion.SYNTAX_NOT_SUPPORTED)
-    return syntax, at
-
-
-def _inflate(stream: Stream, start: int) -> bytes:
-    machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = bytearray()
-    at = start
-    while not machine.eof:
-        packed = machine.unconsumed_tail or stream.read(at, 1 << 16)
-        if not packed:
-            raise Unreadable(Exclusion.TRUNCATED)
-        at += 0 if machine.unconsumed_tail else len(packed)
-        try:
-            plain += machine.decompress(packed, 1 << 20)
-        except zlib.error as error:
-            raise Unreadable(Exclusion.MALFORMED) from error
-        if len(plain) > MAX_INFLATED_BYTES:
-            raise Unreadable(Exclusion.INFLATE_LIMIT)  # (2)
-    return bytes(plain)
-
-
-class _Walk:
+class Walk:
     """One pass over the first bytes of a dataset that is `size` bytes long."""
 
     def __init__(self, data: bytes, size: int, order: str, vr_of: VrOf) -> None:
@@ -241,7 +103,7 @@ class _Walk:
         """Why something does not fit before `end`."""
         if end != len(self._data):
             return Unreadable(Exclusion.MALFORMED)
-        return Unreadable(Exclusion.TRUNCATED) if end == self._size else _MoreNeeded()
+        return Unreadable(Exclusion.TRUNCATED) if end == self._size else MoreNeeded()
 
     def header(self, at: int, end: int, *, implicit: bool) -> tuple[int, str, int, int]:
         """(tag, VR, length, where the value begins) of the element at `at`."""
@@ -268,37 +130,19 @@ class _Walk:
             raise self._cut(end)
         return start + length
 
-    def top(self, at: int, implicit: bool, known: dict[tuple[int, bool], bytes]) -> tuple[tuple[Raw, ...], int]:
-        """The elements from `at` to the pixel data or the end. `known`: the latest sound sequence of each tag."""
-        data, end, last = self._data, len(self._data), -1
-        found: list[Raw] = []
-        little = self._order == "<"
-        while at < end:
-            tag, vr, length, start = self.header(at, end, implicit=implicit)
-            if tag in PIXEL_TAGS:
-                return tuple(found), at
-            if tag <= last or tag >> 16 == 0xFFFE:
-                raise Unreadable(Exclusion.MALFORMED)
-            last = tag
-            if vr == "SQ" or length == UNDEFINED:
-                before = known.get((tag, implicit)) if little else None
-                if before is not None and data.startswith(before, at):
-                    raw, stop = before, at + len(before)
-                else:
-                    _, stop = self.sequence(at, end, implicit=implicit)
-                    raw = data[at:stop]
-                    if little and len(raw) <= _KNOWN_BYTES:
-                        known[tag, implicit] = raw
-                found.append((tag, "SQ", raw, 0))
-            else:
-                stop = self.bounded(start, length, end)
-                found.append((tag, vr, data[at:stop], start - at))
-            at = stop
-        if at < self._size:
-            raise _MoreNeeded
-        if len(found) > MAX_ELEMENTS:
-            raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
-        return tuple(found), at
+    def element(self, at: int, end: int, *, implicit: bool) -> tuple[int, str, int, int]:
+        """(tag, VR, where its value begins, where it ends) of a top-level element; a sequence is walked through.
+
+        The end of what begins pixel data is where it begins.
+        """
+        tag, vr, length, start = self.header(at, end, implicit=implicit)
+        if tag in PIXEL_TAGS:
+            return tag, vr, start, at
+        if tag >> 16 == 0xFFFE:
+            raise Unreadable(Exclusion.MALFORMED)
+        if vr == "SQ" or length == UNDEFINED:
+            return tag, "SQ", at, self.sequence(at, end, implicit=implicit)[1]
+        return tag, vr, start, self.bounded(start, length, end)
 
     def sequence(self, at: int, end: int, *, implicit: bool) -> tuple[Node, int]:
         """The sequence at `at` taken apart, and where it ends."""
@@ -376,10 +220,10 @@ class _Walk:
 def pixels_at(stream: Stream, at: int, implicit: bool, little: bool, encapsulated: bool, vr_of: VrOf) -> Pixels:
     """The pixel element at `at`; what follows it in the file is never looked at. (5)"""
     head = stream.read(at, 12)
-    walk = _Walk(head, stream.size - at, "<" if little else ">", vr_of)
+    walk = Walk(head, stream.size - at, "<" if little else ">", vr_of)
     try:
         tag, vr, length, inside = walk.header(0, len(head), implicit=implicit)
-    except _MoreNeeded:
+    except MoreNeeded:
         raise Unreadable(Exclusion.TRUNCATED) from None
     if vr not in ("OB", "OW", "OF", "OD") or encapsulated != (length == UNDEFINED):
         raise Unreadable(Exclusion.PIXELS_INCONSISTENT)

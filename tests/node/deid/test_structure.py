@@ -17,7 +17,8 @@ from pydicom.uid import (
 
 from mediator.deid.screening import Exclusion
 from node.deid.profiles import standard
-from node.deid.structure import MAX_DEPTH, MAX_INFLATED_BYTES, Node, Parsed, Unreadable, parse
+from node.deid.reader import Parsed, parse
+from node.deid.structure import MAX_DEPTH, MAX_INFLATED_BYTES, Node, Unreadable
 from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
 
 VRS = {tag: entry.vrs[0] for tag, entry in standard().elements.items()}

@@ -1,0 +1,262 @@
+"""Files taken apart one after the other: what stood in the file before is recognised, not walked through again.
+
+Headers of one series are the same but for a few elements. The reader remembers the last file as runs: stretches of
+whole elements that did not change, and between them the elements that did. Bytes that make up whole elements make them
+up wherever they stand, so a run that stands in the next file, too, needs one comparison. The window a header is read
+through grows until the pixel data begins.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mediator.deid.screening import Exclusion
+from node.deid.stream import MemoryStream, Stream
+from node.deid.structure import (
+    BIG_ENDIAN,
+    DEFLATED,
+    ENCAPSULATED,
+    EXPLICIT,
+    IMPLICIT,
+    MAX_ELEMENTS,
+    MAX_HEADER_BYTES,
+    MAX_INFLATED_BYTES,
+    SYNTAXES,
+    MoreNeeded,
+    Node,
+    Pixels,
+    Unreadable,
+    VrOf,
+    Walk,
+    pixels_at,
+)
+
+# Most headers fit; what does not is read again in a window four times as large.
+FIRST_WINDOW = 1 << 14
+_LARGEST_FIRST_WINDOW = 1 << 20
+_MAX_RUN_BYTES = 1 << 14
+_CHARSET = 0x00080005
+
+# A top-level element: tag, VR (of what is UN and undefined: SQ), all its bytes, and where its value begins in them.
+Raw = tuple[int, str, bytes, int]
+
+
+class Run:
+    """Consecutive elements as they stand in a file. Compared by identity."""
+
+    __slots__ = ("elements", "first", "last", "raw")
+
+    def __init__(self, elements: tuple[Raw, ...], raw: bytes) -> None:
+        self.elements = elements
+        self.raw = raw
+        self.first = elements[0][0]
+        self.last = elements[-1][0]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A file taken apart. `stream` holds the dataset (inflated), `runs` the elements before the pixels, ascending.
+
+    A run is one element, or several none of which is (0008,0005) Specific Character Set (or private, on request).
+    """
+
+    syntax: str
+    stream: Stream = field(repr=False)
+    runs: tuple[Run, ...] = field(repr=False)
+    pixels: Pixels | None
+    finding: Exclusion | None = None  # the header is whole, the pixels are not
+    vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
+
+    @property
+    def implicit(self) -> bool:
+        return self.syntax == IMPLICIT
+
+    @property
+    def little(self) -> bool:
+        return self.syntax != BIG_ENDIAN
+
+    @property
+    def body(self) -> bytes:
+        """Everything `pixels` counts in; for small files and tests."""
+        return self.stream.read(0, self.stream.size)
+
+    @cached_property
+    def elements(self) -> tuple[Raw, ...]:
+        """The elements one by one."""
+        return tuple(element for run in self.runs for element in run.elements)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The elements as nodes, sequences taken apart."""
+        return tuple(map(self.node, self.elements))
+
+    def node(self, element: Raw) -> Node:
+        """One top-level element as a node."""
+        tag, vr, raw, start = element
+        if vr != "SQ":
+            return Node(tag, vr, raw[start:])
+        walk = Walk(raw, len(raw), "<" if self.little else ">", self.vr_of)
+        return walk.sequence(0, len(raw), implicit=self.implicit)[0]
+
+
+class Reader:
+    """Takes files apart; remembers the runs of the file before, for each way of writing elements."""
+
+    def __init__(self, vr_of: VrOf, *, private_alone: bool = False) -> None:
+        """`vr_of`: a tag's VR by the standard, "UN" where it has none. `private_alone`: each private element a run."""
+        self._vr_of = vr_of
+        self._private_alone = private_alone
+        self._window = FIRST_WINDOW
+        self._before: dict[str, list[Run]] = {}
+        self._restless: set[int] = set()  # tags that changed from file to file: never part of a longer run
+
+    def parse(self, stream: Stream) -> Parsed:
+        """Raises `Unreadable`."""
+        syntax, stream, start = beginning(stream)
+        runs, at = self.header(stream, syntax, start)
+        if at == stream.size:
+            return Parsed(syntax, stream, runs, None, vr_of=self._vr_of)
+        implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
+        try:
+            pixels = pixels_at(stream, at, implicit, little, syntax in ENCAPSULATED, self._vr_of)
+        except Unreadable as problem:
+            return Parsed(syntax, stream, runs, None, problem.finding, vr_of=self._vr_of)
+        return Parsed(syntax, stream, runs, pixels, vr_of=self._vr_of)
+
+    def header(self, stream: Stream, syntax: str, start: int) -> tuple[tuple[Run, ...], int]:
+        """The elements before the pixels, and where these begin. Raises `Unreadable`."""
+        form = syntax if syntax in (IMPLICIT, BIG_ENDIAN) else EXPLICIT
+        window = self._window
+        while True:
+            data = stream.read(0, window)
+            walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of)
+            try:
+                found = self._walk(walk, data, start, stream.size, form)
+            except MoreNeeded:
+                if window >= MAX_HEADER_BYTES:
+                    raise Unreadable(Exclusion.TOO_LARGE) from None
+                window *= 4
+                continue
+            self._window = min(window, _LARGEST_FIRST_WINDOW)
+            return found
+
+    def _walk(self, walk: Walk, data: bytes, at: int, size: int, form: str) -> tuple[tuple[Run, ...], int]:
+        before = self._before.setdefault(form, [])
+        found: list[Run] = []
+        fresh: set[int] = set()
+        index, last, end = 0, -1, len(data)
+        while at < end:
+            if index < len(before):
+                run = before[index]
+                if run.first > last and data.startswith(run.raw, at):
+                    found.append(run)
+                    at, last, index = at + len(run.raw), run.last, index + 1
+                    continue
+                if len(run.elements) > 1:  # something in it changed: what, is seen one by one
+                    before[index : index + 1] = [Run((element,), element[2]) for element in run.elements]
+                    continue
+            tag, vr, start, stop = walk.element(at, end, implicit=form == IMPLICIT)
+            if stop == at:
+                break  # pixel data
+            if tag <= last:
+                raise Unreadable(Exclusion.MALFORMED)
+            last = tag
+            raw = data[at:stop]
+            found.append(Run(((tag, vr, raw, start - at),), raw))
+            fresh.add(tag)
+            if len(fresh) > MAX_ELEMENTS:
+                raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
+            at = stop
+            while index < len(before) and before[index].last <= tag:
+                index += 1
+        else:
+            if at < size:
+                raise MoreNeeded
+        self._remember(form, found, fresh)
+        return tuple(found), at
+
+    def _remember(self, form: str, found: list[Run], fresh: set[int]) -> None:
+        """The next file is compared with this one. More new than old: another series."""
+        if 2 * len(fresh) > sum(len(run.elements) for run in found):
+            self._restless = set()
+            self._before[form] = [run for run in found if len(run.raw) <= _MAX_RUN_BYTES]
+            return
+        self._restless |= fresh
+        self._before[form] = list(self._merged(found))
+
+    def _merged(self, runs: Iterable[Run]) -> Iterable[Run]:
+        """Neighbours that did not change become one."""
+        group: list[Run] = []
+        size = 0
+        for run in runs:
+            length = len(run.raw)
+            alone = length > _MAX_RUN_BYTES or self._is_alone(run.first)
+            if group and (alone or size + length > _MAX_RUN_BYTES):
+                yield _join(group)
+                group, size = [], 0
+            if alone:
+                yield run
+            else:
+                group.append(run)
+                size += length
+        if group:
+            yield _join(group)
+
+    def _is_alone(self, tag: int) -> bool:
+        return tag in self._restless or tag == _CHARSET or (self._private_alone and tag >> 16 & 1 == 1)
+
+
+def _join(group: list[Run]) -> Run:
+    if len(group) == 1:
+        return group[0]
+    return Run(tuple(element for run in group for element in run.elements), b"".join(run.raw for run in group))
+
+
+def parse(content: bytes, vr_of: VrOf) -> Parsed:
+    """A DICOM file in memory taken apart. Raises `Unreadable`."""
+    return Reader(vr_of).parse(MemoryStream(content))
+
+
+def beginning(stream: Stream) -> tuple[str, Stream, int]:
+    """The transfer syntax, the bytes the dataset stands in (inflated: then it is explicit), and where it begins."""
+    syntax, start = _file_meta(stream.read(0, FIRST_WINDOW))
+    if syntax == DEFLATED:
+        return EXPLICIT, MemoryStream(_inflate(stream, start)), 0
+    return syntax, stream, start
+
+
+def _file_meta(head: bytes) -> tuple[str, int]:
+    """The transfer syntax, and where the dataset begins."""
+    if len(head) < 132 or head[128:132] != b"DICM":
+        raise Unreadable(Exclusion.NOT_DICOM)
+    walk = Walk(head, len(head), "<", lambda tag: "UN")
+    at, syntax = 132, ""
+    while at + 8 <= len(head) and head[at : at + 2] == b"\x02\x00":
+        tag, _vr, length, start = walk.header(at, len(head), implicit=False)
+        at = walk.bounded(start, length, len(head))
+        if tag == 0x00020010:
+            syntax = head[start:at].rstrip(b" \0").decode("latin-1")
+    if syntax not in SYNTAXES:
+        raise Unreadable(Exclusion.SYNTAX_NOT_SUPPORTED)
+    return syntax, at
+
+
+def _inflate(stream: Stream, start: int) -> bytes:
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain = bytearray()
+    at = start
+    while not machine.eof:
+        packed = machine.unconsumed_tail or stream.read(at, 1 << 16)
+        if not packed:
+            raise Unreadable(Exclusion.TRUNCATED)
+        at += 0 if machine.unconsumed_tail else len(packed)
+        try:
+            plain += machine.decompress(packed, 1 << 20)
+        except zlib.error as error:
+            raise Unreadable(Exclusion.MALFORMED) from error
+        if len(plain) > MAX_INFLATED_BYTES:
+            raise Unreadable(Exclusion.INFLATE_LIMIT)  # (2)
+    return bytes(plain)
