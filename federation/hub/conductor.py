@@ -283,15 +283,15 @@ class Conductor:
         return None if self._metrics_fit(reply.metrics) else Drop.METRICS_MISMATCH  # (5)
 
     def _model_fits(self, reply: Reply) -> bool:
-        if self._task is Kind.EVALUATE:
-            return reply.tensors is None
-        if reply.tensors is None:
-            return False
-        try:
-            tensors.parse(tensors.encode(dict(reply.tensors)), self._permit.tensors)
-        except (Denied, ValueError):
-            return False
-        return True
+        if self._task is Kind.EVALUATE or reply.tensors is None:
+            return self._task is Kind.EVALUATE and reply.tensors is None
+        given, specs = reply.tensors, self._permit.tensors
+        return given.keys() == {spec.name for spec in specs} and all(
+            given[spec.name].shape == spec.shape
+            and given[spec.name].dtype == PERMITTED[spec.dtype]
+            and tensors.is_finite(given[spec.name])
+            for spec in specs
+        )
 
     def _metrics_fit(self, metrics: Metrics) -> bool:
         allowed = {spec.name for spec in self._permit.metrics.get(self._task.value, ())}
