@@ -50,7 +50,8 @@ def examine(looker: Looker, paths: Sequence[Path], *, doubt: bool) -> list[Verdi
             files.append(None)
     group = [file for file in files if file is not None]
     try:
-        _look(looker, group, doubt)
+        if group:
+            _look(looker, group, doubt)
     except NotDecoded:
         if len(group) > 1:  # one of them: each by itself, and only that one is held
             return [examine(looker, [path], doubt=doubt)[0] for path in paths]

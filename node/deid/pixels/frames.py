@@ -30,8 +30,10 @@ DECODERS = {
 NATIVE = frozenset(("1.2.840.10008.1.2", f"{_SYNTAX}1", f"{_SYNTAX}2", f"{_SYNTAX}1.99"))
 # 16,384 x 16,384: beyond any detector. A frame that claims more would only fill the memory.
 MAX_FRAME_PIXELS = 1 << 28
-# The darkest and brightest half per cent saturate: text stands out against tissue, whatever a metal implant does.
+# The window is what most pixels use, and half as much on either side: text is often brighter than anything else, and
+# must stand out from noise in a projection; a metal implant must not turn everything else black.
 _TAILS_PERCENT = (0.5, 99.5)
+_BEYOND = 0.5
 # Percentiles of a few thousand values are those of the frame.
 _SAMPLES = 8192
 
@@ -87,10 +89,11 @@ def open_film(path: Path) -> Film:
     return film
 
 
-def decode(film: Film, indices: Sequence[int]) -> Iterator[Values]:
-    """Decoded frames, one at a time. Raises `NotDecoded`."""
+def decode(film: Film, indices: Sequence[int], *, every_bit: bool = False) -> Iterator[Values]:
+    """Decoded frames, one at a time; `every_bit` leaves bits that are not stored as they are. Raises `NotDecoded`."""
+    plugin = DECODERS.get(film.syntax, "")
     try:
-        frames = iter_pixels(film.path, indices=indices, decoding_plugin=DECODERS.get(film.syntax, ""))
+        frames = iter_pixels(film.path, indices=indices, decoding_plugin=plugin, correct_unused_bits=not every_bit)
         for frame in frames:
             if frame.shape[:2] != (film.rows, film.columns):
                 raise NotDecoded
@@ -110,35 +113,40 @@ def window(frames: Sequence[Values]) -> tuple[float, float]:
     low, high = np.percentile(sample, _TAILS_PERCENT)
     if high <= low:  # nearly all one value: then what differs is what matters
         low, high = min(float(frame.min()) for frame in frames), max(float(frame.max()) for frame in frames)
-    return float(low), float(high) if high > low else float(low) + 1.0
+    beyond = _BEYOND * max(float(high) - float(low), 1.0)
+    return float(low) - beyond, float(high) + beyond
 
 
 def picture(frame: Values, low: float, high: float) -> Picture:
-    """Eight bits for the eye; colours of eight bits stay as they are."""
-    if frame.ndim == 3 and frame.dtype == np.uint8:
+    """Eight bits for the eye; what has eight bits stays as it is."""
+    if frame.dtype == np.uint8 and frame.max() > 1:
         return frame
     scaled = (frame.astype(np.float32) - low) * (255.0 / (high - low))
     return np.asarray(np.nan_to_num(np.clip(scaled, 0, 255)), dtype=np.uint8)
 
 
-def stray_planes(film: Film, frames: Sequence[Values]) -> list[Picture]:
-    """Bits of the cell outside the stored ones, as pictures: a drawing may hide there (PS3.3 C.9.2 of 2004).
+def stray_planes(film: Film, frame: Values) -> list[Picture]:
+    """Bits of a cell outside the stored ones, as pictures: a drawing may hide there (PS3.5 8.1.1, overlays of 2004).
 
-    Sign bits and planes of one value are none. Each picture holds what any of the frames has in that bit.
+    Sign bits and planes of one value are none.
     """
-    if film.samples != 1 or film.bits_stored >= film.bits_allocated or frames[0].dtype.kind not in "iu":
+    if film.samples != 1 or film.bits_stored >= film.bits_allocated or frame.dtype.kind not in "iu":
         return []
-    unsigned = np.dtype(f"u{frames[0].dtype.itemsize}")
+    cells = frame.view(np.dtype(f"u{frame.dtype.itemsize}"))
     lowest = film.high_bit - film.bits_stored + 1
     planes: list[Picture] = []
     for bit in [*range(max(0, lowest)), *range(film.high_bit + 1, film.bits_allocated)]:
-        drawn = np.zeros(frames[0].shape, dtype=bool)
-        for frame in frames:
-            cells = frame.view(unsigned)
-            plane = (cells >> bit & 1).astype(bool)
-            if film.signed and bit > film.high_bit:
-                plane ^= (cells >> film.high_bit & 1).astype(bool)
-            drawn |= plane
+        drawn = (cells >> bit & 1).astype(bool)
+        if film.signed and bit > film.high_bit:
+            drawn ^= (cells >> film.high_bit & 1).astype(bool)
         if drawn.any() and not drawn.all():
             planes.append(drawn.astype(np.uint8) * 255)
     return planes
+
+
+def stored(film: Film, frame: Values) -> Values:
+    """The frame without the bits that are not stored."""
+    spare = film.bits_allocated - film.bits_stored
+    if film.samples != 1 or not 0 < spare < film.bits_allocated or frame.dtype.kind not in "iu":
+        return frame
+    return np.asarray((frame << spare) >> spare)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from node.deid.pixels.frames import Film, Values, decode, picture, stray_planes, window
+from node.deid.pixels.frames import Film, Values, decode, picture, stored, stray_planes, window
 from node.deid.pixels.ocr import Box, Picture, TextReader
 from node.deid.pixels.projections import FEW_FRAMES, chunks, landmarks, projections
 
@@ -68,9 +68,9 @@ class Looker:
         low, high = window(list(_values(films, [spots[mark] for mark in landmarks(len(spots))])))
         pictures: list[Picture] = []
         drawn: dict[int, list[Picture]] = {}
-        for spot, values in zip(spots, _values(films, spots), strict=True):
-            pictures.append(picture(values, low, high))
-            for plane in stray_planes(films[spot[0]], [values]):  # (5)
+        for spot, values in zip(spots, _values(films, spots, every_bit=True), strict=True):
+            pictures.append(picture(stored(films[spot[0]], values), low, high))
+            for plane in stray_planes(films[spot[0]], values):  # (5)
                 drawn.setdefault(spot[0], []).append(plane)
         for place, planes in drawn.items():
             sights[place].overlay |= any(self._read(plane, sights, {place}) for plane in _merged(planes))
@@ -114,9 +114,9 @@ class Looker:
                 sights[place].unconfirmed.setdefault(first, []).extend(alone)
 
 
-def _values(films: Sequence[Film], spots: Sequence[Spot]) -> Iterator[Values]:
+def _values(films: Sequence[Film], spots: Sequence[Spot], *, every_bit: bool = False) -> Iterator[Values]:
     for place, group in groupby(spots, key=lambda spot: spot[0]):
-        yield from decode(films[place], [frame for _place, frame in group])
+        yield from decode(films[place], [frame for _place, frame in group], every_bit=every_bit)
 
 
 def _merged(planes: Sequence[Picture]) -> list[Picture]:

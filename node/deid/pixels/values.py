@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mediator.deid.screening import TEXT_RISK_CLASSES, TEXT_RISK_MODALITIES, Facts
 
-
 _NO_PICTURES = frozenset({"SEG", "RTDOSE"})
 
 

@@ -1,0 +1,181 @@
+"""Words inside compressed streams: comment and application segments, and whatever hangs on behind. Pure, on bytes.
+
+1. JPEG and JPEG-LS (ITU-T T.81, T.87): COM, APPn, and bytes after EOI. APP0 of exactly JFIF's fourteen bytes, APP14 of
+   exactly Adobe's twelve and APP8's five-byte colour transform say how to decode and stay.
+2. JPEG 2000 and HTJ2K (ITU-T T.800): COM in the main header and in tile-part headers, bytes after EOC. A file with
+   boxes (JP2) is not a codestream and not what PS3.5 A.4.4 allows: `MalformedStream`.
+3. RLE (PS3.5 G) and native pixels have no place for words.
+
+`words` finds, `without_words` takes away; the entropy-coded data stay byte for byte, so decoded pixels stay the same.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_SYNTAX = "1.2.840.10008.1.2.4."
+JPEG = frozenset(_SYNTAX + tail for tail in ("50", "51", "57", "70", "80", "81"))
+JPEG_2000 = frozenset(_SYNTAX + tail for tail in ("90", "91", "92", "93", "201", "202", "203"))
+# A header of a hundred segments is unusual; more are an attack on whoever walks them.
+MAX_SEGMENTS = 10_000
+
+_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and RSTn have no length
+_SOC, _SOT, _SOD, _EOC, _J2K_COM = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9, 0xFF64
+
+
+class MalformedStream(Exception):
+    """The stream is not what its syntax says it is."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of bytes that carries no pixels: where it stands in the stream, and what it holds."""
+
+    start: int
+    end: int
+    payload: bytes
+
+
+def words(syntax: str, stream: bytes) -> tuple[Segment, ...]:
+    """Every segment of one frame's stream that could hold words. Raises `MalformedStream`."""
+    if syntax in JPEG:
+        return tuple(_jpeg(stream))
+    if syntax in JPEG_2000:
+        return tuple(found for found, _tile in _jpeg_2000(stream))
+    return ()
+
+
+def without_words(syntax: str, stream: bytes) -> bytes:
+    """The stream less those segments; the same object when there are none. Raises `MalformedStream`."""
+    if syntax in JPEG:
+        return _cut(stream, list(_jpeg(stream)))
+    if syntax not in JPEG_2000:
+        return stream
+    found = list(_jpeg_2000(stream))
+    shorter: dict[int, int] = {}
+    for segment, tile in found:
+        if tile is not None:
+            shorter[tile] = shorter.get(tile, 0) + segment.end - segment.start
+    if shorter:
+        changed = bytearray(stream)
+        for tile, less in shorter.items():  # Psot: the tile-part's length, four bytes at SOT + 6; 0 means "to the end"
+            (length,) = struct.unpack_from(">L", stream, tile + 6)
+            if length:
+                struct.pack_into(">L", changed, tile + 6, length - less)
+        stream = bytes(changed)
+    return _cut(stream, [segment for segment, _tile in found])
+
+
+def _cut(stream: bytes, segments: list[Segment]) -> bytes:
+    if not segments:
+        return stream
+    parts, at = [], 0
+    for segment in sorted(segments, key=lambda segment: segment.start):
+        parts.append(stream[at : segment.start])
+        at = segment.end
+    kept = b"".join([*parts, stream[at:]])
+    return kept + b"\0" * (len(kept) % 2)
+
+
+def _jpeg(stream: bytes) -> list[Segment]:
+    """(1)"""
+    if stream[:2] != b"\xff\xd8":
+        raise MalformedStream
+    found: list[Segment] = []
+    at = 2
+    for _count in range(MAX_SEGMENTS):
+        start = at
+        while stream[at : at + 2] == b"\xff\xff":
+            at += 1  # fill bytes
+        if at + 2 > len(stream) or stream[at] != 0xFF:
+            raise MalformedStream
+        marker = stream[at + 1]
+        if marker == _EOI:
+            return [*found, *_tail(stream, at + 2)]
+        if marker in _STANDALONE:
+            at += 2
+            continue
+        end = at + 2 + _length(stream, at + 2)
+        payload = stream[at + 4 : end]
+        if marker == _COM or (0xE0 <= marker <= 0xEF and not _decodes(marker, payload)):
+            found.append(Segment(start, end, payload))
+        at = _after_scan(stream, end) if marker == _SOS else end
+    raise MalformedStream
+
+
+def _decodes(marker: int, payload: bytes) -> bool:
+    """Whether an application segment says how to decode, and nothing else."""
+    return (
+        (marker == 0xE0 and len(payload) == 14 and payload[:5] == b"JFIF\0" and payload[12:] == b"\0\0")
+        or (marker == 0xEE and len(payload) == 12 and payload[:5] == b"Adobe")
+        or (marker == 0xE8 and len(payload) == 5 and payload[:4] == b"mrfx")
+    )
+
+
+def _length(stream: bytes, at: int) -> int:
+    if at + 2 > len(stream):
+        raise MalformedStream
+    (length,) = struct.unpack_from(">H", stream, at)
+    if length < 2 or at + length > len(stream):
+        raise MalformedStream
+    return int(length)
+
+
+def _after_scan(stream: bytes, at: int) -> int:
+    """The marker that ends entropy-coded data: not FF00 (or FF below 80, JPEG-LS stuffing), not RSTn."""
+    while True:
+        at = stream.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(stream):
+            raise MalformedStream
+        following = stream[at + 1]
+        if following >= 0x80 and following != 0xFF and following not in _STANDALONE:
+            return at
+        at += 1 if following == 0xFF else 2
+
+
+def _tail(stream: bytes, at: int) -> list[Segment]:
+    """What follows the end of the image, a padding byte excepted."""
+    rest = stream[at:]
+    return [Segment(at, len(stream), rest)] if rest not in (b"", b"\0") else []
+
+
+def _jpeg_2000(stream: bytes) -> list[tuple[Segment, int | None]]:
+    """(2) Segments, each with where its tile-part's SOT stands, if it is in one."""
+    if stream[:2] != b"\xff\x4f":
+        raise MalformedStream
+    found: list[tuple[Segment, int | None]] = []
+    at, tile = 2, None
+    for _count in range(MAX_SEGMENTS):
+        if at + 2 > len(stream):
+            raise MalformedStream
+        (marker,) = struct.unpack_from(">H", stream, at)
+        if marker == _EOC:
+            return [*found, *((segment, None) for segment in _tail(stream, at + 2))]
+        if marker == _SOD:
+            at, tile = _after_tile(stream, tile), None
+            continue
+        if marker < 0xFF30:
+            raise MalformedStream
+        end = at + 2 + _length(stream, at + 2)
+        if marker == _SOT:
+            tile = at
+        elif marker == _J2K_COM:
+            found.append((Segment(at, end, stream[at + 4 : end]), tile))
+        at = end
+    raise MalformedStream
+
+
+def _after_tile(stream: bytes, tile: int | None) -> int:
+    """Where the tile-part that began at `tile` ends."""
+    if tile is None or tile + 10 > len(stream):
+        raise MalformedStream
+    (length,) = struct.unpack_from(">L", stream, tile + 6)
+    if length == 0:  # the last one: to the end of the codestream
+        end = stream.rfind(b"\xff\xd9")
+    else:
+        end = tile + length
+    if end <= tile or end > len(stream):
+        raise MalformedStream
+    return int(end)

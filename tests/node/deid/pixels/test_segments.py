@@ -1,0 +1,117 @@
+"""Words in compressed streams are found and taken away, and the pixels stay what they were."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.pixels.encoders.base import get_encoder
+from pydicom.uid import UID
+
+from node.deid.pixels.segments import MalformedStream, without_words, words
+
+JPEG, JPEG_LS, J2K = (f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "80", "90"))
+SECRET = b"JANSEN^WILHELMINA"
+PICTURE = (np.add.outer(np.arange(64) * 3, np.arange(48) * 2) % 256).astype(np.uint8)
+
+
+def encoded(syntax: str) -> bytes:
+    if syntax == JPEG:
+        buffer = io.BytesIO()
+        Image.fromarray(PICTURE).save(buffer, "JPEG")
+        return buffer.getvalue()
+    plugin = "pyjpegls" if syntax == JPEG_LS else "pylibjpeg"
+    shape = {"rows": 64, "columns": 48, "samples_per_pixel": 1, "number_of_frames": 1, "photometric_interpretation": ""}
+    shape |= {"bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0}
+    shape["photometric_interpretation"] = "MONOCHROME2"
+    stream = bytes(get_encoder(UID(syntax)).encode(PICTURE, encoding_plugin=plugin, **shape))
+    return stream + b"\0" * (len(stream) % 2)
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return struct.pack(">HH", marker, len(payload) + 2) + payload
+
+
+def in_header(syntax: str, stream: bytes, extra: bytes) -> bytes:
+    """`extra` after the start of the image (JPEG) or after SIZ, which must come first (JPEG 2000)."""
+    at = 2
+    if syntax == J2K:
+        at = 4 + struct.unpack_from(">H", stream, 4)[0]
+    return stream[:at] + extra + stream[at:]
+
+
+@pytest.mark.parametrize("syntax", [JPEG, JPEG_LS, J2K])
+def test_a_comment_is_found_and_taken_away(syntax):
+    plain = without_words(syntax, encoded(syntax))
+    comment = segment(0xFF64, b"\0\1" + SECRET) if syntax == J2K else segment(0xFFFE, SECRET)
+    planted = in_header(syntax, plain, comment)
+    assert any(SECRET in found.payload for found in words(syntax, planted))
+    assert without_words(syntax, planted) == plain
+    assert words(syntax, plain) == ()
+
+
+@pytest.mark.parametrize("marker", [0xFFE1, 0xFFE0, 0xFFEE, 0xFFE8, 0xFFED])
+def test_an_application_segment_with_words_goes_even_under_a_number_that_may_stay(marker):
+    plain = encoded(JPEG)
+    planted = in_header(JPEG, plain, segment(marker, SECRET))
+    assert SECRET not in without_words(JPEG, planted)
+    assert np.array_equal(pixels(without_words(JPEG, planted)), pixels(plain))
+
+
+def test_what_says_how_to_decode_stays():
+    colours = io.BytesIO()
+    Image.fromarray(np.dstack([PICTURE] * 3)).convert("CMYK").save(colours, "JPEG")  # has an Adobe segment
+    assert b"Adobe" in colours.getvalue()
+    assert without_words(JPEG, colours.getvalue()) == colours.getvalue()
+    assert b"JFIF" in without_words(JPEG, encoded(JPEG))
+
+
+@pytest.mark.parametrize("syntax", [JPEG, JPEG_LS, J2K])
+def test_words_behind_the_end_of_the_image_are_found_and_taken_away(syntax):
+    plain = without_words(syntax, encoded(syntax)).rstrip(b"\0")
+    hidden = plain + SECRET
+    assert words(syntax, hidden)[-1].payload == SECRET
+    assert without_words(syntax, hidden).rstrip(b"\0") == plain
+    assert words(syntax, plain + b"\0") == ()
+
+
+def test_a_comment_in_a_tile_part_header_goes_and_its_length_is_made_good():
+    plain = without_words(J2K, encoded(J2K))
+    sot = plain.index(b"\xff\x90")
+    comment = segment(0xFF64, b"\0\1" + SECRET)
+    (length,) = struct.unpack_from(">L", plain, sot + 6)
+    planted = bytearray(plain[: sot + 12] + comment + plain[sot + 12 :])
+    struct.pack_into(">L", planted, sot + 6, length + len(comment))
+    assert any(SECRET in found.payload for found in words(J2K, bytes(planted)))
+    assert without_words(J2K, bytes(planted)) == plain
+
+
+def test_streams_that_are_not_what_they_say_are_told_apart():
+    for syntax in (JPEG, JPEG_LS, J2K):
+        stream = encoded(syntax)
+        for broken in (b"", b"\xff", stream[:40], stream[: len(stream) // 2], b"\0\0\0\x0cjP  \r\n\x87\n" + stream):
+            with pytest.raises(MalformedStream):
+                words(syntax, broken)
+
+
+def test_damaged_streams_end_in_a_verdict_and_never_in_another_error():
+    random = np.random.default_rng(3)
+    for syntax in (JPEG, JPEG_LS, J2K):
+        stream = encoded(syntax)
+        for _round in range(300):
+            damaged = bytearray(stream)
+            for _hit in range(random.integers(1, 6)):
+                damaged[random.integers(len(damaged))] = random.integers(256)
+            try:
+                without_words(syntax, bytes(damaged[: random.integers(1, len(damaged) + 1)]))
+            except MalformedStream:
+                pass
+
+
+def test_native_and_rle_have_no_place_for_words():
+    assert words("1.2.840.10008.1.2.5", SECRET) == () and without_words("1.2.840.10008.1.2.1", SECRET) is SECRET
+
+
+def pixels(stream: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(stream)))
