@@ -49,6 +49,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.RECEIVED, Event.FAIL): State.FAILED,
     (State.RECEIVED, Event.STOP): State.STOPPED,
     (State.ADMITTED, Event.PREPARE): State.PREPARING,
+    (State.ADMITTED, Event.REDELIVER): State.RELEASED,
     (State.ADMITTED, Event.REFUSE): State.REFUSED,
     (State.ADMITTED, Event.FAIL): State.FAILED,
     (State.ADMITTED, Event.STOP): State.STOPPED,

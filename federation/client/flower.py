@@ -170,7 +170,9 @@ class Fleet:
 
         Raises `Malformed`; then nobody is told more than that.
         """
-        run_id, root = _metadata(note).run_id, _metadata(note).message_id
+        given = _metadata(note)
+        self._check_ours(given.dst_node_id)
+        run_id, root = given.run_id, given.message_id
         seen: dict[str, bytes] = {}
         nodes = tree.collect(root, lambda keys: self._pull_objects(run_id, keys, seen), self._max_model_bytes)  # (1)
         # the model evaluated after a round is the next round's start: its objects need not come twice
@@ -194,6 +196,7 @@ class Fleet:
     def confirm(self, note: bytes) -> None:
         """Tell the SuperLink that it may forget the message's objects."""
         metadata = _metadata(note)
+        self._check_ours(metadata.dst_node_id)
         request = ConfirmMessageReceivedRequest(
             node=self._node, run_id=metadata.run_id, message_object_id=metadata.message_id
         )
@@ -233,6 +236,7 @@ class Fleet:
         list(self._pool.map(push, order))
 
     def _push(self, message: ProtoMessage, root: ObjectTree) -> tuple[str, frozenset[str]]:
+        self._check_ours(message.metadata.src_node_id)
         message.metadata.message_id = root.object_id
         # how long the work took is nobody's business: no `clientapp_runtime_list`
         request = PushMessagesRequest(node=self._node, messages_list=[message], message_object_trees=[root])
@@ -271,6 +275,14 @@ class Fleet:
                 time.sleep(_OBJECT_POLL_S)
 
         return self._pool.map(pull, keys)
+
+    def _check_ours(self, node_id: int) -> None:
+        """A SuperLink gives every node a new id when it is started, and answers HTTP 500 about runs of one before it.
+
+        Raises `RunOver` for a message that was meant for an earlier id of ours.
+        """
+        if node_id != self.node_id:
+            raise RunOver("the hub was started anew since it asked")
 
     @property
     def _node(self) -> Node:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mediator.errors import Code, Denied, Reason, UsageFault
+from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance
@@ -84,7 +84,7 @@ def pause(config: NodeConfig) -> None:
         answer = client.call(verbs.PAUSE, Empty())
     say(f"paused; {answer.stopped} containers ended")
     if not answer.all_ended:
-        raise UsageFault("a container is still running", hint="see the broker's log; is the engine answering?")
+        raise NotNow("a container may still be running", hint="does the engine answer? see the broker's log")
 
 
 @app.command("resume")

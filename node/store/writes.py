@@ -23,7 +23,7 @@ from node.store import documents, models
 from node.store.reads import PAUSED, Reads
 from node.store.rows import job_row
 
-# gate 1 sends a task to redelivery before it is ever admitted
+# gate 1 sends a task to redelivery as it comes, or once an earlier attempt of it has been released
 _MAY_REDELIVER = (jobs.State.RECEIVED, jobs.State.RELEASED)
 
 

@@ -29,7 +29,7 @@ from mediator.admission import (
     admit,
 )
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, HubCode, Malformed, Reason
+from mediator.errors import Code, Denied, HubCode, Malformed
 from mediator.jobs import Event
 from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
 from mediator.release.decide import reserve_bytes
@@ -112,18 +112,15 @@ def admission_request(
     )
 
 
-def ask_again(core: Core, instruction_text: str, model: bytes) -> Admitted:
-    """Gate 1 once more, right before a task is handed to a container. Raises `Denied`.
+def ask_again(core: Core, instruction_text: str, model: bytes) -> Admitted | Redeliver:
+    """Gate 1 once more, before a container is sought and right before a task is handed to it. Raises `Denied`.
 
     The attempt that is being served is not a replay of itself: only the ledger's `last_attempt` is set back.
     """
     signed = open_signed(Instruction, instruction_text, core.trust.hub)
     with core.store.read() as snapshot:
         request = admission_request(core, snapshot, signed, model, core.clock())
-    verdict = admit(replace(request, ledger=replace(request.ledger, last_attempt=signed.document.attempt - 1)))
-    if isinstance(verdict, Redeliver):
-        raise Denied(Reason(Code.ROUND_ALREADY_SERVED))
-    return verdict
+    return admit(replace(request, ledger=replace(request.ledger, last_attempt=signed.document.attempt - 1)))
 
 
 def job_folder(core: Core, job: str) -> Path:

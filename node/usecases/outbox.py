@@ -22,6 +22,7 @@ class Outbox:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._news = threading.Condition()
+        self._spooling = threading.Lock()
         self._count = 0
         core.store.after_commit(self._tell)
 
@@ -71,20 +72,24 @@ class Outbox:
         """Copy a release's objects into the spool, whole or not at all; safe to repeat."""
         if row.folder is None:
             return None
-        core, name = self._core, _spool_name(row.instruction)
-        target, part = core.folders.spool / name, core.folders.spool / f".{name}.part"
-        if target.is_dir():
-            return name
+        name = _spool_name(row.instruction)
+        with self._spooling:  # a link that lost its stream asks again while the old one still looks
+            if not (self._core.folders.spool / name).is_dir():
+                self._fill(row.folder, name)
+        return name
+
+    def _fill(self, folder: str, name: str) -> None:
+        spool = self._core.folders.spool
+        part = spool / f".{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         part.chmod(0o2750)  # the set-group-ID bit hands the spool's group on to the files
         try:
-            for stored in (core.folders.releases / row.folder).iterdir():
+            for stored in (self._core.folders.releases / folder).iterdir():
                 write_whole(part / stored.name, stored.read_bytes(), _SPOOL_MODE)
         except FileNotFoundError as error:
             raise IntegrityBroken("a stored release is not there") from error
-        part.rename(target)
-        return name
+        part.rename(spool / name)
 
     def _tell(self) -> None:
         with self._news:

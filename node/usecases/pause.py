@@ -16,7 +16,7 @@ def pause(core: Core, sandboxes: Sandboxes, actor: str) -> tuple[int, bool]:
     with core.store.transaction(core.clock()) as tx:
         tx.set_paused(True, event=event(Action.PAUSE, f"site/{core.site}", Verdict.DONE, actor=actor))
     stopped = sandboxes.stop(Code.HOSPITAL_PAUSED, lambda _: True)
-    return stopped, not sandboxes.running()
+    return stopped, sandboxes.settled()
 
 
 def resume(core: Core, actor: str) -> None:

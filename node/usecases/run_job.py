@@ -1,7 +1,8 @@
 """One admitted job from its row to its end: container, output, gate 2, answer. A crash anywhere is continued.
 
 A job that the engine or the broker kept from running goes back to `admitted` and is tried again until its instruction
-expires; a job that a gate or its own container ended is answered with a code from the closed vocabulary.
+expires; a job that a gate or its own container ended is answered with a code from the closed vocabulary. Attempts of
+one task are worked on one after the other: what the first releases is what the later ones deliver.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mediator import canonical
-from mediator.admission import Admitted, container_spec
+from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, hub_code
 from mediator.jobs import Event, State
@@ -22,7 +23,7 @@ from mediator.types import ContainerSpec
 from node.records import InstructionRow, JobRow
 from node.usecases.admit_task import MODEL, ask_again, forget, job_folder
 from node.usecases.context import Core, event, permit_name
-from node.usecases.release_output import keep_output, kept_output, release_output
+from node.usecases.release_output import keep_output, kept_output, redeliver, release_output
 from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ MakeView = Callable[[str, str, tuple[str, ...], Path], None]
 
 # A task gives up its place this long after the engine went away, then tries again.
 _RETRY_S = 2.0
+# how often an attempt looks whether the one before it has ended
+_ELDER_S = 0.2
 # The hospital's staff or the law ended the job; nothing is wrong with it.
 _STOPPING = frozenset(
     {
@@ -99,7 +102,10 @@ class Jobs:
             row, instruction = self._load(job)
             try:
                 if row.state in (State.ADMITTED, State.PREPARING, State.RUNNING):
-                    self._run(row, instruction)
+                    if self._has_elder(row):
+                        self._ended.wait(_ELDER_S)
+                    else:
+                        self._run(row, instruction)
                 elif row.state is State.PRODUCED:
                     self._release(row, instruction)
                 else:
@@ -120,11 +126,14 @@ class Jobs:
         model = (folder / MODEL).read_bytes()
         admitted = ask_again(core, instruction.text, model)
         permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
+        if isinstance(admitted, Redeliver):  # an earlier attempt was released since this one was admitted
+            self._redeliver(row.job, admitted, permit)
+            return
         self._step(row.job, Event.PREPARE, Action.JOB_PREPARE, instruction.instruction, permit)
         key = sandbox_key(admitted)
 
         def guard(sandbox: str) -> None:
-            ask_again(core, instruction.text, model)
+            _still(ask_again(core, instruction.text, model))
             self._step(row.job, Event.START, Action.JOB_START, instruction.instruction, permit, sandbox=sandbox)
 
         files = self._sandboxes.serve(
@@ -145,7 +154,7 @@ class Jobs:
     def _release(self, row: JobRow, instruction: InstructionRow) -> None:
         core, folder = self._core, job_folder(self._core, row.job)
         given = (folder / MODEL).read_bytes()
-        admitted = ask_again(core, instruction.text, given)  # what was revoked meanwhile does not leave
+        admitted = _still(ask_again(core, instruction.text, given))  # what was revoked meanwhile does not leave
         try:
             release_output(core, row, admitted, given, kept_output(folder))
         except Denied:
@@ -153,6 +162,21 @@ class Jobs:
             self._sandboxes.stop(Code.STOPPED, lambda other: other == sandbox_key(admitted))
             raise
         forget(core, row.job)
+
+    def _redeliver(self, job: str, verdict: Redeliver, permit: str) -> None:
+        core = self._core
+        with core.store.transaction(core.clock()) as tx:
+            again = event(Action.REDELIVER, verdict.instruction.id, Verdict.ALLOWED, permit=permit)
+            tx.advance(job, Event.REDELIVER, event=again)
+            redeliver(core, tx, job, verdict)
+        forget(core, job)
+
+    def _has_elder(self, row: JobRow) -> bool:
+        """Whether an earlier attempt of this task is still at work; its release will be this attempt's too."""
+        with self._core.store.read() as snapshot:
+            older = [other for other in snapshot.unfinished() if other.created < row.created]
+        task = (row.run, row.round, row.task)
+        return any((each.run, each.round, each.task) == task and each.state is not State.RELEASED for each in older)
 
     def _spec(self, admitted: Admitted, name: str, data: Path, inbox: Path) -> ContainerSpec:
         return container_spec(admitted, name, str(data), str(inbox), self._core.clock())
@@ -200,6 +224,13 @@ class Jobs:
         for folder in self._core.folders.jobs.iterdir():
             if folder.name not in kept:
                 forget(self._core, folder.name)
+
+
+def _still(verdict: Admitted | Redeliver) -> Admitted:
+    """The verdict of a task that may go on. Raises `Denied` where its round was served meanwhile."""
+    if isinstance(verdict, Redeliver):
+        raise Denied(Reason(Code.ROUND_ALREADY_SERVED))
+    return verdict
 
 
 def sandbox_key(admitted: Admitted) -> SandboxKey:

@@ -102,14 +102,18 @@ class Sandboxes:
         self._on_progress = on_progress
         self._on_destroyed = on_destroyed
         self._lock = threading.Lock()
+        # held while containers are swept away, and taken before one is added: no sweep meets one it has not heard of
+        self._sweeping = threading.Lock()
+        self._untidy = threading.Event()
         self._by_key: dict[SandboxKey, Sandbox] = {}
+        self._ending: set[str] = set()
         self._guests: set[str] = set()
         self._closing = threading.Event()
 
     @contextmanager
     def guest(self, name: str) -> Iterator[None]:
         """Keep the container `name` (a canary's) from being swept while it runs."""
-        with self._lock:
+        with self._sweeping, self._lock:
             self._guests.add(name)
         try:
             yield
@@ -141,7 +145,8 @@ class Sandboxes:
             self._wait(sandbox, number, limit_s)
             files = self._runner.finalise(sandbox.name, number)
         except BaseException:
-            self.destroy(sandbox)
+            if not self.destroy(sandbox):  # somebody else did, perhaps while we were still making it
+                self._remove(sandbox)
             raise
         shutil.rmtree(sandbox.in_dir / "tasks" / str(number), ignore_errors=True)
         sandbox.busy, sandbox.last_used_s = False, time.monotonic()
@@ -158,6 +163,8 @@ class Sandboxes:
             worker.start()
         for worker in workers:
             worker.join()
+        while self._any_ending(hit):  # by the thread whose task it served
+            time.sleep(_POLL_S / 10)
         return len(hit)
 
     def shut_down(self) -> None:
@@ -176,46 +183,80 @@ class Sandboxes:
         with self._lock:
             return tuple(self._by_key)
 
-    def destroy(self, sandbox: Sandbox) -> None:
-        """Stop and remove a container and its work area. Idempotent; whatever fails is left to the next sweep."""
+    def settled(self) -> bool:
+        """Whether no container of this node's is left, as far as the engine could be asked."""
+        with self._lock:
+            return not self._by_key and not self._ending and not self._untidy.is_set()
+
+    def _any_ending(self, sandboxes: Sequence[Sandbox]) -> bool:
+        with self._lock:
+            return any(sandbox.name in self._ending for sandbox in sandboxes)
+
+    def destroy(self, sandbox: Sandbox) -> bool:
+        """Stop and remove a container and its work area; false if that was done, or is being done, already."""
         with self._lock:
             if self._by_key.get(sandbox.key) is not sandbox:
-                return
+                return False
             del self._by_key[sandbox.key]
-            keep = self._names()
+            self._ending.add(sandbox.name)
         try:
             # one that serves nothing has nothing to finish
             self._runner.terminate(sandbox.name, STOP_GRACE_S if sandbox.busy else 0.0)
-            self._runner.clean(keep)
         except NotNow:
-            pass  # the engine is away: `sweep` removes what it still holds as soon as it answers
-        shutil.rmtree(sandbox.folder, ignore_errors=True)
+            self._untidy.set()
+        finally:
+            self._remove(sandbox)
         self._on_destroyed(sandbox)
+        return True
+
+    def _remove(self, sandbox: Sandbox) -> None:
+        try:
+            self._clean(gone=sandbox.name)
+        except NotNow:
+            self._untidy.set()  # the engine is away: `tidy` removes what it still holds as soon as it answers
+        shutil.rmtree(sandbox.folder, ignore_errors=True)
+        with self._lock:
+            self._ending.discard(sandbox.name)
 
     def sweep(self) -> None:
-        """Remove containers and work areas that no sandbox here owns (after a crash, or an engine that was away)."""
-        with self._lock:
-            keep = self._names()
-        self._runner.clean(keep)
-        for folder in self._work_root.iterdir():
-            if folder.name not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove containers and work areas that no sandbox here owns (after a crash, or an engine that was away).
 
-    def sweep_guest(self, name: str) -> None:
-        """Remove a canary's containers; if the engine is away, the next sweep does."""
-        with self._lock:
-            keep = self._names()
-        if name not in keep:
-            try:
-                self._runner.clean(keep)
-            except NotNow:
-                pass
+        Raises `NotNow` while the engine does not answer; then `tidy` does it later.
+        """
+        self._untidy.clear()
+        try:
+            self._clean(folders=True)
+        except NotNow:
+            self._untidy.set()
+            raise
+
+    def tidy(self) -> None:
+        """Sweep if an earlier sweep or removal could not be done. Raises `NotNow` while it still cannot."""
+        if self._untidy.is_set():
+            self.sweep()
+
+    def sweep_guests(self) -> None:
+        """Remove the containers of canaries that have ended; if the engine is away, `tidy` does."""
+        try:
+            self._clean()
+        except NotNow:
+            self._untidy.set()
+
+    def _clean(self, *, gone: str = "", folders: bool = False) -> None:
+        """Remove the containers of nobody here, and of `gone`; those being stopped have their time to finish."""
+        with self._sweeping:
+            with self._lock:
+                keep = [name for name in (*self._names(), *self._ending) if name != gone]
+            self._runner.clean(keep)
+            for folder in self._work_root.iterdir() if folders else ():
+                if folder.name not in keep:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _names(self) -> list[str]:
         return [*self._guests, *(sandbox.name for sandbox in self._by_key.values())]
 
     def _take(self, key: SandboxKey) -> Sandbox:
-        with self._lock:
+        with self._sweeping, self._lock:
             sandbox = self._by_key.get(key)
             if sandbox is None:
                 # the name carries nothing a container could not know anyway
@@ -241,6 +282,8 @@ class Sandboxes:
         spec = make_spec(sandbox.name, sandbox.data_dir, sandbox.in_dir)
         prepared = self._runner.prepare(self._sign_spec(spec))
         self._trust(spec, prepared)
+        if sandbox.stop_code is not None:  # told to stop before it was there to be stopped
+            raise Denied(Reason(sandbox.stop_code))
         threading.Thread(target=self._listen, args=(sandbox,), name=f"events-{sandbox.name}", daemon=True).start()
 
     def _listen(self, sandbox: Sandbox) -> None:

@@ -56,7 +56,7 @@ class SandboxTrust:
         name = f"canary-{secrets.token_hex(8)}"
         with self.sandboxes.guest(name):
             fingerprint, failures = self._run_canary(name, spec, expected)
-        self.sandboxes.sweep_guest(name)
+        self.sandboxes.sweep_guests()
         probes = dict.fromkeys(failures, False) or {"all": True}
         code, verdict = (Code.CANARY_FAILED, Verdict.FAILED) if failures else (None, Verdict.DONE)
         found = event(Action.CANARY, f"sandbox/{fingerprint or 'unknown'}", verdict, code=code)

@@ -67,6 +67,7 @@ class Watch:
             try:
                 self.look()
                 self._sandboxes.stop_idle(self._idle_s)
+                self._sandboxes.tidy()
                 self._checkpoint_when_due()
             except CloisterError as error:
                 log.warning("watch: %s", error.message)

@@ -54,7 +54,8 @@ class CoreProcess:
         self.config = config
         self.site = config.site
         self.started = now()
-        self.hub_connected = False
+        self._hub_has_link = False
+        self._outboxes = 0
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
         store = open_store(config.database_url(), now())
@@ -118,7 +119,7 @@ class CoreProcess:
 
     def greet(self, connected: bool) -> bool:
         """The link says whether the hub has it; told whether the node is paused."""
-        self.hub_connected = connected
+        self._hub_has_link = connected
         with self.core.store.read() as snapshot:
             return snapshot.paused()
 
@@ -131,10 +132,16 @@ class CoreProcess:
         return code
 
     def outgoing(self, active: Callable[[], bool]) -> Iterator[tuple[OutgoingRow, str | None]]:
+        self._outboxes += 1
         try:
             yield from self.outbox.follow(active)
         finally:
-            self.hub_connected = False  # the link is gone, and with it whatever it said last
+            self._outboxes -= 1
+
+    @property
+    def hub_connected(self) -> bool:
+        """What the link said last, while there is a link."""
+        return self._hub_has_link and self._outboxes > 0
 
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)

@@ -7,7 +7,9 @@ import queue
 import signal
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from federation.client.enrolment import LinkConfig
@@ -32,8 +34,8 @@ def run(config: NodeConfig) -> None:
 
 async def _run(config: NodeConfig) -> None:
     link = LinkConfig(folder=config.paths.link, spool=config.paths.spool, software=version("cloister"))
-    with Client(config.paths.link_socket) as client:
-        task = asyncio.create_task(run_link(link, RemoteCore(client)))
+    with closing(RemoteCore(config.paths.link_socket)) as core:
+        task = asyncio.create_task(run_link(link, core))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
@@ -46,8 +48,12 @@ async def _run(config: NodeConfig) -> None:
 class RemoteCore:
     """The LINK verbs as coroutines. Each raises what core raised, or `NotNow` while core is away."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._client = Client(socket)
+
+    def close(self) -> None:
+        self._client.close()
 
     async def hello(self, software: str, connected: bool) -> Greeting:
         answer = await self._call(verbs.HELLO, verbs.Hello(link_version=software, connected=connected))
@@ -89,10 +95,15 @@ class RemoteCore:
         return await asyncio.to_thread(self._client.call, verb, request)
 
     async def _stream(self, verb: Verb[Q, R], request: Q) -> AsyncIterator[R]:
-        """A blocking stream, read by a thread of its own and handed over one message at a time."""
+        """A blocking stream, read by a thread of its own and handed over one message at a time.
+
+        It has a client of its own, whose end ends it: a stream that only waits cannot be told in another way, and
+        core would go on serving it.
+        """
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[R | BaseException | None] = asyncio.Queue()
-        stream = self._client.stream(verb, request)
+        client = Client(self._socket)
+        stream = client.stream(verb, request)
         ended = threading.Event()
 
         def read() -> None:
@@ -115,6 +126,7 @@ class RemoteCore:
                 yield item
         finally:
             ended.set()
+            client.close()
 
 
 async def _put(pieces: queue.Queue[bytes | None], piece: bytes | None, answer: asyncio.Task[Any]) -> None:

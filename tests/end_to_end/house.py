@@ -171,12 +171,10 @@ class Hub:
 
     def ended(self, run: str, *, within_s: float = 60.0) -> dict[str, Any]:
         """The run's history once it is over."""
-
-        def over() -> dict[str, Any] | None:
-            history = self.show(run)
-            return history if history["state"] in OVER else None
-
-        return eventually(over, within_s=within_s, what=f"the end of {run}")
+        deadline = time.monotonic() + within_s
+        while (history := self.show(run))["state"] not in OVER:
+            assert time.monotonic() < deadline, (history, self.log.read_text()[-2000:])
+        return history
 
 
 @dataclass
@@ -380,6 +378,7 @@ class House:
         """The job that misbehaves where it is told to, with a model of two tensors."""
         arrays = {"bias": np.zeros(4, np.float32), "weight": np.arange(8, dtype=np.float32).reshape(2, 4)}
         save_file(arrays, self.root / "rogue.safetensors")
+        (self.root / "rogue.safetensors").chmod(0o644)
         tensors = tuple({"name": name, "shape": list(a.shape), "dtype": "F32"} for name, a in arrays.items())
         return Job(image_id(ROGUE), self.root / "rogue.safetensors", tensors, MISBEHAVIOUR)
 

@@ -11,7 +11,7 @@ from mediator.jobs import AFTER_RESTART, TERMINAL, Event, State, advance, mermai
 COLUMNS = ["admit", "redeliver", "prepare", "start", "produce", "release", "spool", "deliver", "refuse", "fail", "stop"]
 EXPECTED = """
 received    admitted released -         -       -        -         -        -         refused failed stopped
-admitted    -        -        preparing -       -        -         -        -         refused failed stopped
+admitted    -        released preparing -       -        -         -        -         refused failed stopped
 preparing   -        -        -         running -        -         -        -         refused failed stopped
 running     -        -        -         -       produced -         -        -         -       failed stopped
 produced    -        -        -         -       -        releasing -        -         refused failed stopped
