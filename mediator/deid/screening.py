@@ -42,6 +42,11 @@ class Exclusion(StrEnum):
     PIXELS_MISSING = "pixels_missing"
     PIXEL_TEXT_NOT_CHECKED = "pixel_text_not_checked"
     OVERLAY_IN_PIXELS = "overlay_in_pixels"
+    # what was seen in its pixels
+    PIXELS_NOT_DECODED = "pixels_not_decoded"
+    PIXEL_TEXT_UNREADABLE = "pixel_text_unreadable"
+    PIXEL_TEXT_REMAINS = "pixel_text_remains"
+    RECOGNISABLE_FACE = "recognisable_face"
     # among others
     PATIENT_MISMATCH = "patient_mismatch"
     DUPLICATE_INSTANCE = "duplicate_instance"
@@ -129,7 +134,7 @@ _FOR_REVIEW = frozenset({Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTU
 
 
 def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
-    """Pass, review or refuse; one reason to refuse outweighs any number of reasons to review."""
+    """Pass, review or refuse; one reason to refuse outweighs any number of reasons to review, and is told first."""
     known = facts.sop_class in _TOMOGRAPHIC | TEXT_RISK_CLASSES
     companion = facts.sop_class in _COMPANIONS
     found = tuple(
@@ -142,7 +147,7 @@ def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
         return Sorting("pass")
     if set(found) <= _FOR_REVIEW and (known or companion or _is_secondary_capture(facts)):
         return Sorting("review", found)
-    return Sorting("refuse", found)
+    return Sorting("refuse", tuple(sorted(found, key=_FOR_REVIEW.__contains__)))
 
 
 def _is_secondary_capture(facts: Facts) -> bool:

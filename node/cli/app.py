@@ -6,12 +6,13 @@ from importlib.metadata import version
 
 import typer
 
-from node.cli import audit, check, hub, job, keys, node, permit
+from node.cli import audit, check, deid, hub, job, keys, node, permit
 
 HELP = """cloister: take part in federated cancer-imaging research without letting an image out.
 
-Hospital IT uses `cloister node` and `cloister check`; a data protection officer `cloister audit verify`;
-the Access Committee `cloister permit`; a researcher `cloister job`; the hub's coordinator `cloister hub`.
+Hospital IT uses `cloister node`, `cloister deid` and `cloister check`; a data protection officer
+`cloister audit verify`; the Access Committee `cloister permit`; a researcher `cloister job`; the hub's coordinator
+`cloister hub`.
 
 Exit codes: 0 done, 1 our defect, 2 wrong usage, 3 refused by a rule, 4 integrity broken, 5 not now (safe to retry).
 """
@@ -25,6 +26,7 @@ def application() -> typer.Typer:
         node.app, name="node", help="A hospital's node: install, serve, bring data in, accept permits, pause."
     )
     app.add_typer(hub.app, name="hub", help="The central hub: enrol sites, publish permits, run federated rounds.")
+    app.add_typer(deid.app, name="deid", help="De-identify a folder by itself; explain and verify.")
     app.add_typer(job.app, name="job", help="For researchers: order a run.")
     app.add_typer(permit.app, name="permit", help="For the Access Committee: sign permits and revocation lists.")
     app.add_typer(audit.app, name="audit", help="Check an audit log, offline.")

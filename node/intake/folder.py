@@ -31,11 +31,11 @@ class Entry:
     refused: Exclusion | None = None
 
 
-def walk(source: str, skip: str | None = None) -> Iterator[Entry]:
+def walk(source: str, skip: str | None = None, largest: int = MAX_FILE_BYTES) -> Iterator[Entry]:
     """Every file below `source` in the order of its path; the consumer closes the handle. Raises `UsageFault`."""
     root = _open_folder(source)
     try:
-        for count, entry in enumerate(_folder(root, "", 0), start=1):
+        for count, entry in enumerate(_folder(root, "", 0, largest), start=1):
             if count > MAX_FILES:
                 _close(entry)
                 raise UsageFault(f"the source folder holds more than {MAX_FILES} files")
@@ -77,7 +77,7 @@ def _open_folder(source: str) -> int:
         ) from None
 
 
-def _folder(handle: int, prefix: str, depth: int) -> Iterator[Entry]:
+def _folder(handle: int, prefix: str, depth: int, largest: int) -> Iterator[Entry]:
     with os.scandir(handle) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
@@ -86,7 +86,7 @@ def _folder(handle: int, prefix: str, depth: int) -> Iterator[Entry]:
             if depth >= MAX_DEPTH:
                 yield Entry(path, None, Exclusion.NOT_A_FILE)
                 continue
-            yield from _below(entry.name, handle, path, depth)  # (1)
+            yield from _below(entry.name, handle, path, depth, largest)  # (1)
             continue
         try:
             opened = _open_file(entry.name, handle)  # (2)
@@ -94,21 +94,21 @@ def _folder(handle: int, prefix: str, depth: int) -> Iterator[Entry]:
             opened = None
         if opened is None:
             yield Entry(path, None, Exclusion.NOT_A_FILE)
-        elif os.fstat(opened).st_size > MAX_FILE_BYTES:  # (3)
+        elif os.fstat(opened).st_size > largest:  # (3)
             os.close(opened)
             yield Entry(path, None, Exclusion.TOO_LARGE)
         else:
             yield Entry(path, opened)
 
 
-def _below(name: str, parent: int, path: str, depth: int) -> Iterator[Entry]:
+def _below(name: str, parent: int, path: str, depth: int, largest: int) -> Iterator[Entry]:
     try:
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     except OSError:
         yield Entry(path, None, Exclusion.NOT_A_FILE)
         return
     try:
-        yield from _folder(handle, f"{path}/", depth + 1)
+        yield from _folder(handle, f"{path}/", depth + 1, largest)
     finally:
         os.close(handle)
 

@@ -1,0 +1,282 @@
+"""The residual check alone, on any tool's output: what the originals held and the profile removes must be gone.
+
+1. From SRC: every value the profile removes or replaces, and its words, as the engine itself would search for them.
+2. In DST: preamble and file meta, every element at any depth, what follows the pixels, the file's name. Short numbers
+   count only as whole words (a UID of 39 digits holds any four of them by chance).
+3. An element whose value the profile would keep as it stands, or that only says what was done, is no finding and is
+   counted. Words that name nobody (`anonymous`) and UIDs of the standard are not searched for.
+4. Dates are not searched for (a moved date may be another's original) but compared, element by element, where the
+   pixels say which original a file was made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from mediator.deid.dates import truncate_date, truncate_datetime
+from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
+from mediator.deid.rules import DEFAULT_RULE, TEMPORAL, Action, Rule, Table
+from mediator.deid.screening import Exclusion
+from mediator.deid.statement import BASIC, OPTION_CODES
+from mediator.deid.tables import tag_text
+from mediator.deid.values import Subject, decide
+from node.deid.engine import Engine, Source
+from node.deid.facts import TEXT_VRS, decode
+from node.deid.profiles import standard
+from node.deid.residue import Residue
+from node.deid.structure import Node
+
+_CHARSET = 0x00080005
+_STEP = 1 << 20
+# What no reader of ours takes apart is searched whole, up to this; pixel data of such a file is searched too.
+_WHOLE_BYTES = 1 << 28
+_SHORT_NUMBER = re.compile(rb"[0-9a-f.+-]{1,8}")
+# what stands in place of a name, in originals that were de-identified before and in our own output
+_NOBODY = re.compile(rb"(?i)anonymous|anonymi[sz]ed|removed|unknown")
+# the words of (0012,0062), (0012,0064) and (0028,0303), whoever wrote them
+_STATED = re.compile(r"\((0012,006[24]|0028,0303)\)")
+_VOCABULARY = frozenset(
+    {text for entry in (BASIC, *OPTION_CODES.values()) for text in entry}
+    | set(TEMPORAL.values())
+    | {"DCM", "YES", "NO"}
+)
+_WORD = re.compile(rb"[A-Za-z0-9.]")
+
+
+class Entry(Protocol):
+    """A file below a folder, as `node.intake.folder.walk` yields it."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def handle(self) -> int | None: ...
+
+
+Walk = Callable[[str], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something of an original in an output: where, never what."""
+
+    output: str  # dst#0007
+    where: str
+    kind: str  # value or date
+
+
+@dataclass
+class Verification:
+    """What `verify_folders` saw."""
+
+    originals: int = 0
+    unreadable_originals: int = 0
+    outputs: int = 0
+    matched: int = 0
+    pardoned: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def damaged(self) -> int:
+        """How many files hold something."""
+        return len({finding.output for finding in self.findings})
+
+    def plain(self) -> dict[str, Any]:
+        """For `--json`: findings by file, and counts by place."""
+        return {
+            "originals": self.originals,
+            "unreadable_originals": self.unreadable_originals,
+            "outputs": self.outputs,
+            "outputs_matched_by_pixels": self.matched,
+            "kept_on_purpose": self.pardoned,
+            "outputs_with_findings": self.damaged,
+            "findings_by_place": dict(Counter(f"{one.kind} {one.where}" for one in self.findings).most_common()),
+            "findings": [f"{one.output} {one.kind} {one.where}" for one in self.findings],
+        }
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """One element that is no sequence, wherever it stands, with the rule that holds there."""
+
+    place: str
+    node: Node
+    rule: Rule
+    charset: bytes
+
+
+def verify_folders(source: str, output: str, table: Table, walk: Walk) -> Verification:
+    """Search every file below `output` for what those below `source` held. Raises `UsageFault` for no folders."""
+    return _Verifier(table).run(source, output, walk)
+
+
+class _Verifier:
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._engine = Engine(table, standard())
+        # no value of these is written anywhere: only what would be lost is asked for
+        self._subject = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "verify"), "-", 1)
+        self._rewriter = self._engine.rewriter_of(self._subject)
+        self._dates: dict[bytes, dict[str, bytes]] = {}
+        self._report = Verification()
+
+    @property
+    def _residue(self) -> Residue:
+        return self._rewriter.residue
+
+    def run(self, source: str, output: str, walk: Walk) -> Verification:
+        for entry in walk(source):
+            self._each(entry, self._learn)
+        for number, entry in enumerate(walk(output), start=1):
+            self._report.outputs += 1
+            label = f"dst#{number:04d}"
+            self._each(entry, partial(self._check, label=label, path=entry.path))
+        return self._report
+
+    @staticmethod
+    def _each(entry: Entry, work: Callable[[int], None]) -> None:
+        if entry.handle is None:
+            return
+        try:
+            work(entry.handle)
+        finally:
+            os.close(entry.handle)
+
+    def _learn(self, handle: int) -> None:
+        """What an original holds that must go. (1)"""
+        self._report.originals += 1
+        source = self._engine.open(handle)
+        if isinstance(source, Exclusion):
+            self._report.unreadable_originals += 1
+            return
+        self._rewriter.header(source.parsed, ())
+        if (digest := _pixel_digest(source)) is not None:
+            self._dates[digest] = {leaf.place: leaf.node.value for leaf in self._leaves(source) if _is_date(leaf)}
+
+    def _check(self, handle: int, label: str, path: str) -> None:
+        """One output. (2)"""
+        if self._hits(path.encode("utf-8", "surrogateescape")):
+            self._find(label, "file name")
+        source = self._engine.open(handle)
+        if isinstance(source, Exclusion):
+            if self._hits(os.pread(handle, _WHOLE_BYTES, 0)):
+                self._find(label, "file that cannot be taken apart")
+            return
+        if self._hits(_before_dataset(handle)):
+            self._find(label, "preamble or file meta")
+        for leaf in self._leaves(source):
+            if leaf.node.vr not in ("DA", "DT", "TM") and self._hits(leaf.node.value):
+                if self._stays(leaf):
+                    self._report.pardoned += 1  # (3)
+                else:
+                    self._find(label, leaf.place)
+        pixels = source.parsed.pixels
+        if pixels is not None and self._hits(source.parsed.stream.read(pixels.end, _WHOLE_BYTES)):
+            self._find(label, "after the pixels")
+        self._compare_dates(source, label)
+
+    def _compare_dates(self, source: Source, label: str) -> None:
+        """(4)"""
+        digest = _pixel_digest(source)
+        if digest is None or digest not in self._dates:
+            return
+        self._report.matched += 1
+        before = self._dates[digest]
+        for leaf in self._leaves(source):
+            value = leaf.node.value.strip(b" \0")
+            if value and _is_date(leaf) and before.get(leaf.place, b"").strip(b" \0") == value:
+                if leaf.rule.action is Action.KEEP or _is_cut(leaf, value):
+                    continue
+                self._find(label, leaf.place, "date")
+
+    def _find(self, label: str, where: str, kind: str = "value") -> None:
+        self._report.findings.append(Finding(label, where, kind))
+
+    def _hits(self, raw: bytes) -> bool:
+        plain = _NOBODY.sub(b" ", raw)
+        known = self._table.class_uids
+        return any(
+            _is_word(plain, at, token) and token.decode("latin-1") not in known
+            for at, token in self._residue.search(plain)
+        )
+
+    def _stays(self, leaf: _Leaf) -> bool:
+        """Whether the profile itself would leave this value as it stands."""
+        node, rule = leaf.node, leaf.rule
+        if node.vr not in TEXT_VRS:
+            return rule.action is Action.KEEP
+        values = decode(node.value, node.vr, leaf.charset)
+        if _STATED.match(leaf.place):
+            return all(value in _VOCABULARY for value in values)
+        if rule.action in (Action.REMOVE, Action.PSEUDONYM):
+            return False
+        written = decide(rule, node.vr, values, self._table, self._subject)
+        return written is not None and " ".join(written.values).split() == " ".join(values).split()
+
+    def _leaves(self, source: Source) -> Iterator[_Leaf]:
+        return self._walk(source.parsed.nodes, b"", "", gone=False)
+
+    def _walk(self, nodes: Sequence[Node], charset: bytes, above: str, *, gone: bool) -> Iterator[_Leaf]:
+        charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
+        creators: dict[int, str] = {}
+        for node in nodes:
+            private = node.tag >> 16 & 1
+            if private and 0x10 <= node.tag & 0xFFFF <= 0xFF and node.items is None:
+                creators[node.tag << 8 & 0xFFFFFF00] = node.value.decode("latin-1")
+            if gone:
+                rule = DEFAULT_RULE
+            elif private:
+                rule = self._table.private_rule(creators.get(node.tag & 0xFFFFFF00, ""), node.tag)
+            else:
+                rule = self._table.rule(node.tag)
+            place = f"{above}{tag_text(node.tag)}"
+            if node.items is None:
+                yield _Leaf(place, node, rule, charset)
+                continue
+            for item in node.items:
+                yield from self._walk(item, charset, f"{place} > ", gone=rule.action is not Action.RECURSE)
+
+
+def _is_word(raw: bytes, at: int, token: bytes) -> bool:
+    """Whether a match counts: short numbers only where neither neighbour continues them. (2)"""
+    if not _SHORT_NUMBER.fullmatch(token):
+        return True
+    end = at + len(token)
+    return not (_WORD.match(raw[at - 1 : at] if at else b"") or _WORD.match(raw[end : end + 1]))
+
+
+def _is_date(leaf: _Leaf) -> bool:
+    return leaf.node.vr in ("DA", "DT")
+
+
+def _is_cut(leaf: _Leaf, value: bytes) -> bool:
+    """Whether the original was the first of its month already, and the rule is to cut dates to that."""
+    text = value.decode("latin-1")
+    cut = truncate_date if leaf.node.vr == "DA" else truncate_datetime
+    return leaf.rule.action is Action.TRUNCATE_DATE and cut(text) == text
+
+
+def _pixel_digest(source: Source) -> bytes | None:
+    pixels = source.parsed.pixels
+    if pixels is None or pixels.end <= pixels.start:
+        return None
+    machine = hashlib.sha256()
+    for at in range(pixels.start, pixels.end, _STEP):
+        machine.update(source.parsed.stream.read(at, min(_STEP, pixels.end - at)))
+    return machine.digest()
+
+
+def _before_dataset(handle: int) -> bytes:
+    """Preamble and file meta, by the length group 2 declares (PS3.10 7.1)."""
+    head = os.pread(handle, 1 << 16, 0)
+    if len(head) >= 144 and head[132:138] == b"\x02\x00\x00\x00UL":
+        return head[: 144 + struct.unpack_from("<L", head, 140)[0]]
+    return head[:132]

@@ -1,0 +1,188 @@
+"""A folder through gate 0 without a node: SRC is read, DST and DST.review are written, every file is accounted for.
+
+1. Files are numbered in the order of their paths: `src#0042`. That number, and nothing of the path, is ever told.
+2. Batches of one folder's files go to worker processes; a batch whose worker died is tried again file by file.
+3. What passes stands in DST, what a person must look at in DST.review with its reason, both de-identified.
+4. A file already there is left alone when it is the same, and never written over when it is not: a run broken off or
+   given twice ends the same.
+5. `DST.report.jsonl` has a line for each file, in order; `DST.summary.json` the counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TextIO
+
+from mediator.errors import UsageFault
+
+# Enough to keep a worker busy between two answers, few enough to lose little when it dies.
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of SRC: its number, its path below SRC, and why it was not even opened."""
+
+    number: int
+    path: str = field(repr=False)
+    refused: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"src#{self.number:04d}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one file. `name` is below DST (written) or DST.review (review); "" when refused."""
+
+    number: int
+    outcome: Literal["written", "review", "refused"]
+    reasons: tuple[str, ...] = ()
+    name: str = ""
+    pixels: str = ""  # clean, blacked_out or review; "" when nobody had to look
+    regions: tuple[tuple[int, ...], ...] = ()  # frame, left, top, right, bottom
+    pardoned: int = 0
+
+    def line(self) -> dict[str, Any]:
+        """For the report: only what there is to say."""
+        told: dict[str, Any] = {"source": f"src#{self.number:04d}", "outcome": self.outcome}
+        for key in ("reasons", "name", "pixels", "regions", "pardoned"):
+            if value := getattr(self, key):
+                told[key] = value
+        return told
+
+
+class Workers(Protocol):
+    """Runs batches in processes of their own."""
+
+    def run(self, batches: Iterable[Sequence[File]]) -> Iterator[Sequence[Result]]:
+        """The results of each batch, in the order of the batches."""
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Where a run writes. All of it lies beside DST, so that DST holds instances and nothing else."""
+
+    output: Path
+
+    @property
+    def review(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.review")
+
+    @property
+    def partial(self) -> Path:
+        return self.output.with_name(f".{self.output.name}.partial")
+
+    @property
+    def report(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.report.jsonl")
+
+    @property
+    def summary(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.summary.json")
+
+
+@dataclass
+class Tally:
+    """The counts of one run, as `--json` shows them."""
+
+    files: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=lambda: {"review": Counter(), "refused": Counter()})
+    pixels: Counter[str] = field(default_factory=Counter)
+    pardoned: int = 0
+
+    def add(self, result: Result) -> None:
+        self.files += 1
+        self.outcomes[result.outcome] += 1
+        if result.reasons:
+            self.reasons[result.outcome].update(result.reasons[:1])
+        if result.pixels:
+            self.pixels[result.pixels] += 1
+        self.pardoned += result.pardoned
+
+    def plain(self) -> dict[str, Any]:
+        """Files in, written, to review and refused, each file under its first reason."""
+        return {
+            "files": self.files,
+            "written": self.outcomes["written"],
+            "review": self.outcomes["review"],
+            "refused": self.outcomes["refused"],
+            "review_reasons": dict(sorted(self.reasons["review"].items())),
+            "refused_reasons": dict(sorted(self.reasons["refused"].items())),
+            "pixels": dict(sorted(self.pixels.items())),
+            "pardoned_matches": self.pardoned,
+        }
+
+
+def check_rooms(source: Path, rooms: Rooms) -> None:
+    """Neither folder inside the other, and DST a real folder or none. Raises `UsageFault` without naming a path."""
+    if not source.is_dir():
+        raise UsageFault("SRC is no folder that can be read")
+    ours, theirs = rooms.output.absolute(), source.resolve()
+    target = ours.parent.resolve() / ours.name
+    if target == theirs or target.is_relative_to(theirs) or theirs.is_relative_to(target):
+        raise UsageFault("SRC and DST must not lie inside each other", hint="write to a folder of its own")
+    for room in (rooms.output, rooms.review, rooms.partial):
+        if room.is_symlink() or (room.exists() and not room.is_dir()):
+            raise UsageFault("DST, DST.review and .DST.partial are folders, not links or files")
+
+
+def batches(files: Sequence[File]) -> Iterator[list[File]]:
+    """Consecutive files of one folder, at most `BATCH`: most often one series, whose pixels are judged together."""
+    batch: list[File] = []
+    for file in files:
+        if batch and (len(batch) == BATCH or os.path.dirname(batch[-1].path) != os.path.dirname(file.path)):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def deidentify_folder(
+    files: Sequence[File], rooms: Rooms, workers: Workers, about: Mapping[str, Any]
+) -> Iterator[Result | dict[str, Any]]:
+    """A `Result` for each file in order, then the summary (`about` and the counts), which is also written."""
+    tally = Tally()
+    with _new(rooms.report) as report:
+        for results in workers.run(batches(files)):
+            for result in results:
+                yield _tell(result, tally, report)
+    summary = {**about, **tally.plain()}
+    with _new(rooms.summary) as told:
+        json.dump(summary, told, indent=2)
+        told.write("\n")
+    yield summary
+
+
+def write_source_index(path: Path, files: Iterable[File]) -> None:
+    """number → path, for the person at the keyboard alone: a new file, 0600. Raises `UsageFault`."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageFault(f"the source index cannot be written: {error.strerror}", hint="a new file") from None
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        for entry in files:
+            file.write(json.dumps({"source": entry.label, "path": entry.path}, ensure_ascii=True) + "\n")
+
+
+def _tell(result: Result, tally: Tally, report: TextIO) -> Result:
+    tally.add(result)
+    report.write(json.dumps(result.line()) + "\n")
+    return result
+
+
+def _new(path: Path) -> TextIO:
+    """A report of this run in place of the last one's; never through a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(path, flags, 0o640), "w", encoding="ascii")
+    except OSError as error:
+        raise UsageFault(f"the report beside DST cannot be written: {error.strerror}") from None
