@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
+from mediator.deid.mandatory import Mandatory
 from mediator.deid.rules import Table
 from mediator.deid.screening import Exclusion, Facts
 from mediator.deid.statement import statement
@@ -66,6 +67,7 @@ class Engine:
         vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
         self._vr_of = lambda tag: vr_of.get(tag, "UN")
         self._reader = Reader(self._vr_of, private_alone=bool(table.private))
+        self._mandatory = Mandatory(standard)
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
         self._pardons: dict[tuple[bytes, bytes], bool] = {}
@@ -102,7 +104,7 @@ class Engine:
         parsed = source.parsed
         if parsed.finding is not None:
             return Conversion(parsed.finding)
-        rewriter = self._rewriter_of(subject)
+        rewriter = self.rewriter_of(subject)
         meta = self._meta(source, subject)
         before, after = encoding.pixel_frame(parsed, parsed.pixels) if parsed.pixels is not None else (b"", b"")
         chunks = [Chunk(meta, (meta,)), *rewriter.header(parsed, self._statement(parsed)), Chunk(before)]
@@ -123,9 +125,10 @@ class Engine:
                 path.unlink()
         return Conversion(found.exclusion, found.pardoned, digest)
 
-    def _rewriter_of(self, subject: Subject) -> Rewriter:
+    def rewriter_of(self, subject: Subject) -> Rewriter:
+        """The one that writes this patient's files, with what they lost so far."""
         if self._rewriter is None or self._rewriter.subject is not subject:
-            self._rewriter = Rewriter(self.table, subject)
+            self._rewriter = Rewriter(self.table, self._mandatory, subject)
             self._pardons = {}
         return self._rewriter
 

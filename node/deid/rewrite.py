@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mediator.deid.mandatory import Mandatory
 from mediator.deid.rules import Action, Rule, Table
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
@@ -24,9 +25,12 @@ CHARSET = 0x00080005
 # Bytes per value of the VRs that hold numbers (PS3.5 6.2).
 _NUMBER_BYTES = {
     "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
+    "OF": 4, "OL": 4, "OD": 8,
 }  # fmt: skip
 # A removed binary value is looked for when it is text by its look and no longer than a page.
 _MAX_OPAQUE_TOKEN = 1024
+# (0008,1110) Referenced Study Sequence: Type 3 with one or more items where it is used (PS3.3 C.7.3.1): gone, not empty
+_NEVER_EMPTY = frozenset({0x00081110})
 # Values repeat from slice to slice; a study of a thousand slices has some 50,000 different ones of some 50 bytes.
 _MEMO_LIMIT = 100_000
 _MEMO_BYTES = 1 << 14
@@ -55,8 +59,9 @@ class _Notes:
 class Rewriter:
     """One patient's elements through one table."""
 
-    def __init__(self, table: Table, subject: Subject) -> None:
+    def __init__(self, table: Table, mandatory: Mandatory, subject: Subject) -> None:
         self.subject = subject
+        self._mandatory = mandatory
         self.residue = Residue()
         self._table = table
         self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
@@ -182,8 +187,9 @@ class Rewriter:
             if rule.action is Action.RECURSE:
                 return Node(node.tag, "SQ", items=tuple(self._items(item, charset, notes) for item in node.items))
             self._lose(node)
-            return Node(node.tag, "SQ", items=()) if rule.action is Action.EMPTY and "SQ" in rule.vrs else None
-        if rule.action is Action.REMOVE:
+            empty = rule.action is Action.EMPTY and "SQ" in rule.vrs and node.tag not in _NEVER_EMPTY
+            return Node(node.tag, "SQ", items=()) if empty else None
+        if rule.action is Action.REMOVE and not self._mandatory.stands_in(node.tag):
             self._lose(node, charset)
             return None
         key = (node.tag, node.vr, node.value, charset, creator)
@@ -204,19 +210,23 @@ class Rewriter:
     def _apply(self, rule: Rule, node: Node, charset: bytes) -> tuple[Node | None, bool]:
         """The element as it will be written, and whether its value is beyond doubt."""
         vr = node.vr
-        if vr == "UN":
+        if vr == "UN" and rule.vrs:
             vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
         if vr in TEXT_VRS:
-            written = decide(rule, vr, decode(node.value, vr, charset), self._table, self.subject)
+            values = decode(node.value, vr, charset)
+            written = decide(rule, vr, values, self._table, self.subject)
+            written = self._mandatory.complete(node.tag, rule, values, written)
             if written is None:
                 return None, True
-            own = vr if vr in rule.vrs else rule.vrs[0]
+            own = vr if vr in rule.vrs or not rule.vrs else rule.vrs[0]
             return Node(node.tag, own, encoding.text_value(own, written.values)), written.trusted
+        if vr in ("US", "SS") and "OW" in rule.vrs and vr not in rule.vrs:
+            vr = "OW"  # colour tables of older writers: the same 16-bit numbers
         size = _NUMBER_BYTES.get(vr)
         if rule.action is not Action.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
             return None if rule.action is not Action.EMPTY else Node(node.tag, rule.vrs[0]), True
         count, rest = divmod(len(node.value), size)
-        too_many = rule.vm_max is not None and count > rule.vm_max and vr not in ("OW", "OV")
+        too_many = rule.vm_max is not None and count > rule.vm_max and not vr.startswith("O")
         return Node(node.tag, vr, b"" if rest or too_many else node.value), False
 
     def _lose(self, node: Node, charset: bytes = b"") -> None:

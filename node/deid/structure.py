@@ -142,7 +142,11 @@ class Walk:
             raise Unreadable(Exclusion.MALFORMED)
         if vr == "SQ" or length == UNDEFINED:
             return tag, "SQ", at, self.sequence(at, end, implicit=implicit)[1]
-        return tag, vr, start, self.bounded(start, length, end)
+        stop = self.bounded(start, length, end)
+        if vr == "UN" and self._order == "<" and (vr := self._vr_of(tag)) == "SQ":
+            node, _ = self.sequence(at, end, implicit=implicit)
+            return (tag, "SQ", at, stop) if node.items is not None else (tag, "UN", start, stop)
+        return tag, vr, start, stop
 
     def sequence(self, at: int, end: int, *, implicit: bool) -> tuple[Node, int]:
         """The sequence at `at` taken apart, and where it ends."""
@@ -181,10 +185,24 @@ class Walk:
             items, at = self._items(start, end, depth, implicit or vr == "UN", open_ended=True)
             return Node(tag, "SQ", items=items), at
         at = self.bounded(start, length, end)
+        if vr == "UN" and self._order == "<":
+            return self._unknown(tag, start, at, depth), at
         if vr == "SQ":
             items, _ = self._items(start, at, depth, implicit, open_ended=False)
             return Node(tag, "SQ", items=items), at
         return Node(tag, vr, self._data[start:at]), at
+
+    def _unknown(self, tag: int, start: int, end: int, depth: int) -> Node:
+        """UN for an element the standard knows: its own VR, written as in implicit VR little endian (PS3.5 6.2.2)."""
+        vr = self._vr_of(tag)
+        if vr == "SQ":
+            try:
+                return Node(tag, "SQ", items=self._items(start, end, depth, True, open_ended=False)[0])
+            except Unreadable as problem:
+                if problem.finding in (Exclusion.TOO_DEEP, Exclusion.TOO_MANY_ELEMENTS):
+                    raise
+                vr = "UN"
+        return Node(tag, vr, self._data[start:end])
 
     def _items(
         self, at: int, end: int, depth: int, implicit: bool, *, open_ended: bool
