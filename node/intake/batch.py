@@ -1,7 +1,8 @@
 """One ingest order from a hospital's folder to a handover folder; every step may be broken off and run again.
 
 1. *Take in*: each source file is numbered and copied into quarantine, encrypted.
-2. *De-identify*: each original passes gate 0 into a hidden staging folder; a worker's failure is a finding.
+2. *De-identify*: each original passes gate 0 into a hidden staging folder, then its series' pixels are read; a
+   worker's failure is a finding.
 3. *Hand over*: studies in their final order, `clinical.parquet`, `report.json`; made visible by one rename.
 4. *Forget*: quarantine and `intake.db` are destroyed, and how many files that were goes into the report.
 
@@ -26,9 +27,9 @@ from mediator.errors import UsageFault
 from node.intake import folder
 from node.intake.clinical import Clinical
 from node.intake.handover import Assembly
-from node.intake.intake_db import IntakeDb
+from node.intake.intake_db import IntakeDb, SourceFile
 from node.intake.quarantine import Quarantine
-from node.usecases.deidentify import DicomEngine, Gate0, Outcome
+from node.usecases.deidentify import DicomEngine, Gate0, Outcome, PixelReader, held_for_pixels
 from node.usecases.publish import REPORT, read_report
 
 
@@ -62,7 +63,9 @@ class Progress:
     report: IngestReport | None = None
 
 
-def run_ingest(order: IngestOrder, *, engine: DicomEngine, keys: Keys, rooms: Rooms) -> Iterator[Progress]:
+def run_ingest(
+    order: IngestOrder, *, engine: DicomEngine, pixels: PixelReader, keys: Keys, rooms: Rooms
+) -> Iterator[Progress]:
     """Carry an order out. Raises `UsageFault` for an order that cannot be carried out at all."""
     if engine.table.profile != order.profile:
         raise UsageFault("the engine was made for another profile")
@@ -77,7 +80,7 @@ def run_ingest(order: IngestOrder, *, engine: DicomEngine, keys: Keys, rooms: Ro
             pseudonyms = Pseudonyms(keys.site, order.project)
             assembly = Assembly(order, engine.table, staging, pseudonyms)
             gate = Gate0(engine, pseudonyms, staging / "studies")
-            yield from _deidentify(database, quarantine, gate, assembly)  # (2)
+            yield from _deidentify(database, quarantine, gate, pixels, assembly)  # (2)
             report = assembly.finish(_clinical(order, pseudonyms))
         finally:
             database.close()
@@ -108,19 +111,31 @@ def _take_in(order: IngestOrder, database: IntakeDb, quarantine: Quarantine) -> 
         raise UsageFault("the source folder is empty")
 
 
-def _deidentify(database: IntakeDb, quarantine: Quarantine, gate: Gate0, assembly: Assembly) -> Iterator[Progress]:
-    sources = list(database.sources())
+def _deidentify(
+    database: IntakeDb, quarantine: Quarantine, gate: Gate0, pixels: PixelReader, assembly: Assembly
+) -> Iterator[Progress]:
+    sources, outcomes = list(database.sources()), list[Outcome]()
     for done, source in enumerate(sources, start=1):
-        if source.quarantined is None:
-            outcome = Outcome(Exclusion(source.refused or Exclusion.NOT_A_FILE))
-        else:
-            try:
-                outcome = gate.admit(quarantine.get(source.quarantined))
-            except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
-                outcome = Outcome(Exclusion.UNREADABLE)
+        outcome = _admit(source, quarantine, gate)
+        outcomes.append(outcome)
+        yield Progress("deidentify", done, len(sources), _line(source, outcome))
+    for source, before, outcome in zip(sources, outcomes, held_for_pixels(outcomes, pixels), strict=True):
         assembly.add(outcome)
-        line = f"src#{source.number:04d} {outcome.exclusion.value}" if outcome.exclusion else ""
-        yield Progress("deidentify", done, len(sources), line)
+        if outcome is not before:
+            yield Progress("deidentify", len(sources), len(sources), _line(source, outcome))
+
+
+def _admit(source: SourceFile, quarantine: Quarantine, gate: Gate0) -> Outcome:
+    if source.quarantined is None:
+        return Outcome(Exclusion(source.refused or Exclusion.NOT_A_FILE))
+    try:
+        return gate.admit(quarantine.get(source.quarantined))
+    except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
+        return Outcome(Exclusion.UNREADABLE)
+
+
+def _line(source: SourceFile, outcome: Outcome) -> str:
+    return f"src#{source.number:04d} {outcome.exclusion.value}" if outcome.exclusion else ""
 
 
 def _clinical(order: IngestOrder, pseudonyms: Pseudonyms) -> Clinical:

@@ -13,6 +13,7 @@ from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, NotNow, UsageFault
 from node.config import NodeConfig
 from node.deid.engine import open_engine
+from node.deid.pixels import PixelGate
 from node.intake.batch import Keys, Progress, Rooms, run_ingest
 from node.ipc import verbs
 from node.ipc.channel import Client
@@ -61,14 +62,16 @@ class Intake:
         try:
             self._check_source(order)
             destroyed, told_s = 0, 0.0
-            for progress in run_ingest(order, engine=open_engine(order.profile), keys=self._keys, rooms=self._rooms):
-                if progress.report is not None:
-                    destroyed = progress.report.destroyed
-                if progress.line:
-                    log.info("%s: %s", order.order, progress.line)
-                if time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
-                    told_s = time.monotonic()
-                    self._tell(order, progress)
+            engine = open_engine(order.profile)
+            with PixelGate(hold_faces="clean-visual-features" in engine.table.options) as pixels:
+                for progress in run_ingest(order, engine=engine, pixels=pixels, keys=self._keys, rooms=self._rooms):
+                    if progress.report is not None:
+                        destroyed = progress.report.destroyed
+                    if progress.line:
+                        log.info("%s: %s", order.order, progress.line)
+                    if time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
+                        told_s = time.monotonic()
+                        self._tell(order, progress)
         except NotNow:
             raise
         except CloisterError as error:

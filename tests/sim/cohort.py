@@ -212,6 +212,7 @@ def _describe_scanner(
 def _describe_slice(dataset: Dataset, index: int, pixels: npt.NDArray[np.int16], random: np.random.Generator) -> None:
     dataset.SOPInstanceUID = _uid(random)
     dataset.InstanceNumber = index + 1
+    dataset.BurnedInAnnotation = "NO"  # as scanners say of their own slices
     dataset.ImagePositionPatient = ["-160.0", "-160.0", f"{5.0 * index:.1f}"]
     dataset.SliceLocation = f"{5.0 * index:.1f}"
     dataset.add_new(0x7FE00010, "OW", pixels.astype("<i2").tobytes())

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from mediator.deid.screening import Exclusion, Facts
 from node.deid.pixels import ocr
 from node.deid.pixels.faces import shows_face
 from node.deid.pixels.reader import ReaderDied, ReaderProcess
@@ -97,6 +98,11 @@ class PixelGate:
             part = together[start : start + _TOGETHER]
             verdicts.update(zip(part, self._ask([series[place] for place in part]), strict=True))
         return tuple(verdicts[place] for place in range(len(series)))
+
+    def hold(self, series: Sequence[tuple[Path, Facts]]) -> list[Exclusion | None]:
+        """`examine` for a caller with nobody to review: why each file must not pass, None where it may."""
+        verdicts = self.examine([Instance(path, facts) for path, facts in series])
+        return [Exclusion(verdict.finding.value) if verdict.finding else None for verdict in verdicts]
 
     def _ask(self, instances: Sequence[Instance]) -> list[Verdict]:
         doubt = any(doubt_matters(instance.facts) for instance in instances)

@@ -11,10 +11,13 @@ import pytest
 from mediator.deid.orders import Column, IngestOrder, IngestReport
 from mediator.errors import IntegrityBroken, UsageFault
 from node.deid.engine import open_engine
+from node.deid.pixels import PixelGate
 from node.intake.batch import Keys, Rooms, run_ingest
+from node.usecases.deidentify import PixelReader
 from node.usecases.publish import read_report
 from tests.sim.cohort import SLICES, write_cohort
 from tests.sim.dicom import ct_slice, to_bytes
+from tests.sim.pictures import NAME, as_file, dataset, draw, us
 from tests.sim.planting import plant
 from tests.sim.pydicom_files import copy_pydicom_files
 from tests.sim.search import search
@@ -33,8 +36,19 @@ def order_for(folder, **changes) -> IngestOrder:
     return replace(order, **changes)
 
 
-def ingest(order: IngestOrder, where: Rooms, keys: Keys = KEYS) -> IngestReport:
-    return list(run_ingest(order, engine=open_engine(order.profile), keys=keys, rooms=where))[-1].report
+class Headers:
+    """For tests about headers: holds nothing for its pixels."""
+
+    def hold(self, series):
+        return [None for _file in series]
+
+
+def steps_of(order: IngestOrder, where: Rooms, keys: Keys = KEYS, pixels: PixelReader | None = None):
+    return run_ingest(order, engine=open_engine(order.profile), pixels=pixels or Headers(), keys=keys, rooms=where)
+
+
+def ingest(order: IngestOrder, where: Rooms, keys: Keys = KEYS, pixels: PixelReader | None = None) -> IngestReport:
+    return list(steps_of(order, where, keys, pixels))[-1].report
 
 
 def contents(where: Rooms, order: str = "order-1") -> dict[str, bytes]:
@@ -54,7 +68,7 @@ def planted(tmp_path_factory):
 def test_nothing_planted_survives_anywhere_and_the_studies_do(planted, tmp_path, profile, capfd):
     source, tokens, studies = planted
     where, lines = rooms(tmp_path), []
-    for progress in run_ingest(order_for(source, profile=profile), engine=open_engine(profile), keys=KEYS, rooms=where):
+    for progress in steps_of(order_for(source, profile=profile), where):
         lines.append(repr(progress))
     (tmp_path / "talk.txt").write_text("\n".join(lines) + "".join(capfd.readouterr()))
     assert len(tokens) >= 900 and search([tmp_path], tokens) == []
@@ -128,10 +142,10 @@ def test_a_run_broken_off_anywhere_ends_the_same_when_run_again(tmp_path):
     (tmp_path / "source").mkdir()
     write_cohort(tmp_path / "source", "alpha", 3, seed=2)
     order, whole = order_for(tmp_path / "source"), rooms(tmp_path / "whole")
-    steps = list(run_ingest(order, engine=open_engine("eucaim"), keys=KEYS, rooms=whole))
+    steps = list(steps_of(order, whole))
     for stop in range(1, len(steps)):
         where = rooms(tmp_path / f"stop{stop}")
-        running = run_ingest(order, engine=open_engine("eucaim"), keys=KEYS, rooms=where)
+        running = steps_of(order, where)
         for _ in range(stop):
             next(running)
         running.close()
@@ -144,7 +158,7 @@ def test_a_damaged_original_in_quarantine_is_held_back_and_the_rest_goes_on(tmp_
     (tmp_path / "source").mkdir()
     write_cohort(tmp_path / "source", "alpha", 2, seed=2, second_study=0)
     order, where = order_for(tmp_path / "source"), rooms(tmp_path)
-    running = run_ingest(order, engine=open_engine("eucaim"), keys=KEYS, rooms=where)
+    running = steps_of(order, where)
     next(running)
     running.close()
     (sealed,) = (where.quarantine / "order-1" / "files").iterdir()
@@ -218,3 +232,23 @@ def test_an_empty_folder_is_a_fault_and_a_report_that_is_missing_too(tmp_path):
 
 def test_keys_are_not_printed():
     assert "ssss" not in repr(KEYS) and "qqqq" not in repr(KEYS)
+
+
+def test_an_ultrasound_picture_is_published_without_its_text_or_where_nobody_can_read_not_at_all(tmp_path):
+    source = tmp_path / "source"
+    write_cohort(source, "alpha", 3, seed=2)
+    frame = us(5, 240, 320)
+    draw(frame, NAME[:17], (20, 20), 18, 255)
+    as_file(source / "ultrasound.dcm", dataset("US", frame, StudyInstanceUID="1.2.3.4.5"))
+    read, unread = rooms(tmp_path / "read"), rooms(tmp_path / "unread")
+    with PixelGate() as pixels:
+        report = ingest(order_for(source), read, pixels=pixels)
+    published = [pydicom.dcmread(path) for path in sorted((read.handover / "order-1").rglob("*.dcm"))]
+    ultrasound = next(one for one in published if one.Modality == "US")
+    assert ultrasound.pixel_array[22:34, 24:120].max() == ultrasound.pixel_array.min()
+    assert ultrasound.BurnedInAnnotation == "NO" and ultrasound.pixel_array.max() > 200
+    assert report.instances_excluded == {}
+    report = ingest(order_for(source), unread, pixels=PixelGate(models=tmp_path))
+    assert report.instances_excluded == {"pixel_text_not_checked": 1}
+    assert report.studies_excluded == {"pixel_text_not_checked": 1}
+    assert not any(pydicom.dcmread(path).Modality == "US" for path in (unread.handover / "order-1").rglob("*.dcm"))

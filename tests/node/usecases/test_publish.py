@@ -12,6 +12,7 @@ from mediator.datasets import version_id
 from mediator.deid.orders import Column, IngestOrder
 from mediator.errors import Denied, IntegrityBroken, Malformed
 from node.deid.engine import open_engine
+from node.deid.pixels import PixelGate
 from node.intake.batch import Keys, Rooms, run_ingest
 from node.usecases.publish import folder_of, job_view, publish, read_manifest, read_report
 from tests.sim.cohort import write_cohort
@@ -27,7 +28,8 @@ def handover(tmp_path):
     rooms.handover.mkdir()
     write_cohort(source, "alpha", 12, seed=4, unlabelled=1)
     order = IngestOrder("order-1", "alpha", "liver", "cohort", str(source), "eucaim", "clinical.csv", COLUMNS, 0.4)
-    list(run_ingest(order, engine=open_engine("eucaim"), keys=Keys(bytes(32), bytes(32)), rooms=rooms))
+    keys, engine = Keys(bytes(32), bytes(32)), open_engine("eucaim")
+    list(run_ingest(order, engine=engine, pixels=PixelGate(), keys=keys, rooms=rooms))
     return rooms.handover / "order-1"
 
 

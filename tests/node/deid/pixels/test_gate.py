@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from mediator.deid.screening import Facts
+from mediator.deid.screening import Exclusion, Facts
 from node.deid.pixels import Instance, PixelFinding, PixelGate, State
 from node.deid.pixels.ocr import MODELS, installed
 from node.deid.pixels.reader import ReaderProcess
@@ -160,6 +160,14 @@ def test_without_the_engine_or_with_other_models_nothing_that_needs_reading_pass
         assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.NOT_CHECKED)
         assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is State.CLEAN
         assert gate.reader_pid is None and path.read_bytes() == before
+
+
+def test_every_finding_has_its_reason_of_exclusion_and_a_caller_without_review_is_told_it(tmp_path):
+    assert {finding.value for finding in PixelFinding} <= {reason.value for reason in Exclusion}
+    path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
+    facts = Facts(modality="CT", has_pixels=True)
+    with PixelGate(models=tmp_path) as gate:
+        assert gate.hold([(path, facts), (path, Facts())]) == [Exclusion.PIXEL_TEXT_NOT_CHECKED, None]
 
 
 def test_one_changed_byte_in_a_model_is_another_model(tmp_path):
