@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import _is_implicit_vr, data_element_generator
+from pydicom.values import convert_SQ
 
 from mediator.deid.screening import Exclusion
 from node.deid import encoding
@@ -30,6 +31,7 @@ from node.deid.structure import (
     MAX_ELEMENTS,
     PIXEL_TAGS,
     SHORT_VRS,
+    UNDEFINED,
     Node,
     Unreadable,
     VrOf,
@@ -38,7 +40,7 @@ from node.deid.structure import (
 
 # pydicom needs some sixty bytes for each byte of a header made of empty elements
 MAX_LENIENT_BYTES = 1 << 22
-_DELIMITER = (0xFFFE, 0xE0DD, 0)
+_DELIMITER, _ITEM_DELIMITER = (0xFFFE, 0xE0DD, 0), (0xFFFE, 0xE00D, 0)
 _VRS = frozenset(vr.decode() for vr in LONG_VRS | SHORT_VRS)
 
 
@@ -70,7 +72,7 @@ class _Patience:
         file = io.BytesIO(data)
         implicit = bool(_is_implicit_vr(file, self._syntax == IMPLICIT, self._little, _at_pixels, False))
         file.seek(0)
-        nodes = self._nodes(file, data, implicit, self._little, 0, top=True)
+        nodes = self._nodes(file, data, implicit)
         at = start + file.tell()
         if at - start == len(data) < self._stream.size - start:
             raise Unreadable(Exclusion.TOO_LARGE)
@@ -86,21 +88,18 @@ class _Patience:
             return Parsed(self._syntax, self._stream, runs, None, problem.finding, vr_of=self._vr_of)
         return Parsed(self._syntax, self._stream, runs, pixels, vr_of=self._vr_of)
 
-    def _nodes(
-        self, file: io.BytesIO, data: bytes, implicit: bool, little: bool, depth: int, *, top: bool = False
-    ) -> tuple[Node, ...]:
-        """Ascending, each tag once."""
-        if depth > MAX_DEPTH:
-            raise Unreadable(Exclusion.TOO_DEEP)
+    def _nodes(self, file: io.BytesIO, data: bytes, implicit: bool) -> tuple[Node, ...]:
+        """The elements before the pixels, ascending, each tag once."""
         found: dict[int, Node] = {}
-        for element in data_element_generator(file, implicit, little, stop_when=_at_pixels if top else None):
-            if not isinstance(element, RawDataElement):
-                end = file.tell()
-                if struct.unpack("<HHL" if little else ">HHL", data[end - 8 : end]) != _DELIMITER:
-                    raise Unreadable(Exclusion.TRUNCATED)
-            found[int(element.tag)] = self._node(element, implicit, little, depth)
-        if not top and file.tell() != len(data):
-            raise Unreadable(Exclusion.MALFORMED)
+        end = 0
+        header = struct.Struct("<HHL" if self._little else ">HHL")
+        for element in data_element_generator(file, implicit, self._little, stop_when=_at_pixels):
+            end = file.tell()
+            if isinstance(element, DataElement) and header.unpack(data[end - 8 : end]) != _DELIMITER:
+                raise Unreadable(Exclusion.TRUNCATED)
+            found[int(element.tag)] = self._node(element, implicit, self._little, 0)
+        if file.tell() != end:
+            raise Unreadable(Exclusion.TRUNCATED)  # the beginning of an element that is not there
         return tuple(node for _, node in sorted(found.items()))
 
     def _node(self, element: RawDataElement | DataElement, implicit: bool, little: bool, depth: int) -> Node:
@@ -114,6 +113,8 @@ class _Patience:
             items = tuple(tuple(self._item(item, depth)) for item in element.value)
             return Node(tag, "SQ", items=items)
         value = element.value or b""
+        if element.length == UNDEFINED:
+            return Node(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
         if len(value) != element.length:
             raise Unreadable(Exclusion.TRUNCATED)
         vr = element.VR if element.VR in _VRS else self._vr_of(tag)
@@ -133,17 +134,13 @@ class _Patience:
 
     def _items(self, value: bytes, implicit: bool, little: bool, depth: int) -> Iterator[tuple[Node, ...]]:
         """The items in the value of a sequence of defined length."""
+        items = convert_SQ(value, implicit, little)
         header = struct.Struct("<HHL" if little else ">HHL")
-        at = 0
-        while at < len(value):
-            if at + 8 > len(value):
-                raise Unreadable(Exclusion.MALFORMED)
-            group, number, length = header.unpack_from(value, at)
-            if (group, number) != (0xFFFE, 0xE000) or length > len(value) - at - 8:
-                raise Unreadable(Exclusion.MALFORMED)
-            inside = value[at + 8 : at + 8 + length]
-            yield self._nodes(io.BytesIO(inside), inside, implicit, little, depth + 1)
-            at += 8 + length
+        open_ended = bool(items) and items[-1].is_undefined_length_sequence_item
+        if open_ended and header.unpack(value[-8:]) != _ITEM_DELIMITER:
+            raise Unreadable(Exclusion.MALFORMED)
+        for item in items:
+            yield tuple(self._item(item, depth))
 
 
 def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
