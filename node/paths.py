@@ -87,10 +87,6 @@ class StatePaths:
         return self.intake / "quarantine"
 
     @property
-    def intake_database(self) -> Path:
-        return self.intake / "intake.db"
-
-    @property
     def quarantine_key(self) -> Path:
         return self.intake / "keys" / "quarantine.key"
 

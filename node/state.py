@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mediator.audit import segment_name
 from mediator.errors import IntegrityBroken, UsageFault
 from node.accounts import Account
 from node.config import NodeConfig
@@ -123,7 +124,7 @@ def _make_keys(config: NodeConfig) -> None:
             _give(public_path(path), owners["core"])
     for path in (paths.site_key, paths.quarantine_key):
         if not path.exists():
-            _must_be_new(path, paths.intake_database)
+            _must_be_new(path, paths.audit / segment_name(1))  # written when the node first started
             new_raw_key(path)
             _give(path, owners["intake"])
     if not paths.verdict_public_key.exists():

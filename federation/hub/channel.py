@@ -89,6 +89,8 @@ class Channel:
         try:
             while not stream.ended:
                 await self._say(response, stream)
+        except ConnectionError:
+            pass  # the node hung up
         finally:
             if self._streams.get(peer.site) is stream:
                 del self._streams[peer.site]

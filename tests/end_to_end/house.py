@@ -43,7 +43,6 @@ ROLES = ("core", "intake", "broker", "link")
 JOB, ROGUE, SENTINEL = "cloister-job-torch", "cloister-job-rogue", "cloister-sentinel"
 HOST = "127.0.0.1"
 PATIENTS = 16
-OVER = ("done", "stopped")
 
 HUB_CONFIG = """\
 version = 1
@@ -78,6 +77,8 @@ minimum_studies = 4
 minimum_patients = 4
 [audit]
 checkpoint_interval_s = 2
+[limits]
+idle_s = 20
 """
 
 
@@ -170,10 +171,13 @@ class Hub:
         return answer
 
     def ended(self, run: str, *, within_s: float = 60.0) -> dict[str, Any]:
-        """The run's history once it is over."""
-        deadline = time.monotonic() + within_s
-        while (history := self.show(run))["state"] not in OVER:
-            assert time.monotonic() < deadline, (history, self.log.read_text()[-2000:])
+        """The run's history once it is over, told by one command that follows it."""
+        words = ("hub", "run", "show", run, "--follow", "--json", "--config", self.config)
+        try:
+            done = cloister(*words, uid=self.uid, within_s=within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError((self.show(run), self.log.read_text()[-2000:])) from None
+        history: dict[str, Any] = json.loads(done.out.splitlines()[-1])
         return history
 
 
@@ -415,7 +419,7 @@ class House:
 
     def order(self, run: str, permit: Permit, *sites: Hospital, rounds: int = 1, **config: Any) -> Path:
         """A run order signed by the researcher."""
-        signed = self.root / f"{run}.jws"
+        signed = self.root / f"order-{run}.jws"
         named = [word for each in sites for word in ("--site", each.site)]
         cloister(
             "job", "order", "--permit", permit.file, "--run", run, "--image", permit.job.image, *named,

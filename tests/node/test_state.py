@@ -83,7 +83,7 @@ def test_a_lost_key_is_never_quietly_replaced(tmp_path: Path) -> None:
 def test_a_lost_site_key_would_give_every_patient_a_second_pseudonym(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     prepare_state(config)
-    config.paths.intake_database.touch()
+    (config.paths.audit / "segment-00000001.jsonl").touch()
     config.paths.site_key.unlink()
     with pytest.raises(IntegrityBroken, match="gone"):
         prepare_state(config)
