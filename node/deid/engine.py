@@ -24,7 +24,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from mediator.deid.mandatory import Mandatory
-from mediator.deid.rules import Table
+from mediator.deid.rules import Action, Table
 from mediator.deid.screening import Exclusion, Facts
 from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
@@ -32,6 +32,8 @@ from mediator.deid.values import Subject
 from node.deid import encoding
 from node.deid.facts import facts_of, pixels_fit
 from node.deid.lenient import parse_leniently
+from node.deid.pixels.fragments import has_words, value_without_words
+from node.deid.pixels.segments import MalformedStream
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
 from node.deid.rewrite import Chunk, Rewriter, usual_vr
@@ -39,6 +41,7 @@ from node.deid.stream import READ_BYTES, FileStream, MemoryStream, Stream
 from node.deid.structure import Node, Unreadable
 
 _PARDONS = 10_000
+_ISSUER = 0x00100021  # Issuer of Patient ID
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,15 @@ class Engine:
         rewriter = self.rewriter_of(subject)
         meta = self._meta(source, subject)
         before, after = encoding.pixel_frame(parsed, parsed.pixels) if parsed.pixels is not None else (b"", b"")
-        chunks = [Chunk(meta, (meta,)), *rewriter.header(parsed, self._statement(parsed)), Chunk(before)]
+        chunks = [Chunk(meta, (meta,)), *rewriter.header(parsed, self._statement(parsed, subject)), Chunk(before)]
         header = b"".join([chunk.raw for chunk in chunks])
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)  # (2)
         done = False
         try:
             try:
                 digest = _write(handle, header, parsed, after, hash_pixels)
+            except MalformedStream:
+                return Conversion(Exclusion.PIXELS_INCONSISTENT)
             finally:
                 os.close(handle)
             if digest is None:
@@ -179,8 +184,11 @@ class Engine:
                 self._pardons[key] = answer
         return answer
 
-    def _statement(self, parsed: Parsed) -> list[tuple[int, Chunk]]:
-        """(0012,0062) to (0012,0064) and (0028,0303): what was done, in the standard's own codes (PS3.15 E.1.1)."""
+    def _statement(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
+        """(0012,0062) to (0012,0064) and (0028,0303): what was done, in the standard's own codes (PS3.15 E.1.1).
+
+        Where the profile says that the site issued the pseudonym, its issuer stands there whatever the input had.
+        """
         form = (parsed.implicit, parsed.little)
         if form not in self._statements:
             said = statement(self.table)
@@ -188,7 +196,9 @@ class Engine:
                 (_text(0x00080100, "SH", code), _text(0x00080102, "SH", "DCM"), _text(0x00080104, "LO", meaning))
                 for code, meaning in said.codes
             )
+            issued = self.table.rule(_ISSUER).action is Action.SITE
             nodes = [
+                *([_text(_ISSUER, "LO", subject.site)] if issued else []),
                 _text(0x00120062, "CS", said.removed),
                 _text(0x00120063, "LO", said.method),
                 Node(0x00120064, "SQ", items=codes),
@@ -205,7 +215,10 @@ def open_engine(profile: str) -> Engine:
 
 
 def _write(handle: int, header: bytes, parsed: Parsed, after: bytes, hash_pixels: bool) -> str | None:
-    """Header, pixels, delimiter; the pixels' hash ("" unasked), or None when the source grew shorter meanwhile."""
+    """Header, pixels, delimiter; the pixels' hash ("" unasked), or None when the source grew shorter meanwhile.
+
+    Comments and application segments inside JPEG and JPEG 2000 streams stay behind. Raises `MalformedStream`.
+    """
     whole = MemoryStream(header)
     whole.copy(0, whole.size, handle)
     pixels, digest = parsed.pixels, ""
@@ -213,7 +226,10 @@ def _write(handle: int, header: bytes, parsed: Parsed, after: bytes, hash_pixels
         length = pixels.end - pixels.start
         if hash_pixels:
             digest = _hash(parsed.stream, pixels.start, length)
-        if parsed.stream.copy(pixels.start, length, handle) != length:
+        if pixels.fragments is not None and has_words(parsed.syntax, parsed.stream, pixels.start, pixels.end):
+            for part in value_without_words(parsed.syntax, parsed.stream, pixels.start, pixels.end):
+                MemoryStream(part).copy(0, len(part), handle)
+        elif parsed.stream.copy(pixels.start, length, handle) != length:
             return None
     if after:
         os.write(handle, after)

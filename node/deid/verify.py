@@ -48,6 +48,7 @@ _VOCABULARY = frozenset(
     | set(TEMPORAL.values())
     | {"DCM", "YES", "NO"}
 )
+_CHARSET_NAME = re.compile(r"(ISO_IR \d{1,3}|ISO 2022 IR \d{1,3}|GB18030|GBK)?")
 _WORD = re.compile(rb"[A-Za-z0-9.]")
 
 
@@ -214,6 +215,8 @@ class _Verifier:
         if node.vr not in TEXT_VRS:
             return rule.action is Action.KEEP
         values = decode(node.value, node.vr, leaf.charset)
+        if leaf.node.tag == _CHARSET:
+            return all(_CHARSET_NAME.fullmatch(value) for value in values)
         if _STATED.match(leaf.place):
             return all(value in _VOCABULARY for value in values)
         if rule.action in (Action.REMOVE, Action.PSEUDONYM):
