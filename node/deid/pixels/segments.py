@@ -2,15 +2,17 @@
 
 1. JPEG and JPEG-LS (ITU-T T.81, T.87): COM, APPn, and bytes after EOI. APP0 of exactly JFIF's fourteen bytes, APP14 of
    exactly Adobe's twelve and APP8's five-byte colour transform say how to decode and stay.
-2. JPEG 2000 and HTJ2K (ITU-T T.800): COM in the main header and in tile-part headers, bytes after EOC. A file with
-   boxes (JP2) is not a codestream and not what PS3.5 A.4.4 allows: `MalformedStream`.
+2. JPEG 2000 and HTJ2K (ITU-T T.800): COM in the main header and in tile-part headers, bytes after EOC. Some writers
+   put a JP2 file there, which PS3.5 A.4.4 forbids: of its boxes those stay that are needed to decode.
 3. RLE (PS3.5 G) and native pixels have no place for words.
+4. An encoder's notice of itself and its version is no word: nearly every JPEG 2000 stream has one.
 
 `words` finds, `without_words` takes away; the entropy-coded data stay byte for byte, so decoded pixels stay the same.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -20,9 +22,21 @@ JPEG_2000 = frozenset(_SYNTAX + tail for tail in ("90", "91", "92", "93", "201",
 # A header of a hundred segments is unusual; more are an attack on whoever walks them.
 MAX_SEGMENTS = 10_000
 
+# A JP2 file's first box (ITU-T T.800 I.5.1), and the boxes a decoder reads beside the codestream.
+JP2 = b"\0\0\0\x0cjP  "
+_JP2_BOXES = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
+
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and RSTn have no length
 _SOC, _SOT, _SOD, _EOC, _J2K_COM = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9, 0xFF64
+
+
+_VERSION = rb"v?\d{1,3}(\.\d{1,3}){0,3}\.?"
+_NOTICE = re.compile(
+    rb"(\x00\x01)?(Created by (GDCM/)?(OpenJPEG|Grok) +version |Kakadu-|OpenJPH Ver |Creator: JasPer Version )"
+    + _VERSION
+    + rb"\x00*"
+)
 
 
 class MalformedStream(Exception):
@@ -42,9 +56,18 @@ def words(syntax: str, stream: bytes) -> tuple[Segment, ...]:
     """Every segment of one frame's stream that could hold words. Raises `MalformedStream`."""
     if syntax in JPEG:
         return tuple(_jpeg(stream))
-    if syntax in JPEG_2000:
+    if syntax not in JPEG_2000:
+        return ()
+    if not stream.startswith(JP2):
         return tuple(found for found, _tile in _jpeg_2000(stream))
-    return ()
+    found: list[Segment] = []
+    for kind, start, inside, end in _boxes(stream):
+        if kind == b"jp2c":
+            inner = words(syntax, stream[inside:end])
+            found += [Segment(inside + one.start, inside + one.end, one.payload) for one in inner]
+        elif kind not in _JP2_BOXES:
+            found.append(Segment(start, end, stream[inside:end]))
+    return tuple(found)
 
 
 def without_words(syntax: str, stream: bytes) -> bytes:
@@ -53,6 +76,8 @@ def without_words(syntax: str, stream: bytes) -> bytes:
         return _cut(stream, list(_jpeg(stream)))
     if syntax not in JPEG_2000:
         return stream
+    if stream.startswith(JP2):
+        return _jp2_without_words(syntax, stream) if words(syntax, stream) else stream
     found = list(_jpeg_2000(stream))
     shorter: dict[int, int] = {}
     for segment, tile in found:
@@ -99,7 +124,9 @@ def _jpeg(stream: bytes) -> list[Segment]:
             continue
         end = at + 2 + _length(stream, at + 2)
         payload = stream[at + 4 : end]
-        if marker == _COM or (0xE0 <= marker <= 0xEF and not _decodes(marker, payload)):
+        if (marker == _COM and not _NOTICE.fullmatch(payload)) or (
+            0xE0 <= marker <= 0xEF and not _decodes(marker, payload)
+        ):
             found.append(Segment(start, end, payload))
         at = _after_scan(stream, end) if marker == _SOS else end
     raise MalformedStream
@@ -136,9 +163,9 @@ def _after_scan(stream: bytes, at: int) -> int:
 
 
 def _tail(stream: bytes, at: int) -> list[Segment]:
-    """What follows the end of the image, a padding byte excepted."""
+    """What follows the end of the image, padding excepted: zeros, or one byte of any kind."""
     rest = stream[at:]
-    return [Segment(at, len(stream), rest)] if rest not in (b"", b"\0") else []
+    return [Segment(at, len(stream), rest)] if len(rest) > 1 and rest.strip(b"\0") else []
 
 
 def _jpeg_2000(stream: bytes) -> list[tuple[Segment, int | None]]:
@@ -161,7 +188,7 @@ def _jpeg_2000(stream: bytes) -> list[tuple[Segment, int | None]]:
         end = at + 2 + _length(stream, at + 2)
         if marker == _SOT:
             tile = at
-        elif marker == _J2K_COM:
+        elif marker == _J2K_COM and not _NOTICE.fullmatch(stream[at + 4 : end]):  # (4)
             found.append((Segment(at, end, stream[at + 4 : end]), tile))
         at = end
     raise MalformedStream
@@ -179,3 +206,37 @@ def _after_tile(stream: bytes, tile: int | None) -> int:
     if end <= tile or end > len(stream):
         raise MalformedStream
     return int(end)
+
+
+def _boxes(stream: bytes) -> list[tuple[bytes, int, int, int]]:
+    """(type, start, start of the contents, end) of the boxes of a JP2 file (ITU-T T.800 I.4)."""
+    found: list[tuple[bytes, int, int, int]] = []
+    at = 0
+    while at < len(stream) and stream[at:].strip(b"\0"):
+        if at + 8 > len(stream) or len(found) >= MAX_SEGMENTS:
+            raise MalformedStream
+        length, kind = struct.unpack_from(">L4s", stream, at)
+        inside, end = at + 8, at + length if length else len(stream)
+        if length == 1:
+            if at + 16 > len(stream):
+                raise MalformedStream
+            inside, end = at + 16, at + struct.unpack_from(">Q", stream, at + 8)[0]
+        if not inside <= end <= len(stream):
+            raise MalformedStream
+        found.append((kind, at, inside, end))
+        at = end
+    if [kind for kind, *_places in found].count(b"jp2c") != 1:
+        raise MalformedStream
+    return found
+
+
+def _jp2_without_words(syntax: str, stream: bytes) -> bytes:
+    parts: list[bytes] = []
+    for kind, start, inside, end in _boxes(stream):
+        if kind == b"jp2c":
+            kept = without_words(syntax, stream[inside:end])
+            parts.append(struct.pack(">L4s", 8 + len(kept), kind) + kept)
+        elif kind in _JP2_BOXES:
+            parts.append(stream[start:end])
+    whole = b"".join(parts)
+    return whole + b"\0" * (len(whole) % 2)

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -15,6 +16,8 @@ FOLDER = Path(pydicom.__file__).parent / "data" / "test_files"
 FILES = sorted(FOLDER.rglob("*.dcm"))
 KEYED = Pseudonyms(bytes(32), "liver")
 SUBJECT = Subject(KEYED, KEYED.patient("1"), 10)
+# a JP2 file with boxes of anything inside the pixel element: the boxes stay behind
+WORDED = {"GDCMJ2K_TextGBR.dcm"}
 
 
 @pytest.mark.parametrize("profile", ["eucaim", "basic"])
@@ -31,7 +34,10 @@ def test_every_sample_is_written_whole_or_refused_with_a_reason(tmp_path, profil
             warnings.simplefilter("ignore")
             before, after = pydicom.dcmread(path), pydicom.dcmread(target)
             assert not [element for element in after.iterall() if element.tag.is_private]
-            assert after.get("PixelData") == before.get("PixelData"), path.name
+            if path.name in WORDED:
+                assert np.array_equal(after.pixel_array, before.pixel_array), path.name
+            else:
+                assert after.get("PixelData") == before.get("PixelData"), path.name
             if before.file_meta.TransferSyntaxUID.is_implicit_VR == after.file_meta.TransferSyntaxUID.is_implicit_VR:
                 assert after.Rows == before.Rows
         written += 1

@@ -87,6 +87,32 @@ def test_a_comment_in_a_tile_part_header_goes_and_its_length_is_made_good():
     assert without_words(J2K, bytes(planted)) == plain
 
 
+def test_an_encoder_may_sign_its_work_and_nothing_may_hide_in_its_signature():
+    stream = encoded(J2K)
+    assert b"OpenJPEG" in stream and without_words(J2K, stream) is stream
+    for notice in (b"\0\1Kakadu-v7.3.3 JANSEN", b"\0\1Created by OpenJPEG version 19310503", b"\0\1JANSEN Kakadu-v7"):
+        planted = in_header(J2K, stream, segment(0xFF64, notice))
+        assert without_words(J2K, planted) == stream
+
+
+def test_of_a_jp2_file_the_boxes_stay_that_a_decoder_reads():
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, "JPEG2000", irreversible=False)
+    plain = buffer.getvalue()
+    assert plain.startswith(b"\0\0\0\x0cjP  ") and without_words(J2K, plain) is plain
+    at = plain.index(b"jp2c") - 4
+    box = struct.pack(">L4s", 8 + len(SECRET), b"xml ") + SECRET
+    stream = plain[at + 8 :]
+    commented = in_header(J2K, stream, segment(0xFF64, b"\0\1" + SECRET))
+    planted = plain[:at] + box + struct.pack(">L4s", 8 + len(commented), b"jp2c") + commented + box
+    assert len(words(J2K, planted)) == 3
+    cleaned = without_words(J2K, planted)
+    assert SECRET not in cleaned and np.array_equal(pixels(cleaned), PICTURE)
+    for broken in (planted[:50], plain[:at], plain + plain[at:]):
+        with pytest.raises(MalformedStream):
+            words(J2K, broken)
+
+
 def test_streams_that_are_not_what_they_say_are_told_apart():
     for syntax in (JPEG, JPEG_LS, J2K):
         stream = encoded(syntax)
