@@ -349,6 +349,8 @@ class RevocationList:
     def __post_init__(self) -> None:
         if self.number < 1:
             raise ValueError("revocation lists are numbered from 1")
+        for permit in self.permits:
+            check_identifier(permit, "permit")
 
 
 @dataclass(frozen=True)

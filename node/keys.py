@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mediator.errors import UsageFault
 from mediator.signatures import SigningKey, VerifyKey
+from node.faults import cannot_write
 
 _HEX = re.compile(r"[0-9a-f]{64}\n?")
 RAW_KEY_BYTES = 32
@@ -105,9 +106,13 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     except FileExistsError:
         raise UsageFault(f"{path} exists, and keys are never overwritten") from None
     except OSError as error:
-        raise UsageFault(f"cannot write {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+        raise cannot_write(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half a key would be taken for one
+        raise cannot_write(path, error) from error

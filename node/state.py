@@ -16,6 +16,7 @@ from mediator.audit import segment_name
 from mediator.errors import IntegrityBroken, UsageFault
 from node.accounts import Account
 from node.config import NodeConfig
+from node.faults import cannot_write, is_full
 from node.keys import new_raw_key, new_signing_key, public_path, read_verify_key, write_verify_key
 
 
@@ -68,6 +69,8 @@ def prepare_state(config: NodeConfig) -> None:
         for folder in folders(config):
             _make(folder)
     except OSError as error:
+        if is_full(error):
+            raise cannot_write(config.state_dir, error) from None
         raise UsageFault(
             f"cannot prepare {error.filename or config.state_dir}: {error.strerror}",
             hint="run as root, or choose a state_dir of your own",

@@ -73,5 +73,7 @@ def load_config(path: Path) -> HubConfig:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageFault(f"the hub's configuration: unknown key {where}", hint="remove it") from None
         raise UsageFault(f"the hub's configuration: {where}: {first['msg']}") from None
     return config.model_copy(update={"state_dir": (path.parent / config.state_dir).absolute()})

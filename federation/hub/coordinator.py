@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from federation.hub import runs
 from federation.hub.conductor import Conductor
 from federation.hub.flower.strategy import FlowerRun
-from federation.hub.flower.superlink import SuperLink, SuperLinkAway
+from federation.hub.flower.superlink import SuperLink
 from federation.hub.state import Hub
 from federation.hub.steering import Interrupted, RunStopped
 from federation.hub.tables import RunRow
-from mediator.errors import CloisterError
+from mediator.errors import CloisterError, NotNow
 from mediator.release import tensors
 from mediator.types import DataPermit, RunOrder
 
@@ -82,7 +82,7 @@ class Coordinator:
             except RunStopped as error:
                 self._settle(run, runs.STOPPED, error.message)
                 return
-            except SuperLinkAway as error:
+            except NotNow as error:  # the SuperLink fell, or the disk is full
                 log.warning("run %s: %s; a new attempt follows", run, error.message)
                 self._ending.wait(_RETRY_S)
             except CloisterError as error:

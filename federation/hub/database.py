@@ -14,18 +14,22 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from federation.hub.tables import EventRow
 from mediator.canonical import print_time
-from mediator.errors import UsageFault
+from mediator.errors import IntegrityBroken, NotNow, UsageFault
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_S = 10.0
 
 
 class Database:
-    """Two ways in: `read` sees one moment, `write` is the only writer while it lasts (`BEGIN IMMEDIATE`)."""
+    """Two ways in: `read` sees one moment, `write` is the only writer while it lasts (`BEGIN IMMEDIATE`).
+
+    Both raise `NotNow` when the database does not answer, `IntegrityBroken` when its file is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,16 +38,20 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
-        with Session(self._reader) as session:
+        with _telling_faults(), Session(self._reader) as session:
             yield session
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
-        with Session(self._writer) as session, session.begin():
+        with _telling_faults(), Session(self._writer) as session, session.begin():
             yield session
 
     def upgrade(self) -> None:
         """Bring the database to this version. A newer one is refused; an older one is copied aside first."""
+        with _telling_faults():
+            self._upgrade()
+
+    def _upgrade(self) -> None:
         scripts = ScriptDirectory.from_config(_alembic())
         with self._writer.connect() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
@@ -76,6 +84,21 @@ def note(session: Session, now: datetime, actor: str, action: str, thing: str, v
     session.add(
         EventRow(time=print_time(now), actor=actor, action=action, object=thing[:160], verdict=verdict, code=code)
     )
+
+
+@contextlib.contextmanager
+def _telling_faults() -> Iterator[None]:
+    """Turn what the driver raises into our own errors."""
+    try:
+        yield
+    except OperationalError:
+        raise NotNow(
+            "the hub's database does not answer", hint="is the disk full, or another process writing?"
+        ) from None
+    except DatabaseError as error:
+        if type(error.orig) is sqlite3.DatabaseError:
+            raise IntegrityBroken("the hub's database file is damaged", hint="restore the newest backup") from None
+        raise
 
 
 def _alembic() -> Config:

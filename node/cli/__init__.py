@@ -7,8 +7,10 @@ import sys
 import click
 import typer
 
+from mediator.errors import NotNow
 from node.cli.app import application
 from node.cli.output import fail, say
+from node.faults import is_full
 
 
 def main() -> None:
@@ -20,7 +22,8 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:  # wrong arguments: click's words name the option, never its value's source
-        say(f"error: {error.format_message().rstrip('.').lower()}")
+        words = error.format_message().rstrip(".")
+        say(f"error: {words[:1].lower()}{words[1:]}")
         say("hint: add --help to see what the command takes")
         code = 2
     except (KeyboardInterrupt, click.exceptions.Abort):
@@ -28,6 +31,9 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # the reader of a pipe left; nothing to tell anyone
         code = 0
+    except OSError as error:
+        full = is_full(error)  # whatever was being written: files here are written whole or not at all
+        code = fail(NotNow("the disk is full", hint="make room, then do it again") if full else error)
     except Exception as error:  # noqa: BLE001 - the edge: printed our way, the process ends with its code
         code = fail(error)
     sys.exit(code)

@@ -58,7 +58,8 @@ def verify(
     show(_summary(report), as_json=as_json)
     if not report.ok:
         first = report.findings[0]
-        raise IntegrityBroken(f"the audit log does not verify: {first.file}: {first.detail}")
+        place = f"{first.file}: " if first.file else ""
+        raise IntegrityBroken(f"the audit log does not verify: {place}{first.detail}")
     say("the audit log verifies")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mediator.canonical import MAX_DOCUMENT_BYTES
 from mediator.errors import UsageFault
+from node.faults import cannot_write
 
 # the largest initial model a command takes: 4 GiB, the most one gRPC or safetensors header of ours is tested with
 MAX_MODEL_BYTES = 4 << 30
@@ -40,4 +41,5 @@ def write_new(path: Path, content: str, *, mode: int = 0o644) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        raise UsageFault(f"cannot write {path}: {error.strerror}") from error
+        part.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mediator import canonical
 from mediator.admission import check_config
 from mediator.errors import Denied, UsageFault
 from mediator.permit import schema_sha256
 from mediator.types import DataPermit, RunOrder
+from node.cli.documents import made, unverified
 from node.cli.files import read_text, write_new
 from node.cli.options import Key, Out
 from node.cli.output import say
@@ -42,13 +42,15 @@ def order(
     hours: Annotated[float, typer.Option(help="how long the order holds", min=0.1, max=24 * 90)] = 24.0,
 ) -> None:
     """Sign a run order. It is checked against the permit first, so that no site has to refuse it."""
-    granted = _unverified_permit(read_text(permit))
+    # that it is genuine is for the sites to check, who hold the committee's key
+    granted = unverified(DataPermit, read_text(permit))
     settings = _object(config)
     if reasons := check_config(granted.config, settings):
         raise Denied(reasons)
     if image not in granted.images:
         raise UsageFault("the permit does not name this image", hint="images enter a permit by digest, never by tag")
-    document = RunOrder(
+    document = made(
+        RunOrder,
         run=run,
         permit=granted.permit,
         permit_version=granted.permit_version,
@@ -63,13 +65,6 @@ def order(
     )
     write_new(out, read_signing_key(key).sign(document))
     say(f"signed run order {run}: {rounds} rounds at {', '.join(site)}: {out}")
-
-
-def _unverified_permit(text: str) -> DataPermit:
-    """The permit's content; that it is genuine is for the sites to check, who hold the committee's key."""
-    from joserfc import jws
-
-    return canonical.decode(DataPermit, jws.extract_compact(text.encode("ascii")).payload)
 
 
 def _object(text: str) -> dict[str, Any]:

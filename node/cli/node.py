@@ -13,6 +13,7 @@ from mediator.signatures import KeyRing
 from mediator.types import Acceptance
 from node.cli import node_data, node_enrol
 from node.cli.admin import client_for, load
+from node.cli.documents import made
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.ipc import verbs
@@ -158,7 +159,8 @@ def accept(
     expires = signed.document.expires
     if days is not None:
         expires = min(expires, datetime.now(UTC).replace(microsecond=0) + timedelta(days=days))
-    acceptance = Acceptance(
+    acceptance = made(
+        Acceptance,
         site=loaded.site,
         permit=permit,
         permit_version=version,
