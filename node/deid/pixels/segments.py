@@ -1,7 +1,7 @@
 """Words inside compressed streams: comment and application segments, and whatever hangs on behind. Pure, on bytes.
 
 1. JPEG and JPEG-LS (ITU-T T.81, T.87): COM, APPn, and bytes after EOI. APP0 of exactly JFIF's fourteen bytes, APP14 of
-   exactly Adobe's twelve and APP8's five-byte colour transform say how to decode and stay.
+   at most Adobe's twelve, APP8's colour transform and SPIFF's header of fixed fields say how to decode and stay.
 2. JPEG 2000 and HTJ2K (ITU-T T.800): COM in the main header and in tile-part headers, bytes after EOC. Some writers
    put a JP2 file there, which PS3.5 A.4.4 forbids: of its boxes those stay that are needed to decode.
 3. RLE (PS3.5 G) and native pixels have no place for words.
@@ -22,6 +22,8 @@ JPEG_2000 = frozenset(_SYNTAX + tail for tail in ("90", "91", "92", "93", "201",
 # A header of a hundred segments is unusual; more are an attack on whoever walks them.
 MAX_SEGMENTS = 10_000
 
+# The entry that ends a SPIFF directory (ITU-T T.84 F.2.2.3), with the SOI that belongs to it.
+_SPIFF_END = b"\0\0\0\1\xff\xd8"
 # A JP2 file's first box (ITU-T T.800 I.5.1), and the boxes a decoder reads beside the codestream.
 JP2 = b"\0\0\0\x0cjP  "
 _JP2_BOXES = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
@@ -136,8 +138,10 @@ def _decodes(marker: int, payload: bytes) -> bool:
     """Whether an application segment says how to decode, and nothing else."""
     return (
         (marker == 0xE0 and len(payload) == 14 and payload[:5] == b"JFIF\0" and payload[12:] == b"\0\0")
-        or (marker == 0xEE and len(payload) == 12 and payload[:5] == b"Adobe")
+        or (marker == 0xEE and len(payload) <= 12 and payload[:5] == b"Adobe")
         or (marker == 0xE8 and len(payload) == 5 and payload[:4] == b"mrfx")
+        or (marker == 0xE8 and len(payload) == 30 and payload[:6] == b"SPIFF\0")
+        or (marker == 0xE8 and payload == _SPIFF_END)
     )
 
 
