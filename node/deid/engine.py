@@ -42,6 +42,7 @@ from node.deid.structure import Node, Unreadable
 
 _PARDONS = 10_000
 _ISSUER = 0x00100021  # Issuer of Patient ID
+_SOP_INSTANCE = 0x00080018
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ class Engine:
                 os.close(handle)
             if digest is None:
                 return Conversion(Exclusion.TRUNCATED)
-            found = self._check(path, header, after, chunks, rewriter)
+            own = subject.pseudonyms.uid(source.facts.sop_instance).encode()
+            name = Chunk(b"\0" + path.name.encode(), (own,) if own in path.name.encode() else ())
+            found = self._check(path, header, after, [*chunks, name], rewriter)
             done = found.exclusion is None
         finally:
             if not done:
@@ -141,10 +144,12 @@ class Engine:
         facts = source.facts
         known = self.table.class_uids
         sop_class = facts.sop_class if facts.sop_class in known else subject.pseudonyms.uid(facts.sop_class)
-        return encoding.file_meta(source.parsed.syntax, sop_class, subject.pseudonyms.uid(facts.sop_instance))
+        stays = self.table.rule(_SOP_INSTANCE).action is Action.KEEP  # PS3.10 7.1: equal to the dataset's
+        sop_instance = facts.sop_instance if stays else subject.pseudonyms.uid(facts.sop_instance)
+        return encoding.file_meta(source.parsed.syntax, sop_class, sop_instance)
 
     def _check(self, path: Path, meant: bytes, after: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> Conversion:
-        """The file as it stands on disk, everything but the pixel value. (3)"""
+        """The file as it stands on disk, everything but the pixel value; its name is the last of `chunks`. (3)"""
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             end = os.fstat(handle).st_size
@@ -156,19 +161,19 @@ class Engine:
         short = rewriter.residue.whole
         if short and any(text in short for chunk in chunks for text in chunk.kept):
             return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
-        pardoned = self._matches(header, path.name.encode(), chunks, rewriter)
+        pardoned = self._matches(header, chunks, rewriter)
         return Conversion(Exclusion.RESIDUAL_IDENTIFIER) if pardoned is None else Conversion(None, pardoned)
 
-    def _matches(self, header: bytes, name: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int | None:
+    def _matches(self, header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int | None:
         """How many matches are chance; None when one is not."""
         starts: list[int] = []
         pardoned = 0
-        for at, token in rewriter.residue.search(header + b"\0" + name):
+        for at, token in rewriter.residue.search(header + chunks[-1].raw):
             if not starts:
                 starts = list(accumulate((len(chunk.raw) for chunk in chunks), initial=0))
             index = bisect_right(starts, at) - 1
             if index >= len(chunks) or at + len(token) > starts[index + 1]:
-                return None  # in the name, or across two elements
+                return None  # across two elements
             if not self._is_chance(chunks[index], token):
                 return None
             pardoned += 1

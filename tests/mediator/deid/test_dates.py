@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediator.deid.dates import cap_age, is_time, shift_date, shift_datetime
+from mediator.deid.dates import (
+    cap_age,
+    is_time,
+    keep_zone,
+    shift_date,
+    shift_datetime,
+    truncate_date,
+    truncate_datetime,
+)
 
 days = st.dates(min_value=date(1901, 1, 1), max_value=date(2100, 1, 1))
 
@@ -67,3 +75,27 @@ def test_ages_over_89_are_one_group(text, capped):
 def test_times_are_times():
     assert is_time("101112.5") and is_time("10") and is_time("10:11:12")
     assert not is_time("JANSEN") and not is_time("10111") and not is_time("")
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [("20240229", "20240201"), ("1999.12.31", "19991201"), ("20230229", ""), ("202402", ""), ("JANSEN", "")],
+)
+def test_dates_are_cut_to_their_month_or_vanish(text, cut):
+    assert truncate_date(text) == cut
+
+
+def test_a_cut_datetime_keeps_time_fraction_and_zone():
+    assert truncate_datetime("20240229101112.123456+0130") == "20240201101112.123456+0130"
+    assert truncate_datetime("202402") == truncate_datetime("20240229 JANSEN") == ""
+
+
+@given(days)
+def test_cutting_twice_changes_nothing_more(day):
+    once = truncate_date(day.strftime("%Y%m%d"))
+    assert truncate_date(once) == once and once.endswith("01")
+
+
+@pytest.mark.parametrize(("text", "kept"), [("+0100", "+0100"), ("-0330 ", "-0330"), ("0100", ""), ("+9900", "")])
+def test_a_zone_is_an_offset_or_nothing(text, kept):
+    assert keep_zone(text) == kept

@@ -1,10 +1,13 @@
+import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mediator import canonical
 from mediator.deid.pseudonyms import MAX_SHIFT_DAYS, Pseudonyms
+from mediator.deid.traceability import key_id, retirement, signing_key
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 
@@ -52,3 +55,33 @@ def test_a_short_key_is_refused_and_no_key_is_printed():
     with pytest.raises(ValueError, match="32 bytes"):
         Pseudonyms(b"short", "liver")
     assert KEY.hex() not in repr(Pseudonyms(KEY, "liver"))
+
+
+def test_stage_1_is_the_hospitals_own_and_stage_2_a_projects_at_a_site():
+    local = Pseudonyms.local(KEY, "alpha")
+    assert local.patient("1") == Pseudonyms.local(KEY, "alpha").patient("1")
+    hashes = [
+        local.patient("1"),
+        Pseudonyms.local(KEY, "beta").patient("1"),
+        Pseudonyms.local(OTHER, "alpha").patient("1"),
+        Pseudonyms(KEY, "alpha").patient("1"),
+        Pseudonyms(KEY, "liver", "alpha").patient("1"),
+        Pseudonyms(KEY, "liver", "beta").patient("1"),
+        Pseudonyms(KEY, "lung", "alpha").patient("1"),
+    ]
+    assert len(set(hashes)) == len(hashes)
+    second = Pseudonyms(KEY, "liver", "alpha")
+    assert second.patient(local.patient("1"), "alpha") != second.patient(local.patient("1"), "beta")
+
+
+def test_instances_without_a_patient_id_share_nothing():
+    ours = Pseudonyms(KEY, "liver")
+    assert ours.nobody("1.2.3") != ours.nobody("1.2.4") and len(ours.nobody("")) == 32
+
+
+def test_a_key_signs_its_own_end_and_its_id_tells_nothing_of_it():
+    line = json.loads(retirement(KEY, "2026-01-01T00:00:00Z"))
+    signature = bytes.fromhex(line.pop("signature"))
+    assert signing_key(KEY).verify_key.verifies(signature, canonical.dumps(line))
+    assert not signing_key(OTHER).verify_key.verifies(signature, canonical.dumps(line))
+    assert line["key"] == key_id(KEY) != key_id(OTHER) and KEY.hex() not in json.dumps(line)

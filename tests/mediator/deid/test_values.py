@@ -74,3 +74,28 @@ def test_one_bad_date_empties_the_list_instead_of_pairing_the_rest_wrongly():
 @pytest.mark.parametrize("vr", ["LO", "LT", "UT", "PN"])
 def test_free_text_a_site_keeps_on_request_is_not_pardoned_by_the_residual_check(vr):
     assert value(Action.KEEP, vr, "Jansen was here").trusted is False
+
+
+def test_long_text_is_cleaned_by_the_list_of_terms_when_a_profile_names_it():
+    text = "Chest CT of mrs Jansen,\r\nroom 12, liver lesion 5mm"
+    assert value(Action.CLEAN, "LT", text).values == ("Chest CT liver lesion 5mm",)
+    assert value(Action.CLEAN, "UT", "Jansen") == EMPTY
+
+
+def test_codes_of_the_standard_stay_and_a_hospitals_own_become_the_constant():
+    code = Rule(Action.CODE, "test", ("SH",), 1, "REMOVED")
+    meaning = Rule(Action.MEANING, "test", ("LO",), 1, "removed")
+    assert decide(code, "SH", ("10200004",), TABLE, SUBJECT).values == ("10200004",)
+    assert decide(code, "SH", ("CT-JANSEN",), TABLE, SUBJECT).values == ("REMOVED",)
+    assert decide(meaning, "LO", ("Liver",), TABLE, SUBJECT).values == ("Liver",)
+    assert decide(meaning, "LO", ("Chest of Jansen",), TABLE, SUBJECT).values == ("Chest",)
+    assert decide(meaning, "LO", ("Jansen",), TABLE, SUBJECT).values == ("removed",)
+
+
+def test_the_site_is_named_or_hashed_and_the_patient_prefixed():
+    subject = Subject(KEYED, KEYED.patient("1"), 10, "alpha")
+    assert decide(Rule(Action.SITE, "test", ("LO",)), "LO", ("Hartog",), TABLE, subject).values == ("alpha",)
+    (hashed,) = decide(Rule(Action.SITE_HASH, "test", ("LO",)), "LO", ("Hartog",), TABLE, subject).values
+    assert hashed == KEYED.site("alpha") and len(hashed) == 16
+    prefixed = Rule(Action.PSEUDONYM, "test", ("PN",), 1, "EUCAIM-")
+    assert decide(prefixed, "PN", ("Hartog",), TABLE, subject).values == (f"EUCAIM-{subject.patient}^Anonymous",)

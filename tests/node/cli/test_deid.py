@@ -254,6 +254,7 @@ def test_a_sites_own_profile_is_a_file(cloister, key, tmp_path):
     assert said.code == 0 and said.json["profile"] == "our-own/1"
     ((name, out),) = instances(tmp_path / "out").items()
     assert out.StudyDate == "20240301" and out.StudyInstanceUID == "1.2.826.0.1.222.1"
+    assert out.file_meta.MediaStorageSOPInstanceUID == out.SOPInstanceUID == "1.2.826.0.1.111.1"
     assert [item.CodeValue for item in out.DeidentificationMethodCodeSequence] == ["113100", "113106", "113110"]
     assert out.LongitudinalTemporalInformationModified == "UNMODIFIED" and "1.2.826" not in name
     own.write_text(text.format("eucaim"))
