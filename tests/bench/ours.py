@@ -1,0 +1,45 @@
+"""Our engine over a folder in one process, as the command and intake use it; run by `deid.py`.
+
+usage: ours.py header|hash SOURCE TARGET
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.screening import Exclusion
+from mediator.deid.values import Subject
+from node.deid.engine import open_engine
+from tests.bench.timing import timed
+
+
+def main() -> None:
+    how, source, target = sys.argv[1:]
+    keyed = Pseudonyms(bytes(32), "bench")
+    engine = open_engine("eucaim")
+    subjects: dict[str, Subject] = {}
+
+    def work() -> None:
+        for name in sorted(os.listdir(source)):
+            handle = os.open(f"{source}/{name}", os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                found = engine.open(handle)
+                assert not isinstance(found, Exclusion)
+                who = found.facts.patient_id
+                if who not in subjects:
+                    subjects[who] = Subject(keyed, keyed.patient(who), keyed.shift_days(who))
+                path = Path(target, f"{keyed.uid(found.facts.sop_instance)}.dcm")
+                assert engine.convert(found, subjects[who], path, hash_pixels=how == "hash").exclusion is None
+            finally:
+                os.close(handle)
+
+    timed(work)
+
+
+if __name__ == "__main__":
+    main()
