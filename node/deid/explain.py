@@ -15,6 +15,7 @@ from mediator.errors import UsageFault
 from node.deid.engine import Engine
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.profiles import standard
+from node.deid.rewrite import block_of
 from node.deid.structure import Node
 
 _CHARSET = 0x00080005
@@ -93,7 +94,7 @@ def _lines(nodes: Sequence[Node], table: Table, charset: bytes, depth: int, valu
 def _rule(node: Node, table: Table, creators: dict[int, str]) -> tuple[Rule, str]:
     if node.tag >> 16 & 1:
         if 0x10 <= node.tag & 0xFFFF <= 0xFF and node.items is None:
-            creators[node.tag << 8 & 0xFFFFFF00] = node.value.decode("latin-1").strip(" \0")
+            creators[block_of(node.tag)] = node.value.decode("latin-1").strip(" \0")
             return Rule(
                 Action.REMOVE, "private creator: stays only before an element of its block that stays"
             ), "creator"

@@ -136,7 +136,7 @@ class Rewriter:
         node = parsed.node(element)
         if 0x10 <= tag & 0xFFFF <= 0xFF:
             self._lose(node)
-            creators[tag << 8 & 0xFFFFFF00] = (_creator(node), len(found), self._encode(parsed, node))
+            creators[block_of(tag)] = (_creator(node), len(found), self._encode(parsed, node))
             found.append(NOTHING)
             return
         name, place, reservation = creators.get(tag & 0xFFFFFF00, ("", 0, NOTHING))
@@ -170,7 +170,7 @@ class Rewriter:
         for node in nodes:
             if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
                 self._lose(node)
-                creators[node.tag << 8 & 0xFFFFFF00] = node
+                creators[block_of(node.tag)] = node
                 continue
             reserved = creators.get(node.tag & 0xFFFFFF00) if node.tag >> 16 & 1 else None
             made = self._element(node, charset, _creator(reserved) if reserved is not None else "", notes)
@@ -250,6 +250,11 @@ class Rewriter:
 def usual_vr(vrs: tuple[str, ...]) -> str:
     """Of several VRs the one a reader without the other attributes should take: words before bytes, US before SS."""
     return "OW" if "OW" in vrs else vrs[0]
+
+
+def block_of(creator: int) -> int:
+    """The first tag of the block that the private creator with this tag reserves (PS3.5 7.8.1)."""
+    return creator & 0xFFFF0000 | (creator & 0xFF) << 8
 
 
 def _creator(node: Node) -> str:

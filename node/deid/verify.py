@@ -32,6 +32,7 @@ from node.deid.engine import Engine, Source
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.profiles import standard
 from node.deid.residue import Residue
+from node.deid.rewrite import block_of
 from node.deid.structure import Node
 
 _CHARSET = 0x00080005
@@ -233,7 +234,7 @@ class _Verifier:
         for node in nodes:
             private = node.tag >> 16 & 1
             if private and 0x10 <= node.tag & 0xFFFF <= 0xFF and node.items is None:
-                creators[node.tag << 8 & 0xFFFFFF00] = node.value.decode("latin-1")
+                creators[block_of(node.tag)] = node.value.decode("latin-1")
             if gone:
                 rule = DEFAULT_RULE
             elif private:
