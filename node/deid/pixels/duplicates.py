@@ -10,7 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from node.deid.pixels.frames import NotDecoded, decode, open_film
+from node.deid.pixels.frames import decode, open_film
 
 KEY_BYTES = 32
 DIGEST_BYTES = 16
@@ -37,8 +37,7 @@ def fingerprint(path: Path, key: bytes) -> bytes:
 class SeenPixels:
     """Fingerprints seen so far, in a file of nothing but them (0600), so that other projects' count too."""
 
-    def __init__(self, key: bytes, store: Path | None = None) -> None:
-        self._key = key
+    def __init__(self, store: Path | None = None) -> None:
         self._store = store
         self._seen: set[bytes] = set()
         if store is not None and store.exists():
@@ -46,12 +45,8 @@ class SeenPixels:
             whole = len(raw) - len(raw) % DIGEST_BYTES  # a write that was broken off
             self._seen = {raw[at : at + DIGEST_BYTES] for at in range(0, whole, DIGEST_BYTES)}
 
-    def add(self, path: Path) -> bool | None:
-        """Whether this picture was there before; None when it cannot be decoded. Remembers it."""
-        try:
-            digest = fingerprint(path, self._key)
-        except NotDecoded:
-            return None
+    def add(self, digest: bytes) -> bool:
+        """Whether this fingerprint was there before. Remembers it."""
         if digest in self._seen:
             return True
         self._seen.add(digest)

@@ -37,24 +37,33 @@ class ReaderProcess:
 
     def ask(self, paths: Sequence[Path], *, every_frame: bool, doubt: bool) -> list[Verdict]:
         """Verdicts for files looked at together. Raises `ReaderDied`; the next call starts a new process."""
-        request = {"paths": [os.fspath(path.absolute()) for path in paths], "every_frame": every_frame, "doubt": doubt}
+        request = {"every_frame": every_frame, "doubt": doubt}
+        return [_verdict(plain) for plain in self._answer(paths, request, "verdicts")]
+
+    def fingerprints(self, paths: Sequence[Path], key: bytes) -> list[bytes | None]:
+        """Keyed hashes of decoded pixels; None where nothing decodes. Raises `ReaderDied`."""
+        answer = self._answer(paths, {"key": key.hex()}, "fingerprints")
+        return [bytes.fromhex(digest) if digest is not None else None for digest in answer]
+
+    def _answer(self, paths: Sequence[Path], request: Mapping[str, Any], name: str) -> list[Any]:
+        request = {"paths": [os.fspath(path.absolute()) for path in paths], **request}
         try:
             process = self._started()
             assert process.stdin is not None
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            while "verdicts" not in (message := self._hear(process)):
+            while name not in (message := self._hear(process)):
                 pass
-            verdicts = [_verdict(plain) for plain in message["verdicts"]]
-            if len(verdicts) != len(paths):
+            answer = list(message[name])
+            if len(answer) != len(paths):
                 raise ReaderDied
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             self.close()
             raise ReaderDied from error
         except BaseException:
             self.close()
             raise
-        return verdicts
+        return answer
 
     @property
     def pid(self) -> int | None:

@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from node.deid.pixels.duplicates import fingerprint
 from node.deid.pixels.examiner import examine
+from node.deid.pixels.frames import NotDecoded
 from node.deid.pixels.look import Looker
 from node.deid.pixels.ocr import RapidReader
 from node.deid.pixels.values import Verdict
@@ -32,13 +34,25 @@ def main() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)  # libraries quote what they read
-    reader = RapidReader()
     _say(answers, {"ready": True})
+    reader: RapidReader | None = None
     for line in sys.stdin:
         request = json.loads(line)
+        paths = [Path(path) for path in request["paths"]]
+        if "key" in request:
+            _say(answers, {"fingerprints": [_fingerprint(path, bytes.fromhex(request["key"])) for path in paths]})
+            continue
+        reader = reader or RapidReader()
         looker = Looker(reader, request["every_frame"], lambda: _say(answers, {"alive": True}))
-        verdicts = examine(looker, [Path(path) for path in request["paths"]], doubt=request["doubt"])
+        verdicts = examine(looker, paths, doubt=request["doubt"])
         _say(answers, {"verdicts": [_plain(verdict) for verdict in verdicts]})
+
+
+def _fingerprint(path: Path, key: bytes) -> str | None:
+    try:
+        return fingerprint(path, key).hex()
+    except NotDecoded:
+        return None
 
 
 def _say(answers: TextIO, message: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from node.deid.pixels.duplicates import DIGEST_BYTES, SeenPixels, fingerprint
+from node.deid.pixels.frames import NotDecoded
+from node.deid.pixels.reader import ReaderProcess
 from tests.sim.pictures import as_file, ct, dataset, us
 
 KEY = b"k" * 32
@@ -53,25 +55,36 @@ def test_one_changed_pixel_or_another_key_is_another_fingerprint(tmp_path):
 def test_duplicates_are_found_across_projects_and_the_store_holds_hashes_alone(tmp_path):
     store = tmp_path / "seen"
     native, *others = written(tmp_path, ct(1, 64))
-    liver = SeenPixels(KEY, store)
-    assert liver.add(native) is False and liver.add(others[2]) is True
-    lung = SeenPixels(KEY, store)
-    assert lung.add(others[3]) is True and lung.add(as_file(tmp_path / "new", dataset("CT", ct(2, 64)))) is False
+    liver = SeenPixels(store)
+    assert liver.add(fingerprint(native, KEY)) is False and liver.add(fingerprint(others[2], KEY)) is True
+    lung, new = SeenPixels(store), as_file(tmp_path / "new", dataset("CT", ct(2, 64)))
+    assert lung.add(fingerprint(others[3], KEY)) is True and lung.add(fingerprint(new, KEY)) is False
     assert store.stat().st_size == 2 * DIGEST_BYTES and store.stat().st_mode & 0o777 == 0o600
-    assert SeenPixels(b"o" * 32, store).add(native) is False
+    assert SeenPixels(store).add(fingerprint(native, b"o" * 32)) is False
 
 
 def test_a_store_that_was_broken_off_is_read_to_its_last_whole_entry(tmp_path):
     store = tmp_path / "seen"
-    path = as_file(tmp_path / "a", dataset("CT", ct(1, 64)))
-    SeenPixels(KEY, store).add(path)
+    SeenPixels(store).add(bytes(DIGEST_BYTES))
     store.write_bytes(store.read_bytes() + b"half")
-    assert SeenPixels(KEY, store).add(path) is True
+    assert SeenPixels(store).add(bytes(DIGEST_BYTES)) is True
 
 
-def test_what_cannot_be_decoded_is_neither_new_nor_old(tmp_path):
+def test_what_cannot_be_decoded_has_no_fingerprint(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"nothing")
-    assert SeenPixels(KEY).add(path) is None
+    with pytest.raises(NotDecoded):
+        fingerprint(path, KEY)
     with pytest.raises(ValueError, match="32 bytes"):
         fingerprint(path, b"short")
+
+
+def test_the_reader_process_takes_fingerprints_and_tells_what_it_cannot_decode(tmp_path):
+    path = as_file(tmp_path / "a", dataset("CT", ct(1, 64)))
+    nothing = tmp_path / "b"
+    nothing.write_bytes(b"nothing")
+    reader = ReaderProcess()
+    try:
+        assert reader.fingerprints([path, nothing], KEY) == [fingerprint(path, KEY), None]
+    finally:
+        reader.close()
