@@ -13,13 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mediator.errors import UsageFault
 from mediator.types import check_identifier
-from node.cli import deid_key
+from node.cli import deid_check, deid_key
 from node.cli.options import Json
 from node.cli.output import data, say, show, table, talk
 from node.keys import read_raw_key
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(deid_key.app, name="key", help="Make and destroy the key pseudonyms are computed with.")
+app.command("check")(deid_check.check)
 
 Profile = Annotated[str, typer.Option(help="basic, eucaim, eucaim-v5, pseudonymise, or the path of a site's TOML file")]
 KeyFile = Annotated[Path, typer.Option("--key", help="32 raw bytes, mode 0600 (cloister deid key new FILE)")]
@@ -83,6 +84,8 @@ def run(
                 bars.advance(bar)
             else:
                 summary = event | {"seconds": round(time.monotonic() - begun, 2)}
+    if not as_json:  # each series is in DST.summary.json
+        summary["series_findings"] = len(summary["series_findings"])
     show(summary, as_json=as_json)
     say(f"{summary['written']} written, {summary['review']} to review, {summary['refused']} refused")
     if not summary["written"] and not summary["review"]:

@@ -5,14 +5,15 @@
 3. What passes stands in DST, what a person must look at in DST.review with its reason, both de-identified.
 4. A file already there is left alone when it is the same, and never written over when it is not: a run broken off or
    given twice ends the same.
-5. `DST.report.jsonl` has a line for each file, in order; `DST.summary.json` the counts.
+5. `DST.report.jsonl` has a line for each file, in order; `DST.summary.json` the counts, and series that are not whole
+   (slices missing or doubled, instances that do not belong together), by the names they have in DST.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,9 @@ class Workers(Protocol):
 
     def run(self, batches: Iterable[Sequence[File]]) -> Iterator[Sequence[Result]]:
         """The results of each batch, in the order of the batches."""
+
+    def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+        """What is wrong with each series, given the names of its files below DST; in the order of the series."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,20 @@ def deidentify_folder(
 ) -> Iterator[Result | dict[str, Any]]:
     """A `Result` for each file in order, then the summary (`about` and the counts), which is also written."""
     tally = Tally()
+    series: defaultdict[str, list[str]] = defaultdict(list)
     with _new(rooms.report) as report:
         for results in workers.run(batches(files)):
             for result in results:
+                if result.outcome == "written":
+                    series[os.path.dirname(result.name)].append(result.name)
                 yield _tell(result, tally, report)
-    summary = {**about, **tally.plain()}
+    found = dict(zip(series, workers.look(series.values()), strict=True))
+    summary = {
+        **about,
+        **tally.plain(),
+        "series": len(series),
+        "series_findings": {name: list(findings) for name, findings in sorted(found.items()) if findings},
+    }
     with _new(rooms.summary) as told:
         json.dump(summary, told, indent=2)
         told.write("\n")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from mediator.deid.traceability import PSEUDONYMOUS, key_id
 from mediator.errors import UsageFault
 from node.deid.engine import Engine
 from node.deid.pixels import Instance, PixelFinding, PixelGate, State, Verdict, needs_check
+from node.deid.pixels.series import integrity, read_slice
 from node.deid.profiles import load_profile, load_profile_file, standard
 from node.intake import folder
 from node.usecases.deidentify import Gate0, Placement
@@ -172,6 +174,12 @@ class Worker:
         return True
 
 
+def _look(output: Path, names: Sequence[str]) -> list[str]:
+    """Findings on one series of DST, from the headers we wrote."""
+    found = integrity(read_slice(output / name) for name in names)
+    return sorted({finding.value for findings in found.values() for finding in findings})
+
+
 _NOT_READ = Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)
 
 
@@ -238,6 +246,10 @@ class Processes:
                 yield self._next(waiting)
         while waiting:
             yield self._next(waiting)
+
+    def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+        """Findings on each series."""
+        return self._pool.map(partial(_look, self._settings.output), series, chunksize=8)
 
     def _next(self, waiting: deque[tuple[Sequence[File], Future[list[Result]]]]) -> Sequence[Result]:
         batch, future = waiting.popleft()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import os
 import re
 import stat
@@ -18,6 +19,8 @@ from mediator import canonical
 from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.signatures import VerifyKey
 from node.cli import main
+from node.usecases.deidentify_folder import Rooms, deidentify_folder
+from node.wiring.deid import Processes, Settings, list_files
 from tests.sim.cohort import write_cohort
 from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
 from tests.sim.planting import plant
@@ -377,6 +380,37 @@ def test_verify_finds_what_another_tool_left(cloister, tmp_path):
     (output / "1").rename(output / "HX-77001234.dcm")
     said = cloister("deid", "verify", source, output, "--profile", "eucaim", "--json")
     assert said.json["findings"] == ["dst#0001 value file name", "dst#0001 value after the pixels"]
+
+
+def test_a_series_that_is_not_whole_is_told(cloister, key, tmp_path):
+    source, output = tmp_path / "source", tmp_path / "out"
+    for name, places in (("whole", (0, 5, 10, 15)), ("gap", (0, 5, 15, 20))):
+        for number, place in enumerate(places, start=1):
+            dataset = plain_slice(SOPInstanceUID=f"1.2.3.{len(name)}.{number}", SeriesInstanceUID=f"1.2.4.{len(name)}")
+            dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [0, 0, place], [1, 0, 0, 0, 1, 0]
+            dataset.InstanceNumber = number
+            put(source / name, str(number), dataset)
+    told = cloister("deid", "run", source, output, *options(key)).json
+    ((name, findings),) = told["series_findings"].items()
+    assert (told["series"], told["written"], findings) == (2, 8, ["missing_slices"])
+    assert (output / name).is_dir()
+
+
+def test_a_worker_that_is_killed_ends_no_run(key, tmp_path):
+    source = tmp_path / "source"
+    for number in range(6):
+        put(source / str(number % 3), str(number), plain_slice(SOPInstanceUID=f"1.2.3.{number + 1}"))
+    settings = Settings(str(source), tmp_path / "out", "eucaim", key.read_bytes(), "liver", "alpha", "off")
+    files_in = list_files(settings.source)
+    with Processes(settings, 1) as workers:
+        running = deidentify_folder(files_in, Rooms(settings.output), workers, {})
+        events = [next(running)]
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        events += running
+    assert events[-1]["written"] == 6 and events[-1]["refused"] == 0
+    assert [event.number for event in events[:-1]] == [1, 2, 3, 4, 5, 6]
 
 
 def test_pixels_are_the_same_bytes(cloister, key, tmp_path):
