@@ -189,13 +189,6 @@ class Intake(Section):
     source_roots: tuple[AbsolutePath, ...] = ()
 
 
-class Datasets(Section):
-    """The fewest studies and patients a version is published with (fewer could point at a person)."""
-
-    minimum_studies: int = Field(default=10, ge=1)
-    minimum_patients: int = Field(default=5, ge=1)
-
-
 class Audit(Section):
     """How often a checkpoint is signed, when there is anything new to sign."""
 
@@ -220,7 +213,6 @@ class NodeConfig(Section):
     engine: Engine
     limits: Limits = Limits()
     intake: Intake = Intake()
-    datasets: Datasets = Datasets()
     audit: Audit = Audit()
     logging: Logging = Logging()
 
