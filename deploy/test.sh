@@ -25,6 +25,7 @@ else
   DOCKER_HOST="$(deploy/lib/engine.sh)"
   export DOCKER_HOST
   deploy/lib/images.sh >&2
+  deploy/lib/dicom_tools.sh
 fi
 
 reports="$(mktemp -d)"
