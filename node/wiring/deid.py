@@ -6,6 +6,7 @@ judged, then each file goes to its place. Its memory has a limit, so a hostile f
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ from typing import Any, Literal
 from mediator.deid.pseudonyms import NORMALISATION, Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, Table
 from mediator.deid.traceability import PSEUDONYMOUS, key_id
-from mediator.errors import UsageFault
+from mediator.errors import NotNow, UsageFault
 from node.deid.engine import Engine
 from node.deid.pixels import Instance, PixelFinding, PixelGate, State, Verdict, needs_check
 from node.deid.pixels.series import integrity, read_slice
@@ -36,6 +37,9 @@ from node.usecases.deidentify_folder import File, Result, Rooms
 MAX_FILE_BYTES = 16 << 30
 # Address space of a worker: libraries map about 1 GB; the header of any file fits in what is left.
 WORKER_BYTES = 4 << 30
+
+# The run ends: every other file would fail the same way, and none of them would be to blame.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 Ocr = Literal["auto", "every-frame", "off"]
 
@@ -123,6 +127,11 @@ class Worker:
             return "not_a_file"
         try:
             return self._gate.sort_out(handle, name)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise NotNow("no room left to write beside DST", hint="make room and run it again") from None
+            (self._rooms.partial / name).unlink(missing_ok=True)
+            return "unreadable"
         except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
             (self._rooms.partial / name).unlink(missing_ok=True)
             return "unreadable"
@@ -220,11 +229,14 @@ class Processes:
         self._pool = self._open(jobs)
 
     def __enter__(self) -> Processes:
-        partial = Rooms(self._settings.output).partial
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(mode=0o700, parents=True)
-        self._settings.output.mkdir(mode=0o750, exist_ok=True)
+        room = Rooms(self._settings.output).partial
+        try:
+            if room.exists():
+                shutil.rmtree(room)
+            room.mkdir(mode=0o700, parents=True)
+            self._settings.output.mkdir(mode=0o750, exist_ok=True)
+        except OSError as error:
+            raise UsageFault(f"DST cannot be written: {error.strerror}") from None
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -300,6 +300,8 @@ def test_src_and_dst_are_strangers(cloister, key, tmp_path):
     (tmp_path / "out").symlink_to(source)
     assert cloister("deid", "run", source, tmp_path / "out", *options(key)).code == 2
     assert files(source) == before
+    said = cloister("deid", "run", source, key / "out", *options(key))
+    assert said.code == 2 and "DST cannot be written" in said.err
 
 
 def test_a_key_is_made_once_and_destroyed_on_record(cloister, tmp_path):
