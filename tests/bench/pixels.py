@@ -74,7 +74,11 @@ def clean(folder: Path, seeds: int) -> None:
                 states[verdict.finding or verdict.state] += 1
             took = (_cpu_s(gate) - start) / (4 * seeds)
             wall = (time.monotonic() - began) / (4 * seeds)
-            print(json.dumps({"clean": kind, **states, "cpu_ms": round(1000 * took), "wall_ms": round(1000 * wall)}))
+            print(
+                json.dumps(
+                    {"without text": kind, **states, "cpu_ms": round(1000 * took), "wall_ms": round(1000 * wall)}
+                )
+            )
         for rows, columns in ((512, 512), (1400, 1200), (2000, 2000), (3500, 2800)):
             path = as_file(folder / "one.dcm", dataset("CR", cr(1, rows, columns)))
             before = _cpu_s(gate)

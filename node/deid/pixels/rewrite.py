@@ -100,7 +100,7 @@ def _blacken(film: Film, frame: Values, boxes: Sequence[Box]) -> None:
 
 
 def _patch(film: Film, header: Dataset, out: BinaryIO, at: int, boxes: Boxes) -> None:
-    """(1) Through a map of the file, so that a frame is all that is ever in memory."""
+    """(1) Through a map of the file, frame by frame."""
     out.flush()
     depth = film.bits_allocated
     if depth not in (8, 16, 32, 64) or "422" in film.photometric or (film.syntax == BIG_ENDIAN and depth == 8):
@@ -110,17 +110,17 @@ def _patch(film: Film, header: Dataset, out: BinaryIO, at: int, boxes: Boxes) ->
     planar = film.samples > 1 and header.get("PlanarConfiguration", 0) == 1
     each = (film.samples, film.rows, film.columns) if planar else (film.rows, film.columns, film.samples)
     order = ">" if film.syntax == BIG_ENDIAN else "<"
-    cells = np.memmap(out, dtype=f"{order}{kind}{depth // 8}", mode="r+", offset=at, shape=(film.frames, *each))
     black = (0, 128, 128) if film.photometric.startswith("YBR") else (0,) * film.samples
+    size = film.rows * film.columns * film.samples * depth // 8
     for number, found in boxes.items():
-        frame = np.moveaxis(cells[number], 0, -1) if planar else cells[number]
+        cells = np.memmap(out, dtype=f"{order}{kind}{depth // 8}", mode="r+", offset=at + number * size, shape=each)
+        frame = np.moveaxis(cells, 0, -1) if planar else cells
         if film.samples == 1:
             _blacken(film, frame[:, :, 0], found)
-            continue
-        for box in found:
+        for box in found if film.samples > 1 else ():
             wide = widened(box, film)
             frame[wide.top : wide.bottom, wide.left : wide.right] = black
-    cells.flush()
+        cells.flush()
 
 
 def _transcode(film: Film, header: Dataset, out: BinaryIO, boxes: Boxes) -> None:
