@@ -138,7 +138,7 @@ class Reader:
             except MoreNeeded:
                 if window >= MAX_HEADER_BYTES:
                     raise Unreadable(Exclusion.TOO_LARGE) from None
-                window *= 4
+                window = min(window * 4, MAX_HEADER_BYTES)
                 continue
             self._window = min(window, _LARGEST_FIRST_WINDOW)
             return found
