@@ -42,6 +42,16 @@ OPTIONS = {
     "cleanStructContOpt": "clean-structured-content",
     "cleanGraphOpt": "clean-graphics",
 }
+# codes every segmentation, report and PET measurement uses and pydicom's dictionary lacks (PS3.16 CID 7181, CID 84,
+# UCUM), and coding schemes of PS3.16 Table 8-1 without codes of their own there
+MORE_CODES = (
+    ("UCUM", "g", "gram"), ("UCUM", "ml", "milliliter"), ("UCUM", "{pixels}", "pixels"), ("UCUM", "/min", "per minute"),
+    ("UCUM", "{SUVbw}g/ml", "Standardized Uptake Value body weight"), ("UCUM", "ml/100ml/s", "ml/100ml/s"),
+    ("UCUM", "{SUVlbm}g/ml", "Standardized Uptake Value lean body mass"), ("RFC5646", "en", "English"),
+    ("RFC5646", "eng", "English"), ("RFC5646", "en-US", "English (United States)"), ("RFC3066", "en", "English"),
+    ("ISO639_2", "eng", "English"), ("ISO3166_1", "US", "United States"), ("SNM3", "T-62000", "Liver"),
+    ("99SDM", "T-62000", "Liver"),
+)  # fmt: skip
 _DOCBOOK = "{http://docbook.org/ns/docbook}"
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
 
@@ -74,6 +84,7 @@ def write_codes() -> None:
     }
     meanings = {value: meaning for scheme, value, meaning in rows if scheme == "SCT"}
     rows |= {("SRT", old, meanings[new]) for old, new in mapping["SRT"].items() if new in meanings}
+    rows |= set(MORE_CODES)
     with (TABLES / "codes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["scheme", "value", "meaning"])

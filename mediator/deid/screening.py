@@ -64,7 +64,7 @@ _TOMOGRAPHIC = frozenset(
 TEXT_RISK_CLASSES = frozenset(
     _STORAGE + tail
     for tail in (
-        "1", "1.1", "1.1.1", "1.2", "1.2.1", "3.1", "6.1", "6.2", "12.1", "12.1.1", "12.2", "12.2.1",
+        "1", "1.1", "1.1.1", "1.2", "1.2.1", "3", "3.1", "6", "6.1", "6.2", "12.1", "12.1.1", "12.2", "12.2.1",
         "13.1.1", "13.1.2", "13.1.3", "77.1.1", "77.1.1.1", "77.1.2", "77.1.4",
     )
 )  # CR, DX, MG, US, XA, RF, 3D X-ray and breast tomosynthesis, endoscopy, microscopy, photography  # fmt: skip

@@ -113,16 +113,14 @@ def _each(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: S
         case Action.CODE:
             return _whole(tuple(value if value in table.code_values else rule.constant for value in values))
         case Action.MEANING:
-            if all(value.casefold() in table.code_meanings for value in values):
-                return Written(values)
-            cleaned = _clean(vr, values, table.terms)
+            cleaned = _clean(vr, values, table)
             return cleaned if cleaned.values or not rule.constant else Written((rule.constant,))
         case Action.CAP_AGE:
             return _whole(tuple(cap_age(value) for value in values))
         case Action.ACCESSION:
             return Written(tuple(subject.pseudonyms.accession(value) for value in values))
         case Action.CLEAN:
-            return _clean(vr, values, table.terms)
+            return _clean(vr, values, table)
     return _keep(vr, values)
 
 
@@ -146,11 +144,14 @@ def _keep(vr: str, values: tuple[str, ...]) -> Written:
     return Written(values) if all(value == "" or (len(value) <= limit and fits(value)) for value in values) else EMPTY
 
 
-def _clean(vr: str, values: tuple[str, ...], terms: frozenset[str]) -> Written:
+def _clean(vr: str, values: tuple[str, ...], table: Table) -> Written:
+    terms = table.terms
     if vr == "CS":
         # a code string is one term: all its words are listed, or it says nothing
         cleaned = tuple(value if _listed(value, terms) else "OTHER" for value in values)
         return Written(cleaned) if any(_listed(value, terms) for value in values) else EMPTY
+    if all(value.casefold() in table.code_meanings for value in values):
+        return Written(values)  # the text of a code of the standard (`Neoplasm, Primary`) is no longer anybody's own
     words = [word for value in values for word in _WORD.findall(value) if _known(word, terms)]
     text = " ".join(words)[: _LONGEST[vr]].strip()
     return Written((text,)) if text else EMPTY

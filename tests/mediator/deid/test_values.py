@@ -37,6 +37,15 @@ def test_descriptions_keep_the_vocabulary_and_lose_the_name():
     assert value(Action.CLEAN, "LO", "GE MEDICAL SYSTEMS").values == ("GE MEDICAL SYSTEMS",)
 
 
+def test_a_word_that_turns_the_meaning_round_stays_with_what_it_speaks_of():
+    assert value(Action.CLEAN, "LO", "MRI abdomen without contrast").values == ("MRI abdomen without contrast",)
+    assert value(Action.CLEAN, "LO", "CT WO contrast, Jansen").values == ("CT WO contrast",)
+
+
+def test_the_meaning_of_a_standard_code_stays_whole():
+    assert value(Action.CLEAN, "LO", "Neoplasm, Primary").values == ("Neoplasm, Primary",)
+
+
 def test_a_code_string_is_a_known_term_or_other():
     assert value(Action.CLEAN, "CS", "ORIGINAL", "PRIMARY", "JANSEN").values == ("ORIGINAL", "PRIMARY", "OTHER")
     assert value(Action.CLEAN, "CS", "HELICAL MODE").values == ("HELICAL MODE",)
