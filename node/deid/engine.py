@@ -106,8 +106,8 @@ class Engine:
     def convert(self, source: Source, subject: Subject, path: Path, *, hash_pixels: bool = False) -> Conversion:
         """`write`, and what was seen on the way. Raises `FileExistsError` where the path is taken."""
         parsed = source.parsed
-        if parsed.finding is not None:
-            return Conversion(parsed.finding)
+        if source.finding is not None:
+            return Conversion(source.finding)
         rewriter = self.rewriter_of(subject)
         meta = self._meta(source, subject)
         before, after = encoding.pixel_frame(parsed, parsed.pixels) if parsed.pixels is not None else (b"", b"")
