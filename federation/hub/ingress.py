@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -63,7 +64,7 @@ class Ingress:
         self._upstream: aiohttp.ClientSession | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Listen. Raises `UsageFault` when the port is in use."""
+        """Listen. Raises `NotNow` when the port is in use, `UsageFault` when it cannot be had at all."""
         connector = aiohttp.TCPConnector(ssl=self._superlink_context, keepalive_timeout=_UPSTREAM_IDLE_S, limit=0)
         timeout = aiohttp.ClientTimeout(total=_UPSTREAM_S)
         self._upstream = aiohttp.ClientSession(
@@ -75,6 +76,8 @@ class Ingress:
             await web.TCPSite(self._runner, host, port, ssl_context=self._context.context).start()
         except OSError as error:
             await self.close()
+            if error.errno == errno.EADDRINUSE:
+                raise NotNow(f"port {port} is in use", hint="is another hub running? see [ingress] port") from error
             raise UsageFault(f"cannot listen on port {port} ({error.strerror})") from error
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -59,17 +60,28 @@ class Hub:
 
     @classmethod
     def create(cls, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> Hub:
-        """Make a new hub's state folder: database, certificate authority, signing keys. Raises `UsageFault`."""
+        """Make a new hub's state folder: database, certificate authority, signing keys; whole or not at all.
+
+        Raises `UsageFault`, `NotNow`.
+        """
         folder = config.state_dir
         if folder.exists() and any(folder.iterdir()):
             raise UsageFault("the state folder is not empty", hint="a hub is made once")
         make_folder(folder)
-        Authority.create(folder / "pki", config.name, config.ingress.hosts, clock())
-        keys.create_keys(folder / "keys")
-        database = Database(folder / "hub.db")
-        database.upgrade()
-        database.close()
-        return cls(config, clock)
+        try:
+            Authority.create(folder / "pki", config.name, config.ingress.hosts, clock())
+            keys.create_keys(folder / "keys")
+            with contextlib.closing(Database(folder / "hub.db")) as database:
+                database.upgrade()
+            return cls(config, clock)
+        except BaseException:
+            # a hub that is half made could neither run nor be made again
+            for entry in folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+            raise
 
     def approve(self, request: bytes) -> bytes:
         """Enrol a node: its request (JSON) becomes its bundle (JSON). Raises `Malformed`, `UsageFault`."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mediator.audit_check import AuditReport, verify_log
+from mediator.audit_check import AuditReport, Fault, verify_log
 from mediator.errors import IntegrityBroken, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
 from node.cli.files import read_bytes, read_text
@@ -59,7 +59,9 @@ def verify(
     if not report.ok:
         first = report.findings[0]
         place = f"{first.file}: " if first.file else ""
-        raise IntegrityBroken(f"the audit log does not verify: {place}{first.detail}")
+        # the hub has seen more than this folder holds: cut back, or copied before the witness file was
+        hint = "of a running node copy the witness file first" if first.fault is Fault.ROLLED_BACK else ""
+        raise IntegrityBroken(f"the audit log does not verify: {place}{first.detail}", hint=hint)
     say("the audit log verifies")
 
 

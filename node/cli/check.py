@@ -103,6 +103,8 @@ def _engine(config: Any) -> dict[str, Any]:
     from containers.engine import Engine
 
     address = config.engine.socket.removeprefix("unix://")
+    if not Path(address).exists():
+        return _finding("engine", "missing", f"there is none at {address}")
     if not os.access(address, os.W_OK):
         return _finding("engine", "warning", f"{address} is not open to this user; the broker must be able to use it")
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mediator.errors import Denied, NotNow, Reason, UsageFault
+from mediator.errors import Code, Denied, Malformed, NotNow, Reason, UnsupportedVersion, UsageFault
 from node.cli.admin import client_for, load
 from node.cli.files import read_text
 from node.cli.options import Json, NodeConfig
@@ -57,7 +57,8 @@ def ingest(
     with client_for(load(config), verbs.INGEST) as client:
         last = _follow(client.stream(verbs.INGEST, request))
     if last.kind == "failed":
-        raise UsageFault(f"nothing was published: {last.error}")
+        words = f"nothing was published: {last.error}"
+        raise NotNow(words, hint="give the order again") if last.again else UsageFault(words)
     answer: dict[str, Any] = {
         "order": last.order,
         "dataset_version": last.dataset_version,
@@ -106,6 +107,10 @@ def import_document(
     """Take a signed document in from a file, as the hub would send it: for sites that do not wait for the hub."""
     with client_for(load(config), verbs.DOCUMENTS_IMPORT) as client:
         answer = client.call(verbs.DOCUMENTS_IMPORT, verbs.SignedText(text=read_text(file)))
+    if answer.code is Code.UNSUPPORTED_VERSION:
+        raise UnsupportedVersion("this node does not know this version of the document", hint="upgrade the older side")
+    if answer.code is Code.MALFORMED:
+        raise Malformed(f"{file} is not a document that a node takes")
     if answer.code is not None:
         raise Denied(Reason(answer.code, "the node refused the document"))
     say(f"document {answer.outcome}")

@@ -110,12 +110,13 @@ class IngestProgress(Message):
 class IngestEnd(Message):
     """An order is over: its folder under handover is complete, or `error` says why there is none.
 
-    `destroyed` counts the quarantined files that were destroyed.
+    `destroyed` counts the quarantined files that were destroyed; `again`: nothing is wrong with the order itself.
     """
 
     order: str
     destroyed: int
     error: str = ""
+    again: bool = False
 
 
 ORDERS = Verb("orders", Empty, IngestOrderText, "server")
@@ -246,6 +247,7 @@ class IngestHappened(Message):
     counts: Mapping[str, int] = {}
     excluded: Mapping[str, int] = {}
     error: str = ""
+    again: bool = False
 
 
 class DatasetLine(Message):

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import queue
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from typing import Literal
 from mediator import canonical
 from mediator.audit import Action, Verdict
 from mediator.deid.orders import IngestOrder
-from mediator.errors import CloisterError, Malformed
+from mediator.errors import CloisterError, Malformed, NotNow, UsageFault
 from mediator.types import Manifest
+from node.faults import is_full
 from node.usecases.context import Core, event
 from node.usecases.publish import folder_of, publish
 
@@ -33,6 +35,7 @@ class Happened:
     total: int = 0
     manifest: Manifest | None = None
     error: str = ""
+    again: bool = False
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Ingests:
     def give(self, make: Callable[[str], IngestOrder], actor: str) -> Iterator[Happened]:
         """Give an order to intake and follow it to its end. The audit record comes first."""
         order = make(f"ingest-{secrets.token_hex(6)}")
+        self._check_name(order)
         about = f"ingest/{order.order}"
         with self._core.store.transaction(self._core.clock()) as tx:
             tx.record(event=event(Action.INGEST_ORDER, about, Verdict.ALLOWED, actor=actor))
@@ -65,6 +69,13 @@ class Ingests:
             yield news
             if news.kind != "progress":
                 return
+
+    def _check_name(self, order: IngestOrder) -> None:
+        """Before anything is taken in: a dataset belongs to one project."""
+        with self._core.store.read() as snapshot:
+            rows = snapshot.dataset_versions()
+        if any(row.dataset == order.dataset and row.project != order.project for row in rows):
+            raise UsageFault("a dataset of this name belongs to another project", hint="choose another --dataset")
 
     def follow(self, active: Callable[[], bool]) -> Iterator[IngestOrder]:
         """Orders for intake, those first that an intake before this one did not finish."""
@@ -85,10 +96,13 @@ class Ingests:
         if entry is not None:
             entry.news.put(Happened("progress", order, stage=stage, done=done, total=total))
 
-    def ended(self, order: str, destroyed: int, error: str) -> None:
-        """Intake is through: write down what became of the originals, then publish what it handed over."""
+    def ended(self, order: str, destroyed: int, error: str, again: bool) -> None:
+        """Intake is through: write down what became of the originals, then publish what it handed over.
+
+        Raises `NotNow` where that could not be written down: the order stays open, and intake says it again.
+        """
         with self._changed:
-            entry = self._open.pop(order, None)
+            entry = self._open.get(order)
         if entry is None:
             raise Malformed("no such ingest order is under way")
         about = f"ingest/{order}"
@@ -96,24 +110,39 @@ class Ingests:
             tx.record(event=event(Action.QUARANTINE_DESTROY, f"{about}/{destroyed}", Verdict.DONE))
             verdict = Verdict.FAILED if error else Verdict.DONE
             tx.record(event=event(Action.INGEST_REPORT, about, verdict))
+        with self._changed:
+            del self._open[order]
         if error:
-            entry.news.put(Happened("failed", order, error=error))
+            entry.news.put(Happened("failed", order, error=error, again=again))
             return
+        last = Happened("failed", order, error="the node failed; core's log names the class of the error")
         try:
-            entry.news.put(Happened("published", order, manifest=self._publish(entry.order)))
+            last = Happened("published", order, manifest=self._publish(entry.order))
         except CloisterError as fault:
-            entry.news.put(Happened("failed", order, error=fault.message))
+            last = Happened("failed", order, error=fault.message, again=isinstance(fault, NotNow))
+        except OSError as fault:
+            if not is_full(fault):
+                raise
+            last = Happened("failed", order, error="the disk is full", again=True)
+        finally:
+            entry.news.put(last)  # whatever happened, somebody waits for it
 
     def _publish(self, order: IngestOrder) -> Manifest:
         core = self._core
         now = core.clock()
         handover = core.folders.handover / order.order
         with core.store.read() as snapshot:
-            older = [row for row in snapshot.dataset_versions() if row.dataset == order.dataset and not row.withdrawn]
+            known = snapshot.dataset_versions()
+        older = [row for row in known if row.dataset == order.dataset and not row.withdrawn]
         supersedes = older[-1].dataset_version if older else None
         manifest = publish(handover, core.folders.datasets, created=now, supersedes=supersedes)
         digest = hashlib.sha256(canonical.encode(manifest)).hexdigest()
         published = event(Action.DATASET_PUBLISH, manifest.dataset_version, Verdict.DONE)
-        with core.store.transaction(now) as tx:
-            tx.add_dataset_version(manifest, digest, folder_of(manifest), event=published)
+        try:
+            with core.store.transaction(now) as tx:
+                tx.add_dataset_version(manifest, digest, folder_of(manifest), event=published)
+        except BaseException:
+            if all(row.dataset_version != manifest.dataset_version for row in known):  # nobody knows of it
+                shutil.rmtree(core.folders.datasets / folder_of(manifest), ignore_errors=True)
+            raise
         return manifest

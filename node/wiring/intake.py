@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sqlite3
 import time
 
 from mediator import canonical
@@ -14,6 +15,7 @@ from mediator.errors import CloisterError, NotNow, UsageFault
 from node.config import NodeConfig
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
+from node.faults import is_full
 from node.intake.batch import Keys, Progress, Rooms, run_ingest
 from node.ipc import verbs
 from node.ipc.channel import Client
@@ -57,8 +59,8 @@ class Intake:
             order = canonical.decode(IngestOrder, message.text.encode("utf-8"))
             self._end(order, *self._carry_out(order))
 
-    def _carry_out(self, order: IngestOrder) -> tuple[int, str]:
-        """(originals destroyed, error): an error's text is ours, so it names no path and no patient."""
+    def _carry_out(self, order: IngestOrder) -> tuple[int, str, bool]:
+        """(originals destroyed, error, whether to try again): an error's text is ours: no path and no patient."""
         try:
             self._check_source(order)
             destroyed, told_s = 0, 0.0
@@ -75,11 +77,13 @@ class Intake:
         except NotNow:
             raise
         except CloisterError as error:
-            return self._give_up(order), error.message
+            return self._give_up(order), error.message, False
         except Exception as error:  # noqa: BLE001 - the worker loop: the order is answered, the originals destroyed
             log.error("%s failed: %s", order.order, type(error).__name__)
-            return self._give_up(order), "intake failed; its log names the class of the error"
-        return destroyed, ""
+            if _is_full(error):
+                return self._give_up(order), "the disk is full", True
+            return self._give_up(order), "intake failed; its log names the class of the error", False
+        return destroyed, "", False
 
     def _check_source(self, order: IngestOrder) -> None:
         roots = self._config.intake.source_roots
@@ -100,10 +104,16 @@ class Intake:
             verbs.IngestProgress(order=order.order, stage=progress.stage, done=progress.done, total=progress.total),
         )
 
-    def _end(self, order: IngestOrder, destroyed: int, error: str) -> None:
-        report = verbs.IngestEnd(order=order.order, destroyed=destroyed, error=error)
+    def _end(self, order: IngestOrder, destroyed: int, error: str, again: bool) -> None:
+        report = verbs.IngestEnd(order=order.order, destroyed=destroyed, error=error, again=again)
         self._core.call(verbs.REPORT, report, timeout_s=3600.0)
         shutil.rmtree(self._rooms.handover / order.order, ignore_errors=True)
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and is_full(error)
 
 
 def _parents(path: str) -> list[str]:

@@ -143,6 +143,7 @@ class _Asked:
                 counts={} if manifest is None else manifest.counts,
                 excluded={} if manifest is None else manifest.excluded,
                 error=news.error,
+                again=news.again,
             )
 
     def datasets(self, _request: Empty) -> verbs.Datasets:

@@ -1,0 +1,82 @@
+"""Every reading command, asked for JSON of a running house."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.commands import attempt, cloister
+from tests.end_to_end.house import House, Permit
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["dataset list", "permit list", "run list", "ledger", "job list", "image list"],
+)
+def test_a_list_of_the_nodes_is_json(house: House, rogue: Permit, words: str) -> None:
+    node = house.hospitals[0]
+    answer = node.json(*words.split())
+    assert isinstance(answer, list)
+    if words in ("dataset list", "permit list", "image list"):
+        assert answer
+
+
+def test_status_says_what_stands(house: House, rogue: Permit) -> None:
+    status = house.hospitals[0].json("status")
+    assert status["site"] == house.hospitals[0].site and status["hub"]["connected"] and not status["paused"]
+    assert status["datasets"] >= 1 and status["permits"] >= 1 and status["audit_records"] > 0
+
+
+def test_a_permit_is_shown_as_the_committee_signed_it(house: House, rogue: Permit) -> None:
+    shown = cloister("node", "permit", "show", "rogue", 1, "--config", house.hospitals[0].config).json()
+    assert shown == cloister("permit", "show", rogue.file, "--json").json()
+    assert shown["permit"] == "rogue" and shown["images"] == [rogue.job.image]
+
+
+def test_the_hub_lists_nodes_and_runs(house: House) -> None:
+    hub = house.hub
+    nodes: list[dict[str, Any]] = hub.run("node", "list", "--json").json()
+    assert {each["site"] for each in nodes} == {each.site for each in house.hospitals}
+    assert isinstance(hub.run("run", "list", "--json").json(), list)
+
+
+def test_check_finds_a_running_node_well(house: House, rogue: Permit) -> None:
+    done = attempt("check", "--config", house.hospitals[0].config, "--json")
+    assert done.code == 0, done
+    assert {each["state"] for each in done.json()} <= {"ok", "warning"}
+    assert {"python", "packages", "configuration", "state folder", "engine", "core", "hub", "audit log"} <= {
+        each["what"] for each in done.json()
+    }
+
+
+def test_check_says_what_is_missing(house: House) -> None:
+    bad = house.hospitals[0].folder / "absent.toml"
+    text = house.hospitals[0].config.read_text()
+    bad.write_text(text.replace(str(house.hospitals[0].state), str(house.root / "nothing")))
+    done = attempt("check", "--config", bad)
+    assert done.code == 5 and "state folder" in done.out and done.said("error: "), done
+
+
+def test_the_canary_holds_and_is_on_record(house: House) -> None:
+    node = house.hospitals[0]
+    before = node.last()
+    answer = node.json("canary")
+    assert answer["failures"] == [] and len(answer["fingerprint"]) == 64
+    node.recorded(before, about=f"sandbox/{answer['fingerprint']}", action="canary", verdict="done")
+
+
+def test_a_user_of_no_role_is_told_so(house: House) -> None:
+    node = house.hospitals[0]
+    if node.uids["link"] is None:
+        pytest.skip("all processes share one user")
+    for words in (("status",), ("pause",), ("job", "list")):
+        attempt("node", *words, "--config", node.config, uid=node.uids["link"]).fault(2, "may not")
+
+
+@pytest.mark.parametrize("run", ["no-such-run", "UPPER", ""])
+def test_a_run_that_is_not_there_is_said(house: House, run: str) -> None:
+    hub = house.hub
+    attempt("hub", "run", "show", run, "--config", hub.config, uid=hub.uid).fault(2, "no such run")

@@ -1,0 +1,151 @@
+"""Help worth reading, for every command there is; and every fault one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from node.cli import main
+from node.cli.app import application
+
+VECTORS = Path(__file__).parents[2] / "vectors" / "documents"
+
+
+def commands(at: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, at
+    if isinstance(at, click.Group):
+        for name, below in at.commands.items():
+            yield from commands(below, (*path, name))
+
+
+ALL = list(commands(typer.main.get_command(application())))
+SHOWN = [(path, command) for path, command in ALL if not command.hidden]
+
+
+def test_there_is_a_command_for_every_person() -> None:
+    paths = {" ".join(path) for path, _ in SHOWN}
+    assert {
+        "keys new", "check", "audit verify", "permit sign", "permit revocations", "permit show", "job order",
+        "node init", "node enrol request", "node enrol install", "node serve", "node status", "node ingest",
+        "node dataset list", "node image approve", "node permit list", "node permit accept", "node run list",
+        "node job list", "node ledger", "node pause", "node resume", "node canary", "node audit checkpoint",
+        "node import", "hub init", "hub serve", "hub node approve", "hub node list", "hub node revoke",
+        "hub permit publish", "hub revocations publish", "hub run submit", "hub run list", "hub run show",
+    } <= paths  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "command"), SHOWN, ids=[" ".join(path) or "cloister" for path, _ in SHOWN])
+def test_every_command_says_what_it_does_and_what_it_takes(path: tuple[str, ...], command: click.Command) -> None:
+    assert command.help and len(command.help.split()) >= 2
+    help_text = CliRunner().invoke(application(), [*path, "--help"], env={"COLUMNS": "300"}).stdout
+    assert command.help.split(".")[0][:60] in help_text
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.opts[0] in help_text
+            assert parameter.help or parameter.name in ("help", "install_completion"), parameter.name
+        elif isinstance(parameter, click.Argument):
+            assert parameter.make_metavar(click.Context(command)).strip("[]") in help_text
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) or "cloister" for path, _ in ALL])
+def test_every_list_and_show_can_be_read_by_a_program(path: tuple[str, ...], command: click.Command) -> None:
+    reads = bool(path) and path[-1] in ("list", "show", "status", "verify", "check", "ledger", "canary")
+    if reads and path != ("node", "permit", "show"):  # which prints nothing but JSON
+        assert any("--json" in parameter.opts for parameter in command.params)
+
+
+# ---- faults
+
+
+class Done(NamedTuple):
+    code: object
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Done:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["cloister", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Done(ended.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("nonsense", 2, "nonsense"),
+        ("node status --frobnicate", 2, "--frobnicate"),
+        ("node status", 2, "CLOISTER_NODE_CONFIG"),
+        ("node status --config absent.toml", 2, "absent.toml"),
+        ("hub run list --config absent.toml", 2, "cannot be read"),
+        ("permit show absent.jws", 2, "absent.jws"),
+        ("permit show rubbish", 2, "not a signed document"),
+        (f"permit show {VECTORS}/permit-of-an-unknown-version.jws", 2, "version"),
+        (f"permit show {VECTORS}/permit-with-an-image-by-tag.jws", 2, "digest"),
+        (f"permit show {VECTORS}/permit-with-an-unknown-key.jws", 2, ""),
+        (f"permit show {VECTORS}/permit-without-a-signature.jws --key key.pub", 2, ""),
+        (f"permit show {VECTORS}/permit.jws --key key.pub", 3, "untrusted_key"),
+        ("permit sign rubbish --key key --out out", 2, "not JSON"),
+        ("permit sign list.json --key key --out out", 2, "not an object"),
+        ("permit sign version-9.json --key key --out out", 2, "version"),
+        ("permit revocations --number 0 --key key --out out", 2, "--number"),
+        ("permit revocations --number 1 --permit NO! --key key --out out", 2, "permit"),
+        ("permit revocations --number 1 --key open-key --out out", 2, "others than its owner"),
+        ("permit revocations --number 1 --key key.pub --out out", 2, "key.pub"),
+        ("permit revocations --number 1 --key absent --out out", 2, "absent"),
+        ("job order --permit rubbish --run r --image i --site s --rounds 1 --key key --out out", 2, "signed"),
+        (f"job order --permit {VECTORS}/permit.jws --run r --image torch:latest --site s --rounds 1 --key key "
+         "--out out", 2, "image"),
+        (f"job order --permit {VECTORS}/permit.jws --run r --image i --site s --rounds 0 --key key --out out", 2,
+         "--rounds"),
+        (f"job order --permit {VECTORS}/permit.jws --run r --image i --site s --rounds 1 --key key --out out "
+         "--config [", 2, "--config"),
+        ("keys new key", 2, "never overwritten"),
+        ("audit verify absent --key key.pub", 2, "absent"),
+        ("audit verify . --key rubbish", 2, "64 hexadecimal"),
+        ("audit verify . --key key.pub", 4, "does not verify"),
+        ("audit verify empty --key key.pub --witness rubbish", 2, "witness"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_one_line_with_the_right_exit_code_and_nothing_is_written(
+    tmp_path: Path, run: Callable[..., Done], words: str, code: int, says: str
+) -> None:
+    assert run("keys", "new", "key").code == 0
+    (tmp_path / "open-key").write_bytes((tmp_path / "key").read_bytes())
+    (tmp_path / "open-key").chmod(0o644)
+    (tmp_path / "rubbish").write_bytes(bytes(range(256)))
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "version-9.json").write_text('{"kind": "cloister.data-permit", "version": 9}')
+    (tmp_path / "empty").mkdir()
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    done = run(*words.split())
+    said = done.err.splitlines()
+    errors = [line for line in said if line.startswith("error: ")]
+    assert done.code == code and len(errors) == 1 and says in errors[0], done
+    assert "Traceback" not in done.err and "internal error" not in done.err
+    assert said[said.index(errors[0]) + 1 :] == [line for line in said if line.startswith("hint: ")]
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_the_version_is_told(run: Callable[..., Done]) -> None:
+    assert run("--version").out.startswith("cloister ")
+
+
+def test_check_without_a_node_looks_at_the_installation(run: Callable[..., Done]) -> None:
+    done = run("check")
+    assert done.code == 0 and "python" in done.out and "packages" in done.out
