@@ -1,0 +1,73 @@
+"""Every container a DICOM object can be, planted, de-identified, searched and scored."""
+
+import os
+
+import pydicom
+import pytest
+from pydicom import config
+
+from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.values import Subject
+from node.deid.engine import Source, open_engine
+from tests.sim.containers import planted_study
+from tests.sim.scorer import REMOVAL, score
+from tests.sim.search import search
+
+KEYED = Pseudonyms(bytes(32), "liver")
+
+
+PROFILES = ["eucaim", "eucaim-v5", "basic", "pseudonymise"]
+# The Basic Profile alone removes what refers (PS3.15 Table E.1-1 without Clean Structured Content).
+KEEP_REFERENCES = ["eucaim", "eucaim-v5", "pseudonymise"]
+# A date cut to its month may be what it was, and stage 1 keeps dates.
+MOVE_DATES = ["eucaim", "basic"]
+
+
+@pytest.fixture(params=PROFILES)
+def study(request, tmp_path):
+    """(what was planted, output by kind, the folder of the output)."""
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    target.mkdir()
+    planted = planted_study(source)
+    engine = open_engine(request.param)
+    subject = Subject(KEYED, KEYED.patient("HX-77001234"), KEYED.shift_days("HX-77001234"))
+    written = {}
+    for kind, path in planted.files.items():
+        handle = os.open(path, os.O_RDONLY)
+        found = engine.open(handle)
+        assert isinstance(found, Source), kind
+        written[kind] = target / f"{KEYED.uid(found.facts.sop_instance)}.dcm"
+        assert engine.write(found, subject, written[kind]) is None, kind
+        os.close(handle)
+    return planted, written, target, request.param
+
+
+def test_no_token_is_in_any_byte_of_what_was_written(study):
+    planted, _written, target, _profile = study
+    assert len(planted.tokens) > 150
+    assert search([target], planted.tokens) == []
+    assert search([target], ["Hartog", "Wilhelmina", "HX-77001234", "19310503"]) == []
+
+
+@pytest.mark.parametrize("study", KEEP_REFERENCES, indirect=True)
+def test_references_between_objects_stay_intact(study):
+    planted, written, _target, _profile = study
+    out = {kind: pydicom.dcmread(path) for kind, path in written.items()}
+    for kind, to in planted.references:
+        referred = {element.value for element in out[kind].iterall() if element.keyword == "ReferencedSOPInstanceUID"}
+        assert out[to].SOPInstanceUID in referred, (kind, to)
+    frames = {str(one.FrameOfReferenceUID) for one in out.values() if "FrameOfReferenceUID" in one}
+    assert len(frames) == 1
+    assert out["rtstruct"].StructureSetROISequence[0].ReferencedFrameOfReferenceUID in frames
+
+
+def test_the_score_is_whole_on_removal_and_999_in_1000_overall(study):
+    planted, written, _target, profile = study
+    with config.disable_value_validation():
+        pairs = {kind: (pydicom.dcmread(planted.files[kind]), pydicom.dcmread(path)) for kind, path in written.items()}
+        found = score(pairs, planted.tokens)
+    removal = [action for action in REMOVAL if action != "date_shifted" or profile in MOVE_DATES]
+    assert found.share(removal) == 1, found.wrong
+    if profile == "eucaim":
+        assert found.share() >= 0.999, found.wrong
