@@ -7,10 +7,13 @@ import pytest
 from pydicom import config
 
 from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.screening import Facts
 from mediator.deid.values import Subject
 from node.deid.engine import Source, open_engine
+from node.deid.pixels import Instance, PixelGate, State
 from tests.sim.containers import planted_study
-from tests.sim.scorer import REMOVAL, score
+from tests.sim.pictures import as_file, cr, dataset, draw, us
+from tests.sim.scorer import REMOVAL, Score, score, score_hidden
 from tests.sim.search import search
 
 KEYED = Pseudonyms(bytes(32), "liver")
@@ -71,3 +74,18 @@ def test_the_score_is_whole_on_removal_and_999_in_1000_overall(study):
     assert found.share(removal) == 1, found.wrong
     if profile == "eucaim":
         assert found.share() >= 0.999, found.wrong
+
+
+def test_names_drawn_into_pixels_are_hidden_as_the_scorer_asks(tmp_path):
+    """The tenth action, over pictures that the engine wrote and the pixel gate looked at."""
+    found = Score()
+    with PixelGate() as gate:
+        for kind, frame, at in (("US", us(3), (120, 150)), ("CR", cr(3), (300, 460))):
+            ink = draw(frame, "HARTOG 19310503", at, 28, float(frame.max()))
+            path = as_file(tmp_path / f"{kind}.dcm", dataset(kind, frame))
+            verdict = gate.examine([Instance(path, Facts(modality=kind, has_pixels=True))])[0]
+            assert verdict.state is State.BLACKED_OUT
+            rows, columns = ink.nonzero()
+            drawn = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+            score_hidden(found, pydicom.dcmread(path).pixel_array, [drawn])
+    assert found.asked["pixels_hidden"] == 2 and found.share(["pixels_hidden"]) == 1
