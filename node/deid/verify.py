@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from mediator.deid.dates import truncate_date, truncate_datetime
+from mediator.deid.mandatory import Mandatory
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import DEFAULT_RULE, TEMPORAL, Action, Rule, Table
 from mediator.deid.screening import Exclusion
@@ -42,8 +43,9 @@ _WHOLE_BYTES = 1 << 28
 _SHORT_NUMBER = re.compile(rb"[0-9a-f.+-]{1,8}")
 # what stands in place of a name, in originals that were de-identified before and in our own output
 _NOBODY = re.compile(rb"(?i)anonymous|anonymi[sz]ed|removed|unknown")
-# the words of (0012,0062), (0012,0064) and (0028,0303), whoever wrote them
-_STATED = re.compile(r"\((0012,006[24]|0028,0303)\)")
+# the words of (0012,0062) to (0012,0064) and (0028,0303), whoever wrote them
+_STATED = re.compile(r"\((0012,006[234]|0028,0303)\)")
+_METHOD = re.compile(r"Cloister [a-zA-Z0-9-]+/\d+ engine \d+ [0-9a-f]{12}")
 _VOCABULARY = frozenset(
     {text for entry in (BASIC, *OPTION_CODES.values()) for text in entry}
     | set(TEMPORAL.values())
@@ -126,6 +128,7 @@ class _Verifier:
         self._engine = Engine(table, standard())
         # no value of these is written anywhere: only what would be lost is asked for
         self._subject = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "verify"), "-", 1)
+        self._mandatory = Mandatory(standard())
         self._rewriter = self._engine.rewriter_of(self._subject)
         self._dates: dict[bytes, dict[str, bytes]] = {}
         self._report = Verification()
@@ -213,16 +216,19 @@ class _Verifier:
     def _stays(self, leaf: _Leaf) -> bool:
         """Whether the profile itself would leave this value as it stands."""
         node, rule = leaf.node, leaf.rule
+        if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
+            return any(node.value.strip(b" \0") == name.encode() for name, _group, _element in self._table.private)
         if node.vr not in TEXT_VRS:
             return rule.action is Action.KEEP
         values = decode(node.value, node.vr, leaf.charset)
         if leaf.node.tag == _CHARSET:
             return all(_CHARSET_NAME.fullmatch(value) for value in values)
         if _STATED.match(leaf.place):
-            return all(value in _VOCABULARY for value in values)
+            return all(value in _VOCABULARY or _METHOD.fullmatch(value) for value in values)
         if rule.action in (Action.REMOVE, Action.PSEUDONYM):
             return False
         written = decide(rule, node.vr, values, self._table, self._subject)
+        written = self._mandatory.complete(node.tag, rule, values, written)
         return written is not None and " ".join(written.values).split() == " ".join(values).split()
 
     def _leaves(self, source: Source) -> Iterator[_Leaf]:
