@@ -102,7 +102,7 @@ class Jobs:
             row, instruction = self._load(job)
             try:
                 if row.state in (State.ADMITTED, State.PREPARING, State.RUNNING):
-                    if self._has_elder(row):
+                    if self._has_elder(row, instruction.attempt):
                         self._ended.wait(_ELDER_S)
                     else:
                         self._run(row, instruction)
@@ -171,12 +171,14 @@ class Jobs:
             redeliver(core, tx, job, verdict)
         forget(core, job)
 
-    def _has_elder(self, row: JobRow) -> bool:
+    def _has_elder(self, row: JobRow, attempt: int) -> bool:
         """Whether an earlier attempt of this task is still at work; its release will be this attempt's too."""
-        with self._core.store.read() as snapshot:
-            older = [other for other in snapshot.unfinished() if other.created < row.created]
         task = (row.run, row.round, row.task)
-        return any((each.run, each.round, each.task) == task and each.state is not State.RELEASED for each in older)
+        with self._core.store.read() as snapshot:
+            working = [each for each in snapshot.unfinished() if each.state is not State.RELEASED]
+            same = [each.instruction for each in working if (each.run, each.round, each.task) == task]
+            asked = [snapshot.instruction(name) for name in same]
+        return any(other is not None and other.attempt < attempt for other in asked)
 
     def _spec(self, admitted: Admitted, name: str, data: Path, inbox: Path) -> ContainerSpec:
         return container_spec(admitted, name, str(data), str(inbox), self._core.clock())
