@@ -6,6 +6,7 @@ to read. Nothing is downloaded; a wheel whose models differ is no engine.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -26,6 +27,10 @@ MODELS = {
 MIN_ALPHANUMERICS = 2
 # Smaller pictures cannot hold two legible characters.
 MIN_SIDE_PX = 9
+
+# Twice as large, bright letters of 10 and 12 px on speckle are found in 6 of 6 pictures, not 4, and covered to 98 %,
+# not 65 %. What is larger than this is read as it is.
+ENLARGED_PX = 1000
 
 Picture = npt.NDArray[np.uint8]
 """(rows, columns) grey or (rows, columns, 3) RGB, 0 to 255."""
@@ -74,6 +79,7 @@ class RapidReader:
         from rapidocr_onnxruntime import RapidOCR
 
         cv2.setNumThreads(1)
+        self._enlarge = functools.partial(cv2.resize, dsize=None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
         folder = _models()
         if folder is None:
             raise FileNotFoundError("the engine's models")
@@ -90,13 +96,15 @@ class RapidReader:
         if min(picture.shape[:2]) < MIN_SIDE_PX:
             return []
         colours = picture[:, :, ::-1] if picture.ndim == 3 else np.dstack([picture] * 3)
-        found, _times = self._engine(np.ascontiguousarray(colours))
         rows, columns = picture.shape[:2]
-        return [_box(corners, str(text), rows, columns) for corners, text, _score in found or ()]
+        scale = 2 if max(rows, columns) <= ENLARGED_PX else 1
+        seen = self._enlarge(colours) if scale == 2 else colours
+        found, _times = self._engine(np.ascontiguousarray(seen))
+        return [_box(corners, str(text), rows, columns, scale) for corners, text, _score in found or ()]
 
 
-def _box(corners: list[list[float]], text: str, rows: int, columns: int) -> Box:
-    across, down = [corner[0] for corner in corners], [corner[1] for corner in corners]
+def _box(corners: list[list[float]], text: str, rows: int, columns: int, scale: int) -> Box:
+    across, down = [corner[0] / scale for corner in corners], [corner[1] / scale for corner in corners]
     left, top = max(0, int(min(across))), max(0, int(min(down)))
     right, bottom = min(columns, int(max(across)) + 1), min(rows, int(max(down)) + 1)
     return Box(left, top, right, bottom, sum(letter.isalnum() for letter in text) >= MIN_ALPHANUMERICS)
