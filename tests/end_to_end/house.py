@@ -72,9 +72,6 @@ socket = "{engine}"
 sentinel = "{sentinel}"
 [intake]
 source_roots = ["{source}"]
-[datasets]
-minimum_studies = 4
-minimum_patients = 4
 [audit]
 checkpoint_interval_s = 2
 [limits]

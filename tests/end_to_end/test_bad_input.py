@@ -122,8 +122,9 @@ def test_a_truncated_file_is_counted_under_its_reason_and_the_rest_is_published(
     for path in (folder, *folder.rglob("*")):
         give(path, node.uids["intake"])
     answer = node.run(
-        "ingest", folder, "--project", "second", "--dataset", "second", "--clinical", "clinical.csv", "--column", "lesion=0:1", "--json"
-    ).json()
+        "ingest", folder, "--project", "second", "--dataset", "second", "--clinical", "clinical.csv",
+        "--column", "lesion=0:1", "--json",
+    ).json()  # fmt: skip
     assert sum(answer["excluded"].values()) >= 2, answer
     assert answer["studies_published"] >= studies - 2 and answer["dataset_version"].startswith("sha256:")
     assert list((node.state / "intake" / "quarantine").iterdir()) == []
