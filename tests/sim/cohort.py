@@ -91,9 +91,9 @@ def _noise(random: np.random.Generator, grain: float) -> npt.NDArray[np.float64]
 
 
 def _lesion(random: np.random.Generator, level: float) -> npt.NDArray[np.float64]:
-    """(slices, 64, 64): a bump of 2 to 3.5 pixels' width, 2.6 to 4 times the noise, in two neighbouring slices."""
+    """(slices, 64, 64): a bump of 2 to 3.5 pixels' width, 2.3 to 3.5 times the noise, in two neighbouring slices."""
     row, column = random.uniform(10, SIZE - 10, 2)
-    width, contrast = random.uniform(2.0, 3.5), random.uniform(2.6, 4.0) * level
+    width, contrast = random.uniform(2.0, 3.5), random.uniform(2.3, 3.5) * level
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     bump = contrast * np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2))
     volume = np.zeros((SLICES, SIZE, SIZE))
