@@ -184,9 +184,13 @@ class Limits(Section):
 
 
 class Intake(Section):
-    """Folders that identified data may be taken from, nothing outside them. Empty: nothing is taken in."""
+    """Folders that identified data may be taken from, nothing outside them. Empty: nothing is taken in.
+
+    Without `read_pixel_text` images that may carry text in their pixels are excluded rather than read.
+    """
 
     source_roots: tuple[AbsolutePath, ...] = ()
+    read_pixel_text: bool = True
 
 
 class Audit(Section):

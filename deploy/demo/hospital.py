@@ -41,6 +41,8 @@ sentinel = "{sentinel}"
 
 [intake]
 source_roots = ["{source}"]
+# Reading text in pixels takes a second of processor time and more for each image: here such images are excluded.
+read_pixel_text = false
 
 [audit]
 checkpoint_interval_s = 10

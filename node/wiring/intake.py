@@ -65,7 +65,8 @@ class Intake:
             self._check_source(order)
             destroyed, told_s = 0, 0.0
             engine = open_engine(order.profile)
-            with PixelGate(hold_faces="clean-visual-features" in engine.table.options) as pixels:
+            read_text, faces = self._config.intake.read_pixel_text, "clean-visual-features" in engine.table.options
+            with PixelGate(read_text=read_text, hold_faces=faces) as pixels:
                 for progress in run_ingest(order, engine=engine, pixels=pixels, keys=self._keys, rooms=self._rooms):
                     if progress.report is not None:
                         destroyed = progress.report.destroyed

@@ -35,6 +35,7 @@ _TOGETHER = 1024
 class PixelGate:
     """Looks at the pixels of series, in a process of its own that it starts when first needed.
 
+    `read_text` false: nothing is read, and every file that needs a look goes to review, as without an engine.
     `every_frame`: read each frame instead of projections (`--ocr every-frame`). `hold_faces`: the profile demands
     that recognisable faces are gone. `models`: where the models lie, if not in the engine's package; other models than
     the pinned ones are no engine. One gate per worker process; `close()` ends its reader.
@@ -43,6 +44,7 @@ class PixelGate:
     def __init__(
         self,
         *,
+        read_text: bool = True,
         every_frame: bool = False,
         hold_faces: bool = False,
         models: Path | None = None,
@@ -52,7 +54,7 @@ class PixelGate:
         self._hold_faces = hold_faces
         self._models = models
         self._reader = reader or ReaderProcess()
-        self._installed: bool | None = None
+        self._installed: bool | None = None if read_text else False
 
     def __enter__(self) -> PixelGate:
         return self

@@ -162,6 +162,16 @@ def test_without_the_engine_or_with_other_models_nothing_that_needs_reading_pass
         assert gate.reader_pid is None and path.read_bytes() == before
 
 
+def test_told_to_read_nothing_the_gate_passes_nothing_that_needs_reading(tmp_path):
+    path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
+    before = path.read_bytes()
+    with PixelGate(read_text=False) as gate:
+        verdict = gate.examine([instance(path, "CT")])[0]
+        assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.NOT_CHECKED)
+        assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is State.CLEAN
+        assert gate.reader_pid is None and path.read_bytes() == before
+
+
 def test_every_finding_has_its_reason_of_exclusion_and_a_caller_without_review_is_told_it(tmp_path):
     assert {finding.value for finding in PixelFinding} <= {reason.value for reason in Exclusion}
     path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
