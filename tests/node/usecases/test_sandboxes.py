@@ -14,7 +14,7 @@ import pytest
 from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.signatures import SigningKey
 from mediator.types import ContainerSpec, Kind, Resources
-from node.usecases.sandboxes import SandboxKey, Sandboxes, Task
+from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
 from tests.sim.runner import FakeRunner
 
 IMAGE = "sha256:" + "1" * 64
