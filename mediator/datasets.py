@@ -55,6 +55,8 @@ def manifest_of(
         "studies_in": report.studies_in,
         "instances_in": report.instances_in,
         "instances_excluded": sum(report.instances_excluded.values()),
+        # a study is published without the files of it that were held back: each reason has its number
+        **{f"instances_excluded.{reason}": number for reason, number in report.instances_excluded.items()},
     }
     return Manifest(
         dataset=report.dataset,

@@ -19,6 +19,7 @@ from node.ipc.messages import Empty
 
 datasets = typer.Typer(no_args_is_help=True)
 
+_INSTANCES = "instances_excluded."
 _STAGES = {
     "take_in": "taking in",
     "deidentify": "de-identifying",
@@ -66,6 +67,9 @@ def ingest(
         "studies_published": last.counts.get("studies", 0),
         "counts": dict(last.counts),
         "excluded": dict(last.excluded),
+        "excluded_instances": {
+            name.removeprefix(_INSTANCES): number for name, number in last.counts.items() if name.startswith(_INSTANCES)
+        },
     }
     show(answer, as_json=as_json)
     say(f"published {answer['studies_published']} of {answer['studies_in']} studies as {last.dataset_version}")

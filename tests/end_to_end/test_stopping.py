@@ -86,7 +86,7 @@ def test_an_acceptance_that_expires_ends_a_container_in_the_middle_of_its_task(h
     permit = house.grant("brief", house.rogue)
     order = house.order("brief", permit, node, misbehave="over-time")
     eventually(lambda: any(line["permit"] == "brief" for line in node.json("permit", "list")), what="the permit")
-    expires = accept_for(house, node, permit, seconds=20)
+    expires = accept_for(house, node, permit, seconds=15)
     before = node.last()
     house.submit(order, permit.job)
     started = node.recorded(before, about="brief/1/train", action="job_start")
