@@ -103,11 +103,11 @@ def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:
     report, screen, place = story.report, story.screen, story.place
     for each in table.tables(report):
         screen.show(each)
-    for _ in range(2):  # written, searched as well, and written with what that search found
-        report.seconds_total = time.time() - given.began
-        report.phases = screen.seconds
+    report.seconds_total = time.time() - given.began
+    report.phases = screen.seconds
+    write_json(place.report, report.plain())
+    if story.search_again([place.report, place.logs / "terminal.log"]):
         write_json(place.report, report.plain())
-        story.search_again([place.report, place.logs / "terminal.log"])
     if kept:
         screen.line(f"the hub listens at {story.hub.address}; its folder is {place.hub}")
         for site, hospital in story.hospitals.items():

@@ -152,6 +152,7 @@ class Act:
         def play(name: str) -> None:
             site, trick, codes = plays[name]
             hospital, run = self.hospitals[site], f"rogue-{trick}"
+            hospital.approve_image(image)
             hospital.accept(ROGUE)
             before = evidence.last_sequence(hospital.audit_dir)
             config = json.dumps({"misbehave": trick})

@@ -10,6 +10,7 @@ from typing import Any
 # The lesion must be learnable and learnt: the generator keeps every single-number statistic of an image below 0.60.
 AUC_GLOBAL_AT_LEAST = 0.80
 AUC_UNTRAINED_AT_MOST = 0.65
+AUC_OF_STATISTICS_BELOW = 0.60
 HELD_OUT_AT_LEAST = 100
 PLANTED_AT_LEAST = 300
 ROUNDS_AT_LEAST = 3
@@ -84,6 +85,7 @@ class Report:
     seconds_total: float = 0.0
     hub_ingress: str = ""
     outsider: dict[str, str] = field(default_factory=dict)
+    auc_of_statistics: dict[str, float] = field(default_factory=dict)
     committee_closed_to_hub: bool | None = None
     separate_users: bool = False
 
@@ -117,6 +119,7 @@ class Report:
             "seconds_per_round": self.seconds_per_round,
             "auc_global": self.auc_global,
             "auc_untrained": self.auc_untrained,
+            "auc_of_statistics": self.auc_of_statistics,
             "rounds_detail": [dataclasses.asdict(entry) for entry in self.rounds],
             "nodes": [dataclasses.asdict(hospital) for hospital in self.hospitals.values()],
             "refusals": self.refusals,
@@ -144,6 +147,10 @@ class Report:
         checks = [
             (below, f"the federated AUC is {_number(self.auc_global)}, not {AUC_GLOBAL_AT_LEAST} or more"),
             (above, f"the untrained AUC is {_number(self.auc_untrained)}, not {AUC_UNTRAINED_AT_MOST} or less"),
+            (
+                max(self.auc_of_statistics.values(), default=1.0) >= AUC_OF_STATISTICS_BELOW,
+                f"mean or variance of an image alone tell a lesion with an AUC of {AUC_OF_STATISTICS_BELOW} or more",
+            ),
             (len(self.trained) < self.rounds_ordered, f"only {len(self.trained)} of {self.rounds_ordered} rounds done"),
             (sum(each.held_out for each in hospitals) < HELD_OUT_AT_LEAST, "fewer than 100 held-out studies in all"),
             (search.found is None, "the identifier search did not run"),

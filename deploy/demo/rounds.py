@@ -20,32 +20,52 @@ class Watcher:
     sites: Sequence[str]
     rounds: int
     quiet: bool = False
-    _announced: set[int] = field(default_factory=set)
+    _announced: set[object] = field(default_factory=set)
 
     def see(self, run: dict[str, Any]) -> None:
         """Show what is new in the answer of `cloister hub run show`."""
-        entries = run.get("rounds") or []
+        entries: list[dict[str, Any]] = run.get("rounds") or []
+        for entry in entries:
+            self._replies(entry)
         for site in self.sites:
-            tasks = sum(site in (entry.get(task) or {}) for entry in entries for task in ("train", "evaluate"))
-            self.phase.update(site, self._note(entries, site), tasks, 2 * self.rounds + 1)
+            tasks = sum(site in entry[task] for entry in entries for task in ("train", "evaluate"))
+            doing = _doing(entries[-1], site, len(self.sites)) if entries else "waiting for the hub"
+            self.phase.update(site, doing, tasks, 2 * self.rounds + 1, passing=True)
         if not self.quiet:
-            for entry in read_rounds({"rounds": [entry for entry in entries if entry.get("mean")]}):
-                if entry.number not in self._announced:
-                    self._announced.add(entry.number)
-                    self.phase.say(describe(entry), style="")
+            for done in read_rounds({"rounds": [entry for entry in entries if entry.get("mean")]}):
+                if self._is_new(done.number):
+                    self.phase.say(describe(done, self.sites), style="bold")
 
-    def _note(self, entries: list[dict[str, Any]], site: str) -> str:
-        if not entries:
-            return "waiting"
-        newest = entries[-1]
-        number = newest["round"]
-        if site in (newest.get("evaluate") or {}):
-            return "untrained model evaluated" if number == 0 else f"round {number} evaluated"
-        if number == 0:
-            return "evaluating the untrained model"
-        if len(newest.get("train") or {}) == len(self.sites):
-            return f"round {number} evaluating"
-        return f"round {number} trained" if site in (newest.get("train") or {}) else f"round {number} training"
+    def _replies(self, entry: dict[str, Any]) -> None:
+        """A line for each hospital's answer, off a terminal."""
+        for task in ("train", "evaluate"):
+            for site, metrics in entry[task].items():
+                if self._is_new((entry["round"], task, site)) and not self.quiet:
+                    figures = ", ".join(f"{name} {metrics[name]:.3f}" for name in ("loss", "auc") if name in metrics)
+                    self.phase.update(site, f"{_name(entry['round'])} {_DONE[task]}: {figures}")
+
+    def _is_new(self, what: object) -> bool:
+        if what in self._announced:
+            return False
+        self._announced.add(what)
+        return True
+
+
+_DONE = {"train": "trained", "evaluate": "evaluated"}
+
+
+def _doing(newest: dict[str, Any], site: str, sites: int) -> str:
+    """What a hospital is at, by the answers that the hub has."""
+    name = _name(newest["round"])
+    if site in newest["evaluate"]:
+        return f"{name} evaluated"
+    if newest["round"] == 0 or len(newest["train"]) == sites:
+        return f"{name} evaluating"
+    return f"{name} trained" if site in newest["train"] else f"{name} training"
+
+
+def _name(number: int) -> str:
+    return "untrained" if number == 0 else f"round {number}"
 
 
 def follow(hub: Hub, run: str, watcher: Watcher) -> dict[str, Any]:
@@ -61,8 +81,8 @@ def follow(hub: Hub, run: str, watcher: Watcher) -> dict[str, Any]:
     return last
 
 
-def describe(entry: Round) -> str:
-    """`round 2    9.8 s   loss 0.412   AUC 0.861   (aster 0.87 · birch 0.85 · cedar 0.86)`."""
-    name = "untrained" if entry.number == 0 else f"round {entry.number}"
-    sites = " · ".join(f"{site} {figures.get('auc', float('nan')):.2f}" for site, figures in entry.sites.items())
-    return f"{name:<10} {entry.seconds:5.1f} s   loss {entry.loss or 0:.3f}   AUC {entry.auc or 0:.3f}   ({sites})"
+def describe(entry: Round, sites: Sequence[str]) -> str:
+    """`round 2     9.8 s   loss 0.412   AUC 0.861   (aster 0.87 · birch 0.85 · cedar 0.86)`."""
+    each = " · ".join(f"{site} {entry.sites[site]['auc']:.2f}" for site in sites if "auc" in entry.sites.get(site, {}))
+    figures = f"loss {entry.loss or 0:.3f}   AUC {entry.auc or 0:.3f}"
+    return f"{_name(entry.number):<10} {entry.seconds:5.1f} s   {figures}   ({each})"

@@ -88,7 +88,6 @@ class Phase:
 
     def __init__(self, screen: Screen, name: str, lanes: tuple[str, ...]) -> None:
         self._screen = screen
-        self._name = name
         self._lock = threading.Lock()
         self._notes: dict[str, str] = {}
         self.summary = ""
@@ -105,20 +104,24 @@ class Phase:
         self._headline = self.live.add_task(name, total=None, note="")
         self._lanes: dict[str, TaskID] = {lane: self.live.add_task(f"  {lane}", total=None, note="") for lane in lanes}
 
-    def update(self, lane: str, note: str, done: float | None = None, total: float | None = None) -> None:
-        """Where a lane stands. The bar moves with every call; off a terminal only a new `note` makes a line."""
-        task = self._lanes.get(lane, self._headline)
-        numbers = "" if done is None or total is None else f" {done:.0f}/{total:.0f}"
-        self.live.update(task, note=note + numbers, completed=done, total=total)
+    def update(
+        self, lane: str, note: str, done: float | None = None, total: float | None = None, *, passing: bool = False
+    ) -> None:
+        """Where a lane stands. The bar moves with every call; off a terminal a new `note` makes a line, unless it is
+        only passing.
+        """
+        self.live.update(self._lanes.get(lane, self._headline), note=note, completed=done, total=total)
+        if passing:
+            return
         with self._lock:
             changed = self._notes.get(lane) != note
             self._notes[lane] = note
         if changed and not self._screen.console.is_terminal:
-            self.say(f"{lane}: {note}" if lane != self._name else note)
+            self.say(f"{lane:<6} {note}")
 
     def say(self, text: str, style: str = "dim") -> None:
         """A line of this phase that stays on the screen."""
-        self._screen.show(Text.assemble(("  · ", "cyan"), (text, style)))
+        self._screen.show(Text.assemble(("    ", ""), (text, style)))
 
 
 def _closing(mark: str, style: str, name: str, seconds: float, summary: str) -> Text:

@@ -58,7 +58,7 @@ class Story:
             ]
             self._people()
             self._sentinel()
-            building = pool.submit(images.ensure, self.repository, [images.JOB, images.ROGUE], self._images_said)
+            building = pool.submit(self._build)
             self._source(made)
             self._install()
             self._ingest()
@@ -76,20 +76,25 @@ class Story:
             self._each(self.people.everybody(), lambda person: person.make_key())
             self.hub.prepare(self.people.committee.public_key)
             self.report.committee_closed_to_hub = self.people.closed_to(self.hub.account)
-            closed = self.report.committee_closed_to_hub
-            phase.summary = "committee, researcher, three stewards, the hub" + (
-                "; the committee's folder is closed to the hub's process" if closed
-                else "; as a plain user all of them share one account" if closed is None
-                else ""
-            )  # fmt: skip
+            phase.summary = (
+                "committee, researcher, three stewards, hub"
+                + {
+                    True: "; the committee's folder is closed to the hub",
+                    False: "",
+                    None: "; as a plain user all share one account",
+                }[self.report.committee_closed_to_hub]
+            )
 
     def _sentinel(self) -> None:
         with self.screen.phase("engine") as phase:
             self.images |= images.ensure(self.repository, [images.SENTINEL], phase.say)
             phase.summary = os.environ["DOCKER_HOST"]
 
-    def _images_said(self, line: str) -> None:
-        self.screen.line(f"  · {line}", "dim")
+    def _build(self) -> None:
+        """The jobs' images and the untrained model, while the hospitals are being installed and filled."""
+        said = lambda line: self.screen.line(f"    {line}", "dim")  # noqa: E731
+        self.images |= images.ensure(self.repository, [images.JOB, images.ROGUE], said)
+        images.untrained_model(self.images[images.JOB], self.place.post)
 
     def _source(self, made: Iterable[Future[data.Source]]) -> None:
         with self.screen.phase("source") as phase:
@@ -101,9 +106,11 @@ class Story:
             self.identifiers = data.write_identifiers(path, sources)
             self.report.search.identifiers_file = absolute(path)
             self.report.search.planted = len(self.identifiers)
-            studies = sum(source.studies for source in sources)
+            self.report.auc_of_statistics = data.auc_of_statistics(sources)
+            studies = sum(len(source.statistics) for source in sources)
             phase.summary = (
-                f"{studies} generated studies and pydicom's own files, {len(self.identifiers)} identifiers planted"
+                f"{studies} generated studies and pydicom's own files, {len(self.identifiers)} identifiers planted; "
+                f"AUC of an image's mean or variance at most {max(self.report.auc_of_statistics.values()):.2f}"
             )
 
     def _install(self) -> None:
@@ -118,15 +125,15 @@ class Story:
             )
 
     def _install_one(self, hospital: Hospital, phase: Phase) -> None:
-        phase.update(hospital.site, "state folder and keys")
+        phase.update(hospital.site, "state folder and keys", passing=True)
         hospital.configure(
             self.hub, self.people.committee.public_key, engine=os.environ["DOCKER_HOST"],
             sentinel=self.images[images.SENTINEL],
         )  # fmt: skip
         hospital.enrol(self.hub)
-        phase.update(hospital.site, "starting core, broker, intake, link")
+        phase.update(hospital.site, "starting core, broker, intake, link", passing=True)
         hospital.serve()
-        phase.update(hospital.site, "running", 1, 1)
+        phase.update(hospital.site, "core, broker, intake and link are running", 1, 1)
 
     # ---- gate 0
 
@@ -141,7 +148,7 @@ class Story:
             )
 
     def _ingest_one(self, hospital: Hospital, phase: Phase) -> None:
-        answer = hospital.ingest(lambda line: phase.update(hospital.site, line))
+        answer = hospital.ingest(lambda line: phase.update(hospital.site, line[:100]))
         figures, counts = self.report.hospitals[hospital.site], answer["counts"]
         figures.studies_in = answer["studies_in"]
         figures.studies_published = answer["studies_published"]
@@ -149,15 +156,13 @@ class Story:
         figures.instances = counts.get("instances", 0)
         figures.held_out = counts.get("test", 0)
         figures.dataset_version = answer["dataset_version"]
-        phase.update(hospital.site, f"published {figures.dataset_version[:15]}…", 1, 1)
 
     # ---- gate 1: three signatures
 
-    def _images(self, building: Future[dict[str, str]]) -> None:
+    def _images(self, building: Future[None]) -> None:
         with self.screen.phase("images") as phase:
-            self.images |= building.result()
-            images.untrained_model(self.images[images.JOB], self.place.post)
-            phase.summary = f"the job is {self.images[images.JOB][:19]}…"
+            building.result()
+            phase.summary = f"the job is {self.images[images.JOB][:19]}…, and nothing else may run under its name"
 
     def draft(self, name: str, *, image: str, **other: Any) -> dict[str, Any]:
         """A permit draft over all three dataset versions."""
@@ -180,9 +185,8 @@ class Story:
             phase.summary = "one signature by the committee, one acceptance by each hospital's steward"
 
     def _accept(self, hospital: Hospital, phase: Phase) -> None:
-        for name in (images.JOB, images.ROGUE):
-            hospital.approve_image(self.images[name])
-        phase.update(hospital.site, "images approved")
+        hospital.approve_image(self.images[images.JOB])
+        phase.update(hospital.site, "image approved", passing=True)
         hospital.accept(PERMIT)
         phase.update(hospital.site, "permit accepted by the steward", 1, 1)
 
@@ -216,9 +220,9 @@ class Story:
     def _alone_one(self, site: str, phase: Phase) -> None:
         run = f"local-{site}"
         self._start(run, [site])
-        watcher = Watcher(phase, [site], self.rounds, quiet=True)
-        done = read_rounds(rounds.follow(self.hub, run, watcher))
+        done = read_rounds(rounds.follow(self.hub, run, Watcher(phase, [site], self.rounds, quiet=True)))
         self.report.hospitals[site].auc_local_only = done[-1].auc
+        phase.update(site, f"alone, after {self.rounds} rounds: AUC {done[-1].auc:.3f}")
 
     # ---- what must not be, and what is on record
 
@@ -252,23 +256,24 @@ class Story:
 
     def search(self) -> None:
         """Look for every planted identifier everywhere but in `source/`, and, to know that this finds, there too."""
-        with self.screen.phase("search") as phase:
+        with self.screen.phase("search") as phase, ThreadPoolExecutor(2) as pool:
             found = self.report.search
             roots = self.place.search_roots()
             found.roots = [absolute(root) for root in roots]
             found.files = sum(1 for root in roots for path in root.rglob("*") if path.is_file())
+            control = pool.submit(search, [self.place.source / site for site in SITES], self.identifiers)
             hits = search(roots, self.identifiers)
             found.found = len({hit.token for hit in hits})
             for hit in hits[:10]:
                 phase.say(f"found in {hit.path}", "bold red")
-            sources = [self.place.source / site for site in SITES]
-            found.found_in_source = len({hit.token for hit in search(sources, self.identifiers)})
-            phase.summary = f"{found.found} of {found.planted} found in {found.files} files"
+            found.found_in_source = len({hit.token for hit in control.result()})
+            phase.summary = f"{found.found} of {found.planted} identifiers found in {found.files} files"
 
-    def search_again(self, paths: Iterable[Path]) -> None:
-        """The report and the terminal's record, written after the search."""
+    def search_again(self, paths: Iterable[Path]) -> bool:
+        """The report and the terminal's record, written after the search; whether that found anything new."""
         hits = search(paths, self.identifiers)
         self.report.search.found = (self.report.search.found or 0) + len({hit.token for hit in hits})
+        return bool(hits)
 
     @staticmethod
     def _each(items: Iterable[T], do: Callable[[T], None]) -> None:

@@ -31,6 +31,7 @@ def good() -> Report:
         Round(number, 9.0, 0.7 - number / 10, 0.5 + number / 10, {site: {"auc": 0.5, "loss": 0.7} for site in SITES})
         for number in range(5)
     ]
+    report.auc_of_statistics = {"mean": 0.53, "variance": 0.55}
     report.search.planted, report.search.found, report.search.found_in_source = 930, 0, 930
     report.refusals = dict.fromkeys(REFUSALS, True)
     report.evidence = {name: {"site": "aster", "audit_sequence": 5, "code": "x"} for name in REFUSALS}
@@ -94,6 +95,8 @@ def spoil(report: Report, what: str) -> None:
             hospital.planted = 299
         case "hub reads the committee":
             report.committee_closed_to_hub = False
+        case "too easy":
+            report.auc_of_statistics["mean"] = 0.60
         case "no local figure":
             hospital.auc_local_only = None
         case _:
@@ -107,7 +110,7 @@ def spoil(report: Report, what: str) -> None:
         ("a round short", 1), ("log broken", 4), ("identifier got out", 4), ("search did not run", 1),
         ("search finds nothing", 1), ("quarantine left", 1), ("quarantine unknown", 1), ("too few held out", 1),
         ("destruction not audited", 1), ("too few planted", 1), ("hub reads the committee", 1),
-        ("no local figure", 1), *((name, 1) for name in REFUSALS),
+        ("no local figure", 1), ("too easy", 1), *((name, 1) for name in REFUSALS),
     ],
 )  # fmt: skip
 def test_one_broken_promise_is_enough(what: str, code: int) -> None:

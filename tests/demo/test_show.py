@@ -16,10 +16,11 @@ def test_a_bar_that_moves_makes_no_line_off_a_terminal(tmp_path: Path) -> None:
     with screen.phase("ingest", ("aster",)) as phase:
         for done in range(50):
             phase.update("aster", "de-identifying", done, 50)
+        phase.update("aster", "nearly there", 50, 50, passing=True)
         phase.update("aster", "published", 50, 50)
         phase.summary = "50 studies"
     lines = out.getvalue().splitlines()
-    assert [line.strip(" ·") for line in lines[:2]] == ["aster: de-identifying", "aster: published"]
+    assert [line.strip() for line in lines[:2]] == ["aster  de-identifying", "aster  published"]
     assert lines[2].startswith("✓ ingest")
     assert lines[2].endswith("50 studies")
     assert len(lines) == 3
