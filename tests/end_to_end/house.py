@@ -75,7 +75,7 @@ source_roots = ["{source}"]
 [audit]
 checkpoint_interval_s = 2
 [limits]
-idle_s = 20
+idle_s = 60
 """
 
 
