@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.commands import cloister
-from tests.end_to_end.house import Hospital, House, Permit, give
+from tests.end_to_end.hospital import Hospital
+from tests.end_to_end.house import House, Permit
+from tests.end_to_end.machine import give
 
 pytestmark = pytest.mark.engine
 

@@ -17,7 +17,8 @@ from mediator.signatures import SigningKey
 from node.keys import read_signing_key
 from tests.containers.bench import ENGINE_URL
 from tests.end_to_end.commands import attempt, start
-from tests.end_to_end.house import AS_ROOT, House, Permit, eventually, give, stop
+from tests.end_to_end.house import House, Permit
+from tests.end_to_end.machine import AS_ROOT, eventually, give, stop
 from tests.sim.cohort import write_cohort
 
 pytestmark = pytest.mark.engine

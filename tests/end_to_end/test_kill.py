@@ -9,7 +9,9 @@ import pytest
 from mediator.release.decide import reserve_bytes
 from mediator.types import Dtype, Kind, TensorSpec
 from tests.end_to_end.commands import cloister
-from tests.end_to_end.house import Hospital, House, Job, Permit, eventually
+from tests.end_to_end.hospital import Hospital
+from tests.end_to_end.house import House, Job, Permit
+from tests.end_to_end.machine import eventually
 
 pytestmark = pytest.mark.engine
 ROUNDS = 3

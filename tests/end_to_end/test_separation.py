@@ -12,7 +12,9 @@ import pytest
 
 from tests.containers.bench import ENGINE_URL
 from tests.end_to_end.commands import as_user
-from tests.end_to_end.house import AS_ROOT, Hospital, House
+from tests.end_to_end.hospital import Hospital
+from tests.end_to_end.house import House
+from tests.end_to_end.machine import AS_ROOT
 
 pytestmark = [
     pytest.mark.engine,

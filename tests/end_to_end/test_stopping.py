@@ -11,7 +11,9 @@ from mediator.signatures import open_signed
 from mediator.types import Acceptance, DataPermit
 from node.config import load_config
 from node.keys import read_signing_key
-from tests.end_to_end.house import Hospital, House, Permit, eventually
+from tests.end_to_end.hospital import Hospital
+from tests.end_to_end.house import House, Permit
+from tests.end_to_end.machine import eventually
 
 pytestmark = pytest.mark.engine
 WITHIN_S = 5.0
