@@ -15,7 +15,7 @@ from node.faults import is_full
 
 def main() -> None:
     """Run the command line; every error ends here, as one line and an exit code."""
-    command = typer.main.get_command(application())
+    command = typer.main.get_command(application(sys.argv[1] if len(sys.argv) > 1 else None))
     try:
         result = command.main(prog_name="cloister", standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 
 import typer
-
-from node.cli import audit, check, deid, hub, job, keys, node, permit
 
 HELP = """cloister: take part in federated cancer-imaging research without letting an image out.
 
@@ -18,20 +17,25 @@ Exit codes: 0 done, 1 our defect, 2 wrong usage, 3 refused by a rule, 4 integrit
 """
 
 
-def application() -> typer.Typer:
-    """The whole command line."""
+_GROUPS = {
+    "node": "A hospital's node: install, serve, bring data in, accept permits, pause.",
+    "hub": "The central hub: enrol sites, publish permits, run federated rounds.",
+    "deid": "De-identify a folder by itself; explain and verify.",
+    "job": "For researchers: order a run.",
+    "permit": "For the Access Committee: sign permits and revocation lists.",
+    "audit": "Check an audit log, offline.",
+    "keys": "Make key files.",
+}
+
+
+def application(first: str | None = None) -> typer.Typer:
+    """The whole command line; or only the group `first`, so that a command does not wait for the others' imports."""
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(_root)
-    app.add_typer(
-        node.app, name="node", help="A hospital's node: install, serve, bring data in, accept permits, pause."
-    )
-    app.add_typer(hub.app, name="hub", help="The central hub: enrol sites, publish permits, run federated rounds.")
-    app.add_typer(deid.app, name="deid", help="De-identify a folder by itself; explain and verify.")
-    app.add_typer(job.app, name="job", help="For researchers: order a run.")
-    app.add_typer(permit.app, name="permit", help="For the Access Committee: sign permits and revocation lists.")
-    app.add_typer(audit.app, name="audit", help="Check an audit log, offline.")
-    app.add_typer(keys.app, name="keys", help="Make key files.")
-    app.command("check")(check.check)
+    for name in [first] if first in _GROUPS else _GROUPS:
+        app.add_typer(import_module(f"node.cli.{name}").app, name=name, help=_GROUPS[name])
+    if first not in _GROUPS:
+        app.command("check")(import_module("node.cli.check").check)
     return app
 
 

@@ -48,13 +48,21 @@ def search(roots: Iterable[Path], tokens: Iterable[str]) -> list[Hit]:
         patterns = Path(scratch) / "patterns"
         patterns.write_bytes(b"\n".join(dresses) + b"\n")
         hits: set[Hit] = set()
-        for root in roots:
+        members: list[tuple[Path, str]] = []
+        unpacked = Path(scratch) / "unpacked"
+        unpacked.mkdir()
+        listed = list(roots)
+        for root in listed:
             hits.update(_in_names(root, wanted))
-            for path, found in _grep(patterns, root):
-                hits.add(Hit(dresses[found], path))
             for path in _files(root):
                 for name, content in _unpacked(path):
-                    hits.update(Hit(dresses[found], path, name) for found in _grep_bytes(patterns, content))
+                    (unpacked / str(len(members))).write_bytes(content)
+                    members.append((path, name))
+        # two runs in all: reading that many patterns takes grep longer than reading most trees
+        for path, found in _grep(patterns, listed):
+            hits.add(Hit(dresses[found], path))
+        for path, found in _grep(patterns, [unpacked] if members else []):
+            hits.add(Hit(dresses[found], *members[int(path.name)]))
     return sorted(hits, key=lambda hit: (str(hit.path), hit.token, hit.name))
 
 
@@ -99,26 +107,20 @@ def _in_names(root: Path, tokens: Iterable[str]) -> Iterator[Hit]:
                 yield Hit(token, path, "path")
 
 
-def _grep(patterns: Path, root: Path) -> Iterator[tuple[Path, bytes]]:
-    """(file, matched bytes) of GNU grep over a tree; -Z ends the file name with NUL."""
-    command = ["grep", "-raFoZH", "--devices=skip", "-f", str(patterns), "--", str(root)]
+def _grep(patterns: Path, roots: list[Path]) -> Iterator[tuple[Path, bytes]]:
+    """(file, matched bytes) of GNU grep over files and trees; -Z ends the file name with NUL."""
+    if not roots:
+        return
+    command = ["grep", "-raFoZH", "--devices=skip", "-f", str(patterns), "--", *map(str, roots)]
     done = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"LC_ALL": "C"})
     # a file of a running process may go while grep walks; whatever else it could not read, nobody has judged
     left = [line for line in done.stderr.splitlines() if not line.endswith(b"No such file or directory")]
-    if done.returncode > 1 and (left or not root.exists()):
-        raise RuntimeError(f"grep could not read everything under {root}: {left[:3]!r}")
+    if done.returncode > 1 and (left or not all(root.exists() for root in roots)):
+        raise RuntimeError(f"grep could not read everything: {left[:3]!r}")
     for line in done.stdout.split(b"\n"):
         name, _, found = line.partition(b"\0")
         if found:
             yield Path(os.fsdecode(name)), found
-
-
-def _grep_bytes(patterns: Path, content: bytes) -> set[bytes]:
-    command = ["grep", "-aFo", "-f", str(patterns)]
-    done = subprocess.run(command, input=content, capture_output=True, check=False, env=os.environ | {"LC_ALL": "C"})
-    if done.returncode > 1:
-        raise RuntimeError("grep could not read what was unpacked")
-    return {line for line in done.stdout.split(b"\n") if line}
 
 
 def _unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
