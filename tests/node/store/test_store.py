@@ -81,18 +81,23 @@ def test_a_database_of_a_newer_version_is_refused_and_untouched(url: str, tmp_pa
 _NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9000", "{head}", None, None
 def upgrade():
     op.create_table("later", sa.Column("later", sa.Integer(), primary_key=True))
     {more}
 """
 
 
+def head() -> str:
+    """The newest revision there is."""
+    return max(path.name[1:5] for path in (MIGRATIONS / "versions").glob("m*.py"))
+
+
 def later_migrations(tmp_path: Path, more: str) -> Path:
     """The migrations of a later version: ours and one more."""
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "versions" / "m0002_later.py").write_text(_NEXT.format(more=more))
+    (folder / "versions" / "m9000_later.py").write_text(_NEXT.format(head=head(), more=more))
     return folder
 
 
@@ -110,7 +115,7 @@ def test_a_backup_precedes_a_migration(url: str, tmp_path: Path) -> None:
     migrate(engine, url, NOW, later_migrations(tmp_path, "pass"))
     engine.dispose()
     assert "later" in tables(database(tmp_path))
-    backup = tmp_path / "node.db.0001-20260301T120000Z.backup"
+    backup = tmp_path / f"node.db.{head()}-20260301T120000Z.backup"
     assert backup.stat().st_mode & 0o777 == 0o600 and "later" not in tables(backup)
     with closing(sqlite3.connect(backup)) as raw:
         assert raw.execute("SELECT image FROM image").fetchall() == [(IMAGE,)]
