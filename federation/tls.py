@@ -29,6 +29,11 @@ def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Show this certificate from the next handshake on; connections that stand keep the one they showed."""
+    context.load_cert_chain(str(certificate), str(key))
+
+
 def trusting_context(ca: Path) -> ssl.SSLContext:
     """A client without a certificate of its own: the hub talking to its own SuperLink on loopback."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -59,10 +59,10 @@ class Link:
         self._open()
 
     def _open(self) -> None:
-        context = tls.client_context(self._own.ca, self._own.certificate, self._own.key)
+        self._context = tls.client_context(self._own.ca, self._own.certificate, self._own.key)
         hub, limit = self._own.bundle.hub, self._config.max_model_bytes
-        self._fleet = Fleet(hub, context, self._own.flower_key, limit)
-        self._channel = ControlChannel(hub, context)
+        self._fleet = Fleet(hub, self._context, self._own.flower_key, limit)
+        self._channel = ControlChannel(hub, self._context)
 
     async def run(self) -> None:
         errands = {
@@ -152,7 +152,7 @@ class Link:
             log.info("an instruction was withdrawn by the hub before it was taken")
         except Malformed as error:
             log.warning("a message was refused: %s", error.message)
-            await asyncio.to_thread(self._fleet.push_refusal, note, HubCode.REFUSED_INSTRUCTION)
+            await self._refuse(note, HubCode.REFUSED_INSTRUCTION)
         self._notes.done(name)
 
     async def _fetch(self, note: bytes) -> Task:
@@ -169,14 +169,18 @@ class Link:
             model = tensors.encode(task.tensors)
         except Denied:
             log.warning("an instruction was refused: its model holds numbers that are none")
-            refused = HubCode.REFUSED_INSTRUCTION
-            await asyncio.to_thread(self._fleet.push_refusal, task.reply_context, refused)
+            await self._refuse(task.reply_context, HubCode.REFUSED_INSTRUCTION)
             return
         answer = await self._core.deliver_instruction(task.signed, task.reply_context, _chunks(model))
         if not answer.accepted:
             code = answer.hub_code or HubCode.INTERNAL
             log.info("an instruction was refused (%s)", code.value)
-            await asyncio.to_thread(self._fleet.push_refusal, task.reply_context, code)
+            await self._refuse(task.reply_context, code)
+
+    async def _refuse(self, reply_context: bytes, code: HubCode) -> None:
+        """Tell the hub no; a hub that ended the run meanwhile waits for no answer."""
+        with contextlib.suppress(RunOver):
+            await asyncio.to_thread(self._fleet.push_refusal, reply_context, code)
 
     async def _beat(self) -> None:
         while True:
@@ -207,7 +211,7 @@ class Link:
         try:
             if outgoing.envelope is None or outgoing.folder is None:
                 code = outgoing.hub_code or HubCode.INTERNAL
-                await asyncio.to_thread(self._fleet.push_refusal, outgoing.reply_context, code)
+                await self._refuse(outgoing.reply_context, code)
                 return
             if self._notes.used(outgoing.envelope):
                 return
@@ -222,7 +226,7 @@ class Link:
             log.info("the hub no longer waits for %s", outgoing.instruction)
         except (Denied, IntegrityBroken, Malformed) as error:
             log.error("the reply to %s cannot be sent: %s", outgoing.instruction, error.message)
-            await asyncio.to_thread(self._fleet.push_refusal, outgoing.reply_context, HubCode.INTERNAL)
+            await self._refuse(outgoing.reply_context, HubCode.INTERNAL)
 
     async def _witness(self) -> None:
         async for text in self._core.checkpoints():
@@ -243,7 +247,8 @@ class Link:
                 message = control.Renewal(request=request)
                 answer = await self._channel.ask(control.RENEW, message, control.Renewed)
                 enrolment.install_renewed(self._config.folder, answer.certificate)
-                log.info("the node's certificate was renewed; it is used from the next start on")
+                tls.show_certificate(self._context, self._own.certificate, self._own.key)
+                log.info("the node's certificate was renewed")
             await asyncio.sleep(_RENEWAL_CHECK_S)
 
     async def _leave(self) -> None:
