@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -31,6 +31,8 @@ LOG_OPTIONS = {"max-size": "2m", "max-file": "2"}
 KEEPER = Resources(
     cpus=1.0, memory_bytes=128 << 20, pids=32, wall_time_s=1, tmp_bytes=1 << 20, out_bytes=1, out_files=1, gpus=0
 )
+# which GPUs the NVIDIA runtime shows a container, whatever else asks
+_VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 _PROGRAMS: Mapping[Role, list[str] | None] = {
     "job": None,  # the image's own
     "canary": ["python3", "-I", "/opt/cloister-sentinel/probe.py"],
@@ -90,13 +92,13 @@ def create_arguments(spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id
     """The body of the engine's create call (Docker API 1.41): DESIGN section 3's restrictions, all of them constants
     but the limits, the mounts and the image."""
     limits = KEEPER if role == "keeper" else spec.resources
-    program = _PROGRAMS[role]
+    program, gpus = _PROGRAMS[role], () if role == "keeper" else spec.gpu_devices
     return {
         "Image": image_id,
         **({} if program is None else {"Entrypoint": program, "Cmd": []}),
         "User": f"{sandbox.uid}:{sandbox.gid}",
         "Hostname": "job",
-        "Env": _environment(limits),
+        "Env": _environment(limits, gpus),
         "NetworkDisabled": True,
         "StopSignal": "SIGTERM",
         # an image's own health check would be one more program, started by the engine
@@ -107,7 +109,7 @@ def create_arguments(spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id
             **_limits(limits),
             "Tmpfs": {"/tmp": f"{SCRATCH_FLAGS},size={limits.tmp_bytes},mode=1777"},  # noqa: S108  inside the container
             "Mounts": _mounts(spec, role, sandbox),
-            "DeviceRequests": _devices(limits.gpus),
+            "DeviceRequests": _devices(gpus),
             "Runtime": sandbox.runtime,
         },
     }
@@ -143,9 +145,11 @@ def _limits(limits: Resources) -> dict[str, Any]:
     }
 
 
-def _environment(limits: Resources) -> list[str]:
+def _environment(limits: Resources, gpus: Sequence[str]) -> list[str]:
     threads = max(1, int(limits.cpus))
-    return ["HOME=/tmp", f"OMP_NUM_THREADS={threads}", f"CLOISTER_CPUS={threads}"]
+    # an image that asks for `all` in its own environment would get them where the GPUs' runtime is the default one
+    driver = [f"{_VISIBLE}={','.join(gpus) or 'void'}", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
+    return ["HOME=/tmp", f"OMP_NUM_THREADS={threads}", f"CLOISTER_CPUS={threads}", *driver]
 
 
 def _mounts(spec: ContainerSpec, role: Role, sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -165,18 +169,22 @@ def _read_only(source: str, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True, "BindOptions": options}
 
 
-def _devices(gpus: int) -> list[dict[str, Any]]:
-    return [{"Driver": "", "Count": gpus, "Capabilities": [["gpu"]]}] if gpus else []
+def _devices(gpus: Sequence[str]) -> list[dict[str, Any]]:
+    # by id, never by count: the engine would give two containers the same first GPU
+    return [{"Driver": "", "Count": 0, "DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}] if gpus else []
 
 
 def fingerprint(arguments: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
-    """Hex SHA-256 over the engine's facts and the create arguments without image, program, mount sources and labels.
+    """Hex SHA-256 over the engine's facts and the create arguments without image, program, mount sources, labels and
+    which GPUs (how many stays).
 
     Two containers of one fingerprint differ in nothing that holds them.
     """
     kept = {key: value for key, value in arguments.items() if key not in ("Image", "Entrypoint", "Cmd", "Labels")}
     host = dict(kept["HostConfig"])
     host["Mounts"] = [{key: value for key, value in mount.items() if key != "Source"} for mount in host["Mounts"]]
+    host["DeviceRequests"] = [{**one, "DeviceIDs": len(one["DeviceIDs"])} for one in host["DeviceRequests"]]
+    kept["Env"] = [entry for entry in kept["Env"] if not entry.startswith(f"{_VISIBLE}=")]
     kept["HostConfig"] = host
     seccomp = hashlib.sha256(SECCOMP.encode()).hexdigest()
     # counts of bytes may pass what canonical JSON holds exactly; as text they do not
@@ -264,9 +272,17 @@ def _mounts_differ(inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, 
     }
     if found != wanted or len([mount for mount in inspect["Mounts"] if mount["Type"] != "tmpfs"]) != len(wanted):
         yield "mounts"
-    requests = inspect["HostConfig"].get("DeviceRequests") or []
-    gpus = 0 if role == "keeper" else spec.resources.gpus
-    if [(entry["Count"], entry["Capabilities"]) for entry in requests] != ([(gpus, [["gpu"]])] if gpus else []):
-        yield "gpus"
+    yield from _gpus_differ(inspect, () if role == "keeper" else spec.gpu_devices)
     if sandbox.runtime and inspect["HostConfig"].get("Runtime") != sandbox.runtime:
         yield "runtime"
+
+
+def _gpus_differ(inspect: Mapping[str, Any], gpus: Sequence[str]) -> Iterator[str]:
+    """Exactly these GPUs by request, and the same (or none) in the environment that the GPUs' runtime reads."""
+    requests = inspect["HostConfig"].get("DeviceRequests") or []
+    found = [(entry["Count"], list(entry.get("DeviceIDs") or ()), entry["Capabilities"]) for entry in requests]
+    told = inspect.get("Config", {}).get("Env") or ()
+    seen = [entry for entry in told if entry.startswith("NVIDIA_VISIBLE_DEVICES=")]
+    wanted = "NVIDIA_VISIBLE_DEVICES=" + (",".join(gpus) if gpus else "void")
+    if found != ([(0, list(gpus), [["gpu"]])] if gpus else []) or seen != [wanted]:
+        yield "gpus"

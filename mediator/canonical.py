@@ -6,6 +6,7 @@ have printed: unknown or missing keys, another type, another order, another spel
 
 Field types understood: `str`, `int`, `float`, `bool`, `datetime` (UTC, printed with `Z`), `Literal`,
 `StrEnum`, `tuple[T, ...]`, `Mapping[str, T]`, `T | None`, nested dataclasses, and `Any` for a JSON scalar.
+A field marked `types.ADDED` is printed only where it is not its default, and must not stand there as its default.
 """
 
 from __future__ import annotations
@@ -91,7 +92,11 @@ def decode(cls: type[D], raw: bytes, *, limit: int = MAX_DOCUMENT_BYTES) -> D:
 def to_plain(value: Any) -> Any:
     """Plain JSON data for a document or any value of the field types above."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        plain = {
+            field.name: to_plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not (_was_added(field) and getattr(value, field.name) == field.default)
+        }
         cls: Any = type(value)
         if hasattr(cls, "KIND"):
             plain |= {"kind": cls.KIND, "version": cls.VERSION}
@@ -147,6 +152,10 @@ def _parse_int(text: str) -> int | float:
     return value if abs(value) > MAX_INTEGER else int(text)
 
 
+def _was_added(field: dataclasses.Field[Any]) -> bool:
+    return bool(field.metadata.get("added"))
+
+
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
@@ -186,15 +195,18 @@ def _build_dataclass(cls: Any, plain: Any, where: str, depth: int) -> Any:
         if type(version) is not int or version != cls.VERSION:
             raise UnsupportedVersion(f"{cls.KIND}: this version is not supported", hint="upgrade the older side")
     hints = _hints(cls)
-    names = {field.name for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    names = fields.keys() - {name for name, field in fields.items() if _was_added(field) and name not in members}
     if unknown := sorted(members.keys() - names):
         raise Malformed(f"{where or cls.__name__}: unknown key {unknown[0][:40]!r}")
     if missing := sorted(names - members.keys()):
         raise Malformed(f"{where or cls.__name__}: missing key {missing[0]!r}")
     try:
-        return cls(
-            **{name: _build(hints[name], members[name], f"{where}.{name}".lstrip("."), depth + 1) for name in names}
-        )
+        built = {name: _build(hints[name], members[name], f"{where}.{name}".lstrip("."), depth + 1) for name in names}
+        for name, value in built.items():  # printed again it would be gone
+            if _was_added(fields[name]) and value == fields[name].default:
+                raise Malformed(f"{where or cls.__name__}: {name} is its default, which is not written")
+        return cls(**built)
     except ValueError as error:
         raise Malformed(f"{where or cls.__name__}: {error}") from error
 

@@ -19,6 +19,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # names of tensors and metrics: what torch's state dict and Flower's examples use, nothing that holds text
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
+# what the driver calls a GPU (`GPU-…`, `MIG-…`) or its number; the engine joins several with commas
+_GPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,79}")
+
+# Marks a field that joined a document after the first of its version were signed: where it is absent it has its
+# default, and the default is never printed, so that every document still has one form (`mediator.canonical`).
+ADDED: Mapping[str, bool] = {"added": True}
 
 
 def check_identifier(text: str, what: str) -> None:
@@ -50,6 +56,12 @@ def check_name(text: str, what: str) -> None:
     """Raise `ValueError` unless `text` may name a tensor, a metric or a configuration key."""
     if not _NAME.fullmatch(text):
         raise ValueError(f"{what} is not a permitted name")
+
+
+def check_gpu(text: str) -> None:
+    """Raise `ValueError` unless `text` may name a GPU (never `all`, never several)."""
+    if not _GPU.fullmatch(text) or text in ("all", "none", "void"):
+        raise ValueError("a GPU is named by its UUID (GPU-… or MIG-…) or its number")
 
 
 class Kind(StrEnum):
@@ -153,7 +165,10 @@ class Person:
 
 @dataclass(frozen=True)
 class Resources:
-    """The most one container may use. `memory_bytes` counts no swap: there is none."""
+    """The most one container may use. `memory_bytes` counts no swap: there is none.
+
+    `gpu_memory_bytes` is how much memory each of the `gpus` has at least.
+    """
 
     cpus: float
     memory_bytes: int
@@ -163,6 +178,7 @@ class Resources:
     out_bytes: int
     out_files: int
     gpus: int
+    gpu_memory_bytes: int = field(default=0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         counts = (
@@ -175,6 +191,8 @@ class Resources:
         )
         if self.cpus <= 0 or self.gpus < 0 or any(count <= 0 for count in counts):
             raise ValueError("a resource limit is a positive number")
+        if self.gpu_memory_bytes < 0:
+            raise ValueError("the memory of a GPU is not negative")
 
     def within(self, other: Resources) -> bool:
         """Whether every limit is at most `other`'s."""
@@ -437,8 +455,8 @@ class ContainerSpec:
     """Gate 1's verdict on a task, as a value: all there is to a container. The broker checks it again.
 
     `data_dir` and `in_dir` are absolute host folders under the broker's two configured roots; `/out` is a
-    capped volume that the broker makes. Everything else (no network, no capability, …) is constant and not
-    in here.
+    capped volume that the broker makes. `gpu_devices` names as many GPUs as `resources` grants. Everything else
+    (no network, no capability, …) is constant and not in here.
     """
 
     KIND: ClassVar[str] = "cloister.container-spec"
@@ -452,10 +470,16 @@ class ContainerSpec:
     resources: Resources
     issued: datetime
     expires: datetime
+    gpu_devices: tuple[str, ...] = field(default=(), metadata=ADDED)
 
     def __post_init__(self) -> None:
         check_identifier(self.job, "job")
         check_digest(self.image, "image")
+        check_unique(self.gpu_devices, "a GPU")
+        for gpu in self.gpu_devices:
+            check_gpu(gpu)
+        if len(self.gpu_devices) != self.resources.gpus:
+            raise ValueError("a container names as many GPUs as it is granted")
 
 
 # --- datasets -----------------------------------------------------------------------------------------------

@@ -114,9 +114,11 @@ def test_limits_above_the_ceiling_are_refused(bench: Bench) -> None:
         ("pids", 100_000),
         ("out_bytes", 1 << 40),
         ("cpus", 1000.0),
-        ("gpus", 1),
+        ("gpu_memory_bytes", 1),
     ):
         refuse(bench, bench.sign(bench.spec(resources=replace(LIMITS, **{name: value}))), "resources_exceeded")
+    gpu = bench.spec(resources=replace(LIMITS, gpus=1), gpu_devices=("GPU-0",))
+    refuse(bench, bench.sign(gpu), "resources_exceeded")
 
 
 def test_an_image_by_tag_cannot_be_said(bench: Bench) -> None:

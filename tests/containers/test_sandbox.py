@@ -104,11 +104,48 @@ def test_a_keeper_sees_nothing_but_out() -> None:
     assert [mount["Target"] for mount in mounts] == ["/out"]
 
 
-def test_gpus_come_by_request_and_by_number() -> None:
-    two = replace(SPEC, resources=replace(LIMITS, gpus=2))
-    assert sandbox.create_arguments(two, "job", SITE, DIGEST)["HostConfig"]["DeviceRequests"][0]["Count"] == 2
-    assert sandbox.unsealed(inspected(spec=two), two, "job", SITE, DIGEST) == ()
-    assert sandbox.unsealed(inspected(spec=two), SPEC, "job", SITE, DIGEST) == ("gpus",)
+TWO = replace(SPEC, resources=replace(LIMITS, gpus=2), gpu_devices=("GPU-a", "GPU-b"))
+
+
+def test_gpus_come_by_request_and_by_name() -> None:
+    asked = sandbox.create_arguments(TWO, "job", SITE, DIGEST)
+    assert asked["HostConfig"]["DeviceRequests"] == [
+        {"Driver": "", "Count": 0, "DeviceIDs": ["GPU-a", "GPU-b"], "Capabilities": [["gpu"]]}
+    ]
+    assert "NVIDIA_VISIBLE_DEVICES=GPU-a,GPU-b" in asked["Env"]
+    assert sandbox.unsealed(inspected(spec=TWO), TWO, "job", SITE, DIGEST) == ()
+    assert sandbox.unsealed(inspected(spec=TWO), SPEC, "job", SITE, DIGEST) == ("gpus",)
+    assert sandbox.unsealed(inspected(), TWO, "job", SITE, DIGEST) == ("gpus",)
+    assert sandbox.create_arguments(TWO, "keeper", SITE, DIGEST)["HostConfig"]["DeviceRequests"] == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"Count": -1, "DeviceIDs": None}, {"Count": 2, "DeviceIDs": None}, {"Count": 0, "DeviceIDs": ["GPU-a"]},
+        {"Count": 0, "DeviceIDs": ["GPU-a", "GPU-c"]}, {"Count": 0, "DeviceIDs": ["GPU-a", "GPU-b", "GPU-c"]},
+    ],
+)  # fmt: skip
+def test_other_gpus_than_those_granted_are_named(given: dict[str, Any]) -> None:
+    inspect = inspected(spec=TWO)
+    inspect["HostConfig"]["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **given}]
+    assert sandbox.unsealed(inspect, TWO, "job", SITE, DIGEST) == ("gpus",)
+
+
+@pytest.mark.parametrize("env", [[], ["NVIDIA_VISIBLE_DEVICES=all"], ["NVIDIA_VISIBLE_DEVICES=void"] * 2])
+def test_an_image_that_asks_for_every_gpu_in_its_environment_is_named(env: list[str]) -> None:
+    inspect = inspected()
+    assert "NVIDIA_VISIBLE_DEVICES=void" in inspect["Config"]["Env"]
+    inspect["Config"]["Env"] = env
+    assert sandbox.unsealed(inspect, SPEC, "job", SITE, DIGEST) == ("gpus",)
+
+
+def test_a_fingerprint_depends_on_how_many_gpus_and_not_on_which() -> None:
+    def of(spec: ContainerSpec) -> str:
+        return sandbox.fingerprint(sandbox.create_arguments(spec, "job", SITE, DIGEST), {})
+
+    assert of(TWO) == of(replace(TWO, gpu_devices=("GPU-c", "GPU-a")))
+    assert of(TWO) != of(replace(TWO, resources=replace(LIMITS, gpus=1), gpu_devices=("GPU-a",))) != of(SPEC)
 
 
 def test_a_container_is_never_roots() -> None:
@@ -117,9 +154,10 @@ def test_a_container_is_never_roots() -> None:
             replace(SITE, uid=uid, gid=gid)
 
 
-def test_three_variables_of_ours_reach_a_job() -> None:
+def test_five_variables_of_ours_reach_a_job() -> None:
     names = [entry.split("=")[0] for entry in sandbox.create_arguments(SPEC, "job", SITE, DIGEST)["Env"]]
-    assert names == ["HOME", "OMP_NUM_THREADS", "CLOISTER_CPUS"]
+    ours = ["HOME", "OMP_NUM_THREADS", "CLOISTER_CPUS", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"]
+    assert names == ours
 
 
 def test_the_filter_in_the_repository_is_the_one_described() -> None:
