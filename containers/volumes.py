@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 
 from mediator.errors import Code, Denied, Reason
+from mediator.exits import OTHER, RAISED
 from mediator.ports import JobEvent
 from mediator.types import OutputFile, Resources
 
@@ -30,6 +31,7 @@ RULES = {
     "too_large": "more bytes than the permit's limit",
     "unreadable": "a file that cannot be read",
 }
+CODES = {rule: Code(f"contract_{rule}") for rule in RULES}
 LINE_BYTES = 200
 MAX_TASK = 999_999
 
@@ -39,7 +41,7 @@ def copy_program(task: int, limits: Resources) -> list[str]:
 
 
 def parse_copy(stream: bytes, limits: Resources) -> tuple[OutputFile, ...]:
-    """The files in the keeper's framed stream. Raises `Denied` (contract_violation).
+    """The files in the keeper's framed stream. Raises `Denied` (the rule's own code, or contract_violation).
 
     1. It begins with the magic and ends with exactly one end frame, and nothing behind it.
     2. A violation names a rule we know; the files before it count for nothing.
@@ -58,7 +60,9 @@ def parse_copy(stream: bytes, limits: Resources) -> tuple[OutputFile, ...]:
         if kind == b"E" and (name_bytes, size, at) == (0, 0, len(stream)):  # (1)
             return tuple(files.values())
         if kind == b"V":  # (2)
-            raise _violation(RULES.get(name, "the output breaks the contract"))
+            if name not in RULES:
+                raise _violation("the output breaks the contract")
+            raise Denied(Reason(CODES[name], RULES[name]))
         if kind != b"F" or name not in NAMES or name in files:  # (3)
             break
         content = stream[at : at + size]
@@ -70,7 +74,7 @@ def parse_copy(stream: bytes, limits: Resources) -> tuple[OutputFile, ...]:
 
 
 def parse_line(line: bytes) -> JobEvent:
-    """One line of the keeper's: done, progress or full, and nothing else. Raises `Denied` (contract_violation)."""
+    """One line of the keeper's: done, progress, failed or full, and nothing else. Raises `Denied`."""
     try:
         event = json.loads(line) if len(line) <= LINE_BYTES else None
     except (ValueError, RecursionError):
@@ -84,6 +88,10 @@ def parse_line(line: bytes) -> JobEvent:
     is_fraction = type(fraction) in (int, float) and 0 <= members["fraction"] <= 1
     if members.keys() == {"event", "task", "fraction"} and members["event"] == "progress" and is_task and is_fraction:
         return JobEvent("progress", task=members["task"], fraction=float(members["fraction"]))
+    name = members.get("exception")
+    if members.keys() == {"event", "exception", "task"} and members["event"] == "failed" and is_task:
+        # the keeper has the same list; what it should not have said is not repeated
+        return JobEvent("failed", task=members["task"], code=RAISED.get(str(name), RAISED[OTHER]))
     if members == {"event": "full"}:
         return JobEvent("out_full")
     raise _violation("the keeper said something else")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mediator.errors import Code
 from mediator.types import Kind, OutputFile, ReleasedObject
 
 if TYPE_CHECKING:  # the mediator's own imports stay standard library and numpy where the contract says so
@@ -38,13 +39,17 @@ class JobEvent:
     """Something that happened to a container, as the engine or the keeper saw it.
 
     `done` carries the task number whose `DONE` appeared; `progress` a task number and a fraction 0 to 1;
-    `exited` the exit status.
+    `exited` the exit status; `failed` the task during which the job's program named the class of its exception, and
+    the code of that class (`mediator.exits.RAISED`). It is the job's own word, and ends nothing.
     """
 
-    kind: Literal["started", "progress", "done", "exited", "out_of_memory", "time_limit", "stopped", "out_full"]
+    kind: Literal[
+        "started", "progress", "done", "failed", "exited", "out_of_memory", "time_limit", "stopped", "out_full"
+    ]
     task: int = 0
     fraction: float = 0.0
     status: int = 0
+    code: Code | None = None
 
 
 class Runner(Protocol):

@@ -10,6 +10,10 @@
 `/out/<n>/`: `model.safetensors` (train only), `metrics.json` (a flat object of numbers), then an empty `DONE`. After
 `DONE` the container is frozen, `/out` is copied and emptied, and only then does it run on. `/in/stop` or SIGTERM ask
 for an end.
+
+A program that cannot go on may say why in `/out/<n>/failure.json`: {"exception": "ValueError"}, the class and nothing
+else. `Tasks` does it for any exception that nobody catches. Of what a job says about its end, only a class name out of
+a closed list (`EXCEPTIONS`; every other is "other") leaves the hospital: never a text.
 """
 
 from __future__ import annotations
@@ -17,11 +21,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -30,6 +36,16 @@ from safetensors.numpy import load_file, save_file
 
 CONTRACT = 1
 POLL_S = 0.05
+
+# the class names that leave; a class that is none of them is told as the first of its bases that is
+EXCEPTIONS = frozenset({
+    "AssertionError", "AttributeError", "EOFError", "FileNotFoundError", "FloatingPointError", "ImportError",
+    "IndexError", "KeyError", "MemoryError", "ModuleNotFoundError", "NameError", "NotImplementedError", "OSError",
+    "OverflowError", "PermissionError", "RecursionError", "RuntimeError", "StopIteration", "TimeoutError", "TypeError",
+    "UnboundLocalError", "UnicodeDecodeError", "ValueError", "ZeroDivisionError",
+    "LinAlgError", "ArrowInvalid", "InvalidDicomError", "OutOfMemoryError", "SafetensorError",
+    "NoReply", "UnsupportedContract",
+})  # fmt: skip
 
 Weights = Mapping[str, npt.NDArray[Any]]
 
@@ -80,9 +96,11 @@ class Tasks:
         self._out = Path(out_dir)
         self._poll_s = poll_s
         self._terminated = False
+        self._at = 1  # the task at work, or the next one
         # a container's main thread hears SIGTERM; in any other thread `/in/stop` is the way
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._on_terminate)
+        self._hook_before, sys.excepthook = sys.excepthook, self._on_exception
 
     @property
     def stopping(self) -> bool:
@@ -90,12 +108,11 @@ class Tasks:
         return self._terminated or (self._in / "stop").exists()
 
     def __iter__(self) -> Iterator[Task]:
-        number = 1
         while not self.stopping:
-            folder = self._in / "tasks" / str(number)
+            folder = self._in / "tasks" / str(self._at)
             if folder.is_dir():
-                yield self._open(number, folder)
-                number += 1
+                yield self._open(self._at, folder)
+                self._at += 1
             else:
                 time.sleep(self._poll_s)
 
@@ -106,6 +123,16 @@ class Tasks:
         out = self._out / str(number)
         os.makedirs(out, exist_ok=True)
         return Task(number, order["kind"], order["round"], order["config"], folder, out)
+
+    def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """The program ends: say the exception's class, and let Python print the rest into the hospital's log."""
+        name = next((base.__name__ for base in kind.__mro__ if base.__name__ in EXCEPTIONS), "other")
+        try:
+            os.makedirs(self._out / str(self._at), exist_ok=True)
+            (self._out / str(self._at) / "failure.json").write_text(json.dumps({"exception": name}), encoding="ascii")
+        except OSError:
+            pass  # a full /out: the end itself is seen all the same
+        self._hook_before(kind, error, trace)
 
     def _on_terminate(self, _number: int, _frame: Any) -> None:
         self._terminated = True

@@ -30,7 +30,7 @@ class RemoteRunner:
 
     def execute(self, job: str) -> Iterator[JobEvent]:
         for event in self._client.stream(verbs.EXECUTE, verbs.JobId(job=job)):
-            yield JobEvent(event.kind, event.task, event.fraction, event.status)
+            yield JobEvent(event.kind, event.task, event.fraction, event.status, event.code)
 
     def finalise(self, job: str, task: int) -> Sequence[OutputFile]:
         """The files, each exactly as long as announced; a stream of another shape is a broken contract."""
@@ -70,7 +70,9 @@ def handlers(runner: Runner) -> Mapping[Verb[Any, Any], Handler]:
         for event in runner.execute(request.job):
             if not call.active:
                 return
-            yield verbs.JobHappened(kind=event.kind, task=event.task, fraction=event.fraction, status=event.status)
+            yield verbs.JobHappened(
+                kind=event.kind, task=event.task, fraction=event.fraction, status=event.status, code=event.code
+            )
 
     def finalise(request: verbs.FinaliseTask, _call: Call) -> Iterator[verbs.FileStart | bytes]:
         for file in runner.finalise(request.job, request.task):

@@ -141,10 +141,13 @@ class JobId(Message):
 class JobHappened(Message):
     """`mediator.ports.JobEvent` on the wire."""
 
-    kind: Literal["started", "progress", "done", "exited", "out_of_memory", "time_limit", "stopped", "out_full"]
+    kind: Literal[
+        "started", "progress", "done", "failed", "exited", "out_of_memory", "time_limit", "stopped", "out_full"
+    ]
     task: int = 0
     fraction: float = 0.0
     status: int = 0
+    code: Code | None = None
 
 
 class FinaliseTask(Message):

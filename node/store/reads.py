@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from mediator.audit import Action, Frontier
+from mediator.exits import PLAIN
 from mediator.jobs import TERMINAL, State
 from mediator.types import Kind
 from node import records
@@ -100,6 +101,14 @@ class Reads:
         ended = [state.value for state in TERMINAL]
         query = select(models.Job).where(models.Job.state.not_in(ended))
         return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.Job.created)))
+
+    def exit_reasons_told(self, run: str) -> int:
+        """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""
+        told = models.Instruction.hub_code.is_not(None) & models.Instruction.hub_code.not_in(
+            [word.value for word in PLAIN]
+        )
+        query = select(func.count()).select_from(models.Instruction).where(models.Instruction.run == run, told)
+        return self._session.scalar(query) or 0
 
     def last_attempt(self, run: str, round_: int, task: Kind) -> int:
         """The highest attempt of one task that gate 1 let through, 0 for none."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from mediator import canonical
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, hub_code
+from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason
+from mediator.exits import told
 from mediator.jobs import Event, State
 from mediator.types import ContainerSpec
 from node.records import InstructionRow, JobRow
@@ -219,7 +220,8 @@ class Jobs:
             written = event(Action.RELEASE, about, verdict, permit=permit, code=reason.code)
         log.info("job %s ended: %s", job, reason)
         with self._core.store.transaction(self._core.clock()) as tx:
-            tx.advance(job, happened, event=written, code=reason.code, hub_code=hub_code(reason.code))
+            outward = told(reason.code, tx.exit_reasons_told(row.run))
+            tx.advance(job, happened, event=written, code=reason.code, hub_code=outward)
         forget(self._core, job)
 
     def _sweep_folders(self, kept: set[str]) -> None:

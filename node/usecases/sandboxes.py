@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.exits import RAISED
 from mediator.ports import JobEvent, Prepared, Runner
 from mediator.types import ContainerSpec, Kind, OutputFile
 
@@ -33,8 +34,9 @@ _ENDINGS: Mapping[str, Code] = {
     "out_of_memory": Code.OUT_OF_MEMORY,
     "time_limit": Code.TIME_LIMIT,
     "stopped": Code.STOPPED,
-    "out_full": Code.CONTRACT_VIOLATION,
+    "out_full": Code.CONTRACT_OUT_FULL,
 }
+_RAISED = frozenset(RAISED.values())
 
 
 @dataclass(frozen=True)
@@ -315,6 +317,7 @@ class Sandboxes:
 
     def _wait(self, sandbox: Sandbox, number: int, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
+        raised: Code | None = None
         while True:
             if self._closing.is_set():
                 raise NotNow("the node is shutting down")
@@ -330,10 +333,13 @@ class Sandboxes:
                 return
             if event.kind == "progress" and event.task == number:
                 self._on_progress(sandbox.key, number, event.fraction)
+            elif event.kind == "failed" and event.task == number and event.code in _RAISED:
+                raised = event.code  # why, if it ends now: the job's own word, out of a closed list
             elif event.kind in _ENDINGS:
                 if self._closing.is_set():
                     raise NotNow("the node is shutting down")
-                raise Denied(Reason(sandbox.stop_code or _ENDINGS[event.kind]))
+                own = raised if event.kind == "exited" else None
+                raise Denied(Reason(sandbox.stop_code or own or _ENDINGS[event.kind]))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers.volumes import FRAME, MAGIC, RULES, check_mount, parse_copy, parse_line
+from containers.volumes import CODES, FRAME, MAGIC, RULES, check_mount, parse_copy, parse_line
 from mediator.errors import Code, Denied
 from mediator.ports import JobEvent
 from tests.containers.bench import LIMITS
@@ -63,8 +63,10 @@ def test_more_bytes_than_the_volume_holds_are_refused() -> None:
 
 def test_a_violation_discards_the_files_before_it_and_names_a_rule() -> None:
     stream = MAGIC + frame(b"F", b"metrics.json", b"{}") + frame(b"V", b"hard_link")
-    with pytest.raises(Denied, match=RULES["hard_link"]):
+    with pytest.raises(Denied, match=RULES["hard_link"]) as caught:
         parse_copy(stream, LIMITS)
+    assert caught.value.reasons[0].code is Code.CONTRACT_HARD_LINK
+    assert set(CODES.values()) < {code for code in Code if code.name.startswith("CONTRACT_")}
 
 
 def test_an_unknown_rule_is_not_repeated() -> None:
@@ -82,10 +84,19 @@ def test_no_stream_breaks_the_parser(stream: bytes) -> None:
             pass
 
 
-def test_the_keepers_three_lines() -> None:
+def test_the_keepers_lines() -> None:
     assert parse_line(b'{"event":"done","task":3}') == JobEvent("done", task=3)
     assert parse_line(b'{"event":"progress","fraction":0.5,"task":3}') == JobEvent("progress", task=3, fraction=0.5)
     assert parse_line(b'{"event":"full"}') == JobEvent("out_full")
+
+
+def test_an_exceptions_class_is_told_by_a_code_of_the_list() -> None:
+    def heard(name: str) -> JobEvent:
+        return parse_line(b'{"event":"failed","exception":%s,"task":3}' % name.encode())
+
+    assert heard('"ValueError"') == JobEvent("failed", task=3, code=Code.RAISED_VALUE_ERROR)
+    for strange in ('"Mrs. Smith"', '"other"', '"valueerror"', "7", "null", '["ValueError"]'):
+        assert heard(strange) == JobEvent("failed", task=3, code=Code.RAISED_OTHER)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mediator import errors
-from mediator.errors import CloisterError, Code, Denied, HubCode, Reason, exit_code_of, hub_code
+from mediator.errors import CloisterError, Code, Denied, HubCode, Reason, exit_code_of, hub_code, plain_hub_code
+from mediator.exits import NAMES, PLAIN, RAISED, TOLD_PER_RUN, told
 
 EXIT_CODES = {"internal_error": 1, "usage": 2, "malformed": 2, "denied": 3, "integrity_broken": 4, "not_now": 5}
 
@@ -48,11 +50,13 @@ def test_a_refusal_tells_all_reasons_and_shows_the_first_first() -> None:
     assert denied.hub_code is HubCode.REFUSED_PERMIT
 
 
-# what a hub learns, written out: everything not here is about the permit
+RULES = "missing not_a_folder too_many_files unknown_name not_a_regular_file hard_link too_large unreadable out_full"
+# what a hub learns in plain words, written out: everything not here is about the permit
 HEARD = {
     HubCode.PAUSED: "hospital_paused",
     HubCode.REFUSED_BUDGET: "rounds_exhausted bytes_exhausted epsilon_exhausted",
-    HubCode.JOB_FAILED: "job_failed out_of_memory time_limit stopped",
+    HubCode.JOB_FAILED: "job_failed out_of_memory time_limit stopped "
+    + " ".join(code.value for code in RAISED.values()),
     HubCode.NOT_READY: """clock_went_back canary_failed dataset_missing mount_not_permitted spec_expired job_unknown
         not_sealed""",
     HubCode.REFUSED_INSTRUCTION: """malformed unsupported_version kind_not_permitted config_not_permitted
@@ -62,12 +66,46 @@ HEARD = {
     HubCode.REFUSED_OUTPUT: """contract_violation header_too_large header_malformed metadata_not_permitted
         tensor_not_permitted tensor_missing tensor_shape tensor_dtype tensor_offsets trailing_bytes not_finite
         metrics_too_large metrics_malformed metric_not_permitted metric_missing metric_out_of_range
-        count_below_threshold file_not_permitted file_missing""",
+        count_below_threshold file_not_permitted file_missing """
+    + " ".join(f"contract_{rule}" for rule in RULES.split()),
 }
+# and the exit reasons that have a word of their own
+OF_THEIR_OWN = (
+    {"out_of_memory", "time_limit"}
+    | {code.value for code in RAISED.values()}
+    | (set(HEARD[HubCode.REFUSED_OUTPUT].split()) - {"count_below_threshold"})
+)
 
 
-def test_what_the_hub_hears_for_every_code() -> None:
+def test_what_the_hub_hears_for_every_code_in_plain_words() -> None:
     expected = {Code(code): outward for outward, codes in HEARD.items() for code in codes.split()}
-    assert {code: hub_code(code) for code in Code} == {
+    assert {code: plain_hub_code(code) for code in Code} == {
         code: expected.get(code, HubCode.REFUSED_PERMIT) for code in Code
     }
+    assert PLAIN == {*HEARD, HubCode.REFUSED_PERMIT, HubCode.INTERNAL} and len(PLAIN) == 8
+
+
+def test_an_exit_reason_has_a_word_of_its_own_and_nothing_else_has() -> None:
+    for code in Code:
+        own = hub_code(code)
+        assert own.value == code.value if code.value in OF_THEIR_OWN else own is plain_hub_code(code), code
+    assert {word.value for word in set(HubCode) - PLAIN} == OF_THEIR_OWN
+
+
+def test_what_an_answer_can_carry_is_what_the_threat_model_says() -> None:
+    """69 words are 6.1 bits; a run is told 32 of them at a site, and plain words (3 bits) after that."""
+    assert len(HubCode) == 69 and len(PLAIN) == 8 and TOLD_PER_RUN == 32
+    text = (Path(__file__).resolve().parents[2] / "deploy" / "docs" / "threat-model.md").read_text("utf-8")
+    assert "one of 69 words (6.1 bits)" in text and "32 such answers" in text
+
+
+def test_a_hub_that_asks_again_and_again_hears_plain_words() -> None:
+    assert told(Code.RAISED_VALUE_ERROR, TOLD_PER_RUN - 1) is HubCode.RAISED_VALUE_ERROR
+    assert told(Code.RAISED_VALUE_ERROR, TOLD_PER_RUN) is HubCode.JOB_FAILED
+    assert told(Code.CONTRACT_HARD_LINK, TOLD_PER_RUN) is HubCode.REFUSED_OUTPUT
+    assert told(Code.COUNT_BELOW_THRESHOLD, 0) is HubCode.REFUSED_OUTPUT
+
+
+def test_every_exception_class_has_one_code() -> None:
+    assert len(set(RAISED.values())) == len(NAMES) + 1
+    assert {code for code in Code if code.name.startswith("RAISED_")} == set(RAISED.values())

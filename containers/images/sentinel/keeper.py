@@ -8,8 +8,9 @@ ever opens a folder that a job can write.
     keeper.py copy TASK BYTES FILES        a framed stream of the files of /out/TASK (the job is frozen meanwhile)
     keeper.py clear                        empties /out
 
-Lines: {"event":"done","task":n}, {"event":"progress","fraction":f,"task":n}, {"event":"full"}. A task prints at most
-102 of them and at most `MAX_TASKS` tasks are looked at, so a job cannot flood them.
+Lines: {"event":"done","task":n}, {"event":"progress","fraction":f,"task":n}, {"event":"full"}, and
+{"event":"failed","exception":name,"task":n} with a name of `EXCEPTIONS`. A task prints at most 103 of them and at most
+`MAX_TASKS` tasks are looked at, so a job cannot flood them.
 
 Stream: `CLO1`, then frames of kind (1 byte), name length (2), content length (8, big-endian), name, content. Kinds: `F`
 a file; `V` a violation (the rule as its name; last frame); `E` the end. A job's names and bytes never reach a rule.
@@ -37,7 +38,18 @@ MAGIC = b"CLO1"
 FRAME = struct.Struct(">cHQ")
 TASK = re.compile(r"[1-9][0-9]{0,5}")
 COPIED = ("metrics.json", "model.safetensors")
-KNOWN = frozenset({*COPIED, "progress.jsonl", "DONE"})
+KNOWN = frozenset({*COPIED, "progress.jsonl", "failure.json", "DONE"})
+# {"exception": "UnsupportedContract"} is 36 bytes
+FAILURE_BYTES = 128
+# the same list as Cloister's own (`mediator/exits.py`); what is not on it is "other"
+EXCEPTIONS = frozenset({
+    "AssertionError", "AttributeError", "EOFError", "FileNotFoundError", "FloatingPointError", "ImportError",
+    "IndexError", "KeyError", "MemoryError", "ModuleNotFoundError", "NameError", "NotImplementedError", "OSError",
+    "OverflowError", "PermissionError", "RecursionError", "RuntimeError", "StopIteration", "TimeoutError", "TypeError",
+    "UnboundLocalError", "UnicodeDecodeError", "ValueError", "ZeroDivisionError",
+    "LinAlgError", "ArrowInvalid", "InvalidDicomError", "OutOfMemoryError", "SafetensorError",
+    "NoReply", "UnsupportedContract",
+})  # fmt: skip
 # no symbolic link is ever followed, and opening a FIFO or a device never blocks or acts
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,6 +77,7 @@ class Watch:
     def __init__(self):
         self.tasks = set()
         self.done = set()
+        self.failed = set()
         self.hundredths = {}
         self.full = False
 
@@ -95,6 +108,9 @@ class Watch:
             if fraction > self.hundredths.get(task, 0):
                 self.hundredths[task] = fraction
                 yield {"event": "progress", "fraction": fraction / 100, "task": task}
+            if task not in self.failed and (raised := failure(folder)):
+                self.failed.add(task)
+                yield {"event": "failed", "exception": raised, "task": task}
             if is_file(folder, "DONE"):
                 self.done.add(task)
                 self.hundredths.pop(task, None)
@@ -127,6 +143,27 @@ def last_fraction(folder):
         return 0
     finally:
         os.close(file)
+
+
+def failure(folder):
+    """The exception class in `failure.json`, `other` for a name that is on no list; None for anything but a name."""
+    if not is_file(folder, "failure.json"):
+        return None
+    try:
+        file = os.open("failure.json", FILE_FLAGS, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        if os.fstat(file).st_size > FAILURE_BYTES:
+            return None
+        members = json.loads(os.pread(file, FAILURE_BYTES + 1, 0))
+    except (OSError, ValueError, RecursionError):
+        return None
+    finally:
+        os.close(file)
+    if type(members) is not dict or members.keys() != {"exception"} or type(members["exception"]) is not str:
+        return None
+    return members["exception"] if members["exception"] in EXCEPTIONS else "other"
 
 
 def say(event):

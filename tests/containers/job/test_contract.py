@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -101,3 +103,35 @@ def test_another_version_of_the_contract_is_refused(folders: tuple[Path, Path]) 
     give(in_dir, 1, contract=2)
     with pytest.raises(UnsupportedContract):
         next(iter(Tasks(in_dir, out_dir)))
+
+
+class Teapot(ValueError):
+    """No class of the list, but one of its bases is."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [("KeyError('patient 17')", "KeyError"), ("Teapot('patient 17')", "ValueError"), ("Exception('x')", "other")],
+)
+def test_an_exception_that_nobody_catches_is_told_by_its_class_alone(
+    folders: tuple[Path, Path], raised: str, told: str
+) -> None:
+    in_dir, out_dir = folders
+    give(in_dir, 1)
+    program = f"""
+from containers.job.contract import Tasks
+from tests.containers.job.test_contract import Teapot
+for task in Tasks({str(in_dir)!r}, {str(out_dir)!r}):
+    raise {raised}
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=Path(__file__).parents[3])
+    assert ended.returncode == 1 and b"Traceback" in ended.stderr  # the log has the rest
+    assert json.loads((out_dir / "1" / "failure.json").read_text()) == {"exception": told}
+    assert not (out_dir / "1" / "DONE").exists()
+
+
+def test_a_program_that_fails_before_its_first_task_tells_it_there(folders: tuple[Path, Path]) -> None:
+    in_dir, out_dir = folders
+    program = f"from containers.job.contract import Tasks\nTasks({str(in_dir)!r}, {str(out_dir)!r})\nopen('/no/such')"
+    subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=Path(__file__).parents[3])
+    assert json.loads((out_dir / "1" / "failure.json").read_text()) == {"exception": "FileNotFoundError"}

@@ -1,0 +1,81 @@
+"""What the keeper believes of a job's own word about its end: attacks through `failure.json`, on plain folders."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from containers.job.contract import EXCEPTIONS
+from mediator.exits import NAMES
+
+_FILE = Path(__file__).resolve().parents[2] / "containers" / "images" / "sentinel" / "keeper.py"
+
+
+@pytest.fixture(scope="module")
+def keeper() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("keeper", _FILE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def heard(keeper: ModuleType, folder: Path) -> str | None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return keeper.failure(handle)
+    finally:
+        os.close(handle)
+
+
+def test_the_three_lists_are_one(keeper: ModuleType) -> None:
+    assert set(NAMES) == keeper.EXCEPTIONS == EXCEPTIONS
+
+
+def test_a_class_of_the_list_is_heard(keeper: ModuleType, tmp_path: Path) -> None:
+    assert heard(keeper, tmp_path) is None
+    (tmp_path / "failure.json").write_text('{"exception": "ValueError"}')
+    assert heard(keeper, tmp_path) == "ValueError"
+    longest = max(NAMES, key=len)
+    (tmp_path / "failure.json").write_text(json.dumps({"exception": longest}))
+    assert heard(keeper, tmp_path) == longest
+
+
+@pytest.mark.parametrize("name", ["Mrs. Smith, 4711", "valueerror", "", "ValueError ", "SystemExit", "Exception", "🩻"])
+def test_a_name_that_is_on_no_list_is_other(keeper: ModuleType, tmp_path: Path, name: str) -> None:
+    (tmp_path / "failure.json").write_text(json.dumps({"exception": name}, ensure_ascii=False), encoding="utf-8")
+    assert heard(keeper, tmp_path) == "other"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"ValueError", b"null", b"[]", b'"ValueError"', b'["ValueError"]', b'{"exception": 7}', b"\xff\xfe{}",
+        b'{"exception": ["ValueError"]}', b'{"exception": null}', b'{"exception": true}', b'{"Exception": "ValueError"}',
+        b'{"exception": "ValueError", "text": "patient 17"}', b'{"exception": "ValueError"} patient 17',
+        b"[" * 120, b'{"exception":' * 9, b'{"exception": "ValueError"}' + b" " * 200,
+        b'{"exception": "' + b"a" * 1_000_000 + b'"}',
+    ],
+)  # fmt: skip
+def test_text_depth_and_size_in_it_say_nothing(keeper: ModuleType, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "failure.json").write_bytes(content)
+    assert heard(keeper, tmp_path) is None
+
+
+def test_what_is_no_plain_file_says_nothing(keeper: ModuleType, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text('{"exception": "ValueError"}')
+    for make in (
+        lambda at: at.symlink_to(secret),
+        lambda at: os.mkfifo(at),
+        lambda at: at.mkdir(),
+    ):
+        folder = tmp_path / f"task-{make.__code__.co_firstlineno}"
+        folder.mkdir()
+        make(folder / "failure.json")
+        assert heard(keeper, folder) is None
