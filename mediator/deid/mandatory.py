@@ -24,6 +24,8 @@ _ENUMERATED: Mapping[str, str] = {
     "|IVOCT|IVUS|KER|KO|LEN|LS|MG|MR|M3D|NM|OAM|OCT|OP|OPM|OPT|OPTBSV|OPTENF|OPV|OSS|OT|PA|PLAN|POS|PR|PT|PX|REG|RESP"
     "|RF|RG|RTDOSE|RTIMAGE|RTINTENT|RTPLAN|RTRAD|RTRECORD|RTSEGANN|RTSTRUCT|RWV|SEG|SM|SMR|SR|SRF|STAIN|TEXTUREMAP|TG"
     "|US|VA|XA|XAPROTOCOL|XC",
+    # what its maker says of the pixels; our own NO stands there only where pixels were read (node/deid/pixels)
+    "BurnedInAnnotation": "YES|NO",
     "ConversionType": "DV|DI|DF|WSD|SD|SI|DRW|SYN",
     "PresentationIntentType": "FOR PRESENTATION|FOR PROCESSING",
     "ContentQualification": "PRODUCT|RESEARCH|SERVICE",
@@ -91,6 +93,7 @@ _FILLERS: Mapping[str, str] = {
     "RTImageLabel": DUMMY, "StructureSetLabel": DUMMY, "ROIName": DUMMY, "RTPlanLabel": DUMMY,
     "OpticalPathIdentifier": "1", "StackID": "1", "RescaleType": "US", "ModalityLUTType": "US",
     "UniversalEntityID": DUMMY,
+    "FrameAcquisitionDateTime": "19000101000000", "FrameReferenceDateTime": "19000101000000",
     "ContentDescription": "", "ReceiveCoilManufacturerName": "", "TransmitCoilManufacturerName": "",
     "RadiationMachineName": "", "ContentCreatorName": "",
 }  # fmt: skip

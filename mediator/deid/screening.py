@@ -3,7 +3,9 @@
 1. It could be read whole (`finding` of the reader).
 2. Its identifiers are there: without PatientID or study, nothing could be kept apart.
 3. It is no secondary capture: SOP class, ConversionType, or an ImageType that names a screen.
-4. It is an image of a class known to carry pixels and header alone.
+4. It is of a class whose content is known: an image of pixels and header, or a companion (segmentation, structures,
+   plan, dose, report, presentation state, key object) that goes with its study. What holds a document, a directory, a
+   signal or a whole slide is named, and told alone: it has identifiers of its own, in places nobody can clean.
 5. Its pixels carry no text we know of, or might: those that may need reading are held back.
 6. No overlay hides in the high bits of its pixels.
 
@@ -38,6 +40,11 @@ class Exclusion(StrEnum):
     PATIENT_ID_MISSING = "patient_id_missing"
     UIDS_MISSING = "uids_missing"
     SECONDARY_CAPTURE = "secondary_capture"
+    ENCAPSULATED_DOCUMENT = "encapsulated_document"
+    MEDIA_DIRECTORY = "media_directory"
+    WAVEFORM = "waveform"
+    WHOLE_SLIDE_IMAGE = "whole_slide_image"
+    RAW_DATA = "raw_data"
     OBJECT_NOT_SUPPORTED = "object_not_supported"
     PIXELS_MISSING = "pixels_missing"
     PIXEL_TEXT_NOT_CHECKED = "pixel_text_not_checked"
@@ -77,6 +84,15 @@ _COMPANIONS = frozenset(
         "66.2", "66.3", "66.4", "66.5", "66.7", "30", "481.2", "481.3", "481.5", "481.8", "67",
     )
 )  # fmt: skip
+# What no table can clean: a PDF's or CDA's own text, names in a directory's records, free text in a signal's
+# annotations, the label of a glass slide, bytes of a maker's own.
+_BY_NAME = {
+    **{_STORAGE + f"104.{number}": Exclusion.ENCAPSULATED_DOCUMENT for number in range(1, 6)},
+    "1.2.840.10008.1.3.10": Exclusion.MEDIA_DIRECTORY,
+    **{_STORAGE + tail: Exclusion.WHOLE_SLIDE_IMAGE for tail in ("77.1.6", "77.1.9")},
+    **{_STORAGE + tail: Exclusion.RAW_DATA for tail in ("66", "4.2")},
+}
+_WAVEFORMS = _STORAGE + "9."
 _SECONDARY_CAPTURES = (_STORAGE + "7",)  # and 7.1 to 7.4, the multi-frame ones
 _SCREEN_WORDS = ("SCREEN", "CAPTURE", "SNAPSHOT")
 
@@ -104,15 +120,18 @@ class Facts:
 def screen(facts: Facts, finding: Exclusion | None = None) -> tuple[Exclusion, ...]:
     """Every reason why this instance is held back, the first being the one counted; () lets it pass."""
     found = [finding] if finding is not None else []  # (1)
+    if (named := _named(facts.sop_class)) is not None:  # (4)
+        return (*found, named)
     if not facts.patient_id.strip():  # (2)
         found.append(Exclusion.PATIENT_ID_MISSING)
     if not (facts.study and facts.series and facts.sop_instance):
         found.append(Exclusion.UIDS_MISSING)
+    is_image = facts.sop_class in _TOMOGRAPHIC | TEXT_RISK_CLASSES
     if _is_secondary_capture(facts):  # (3)
         found.append(Exclusion.SECONDARY_CAPTURE)
-    elif facts.sop_class not in _TOMOGRAPHIC | TEXT_RISK_CLASSES:  # (4)
+    elif not is_image and facts.sop_class not in _COMPANIONS:  # (4)
         found.append(Exclusion.OBJECT_NOT_SUPPORTED)
-    elif not facts.has_pixels:
+    elif is_image and not facts.has_pixels:
         found.append(Exclusion.PIXELS_MISSING)
     if _may_carry_text(facts):  # (5)
         found.append(Exclusion.PIXEL_TEXT_NOT_CHECKED)
@@ -135,19 +154,17 @@ _FOR_REVIEW = frozenset({Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTU
 
 def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
     """Pass, review or refuse; one reason to refuse outweighs any number of reasons to review, and is told first."""
-    known = facts.sop_class in _TOMOGRAPHIC | TEXT_RISK_CLASSES
-    companion = facts.sop_class in _COMPANIONS
-    found = tuple(
-        reason
-        for reason in screen(facts, finding)
-        if reason is not Exclusion.PIXEL_TEXT_NOT_CHECKED  # whoever reads pixels says so
-        and not (companion and reason is Exclusion.OBJECT_NOT_SUPPORTED)
-    )
+    # whoever reads pixels says what is drawn in them
+    found = tuple(reason for reason in screen(facts, finding) if reason is not Exclusion.PIXEL_TEXT_NOT_CHECKED)
     if not found:
         return Sorting("pass")
-    if set(found) <= _FOR_REVIEW and (known or companion or _is_secondary_capture(facts)):
+    if set(found) <= _FOR_REVIEW:
         return Sorting("review", found)
     return Sorting("refuse", tuple(sorted(found, key=_FOR_REVIEW.__contains__)))
+
+
+def _named(sop_class: str) -> Exclusion | None:
+    return Exclusion.WAVEFORM if sop_class.startswith(_WAVEFORMS) else _BY_NAME.get(sop_class)
 
 
 def _is_secondary_capture(facts: Facts) -> bool:

@@ -147,8 +147,8 @@ def _keep(vr: str, values: tuple[str, ...]) -> Written:
 def _clean(vr: str, values: tuple[str, ...], table: Table) -> Written:
     terms = table.terms
     if vr == "CS":
-        # a code string is one term: all its words are listed, or it says nothing
-        cleaned = tuple(value if _listed(value, terms) else "OTHER" for value in values)
+        # a code string is one term: all its words are listed, or it says nothing; a place left free stays free
+        cleaned = tuple(value if not value or _listed(value, terms) else "OTHER" for value in values)
         return Written(cleaned) if any(_listed(value, terms) for value in values) else EMPTY
     if all(value.casefold() in table.code_meanings for value in values):
         return Written(values)  # the text of a code of the standard (`Neoplasm, Primary`) is no longer anybody's own

@@ -18,6 +18,8 @@ TEXT_VRS = frozenset(
 )  # PS3.5 6.2: VRs whose values are characters
 # VRs to which (0008,0005) applies (PS3.5 6.1.2.3); everything else is ASCII by definition
 _CHARSET_VRS = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+_DIRECTORY_RECORDS = 0x00041220
 _UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 
@@ -59,7 +61,8 @@ def facts_of(parsed: Parsed) -> Facts:
         return next(iter(values(tag)), "")
 
     return Facts(
-        sop_class=first(0x00080016),
+        # a DICOMDIR has its class in the file meta alone: its records tell
+        sop_class=first(0x00080016) or (MEDIA_DIRECTORY if _DIRECTORY_RECORDS in top else ""),
         sop_instance=first(0x00080018),
         study=first(0x0020000D),
         series=first(0x0020000E),
@@ -120,7 +123,7 @@ def _telling_elements(parsed: Parsed) -> dict[int, Raw]:
 @lru_cache(maxsize=1024)
 def _telling(run: Run) -> tuple[Raw, ...]:
     """Runs are the same from slice to slice, and so is what they tell."""
-    groups = {0x0008, 0x0010, 0x0018, 0x0020, 0x0028}
+    groups = {0x0004, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028}
     return tuple(
         element for element in run.elements if element[0] >> 16 in groups or element[0] & 0xFF00FFFF == 0x60000102
     )

@@ -63,9 +63,26 @@ def test_what_was_done_is_said_truthfully(tmp_path):
 def test_claims_of_an_earlier_deidentifier_are_not_carried_on(tmp_path):
     dataset = ct_slice()
     dataset.PatientIdentityRemoved, dataset.DeidentificationMethod = "NO", "by hand, ask Hartog"
-    dataset.BurnedInAnnotation = "NO"
     out, raw = run(tmp_path / "a", dataset)
-    assert out.PatientIdentityRemoved == "YES" and b"by hand" not in raw and "BurnedInAnnotation" not in out
+    assert out.PatientIdentityRemoved == "YES" and b"by hand" not in raw
+
+
+@pytest.mark.parametrize("profile", ["basic", "eucaim", "eucaim-v5", "pseudonymise"])
+@pytest.mark.parametrize(("said", "stays"), [("NO", "NO"), ("YES", "YES"), ("Hartog", ""), (None, None)])
+def test_of_burned_in_text_only_what_its_maker_said_stays_and_nothing_is_claimed(tmp_path, profile, said, stays):
+    dataset = ct_slice()
+    if said is not None:
+        dataset[0x00280301] = raw_element(0x00280301, "CS", said.encode())
+    out, _ = run(tmp_path / "a", dataset, profile=profile)
+    assert out.get("BurnedInAnnotation") == stays
+    assert "113101" not in [item.CodeValue for item in out.DeidentificationMethodCodeSequence]
+
+
+def test_free_places_of_a_list_of_codes_stay_free(tmp_path):
+    dataset = ct_slice()
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "", "HARTOG"]
+    out, _ = run(tmp_path / "a", dataset)
+    assert out.ImageType == ["ORIGINAL", "PRIMARY", "", "OTHER"]
 
 
 def test_dates_of_a_patient_move_together_and_times_stay(tmp_path):
