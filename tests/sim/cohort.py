@@ -1,9 +1,6 @@
 """A hospital's labelled CT-like studies, generated: real DICOM files as a scanner writes them, and clinical.csv.
 
-Every study is `SLICES` slices of 64 x 64 int16 (HU): correlated noise whose level, grain and offset are random per
-study. In a study with label 1 a lesion, a smooth local bump of random position, size and contrast, stands in two
-neighbouring slices. Level and offset vary so much that mean and variance of the images say nothing about the label;
-a small network that looks for the bump and takes the maximum learns it.
+Every study is `SLICES` slices of 64 x 64 int16 (HU) by `node.kit.scans`, which says what can be learnt from them.
 """
 
 from __future__ import annotations
@@ -18,24 +15,11 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-SIZE = 64
-SLICES = 3
-# Scanners differ: HU offset, and grain of the noise in pixels.
-SCANNERS = (
-    ("SIEMENS", "SOMATOM Definition AS", "B30f", 0.0, 1.0),
-    ("GE MEDICAL SYSTEMS", "LightSpeed VCT", "STANDARD", 25.0, 1.15),
-    ("Philips", "Brilliance 64", "B", -20.0, 0.9),
-    ("TOSHIBA", "Aquilion ONE", "FC08", 10.0, 1.05),
-)
+from node.kit.scans import SCANNERS, SIZE, SLICES, Scan, make_scan
+
+__all__ = ["SCANNERS", "SIZE", "SLICES", "make_scan", "write_cohort"]
+
 _SYLLABLES = ("ka", "ren", "to", "vel", "mi", "dor", "sa", "lin", "bru", "hes", "pa", "gor", "ne", "wit", "zu", "fal")
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One generated study: pixels (slices, rows, columns) int16 in HU, and its label 0 or 1."""
-
-    pixels: npt.NDArray[np.int16]
-    label: int
 
 
 def write_cohort(
@@ -69,37 +53,6 @@ def write_cohort(
         writer.writeheader()
         writer.writerows(rows[: len(rows) - unlabelled])
     return len(rows)
-
-
-def make_scan(random: np.random.Generator, label: int, scanner: tuple[str, str, str, float, float]) -> Scan:
-    """One study's pixels."""
-    level = random.uniform(15.0, 60.0)
-    offset = random.uniform(-100.0, 100.0) + scanner[3]
-    volume = np.stack([_noise(random, scanner[4] * random.uniform(0.55, 0.95)) for _ in range(SLICES)]) * level
-    # the same bump relative to the noise, whatever its level: the eye (and the network) sees contrast to noise
-    if label:
-        volume += _lesion(random, level)
-    return Scan(np.clip(np.rint(volume + offset), -1024, 3071).astype(np.int16), label)
-
-
-def _noise(random: np.random.Generator, grain: float) -> npt.NDArray[np.float64]:
-    """(64, 64) Gaussian noise of unit variance, correlated over about `grain` pixels."""
-    frequency = np.fft.fftfreq(SIZE)
-    damping = np.exp(-2 * (np.pi * grain) ** 2 * (frequency[:, None] ** 2 + frequency[None, :] ** 2))
-    field = np.fft.ifft2(np.fft.fft2(random.standard_normal((SIZE, SIZE))) * damping).real
-    return field / field.std()
-
-
-def _lesion(random: np.random.Generator, level: float) -> npt.NDArray[np.float64]:
-    """(slices, 64, 64): a bump of 2 to 3.5 pixels' width, 2.3 to 3.5 times the noise, in two neighbouring slices."""
-    row, column = random.uniform(10, SIZE - 10, 2)
-    width, contrast = random.uniform(2.0, 3.5), random.uniform(2.3, 3.5) * level
-    y, x = np.mgrid[0:SIZE, 0:SIZE]
-    bump = contrast * np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2))
-    volume = np.zeros((SLICES, SIZE, SIZE))
-    first = int(random.integers(0, SLICES - 1))
-    volume[first : first + 2] = bump * np.array([1.0, random.uniform(0.6, 1.0)])[:, None, None]
-    return volume
 
 
 @dataclass(frozen=True)
