@@ -1,0 +1,311 @@
+"""A container image as a value: what is in it, why it may not run here, and how it differs from an earlier one.
+
+Everything that starts a program stands in the image's own configuration, and the hash of that is the image's id:
+`ImageFacts` cannot exist with another configuration. Packages and SBOMs are what the image says of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from mediator import canonical
+from mediator.canonical import loads_foreign
+from mediator.errors import Code, Malformed, Reason
+from mediator.types import check_digest
+
+# The longest configurations published are some 30 kB; Docker allows 127 layers.
+MAX_CONFIG_BYTES = 256 << 10
+MAX_LAYERS = 512
+# A conda image with CUDA holds about a thousand. What nobody could read, nobody can approve.
+MAX_PACKAGES = 10_000
+MAX_LISTED = 200
+MAX_TEXT = 400
+
+Origin = Literal["archive", "engine", "registry"]
+
+
+def printable(text: str, limit: int = MAX_TEXT) -> str:
+    """The same on one line without control, escape or direction characters: an image's texts may lie to a terminal."""
+    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: digest of its bytes as they came, digest of the unpacked tar file, and its size in bytes."""
+
+    digest: str
+    diff_id: str
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        check_digest(self.digest, "a layer's digest")
+        check_digest(self.diff_id, "a layer's diff id")
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """One installed package, by the data base of its own package manager."""
+
+    kind: Literal["deb", "apk", "python", "conda"]
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, order=True)
+class Sbom:
+    """A software bill of materials that came with the image: where it stood and how many packages it names."""
+
+    format: Literal["spdx", "cyclonedx"]
+    format_version: str
+    where: str
+    sha256: str
+    packages: int
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What the configuration says (OCI image specification, config.md). Every text is `printable`.
+
+    `env` holds names alone: values are where people leave secrets.
+    """
+
+    architecture: str
+    os: str
+    created: str
+    user: str
+    folder: str
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    env: tuple[str, ...]
+    labels: Mapping[str, str]
+    volumes: tuple[str, ...]
+    ports: tuple[str, ...]
+    history: tuple[str, ...]
+    diff_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image as it came in.
+
+    `image` is its id (the hash of `config`), `manifest` the digest of its manifest where it had one, `names` the tags
+    it came with, `lineage` what it is a version of, `unread` what there was and could not be read.
+    """
+
+    KIND: ClassVar[str] = "cloister.image-facts"
+    VERSION: ClassVar[int] = 1
+
+    image: str
+    manifest: str | None
+    origin: Origin
+    lineage: str
+    names: tuple[str, ...]
+    config: str
+    layers: tuple[Layer, ...]
+    packages: tuple[Package, ...]
+    sboms: tuple[Sbom, ...]
+    unread: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_digest(self.image, "an image")
+        if self.manifest is not None:
+            check_digest(self.manifest, "a manifest")
+        if "sha256:" + hashlib.sha256(self.config.encode("utf-8")).hexdigest() != self.image:
+            raise ValueError("the configuration is not the one that the image's id is the hash of")
+        if self.parsed.diff_ids != tuple(layer.diff_id for layer in self.layers):
+            raise ValueError("the layers are not those of the configuration")
+        _bounded(self.packages, MAX_PACKAGES, "packages")
+        for texts in (self.names, self.sboms, self.unread):
+            _bounded(texts, MAX_LISTED, "names, bills of materials or unread files")
+        texts = (
+            self.lineage, *self.names, *self.unread,
+            *(text for each in self.packages for text in (each.name, each.version)),
+            *(text for each in self.sboms for text in (each.format_version, each.where, each.sha256)),
+        )  # fmt: skip
+        if any(text != printable(text) for text in texts):
+            raise ValueError("a text that is too long or cannot be printed")
+
+    @cached_property
+    def parsed(self) -> ImageConfig:
+        return read_config(self.config)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(layer.size_bytes for layer in self.layers)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Every digest a permit may name it by."""
+        return frozenset({self.image, *([self.manifest] if self.manifest else [])})
+
+
+def lineage_of(facts: ImageFacts) -> str:
+    """What an image is a version of, unless somebody says otherwise: its first name without tag or digest."""
+    for name in (*facts.names, facts.parsed.labels.get("org.opencontainers.image.title", "")):
+        folder, slash, last = name.partition("@")[0].rpartition("/")
+        if last:
+            return f"{folder}{slash}{last.partition(':')[0]}"
+    return ""
+
+
+def read_facts(text: str) -> ImageFacts:
+    """The inverse of `canonical.encode`. Raises `Malformed`."""
+    return canonical.decode(ImageFacts, text.encode("utf-8", "surrogatepass"))
+
+
+# --- the configuration --------------------------------------------------------------------------------------
+
+
+def read_config(text: str) -> ImageConfig:
+    """The configuration in an image's config file. Raises `Malformed`.
+
+    Engines read its keys without regard to case, the last one winning: one that stands there twice is refused, and
+    so is one that is not ASCII, or a different program would start than the one that is shown.
+    """
+    if len(text) > MAX_CONFIG_BYTES:
+        raise Malformed(f"an image's configuration is over the limit of {MAX_CONFIG_BYTES} bytes")
+    top = _members(loads_foreign(text.encode("utf-8", "surrogatepass")), "configuration")
+    inner = _members(top.get("config") or {}, "config")
+    rootfs = _members(top.get("rootfs") or {}, "rootfs")
+    labels = inner.get("labels") or {}
+    if not isinstance(labels, dict):
+        raise Malformed("an image's labels are not an object")
+    return ImageConfig(
+        architecture=_text(top.get("architecture")),
+        os=_text(top.get("os")),
+        created=_text(top.get("created")),
+        user=_text(inner.get("user")),
+        folder=_text(inner.get("workingdir")),
+        entrypoint=_texts(inner.get("entrypoint")),
+        command=_texts(inner.get("cmd")),
+        env=tuple(sorted(entry.partition("=")[0] for entry in _texts(inner.get("env")))),
+        labels={printable(key): _text(value) for key, value in _bounded_items(labels)},
+        volumes=_keys(inner.get("volumes")),
+        ports=_keys(inner.get("exposedports")),
+        history=tuple(_history(top.get("history") or [])),
+        diff_ids=_texts(rootfs.get("diff_ids"), MAX_LAYERS),
+    )
+
+
+def _members(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Malformed(f"an image's {what} is not an object")
+    members = {key.lower(): member for key, member in value.items()}
+    if len(members) != len(value) or not all(key.isascii() for key in value):
+        raise Malformed(f"a key of an image's {what} stands there twice")
+    return members
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise Malformed("an image's configuration holds something else where a text belongs")
+    return printable(value or "")
+
+
+def _texts(value: Any, limit: int = MAX_LISTED) -> tuple[str, ...]:
+    if value is not None and not isinstance(value, list):
+        raise Malformed("an image's configuration holds something else where a list belongs")
+    if len(value or []) > limit:
+        raise Malformed("a list in an image's configuration is too long")
+    return tuple(_text(each) for each in value or [])
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    """Volumes and ports: an object whose keys count, or (in images of old tools) a list."""
+    return tuple(sorted(_texts(list(value) if isinstance(value, dict) else value)))
+
+
+def _bounded_items(labels: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    if len(labels) > MAX_LISTED:
+        raise Malformed("more labels than anybody could read")
+    return sorted(labels.items())
+
+
+def _history(steps: Any) -> Iterator[str]:
+    if not isinstance(steps, list) or len(steps) > MAX_LAYERS:
+        raise Malformed("an image's history is not a list, or too long")
+    for step in steps:
+        yield _text(_members(step, "history").get("created_by"))
+
+
+def _bounded(listed: tuple[Any, ...], limit: int, what: str) -> None:
+    if len(listed) > limit:
+        raise ValueError(f"more than {limit} {what}")
+
+
+# --- judging ------------------------------------------------------------------------------------------------
+
+
+def unfit(facts: ImageFacts, architecture: str) -> list[Reason]:
+    """Why an image may not be approved on a machine of this architecture; empty when it may.
+
+    1. It is made for this machine: nothing here emulates another.
+    2. It names a program: the broker gives it none.
+    3. It declares no volume: the engine would add one, writable and unbounded.
+    """
+    found, config = [], facts.parsed
+    if (config.os, config.architecture) != ("linux", architecture):  # (1)
+        made = printable(f"{config.os}/{config.architecture}", 40)
+        found.append(f"the image is made for {made}, this machine is linux/{architecture}")
+    if not (config.entrypoint or config.command):  # (2)
+        found.append("the image names no program to start")
+    if config.volumes:  # (3)
+        found.append("the image declares a volume")
+    return [Reason(Code.IMAGE_NOT_APPROVED, detail) for detail in found]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that two images do not share; `before` or `after` is empty where there is nothing."""
+
+    what: str
+    before: str
+    after: str
+
+
+def differences(before: ImageFacts, after: ImageFacts) -> tuple[Difference, ...]:
+    """What changed from one image to another, in the order in which a reader would ask."""
+    old, new = before.parsed, after.parsed
+    single = {
+        "entry point": (" ".join(old.entrypoint), " ".join(new.entrypoint)),
+        "command": (" ".join(old.command), " ".join(new.command)),
+        "user": (old.user, new.user),
+        "folder": (old.folder, new.folder),
+        "platform": (f"{old.os}/{old.architecture}", f"{new.os}/{new.architecture}"),
+    }
+    found = [Difference(what, *pair) for what, pair in single.items() if pair[0] != pair[1]]
+    listed = {
+        "environment": (old.env, new.env),
+        "volume": (old.volumes, new.volumes),
+        "layer": (old.diff_ids, new.diff_ids),
+        "bill of materials": (_bills(before), _bills(after)),
+    }
+    for what, (one, other) in listed.items():
+        found += [Difference(what, each, "") for each in one if each not in set(other)]
+        found += [Difference(what, "", each) for each in other if each not in set(one)]
+    found += _changed("label", old.labels, new.labels)
+    found += _changed("package", _versions(before.packages), _versions(after.packages))
+    return tuple(found)
+
+
+def _bills(facts: ImageFacts) -> tuple[str, ...]:
+    return tuple(f"{each.where} {each.sha256}" for each in facts.sboms)
+
+
+def _versions(packages: Iterable[Package]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in sorted(packages):  # one name may be there twice: pip beside Debian, two environments
+        key = f"{package.kind} {package.name}"
+        found[key] = f"{found[key]}, {package.version}" if key in found else package.version
+    return found
+
+
+def _changed(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Difference]:
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield Difference(f"{what} {name}", old.get(name, ""), new.get(name, ""))
