@@ -77,11 +77,13 @@ _ENUMERATED: Mapping[str, str] = {
     "UniversalEntityIDType": "DNS|EUI64|ISO|URI|UUID|X400|X500",
     "GraphicType": "POINT|POLYLINE|INTERPOLATED|CIRCLE|ELLIPSE|MULTIPOINT|POLYGON|ELLIPSOID",
 }
-# numbers that are written as text
+# numbers that are written as text, and directions of the body (PS3.3 C.7.6.1.1.1)
 _SHAPES: Mapping[str, re.Pattern[str]] = {
     "StackID": re.compile(r"\d{1,4}", re.ASCII),
     "TemplateIdentifier": re.compile(r"\d{1,5}", re.ASCII),
     "OpticalPathIdentifier": re.compile(r"\d{1,4}", re.ASCII),
+    "PatientOrientation": re.compile(r"[APRLHF]{1,3}", re.ASCII),
+    "DisplaySetPatientOrientation": re.compile(r"[APRLHF]{1,3}", re.ASCII),
 }
 # what stands where a value was removed or cleaned away
 _FILLERS: Mapping[str, str] = {

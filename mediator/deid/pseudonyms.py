@@ -52,6 +52,10 @@ class Pseudonyms:
         """80 bits as 16 letters and digits: all that fits VR SH (PS3.5 6.2)."""
         return base64.b32encode(self._digest("accession", normalise(number, issuer), 10)).decode()
 
+    def label(self, name: str) -> str:
+        """80 bits as 16 letters and digits (all that fits VR CS) for a name that others in a file refer to."""
+        return base64.b32encode(self._digest("label", name.strip(), 10)).decode()
+
     def site(self, name: str) -> str:
         """64 bits as 16 hexadecimal digits for a site's id."""
         return self._digest("site", name.strip(), 8).hex()

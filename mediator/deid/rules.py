@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Literal
 
 # Goes into every fingerprint and manifest: a change of what any action does is another engine.
-ENGINE_VERSION = "2"
+ENGINE_VERSION = "3"
 
 
 class Action(StrEnum):
@@ -30,6 +30,7 @@ class Action(StrEnum):
     KEEP_ZONE = "keep-zone"  # ±HHMM stays, anything else is emptied
     PSEUDONYM = "pseudonym"  # the patient's keyed pseudonym, after the profile's prefix
     ACCESSION = "accession"  # a keyed number for an order
+    LABEL = "label"  # a name that others in the file refer to: a term stays, another becomes a keyed one
     SITE = "site"  # the id of the site, as the command or the order names it
     SITE_HASH = "site-hash"  # a keyed number for the site
     CAP_AGE = "cap-age"  # 90 and above become 090Y

@@ -119,6 +119,8 @@ def _each(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: S
             return _whole(tuple(cap_age(value) for value in values))
         case Action.ACCESSION:
             return Written(tuple(subject.pseudonyms.accession(value) for value in values))
+        case Action.LABEL:
+            return Written(tuple(v if _listed(v, table.terms) else subject.pseudonyms.label(v) for v in values))
         case Action.CLEAN:
             return _clean(vr, values, table)
     return _keep(vr, values)

@@ -187,9 +187,11 @@ def _presentation(dataset: Dataset, planted: Planted) -> None:
     dataset.SOPClassUID, dataset.Modality = _STORAGE + "11.1", "PR"
     dataset.ContentLabel, dataset.PresentationCreatorName = planted.token().upper()[:16], planted.token()
     planted.tokens[-2] = planted.tokens[-2].upper()
+    layer = planted.token().upper()  # a layer's name is its identity: what is drawn refers to it
+    planted.tokens[-1] = layer
     text = _item(UnformattedTextValue=planted.token(), AnchorPoint=[1.0, 2.0], AnchorPointVisibility="Y")
-    dataset.GraphicAnnotationSequence = Sequence([_item(GraphicLayer="LAYER1", TextObjectSequence=Sequence([text]))])
-    dataset.GraphicLayerSequence = Sequence([_item(GraphicLayer="LAYER1", GraphicLayerDescription=planted.token())])
+    dataset.GraphicAnnotationSequence = Sequence([_item(GraphicLayer=layer, TextObjectSequence=Sequence([text]))])
+    dataset.GraphicLayerSequence = Sequence([_item(GraphicLayer=layer, GraphicLayerDescription=planted.token())])
     reference = _refers(planted, "presentation", "image", _STORAGE + "2")
     dataset.ReferencedSeriesSequence = Sequence(
         [_item(SeriesInstanceUID=SERIES, ReferencedImageSequence=Sequence([reference]))]

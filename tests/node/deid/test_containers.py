@@ -53,6 +53,13 @@ def test_no_token_is_in_any_byte_of_what_was_written(study):
     assert search([target], ["Hartog", "Wilhelmina", "HX-77001234", "19310503"]) == []
 
 
+def test_what_is_drawn_still_finds_its_layer(study):
+    _planted, written, _target, _profile = study
+    out = pydicom.dcmread(written["presentation"])
+    (drawn,) = out.GraphicAnnotationSequence
+    assert [drawn.GraphicLayer] == [layer.GraphicLayer for layer in out.GraphicLayerSequence] and drawn.GraphicLayer
+
+
 @pytest.mark.parametrize("study", KEEP_REFERENCES, indirect=True)
 def test_references_between_objects_stay_intact(study):
     planted, written, _target, _profile = study

@@ -17,7 +17,7 @@ from tests.sim.dicom import ct_slice, to_bytes
 KEYED = Pseudonyms(bytes(32), "liver", "alpha")
 # what a second key, or the same key a second time, makes anew from what it finds
 COMPUTED = {
-    Action.PSEUDONYM, Action.ACCESSION, Action.REPLACE_UID, Action.SHIFT_DATE, Action.SITE_HASH,
+    Action.PSEUDONYM, Action.ACCESSION, Action.LABEL, Action.REPLACE_UID, Action.SHIFT_DATE, Action.SITE_HASH,
 }  # fmt: skip
 
 
