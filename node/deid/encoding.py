@@ -13,6 +13,13 @@ from node.deid.structure import LONG_VRS, Node, Pixels
 IMPLEMENTATION_CLASS_UID = "2.25.263985395658335445047794755638673316349"
 IMPLEMENTATION_VERSION = "CLOISTER_1"
 _LONG = frozenset(vr.decode() for vr in LONG_VRS)
+# By little endian: how a tag, two and four bytes are written, and the header of an element of explicit VR.
+_TAG, _WORD, _ELEMENT = (
+    {True: struct.Struct(f"<{form}").pack, False: struct.Struct(f">{form}").pack} for form in ("HH", "L", "HH2sH")
+)
+_META_LENGTH = struct.Struct("<HH2sHL").pack
+_PREAMBLE = bytes(128) + b"DICM"
+_LONG_TAG = {True: struct.Struct("<HH2sxxL").pack, False: struct.Struct(">HH2sxxL").pack}
 
 
 def text_value(vr: str, values: Iterable[str]) -> bytes:
@@ -25,29 +32,21 @@ def text_value(vr: str, values: Iterable[str]) -> bytes:
 
 def dataset(nodes: Iterable[Node], *, implicit: bool, little: bool) -> bytes:
     """The bytes of elements, in ascending order of tags."""
-    order = "<" if little else ">"
-    tag_of, short, long = (
-        struct.Struct(order + "HH").pack,
-        struct.Struct(order + "H").pack,
-        struct.Struct(order + "L").pack,
-    )
-    item = tag_of(0xFFFE, 0xE000)
+    item, word = _TAG[little](0xFFFE, 0xE000), _WORD[little]
     parts: list[bytes] = []
     for node in nodes:
-        value = node.value
+        tag, vr, value = node.tag, node.vr, node.value
         if node.items is not None:
             inner = [dataset(entry, implicit=implicit, little=little) for entry in node.items]
-            value = b"".join(item + long(len(entry)) + entry for entry in inner)
-        parts.append(tag_of(node.tag >> 16, node.tag & 0xFFFF))
+            value = b"".join([part for entry in inner for part in (item, word(len(entry)), entry)])
+        length = len(value)
         if implicit:
-            parts.append(long(len(value)))
-        elif len(value) > 0xFFFF and node.vr not in _LONG:
-            parts.append(b"UN\0\0" + long(len(value)))  # PS3.5 6.2.2: too long for its own VR
-        elif node.vr in _LONG:
-            parts.append(node.vr.encode() + b"\0\0" + long(len(value)))
+            parts += (_TAG[little](tag >> 16, tag & 0xFFFF), word(length), value)
+        elif vr not in _LONG and length <= 0xFFFF:
+            parts += (_ELEMENT[little](tag >> 16, tag & 0xFFFF, vr.encode(), length), value)
         else:
-            parts.append(node.vr.encode() + short(len(value)))
-        parts.append(value)
+            known = vr if vr in _LONG else "UN"  # PS3.5 6.2.2: too long for its own VR
+            parts += (_LONG_TAG[little](tag >> 16, tag & 0xFFFF, known.encode(), length), value)
     return b"".join(parts)
 
 
@@ -55,9 +54,8 @@ def file_meta(syntax: str, sop_class: str, sop_instance: str) -> bytes:
     """An empty preamble, `DICM`, and group 2 with what PS3.10 asks for: no AE titles, no private information."""
     before, after = _meta_around(syntax, sop_class)
     value = text_value("UI", [sop_instance])
-    own = struct.pack("<HH2sH", 2, 3, b"UI", len(value)) + value
-    length = struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(before) + len(own) + len(after))
-    return b"".join((bytes(128), b"DICM", length, before, own, after))
+    length = _META_LENGTH(2, 0, b"UL", 4, len(before) + 8 + len(value) + len(after))
+    return b"".join((_PREAMBLE, length, before, _ELEMENT[True](2, 3, b"UI", len(value)), value, after))
 
 
 @lru_cache(maxsize=64)

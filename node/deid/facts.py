@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Mapping
-from functools import lru_cache
+from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 
 from mediator.deid.screening import Facts
-from node.deid.reader import Parsed, Raw, Run
+from node.deid.reader import Parsed, Run
 
 TEXT_VRS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
@@ -21,6 +20,14 @@ _CHARSET_VRS = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _DIRECTORY_RECORDS = 0x00041220
 _UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])
+CHARSET = 0x00080005
+_FIELDS = {
+    0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series",
+    0x00100020: "patient_id", 0x00100021: "issuer", 0x00080060: "modality", 0x00080008: "image_type",
+    0x00280301: "burned_in", 0x00200011: "series_number", 0x00200013: "instance_number",
+}  # fmt: skip
+_NUMBERS = frozenset({"series_number", "instance_number"})
+_SHAPE = frozenset({0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100})
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 
 
@@ -48,96 +55,79 @@ def _decode_charset(value: bytes, charset: bytes) -> str:
 
 def facts_of(parsed: Parsed) -> Facts:
     """The facts gate 0 screens by, from the dataset's top level."""
-    top = _telling_elements(parsed)
-    charset = _value(top, 0x00080005)
-
-    def values(tag: int) -> tuple[str, ...]:
-        if (element := top.get(tag)) is None or element[1] == "SQ":
-            return ()
-        _tag, vr, raw, start = element
-        return _stripped(raw[start:], vr if vr != "UN" else "LO", charset)
-
-    def first(tag: int) -> str:
-        return next(iter(values(tag)), "")
-
-    return Facts(
-        # a DICOMDIR has its class in the file meta alone: its records tell
-        sop_class=first(0x00080016) or (MEDIA_DIRECTORY if _DIRECTORY_RECORDS in top else ""),
-        sop_instance=first(0x00080018),
-        study=first(0x0020000D),
-        series=first(0x0020000E),
-        patient_id=first(0x00100020),
-        issuer=first(0x00100021),
-        modality=first(0x00080060),
-        image_type=values(0x00080008),
-        has_conversion_type=0x00080064 in top,
-        burned_in=first(0x00280301),
-        has_pixels=parsed.pixels is not None,
-        overlay_in_pixels=_overlay_in_pixels(top),
-        series_number=_integer(first(0x00200011)),
-        instance_number=_integer(first(0x00200013)),
-    )
+    return Facts(**_told(parsed)[0], has_pixels=parsed.pixels is not None)
 
 
 def pixels_fit(parsed: Parsed) -> bool:
     """Whether the pixel value is as long as the header says (native), or has a fragment for every frame."""
     if parsed.pixels is None:
         return True
-    top = _telling_elements(parsed)
-    order = "<H" if parsed.little else ">H"
-
-    def number(tag: int, default: int) -> int:
-        value = _value(top, tag)
-        if not value:
-            return default
-        return int(struct.unpack(order, value)[0]) if len(value) == 2 else -1
-
-    frames_text = _value(top, 0x00280008).decode("latin-1")
+    said = _told(parsed)[1]
+    value = said.get
+    frames_text = value(0x00280008, b"").decode("latin-1")
     frames = _integer(frames_text.rstrip("\0").strip()) or 1
     if parsed.pixels.fragments is not None:
         return parsed.pixels.fragments >= frames
-    rows, columns, samples = number(0x00280010, 0), number(0x00280011, 0), number(0x00280002, 1)
-    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(parsed.pixels.tag) or number(0x00280100, 0)
+    order = "<H" if parsed.little else ">H"
+    rows, columns = _number(value(0x00280010), order, 0), _number(value(0x00280011), order, 0)
+    samples = _number(value(0x00280002), order, 1)
+    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(parsed.pixels.tag) or _number(value(0x00280100), order, 0)
     if min(rows, columns, samples, bits, frames) <= 0:
         return False
-    photometric = _value(top, 0x00280004).strip(b" \0")
-    if photometric == b"YBR_FULL_422":
+    if value(0x00280004, b"").strip(b" \0") == b"YBR_FULL_422":
         samples = 2  # PS3.3 C.7.6.3.1.2: two chrominance samples for every four of luminance
     expected = math.ceil(rows * columns * samples * frames * bits / 8)
     return expected <= parsed.pixels.end - parsed.pixels.start <= expected + expected % 2
 
 
-def _overlay_in_pixels(top: Mapping[int, Raw]) -> bool:
-    """(60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in unused bits of the pixels."""
-    return any(
-        tag >> 24 == 0x60 and tag & 0xFFFF == 0x0102 and raw[start:] not in (b"", b"\0\0")
-        for tag, _vr, raw, start in top.values()
-    )
+def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
+    """Fields of `Facts`, and the values that say how long pixel data is."""
+    fields: dict[str, Any] = {}
+    shape: dict[int, bytes] = {}
+    charset = b""
+    for run in parsed.runs:
+        if run.first == CHARSET:
+            _tag, vr, raw, start = run.elements[0]
+            charset = raw[start:] if vr != "SQ" else b""
+        elif (told := run.told) is not None and told[0] == charset:
+            fields |= told[1]
+            shape |= told[2]
+        else:
+            run.told = (charset, *_read(run, charset))
+            fields |= run.told[1]
+            shape |= run.told[2]
+    return fields, shape
 
 
-def _telling_elements(parsed: Parsed) -> dict[int, Raw]:
-    """By tag, the elements that say what an instance is."""
-    return {element[0]: element for run in parsed.runs for element in _telling(run)}
+def _read(run: Run, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes]]:
+    """What one run tells. Runs are the same from slice to slice, and so is this."""
+    fields: dict[str, Any] = {}
+    shape: dict[int, bytes] = {}
+    for tag, vr, raw, start in run.elements:
+        if (field := _FIELDS.get(tag)) is not None and vr != "SQ":
+            texts = decode(raw[start:], vr if vr != "UN" else "LO", charset)
+            first = texts[0].strip()
+            if field == "image_type":
+                fields[field] = tuple(text.strip() for text in texts)
+            elif first:
+                fields[field] = _integer(first) if field in _NUMBERS else first
+        elif tag in _SHAPE and vr != "SQ":
+            shape[tag] = raw[start:]
+        elif tag == _DIRECTORY_RECORDS:
+            fields["sop_class"] = MEDIA_DIRECTORY  # a DICOMDIR has its class in the file meta alone
+        elif tag == 0x00080064:
+            fields["has_conversion_type"] = True
+        elif tag & 0xFF00FFFF == 0x60000102 and raw[start:] not in (b"", b"\0\0"):
+            # (60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in unused bits of the pixels
+            fields["overlay_in_pixels"] = True
+    return fields, shape
 
 
-@lru_cache(maxsize=1024)
-def _telling(run: Run) -> tuple[Raw, ...]:
-    """Runs are the same from slice to slice, and so is what they tell."""
-    groups = {0x0004, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028}
-    return tuple(
-        element for element in run.elements if element[0] >> 16 in groups or element[0] & 0xFF00FFFF == 0x60000102
-    )
-
-
-def _value(top: Mapping[int, Raw], tag: int) -> bytes:
-    """The value bytes of a top-level element; empty where it is missing or a sequence."""
-    element = top.get(tag)
-    return element[2][element[3] :] if element is not None and element[1] != "SQ" else b""
-
-
-@lru_cache(maxsize=4096)
-def _stripped(value: bytes, vr: str, charset: bytes) -> tuple[str, ...]:
-    return tuple(text.strip() for text in decode(value, vr, charset))
+def _number(value: bytes | None, order: str, default: int) -> int:
+    """A 16-bit number; -1 for what is none."""
+    if not value:
+        return default
+    return int(struct.unpack(order, value)[0]) if len(value) == 2 else -1
 
 
 def _integer(text: str) -> int:

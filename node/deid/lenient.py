@@ -20,7 +20,7 @@ from pydicom.values import convert_SQ
 
 from mediator.deid.screening import Exclusion
 from node.deid import encoding
-from node.deid.reader import Parsed, Reader, beginning
+from node.deid.reader import FIRST_WINDOW, Parsed, Reader, beginning
 from node.deid.stream import MemoryStream, Stream
 from node.deid.structure import (
     BIG_ENDIAN,
@@ -46,7 +46,7 @@ _VRS = frozenset(vr.decode() for vr in LONG_VRS | SHORT_VRS)
 
 def parse_leniently(stream: Stream, vr_of: VrOf) -> Parsed:
     """The file taken apart with patience. Raises `Unreadable`."""
-    syntax, stream, start = beginning(stream)
+    syntax, stream, start = beginning(stream, stream.read(0, FIRST_WINDOW))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their texts quote values
         try:
@@ -78,7 +78,7 @@ class _Patience:
             raise Unreadable(Exclusion.TOO_LARGE)
         own = self._syntax == IMPLICIT
         header = MemoryStream(encoding.dataset(nodes, implicit=own, little=self._little))
-        runs, _ = Reader(self._vr_of).header(header, self._syntax, 0)
+        runs, _, _ = Reader(self._vr_of).header(header, self._syntax, 0)
         if at == self._stream.size:
             return Parsed(self._syntax, self._stream, runs, None, vr_of=self._vr_of)
         try:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from mediator.deid.screening import Exclusion
 from node.deid.stream import MemoryStream, Stream
@@ -47,13 +48,14 @@ Raw = tuple[int, str, bytes, int]
 class Run:
     """Consecutive elements as they stand in a file. Compared by identity."""
 
-    __slots__ = ("elements", "first", "last", "raw")
+    __slots__ = ("elements", "first", "last", "raw", "told")
 
     def __init__(self, elements: tuple[Raw, ...], raw: bytes) -> None:
         self.elements = elements
         self.raw = raw
         self.first = elements[0][0]
         self.last = elements[-1][0]
+        self.told: tuple[bytes, dict[str, Any], dict[int, bytes]] | None = None  # what `node.deid.facts` read here
 
 
 @dataclass(frozen=True)
@@ -115,39 +117,46 @@ class Reader:
 
     def parse(self, stream: Stream) -> Parsed:
         """Raises `Unreadable`."""
-        syntax, stream, start = beginning(stream)
-        runs, at = self.header(stream, syntax, start)
-        if at == stream.size:
-            return Parsed(syntax, stream, runs, None, vr_of=self._vr_of)
+        head = stream.read(0, self._window)
+        syntax, dataset, start = beginning(stream, head)
+        if dataset is not stream:
+            head = dataset.read(0, self._window)
+        runs, at, known = self.header(dataset, syntax, start, head)
+        if at == dataset.size:
+            return Parsed(syntax, dataset, runs, None, vr_of=self._vr_of)
         implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
         try:
-            pixels = pixels_at(stream, at, implicit, little, syntax in ENCAPSULATED, self._vr_of)
+            pixels = pixels_at(dataset, at, implicit, little, syntax in ENCAPSULATED, self._vr_of, known)
         except Unreadable as problem:
-            return Parsed(syntax, stream, runs, None, problem.finding, vr_of=self._vr_of)
-        return Parsed(syntax, stream, runs, pixels, vr_of=self._vr_of)
+            return Parsed(syntax, dataset, runs, None, problem.finding, vr_of=self._vr_of)
+        return Parsed(syntax, dataset, runs, pixels, vr_of=self._vr_of)
 
-    def header(self, stream: Stream, syntax: str, start: int) -> tuple[tuple[Run, ...], int]:
-        """The elements before the pixels, and where these begin. Raises `Unreadable`."""
+    def header(self, stream: Stream, syntax: str, start: int, head: bytes = b"") -> tuple[tuple[Run, ...], int, bytes]:
+        """The elements before the pixels, where these begin, and what stands there. Raises `Unreadable`.
+
+        `head`: the stream's first bytes, where they were read already.
+        """
         form = syntax if syntax in (IMPLICIT, BIG_ENDIAN) else EXPLICIT
         window = self._window
         while True:
-            data = stream.read(0, window)
+            data = head or stream.read(0, window)
             walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of)
             try:
-                found = self._walk(walk, data, start, stream.size, form)
+                found, at = self._walk(walk, data, start, stream.size, form)
             except MoreNeeded:
                 if window >= MAX_HEADER_BYTES:
                     raise Unreadable(Exclusion.TOO_LARGE) from None
-                window = min(window * 4, MAX_HEADER_BYTES)
+                head, window = b"", min(window * 4, MAX_HEADER_BYTES)
                 continue
             self._window = min(window, _LARGEST_FIRST_WINDOW)
-            return found
+            return found, at, data[at : at + 12]
 
     def _walk(self, walk: Walk, data: bytes, at: int, size: int, form: str) -> tuple[tuple[Run, ...], int]:
         before = self._before.setdefault(form, [])
         found: list[Run] = []
         fresh: set[int] = set()
         index, last, end = 0, -1, len(data)
+        same = True  # every run of the file before stands, or was one element
         while at < end:
             if index < len(before):
                 run = before[index]
@@ -157,6 +166,7 @@ class Reader:
                     continue
                 if len(run.elements) > 1:  # something in it changed: what, is seen one by one
                     before[index : index + 1] = [Run((element,), element[2]) for element in run.elements]
+                    same = False
                     continue
             tag, vr, start, stop = walk.element(at, end, implicit=form == IMPLICIT)
             if stop == at:
@@ -175,7 +185,10 @@ class Reader:
         else:
             if at < size:
                 raise MoreNeeded
-        self._remember(form, found, fresh)
+        if same and fresh <= self._restless:
+            self._before[form] = found
+        else:
+            self._remember(form, found, fresh)
         return tuple(found), at
 
     def _remember(self, form: str, found: list[Run], fresh: set[int]) -> None:
@@ -220,9 +233,12 @@ def parse(content: bytes, vr_of: VrOf) -> Parsed:
     return Reader(vr_of).parse(MemoryStream(content))
 
 
-def beginning(stream: Stream) -> tuple[str, Stream, int]:
-    """The transfer syntax, the bytes the dataset stands in (inflated: then it is explicit), and where it begins."""
-    syntax, start = _file_meta(stream.read(0, FIRST_WINDOW))
+def beginning(stream: Stream, head: bytes) -> tuple[str, Stream, int]:
+    """The transfer syntax, the bytes the dataset stands in (inflated: then it is explicit), and where it begins.
+
+    `head`: at least the first `FIRST_WINDOW` bytes of the stream, or all.
+    """
+    syntax, start = _file_meta(head[:FIRST_WINDOW])
     if syntax == DEFLATED:
         return EXPLICIT, MemoryStream(_inflate(stream, start)), 0
     return syntax, stream, start

@@ -36,7 +36,7 @@ LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"
 SHORT_VRS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
 )  # PS3.5 7.1.2: two bytes of length
-_VR_NAMES = {vr: vr.decode() for vr in LONG_VRS | SHORT_VRS}
+_SHORT_NAMES, _LONG_NAMES = ({vr: vr.decode() for vr in vrs} for vrs in (SHORT_VRS, LONG_VRS))
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -85,6 +85,9 @@ class Pixels:
     fragments: int | None  # None: native
 
 
+_HEADERS, _LONGS = ({order: struct.Struct(order + form).unpack_from for order in "<>"} for form in ("HH2sH", "L"))
+
+
 class Walk:
     """One pass over the first bytes of a dataset that is `size` bytes long."""
 
@@ -94,10 +97,8 @@ class Walk:
         self._order = order
         self._vr_of = vr_of
         self._seen = 0
-        self._tag = struct.Struct(order + "HH").unpack_from
-        self._start = struct.Struct(order + "HH2sH").unpack_from
-        self._short = struct.Struct(order + "H").unpack_from
-        self._long = struct.Struct(order + "L").unpack_from
+        self._start = _HEADERS[order]
+        self._long = _LONGS[order]
 
     def _cut(self, end: int) -> Exception:
         """Why something does not fit before `end`."""
@@ -109,18 +110,17 @@ class Walk:
         """(tag, VR, length, where the value begins) of the element at `at`."""
         if at + 8 > end:
             raise self._cut(end)
-        group, element = self._tag(self._data, at)
+        group, element, vr, length = self._start(self._data, at)
         tag = group << 16 | element
         if implicit or group == 0xFFFE:
             return tag, self._vr_of(tag), self._long(self._data, at + 4)[0], at + 8
-        vr = self._data[at + 4 : at + 6]
-        if vr in SHORT_VRS:
-            return tag, _VR_NAMES[vr], self._short(self._data, at + 6)[0], at + 8
-        if vr not in LONG_VRS:
+        if (name := _SHORT_NAMES.get(vr)) is not None:
+            return tag, name, length, at + 8
+        if (name := _LONG_NAMES.get(vr)) is None:
             raise Unreadable(Exclusion.MALFORMED)
         if at + 12 > end:
             raise self._cut(end)
-        return tag, _VR_NAMES[vr], self._long(self._data, at + 8)[0], at + 12
+        return tag, name, self._long(self._data, at + 8)[0], at + 12
 
     def bounded(self, start: int, length: int, end: int) -> int:
         """Where a value of `length` bytes ends. (3)"""
@@ -235,9 +235,11 @@ class Walk:
         return start
 
 
-def pixels_at(stream: Stream, at: int, implicit: bool, little: bool, encapsulated: bool, vr_of: VrOf) -> Pixels:
-    """The pixel element at `at`; what follows it in the file is never looked at. (5)"""
-    head = stream.read(at, 12)
+def pixels_at(
+    stream: Stream, at: int, implicit: bool, little: bool, encapsulated: bool, vr_of: VrOf, known: bytes = b""
+) -> Pixels:
+    """The pixel element at `at`; what follows it in the file is never looked at. `known`: its first bytes. (5)"""
+    head = known if len(known) == 12 else stream.read(at, 12)
     walk = Walk(head, stream.size - at, "<" if little else ">", vr_of)
     try:
         tag, vr, length, inside = walk.header(0, len(head), implicit=implicit)
