@@ -69,6 +69,7 @@ class Code(StrEnum):
     ROUNDS_EXHAUSTED = "rounds_exhausted"
     BYTES_EXHAUSTED = "bytes_exhausted"
     EPSILON_EXHAUSTED = "epsilon_exhausted"
+    OUTSIDE_SCHEDULE = "outside_schedule"
     # the sandbox
     CANARY_FAILED = "canary_failed"
     SPEC_EXPIRED = "spec_expired"
@@ -254,7 +255,7 @@ _JOB_CODES = frozenset(
 _NODE_CODES = frozenset(
     {
         Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED, Code.MOUNT_NOT_PERMITTED,
-        Code.NOT_SEALED, Code.JOB_UNKNOWN,
+        Code.NOT_SEALED, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
     }
 )  # fmt: skip
 _OUTPUT_CODES = frozenset(

@@ -14,7 +14,7 @@ from mediator.errors import IntegrityBroken
 
 class State(StrEnum):
     RECEIVED = "received"  # the instruction is stored; nothing is decided
-    ADMITTED = "admitted"  # gate 1 said yes and the ledger is charged
+    ADMITTED = "admitted"  # gate 1 said yes and the ledger is charged; it waits for its turn
     PREPARING = "preparing"  # work area, container and canary are being made
     RUNNING = "running"  # the container has the task
     PRODUCED = "produced"  # its output is stored with core, judged by nobody yet
@@ -31,6 +31,7 @@ class Event(StrEnum):
     REDELIVER = "redeliver"  # the release of an earlier attempt, in a new envelope
     PREPARE = "prepare"
     START = "start"
+    PREEMPT = "preempt"  # asked to make room: the task waits for its turn again, with its checkpoint
     PRODUCE = "produce"
     RELEASE = "release"
     SPOOL = "spool"
@@ -57,6 +58,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.PREPARING, Event.REFUSE): State.REFUSED,
     (State.PREPARING, Event.FAIL): State.FAILED,
     (State.PREPARING, Event.STOP): State.STOPPED,
+    (State.RUNNING, Event.PREEMPT): State.ADMITTED,
     (State.RUNNING, Event.PRODUCE): State.PRODUCED,
     (State.RUNNING, Event.FAIL): State.FAILED,
     (State.RUNNING, Event.STOP): State.STOPPED,

@@ -8,19 +8,32 @@ from mediator.errors import IntegrityBroken
 from mediator.jobs import AFTER_RESTART, TERMINAL, Event, State, advance, mermaid
 
 # The whole cross product: a row for each state, a column for each event in the order of `Event`; `-` is impossible.
-COLUMNS = ["admit", "redeliver", "prepare", "start", "produce", "release", "spool", "deliver", "refuse", "fail", "stop"]
+COLUMNS = [
+    "admit",
+    "redeliver",
+    "prepare",
+    "start",
+    "preempt",
+    "produce",
+    "release",
+    "spool",
+    "deliver",
+    "refuse",
+    "fail",
+    "stop",
+]
 EXPECTED = """
-received    admitted released -         -       -        -         -        -         refused failed stopped
-admitted    -        released preparing -       -        -         -        -         refused failed stopped
-preparing   -        -        -         running -        -         -        -         refused failed stopped
-running     -        -        -         -       produced -         -        -         -       failed stopped
-produced    -        -        -         -       -        releasing -        -         refused failed stopped
-releasing   -        -        -         -       -        -         released -         refused failed stopped
-released    -        -        -         -       -        -         -        delivered -       failed stopped
-delivered   -        -        -         -       -        -         -        -         -       -      -
-refused     -        -        -         -       -        -         -        -         -       -      -
-failed      -        -        -         -       -        -         -        -         -       -      -
-stopped     -        -        -         -       -        -         -        -         -       -      -
+received  admitted released -         -       -        -        -         -        -         refused failed stopped
+admitted  -        released preparing -       -        -        -         -        -         refused failed stopped
+preparing -        -        -         running -        -        -         -        -         refused failed stopped
+running   -        -        -         -       admitted produced -         -        -         -       failed stopped
+produced  -        -        -         -       -        -        releasing -        -         refused failed stopped
+releasing -        -        -         -       -        -        -         released -         refused failed stopped
+released  -        -        -         -       -        -        -         -        delivered -       failed stopped
+delivered -        -        -         -       -        -        -         -        -         -       -      -
+refused   -        -        -         -       -        -        -         -        -         -       -      -
+failed    -        -        -         -       -        -        -         -        -         -       -      -
+stopped   -        -        -         -       -        -        -         -        -         -       -      -
 """
 ROWS = {line.split()[0]: line.split()[1:] for line in EXPECTED.strip().splitlines()}
 RESTART = {"preparing": "admitted", "running": "admitted", "releasing": "produced"}
