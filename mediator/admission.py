@@ -176,6 +176,7 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     10. There is a dataset version that permit and acceptance cover, of the permit's project, not withdrawn, with
        enough studies in the split of this kind; later rounds stay with the version of the first.
     11. Rounds, bytes and epsilon are left.
+    12. The site's hours are open, or open before the instruction expires; until then the task waits in the queue.
     """
     if request.permit is None or request.acceptance is None or request.order is None:  # (2)
         raise Denied(_missing(request))
@@ -198,6 +199,7 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     reasons += missing
     if not ledger.task_charged:
         reasons += _check_ledger(ledger, enforced, instruction, size_bytes)  # (11)
+    reasons += request.policy.check_hours(instruction.expires, request.now)  # (12)
     if reasons or dataset is None:
         raise Denied(reasons)
     charge = None if ledger.task_charged else _charge(instruction, size_bytes)
@@ -213,8 +215,11 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     )
 
 
-def container_spec(admitted: Admitted, job: str, data_dir: str, in_dir: str, now: datetime) -> ContainerSpec:
-    """The container of an admitted task: nothing in it is anybody's choice but the permit's and the order's."""
+def container_spec(
+    admitted: Admitted, job: str, data_dir: str, in_dir: str, now: datetime, gpu_devices: tuple[str, ...] = ()
+) -> ContainerSpec:
+    """The container of an admitted task: nothing in it is anybody's choice but the permit's and the order's, and the
+    queue's, which of the GPUs granted (`mediator.schedule`)."""
     return ContainerSpec(
         job=job,
         purpose="job",
@@ -224,6 +229,7 @@ def container_spec(admitted: Admitted, job: str, data_dir: str, in_dir: str, now
         resources=admitted.permit.resources,
         issued=now,
         expires=admitted.expires,
+        gpu_devices=gpu_devices,
     )
 
 

@@ -7,9 +7,10 @@ everything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mediator.errors import Code, Reason
+from mediator.schedule import Site
 from mediator.types import Kind, Resources
 
 
@@ -18,7 +19,8 @@ class Policy:
     """What the hospital's staff have allowed, from configuration and from their own verbs (pause, approve).
 
     `images` are approved digests; `resources` is the most one container may ask for; `max_revocation_age` how
-    old the committee's newest list may be before everything stops (24 h unless the hospital says otherwise).
+    old the committee's newest list may be before everything stops (24 h unless the hospital says otherwise);
+    `schedule` the site's GPUs, slots and hours.
     """
 
     paused: bool = True
@@ -26,6 +28,7 @@ class Policy:
     images: frozenset[str] = frozenset()
     resources: Resources | None = None
     max_revocation_age: timedelta = timedelta(0)
+    schedule: Site = Site()
 
     def check(self, kind: Kind, image: str, resources: Resources) -> list[Reason]:
         """Why a task of this kind, in this image, asking for this much, may not run here; empty when it may."""
@@ -40,4 +43,13 @@ class Policy:
             reasons.append(Reason(Code.RESOURCES_EXCEEDED, "the hospital's policy sets no ceiling, so nothing fits"))
         elif not resources.within(self.resources):
             reasons.append(Reason(Code.RESOURCES_EXCEEDED, "the permit's resources exceed the hospital's ceiling"))
+        elif not self.schedule.capacity.holds(resources.gpus, resources.gpu_memory_bytes):
+            reasons.append(Reason(Code.RESOURCES_EXCEEDED, "the hospital has not so many GPUs of that memory"))
         return reasons
+
+    def check_hours(self, expires: datetime, now: datetime) -> list[Reason]:
+        """Why a task that is good until `expires` cannot compute in the site's hours; empty when it can, or can wait."""
+        opens = self.schedule.calendar.opens(now)
+        if opens is None or now < opens >= expires:
+            return [Reason(Code.OUTSIDE_SCHEDULE, "the site's hours begin after the instruction has expired")]
+        return []
