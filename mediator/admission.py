@@ -36,6 +36,8 @@ MAX_CONFIG_BYTES = 4096
 
 Split = Literal["train", "test"]
 _SPLIT: Mapping[Kind, Split] = {Kind.TRAIN: "train", Kind.EVALUATE: "test"}
+# the strategy of a run order that asks for an analysis at each site by itself: one round, no hub
+LOCAL = "local"
 
 
 # --- what gate 1 is told ------------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ class Ledger:
     Of the permit (all versions): `rounds_charged` as (run, round) pairs and `bytes_charged`. Of the run:
     `epsilon_after`, what this run will have spent once this task is released too (None: not accounted), and
     `dataset_version`, the one its earlier rounds used. Of this (run, round, task): whether it is `task_charged`, the
-    `last_attempt` that was admitted (0: none), and its `release`.
+    `last_attempt` that was admitted (0: none), and its `release`; of an analysis whether its files are `held` already.
     """
 
     rounds_charged: frozenset[tuple[str, int]] = frozenset()
@@ -91,6 +93,7 @@ class Ledger:
     task_charged: bool = False
     last_attempt: int = 0
     release: PriorRelease | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,16 +176,20 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     8. The model is the one it names, and fits the permit's schema.
     9. If this (run, round, task) was released already: from the same model it is delivered again, from another
        it is refused; one round gives one release.
+       So does an analysis whose files are in the airlock: one order gives one set of files.
     10. There is a dataset version that permit and acceptance cover, of the permit's project, not withdrawn, with
        enough studies in the split of this kind; later rounds stay with the version of the first.
     11. Rounds, bytes and epsilon are left.
     12. The site's hours are open, or open before the instruction expires; until then the task waits in the queue.
+
+    An analysis is a task like the others. Its instruction comes from this node itself (whoever opens it has checked
+    the signature), it has no model, and its order says `LOCAL` and one round; other tasks have another strategy.
     """
     if request.permit is None or request.acceptance is None or request.order is None:  # (2)
         raise Denied(_missing(request))
     instruction, ledger, order = request.instruction.document, request.ledger, request.order.document
     enforced = compile_permit(request.permit, request.acceptance)
-    size_bytes = reserve_bytes(enforced.tensors, instruction.task)
+    size_bytes = _reserve_bytes(enforced, instruction.task)
     reasons = request.policy.check(instruction.task, order.image, enforced.resources)  # (1)
     reasons += _check_live(request, request.permit.document, request.acceptance.document)  # (3)
     reasons += check_order(request.order, enforced, request.now)  # (4)
@@ -190,7 +197,10 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     reasons += check_config(enforced.config, instruction.config)  # (6)
     reasons += _check_fixed(order.config, instruction.config)
     reasons += _check_attempt(instruction, ledger)  # (7), (9)
-    reasons += check_model(request.model, instruction.model_sha256, enforced.tensors)  # (8)
+    if instruction.task is Kind.ANALYSE:
+        reasons += _check_analysis(request.model, instruction, enforced, order, ledger)  # (5), (8), (9)
+    else:
+        reasons += check_model(request.model, instruction.model_sha256, enforced.tensors)  # (8)
     if ledger.release is not None:  # (9)
         if reasons:
             raise Denied(reasons)
@@ -208,7 +218,7 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
         instruction=instruction,
         order=order,
         dataset_version=dataset.version,
-        split=_SPLIT[instruction.task],
+        split=_split(enforced, instruction.task),
         byte_limit=size_bytes,
         charge=charge,
         expires=min(enforced.expires, order.expires),
@@ -334,7 +344,36 @@ def _check_instruction(
         reasons.append(Reason(Code.ROUND_OUT_OF_RANGE, f"the run order has {order.rounds} rounds"))
     if instruction.round == 0 and instruction.task is not Kind.EVALUATE:
         reasons.append(Reason(Code.ROUND_OUT_OF_RANGE, "round 0 is only evaluated"))
+    if (instruction.task is Kind.ANALYSE) is not (order.strategy == LOCAL):
+        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "a local order is for an analysis, any other for rounds"))
     return reasons
+
+
+def _check_analysis(
+    model: bytes, instruction: Instruction, permit: EnforcedPermit, order: RunOrder, ledger: Ledger
+) -> list[Reason]:
+    reasons = []
+    if permit.analysis is None:
+        reasons.append(Reason(Code.KIND_NOT_PERMITTED, "the permit has no rules for analyses"))
+    if model or instruction.model_sha256 != hashlib.sha256(b"").hexdigest():
+        reasons.append(Reason(Code.MODEL_NOT_PERMITTED, "an analysis has no model"))
+    if order.rounds != 1:
+        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "an analysis has one round"))
+    if ledger.held:
+        reasons.append(Reason(Code.ROUND_ALREADY_SERVED, "its files are in the airlock"))
+    return reasons
+
+
+def _split(permit: EnforcedPermit, task: Kind) -> Split:
+    if task is Kind.ANALYSE:
+        return "test" if permit.analysis is None else permit.analysis.split
+    return _SPLIT[task]
+
+
+def _reserve_bytes(permit: EnforcedPermit, task: Kind) -> int:
+    if task is Kind.ANALYSE:
+        return 0 if permit.analysis is None else permit.analysis.size_bytes
+    return reserve_bytes(permit.tensors, task)
 
 
 def _check_fixed(ordered: Mapping[str, Any], sent: Mapping[str, Any]) -> list[Reason]:
@@ -362,7 +401,7 @@ def _dataset(
     if not usable:
         return None, [Reason(Code.DATASET_MISSING, "withdrawn, or another than the version this run began with")]
     newest = max(usable, key=lambda item: (item.published, item.version))
-    studies = newest.train_studies if _SPLIT[task] == "train" else newest.test_studies
+    studies = newest.train_studies if _split(permit, task) == "train" else newest.test_studies
     if studies < permit.minimum_studies:
         return None, [Reason(Code.TOO_FEW_STUDIES, f"under {permit.minimum_studies} for {task.value}")]
     return newest, []

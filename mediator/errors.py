@@ -144,6 +144,7 @@ class Code(StrEnum):
     COUNT_BELOW_THRESHOLD = "count_below_threshold"
     FILE_NOT_PERMITTED = "file_not_permitted"
     FILE_MISSING = "file_missing"
+    # the files of an analysis: no hub hears of them
     TABLE_NOT_PERMITTED = "table_not_permitted"
     DOMINANCE = "dominance"
     DIFFERENCING = "differencing"
@@ -264,8 +265,7 @@ _OUTPUT_CODES = frozenset(
         Code.METADATA_NOT_PERMITTED, Code.TENSOR_NOT_PERMITTED, Code.TENSOR_MISSING, Code.TENSOR_SHAPE,
         Code.TENSOR_DTYPE, Code.TENSOR_OFFSETS, Code.TRAILING_BYTES, Code.NOT_FINITE, Code.METRICS_TOO_LARGE,
         Code.METRICS_MALFORMED, Code.METRIC_NOT_PERMITTED, Code.METRIC_MISSING, Code.METRIC_OUT_OF_RANGE,
-        Code.COUNT_BELOW_THRESHOLD, Code.FILE_NOT_PERMITTED, Code.FILE_MISSING, Code.TABLE_NOT_PERMITTED,
-        Code.DOMINANCE, Code.DIFFERENCING, Code.IDENTIFIER_FOUND,
+        Code.COUNT_BELOW_THRESHOLD, Code.FILE_NOT_PERMITTED, Code.FILE_MISSING,
     }
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The life of a job (one task of one run on one node) as one table.
 
 A job is a row: what is not in the row did not happen. `TRANSITIONS` says where each event leads, `AFTER_RESTART`
-where a row found after a crash continues. No row is ever lost: it ends as delivered, refused, failed or stopped.
+where a row found after a crash continues. No row is ever lost: it ends as delivered, held, refused, failed or stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class State(StrEnum):
     RELEASING = "releasing"  # gate 2 said yes; the envelope is being signed and spooled
     RELEASED = "released"  # the envelope waits for the link
     DELIVERED = "delivered"  # the hub has it
+    HELD = "held"  # an analysis: its files are in the airlock, where people decide on each
     REFUSED = "refused"  # a gate said no
     FAILED = "failed"  # the container broke, or broke the contract
     STOPPED = "stopped"  # pause, revocation, expiry or shutdown ended it
@@ -36,12 +37,13 @@ class Event(StrEnum):
     RELEASE = "release"
     SPOOL = "spool"
     DELIVER = "deliver"
+    HOLD = "hold"
     REFUSE = "refuse"
     FAIL = "fail"
     STOP = "stop"
 
 
-TERMINAL = frozenset({State.DELIVERED, State.REFUSED, State.FAILED, State.STOPPED})
+TERMINAL = frozenset({State.DELIVERED, State.HELD, State.REFUSED, State.FAILED, State.STOPPED})
 
 TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.RECEIVED, Event.ADMIT): State.ADMITTED,
@@ -63,6 +65,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.RUNNING, Event.FAIL): State.FAILED,
     (State.RUNNING, Event.STOP): State.STOPPED,
     (State.PRODUCED, Event.RELEASE): State.RELEASING,
+    (State.PRODUCED, Event.HOLD): State.HELD,
     (State.PRODUCED, Event.REFUSE): State.REFUSED,
     (State.PRODUCED, Event.FAIL): State.FAILED,
     (State.PRODUCED, Event.STOP): State.STOPPED,
@@ -87,6 +90,7 @@ AFTER_RESTART: Mapping[State, State] = {
     State.RELEASING: State.PRODUCED,
     State.RELEASED: State.RELEASED,
     State.DELIVERED: State.DELIVERED,
+    State.HELD: State.HELD,
     State.REFUSED: State.REFUSED,
     State.FAILED: State.FAILED,
     State.STOPPED: State.STOPPED,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mediator import canonical
+from mediator.analysis import AnalysisRules
 from mediator.errors import Code, Denied, Reason
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
 from mediator.types import (
@@ -34,7 +35,7 @@ CLOCK_TOLERANCE = timedelta(seconds=120)
 # refused: a promise that no code keeps is none.
 KNOWN_CONDITIONS: Mapping[str, str] = {
     "no-network": "a job's container has no network",
-    "aggregates-only": "gate 2 lets out tensors and metrics the permit names, and nothing else",
+    "aggregates-only": "gate 2 lets out tensors and metrics the permit names, tables that hold its rules, no more",
     "clipped-updates": "gate 2 bounds the norm of every update",
     "small-counts-suppressed": "gate 2 refuses a count below the permit's threshold",
     "split-by-patient": "no patient stands in two splits, and evaluation studies are not mounted for training",
@@ -74,6 +75,7 @@ class EnforcedPermit:
     byte_budget: int
     minimum_studies: int
     resources: Resources
+    analysis: AnalysisRules | None = None
 
     @property
     def schema_sha256(self) -> str:
@@ -139,6 +141,8 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     3. The acceptance covers no dataset version that the permit does not.
     4. Every condition is one this node can hold itself to.
     5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
+    6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
+       budget, which no table keeps to.
     """
     granted, accepted = permit.document, acceptance.document
     named = (accepted.permit, accepted.permit_version, accepted.permit_sha256)
@@ -150,7 +154,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     versions = frozenset(granted.versions_of(accepted.site))
     if accepted.versions is not None and not versions.issuperset(accepted.versions):  # (3)
         reasons.append(Reason(Code.DATASET_NOT_PERMITTED, "the acceptance covers a version the permit does not"))
-    reasons += unenforceable(granted)  # (4), (5)
+    reasons += unenforceable(granted)  # (4), (5), (6)
     if reasons:
         raise Denied(reasons)
     return EnforcedPermit(
@@ -176,6 +180,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
         byte_budget=_narrower(granted.byte_budget, accepted.byte_budget),
         minimum_studies=granted.minimum_studies,
         resources=granted.resources,
+        analysis=granted.analysis,
     )
 
 
@@ -191,6 +196,20 @@ def unenforceable(permit: DataPermit) -> list[Reason]:
     exact = [metric.name for metric in permit.metrics.get(Kind.TRAIN.value, ()) if metric.kind == "value"]
     if permit.privacy is not None and exact:
         reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"a privacy budget, but {exact[0]} would leave exact"))
+    return reasons + _analysis_unenforceable(permit)
+
+
+def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:
+    rules, code = permit.analysis, Code.CONDITION_UNENFORCEABLE
+    if (Kind.ANALYSE in permit.kinds) is not (rules is not None):
+        return [Reason(code, "analyses without rules, or rules without analyses")]
+    reasons = []
+    if rules is not None and rules.threshold < permit.count_threshold:
+        reasons.append(Reason(code, "tables may not have smaller counts than metrics"))
+    if rules is not None and permit.privacy is not None:
+        reasons.append(Reason(code, "a privacy budget, but tables would leave exact"))
+    if permit.metrics.get(Kind.ANALYSE.value):
+        reasons.append(Reason(code, "an analysis has tables and no metrics"))
     return reasons
 
 

@@ -6,9 +6,11 @@ everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Literal
 
+from mediator.analysis import AnalysisRules
 from mediator.errors import Code, Reason
 from mediator.schedule import Site
 from mediator.types import Kind, Resources
@@ -21,6 +23,8 @@ class Policy:
     `images` are approved digests; `resources` is the most one container may ask for; `max_revocation_age` how
     old the committee's newest list may be before everything stops (24 h unless the hospital says otherwise);
     `schedule` the site's GPUs, slots and hours.
+    `threshold` and `reviewers` are the fewest patients behind a number, and the fewest persons to agree, whatever a
+    permit's rules for analyses say.
     """
 
     paused: bool = True
@@ -29,6 +33,13 @@ class Policy:
     resources: Resources | None = None
     max_revocation_age: timedelta = timedelta(0)
     schedule: Site = Site()
+    threshold: int = 0
+    reviewers: Literal[1, 2] = 2
+
+    def narrow(self, rules: AnalysisRules) -> AnalysisRules:
+        """A permit's rules for analyses as this hospital holds them: a higher threshold, more reviewers, never less."""
+        reviewers: Literal[1, 2] = 2 if self.reviewers == 2 else rules.reviewers
+        return replace(rules, threshold=max(rules.threshold, self.threshold), reviewers=reviewers)
 
     def check(self, kind: Kind, image: str, resources: Resources) -> list[Reason]:
         """Why a task of this kind, in this image, asking for this much, may not run here; empty when it may."""

@@ -14,6 +14,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
+from mediator.analysis import AnalysisRules
+
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -69,6 +71,7 @@ class Kind(StrEnum):
 
     TRAIN = "train"
     EVALUATE = "evaluate"
+    ANALYSE = "analyse"  # no model and no hub: tables, into the airlock
 
 
 class Dtype(StrEnum):
@@ -264,6 +267,8 @@ class DataPermit:
     byte_budget: int
     minimum_studies: int
     resources: Resources
+    # a permit without analyses is written as it was before there were any
+    analysis: AnalysisRules | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         check_identifier(self.permit, "permit")

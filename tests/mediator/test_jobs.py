@@ -9,31 +9,22 @@ from mediator.jobs import AFTER_RESTART, TERMINAL, Event, State, advance, mermai
 
 # The whole cross product: a row for each state, a column for each event in the order of `Event`; `-` is impossible.
 COLUMNS = [
-    "admit",
-    "redeliver",
-    "prepare",
-    "start",
-    "preempt",
-    "produce",
-    "release",
-    "spool",
-    "deliver",
-    "refuse",
-    "fail",
-    "stop",
-]
+    "admit", "redeliver", "prepare", "start", "preempt", "produce", "release", "spool", "deliver", "hold", "refuse",
+    "fail", "stop",
+]  # fmt: skip
 EXPECTED = """
-received  admitted released -         -       -        -        -         -        -         refused failed stopped
-admitted  -        released preparing -       -        -        -         -        -         refused failed stopped
-preparing -        -        -         running -        -        -         -        -         refused failed stopped
-running   -        -        -         -       admitted produced -         -        -         -       failed stopped
-produced  -        -        -         -       -        -        releasing -        -         refused failed stopped
-releasing -        -        -         -       -        -        -         released -         refused failed stopped
-released  -        -        -         -       -        -        -         -        delivered -       failed stopped
-delivered -        -        -         -       -        -        -         -        -         -       -      -
-refused   -        -        -         -       -        -        -         -        -         -       -      -
-failed    -        -        -         -       -        -        -         -        -         -       -      -
-stopped   -        -        -         -       -        -        -         -        -         -       -      -
+received  admitted released -         -       -        -        -         -        -         -    refused failed stopped
+admitted  -        released preparing -       -        -        -         -        -         -    refused failed stopped
+preparing -        -        -         running -        -        -         -        -         -    refused failed stopped
+running   -        -        -         -       admitted produced -         -        -         -    -       failed stopped
+produced  -        -        -         -       -        -        releasing -        -         held refused failed stopped
+releasing -        -        -         -       -        -        -         released -         -    refused failed stopped
+released  -        -        -         -       -        -        -         -        delivered -    -       failed stopped
+delivered -        -        -         -       -        -        -         -        -         -    -       -      -
+held      -        -        -         -       -        -        -         -        -         -    -       -      -
+refused   -        -        -         -       -        -        -         -        -         -    -       -      -
+failed    -        -        -         -       -        -        -         -        -         -    -       -      -
+stopped   -        -        -         -       -        -        -         -        -         -    -       -      -
 """
 ROWS = {line.split()[0]: line.split()[1:] for line in EXPECTED.strip().splitlines()}
 RESTART = {"preparing": "admitted", "running": "admitted", "releasing": "produced"}

@@ -87,7 +87,7 @@ MALFORMED: list[Callable[[], Any]] = [
     lambda: permit(config=(ConfigField("c", "bool", None, None, ()),) * 2),
     lambda: permit(persons=(Person("a", "o", KEY), Person("b", "o", KEY))),
     lambda: permit(metrics={"train": (MetricSpec("m", "value", 0, 1, 0),) * 2}),
-    lambda: permit(metrics={"analyse": ()}),
+    lambda: permit(metrics={"guess": ()}),
     lambda: permit(expires=permit().not_before),
     lambda: permit(permit_version=0, supersedes=None),
     lambda: permit(supersedes=2),
