@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mediator import canonical
 from mediator.errors import Malformed, UsageFault
+from mediator.schedule import Calendar, Capacity, Closed, Gpu, Site
 from mediator.signatures import KeyRing, VerifyKey
-from mediator.types import Resources, check_digest, check_identifier
+from mediator.types import Resources, check_digest, check_gpu, check_identifier
 from node.accounts import Account, account, group_id
 from node.paths import StatePaths
 
 # a configuration is a page; this is a hundred
 _MAX_BYTES = 1 << 20
+_HOUR = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 def _identifier(text: str) -> str:
@@ -52,6 +57,27 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _gpu(text: str) -> str:
+    check_gpu(text)
+    return text
+
+
+def _clock(text: str) -> str:
+    if not _HOUR.fullmatch(text):
+        raise ValueError("a time of day is HH:MM")
+    return text
+
+
+def _zone(name: str) -> tzinfo:
+    """A time zone by its IANA name. UTC needs no table of zones on the machine."""
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("time_zone is not an IANA time zone that this machine knows (the package tzdata)") from None
+
+
 def _reference(text: str) -> str:
     if not text.startswith("file:/"):
         raise ValueError("a secret is a reference (file:/path), never a value")
@@ -64,6 +90,10 @@ Digest = Annotated[str, AfterValidator(_digest)]
 SecretReference = Annotated[str, AfterValidator(_reference)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 User = str | int | None
+
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_DAYS: tuple[Day, ...] = get_args(Day)
 
 
 class Section(BaseModel):
@@ -183,6 +213,64 @@ class Limits(Section):
         return timedelta(seconds=self.max_revocation_age_s)
 
 
+class GpuEntry(Section):
+    """One GPU, or one slice of it (MIG), as `nvidia-smi -L` names it, and its memory."""
+
+    id: Annotated[str, AfterValidator(_gpu)]
+    memory_bytes: int = Field(gt=0)
+
+
+class ClosedHours(Section):
+    """Hours in which nothing computes, from `start` to `end` (HH:MM) on the days they begin; every day by default."""
+
+    start: Annotated[str, AfterValidator(_clock)]
+    end: Annotated[str, AfterValidator(_clock)]
+    days: tuple[Day, ...] = _DAYS
+
+    @property
+    def value(self) -> Closed:
+        weekdays = frozenset(_DAYS.index(day) for day in self.days)
+        return Closed(time.fromisoformat(self.start), time.fromisoformat(self.end), weekdays)
+
+
+class Schedule(Section):
+    """The queue: what the site lends, when, and how long a project keeps it while another waits.
+
+    `quantum_s`: who has waited so long may ask who has computed so long. `grace_s`: the time for a checkpoint.
+    """
+
+    gpus: tuple[GpuEntry, ...] = ()
+    slots_per_gpu: int = Field(default=1, ge=1, le=64)
+    concurrent_jobs: int = Field(default=4, ge=1, le=256)
+    time_zone: str = "UTC"
+    closed: tuple[ClosedHours, ...] = ()
+    quantum_s: int = Field(default=3600, ge=1)
+    grace_s: int = Field(default=60, ge=1, le=3600)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if len({gpu.id for gpu in self.gpus}) != len(self.gpus):
+            raise ValueError("a GPU is named twice")
+        if self.calendar.opens(datetime(2026, 1, 1, tzinfo=UTC)) is None:
+            raise ValueError("the closed hours leave no hour of the week open")
+        return self
+
+    @property
+    def calendar(self) -> Calendar:
+        return Calendar(tuple(hours.value for hours in self.closed), _zone(self.time_zone))
+
+    @property
+    def site(self) -> Site:
+        """The section as the queue takes it."""
+        gpus = tuple(Gpu(gpu.id, gpu.memory_bytes) for gpu in self.gpus)
+        return Site(
+            Capacity(gpus, self.slots_per_gpu, self.concurrent_jobs),
+            self.calendar,
+            timedelta(seconds=self.quantum_s),
+            timedelta(seconds=self.grace_s),
+        )
+
+
 class Intake(Section):
     """Folders that identified data may be taken from, nothing outside them. Empty: nothing is taken in.
 
@@ -216,6 +304,7 @@ class NodeConfig(Section):
     staff: Staff = Staff()
     engine: Engine
     limits: Limits = Limits()
+    schedule: Schedule = Schedule()
     intake: Intake = Intake()
     audit: Audit = Audit()
     logging: Logging = Logging()
@@ -228,6 +317,18 @@ class NodeConfig(Section):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the configuration's canonical JSON: two nodes with the same one are set up alike."""
         return hashlib.sha256(canonical.dumps(self.model_dump(mode="json"))).hexdigest()
+
+    @model_validator(mode="after")
+    def _gpus_are_named(self) -> Self:
+        if self.limits.gpus > len(self.schedule.gpus):
+            raise ValueError("limits.gpus is more than [[schedule.gpus]] names")
+        return self
+
+    @property
+    def ceiling(self) -> Resources:
+        """The most one container may ask for here; as much memory of each GPU as its largest slot has."""
+        slots = [gpu.memory_bytes // self.schedule.slots_per_gpu for gpu in self.schedule.gpus]
+        return replace(self.limits.ceiling, gpu_memory_bytes=max(slots, default=0))
 
     def database_url(self) -> str:
         """The database's URL: a file in the state folder, unless a reference says where another one is written."""

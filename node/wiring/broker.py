@@ -44,7 +44,7 @@ def make_broker(config: NodeConfig) -> Broker:
         # a trial node of the same name may share the engine: containers belong to the node whose core signed for them
         site=f"{config.site}.{verdicts.key_id[:8]}",
         sentinel=config.engine.sentinel,
-        ceiling=config.limits.ceiling,
+        ceiling=config.ceiling,
         work_root=config.paths.work,
         probe_root=config.paths.probe,
         uid=config.users.job_uid,

@@ -264,7 +264,7 @@ def _core(config: NodeConfig, store: object) -> Core:
             handover=paths.handover,
             work=paths.work,
         ),
-        ceiling=config.limits.ceiling,
+        ceiling=config.ceiling,
         max_revocation_age=config.limits.max_revocation_age,
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
