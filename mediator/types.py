@@ -21,8 +21,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # names of tensors and metrics: what torch's state dict and Flower's examples use, nothing that holds text
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
-# what the driver calls a GPU (`GPU-…`, `MIG-…`) or its number; the engine joins several with commas
-_GPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,79}")
+# what the driver calls a GPU or a slice of one; never its number, which another GPU has after the next start
+_GPU = re.compile(r"(GPU|MIG)-[A-Za-z0-9/-]{1,80}")
 
 # Marks a field that joined a document after the first of its version were signed: where it is absent it has its
 # default, and the default is never printed, so that every document still has one form (`mediator.canonical`).
@@ -61,9 +61,9 @@ def check_name(text: str, what: str) -> None:
 
 
 def check_gpu(text: str) -> None:
-    """Raise `ValueError` unless `text` may name a GPU (never `all`, never several)."""
-    if not _GPU.fullmatch(text) or text in ("all", "none", "void"):
-        raise ValueError("a GPU is named by its UUID (GPU-… or MIG-…) or its number")
+    """Raise `ValueError` unless `text` may name one GPU."""
+    if not _GPU.fullmatch(text):
+        raise ValueError("a GPU is named by its UUID (GPU-… or MIG-…)")
 
 
 class Kind(StrEnum):
