@@ -120,7 +120,8 @@ class InstructionRow:
 class JobRow:
     """One task of one run. `sandbox` is the container it was given to, `code` why it ended otherwise than done.
 
-    `dataset_version` is known once gate 1 has admitted the task.
+    `dataset_version` is known once gate 1 has admitted the task. `used_s` are slot-seconds in containers so far,
+    `preempted` how often it made room for another.
     """
 
     job: str
@@ -135,6 +136,17 @@ class JobRow:
     sandbox: str | None
     code: Code | None
     created: datetime
+    updated: datetime
+    used_s: float = 0.0
+    preempted: int = 0
+
+
+@dataclass(frozen=True)
+class UseRow:
+    """What one job of a project used of the site's slots, and when it last changed."""
+
+    project: str
+    used_s: float
     updated: datetime
 
 

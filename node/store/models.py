@@ -254,6 +254,8 @@ class Instruction(Base):
 
 
 class Job(Base):
+    """`used_s`: slot-seconds in containers so far (a job on two GPUs uses two a second), for the queue's turns."""
+
     __tablename__ = "job"
 
     job: Mapped[str] = mapped_column(primary_key=True)
@@ -269,6 +271,8 @@ class Job(Base):
     code: Mapped[str | None]
     created: Mapped[datetime]
     updated: Mapped[datetime]
+    used_s: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    preempted: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class Release(Base):

@@ -110,6 +110,14 @@ class Reads:
         query = select(func.count()).select_from(models.Instruction).where(models.Instruction.run == run, told)
         return self._session.scalar(query) or 0
 
+    def recent_use(self, after: datetime) -> tuple[records.UseRow, ...]:
+        """What jobs that changed since `after` used of the site's slots."""
+        job, permit = models.Job, models.Permit
+        same = (permit.permit == job.permit) & (permit.permit_version == job.permit_version)
+        query = select(permit.project, job.used_s, job.updated).join(permit, same)
+        rows = self._session.execute(query.where(job.updated > after, job.used_s > 0).order_by(job.updated))
+        return tuple(records.UseRow(*row) for row in rows)
+
     def last_attempt(self, run: str, round_: int, task: Kind) -> int:
         """The highest attempt of one task that gate 1 let through, 0 for none."""
         admitted = models.Job.dataset_version.is_not(None) | models.Job.state.in_(_RELEASED)

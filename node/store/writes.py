@@ -111,8 +111,9 @@ class Tx(Reads):
         dataset_version: str | None = None,
         code: Code | None = None,
         hub_code: HubCode | None = None,
+        used_s: float = 0.0,
     ) -> records.JobRow:
-        """Move a job along its table; what else is given is kept with it.
+        """Move a job along its table; what else is given is kept with it, and `used_s` added to what it used.
 
         With `hub_code` the instruction is answered in the same step. Raises `IntegrityBroken` for an event the table
         does not have in this state.
@@ -121,6 +122,8 @@ class Tx(Reads):
         state = jobs.advance(jobs.State(model.state), happened)
         self._append(event)
         model.state, model.updated = state.value, self.now
+        model.used_s += used_s
+        model.preempted += happened is jobs.Event.PREEMPT
         if sandbox is not None:
             model.sandbox = sandbox
         if code is not None:

@@ -40,6 +40,9 @@ STEPS: list[tuple[str, Step]] = [
     ("recover", lambda tx, e: tx.recover("job-1", event=e)),
     ("advance", lambda tx, e: tx.advance("job-1", Event.PREPARE, event=e)),
     ("advance", lambda tx, e: tx.advance("job-1", Event.START, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", Event.PREEMPT, used_s=3.0, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", Event.PREPARE, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", Event.START, event=e)),
     ("advance", lambda tx, e: tx.advance("job-1", Event.PRODUCE, event=e)),
     ("advance", lambda tx, e: tx.advance("job-1", Event.RELEASE, event=e)),
     ("add_release", lambda tx, e: tx.add_release(samples.release(), "job-1", event=e)),
@@ -409,3 +412,13 @@ def test_records_hold_the_fields_of_their_event(store: Store) -> None:
     with store.read() as reads:
         record = decode_line(reads.audit_lines(0, 10)[0].encode())
     assert (record.actor, record.permit, record.code) == ("steward-1", "p-1@1", "permit_expired")
+
+
+def test_what_jobs_used_is_added_up_and_told_by_project(store: Store) -> None:
+    run_steps(store, until="add_canary")
+    with store.read() as reads:
+        row, project = reads.job("job-1"), reads.permits()[0].project
+        used = reads.recent_use(NOW - timedelta(days=1))
+        assert row is not None and (row.used_s, row.preempted) == (3.0, 1)
+        assert [(each.project, each.used_s) for each in used] == [(project, 3.0)]
+        assert reads.recent_use(NOW + timedelta(days=1)) == ()
