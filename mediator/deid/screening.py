@@ -59,6 +59,7 @@ class Exclusion(StrEnum):
     DUPLICATE_INSTANCE = "duplicate_instance"
     # what was written
     RESIDUAL_IDENTIFIER = "residual_identifier"
+    DATES_DIFFER = "dates_differ"
     OUTPUT_EXISTS = "output_exists"
 
 

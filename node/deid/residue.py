@@ -23,6 +23,8 @@ _BITS = 18
 _LONG, _SHORT = 8, 4
 # Fibonacci hashing: 2^64 / golden ratio, odd
 _SPREAD = 0x9E3779B97F4A7C15
+_SPREAD_LONG, _SPREAD_SHORT = np.uint64(_SPREAD), np.uint32(_SPREAD >> 32)
+_DROP_LONG, _DROP_SHORT = np.uint64(64 - _BITS), np.uint32(32 - _BITS)
 # The arrays of one search are some thirty times the bytes searched.
 _STEP = 1 << 20
 
@@ -33,6 +35,7 @@ class Residue:
     def __init__(self) -> None:
         self.whole: set[bytes] = set()  # (2)
         self._seen: set[bytes] = set()
+        self._fresh: list[bytes] = []
         self._maps = {size: np.zeros(1 << _BITS, dtype=np.bool_) for size in (_LONG, _SHORT)}
         self._tokens: dict[int, dict[bytes, list[bytes]]] = {_LONG: {}, _SHORT: {}}
 
@@ -50,8 +53,14 @@ class Residue:
         if not fresh:
             return []
         self._seen |= fresh
+        self._fresh += fresh
         self.whole |= {short for value in fresh if 0 < len(short := plain(value)) < residual.MIN_TOKEN}
         return [token for token in residual.tokens(fresh) if self._enter(token)]
+
+    def take(self) -> list[bytes]:
+        """The values that were lost since this was last asked."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def _enter(self, token: bytes) -> bool:
         size = _LONG if len(token) >= _LONG else _SHORT
@@ -72,7 +81,7 @@ class Residue:
             for begin in range(0, len(haystack) - size + 1, _STEP):
                 part = haystack[begin : begin + _STEP + size - 1]
                 marked = self._maps[size].take(_slots(part, size))
-                for at in np.flatnonzero(marked).tolist():
+                for at in marked.nonzero()[0].tolist():
                     yield from self._at(haystack, begin + at, size)
 
     def _at(self, haystack: bytes, at: int, size: int) -> Iterator[tuple[int, bytes]]:
@@ -87,13 +96,13 @@ def plain(value: bytes) -> bytes:
     return value.strip(b" \0").lower()
 
 
-def _slots(data: bytes, size: int) -> npt.NDArray[np.uint32] | npt.NDArray[np.uint64]:
+def _slots(data: bytes, size: int) -> npt.NDArray[np.int64]:
     """The slot of the `size` bytes at every position of `data`: (len(data) - size + 1,)."""
     count = len(data) - size + 1
     if size == _LONG:
-        long = np.ndarray((count,), dtype="<u8", buffer=data, strides=(1,)) * np.uint64(_SPREAD)
-        long >>= np.uint64(64 - _BITS)
-        return long
-    short = np.ndarray((count,), dtype="<u4", buffer=data, strides=(1,)) * np.uint32(_SPREAD >> 32)
-    short >>= np.uint32(32 - _BITS)
-    return short
+        long = np.ndarray((count,), dtype="<u8", buffer=data, strides=(1,)) * _SPREAD_LONG
+        long >>= _DROP_LONG
+        return long.view(np.int64)  # `take` copies indices of any other kind
+    short = np.ndarray((count,), dtype="<u4", buffer=data, strides=(1,)) * _SPREAD_SHORT
+    short >>= _DROP_SHORT
+    return short.astype(np.int64)

@@ -16,6 +16,7 @@ from mediator.deid.mandatory import Mandatory
 from mediator.deid.rules import Action, Rule, Table
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
+from node.deid.dated import DatesDiffer, dates_hold, has_dates
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.reader import Parsed, Raw, Run
 from node.deid.residue import Residue, plain
@@ -99,6 +100,8 @@ class Rewriter:
 
     def _run(self, parsed: Parsed, run: Run, charset: bytes, ours: Sequence[tuple[int, Chunk]]) -> Chunk:
         """One chunk for a run, with those of `ours` that belong inside it."""
+        if not ours and len(run.elements) == 1:
+            return self._make(parsed, parsed.node(run.elements[0]), charset, "")
         parts = dict(ours)
         for element in run.elements:
             node = parsed.node(element)
@@ -156,6 +159,10 @@ class Rewriter:
         if made is None:
             return NOTHING
         raw = encoding.dataset((made,), implicit=parsed.implicit, little=parsed.little)
+        if has_dates(made):
+            again = parsed.node((made.tag, made.vr, raw, 0 if made.items is not None else len(raw) - len(made.value)))
+            if not dates_hold(node, again, self._table, self.subject.shift_days, creator):
+                raise DatesDiffer
         return Chunk(raw, tuple(notes.trusted), tuple(notes.kept))
 
     @staticmethod

@@ -1,0 +1,110 @@
+"""Dates compared, element by element: what was written for a date of the original is what the profile says, no other.
+
+They cannot be searched for (a moved date may be another one's original). So every DA, DT and TM of what was written,
+at any depth, is set against the original's at the same place, by calendar arithmetic of its own: moved by exactly the
+patient's days, cut to its month, kept, or a constant; and where a profile removes dates, none stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+
+from mediator.deid.rules import Action, Rule, Table
+from node.deid.structure import Node
+
+DATE_VRS = frozenset(["DA", "DT", "TM"])
+# what may stand whatever the original was: nothing, and the dummies of `mediator.deid.values` and `mandatory`
+_CONSTANTS = frozenset(["", "19000101", "19000101000000", "000000"])
+
+
+class DatesDiffer(Exception):
+    """What would be written for a date is not what the profile says."""
+
+
+def has_dates(node: Node) -> bool:
+    """Whether the element is a date, or holds one at any depth."""
+    if node.items is None:
+        return node.vr in DATE_VRS
+    return any(has_dates(one) for item in node.items for one in item)
+
+
+def dates_hold(before: Node, after: Node, table: Table, days: int, creator: str = "") -> bool:
+    """Whether every date in `after` is what `table` makes of the one in `before`. `days`: the patient's own shift.
+
+    `creator` is the private creator of the block that the element stands in.
+    """
+    rule = table.private_rule(creator, before.tag) if before.tag >> 16 & 1 else table.rule(before.tag)
+    if after.items is None:
+        return after.vr not in DATE_VRS or date_holds(rule, after.vr, text(before), text(after), days)
+    if rule.action is not Action.RECURSE or before.items is None:
+        return not after.items
+    if len(before.items) != len(after.items):
+        return False
+    return all(_item_holds(old, new, table, days) for old, new in zip(before.items, after.items, strict=True))
+
+
+def _item_holds(before: Iterable[Node], after: Iterable[Node], table: Table, days: int) -> bool:
+    old = {node.tag: node for node in before}
+    for node in after:
+        if node.items is None and node.vr not in DATE_VRS:
+            continue
+        if (original := old.get(node.tag)) is None or not dates_hold(original, node, table, days, _creator(old, node)):
+            return False
+    return True
+
+
+def date_holds(rule: Rule, vr: str, before: str, after: str, days: int) -> bool:
+    """Whether `after` is what `rule` makes of the date, time or date and time `before` (backslashes between values)."""
+    if after in _CONSTANTS:
+        return True
+    old, new = before.split("\\"), after.split("\\")
+    if len(old) != len(new):
+        return False
+    pairs = list(zip((value.strip(" \0") for value in old), new, strict=True))
+    if rule.action is Action.CONSTANT:
+        return after == rule.constant
+    if rule.action is Action.KEEP:
+        return all(one == other for one, other in pairs)
+    if vr == "TM":
+        return False
+    if rule.action is Action.SHIFT_DATE:
+        return all(moved_days(one, other) == days for one, other in pairs)
+    if rule.action is Action.TRUNCATE_DATE:
+        return all(_is_cut(one, other) for one, other in pairs)
+    return False
+
+
+def moved_days(before: str, after: str) -> int | None:
+    """How many days `after` lies before `before`, when their times and zones are the same; else None."""
+    old, new = _apart(before), _apart(after)
+    if old is None or new is None or old[1] != new[1]:
+        return None
+    return old[0].toordinal() - new[0].toordinal()
+
+
+def text(node: Node) -> str:
+    """The value of a date element, without its padding."""
+    return node.value.decode("latin-1").strip(" \0") if node.items is None else ""
+
+
+def _is_cut(before: str, after: str) -> bool:
+    old, new = _apart(before), _apart(after)
+    return old is not None and new is not None and new == (old[0].replace(day=1), old[1])
+
+
+def _apart(value: str) -> tuple[date, str] | None:
+    """The date, and what follows it."""
+    digits = value.replace(".", "", 2) if value[4:5] == "." else value  # ACR-NEMA wrote 2024.03.01
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8])), digits[8:]
+    except ValueError:
+        return None
+
+
+def _creator(item: dict[int, Node], node: Node) -> str:
+    """Who reserved the private block that an element of an item stands in."""
+    if not node.tag >> 16 & 1:
+        return ""
+    reserving = item.get(node.tag & 0xFFFF0000 | node.tag >> 8 & 0xFF)  # PS3.5 7.8.1
+    return text(reserving) if reserving is not None else ""
