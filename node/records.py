@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from mediator.airlock import FileState
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, HubCode
 from mediator.jobs import State
@@ -74,9 +75,24 @@ class RevocationListRow(DocumentRow):
 
 @dataclass(frozen=True)
 class ImageRow:
+    """An approval. `approved_by` is unknown for those from before people were named."""
+
     image: str
     approved: datetime
     note: str
+    approved_by: str | None
+    withdrawn: datetime | None
+
+
+@dataclass(frozen=True)
+class ImageFactsRow:
+    """An image as it was added; `text` is a `mediator.images.ImageFacts` as canonical JSON."""
+
+    image: str
+    manifest: str | None
+    lineage: str
+    text: str = field(repr=False)
+    added: datetime
 
 
 @dataclass(frozen=True)
@@ -213,6 +229,62 @@ class LedgerTotals:
 
 @dataclass(frozen=True)
 class ChargeRow(Charge):
+    time: datetime
+
+
+@dataclass(frozen=True)
+class NewAirlockFile:
+    """One file of an analysis, about to be kept. `needed` is how many persons must approve it; `record` its disclosure
+    record as canonical JSON; `content` what may leave, None for a file that a rule refused."""
+
+    file: str
+    job: str
+    run: str
+    permit: str
+    permit_version: int
+    name: str
+    needed: int
+    content_sha256: str
+    record_sha256: str
+    record: str = field(repr=False)
+    content: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AirlockRow:
+    """A file in the airlock, without its content."""
+
+    file: str
+    job: str
+    run: str
+    permit: str
+    permit_version: int
+    name: str
+    needed: int
+    state: FileState
+    content_sha256: str
+    record_sha256: str
+    record: str = field(repr=False)
+    code: Code | None
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True)
+class NewReview:
+    """A person's signed review, about to be kept."""
+
+    sha256: str
+    file: str
+    subject: str
+    key_id: str
+    decision: str
+    why: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ReviewRow(NewReview):
     time: datetime
 
 

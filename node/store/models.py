@@ -134,11 +134,27 @@ class Withdrawal(Base):
 
 
 class Image(Base):
+    """An approval; `withdrawn` while it does not hold any more."""
+
     __tablename__ = "image"
 
     image: Mapped[str] = mapped_column(primary_key=True)
     approved: Mapped[datetime]
     note: Mapped[str] = mapped_column(Text)
+    approved_by: Mapped[str | None]
+    withdrawn: Mapped[datetime | None]
+
+
+class ImageFacts(Base):
+    """What is in an image (`mediator.images.ImageFacts` as canonical JSON), from before it is approved."""
+
+    __tablename__ = "image_facts"
+
+    image: Mapped[str] = mapped_column(primary_key=True)
+    manifest: Mapped[str | None] = mapped_column(index=True)
+    lineage: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    added: Mapped[datetime]
 
 
 # --- who allowed what ---------------------------------------------------------------------------------------
@@ -325,6 +341,46 @@ class Setting(Base):
 
     setting: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str]
+
+
+# --- the airlock --------------------------------------------------------------------------------------------
+
+
+class AirlockFile(Base):
+    """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosure record."""
+
+    __tablename__ = "airlock_file"
+
+    file: Mapped[str] = mapped_column(primary_key=True)
+    job: Mapped[str] = mapped_column(ForeignKey("job.job"), index=True)
+    run: Mapped[str]
+    permit: Mapped[str]
+    permit_version: Mapped[int]
+    name: Mapped[str]
+    needed: Mapped[int]
+    state: Mapped[str] = mapped_column(index=True)
+    content_sha256: Mapped[str]
+    record_sha256: Mapped[str]
+    record: Mapped[str] = mapped_column(Text)
+    content: Mapped[bytes | None]
+    code: Mapped[str | None]
+    created: Mapped[datetime]
+    updated: Mapped[datetime]
+
+
+class AirlockReview(Base):
+    """A signed review; a document once in here never counts again."""
+
+    __tablename__ = "airlock_review"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    file: Mapped[str] = mapped_column(ForeignKey("airlock_file.file"), index=True)
+    subject: Mapped[str]
+    key_id: Mapped[str]
+    decision: Mapped[str]
+    why: Mapped[str]
+    text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime]
 
 
 # --- the audit log ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from mediator.jobs import TERMINAL, State
 from mediator.types import Kind
 from node import records
 from node.store import models
+from node.store.airlock import AirlockReads
 from node.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
 PAUSED = "paused"
@@ -20,7 +21,7 @@ PAUSED = "paused"
 _RELEASED = (State.RELEASED.value, State.DELIVERED.value)
 
 
-class Reads:
+class Reads(AirlockReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -70,11 +71,27 @@ class Reads:
         return self._dataset_versions(None)
 
     def images(self) -> tuple[records.ImageRow, ...]:
+        """Approvals, withdrawn ones too, oldest first."""
         query = select(models.Image).order_by(models.Image.approved, models.Image.image)
         return tuple(value_of(records.ImageRow, model) for model in self._session.scalars(query))
 
     def approved_images(self) -> frozenset[str]:
-        return frozenset(self._session.scalars(select(models.Image.image)))
+        """Every digest that a permit may name an approved image by: its id, and its manifest's where it has one."""
+        held = select(models.Image.image).where(models.Image.withdrawn.is_(None))
+        manifests = select(models.ImageFacts.manifest).where(models.ImageFacts.image.in_(held))
+        ids = self._session.scalars(held)
+        return frozenset([*ids, *(each for each in self._session.scalars(manifests) if each)])
+
+    def image_facts(self, digest: str) -> records.ImageFactsRow | None:
+        """What is known of an image, by its id or its manifest's digest."""
+        by_either = (models.ImageFacts.image == digest) | (models.ImageFacts.manifest == digest)
+        model = self._session.scalars(select(models.ImageFacts).where(by_either).limit(1)).first()
+        return None if model is None else value_of(records.ImageFactsRow, model)
+
+    def images_added(self) -> tuple[records.ImageFactsRow, ...]:
+        """All images that were ever added, oldest first."""
+        query = select(models.ImageFacts).order_by(models.ImageFacts.added, models.ImageFacts.image)
+        return tuple(value_of(records.ImageFactsRow, model) for model in self._session.scalars(query))
 
     def paused(self) -> bool:
         model = self._session.get(models.Setting, PAUSED)
@@ -154,7 +171,11 @@ class Reads:
         query = (
             select(models.Instruction, models.Release)
             .outerjoin(models.Release, models.Release.instruction == models.Instruction.instruction)
-            .where(models.Instruction.state != "open", models.Instruction.delivered.is_(None))
+            .where(
+                models.Instruction.state != "open",
+                models.Instruction.delivered.is_(None),
+                models.Instruction.task != Kind.ANALYSE.value,  # asked by this hospital, answered to nobody outside
+            )
             .order_by(models.Instruction.received, models.Instruction.instruction)
         )
         rows = []

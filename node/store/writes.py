@@ -20,6 +20,7 @@ from mediator.types import Instruction, Manifest
 from node import records
 from node.records import AuditEvent
 from node.store import documents, models
+from node.store.airlock import AirlockWrites
 from node.store.reads import PAUSED, Reads
 from node.store.rows import job_row
 
@@ -27,7 +28,7 @@ from node.store.rows import job_row
 _MAY_REDELIVER = (jobs.State.RECEIVED, jobs.State.RELEASED)
 
 
-class Tx(Reads):
+class Tx(AirlockWrites, Reads):
     """One transaction: every change in it commits together with its audit records, or nothing does."""
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -71,13 +72,39 @@ class Tx(Reads):
         self._add(models.Withdrawal(dataset_version=dataset_version, time=self.now))
         return True
 
-    def approve_image(self, image: str, note: str, *, event: AuditEvent) -> bool:
-        """Approve an image by digest. False when it is already."""
-        if self._session.get(models.Image, image) is not None:
+    def add_image(self, image: str, manifest: str | None, lineage: str, text: str, *, event: AuditEvent) -> bool:
+        """Keep what is in an image. False when that is held already; an approved image's facts are never replaced."""
+        held = self._session.get(models.ImageFacts, image)
+        if held is not None and (held.text == text or self._approval(image)):
             return False
         self._append(event)
-        self._add(models.Image(image=image, approved=self.now, note=note))
+        row = models.ImageFacts(image=image, manifest=manifest, lineage=lineage, text=text, added=self.now)
+        self._session.merge(row)
+        self._session.flush()
         return True
+
+    def approve_image(self, image: str, note: str, by: str | None = None, *, event: AuditEvent) -> bool:
+        """Approve an image by digest. False when it is already."""
+        if self._approval(image):
+            return False
+        self._append(event)
+        self._session.merge(models.Image(image=image, approved=self.now, note=note, approved_by=by, withdrawn=None))
+        self._session.flush()
+        return True
+
+    def withdraw_image(self, image: str, *, event: AuditEvent) -> bool:
+        """Take an approval back. False when there is none."""
+        approval = self._approval(image)
+        if approval is None:
+            return False
+        self._append(event)
+        approval.withdrawn = self.now
+        self._session.flush()
+        return True
+
+    def _approval(self, image: str) -> models.Image | None:
+        held = self._session.get(models.Image, image)
+        return held if held is not None and held.withdrawn is None else None
 
     def set_paused(self, paused: bool, *, event: AuditEvent) -> bool:
         """Pause or resume. False when nothing changes."""

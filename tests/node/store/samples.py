@@ -20,7 +20,7 @@ from mediator.types import (
     RunOrder,
     Study,
 )
-from node.records import AuditEvent, Charge, NewRelease
+from node.records import AuditEvent, Charge, NewAirlockFile, NewRelease, NewReview
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 KEY = SigningKey(bytes(range(32)))
@@ -125,6 +125,14 @@ def release(attempt: int = 1, round_: int = 1) -> NewRelease:
         folder=f"run-1.{round_}.train",
         envelope="envelope-text",
     )
+
+
+def airlock_file(file: str = "file-1") -> NewAirlockFile:
+    return NewAirlockFile(file, "job-1", "run-1", "p-1", 1, "a.csv", 2, HEX, "d" * 64, "{}", b"a,b\n1,2\n")
+
+
+def review(sha256: str = "e" * 64, file: str = "file-1") -> NewReview:
+    return NewReview(sha256, file, "dr-a", "key-a", "approve", "safe", "text")
 
 
 def other(document: Any, **changes: Any) -> Signed[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mediator.airlock import FileEvent
 from mediator.audit import Action, Verdict, decode_line, witness_checkpoint
 from mediator.errors import Code, Denied, HubCode, IntegrityBroken
 from mediator.jobs import Event, State
@@ -31,7 +32,9 @@ STEPS: list[tuple[str, Step]] = [
     ("add_document", lambda tx, e: tx.add_document(signed(samples.run_order()), event=e)),
     ("add_document", lambda tx, e: tx.add_document(signed(samples.revocations()), event=e)),
     ("add_dataset_version", lambda tx, e: tx.add_dataset_version(samples.manifest(), HEX, "lung/b", event=e)),
-    ("approve_image", lambda tx, e: tx.approve_image(IMAGE, "ours", event=e)),
+    ("add_image", lambda tx, e: tx.add_image(IMAGE, None, "job", "{}", event=e)),
+    ("approve_image", lambda tx, e: tx.approve_image(IMAGE, "ours", "a.silva", event=e)),
+    ("withdraw_image", lambda tx, e: tx.withdraw_image(IMAGE, event=e)),
     ("set_paused", lambda tx, e: tx.set_paused(True, event=e)),
     ("add_instruction", lambda tx, e: tx.add_instruction(signed(samples.instruction()), b"ctx", "job-1", event=e)),
     ("charge", lambda tx, e: tx.charge(samples.charge(), event=e)),
@@ -52,6 +55,9 @@ STEPS: list[tuple[str, Step]] = [
         "advance",
         lambda tx, e: tx.advance("job-2", Event.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.PAUSED, event=e),
     ),
+    ("add_airlock_file", lambda tx, e: tx.add_airlock_file(samples.airlock_file(), FileEvent.CHECK, event=e)),
+    ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
+    ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
     ("add_canary", lambda tx, e: tx.add_canary(HEX, True, {"dns": True}, event=e)),
     ("withdraw_dataset_version", lambda tx, e: tx.withdraw_dataset_version(VERSION, event=e)),
     ("add_checkpoint", lambda tx, e: tx.add_checkpoint("north", KEY, event=e)),
@@ -59,8 +65,8 @@ STEPS: list[tuple[str, Step]] = [
 ]
 # Those that say "held already" the second time and leave no record of it.
 IDEMPOTENT = {
-    "add_document", "add_dataset_version", "approve_image", "set_paused", "add_instruction", "charge",
-    "mark_delivered", "withdraw_dataset_version", "add_witnessed",
+    "add_document", "add_dataset_version", "add_image", "approve_image", "withdraw_image", "set_paused",
+    "add_instruction", "charge", "mark_delivered", "withdraw_dataset_version", "add_witnessed",
 }  # fmt: skip
 
 
