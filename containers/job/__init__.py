@@ -2,5 +2,5 @@
 
 Nothing of Cloister's outside this folder is needed. In our reference image it is the package `cloister_job`; in your
 own image, copy the folder under any name. `contract` needs numpy and safetensors, `dataset` pydicom and pyarrow,
-`flower` flwr.
+`loader` numpy, `flower` flwr.
 """

@@ -8,11 +8,16 @@ data = Dataset()
 labels = data.column("lesion")         {"study pseudonym": 1, …}
 for study in data.studies:
     volume = data.volume(study)        (slices, rows, columns) float32, HU for CT
+    spacing = data.spacing(study)      (between slices, between rows, between columns) in mm
+
+A study may hold several series (a scout beside the scan, a scan with and without contrast): `data.series(study)` names
+them, and `volume` and `spacing` take one of the names. `loader.batches` makes arrays of many studies.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,14 +49,35 @@ class Dataset:
             for entry in manifest["studies"]
         )
 
-    def volume(self, study: Study) -> npt.NDArray[np.float32]:
-        """The study's images, (slices, rows, columns) float32 in the modality's units (CT: HU), in anatomical order.
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def series(self, study: Study) -> tuple[str, ...]:
+        """The study's Series Instance UIDs, the one with the most instances first."""
+        found = Counter(str(header.get("SeriesInstanceUID", "")) for header in _read(study, pixels=False))
+        return tuple(name for name, _ in sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+    def volume(self, study: Study, series: str | None = None) -> npt.NDArray[np.float32]:
+        """The images of a study, or of one of its series: (slices, rows, columns) float32, in anatomical order, in the
+        modality's units: HU for CT, Bq/ml where a PET says so, arbitrary for MR.
 
         Raises `ValueError` if the slices differ in size: which of them belong together is the researcher's to say.
         """
-        instances = [pydicom.dcmread(path) for path in sorted(study.folder.glob("*.dcm"))]
-        instances.sort(key=_position)
-        return np.stack([_pixels(instance) for instance in instances])
+        return np.stack([_pixels(instance) for instance in _read(study, series)])
+
+    def spacing(self, study: Study, series: str | None = None) -> tuple[float, float, float]:
+        """Millimetres between neighbouring slices, rows and columns, in the order of `volume`'s axes.
+
+        The first is the median distance of neighbouring positions along the stack (PS3.3 C.7.6.2.1.1), or the slice
+        thickness of a single slice. Raises `ValueError` where the files do not say.
+        """
+        headers = _read(study, series, pixels=False)
+        between_pixels, places = headers[0].get("PixelSpacing"), [_position(header)[0] for header in headers]
+        gaps = np.abs(np.diff(places))
+        between_slices = float(np.median(gaps)) if len(gaps) else float(headers[0].get("SliceThickness") or 0)
+        if not between_pixels or between_slices <= 0:
+            raise ValueError("the study does not say its spacing")
+        return between_slices, float(between_pixels[0]), float(between_pixels[1])
 
     def column(self, name: str) -> Mapping[str, Any]:
         """One column of the clinical table by study. Raises `KeyError` for a column that the permit does not name."""
@@ -64,10 +90,26 @@ class Dataset:
         return {study: by_key[value] for study, value in wanted.items() if value in by_key}
 
 
+def _read(study: Study, series: str | None = None, *, pixels: bool = True) -> list[Any]:
+    """The instances of a study or series in anatomical order. Raises `ValueError` if there is none."""
+    paths = sorted(study.folder.glob("*.dcm"))
+    instances = [pydicom.dcmread(path, stop_before_pixels=not pixels) for path in paths]
+    chosen = [one for one in instances if series is None or one.get("SeriesInstanceUID") == series]
+    if not chosen:
+        raise ValueError("the study has no such series")
+    return sorted(chosen, key=_position)
+
+
 def _position(instance: Any) -> tuple[float, int]:
-    """Along the stack: the patient's axis where the standard gives it (PS3.3 C.7.6.2), else the instance number."""
-    place = instance.get("ImagePositionPatient")
-    return (float(place[2]) if place else 0.0, int(instance.get("InstanceNumber") or 0))
+    """Along the stack, in mm: the position's distance along the normal of the image plane (PS3.3 C.7.6.2.1.1), then the
+    instance number."""
+    place, axes = instance.get("ImagePositionPatient"), instance.get("ImageOrientationPatient")
+    number = int(instance.get("InstanceNumber") or 0)
+    if not place:
+        return 0.0, number
+    plane = [float(value) for value in axes] if axes else [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    normal = np.cross(plane[:3], plane[3:])
+    return float(np.dot(normal, [float(value) for value in place])), number
 
 
 def _pixels(instance: Any) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import pydicom
 import pytest
 from pydicom.dataset import Dataset as Instance
 from pydicom.dataset import FileMetaDataset
@@ -74,4 +75,47 @@ def test_slices_of_two_sizes_are_no_volume(tmp_path: Path) -> None:
     data = Dataset(publish(tmp_path))
     write_slice(tmp_path / "studies" / "s-aaaa" / "0009.dcm", 9, np.zeros((4, 4), np.int16))
     with pytest.raises(ValueError, match="same shape"):
+        data.volume(data.studies[0])
+
+
+def test_spacing_is_in_millimetres_in_the_order_of_the_axes(tmp_path: Path) -> None:
+    root = publish(tmp_path)
+    for path in (root / "studies" / STUDIES[0]).iterdir():
+        instance = pydicom.dcmread(path)
+        instance.PixelSpacing = [0.7, 0.6]
+        instance.save_as(path)
+    data = Dataset(root)
+    assert data.spacing(data.studies[0]) == (5.0, 0.7, 0.6)
+    with pytest.raises(ValueError, match="does not say its spacing"):
+        data.spacing(data.studies[1])
+
+
+def test_a_sagittal_stack_is_in_order_along_its_own_normal(tmp_path: Path) -> None:
+    root = publish(tmp_path)
+    for path in (root / "studies" / STUDIES[0]).iterdir():
+        instance = pydicom.dcmread(path)
+        instance.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        # slices run along x, and the normal of this plane is -x
+        instance.ImagePositionPatient = [float(instance.ImagePositionPatient[2]), 0, 0]
+        instance.save_as(path)
+    data = Dataset(root)
+    assert data.volume(data.studies[0])[:, 0, 0].tolist() == [-996.0, -998.0, -1000.0]
+
+
+def test_a_study_of_two_series_is_read_series_by_series(tmp_path: Path) -> None:
+    root = publish(tmp_path)
+    folder = root / "studies" / STUDIES[0]
+    for path in folder.iterdir():
+        instance = pydicom.dcmread(path)
+        instance.SeriesInstanceUID = "1.2.3"
+        instance.save_as(path)
+    write_slice(folder / "0009.dcm", 0, np.zeros((4, 4), np.int16))
+    scout = pydicom.dcmread(folder / "0009.dcm")
+    scout.SeriesInstanceUID = "1.2.4"
+    scout.save_as(folder / "0009.dcm")
+    data = Dataset(root)
+    assert data.series(data.studies[0]) == ("1.2.3", "1.2.4")
+    assert data.volume(data.studies[0], "1.2.3").shape == (3, 8, 8)
+    assert data.volume(data.studies[0], "1.2.4").shape == (1, 4, 4)
+    with pytest.raises(ValueError):
         data.volume(data.studies[0])
