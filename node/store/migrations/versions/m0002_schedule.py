@@ -16,5 +16,5 @@ depends_on = None
 
 def upgrade() -> None:
     """Two columns; jobs of before used nothing that is known."""
-    op.add_column("job", sa.Column("used_s", sa.Float(), nullable=False, server_default="0"))
+    op.add_column("job", sa.Column("used_s", sa.Double(), nullable=False, server_default="0"))
     op.add_column("job", sa.Column("preempted", sa.BigInteger(), nullable=False, server_default="0"))
