@@ -75,7 +75,7 @@ class ImageConfig:
     """
 
     architecture: str
-    os: str
+    system: str
     created: str
     user: str
     folder: str
@@ -177,7 +177,7 @@ def read_config(text: str) -> ImageConfig:
         raise Malformed("an image's labels are not an object")
     return ImageConfig(
         architecture=_text(top.get("architecture")),
-        os=_text(top.get("os")),
+        system=_text(top.get("os")),
         created=_text(top.get("created")),
         user=_text(inner.get("user")),
         folder=_text(inner.get("workingdir")),
@@ -249,8 +249,8 @@ def unfit(facts: ImageFacts, architecture: str) -> list[Reason]:
     3. It declares no volume: the engine would add one, writable and unbounded.
     """
     found, config = [], facts.parsed
-    if (config.os, config.architecture) != ("linux", architecture):  # (1)
-        made = printable(f"{config.os}/{config.architecture}", 40)
+    if (config.system, config.architecture) != ("linux", architecture):  # (1)
+        made = printable(f"{config.system}/{config.architecture}", 40)
         found.append(f"the image is made for {made}, this machine is linux/{architecture}")
     if not (config.entrypoint or config.command):  # (2)
         found.append("the image names no program to start")
@@ -276,7 +276,7 @@ def differences(before: ImageFacts, after: ImageFacts) -> tuple[Difference, ...]
         "command": (" ".join(old.command), " ".join(new.command)),
         "user": (old.user, new.user),
         "folder": (old.folder, new.folder),
-        "platform": (f"{old.os}/{old.architecture}", f"{new.os}/{new.architecture}"),
+        "platform": (f"{old.system}/{old.architecture}", f"{new.system}/{new.architecture}"),
     }
     found = [Difference(what, *pair) for what, pair in single.items() if pair[0] != pair[1]]
     listed = {

@@ -281,6 +281,12 @@ class Intake(Section):
     read_pixel_text: bool = True
 
 
+class Images(Section):
+    """Registries (host, or host:port) that images may be fetched from by digest. Empty: none, only archives."""
+
+    registries: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$")], ...] = ()
+
+
 class Audit(Section):
     """How often a checkpoint is signed, when there is anything new to sign."""
 
@@ -306,6 +312,7 @@ class NodeConfig(Section):
     limits: Limits = Limits()
     schedule: Schedule = Schedule()
     intake: Intake = Intake()
+    images: Images = Images()
     audit: Audit = Audit()
     logging: Logging = Logging()
 

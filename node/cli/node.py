@@ -11,7 +11,7 @@ from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance
-from node.cli import node_data, node_enrol
+from node.cli import node_data, node_enrol, node_images
 from node.cli.admin import client_for, load
 from node.cli.documents import made
 from node.cli.options import Json, Key, NodeConfig
@@ -24,14 +24,13 @@ app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
 jobs = typer.Typer(no_args_is_help=True)
-images = typer.Typer(no_args_is_help=True)
 log = typer.Typer(no_args_is_help=True)
 app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
 app.add_typer(node_data.datasets, name="dataset", help="Published dataset versions.")
 app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
 app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")
 app.add_typer(jobs, name="job", help="Tasks given to containers.")
-app.add_typer(images, name="image", help="Container images this hospital lets run.")
+app.add_typer(node_images.app, name="image", help="Container images this hospital lets run.")
 app.add_typer(log, name="audit", help="The audit log of a running node.")
 app.command("ingest")(node_data.ingest)
 app.command("import")(node_data.import_document)
@@ -202,24 +201,3 @@ def list_jobs(config: NodeConfig, as_json: Json = False) -> None:
     columns = ("job", "run", "round", "task", "state", "progress", "code")
     rows = ((j.job, j.run, j.round, j.kind, j.state, f"{j.fraction:.0%}", j.code or "") for j in items)
     show(list(items), as_json=as_json, table=table(columns, rows))
-
-
-@images.command("list")
-def list_images(config: NodeConfig, as_json: Json = False) -> None:
-    """Images this hospital has approved, by digest."""
-    with client_for(load(config), verbs.IMAGES) as client:
-        items = client.call(verbs.IMAGES, Empty()).items
-    rows = ((i.image, i.approved.date(), i.note) for i in items)
-    show(list(items), as_json=as_json, table=table(("image", "approved", "note"), rows))
-
-
-@images.command("approve")
-def approve_image(
-    config: NodeConfig,
-    image: Annotated[str, typer.Argument(help="the image by digest (sha256:…), never by tag")],
-    note: Annotated[str, typer.Option(help="a word for your colleagues")] = "",
-) -> None:
-    """Let an image run here, under permits that name it too."""
-    with client_for(load(config), verbs.IMAGE_APPROVE) as client:
-        client.call(verbs.IMAGE_APPROVE, verbs.ApproveImage(image=image, note=note))
-    say(f"approved {image}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mediator.canonical import to_plain
 from mediator.errors import CloisterError, exit_code_of
@@ -52,7 +53,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     for column in columns:
         built.add_column(column)
     for row in rows:
-        built.add_row(*(_inline(cell) for cell in row))
+        # as text: what stands in a cell may be a stranger's, and is no markup
+        built.add_row(*(Text(_inline(cell)) for cell in row))
     return built
 
 

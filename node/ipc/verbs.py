@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.errors import Code, HubCode
+from node.ipc import images
 from node.ipc.channel import Verb
 from node.ipc.messages import Empty, Message
 
@@ -326,23 +327,6 @@ class Jobs(Message):
     items: tuple[JobLine, ...]
 
 
-class ImageLine(Message):
-    image: str
-    approved: datetime
-    note: str
-
-
-class Images(Message):
-    items: tuple[ImageLine, ...]
-
-
-class ApproveImage(Message):
-    """An image by digest. `note` is the approver's own words for hospital staff, and enters no record."""
-
-    image: str
-    note: str = ""
-
-
 class CanaryAnswer(Message):
     """What a canary found: empty `failures` when the sandbox held."""
 
@@ -361,13 +345,12 @@ PERMIT_TEXT = Verb("permit_text", PermitId, SignedText)
 PERMIT_ACCEPT = Verb("permit_accept", SignedText, Outcome)
 RUNS = Verb("runs", Empty, Runs)
 JOBS = Verb("jobs", Empty, Jobs)
-IMAGES = Verb("images", Empty, Images)
-IMAGE_APPROVE = Verb("image_approve", ApproveImage, Empty)
 CANARY = Verb("canary", Empty, CanaryAnswer)
 AUDIT_CHECKPOINT = Verb("audit_checkpoint", Empty, CheckpointText)
 DOCUMENTS_IMPORT = Verb("documents_import", SignedText, Outcome)
 
 ADMIN = (
-    STATUS, PAUSE, RESUME, INGEST, DATASETS, PERMITS, PERMIT_TEXT, RUNS, JOBS, IMAGES, IMAGE_APPROVE, CANARY,
+    STATUS, PAUSE, RESUME, INGEST, DATASETS, PERMITS, PERMIT_TEXT, RUNS, JOBS, CANARY,
     AUDIT_CHECKPOINT, DOCUMENTS_IMPORT, PERMIT_ACCEPT, DATASET_WITHDRAW,
+    *images.LISTED,
 )  # fmt: skip

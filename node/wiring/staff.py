@@ -13,7 +13,6 @@ from mediator.deid.orders import Column, IngestOrder
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import open_revocations
 from mediator.roles import Role, require
-from mediator.types import check_digest
 from node.config import NodeConfig
 from node.ipc import verbs
 from node.ipc.channel import Call, Handler, Server, Verb
@@ -22,6 +21,7 @@ from node.ipc.messages import Empty
 from node.usecases import pause, watch
 from node.usecases.context import event
 from node.usecases.overview import run_account
+from node.wiring import images
 
 if TYPE_CHECKING:
     from node.wiring.core import CoreProcess
@@ -74,10 +74,9 @@ def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handle
         verbs.DOCUMENTS_IMPORT: lambda request: outcome(partial(process.documents.receive, actor=actor), request.text),
         verbs.RUNS: asked.runs,
         verbs.JOBS: asked.jobs,
-        verbs.IMAGES: asked.images,
-        verbs.IMAGE_APPROVE: asked.approve_image,
         verbs.CANARY: canary,
         verbs.AUDIT_CHECKPOINT: asked.checkpoint,
+        **images.handlers(process, actor),
     }
 
 
@@ -243,23 +242,6 @@ class _Asked:
                 for row in rows
             )
         )
-
-    def images(self, _request: Empty) -> verbs.Images:
-        with self._core.store.read() as snapshot:
-            rows = snapshot.images()
-        lines = (verbs.ImageLine(image=row.image, approved=row.approved, note=row.note) for row in rows)
-        return verbs.Images(items=tuple(lines))
-
-    def approve_image(self, request: verbs.ApproveImage) -> Empty:
-        try:
-            check_digest(request.image, "an image")
-        except ValueError as error:
-            raise UsageFault(str(error), hint="a tag names whatever was pushed last; approve a digest") from error
-        core = self._core
-        approved = event(Action.IMAGE_APPROVE, request.image, Verdict.DONE, actor=self._actor)
-        with core.store.transaction(core.clock()) as tx:
-            tx.approve_image(request.image, request.note[:200], event=approved)
-        return Empty()
 
     def checkpoint(self, _request: Empty) -> verbs.CheckpointText:
         """Sign now, and wait a while for the hub's signature; without a hub the checkpoint stands alone."""

@@ -1,0 +1,83 @@
+"""An image on a terminal: what a person should know before saying yes to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from rich.table import Table
+
+from mediator.images import Difference, ImageFacts, Package
+from node.cli.output import data, table
+from node.ipc.images import ImageLine
+
+
+def print_image(
+    line: ImageLine, facts: ImageFacts, unfit: Sequence[str], before: ImageFacts | None, found: Sequence[Difference]
+) -> None:
+    """Everything, on stdout. Texts of the image are printable already (`mediator.images.printable`)."""
+    for title, value in _summary(line, facts):
+        _line(title, value)
+    data.print()
+    data.print(table(("layer", "unpacked"), ((each.diff_id[:19], size(each.size_bytes)) for each in facts.layers)))
+    for step in facts.parsed.history:
+        _line("  built by", step)
+    data.print()
+    for kind, group in groupby(facts.packages, lambda each: each.kind):
+        _packages(kind, list(group))
+    for bill in facts.sboms:
+        _line("bill of materials", f"{bill.format} {bill.format_version}, {bill.packages} packages, {bill.where}")
+    if not facts.sboms:
+        _line("bill of materials", "none came with it")
+    for name in facts.unread:
+        _line("not read", name)
+    data.print()
+    if before is not None:
+        _line("compared with", f"{before.image}, approved: {len(found)} differences")
+        if found:
+            data.print(changes(found))
+    else:
+        _line("compared with", "nothing: no other image was approved")
+    for reason in unfit:
+        _line("cannot run here", reason)
+
+
+def changes(found: Iterable[Difference]) -> Table:
+    """What was there, and what is there instead."""
+    return table(("what", "before", "after"), ((each.what, each.before, each.after) for each in found))
+
+
+def size(size_bytes: int) -> str:
+    """Bytes for people, in powers of ten as disks are sold."""
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.2f} MB"
+
+
+def _summary(line: ImageLine, facts: ImageFacts) -> list[tuple[str, str]]:
+    config = facts.parsed
+    who = f"{line.state} by {line.approved_by}" if line.approved_by else line.state
+    return [
+        ("image", facts.image),
+        ("manifest", facts.manifest or "none"),
+        ("state", who),
+        ("lineage", facts.lineage),
+        ("came as", f"{facts.origin}: {', '.join(facts.names) or 'without a name'}"),
+        ("made for", f"{config.system}/{config.architecture}, {config.created or 'no date'}"),
+        ("entry point", json.dumps(config.entrypoint, ensure_ascii=False)),
+        ("command", json.dumps(config.command, ensure_ascii=False)),
+        ("user", f"{config.user or 'root'} (a job runs under the node's own, whatever stands here)"),
+        ("folder", config.folder or "/"),
+        ("environment", ", ".join(config.env)),
+        ("volumes", ", ".join(config.volumes) or "none"),
+        ("labels", ", ".join(f"{name}={value}" for name, value in config.labels.items()) or "none"),
+        ("unpacked", f"{size(facts.size_bytes)} in {len(facts.layers)} layers"),
+        ("packages", f"{len(facts.packages)}, as the image's own package managers list them"),
+    ]
+
+
+def _packages(kind: str, packages: list[Package]) -> None:
+    _line(f"{kind} ({len(packages)})", "  ".join(f"{each.name} {each.version}" for each in packages))
+
+
+def _line(title: str, value: str) -> None:
+    data.print(f"{title}: {value}", markup=False, soft_wrap=True)
