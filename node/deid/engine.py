@@ -15,12 +15,9 @@ Pixel data is copied byte for byte in its own transfer syntax (a deflated file b
 
 from __future__ import annotations
 
-import hashlib
-import os
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import accumulate
+from functools import partial
 from pathlib import Path
 
 from mediator.deid.mandatory import Mandatory
@@ -30,17 +27,18 @@ from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
 from mediator.deid.values import Subject
 from node.deid import encoding
+from node.deid.again import Searcher
+from node.deid.copiers import Copiers
+from node.deid.dated import DatesDiffer
+from node.deid.draft import Conversion, Draft
 from node.deid.facts import facts_of, pixels_fit
 from node.deid.lenient import parse_leniently
-from node.deid.pixels.fragments import has_words, value_without_words
-from node.deid.pixels.segments import MalformedStream
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
 from node.deid.rewrite import Chunk, Rewriter, usual_vr
-from node.deid.stream import READ_BYTES, FileStream, MemoryStream, Stream
+from node.deid.stream import FileStream, MemoryStream, Stream
 from node.deid.structure import Node, Unreadable
 
-_PARDONS = 10_000
 _ISSUER = 0x00100021  # Issuer of Patient ID
 _SOP_INSTANCE = 0x00080018
 
@@ -54,15 +52,6 @@ class Source:
     parsed: Parsed = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels."""
-
-    exclusion: Exclusion | None
-    pardoned: int = 0
-    pixels_sha256: str = ""
-
-
 class Engine:
     """Implements `node.usecases.deidentify.DicomEngine` for one compiled profile."""
 
@@ -74,7 +63,6 @@ class Engine:
         self._mandatory = Mandatory(standard)
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
-        self._pardons: dict[tuple[bytes, bytes], bool] = {}
 
     def open(self, handle: int) -> Source | Exclusion:
         """The regular file behind a descriptor taken apart, or why it cannot be. Only its header is ever in memory."""
@@ -105,89 +93,57 @@ class Engine:
 
     def convert(self, source: Source, subject: Subject, path: Path, *, hash_pixels: bool = False) -> Conversion:
         """`write`, and what was seen on the way. Raises `FileExistsError` where the path is taken."""
+        return self.begin(source, subject, path, hash_pixels=hash_pixels)()
+
+    def begin(
+        self,
+        source: Source,
+        subject: Subject,
+        path: Path,
+        copiers: Copiers | None = None,
+        *,
+        hash_pixels: bool = False,
+    ) -> Callable[[], Conversion]:
+        """`convert` under way: call what comes back, in order, before the source is closed."""
         parsed = source.parsed
         if source.finding is not None:
-            return Conversion(source.finding)
+            return partial(Conversion, source.finding)
         rewriter = self.rewriter_of(subject)
-        meta = self._meta(source, subject)
+        meta = self._meta(source, rewriter)
         before, after = encoding.pixel_frame(parsed, parsed.pixels) if parsed.pixels is not None else (b"", b"")
-        chunks = [Chunk(meta, (meta,)), *rewriter.header(parsed, self._statement(parsed, subject)), Chunk(before)]
-        header = b"".join([chunk.raw for chunk in chunks])
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)  # (2)
-        done = False
         try:
-            try:
-                digest = _write(handle, header, parsed, after, hash_pixels)
-            except MalformedStream:
-                return Conversion(Exclusion.PIXELS_INCONSISTENT)
-            finally:
-                os.close(handle)
-            if digest is None:
-                return Conversion(Exclusion.TRUNCATED)
-            own = subject.pseudonyms.uid(source.facts.sop_instance).encode()
-            name = Chunk(b"\0" + path.name.encode(), (own,) if own in path.name.encode() else ())
-            found = self._check(path, header, after, [*chunks, name], rewriter)
-            done = found.exclusion is None
-        finally:
-            if not done:
-                path.unlink()
-        return Conversion(found.exclusion, found.pardoned, digest)
+            header = rewriter.header(parsed, self._statement(parsed, subject))
+        except DatesDiffer:
+            return partial(Conversion, Exclusion.DATES_DIFFER)
+        chunks = [Chunk(meta, (meta,)), *header, Chunk(before)]
+        return Draft(  # (2) (3)
+            path,
+            parsed,
+            chunks,
+            after,
+            rewriter,
+            own=rewriter.uid(source.facts.sop_instance).encode(),
+            hash_pixels=hash_pixels,
+            copiers=copiers,
+        ).finish
+
+    def searcher(self) -> Searcher:
+        """For finished files once more: what `Conversion.lost` of those after them names."""
+        return Searcher(self.table, self._vr_of)
 
     def rewriter_of(self, subject: Subject) -> Rewriter:
         """The one that writes this patient's files, with what they lost so far."""
         if self._rewriter is None or self._rewriter.subject is not subject:
             self._rewriter = Rewriter(self.table, self._mandatory, subject)
-            self._pardons = {}
         return self._rewriter
 
-    def _meta(self, source: Source, subject: Subject) -> bytes:
+    def _meta(self, source: Source, rewriter: Rewriter) -> bytes:
         facts = source.facts
         known = self.table.class_uids
-        sop_class = facts.sop_class if facts.sop_class in known else subject.pseudonyms.uid(facts.sop_class)
+        sop_class = facts.sop_class if facts.sop_class in known else rewriter.uid(facts.sop_class)
         stays = self.table.rule(_SOP_INSTANCE).action is Action.KEEP  # PS3.10 7.1: equal to the dataset's
-        sop_instance = facts.sop_instance if stays else subject.pseudonyms.uid(facts.sop_instance)
+        sop_instance = facts.sop_instance if stays else rewriter.uid(facts.sop_instance)
         return encoding.file_meta(source.parsed.syntax, sop_class, sop_instance)
-
-    def _check(self, path: Path, meant: bytes, after: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> Conversion:
-        """The file as it stands on disk, everything but the pixel value; its name is the last of `chunks`. (3)"""
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            end = os.fstat(handle).st_size
-            header, tail = os.pread(handle, len(meant), 0), os.pread(handle, len(after), end - len(after))
-        finally:
-            os.close(handle)
-        if header != meant or tail != after:
-            return Conversion(Exclusion.UNREADABLE)
-        short = rewriter.residue.whole
-        if short and any(text in short for chunk in chunks for text in chunk.kept):
-            return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
-        pardoned = self._matches(header, chunks, rewriter)
-        return Conversion(Exclusion.RESIDUAL_IDENTIFIER) if pardoned is None else Conversion(None, pardoned)
-
-    def _matches(self, header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int | None:
-        """How many matches are chance; None when one is not."""
-        starts: list[int] = []
-        pardoned = 0
-        for at, token in rewriter.residue.search(header + chunks[-1].raw):
-            if not starts:
-                starts = list(accumulate((len(chunk.raw) for chunk in chunks), initial=0))
-            index = bisect_right(starts, at) - 1
-            if index >= len(chunks) or at + len(token) > starts[index + 1]:
-                return None  # across two elements
-            if not self._is_chance(chunks[index], token):
-                return None
-            pardoned += 1
-        return pardoned
-
-    def _is_chance(self, chunk: Chunk, token: bytes) -> bool:
-        """Whether every place of `token` in an element lies in a value that is ours."""
-        key = (chunk.raw, token)
-        if (answer := self._pardons.get(key)) is None:
-            inside = sum(value.lower().count(token) for value in chunk.trusted)
-            answer = chunk.raw.lower().count(token) <= inside
-            if len(self._pardons) < _PARDONS:
-                self._pardons[key] = answer
-        return answer
 
     def _statement(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
         """(0012,0062) to (0012,0064) and (0028,0303): what was done, in the standard's own codes (PS3.15 E.1.1).
@@ -217,35 +173,6 @@ class Engine:
 def open_engine(profile: str) -> Engine:
     """The engine for a profile that comes with the package. Raises `UsageFault` for a name that is none."""
     return Engine(load_profile(profile), standard())
-
-
-def _write(handle: int, header: bytes, parsed: Parsed, after: bytes, hash_pixels: bool) -> str | None:
-    """Header, pixels, delimiter; the pixels' hash ("" unasked), or None when the source grew shorter meanwhile.
-
-    Comments and application segments inside JPEG and JPEG 2000 streams stay behind. Raises `MalformedStream`.
-    """
-    whole = MemoryStream(header)
-    whole.copy(0, whole.size, handle)
-    pixels, digest = parsed.pixels, ""
-    if pixels is not None:
-        length = pixels.end - pixels.start
-        if hash_pixels:
-            digest = _hash(parsed.stream, pixels.start, length)
-        if pixels.fragments is not None and has_words(parsed.syntax, parsed.stream, pixels.start, pixels.end):
-            for part in value_without_words(parsed.syntax, parsed.stream, pixels.start, pixels.end):
-                MemoryStream(part).copy(0, len(part), handle)
-        elif parsed.stream.copy(pixels.start, length, handle) != length:
-            return None
-    if after:
-        os.write(handle, after)
-    return digest
-
-
-def _hash(stream: Stream, start: int, length: int) -> str:
-    machine = hashlib.sha256()
-    for at in range(start, start + length, READ_BYTES):
-        machine.update(stream.read(at, min(READ_BYTES, start + length - at)))
-    return machine.hexdigest()
 
 
 def _text(tag: int, vr: str, text: str) -> Node:

@@ -64,9 +64,17 @@ class Rewriter:
         self.subject = subject
         self._mandatory = mandatory
         self.residue = Residue()
+        self.pardons: dict[tuple[bytes, bytes], bool] = {}  # (an element's bytes, token): may it be there
         self._table = table
+        self._own = "", ""
         self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
         self._values: dict[tuple[int, str, bytes, bytes, str], tuple[Node | None, bool]] = {}
+
+    def uid(self, original: str) -> str:
+        """The pseudonym of a UID; a file asks for its own several times."""
+        if self._own[0] != original:
+            self._own = original, self.subject.pseudonyms.uid(original)
+        return self._own[1]
 
     def header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
         """The output's chunks in order; `ours` (tag, chunk), ascending, stand in for what the input has there."""

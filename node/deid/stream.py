@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Protocol
 
 # One system call moves at most this much; the kernel's own limit is just below 2 GiB.
 COPY_BYTES = 1 << 26
 READ_BYTES = 1 << 20
+
+
+class Hash(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+class _Buffer(threading.local):
+    """Each thread's own, used again: a fresh megabyte costs as much as copying it."""
+
+    def __init__(self) -> None:
+        self.whole = memoryview(bytearray(READ_BYTES))
+
+
+_buffer = _Buffer()
 
 
 class Stream(Protocol):
@@ -18,8 +37,8 @@ class Stream(Protocol):
     def read(self, at: int, length: int) -> bytes:
         """Up to `length` bytes from `at`; fewer only at the end."""
 
-    def copy(self, at: int, length: int, target: int) -> int:
-        """Append bytes to the descriptor `target`; how many there were."""
+    def copy(self, at: int, length: int, target: int, machine: Hash | None = None) -> int:
+        """Append bytes to the descriptor `target` (and to a hash on their way); how many there were."""
 
 
 class MemoryStream:
@@ -32,8 +51,10 @@ class MemoryStream:
     def read(self, at: int, length: int) -> bytes:
         return self.content[at : at + length]
 
-    def copy(self, at: int, length: int, target: int) -> int:
+    def copy(self, at: int, length: int, target: int, machine: Hash | None = None) -> int:
         part = memoryview(self.content)[at : at + length]
+        if machine is not None:
+            machine.update(part)
         done = 0
         while done < len(part):
             done += os.write(target, part[done : done + COPY_BYTES])
@@ -50,27 +71,32 @@ class FileStream:
     def read(self, at: int, length: int) -> bytes:
         return os.pread(self._handle, length, at)
 
-    def copy(self, at: int, length: int, target: int) -> int:
-        """The kernel moves the bytes (and shares the blocks where the file system can)."""
+    def copy(self, at: int, length: int, target: int, machine: Hash | None = None) -> int:
+        """The kernel moves the bytes (and shares the blocks where the file system can), but what is hashed we read."""
         done = 0
+        if machine is not None:
+            return self._by_hand(at, length, target, machine)
         while done < length:
             step = min(length - done, COPY_BYTES)
             try:
                 moved = os.copy_file_range(self._handle, target, step, at + done)
             except OSError:  # another file system, or one that cannot: by hand, and what is really wrong shows there
-                return done + self._by_hand(at + done, length - done, target)
+                return done + self._by_hand(at + done, length - done, target, None)
             if not moved:
                 break
             done += moved
         return done
 
-    def _by_hand(self, at: int, length: int, target: int) -> int:
+    def _by_hand(self, at: int, length: int, target: int, machine: Hash | None) -> int:
         done = 0
         while done < length:
-            chunk = memoryview(os.pread(self._handle, min(length - done, READ_BYTES), at + done))
-            if not chunk:
+            moved = os.preadv(self._handle, [_buffer.whole[: length - done]], at + done)
+            if not moved:
                 break
-            done += len(chunk)
+            chunk = _buffer.whole[:moved]
+            if machine is not None:
+                machine.update(chunk)
             while chunk:
                 chunk = chunk[os.write(target, chunk) :]
+            done += moved
         return done

@@ -1,0 +1,181 @@
+"""One output being written: its pixels copied, then the file read again from disk and searched.
+
+1. Header, pixel value, delimiter, in this order, into a descriptor that was opened for a new file.
+2. The file is opened again: its header and its end are what was meant, and it has no other length.
+3. Nothing the patient's files lost is in it or its name: a short one as a whole kept value, any other anywhere but
+   across the pixels. A match inside a value that is ours is counted.
+4. Whatever goes wrong, the file is gone again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+from mediator.deid.screening import Exclusion
+from node.deid.copiers import Copiers, Job
+from node.deid.pixels.fragments import has_words, value_without_words
+from node.deid.pixels.segments import MalformedStream
+from node.deid.reader import Parsed
+from node.deid.rewrite import Chunk, Rewriter
+from node.deid.stream import READ_BYTES, Hash, MemoryStream
+from node.deid.structure import Pixels
+
+_PARDONS = 10_000
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_AGAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A larger header is not kept waiting for its pixels: memory is one file's, not that of all that are under way.
+_WAITING_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels.
+
+    `lost`: what its patient's files lost since the instance before, never shown.
+    """
+
+    exclusion: Exclusion | None
+    pardoned: int = 0
+    pixels_sha256: str = ""
+    lost: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+class Draft:
+    """A new file at `path` (0600), never over another and never through a link: `FileExistsError` where it is taken.
+
+    `chunks` are its header, `after` what follows the pixels; `own` may stand in its name. With `copiers` the pixels
+    are on their way when this returns.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parsed: Parsed,
+        chunks: Sequence[Chunk],
+        after: bytes,
+        rewriter: Rewriter,
+        *,
+        own: bytes,
+        hash_pixels: bool,
+        copiers: Copiers | None,
+    ) -> None:
+        header = b"".join([chunk.raw for chunk in chunks])
+        name = b"\0" + os.fsencode(path.name)
+        self._path = path
+        self._header = header
+        self._after = after
+        self._chunks = [*chunks, Chunk(name, (own,) if own in name else ())]
+        self._rewriter = rewriter
+        self._lost = tuple(rewriter.residue.take())
+        handle = os.open(path, _NEW, 0o600)
+        self._job = Job(partial(_write, handle, header, parsed, after, hash_pixels))
+        self._done: Conversion | None = None
+        if len(header) > _WAITING_BYTES or copiers is None:
+            self.finish()
+        else:
+            copiers.submit(self._job)
+
+    def finish(self) -> Conversion:
+        """Wait for the pixels, check the file; its source may be closed then. Safe to repeat."""
+        if self._done is None:
+            stands = False
+            try:
+                self._done = self._finished()
+                stands = self._done.exclusion is None
+            finally:
+                if not stands:
+                    self._path.unlink()  # (4)
+        return self._done
+
+    def _finished(self) -> Conversion:
+        try:
+            written = self._job.result()
+        except MalformedStream:
+            return Conversion(Exclusion.PIXELS_INCONSISTENT)
+        if written is None:
+            return Conversion(Exclusion.TRUNCATED)
+        size, digest = written
+        if not self._stands(size):
+            return Conversion(Exclusion.UNREADABLE)
+        short = self._rewriter.residue.whole
+        if short and any(text in short for chunk in self._chunks for text in chunk.kept):
+            return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
+        pardoned = self._matches()
+        if pardoned is None:
+            return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
+        return Conversion(None, pardoned, digest, self._lost)
+
+    def _stands(self, size: int) -> bool:
+        """Everything but the pixel value, as it is on disk. (2)"""
+        handle = os.open(self._path, _AGAIN)
+        try:
+            if os.fstat(handle).st_size != size or os.pread(handle, len(self._header), 0) != self._header:
+                return False
+            return not self._after or os.pread(handle, len(self._after), size - len(self._after)) == self._after
+        finally:
+            os.close(handle)
+
+    def _matches(self) -> int | None:
+        """How many matches are chance; None when one is not. What is searched is what was found on disk. (3)"""
+        starts: list[int] = []
+        pardoned = 0
+        for at, token in self._rewriter.residue.search(self._header + self._chunks[-1].raw):
+            if not starts:
+                starts = list(accumulate([len(chunk.raw) for chunk in self._chunks], initial=0))
+            index = bisect_right(starts, at) - 1
+            if index >= len(self._chunks) or at + len(token) > starts[index + 1]:
+                return None  # across two elements
+            if not self._is_chance(self._chunks[index], token):
+                return None
+            pardoned += 1
+        return pardoned
+
+    def _is_chance(self, chunk: Chunk, token: bytes) -> bool:
+        """Whether every place of `token` in an element lies in a value that is ours."""
+        pardons, key = self._rewriter.pardons, (chunk.raw, token)
+        if (answer := pardons.get(key)) is None:
+            inside = sum(value.lower().count(token) for value in chunk.trusted)
+            answer = chunk.raw.lower().count(token) <= inside
+            if len(pardons) < _PARDONS:
+                pardons[key] = answer
+        return answer
+
+
+def _write(handle: int, header: bytes, parsed: Parsed, after: bytes, hash_pixels: bool) -> tuple[int, str] | None:
+    """The file's size and its pixels' hash ("" unasked); None when the source grew shorter meanwhile. (1)
+
+    Closes `handle`. Comments and application segments inside JPEG and JPEG 2000 streams stay behind. Raises
+    `MalformedStream`.
+    """
+    machine = hashlib.sha256() if hash_pixels else None
+    try:
+        size = MemoryStream(header).copy(0, len(header), handle)
+        if parsed.pixels is not None:
+            copied = _write_pixels(handle, parsed, parsed.pixels, machine)
+            if copied is None:
+                return None
+            size += copied
+        if after:
+            size += os.write(handle, after)
+        return size, machine.hexdigest() if machine is not None else ""
+    finally:
+        os.close(handle)
+
+
+def _write_pixels(handle: int, parsed: Parsed, pixels: Pixels, machine: Hash | None) -> int | None:
+    """How many bytes were written; the hash is of what the source holds."""
+    stream, length = parsed.stream, pixels.end - pixels.start
+    if pixels.fragments is None or not has_words(parsed.syntax, stream, pixels.start, pixels.end):
+        return length if stream.copy(pixels.start, length, handle, machine) == length else None
+    if machine is not None:
+        for at in range(pixels.start, pixels.end, READ_BYTES):
+            machine.update(stream.read(at, min(READ_BYTES, pixels.end - at)))
+    parts = value_without_words(parsed.syntax, stream, pixels.start, pixels.end)
+    return sum(MemoryStream(part).copy(0, len(part), handle) for part in parts)
