@@ -13,7 +13,7 @@ import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -36,15 +36,11 @@ _WAITING_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels.
-
-    `lost`: what its patient's files lost since the instance before, never shown.
-    """
+    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels."""
 
     exclusion: Exclusion | None
     pardoned: int = 0
     pixels_sha256: str = ""
-    lost: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class Draft:
@@ -73,7 +69,6 @@ class Draft:
         self._after = after
         self._chunks = [*chunks, Chunk(name, (own,) if own in name else ())]
         self._rewriter = rewriter
-        self._lost = tuple(rewriter.residue.take())
         handle = os.open(path, _NEW, 0o600)
         self._job = Job(partial(_write, handle, header, parsed, after, hash_pixels))
         self._done: Conversion | None = None
@@ -110,7 +105,7 @@ class Draft:
         pardoned = self._matches()
         if pardoned is None:
             return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
-        return Conversion(None, pardoned, digest, self._lost)
+        return Conversion(None, pardoned, digest)
 
     def _stands(self, size: int) -> bool:
         """Everything but the pixel value, as it is on disk. (2)"""

@@ -15,7 +15,7 @@ Pixel data is copied byte for byte in its own transfer syntax (a deflated file b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -128,8 +128,18 @@ class Engine:
         ).finish
 
     def searcher(self) -> Searcher:
-        """For finished files once more: what `Conversion.lost` of those after them names."""
+        """For finished files, once what the files after them lost is known."""
         return Searcher(self.table, self._vr_of)
+
+    def lost(self, subject: Subject) -> list[bytes]:
+        """What this patient's files lost since this was last asked; identifying."""
+        return self.rewriter_of(subject).residue.take()
+
+    def remember(self, subject: Subject, values: Iterable[bytes]) -> None:
+        """Search this patient's next files for these values, too; they are not news to `lost`."""
+        residue = self.rewriter_of(subject).residue
+        residue.lost(values)
+        residue.take()
 
     def rewriter_of(self, subject: Subject) -> Rewriter:
         """The one that writes this patient's files, with what they lost so far."""
