@@ -131,8 +131,12 @@ class Hospital:
 
     # ---- saying yes
 
+    def add_images(self, archive: Path) -> None:
+        """Take the researcher's images in: every digest verified, what is in them kept for whoever approves them."""
+        self._run("image", "add", archive)
+
     def approve_image(self, digest: str) -> None:
-        self._run("image", "approve", digest)
+        self._run("image", "approve", digest, "--by", f"it.{self.site}", "--yes")
 
     def accept(self, permit: str) -> None:
         """The steward's signature under version 1 of a permit, as soon as the hub has brought it."""

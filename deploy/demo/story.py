@@ -46,6 +46,7 @@ class Story:
         self.images: dict[str, str] = {}
         self.identifiers: list[str] = []
         self.model = place.post / "initial.safetensors"
+        self.archive = place.post / "images.tar"
 
     def tell(self) -> None:
         """Everything up to the last proof; the search comes when the programs have ended."""
@@ -95,6 +96,7 @@ class Story:
         said = lambda line: self.screen.line(f"    {line}", "dim")  # noqa: E731
         self.images |= images.ensure(self.repository, [images.JOB, images.ROGUE], said)
         images.untrained_model(self.images[images.JOB], self.place.post)
+        images.archive([self.images[images.JOB], self.images[images.ROGUE]], self.archive)
 
     def _source(self, made: Iterable[Future[data.Source]]) -> None:
         with self.screen.phase("source") as phase:
@@ -162,6 +164,8 @@ class Story:
     def _images(self, building: Future[None]) -> None:
         with self.screen.phase("images") as phase:
             building.result()
+            self._each(self.hospitals.values(), lambda hospital: hospital.add_images(self.archive))
+            self.archive.unlink()
             phase.summary = f"the job is {self.images[images.JOB][:19]}…, and nothing else may run under its name"
 
     def draft(self, name: str, *, image: str, **other: Any) -> dict[str, Any]:

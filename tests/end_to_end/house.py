@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from deploy.demo import permits
-from deploy.demo.images import untrained_model
+from deploy.demo.images import archive, untrained_model
 from tests.containers.bench import ENGINE_URL, image_id
 from tests.end_to_end.commands import cloister
 from tests.end_to_end.hospital import Hospital, uids
@@ -78,6 +78,7 @@ class House:
         return house
 
     def _open(self) -> None:
+        os.environ.setdefault("DOCKER_HOST", ENGINE_URL)
         for name in ("committee", "researcher"):
             cloister("keys", "new", self.root / f"{name}.key")
         self.hub.install(public(self.committee))
@@ -88,8 +89,12 @@ class House:
                 future.result()
             list(pool.map(Hospital.serve, self.hospitals))
             list(pool.map(lambda one: one.ingest(patients=PATIENTS, seed=1), self.hospitals))
+            given = archive([image_id(JOB), image_id(ROGUE)], self.root / "images.tar")
+            list(pool.map(lambda one: one.run("image", "add", given), self.hospitals))
+            given.unlink()
             for image in (image_id(JOB), image_id(ROGUE)):
-                list(pool.map(lambda one, image=image: one.run("image", "approve", image), self.hospitals))
+                words = ("image", "approve", image, "--by", "it.admin", "--yes")
+                list(pool.map(lambda one, words=words: one.run(*words), self.hospitals))
         self.publish_revocations()
 
     def close(self) -> None:
@@ -108,7 +113,6 @@ class House:
     @cached_property
     def torch(self) -> Job:
         """The reference job, with its untrained model out of its own image."""
-        os.environ.setdefault("DOCKER_HOST", ENGINE_URL)
         model = untrained_model(image_id(JOB), self.root)
         return Job(image_id(JOB), model, tuple(json.loads((self.root / "tensors.json").read_text())), TRAINING)
 

@@ -75,7 +75,7 @@ def test_a_second_node_on_the_same_state_is_refused(house: House) -> None:
 def test_an_image_by_tag_is_refused_wherever_it_is_named(house: House, rogue: Permit) -> None:
     node, out = house.hospitals[0], house.root / "tagged.jws"
     before = node.json("image", "list")
-    attempt("node", "image", "approve", TAG, "--config", node.config).fault(2, "digest")
+    attempt("node", "image", "approve", TAG, "--by", "it.admin", "--config", node.config).fault(2, "digest")
     draft = house.root / "tagged.json"
     draft.write_text(json.dumps(house.draft("tagged", house.rogue, images=[TAG])))
     attempt("permit", "sign", draft, "--key", house.committee, "--out", out).fault(2, "digest")
