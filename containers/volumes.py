@@ -20,7 +20,7 @@ MAGIC = b"CLO1"
 FRAME = struct.Struct(">cHQ")
 # magic, frames and the longest name of two files, with room to spare
 FRAMING_BYTES = 4096
-NAMES = frozenset({"metrics.json", "model.safetensors"})
+NAMES = frozenset({"checkpoint", "metrics.json", "model.safetensors"})
 RULES = {
     "missing": "the task's folder is missing",
     "not_a_folder": "the task's folder is not a folder",

@@ -1,7 +1,8 @@
 """Warm containers: which one serves a task, when one is made, and everything that ends one.
 
 A container serves the rounds of exactly one (run order, permit version, dataset version, kind of task, image, limits).
-Whatever differs, a refused output, a pause, a revocation or idleness destroys it, its work area with it.
+Whatever differs, a refused output, a pause, a revocation or idleness destroys it, its work area with it. Asked to make
+room, a job has a grace to leave a checkpoint, which its own task's next container finds beside the task; nobody else.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ _ENDINGS: Mapping[str, Code] = {
     "out_full": Code.CONTRACT_OUT_FULL,
 }
 _RAISED = frozenset(RAISED.values())
+# the contract's name for what a job leaves for itself when it is asked to make room
+CHECKPOINT = "checkpoint"
+
+
+class Preempted(Exception):
+    """A task made room, and left `checkpoint` to go on from (None: it begins again)."""
+
+    def __init__(self, checkpoint: bytes | None = None) -> None:
+        super().__init__("made room")
+        self.checkpoint = checkpoint
 
 
 @dataclass(frozen=True)
@@ -54,17 +65,34 @@ class SandboxKey:
 
 @dataclass(frozen=True)
 class Task:
-    """What goes into `/in/tasks/<n>/`: the contract's task.json members and the model, already checked by gate 1."""
+    """What goes into `/in/tasks/<n>/`: the contract's task.json members and the model, already checked by gate 1; and
+    the checkpoint of this very task, if it made room before."""
 
     kind: Kind
     round: int
     config: Mapping[str, Any]
     model: bytes = field(repr=False)
+    checkpoint: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A container as the queue sees it: what it is bound to, its GPUs, and since when it serves nothing."""
+
+    name: str
+    key: SandboxKey
+    gpus: tuple[str, ...]
+    idle_s: float
+    busy: bool
+    ending: bool
 
 
 @dataclass
 class Sandbox:
-    """One container: its host folders, how many tasks it was given, and its stream of events."""
+    """One container: its host folders, how many tasks it was given, and its stream of events.
+
+    `leave_by_s` (monotonic) is when a task that was asked to make room is ended.
+    """
 
     name: str
     key: SandboxKey
@@ -73,6 +101,8 @@ class Sandbox:
     last_used_s: float = field(default_factory=time.monotonic)
     busy: bool = False
     stop_code: Code | None = None
+    gpus: tuple[str, ...] = ()
+    leave_by_s: float | None = None
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property
@@ -108,7 +138,7 @@ class Sandboxes:
         self._sweeping = threading.Lock()
         self._untidy = threading.Event()
         self._by_key: dict[SandboxKey, Sandbox] = {}
-        self._ending: set[str] = set()
+        self._ending: dict[str, Sandbox] = {}
         self._guests: set[str] = set()
         self._closing = threading.Event()
 
@@ -131,14 +161,16 @@ class Sandboxes:
         make_spec: Callable[[str, Path, Path], ContainerSpec],
         limit_s: float,
         guard: Callable[[str], None],
+        gpus: tuple[str, ...] = (),
     ) -> Sequence[OutputFile]:
         """Run one task to its `DONE` and return the files it left.
 
         `make_view(folder)` fills `/data`, `make_spec(name, data_dir, in_dir)` is gate 1's verdict as a spec, and
-        `guard(name)` asks gate 1 once more before the task is handed over. Raises `Denied` with the code of whatever
-        ended the container; the container is destroyed then.
+        `guard(name)` asks gate 1 once more before the task is handed over; a container that is made gets `gpus`.
+        Raises `Denied` with the code of whatever ended the container, `Preempted` where the task made room; the
+        container is destroyed then.
         """
-        sandbox = self._take(key)
+        sandbox = self._take(key, gpus)
         try:
             if sandbox.tasks_given == 0:
                 self._start(sandbox, make_view, make_spec)
@@ -146,13 +178,46 @@ class Sandboxes:
             number = self._hand_over(sandbox, task)
             self._wait(sandbox, number, limit_s)
             files = self._runner.finalise(sandbox.name, number)
+            if sandbox.leave_by_s is not None and [file.name for file in files] == [CHECKPOINT]:
+                raise Preempted(files[0].content)
         except BaseException:
             if not self.destroy(sandbox):  # somebody else did, perhaps while we were still making it
                 self._remove(sandbox)
             raise
         shutil.rmtree(sandbox.in_dir / "tasks" / str(number), ignore_errors=True)
         sandbox.busy, sandbox.last_used_s = False, time.monotonic()
-        return files
+        if sandbox.leave_by_s is not None:  # it finished all the same; what was asked to stop serves nothing more
+            self.destroy(sandbox)
+        # what a finished task leaves for itself is nobody's, and no gate is asked about it
+        return [file for file in files if file.name != CHECKPOINT]
+
+    def ask_to_leave(self, key: SandboxKey, grace_s: float) -> bool:
+        """Ask the task of a busy container for its checkpoint; after `grace_s` it is ended without. False where there
+        is no such task yet, or no more. Asking again changes nothing."""
+        with self._lock:
+            sandbox = self._by_key.get(key)
+            if sandbox is None or not sandbox.busy or not (sandbox.in_dir / "tasks").is_dir():
+                return False
+            if sandbox.leave_by_s is None:
+                _write(sandbox.in_dir / "stop", b"")
+                sandbox.leave_by_s = time.monotonic() + grace_s
+            return True
+
+    def evict(self, name: str) -> bool:
+        """End a container that serves nothing. False if it is gone, or serves again."""
+        with self._lock:
+            found = [box for box in self._by_key.values() if box.name == name and not box.busy]
+        return bool(found) and self.destroy(found[0])
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """Every container there is, those included that are being ended: they hold their GPUs until they are gone."""
+        now_s = time.monotonic()
+        with self._lock:
+            boxes = {**{box.name: box for box in self._by_key.values()}, **self._ending}
+            return tuple(
+                Holding(box.name, box.key, box.gpus, now_s - box.last_used_s, box.busy, box.name in self._ending)
+                for box in boxes.values()
+            )
 
     def stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> int:
         """End every chosen container now (pause, revocation, expiry). Returns how many were ended."""
@@ -200,7 +265,7 @@ class Sandboxes:
             if self._by_key.get(sandbox.key) is not sandbox:
                 return False
             del self._by_key[sandbox.key]
-            self._ending.add(sandbox.name)
+            self._ending[sandbox.name] = sandbox
         try:
             # one that serves nothing has nothing to finish
             self._runner.terminate(sandbox.name, STOP_GRACE_S if sandbox.busy else 0.0)
@@ -218,7 +283,7 @@ class Sandboxes:
             self._untidy.set()  # the engine is away: `tidy` removes what it still holds as soon as it answers
         shutil.rmtree(sandbox.folder, ignore_errors=True)
         with self._lock:
-            self._ending.discard(sandbox.name)
+            self._ending.pop(sandbox.name, None)
 
     def sweep(self) -> None:
         """Remove containers and work areas that no sandbox here owns (after a crash, or an engine that was away).
@@ -257,13 +322,13 @@ class Sandboxes:
     def _names(self) -> list[str]:
         return [*self._guests, *(sandbox.name for sandbox in self._by_key.values())]
 
-    def _take(self, key: SandboxKey) -> Sandbox:
+    def _take(self, key: SandboxKey, gpus: tuple[str, ...]) -> Sandbox:
         with self._sweeping, self._lock:
             sandbox = self._by_key.get(key)
             if sandbox is None:
                 # the name carries nothing a container could not know anyway
                 name = f"{key.task.value}-{secrets.token_hex(8)}"
-                sandbox = self._by_key[key] = Sandbox(name, key, self._work_root / name)
+                sandbox = self._by_key[key] = Sandbox(name, key, self._work_root / name, gpus=gpus)
             if sandbox.busy:
                 raise NotNow("this container is serving another task")
             sandbox.busy = True
@@ -311,6 +376,8 @@ class Sandboxes:
         }
         _write(part / "task.json", json.dumps(members, sort_keys=True).encode())
         _write(part / "model.safetensors", task.model)
+        if task.checkpoint is not None:
+            _write(part / CHECKPOINT, task.checkpoint)
         part.chmod(0o755)
         part.rename(tasks / str(number))
         return number
@@ -323,6 +390,8 @@ class Sandboxes:
                 raise NotNow("the node is shutting down")
             if sandbox.stop_code is not None:
                 raise Denied(Reason(sandbox.stop_code))
+            if sandbox.leave_by_s is not None and time.monotonic() > sandbox.leave_by_s:
+                raise Preempted
             if time.monotonic() > deadline:
                 raise Denied(Reason(Code.TIME_LIMIT, f"no DONE within {limit_s:g} s"))
             try:
@@ -338,8 +407,19 @@ class Sandboxes:
             elif event.kind in _ENDINGS:
                 if self._closing.is_set():
                     raise NotNow("the node is shutting down")
+                if sandbox.leave_by_s is not None and sandbox.stop_code is None and event.kind == "exited":
+                    raise Preempted(self._checkpoint(sandbox, number) if event.status == 0 else None)
                 own = raised if event.kind == "exited" else None
                 raise Denied(Reason(sandbox.stop_code or own or _ENDINGS[event.kind]))
+
+
+    def _checkpoint(self, sandbox: Sandbox, number: int) -> bytes | None:
+        """What a job that ended by itself left to go on from. Whatever breaks the contract is no checkpoint."""
+        try:
+            files = self._runner.finalise(sandbox.name, number)
+        except Denied:
+            return None
+        return next((file.content for file in files if file.name == CHECKPOINT), None)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -37,7 +37,7 @@ MAX_FOLDERS = 1_000_000
 MAGIC = b"CLO1"
 FRAME = struct.Struct(">cHQ")
 TASK = re.compile(r"[1-9][0-9]{0,5}")
-COPIED = ("metrics.json", "model.safetensors")
+COPIED = ("checkpoint", "metrics.json", "model.safetensors")
 KNOWN = frozenset({*COPIED, "progress.jsonl", "failure.json", "DONE"})
 # {"exception": "UnsupportedContract"} is 36 bytes
 FAILURE_BYTES = 128
