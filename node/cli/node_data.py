@@ -23,6 +23,7 @@ _INSTANCES = "instances_excluded."
 _STAGES = {
     "take_in": "taking in",
     "deidentify": "de-identifying",
+    "read_pixels": "reading pixels",
     "hand_over": "handing over",
     "forget": "destroying quarantine",
 }

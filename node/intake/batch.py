@@ -2,7 +2,7 @@
 
 1. *Take in*: each source file is numbered and copied into quarantine, encrypted.
 2. *De-identify*: each original passes gate 0 into a hidden staging folder, then its series' pixels are read; a
-   worker's failure is a finding.
+   worker's failure is a finding. At last each is searched for what the files after it lost.
 3. *Hand over*: studies in their final order, `clinical.parquet`, `report.json`; made visible by one rename.
 4. *Forget*: quarantine and `intake.db` are destroyed, and how many files that were goes into the report.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,16 @@ from node.intake.clinical import Clinical
 from node.intake.handover import Assembly
 from node.intake.intake_db import IntakeDb, SourceFile
 from node.intake.quarantine import Quarantine
-from node.usecases.deidentify import DicomEngine, Gate0, Outcome, PixelReader, held_for_pixels
+from node.usecases.deidentify import (
+    DicomEngine,
+    Finished,
+    Gate0,
+    Outcome,
+    PixelReader,
+    read_pixels,
+    suspects,
+    withdrawn,
+)
 from node.usecases.publish import REPORT, read_report
 
 
@@ -56,7 +65,7 @@ class Keys:
 class Progress:
     """How far an order is. `line` is a sentence for a person; `report` comes with the last one."""
 
-    stage: Literal["take_in", "deidentify", "hand_over", "forget"]
+    stage: Literal["take_in", "deidentify", "read_pixels", "hand_over", "forget"]
     done: int
     total: int
     line: str = ""
@@ -80,7 +89,7 @@ def run_ingest(
             pseudonyms = Pseudonyms(keys.site, order.project)
             assembly = Assembly(order, engine.table, staging, pseudonyms)
             gate = Gate0(engine, pseudonyms, staging / "studies")
-            yield from _deidentify(database, quarantine, gate, pixels, assembly)  # (2)
+            yield from _deidentify(database, quarantine, gate, engine, pixels, assembly)  # (2)
             report = assembly.finish(_clinical(order, pseudonyms))
         finally:
             database.close()
@@ -112,17 +121,39 @@ def _take_in(order: IngestOrder, database: IntakeDb, quarantine: Quarantine) -> 
 
 
 def _deidentify(
-    database: IntakeDb, quarantine: Quarantine, gate: Gate0, pixels: PixelReader, assembly: Assembly
+    database: IntakeDb,
+    quarantine: Quarantine,
+    gate: Gate0,
+    engine: DicomEngine,
+    pixels: PixelReader,
+    assembly: Assembly,
 ) -> Iterator[Progress]:
     sources, outcomes = list(database.sources()), list[Outcome]()
     for done, source in enumerate(sources, start=1):
         outcome = _admit(source, quarantine, gate)
         outcomes.append(outcome)
         yield Progress("deidentify", done, len(sources), _line(source, outcome))
-    for source, before, outcome in zip(sources, outcomes, held_for_pixels(outcomes, pixels), strict=True):
+    written = sum(1 for outcome in outcomes if outcome.path is not None)
+    yield Progress("read_pixels", 0, written)
+    for done, (place, outcome) in enumerate(read_pixels(tuple(outcomes), pixels), start=1):
+        outcomes[place] = outcome
+        yield Progress("read_pixels", done, written, _line(sources[place], outcome))
+    for place, lost in suspects([Finished(one.path, one.keys, one.lost) for one in outcomes], engine):
+        reason = _again(sources[place], quarantine, gate, lost)
+        if reason is not None:
+            outcomes[place] = withdrawn(outcomes[place], reason)
+            yield Progress("read_pixels", written, written, _line(sources[place], outcomes[place]))
+    for outcome in outcomes:
         assembly.add(outcome)
-        if outcome is not before:
-            yield Progress("deidentify", len(sources), len(sources), _line(source, outcome))
+
+
+def _again(source: SourceFile, quarantine: Quarantine, gate: Gate0, lost: Sequence[bytes]) -> Exclusion | None:
+    if source.quarantined is None:
+        return Exclusion.UNREADABLE
+    try:
+        return gate.again(quarantine.get(source.quarantined), lost)
+    except Exception:  # noqa: BLE001 - the worker loop: a file nobody could make again is held back, the rest goes on
+        return Exclusion.UNREADABLE
 
 
 def _admit(source: SourceFile, quarantine: Quarantine, gate: Gate0) -> Outcome:

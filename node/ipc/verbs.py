@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.errors import Code, HubCode
-from node.ipc import images
+from node.ipc import airlock, images
 from node.ipc.channel import Verb
 from node.ipc.messages import Empty, Message
 
@@ -103,7 +103,7 @@ class IngestProgress(Message):
     """How far an order is: `done` of `total` files in this stage (`total` is 0 while it is not known)."""
 
     order: str
-    stage: Literal["take_in", "deidentify", "hand_over", "forget"]
+    stage: Literal["take_in", "deidentify", "read_pixels", "hand_over", "forget"]
     done: int
     total: int
 
@@ -207,6 +207,8 @@ class Status(Message):
     audit_records: int
     audit_checkpointed: int
     audit_witnessed: int
+    airlock_waiting: int = 0
+    airlock_overdue: int = 0
     sandbox: Literal["held", "failed", "unknown"]
 
 
@@ -352,5 +354,5 @@ DOCUMENTS_IMPORT = Verb("documents_import", SignedText, Outcome)
 ADMIN = (
     STATUS, PAUSE, RESUME, INGEST, DATASETS, PERMITS, PERMIT_TEXT, RUNS, JOBS, CANARY,
     AUDIT_CHECKPOINT, DOCUMENTS_IMPORT, PERMIT_ACCEPT, DATASET_WITHDRAW,
-    *images.LISTED,
+    *images.LISTED, *airlock.LISTED,
 )  # fmt: skip

@@ -5,11 +5,14 @@
 3. The patient's pseudonym, shift of dates and the study's pseudonym come from the site's key alone.
 4. The engine writes by the compiled profile and searches what it wrote; a hit takes the file away again.
 5. Whoever reads pixels has the last word on what was written: `PixelReader.hold`, series by series.
+6. Each file is searched once more for what only the files after it lost (`suspects`); one that holds something of it
+   is made again with all of it known (`Gate0.again`), and stands only where that is chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -50,19 +53,42 @@ class DicomEngine(Protocol):
     def convert(self, source: Any, subject: Subject, path: Path) -> Any:
         """`write`, with what was seen on the way: `exclusion`, and `pardoned` matches inside values that are ours."""
 
+    def lost(self, subject: Subject) -> Sequence[bytes]:
+        """What this patient's files lost since this was last asked; identifying."""
+
+    def remember(self, subject: Subject, values: Iterable[bytes]) -> None:
+        """Search this patient's next files for these values, too."""
+
+    def searcher(self) -> Searcher:
+        """For finished files, once what the files after them lost is known."""
+
+
+class Searcher(Protocol):
+    """Lost values, and the finished files they are looked for in (implemented by `node.deid.again.Searcher`)."""
+
+    def lost(self, values: Iterable[bytes]) -> None:
+        """Look for these from now on, too."""
+
+    def finds(self, path: Path, name: str = "") -> bool:
+        """Whether the file, or the name it is still to get, holds one of them, by chance or not."""
+
 
 class PixelReader(Protocol):
     """Looks at the pixels of written files (implemented by `node.deid.pixels.PixelGate`)."""
 
-    def hold(self, series: Sequence[tuple[Path, Facts]]) -> Sequence[Exclusion | None]:
-        """Why each file of a series must not pass, or None; text that can be blacked out is gone from the file then."""
+    def hold(self, series: Sequence[tuple[Path, Facts]]) -> Iterator[tuple[int, Exclusion | None]]:
+        """(place in the series, why the file must not pass, or None) as each file is judged, every file once.
+
+        Text that can be blacked out is gone from the file then.
+        """
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one instance. All ids are pseudonyms; `patient_alone` leaves the issuer out (clinical tables).
 
-    `facts` are the original's, for whoever reads pixels; they are never shown.
+    `facts` are the original's, for whoever reads pixels; `lost` is what it was the first of its patient's files to
+    lose. Neither is ever shown.
     """
 
     exclusion: Exclusion | None
@@ -72,14 +98,19 @@ class Outcome:
     path: Path | None = None
     position: tuple[str, int, int, str] = ("", 0, 0, "")  # series, its number, the instance's number and UID
     facts: Facts = field(default=Facts(), repr=False)
+    lost: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Whose it is, and of which study."""
+        return tuple(key for key in (self.patient, self.study) if key)
 
 
 @dataclass(frozen=True)
 class Placement:
     """What became of one file of a folder. A file stands at `path` exactly when `place` is not refuse.
 
-    `name` is where it belongs below DST or DST.review, made of pseudonyms alone. `facts` are the original's: for
-    whoever reads pixels, never shown.
+    `name` is where it belongs below DST or DST.review, made of pseudonyms alone. `facts` and `lost` as for `Outcome`.
     """
 
     place: Literal["pass", "review", "refuse"]
@@ -89,6 +120,18 @@ class Placement:
     series: str = ""
     facts: Facts = field(default=Facts(), repr=False)
     pardoned: int = 0
+    keys: tuple[str, ...] = ()
+    lost: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One file as `suspects` sees it: where it stands (or None), and what it was the first to lose."""
+
+    path: Path | None
+    keys: tuple[str, ...]
+    lost: Sequence[bytes] = field(repr=False)
+    name: str = ""
 
 
 class Gate0:
@@ -100,11 +143,12 @@ class Gate0:
         self._folder = folder
         self._site = site
         self._subjects: dict[str, Subject] = {}
+        self._lost: dict[str, list[bytes]] = {}
 
     def admit(self, content: bytes) -> Outcome:
         """One file's bytes to an outcome; a file stands in the folder exactly when there is no exclusion.
 
-        Its pixels nobody has read yet: `held_for_pixels` comes next. (5)
+        Its pixels nobody has read yet: `read_pixels` comes next (5), then `suspects`. (6)
         """
         source = self._engine.read(content)  # (1)
         if isinstance(source, Exclusion):
@@ -126,6 +170,7 @@ class Gate0:
             refused = self._engine.write(source, subject, path)  # (4)
         except FileExistsError:
             refused = Exclusion.DUPLICATE_INSTANCE
+        lost = self._note(subject)
         return Outcome(
             refused,
             study,
@@ -134,6 +179,7 @@ class Gate0:
             None if refused else path,
             (keyed.uid(facts.series), facts.series_number, facts.instance_number, uid),
             facts,
+            lost,
         )
 
     def sort_out(self, handle: int, name: str) -> Placement:
@@ -148,12 +194,39 @@ class Gate0:
         subject = self._subject(facts)  # (3)
         path = self._folder / name
         done = self._engine.convert(source, subject, path)  # (4)
+        keyed, lost = self._pseudonyms, self._note(subject)
+        study, series = keyed.uid(facts.study), keyed.uid(facts.series)
+        keys = (subject.patient, study)
         if done.exclusion is not None:
-            return Placement("refuse", (done.exclusion,))
-        keyed = self._pseudonyms
-        series = keyed.uid(facts.series)
-        place = f"{subject.patient}/{keyed.uid(facts.study)}/{series}/{keyed.uid(facts.sop_instance)}.dcm"
-        return Placement(sorting.place, sorting.reasons, path, place, series, facts, done.pardoned)
+            return Placement("refuse", (done.exclusion,), keys=keys, lost=lost)
+        place = f"{subject.patient}/{study}/{series}/{keyed.uid(facts.sop_instance)}.dcm"
+        return Placement(sorting.place, sorting.reasons, path, place, series, facts, done.pardoned, keys, lost)
+
+    def again(self, original: bytes | int, lost: Iterable[bytes]) -> Exclusion | None:
+        """Why a file must not stand, now that all its patient's files lost is known; None: what it holds is chance. (6)
+
+        `original`: its bytes, or a descriptor of it. Writes a file and takes it away.
+        """
+        source = self._engine.read(original) if isinstance(original, bytes) else self._engine.open(original)
+        if isinstance(source, Exclusion):
+            return source
+        subject = self._subject(source.facts)
+        self._engine.remember(subject, lost)
+        self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path = self._folder / f"again-{secrets.token_hex(8)}.part"
+        refused: Exclusion | None = self._engine.convert(source, subject, path).exclusion
+        path.unlink(missing_ok=True)
+        return refused
+
+    def forget(self) -> None:
+        """Of patients who come again, what they lost before is somebody else's to search for."""
+        self._lost = {}
+
+    def _note(self, subject: Subject) -> tuple[bytes, ...]:
+        """What the file before was the first of its patient's to lose."""
+        fresh = tuple(self._engine.lost(subject))
+        self._lost.setdefault(subject.patient, []).extend(fresh)
+        return fresh
 
     def _subject(self, facts: Facts) -> Subject:
         keyed = self._pseudonyms
@@ -166,20 +239,61 @@ class Gate0:
             days = keyed.shift_days(patient)
         if patient not in self._subjects:
             self._subjects = {patient: Subject(keyed, patient, days, self._site)}
+            if patient in self._lost:  # another patient's files came between
+                self._engine.remember(self._subjects[patient], self._lost[patient])
         return self._subjects[patient]
 
 
-def held_for_pixels(outcomes: Sequence[Outcome], pixels: PixelReader) -> list[Outcome]:
-    """The outcomes, in order, after the pixels of what was written were read; what is held is taken away again. (5)"""
-    after = list(outcomes)
+def read_pixels(outcomes: Sequence[Outcome], pixels: PixelReader) -> Iterator[tuple[int, Outcome]]:
+    """(place, outcome) for each written file as its pixels are judged; what is held is taken away again. (5)"""
     series: dict[str, list[int]] = {}
     for place, outcome in enumerate(outcomes):
         if outcome.path is not None:
             series.setdefault(outcome.position[0], []).append(place)
     for places in series.values():
-        files = [(path, after[place].facts) for place in places if (path := after[place].path) is not None]
-        for place, (path, _facts), reason in zip(places, files, pixels.hold(files), strict=True):
-            if reason is not None:
-                path.unlink()
-                after[place] = replace(after[place], exclusion=reason, path=None)
-    return after
+        files = [(path, outcomes[place].facts) for place in places if (path := outcomes[place].path) is not None]
+        for number, reason in pixels.hold(files):
+            outcome = outcomes[places[number]]
+            yield places[number], outcome if reason is None else withdrawn(outcome, reason)
+
+
+def withdrawn(outcome: Outcome, reason: Exclusion) -> Outcome:
+    """The same instance, held back: its file is gone."""
+    if outcome.path is not None:
+        outcome.path.unlink()
+    return replace(outcome, exclusion=reason, path=None)
+
+
+def suspects(files: Sequence[Finished], engine: DicomEngine) -> Iterator[tuple[int, list[bytes]]]:
+    """(place in `files`, all its patient and study lost) of files that hold something only files after them lost. (6)
+
+    From the last file to the first: each is searched for what the ones after it were the first to lose.
+    """
+    for group in groups([file.keys for file in files]):
+        if len(group) < 2:
+            continue
+        searcher, everything = engine.searcher(), [value for place in group for value in files[place].lost]
+        for place in reversed(group):
+            file = files[place]
+            if file.path is not None and searcher.finds(file.path, file.name):
+                yield place, everything
+            searcher.lost(file.lost)
+
+
+def groups(keys: Sequence[tuple[str, ...]]) -> list[list[int]]:
+    """Places of what shares a key, directly or through others; ascending. What has no key is in none."""
+    leader: dict[str, str] = {}
+
+    def lead(key: str) -> str:
+        while (above := leader.setdefault(key, key)) != key:
+            leader[key] = key = leader[above]
+        return key
+
+    for several in keys:
+        for key in several[1:]:
+            leader[lead(key)] = lead(several[0])
+    found: dict[str, list[int]] = {}
+    for place, several in enumerate(keys):
+        if several:
+            found.setdefault(lead(several[0]), []).append(place)
+    return list(found.values())

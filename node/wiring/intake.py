@@ -63,7 +63,7 @@ class Intake:
         """(originals destroyed, error, whether to try again): an error's text is ours: no path and no patient."""
         try:
             self._check_source(order)
-            destroyed, told_s = 0, 0.0
+            destroyed, told_s, stage = 0, 0.0, ""
             engine = open_engine(order.profile)
             read_text, faces = self._config.intake.read_pixel_text, "clean-visual-features" in engine.table.options
             with PixelGate(read_text=read_text, hold_faces=faces) as pixels:
@@ -72,7 +72,8 @@ class Intake:
                         destroyed = progress.report.destroyed
                     if progress.line:
                         log.info("%s: %s", order.order, progress.line)
-                    if time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
+                    begins, stage = progress.stage != stage, progress.stage
+                    if begins or time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
                         told_s = time.monotonic()
                         self._tell(order, progress)
         except NotNow:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -83,28 +83,30 @@ class PixelGate:
         goes with it). A file that was read and is CLEAN or BLACKED_OUT says so in its header: code 113101 and
         BurnedInAnnotation NO. A file for REVIEW keeps its bytes and claims nothing.
         """
-        verdicts: dict[int, Verdict] = {}
+        verdicts = dict(self._judge(series))
+        return tuple(verdicts[place] for place in range(len(series)))
+
+    def hold(self, series: Sequence[tuple[Path, Facts]]) -> Iterator[tuple[int, Exclusion | None]]:
+        """`examine` for a caller with nobody to review: (place, why it must not pass or None), as each is judged."""
+        for place, verdict in self._judge([Instance(path, facts) for path, facts in series]):
+            yield place, Exclusion(verdict.finding.value) if verdict.finding else None
+
+    def _judge(self, series: Sequence[Instance]) -> Iterator[tuple[int, Verdict]]:
         together: list[int] = []
         for place, instance in enumerate(series):
             if self._hold_faces and instance.facts.has_pixels and shows_face(instance.path):
-                verdicts[place] = Verdict(State.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (5)
+                yield place, Verdict(State.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (5)
             elif not needs_check(instance.facts):
-                verdicts[place] = Verdict(State.CLEAN)  # (1)
+                yield place, Verdict(State.CLEAN)  # (1)
             elif not self.engine:
-                verdicts[place] = _NOT_CHECKED  # (2)
+                yield place, _NOT_CHECKED  # (2)
             elif is_text_risk(instance.facts):
-                verdicts[place] = self._ask([instance])[0]  # (3)
+                yield place, self._ask([instance])[0]  # (3)
             else:
                 together.append(place)
         for start in range(0, len(together), _TOGETHER):
             part = together[start : start + _TOGETHER]
-            verdicts.update(zip(part, self._ask([series[place] for place in part]), strict=True))
-        return tuple(verdicts[place] for place in range(len(series)))
-
-    def hold(self, series: Sequence[tuple[Path, Facts]]) -> list[Exclusion | None]:
-        """`examine` for a caller with nobody to review: why each file must not pass, None where it may."""
-        verdicts = self.examine([Instance(path, facts) for path, facts in series])
-        return [Exclusion(verdict.finding.value) if verdict.finding else None for verdict in verdicts]
+            yield from zip(part, self._ask([series[place] for place in part]), strict=True)
 
     def _ask(self, instances: Sequence[Instance]) -> list[Verdict]:
         doubt = any(doubt_matters(instance.facts) for instance in instances)

@@ -40,7 +40,7 @@ class Headers:
     """For tests about headers: holds nothing for its pixels."""
 
     def hold(self, series):
-        return [None for _file in series]
+        return ((place, None) for place in range(len(series)))
 
 
 def steps_of(order: IngestOrder, where: Rooms, keys: Keys = KEYS, pixels: PixelReader | None = None):
