@@ -21,7 +21,7 @@ _GROUPS = {
     "node": "A hospital's node: install, serve, bring data in, accept permits, pause.",
     "hub": "The central hub: enrol sites, publish permits, run federated rounds.",
     "deid": "De-identify a folder by itself; explain and verify.",
-    "job": "For researchers: order a run.",
+    "job": "For researchers: make a job, try it at home, order a run.",
     "permit": "For the Access Committee: sign permits and revocation lists.",
     "audit": "Check an audit log, offline.",
     "keys": "Make key files.",

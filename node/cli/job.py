@@ -14,6 +14,7 @@ from mediator.admission import check_config
 from mediator.errors import Denied, UsageFault
 from mediator.permit import schema_sha256
 from mediator.types import DataPermit, RunOrder
+from node.cli import job_kit
 from node.cli.documents import made, unverified
 from node.cli.files import read_text, write_new
 from node.cli.options import Key, Out
@@ -21,6 +22,7 @@ from node.cli.output import say
 from node.keys import read_signing_key
 
 app = typer.Typer(no_args_is_help=True)
+job_kit.register(app)
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""`cloister job test`, wired: a broker of its own on the researcher's engine, with keys that last as long as the trial."""
+"""`cloister job test`, wired: a broker on the researcher's own engine, with keys that last as long as the trial."""
 
 from __future__ import annotations
 
