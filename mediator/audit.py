@@ -63,6 +63,8 @@ class Action(StrEnum):
     CANARY = "canary"
     JOB_PREPARE = "job_prepare"
     JOB_START = "job_start"
+    JOB_PREEMPT = "job_preempt"
+    JOB_STOP = "job_stop"
     JOB_PRODUCE = "job_produce"
     JOB_END = "job_end"
     RELEASE = "release"

@@ -33,6 +33,7 @@ from mediator.errors import Code, Denied, HubCode, Malformed
 from mediator.jobs import Event
 from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
 from mediator.release.decide import reserve_bytes
+from mediator.schedule import Calendar
 from mediator.signatures import Signed, open_signed
 from mediator.types import DataPermit, Instruction, Kind
 from node import records
@@ -112,14 +113,18 @@ def admission_request(
     )
 
 
-def ask_again(core: Core, instruction_text: str, model: bytes) -> Admitted | Redeliver:
+def ask_again(core: Core, instruction_text: str, model: bytes, *, computing: bool = True) -> Admitted | Redeliver:
     """Gate 1 once more, before a container is sought and right before a task is handed to it. Raises `Denied`.
 
-    The attempt that is being served is not a replay of itself: only the ledger's `last_attempt` is set back.
+    The attempt that is being served is not a replay of itself: only the ledger's `last_attempt` is set back. What is
+    no longer `computing` is not held to the site's hours.
     """
     signed = open_signed(Instruction, instruction_text, core.trust.hub)
     with core.store.read() as snapshot:
         request = admission_request(core, snapshot, signed, model, core.clock())
+    if not computing:
+        always = replace(core.schedule, calendar=Calendar())
+        request = replace(request, policy=replace(request.policy, schedule=always))
     return admit(replace(request, ledger=replace(request.ledger, last_attempt=signed.document.attempt - 1)))
 
 

@@ -12,6 +12,7 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code
 from mediator.policy import Policy
 from mediator.ports import Clock, UpdateCodec
+from mediator.schedule import Site
 from mediator.signatures import KeyRing, SigningKey
 from mediator.types import Kind, Resources
 from node.records import AuditEvent
@@ -67,6 +68,7 @@ class Core:
     trust: Trust
     folders: Folders
     ceiling: Resources
+    schedule: Site
     max_revocation_age: timedelta
     codec: UpdateCodec
     random_bytes: Callable[[int], bytes]
@@ -79,6 +81,7 @@ class Core:
             images=snapshot.approved_images(),
             resources=self.ceiling,
             max_revocation_age=self.max_revocation_age,
+            schedule=self.schedule,
         )
 
 

@@ -2,13 +2,15 @@
 
 A job that the engine or the broker kept from running goes back to `admitted` and is tried again until its instruction
 expires; a job that a gate or its own container ended is answered with a code from the closed vocabulary. Attempts of
-one task are worked on one after the other: what the first releases is what the later ones deliver.
+one task are worked on one after the other: what the first releases is what the later ones deliver. Nobody is given a
+container before its turn in the site's queue; a task that made room waits for the next one, with its checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -17,15 +19,15 @@ from pathlib import Path
 from mediator import canonical
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason
+from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, UsageFault
 from mediator.exits import told
-from mediator.jobs import Event, State
-from mediator.types import ContainerSpec
+from mediator.jobs import TERMINAL, Event, State
 from node.records import InstructionRow, JobRow
 from node.usecases.admit_task import MODEL, ask_again, forget, job_folder
 from node.usecases.context import Core, event, permit_name
-from node.usecases.release_output import keep_output, kept_output, redeliver, release_output
-from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
+from node.usecases.queue import REMEMBERED, Ask, Queue, Turn
+from node.usecases.release_output import keep_output, kept_output, redeliver, release_output, write_whole
+from node.usecases.sandboxes import CHECKPOINT, Preempted, Sandboxes, SandboxKey, Task
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ MakeView = Callable[[str, str, tuple[str, ...], Path], None]
 _RETRY_S = 2.0
 # how often an attempt looks whether the one before it has ended
 _ELDER_S = 0.2
+# who waits for a turn is looked at again when the queue calls it
+_CALLED = math.inf
+# besides those that compute: for what is admitted, released or refused meanwhile
+_SPARE_WORKERS = 2
 # The hospital's staff or the law ended the job; nothing is wrong with it.
 _STOPPING = frozenset(
     {
@@ -48,12 +54,15 @@ _STOPPING = frozenset(
 class Jobs:
     """Works through jobs with a few threads; `submit` takes what the store says is unfinished."""
 
-    def __init__(self, core: Core, sandboxes: Sandboxes, make_view: MakeView, workers: int = 4) -> None:
+    def __init__(self, core: Core, sandboxes: Sandboxes, make_view: MakeView) -> None:
+        workers = core.schedule.capacity.concurrent_jobs + _SPARE_WORKERS
         self._core = core
         self._sandboxes = sandboxes
         self._make_view = make_view
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._taken: set[str] = set()
+        self._ordered_to_end: set[str] = set()
+        self.queue = Queue(core.schedule, core.clock, sandboxes, self._is_paused, self._queue.put)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._workers = [threading.Thread(target=self._work, name=f"job-{n}", daemon=True) for n in range(workers)]
@@ -62,12 +71,14 @@ class Jobs:
         """Put what a crash left where it continues, then work."""
         with self._core.store.read() as snapshot:
             left = snapshot.unfinished()
+            self.queue.remember(snapshot.recent_use(self._core.clock() - REMEMBERED))
         for row in left:
             if row.state is not State.RELEASED:
                 self._recover(row)
         self._sweep_folders({row.job for row in left})
         for worker in self._workers:
             worker.start()
+        self.queue.start()
         self.submit_unfinished()
 
     def submit_unfinished(self) -> None:
@@ -83,79 +94,165 @@ class Jobs:
     def stop(self) -> None:
         """Take no more jobs. Running ones go back to where the next start continues."""
         self._ended.set()
+        self.queue.stop()
         for _ in self._workers:
             self._queue.put(None)
 
+    def end(self, job: str, actor: str) -> None:
+        """End a job that has not ended, for a member of the staff. Raises `UsageFault` for any other."""
+        with self._core.store.read() as snapshot:
+            row = snapshot.job(job)
+        if row is None or row.state in TERMINAL or row.state is State.RELEASED:
+            raise UsageFault("there is no such job, or it has ended")
+        asked = event(
+            Action.JOB_STOP, job, Verdict.ALLOWED, permit=permit_name(row.permit, row.permit_version), actor=actor
+        )
+        with self._core.store.transaction(self._core.clock()) as tx:
+            tx.record(event=asked)
+        self._ordered_to_end.add(job)
+        turn = self.queue.turn(job)
+        if turn is not None:
+            self._sandboxes.stop(Code.STOPPED, lambda key: key == turn.ask.key)
+        self.queue.recall(job)
+
+    def _is_paused(self) -> bool:
+        with self._core.store.read() as snapshot:
+            return snapshot.paused()
+
     def _work(self) -> None:
         while (job := self._queue.get()) is not None and not self._ended.is_set():
+            again_s: float | None = None
             try:
-                self._advance(job)
+                again_s = self._advance(job)
             except Exception as error:  # noqa: BLE001 - the worker loop: the job is answered, the worker goes on
                 log.error("job %s failed: %s", job, type(error).__name__)
                 self._answer(job, Reason(Code.JOB_FAILED))
             finally:
-                with self._lock:
-                    self._taken.discard(job)
+                self._put_off(job, again_s)
 
-    def _advance(self, job: str) -> None:
-        """Work on one job until it has ended, or as long as its instruction holds."""
+    def _put_off(self, job: str, again_s: float | None) -> None:
+        """Look at a job again after so many seconds, when the queue calls it (infinity), or never (None)."""
+        if again_s is None:
+            with self._lock:
+                self._taken.discard(job)
+        elif again_s is not _CALLED:
+            timer = threading.Timer(again_s, self._queue.put, (job,))
+            timer.daemon = True
+            timer.start()
+
+    def _advance(self, job: str) -> float | None:
+        """Work on one job until it has ended, or waits; after how many seconds to look again, None for never."""
         while not self._ended.is_set():
             row, instruction = self._load(job)
             try:
+                if job in self._ordered_to_end and row.state not in TERMINAL and row.state is not State.RELEASED:
+                    raise Denied(Reason(Code.STOPPED))
                 if row.state in (State.ADMITTED, State.PREPARING, State.RUNNING):
                     if self._has_elder(row, instruction.attempt):
-                        self._ended.wait(_ELDER_S)
-                    else:
-                        self._run(row, instruction)
+                        return _ELDER_S
+                    if (turn := self.queue.turn(job)) is not None:
+                        self._run(row, instruction, turn)
+                    elif self._enter(row, instruction):
+                        return _CALLED
                 elif row.state is State.PRODUCED:
                     self._release(row, instruction)
                 else:
-                    return
+                    return None
+            except Preempted as left:
+                self._make_room(row.job, instruction, left.checkpoint)
             except Denied as denied:
                 self._answer(job, denied.reasons[0])
-                return
+                return None
             except NotNow as error:
                 log.warning("job %s waits: %s", job, error.message)
                 self._recover(self._load(job)[0])
                 if self._core.clock() >= instruction.expires:
                     self._answer(job, Reason(Code.INSTRUCTION_EXPIRED))
-                    return
-                self._ended.wait(_RETRY_S)
+                    return None
+                return _RETRY_S
+            finally:
+                self.queue.give_back(job)
+        return None
 
-    def _run(self, row: JobRow, instruction: InstructionRow) -> None:
+    def _enter(self, row: JobRow, instruction: InstructionRow) -> bool:
+        """Have a task wait for its turn, if gate 1 still says yes; false where it is answered without one."""
+        admitted = self._ask_again(row, instruction)
+        if admitted is None:
+            return False
+        resources = admitted.permit.resources
+        self.queue.enter(
+            Ask(
+                job=row.job,
+                key=sandbox_key(admitted),
+                project=admitted.permit.project,
+                asked=row.created,
+                since=row.updated,
+                expires=instruction.expires,
+                gpus=resources.gpus,
+                gpu_memory_bytes=resources.gpu_memory_bytes,
+            )
+        )
+        return True
+
+    def _ask_again(self, row: JobRow, instruction: InstructionRow) -> Admitted | None:
+        """Gate 1's verdict as of now; None where an earlier attempt was released since, and this one with it."""
+        admitted = ask_again(self._core, instruction.text, (job_folder(self._core, row.job) / MODEL).read_bytes())
+        if isinstance(admitted, Redeliver):
+            self._redeliver(row.job, admitted, permit_name(instruction.permit, instruction.permit_version))
+            return None
+        return admitted
+
+    def _run(self, row: JobRow, instruction: InstructionRow, turn: Turn) -> None:
         core, folder = self._core, job_folder(self._core, row.job)
-        model = (folder / MODEL).read_bytes()
-        admitted = ask_again(core, instruction.text, model)
-        permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
-        if isinstance(admitted, Redeliver):  # an earlier attempt was released since this one was admitted
-            self._redeliver(row.job, admitted, permit)
+        admitted = self._ask_again(row, instruction)
+        if admitted is None:
             return
+        model = (folder / MODEL).read_bytes()
+        permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
         self._step(row.job, Event.PREPARE, Action.JOB_PREPARE, instruction.instruction, permit)
         key = sandbox_key(admitted)
 
         def guard(sandbox: str) -> None:
+            if row.job in self._ordered_to_end:
+                raise Denied(Reason(Code.STOPPED))
             _still(ask_again(core, instruction.text, model))
             self._step(row.job, Event.START, Action.JOB_START, instruction.instruction, permit, sandbox=sandbox)
 
         files = self._sandboxes.serve(
             key,
-            Task(admitted.instruction.task, admitted.instruction.round, admitted.instruction.config, model),
+            Task(
+                admitted.instruction.task,
+                admitted.instruction.round,
+                admitted.instruction.config,
+                model,
+                kept_checkpoint(folder),
+            ),
             make_view=lambda into: self._make_view(
                 admitted.dataset_version, admitted.split, admitted.permit.columns, into
             ),
-            make_spec=lambda name, data, inbox: self._spec(admitted, name, data, inbox),
+            make_spec=lambda name, data, inbox: container_spec(
+                admitted, name, str(data), str(inbox), core.clock(), turn.gpus
+            ),
             limit_s=float(admitted.permit.resources.wall_time_s),
             guard=guard,
+            gpus=turn.gpus,
         )
         keep_output(folder, files)
         self._step(row.job, Event.PRODUCE, Action.JOB_PRODUCE, instruction.instruction, permit)
         if is_last(admitted):
             self._sandboxes.stop(Code.STOPPED, lambda other: other == key)
 
+    def _make_room(self, job: str, instruction: InstructionRow, checkpoint: bytes | None) -> None:
+        """Keep what the job left to go on from; it waits for its next turn."""
+        keep_checkpoint(job_folder(self._core, job), checkpoint)
+        permit = permit_name(instruction.permit, instruction.permit_version)
+        self._step(job, Event.PREEMPT, Action.JOB_PREEMPT, instruction.instruction, permit)
+
     def _release(self, row: JobRow, instruction: InstructionRow) -> None:
         core, folder = self._core, job_folder(self._core, row.job)
         given = (folder / MODEL).read_bytes()
-        admitted = _still(ask_again(core, instruction.text, given))  # what was revoked meanwhile does not leave
+        # what was revoked meanwhile does not leave; what was computed does, at any hour
+        admitted = _still(ask_again(core, instruction.text, given, computing=False))
         try:
             release_output(core, row, admitted, given, kept_output(folder))
         except Denied:
@@ -181,9 +278,6 @@ class Jobs:
             asked = [snapshot.instruction(name) for name in same]
         return any(other is not None and other.attempt < attempt for other in asked)
 
-    def _spec(self, admitted: Admitted, name: str, data: Path, inbox: Path) -> ContainerSpec:
-        return container_spec(admitted, name, str(data), str(inbox), self._core.clock())
-
     def _load(self, job: str) -> tuple[JobRow, InstructionRow]:
         with self._core.store.read() as snapshot:
             row = snapshot.job(job)
@@ -196,7 +290,9 @@ class Jobs:
         self, job: str, happened: Event, action: Action, about: str, permit: str, sandbox: str | None = None
     ) -> None:
         with self._core.store.transaction(self._core.clock()) as tx:
-            tx.advance(job, happened, event=event(action, about, Verdict.ALLOWED, permit=permit), sandbox=sandbox)
+            decided = event(action, about, Verdict.ALLOWED, permit=permit)
+            used_s = self.queue.spent_s(job) if happened in (Event.PRODUCE, Event.PREEMPT) else 0.0
+            tx.advance(job, happened, event=decided, sandbox=sandbox, used_s=used_s)
 
     def _recover(self, row: JobRow) -> None:
         with self._core.store.transaction(self._core.clock()) as tx:
@@ -221,8 +317,10 @@ class Jobs:
         log.info("job %s ended: %s", job, reason)
         with self._core.store.transaction(self._core.clock()) as tx:
             outward = told(reason.code, tx.exit_reasons_told(row.run))
-            tx.advance(job, happened, event=written, code=reason.code, hub_code=outward)
+            used_s = self.queue.spent_s(job) if row.state in (State.PREPARING, State.RUNNING) else 0.0
+            tx.advance(job, happened, event=written, code=reason.code, hub_code=outward, used_s=used_s)
         forget(self._core, job)
+        self._ordered_to_end.discard(job)
 
     def _sweep_folders(self, kept: set[str]) -> None:
         for folder in self._core.folders.jobs.iterdir():
@@ -249,6 +347,24 @@ def sandbox_key(admitted: Admitted) -> SandboxKey:
         image=admitted.order.image,
         limits_sha256=hashlib.sha256(limits).hexdigest(),
     )
+
+
+def keep_checkpoint(folder: Path, content: bytes | None) -> None:
+    """Keep what a task that made room goes on from, in the job's own folder, which ends with the job. One that left
+    nothing goes on from what it left before."""
+    if content is not None:
+        part = folder / f"{CHECKPOINT}.part"
+        part.unlink(missing_ok=True)
+        write_whole(part, content)
+        part.replace(folder / CHECKPOINT)
+
+
+def kept_checkpoint(folder: Path) -> bytes | None:
+    """What the task left when it made room last; None if it never did."""
+    try:
+        return (folder / CHECKPOINT).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def is_last(admitted: Admitted) -> bool:

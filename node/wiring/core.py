@@ -38,9 +38,6 @@ from node.wiring import staff
 
 log = logging.getLogger(__name__)
 
-# tasks at once: training and evaluation of two runs; the engine's limits bound what each may take
-_WORKERS = 4
-
 
 def now() -> datetime:
     """The one clock of this process."""
@@ -68,7 +65,7 @@ class CoreProcess:
         )
         self.trust.sandboxes = self.sandboxes
         self.outbox = Outbox(self.core)
-        self.jobs = Jobs(self.core, self.sandboxes, self._make_view, workers=_WORKERS)
+        self.jobs = Jobs(self.core, self.sandboxes, self._make_view)
         self.watch = watch.Watch(
             self.core,
             self.sandboxes,
@@ -265,6 +262,7 @@ def _core(config: NodeConfig, store: object) -> Core:
             work=paths.work,
         ),
         ceiling=config.ceiling,
+        schedule=config.schedule.site,
         max_revocation_age=config.limits.max_revocation_age,
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,

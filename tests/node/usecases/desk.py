@@ -14,6 +14,7 @@ from federation.client.objects import FlowerCodec
 from mediator.audit import Action, Verdict, decode_line
 from mediator.errors import HubCode
 from mediator.jobs import State
+from mediator.schedule import Capacity, Site
 from mediator.types import Kind, Manifest, Study
 from node.records import JobRow
 from node.store.store import open_store
@@ -28,6 +29,7 @@ from tests.mediator import samples
 from tests.sim.runner import Behaviour, FakeRunner
 
 T = TypeVar("T")
+FOUR_SLOTS = Site(Capacity(concurrent_jobs=4))
 AUDIT, RELEASE, VERDICT = map(samples.key, ("audit", "release", "verdict"))
 METRICS = {
     Kind.TRAIN.value: b'{"loss": 0.5, "num-examples": 40}',
@@ -64,8 +66,10 @@ class Written:
 class Desk:
     """One node's core in a folder, which has the sample permit, acceptance, order, revocation list and dataset."""
 
-    def __init__(self, root: Path, behave: Behaviour = learn, *, documents: bool = True) -> None:
-        self.root, self.now = root, samples.NOW
+    def __init__(
+        self, root: Path, behave: Behaviour = learn, *, documents: bool = True, schedule: Site = FOUR_SLOTS
+    ) -> None:
+        self.root, self.now, self.schedule = root, samples.NOW, schedule
         for name in ("jobs", "releases", "spool", "datasets", "handover", "work"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.runner = FakeRunner(VERDICT.verify_key, {samples.IMAGE: behave})
@@ -81,15 +85,15 @@ class Desk:
             site=samples.SITE, store=store, clock=lambda: self.now,
             keys=Keys(audit=AUDIT, release=RELEASE, verdict=VERDICT),
             trust=Trust(samples.COMMITTEE_RING, samples.STEWARD_RING, samples.HUB_RING, samples.HUB_RING),
-            folders=Folders(*folders), ceiling=samples.POLICY.resources, max_revocation_age=samples.DAY,
-            codec=FlowerCodec(), random_bytes=bytes,
+            folders=Folders(*folders), ceiling=samples.POLICY.resources, schedule=self.schedule,
+            max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes,
         )  # fmt: skip
         self.boxes = Sandboxes(
             self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,
             lambda box: self.deleted.append(box.name),
         )  # fmt: skip
         self.outbox = Outbox(self.core)
-        self.jobs = Jobs(self.core, self.boxes, lambda version, split, columns, into: into.mkdir(), workers=3)
+        self.jobs = Jobs(self.core, self.boxes, lambda version, split, columns, into: into.mkdir())
         self.watch = Watch(self.core, self.boxes, self.outbox, lambda: None, idle_s=900, checkpoint_every_s=900)
         self.documents = Documents(self.core, self.watch.look)
 
