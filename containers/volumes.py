@@ -7,6 +7,7 @@ names the rule and nothing else.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from mediator.types import OutputFile, Resources
 KEEPER = ["python3", "-I", "/opt/cloister-sentinel/keeper.py"]
 MAGIC = b"CLO1"
 FRAME = struct.Struct(">cHQ")
-# magic, frames and the longest name of two files, with room to spare
-FRAMING_BYTES = 4096
+# magic, and a frame with the longest name for each of 256 files; a job that leaves more breaks the contract
+FRAMING_BYTES = 16_384
 NAMES = frozenset({"checkpoint", "metrics.json", "model.safetensors"})
+# what an analysis may leave, `outputs.json` among it
+TABLE = re.compile(r"[a-z][a-z0-9_]{0,39}\.(csv|json)")
 RULES = {
     "missing": "the task's folder is missing",
     "not_a_folder": "the task's folder is not a folder",
@@ -63,7 +66,7 @@ def parse_copy(stream: bytes, limits: Resources) -> tuple[OutputFile, ...]:
             if name not in RULES:
                 raise _violation("the output breaks the contract")
             raise Denied(Reason(CODES[name], RULES[name]))
-        if kind != b"F" or name not in NAMES or name in files:  # (3)
+        if kind != b"F" or not (name in NAMES or TABLE.fullmatch(name)) or name in files:  # (3)
             break
         content = stream[at : at + size]
         at += size

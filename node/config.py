@@ -287,6 +287,32 @@ class Images(Section):
     registries: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$")], ...] = ()
 
 
+class Reviewer(Section):
+    """A person who reviews files, by a name of the hospital's own and the key they sign with."""
+
+    subject: Annotated[str, AfterValidator(_identifier)]
+    public_key: Annotated[str, AfterValidator(_public_key)]
+
+
+class Airlock(Section):
+    """Who lets files of analyses out, and how long one may wait. Nobody named: nothing leaves.
+
+    `threshold` (patients behind a number) and `reviewers` (persons to agree) are floors under what a permit says.
+    """
+
+    persons: tuple[Reviewer, ...] = ()
+    threshold: int = Field(default=10, ge=2)
+    reviewers: Literal[1, 2] = 1
+    remind_s: int = Field(default=2 * 86_400, ge=1)
+    expire_s: int = Field(default=14 * 86_400, ge=1)
+
+    @model_validator(mode="after")
+    def _one_name_a_key(self) -> Self:
+        if len({person.public_key for person in self.persons}) != len(self.persons):
+            raise ValueError("two reviewers have the same key")
+        return self
+
+
 class Audit(Section):
     """How often a checkpoint is signed, when there is anything new to sign."""
 
@@ -313,6 +339,7 @@ class NodeConfig(Section):
     schedule: Schedule = Schedule()
     intake: Intake = Intake()
     images: Images = Images()
+    airlock: Airlock = Airlock()
     audit: Audit = Audit()
     logging: Logging = Logging()
 

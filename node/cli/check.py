@@ -87,6 +87,10 @@ def _node(path: Path) -> list[dict[str, Any]]:
     found.append(
         _finding("sandbox", {"held": "ok", "failed": "missing"}.get(status.sandbox, "warning"), status.sandbox)
     )
+    waits, late = status.airlock_waiting, status.airlock_overdue
+    found.append(
+        _finding("airlock", "warning" if late else "ok", f"{waits} files wait for people, {late} of them too long")
+    )
     age = status.revocation_age_s
     fresh = age is not None and age <= config.limits.max_revocation_age_s
     word = (

@@ -11,7 +11,7 @@ from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance
-from node.cli import node_data, node_enrol, node_images
+from node.cli import node_airlock, node_data, node_enrol, node_images
 from node.cli.admin import client_for, load
 from node.cli.documents import made
 from node.cli.options import Json, Key, NodeConfig
@@ -31,6 +31,8 @@ app.add_typer(permits, name="permit", help="Permits: see what was granted, accep
 app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")
 app.add_typer(jobs, name="job", help="Tasks given to containers.")
 app.add_typer(node_images.app, name="image", help="Container images this hospital lets run.")
+app.add_typer(node_airlock.analysis, name="analysis", help="Analyses that run at this hospital alone.")
+app.add_typer(node_airlock.airlock, name="airlock", help="Files of analyses: see them, review them, hand them out.")
 app.add_typer(log, name="audit", help="The audit log of a running node.")
 app.command("ingest")(node_data.ingest)
 app.command("import")(node_data.import_document)

@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,15 +29,15 @@ from mediator.admission import (
     admit,
 )
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, HubCode, Malformed
+from mediator.errors import Code, Denied, HubCode, Malformed, Reason
 from mediator.jobs import Event
 from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
 from mediator.release.decide import reserve_bytes
 from mediator.schedule import Calendar
-from mediator.signatures import Signed, open_signed
+from mediator.signatures import KeyRing, Signed, open_signed
 from mediator.types import DataPermit, Instruction, Kind
 from node import records
-from node.usecases.context import Core, event, permit_name
+from node.usecases.context import CORE, Core, event, permit_name
 from node.usecases.documents import code_of
 from node.usecases.privacy import epsilon
 from node.usecases.release_output import redeliver
@@ -61,6 +61,8 @@ def receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes])
     now = core.clock()
     try:
         signed = open_signed(Instruction, text, core.trust.hub)  # (1)
+        if signed.document.task is Kind.ANALYSE:  # which starts here, and is nobody's outside
+            raise Denied(Reason(Code.KIND_NOT_PERMITTED))
     except (Denied, Malformed) as error:
         return _refuse_unread(core, text, code_of(error), now)
     with core.store.read() as snapshot:
@@ -119,7 +121,7 @@ def ask_again(core: Core, instruction_text: str, model: bytes, *, computing: boo
     The attempt that is being served is not a replay of itself: only the ledger's `last_attempt` is set back. What is
     no longer `computing` is not held to the site's hours.
     """
-    signed = open_signed(Instruction, instruction_text, core.trust.hub)
+    signed = _open(core, instruction_text)
     with core.store.read() as snapshot:
         request = admission_request(core, snapshot, signed, model, core.clock())
     if not computing:
@@ -128,12 +130,43 @@ def ask_again(core: Core, instruction_text: str, model: bytes, *, computing: boo
     return admit(replace(request, ledger=replace(request.ledger, last_attempt=signed.document.attempt - 1)))
 
 
+def receive_own(core: Core, make: Callable[[Reads, datetime], Instruction], actor: str) -> Instruction:
+    """Take in an instruction for an analysis, signed by this node itself; `make` knows the earlier ones.
+
+    Raises `Denied` with every reason; what is refused is kept and written down like an instruction of the hub's.
+    """
+    now = core.clock()
+    with core.store.transaction(now) as tx:
+        signed = _open(core, core.keys.verdict.sign(make(tx, now)))
+        refusal = _decide(core, tx, signed, b"", b"", now, actor)
+    if refusal is not None:
+        raise refusal
+    return signed.document
+
+
+def _open(core: Core, text: str) -> Signed[Instruction]:
+    """An instruction that was taken in: by the hub, or for an analysis by this node and nobody else."""
+    own = core.keys.verdict.verify_key
+    signed = open_signed(Instruction, text, KeyRing([*core.trust.hub.values(), own]))
+    if (signed.document.task is Kind.ANALYSE) is not (signed.key_id == own.key_id):
+        raise Denied(Reason(Code.UNTRUSTED_KEY, "the hub asks for no analysis, and the node for nothing else"))
+    return signed
+
+
 def job_folder(core: Core, job: str) -> Path:
     """Where a job's model and output stay until it is released."""
     return core.folders.jobs / job
 
 
-def _decide(core: Core, tx: Tx, signed: Signed[Instruction], reply_context: bytes, model: bytes, now: datetime) -> None:
+def _decide(
+    core: Core,
+    tx: Tx,
+    signed: Signed[Instruction],
+    reply_context: bytes,
+    model: bytes,
+    now: datetime,
+    actor: str = CORE,
+) -> Denied | None:
     instruction = signed.document
     permit = permit_name(instruction.permit, instruction.permit_version)
     job = f"job-{secrets.token_hex(8)}"
@@ -143,7 +176,7 @@ def _decide(core: Core, tx: Tx, signed: Signed[Instruction], reply_context: byte
         refusal = None
     except Denied as denied:
         verdict, refusal = None, denied
-    received = event(Action.INSTRUCTION_RECEIVE, instruction.id, Verdict.DONE, permit=permit)
+    received = event(Action.INSTRUCTION_RECEIVE, instruction.id, Verdict.DONE, permit=permit, actor=actor)
     tx.add_instruction(signed, reply_context, job, event=received)
     if refusal is not None or verdict is None:
         code = refusal.reasons[0].code if refusal else Code.MALFORMED
@@ -157,6 +190,7 @@ def _decide(core: Core, tx: Tx, signed: Signed[Instruction], reply_context: byte
         admitted = event(Action.TASK_ADMIT, instruction.id, Verdict.ALLOWED, permit=permit)
         tx.advance(job, Event.ADMIT, event=admitted, dataset_version=verdict.dataset_version)
         _charge(tx, verdict, request.ledger, permit)
+    return refusal
 
 
 def _charge(tx: Tx, admitted: Admitted, ledger: Ledger, permit: str) -> None:
@@ -200,6 +234,7 @@ def _ledger(snapshot: Reads, instruction: Instruction, permit: DataPermit | None
         task_charged=bool(mine),
         last_attempt=snapshot.last_attempt(instruction.run, instruction.round, instruction.task),
         release=None if release is None else PriorRelease(release.instruction, release.model_sha256),
+        held=snapshot.is_held(instruction.run),
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mediator.audit import Action, Verdict
 from mediator.errors import Code
@@ -58,6 +58,19 @@ class Keys:
 
 
 @dataclass(frozen=True)
+class Airlock:
+    """What the hospital has decided about its airlock: who reviews (`subjects` has a name for each key id of `ring`),
+    the floors under every permit's rules, when a waiting file is called overdue, and when it is deleted."""
+
+    ring: KeyRing = field(default_factory=KeyRing)
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    threshold: int = 10
+    reviewers: Literal[1, 2] = 1
+    remind: timedelta = timedelta(days=2)
+    expire: timedelta = timedelta(days=14)
+
+
+@dataclass(frozen=True)
 class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise)."""
 
@@ -72,6 +85,7 @@ class Core:
     max_revocation_age: timedelta
     codec: UpdateCodec
     random_bytes: Callable[[int], bytes]
+    airlock: Airlock = field(default_factory=Airlock)
 
     def policy(self, snapshot: Reads) -> Policy:
         """The hospital's policy as it stands in this snapshot."""
@@ -82,6 +96,8 @@ class Core:
             resources=self.ceiling,
             max_revocation_age=self.max_revocation_age,
             schedule=self.schedule,
+            threshold=self.airlock.threshold,
+            reviewers=self.airlock.reviewers,
         )
 
 

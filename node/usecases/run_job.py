@@ -22,8 +22,10 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, UsageFault
 from mediator.exits import told
 from mediator.jobs import TERMINAL, Event, State
+from mediator.types import Kind
 from node.records import InstructionRow, JobRow
 from node.usecases.admit_task import MODEL, ask_again, forget, job_folder
+from node.usecases.airlock import hold
 from node.usecases.context import Core, event, permit_name
 from node.usecases.queue import REMEMBERED, Ask, Queue, Turn
 from node.usecases.release_output import keep_output, kept_output, redeliver, release_output, write_whole
@@ -254,7 +256,10 @@ class Jobs:
         # what was revoked meanwhile does not leave; what was computed does, at any hour
         admitted = _still(ask_again(core, instruction.text, given, computing=False))
         try:
-            release_output(core, row, admitted, given, kept_output(folder))
+            if admitted.instruction.task is Kind.ANALYSE:
+                hold(core, row, admitted, kept_output(folder))
+            else:
+                release_output(core, row, admitted, given, kept_output(folder))
         except Denied:
             # a container whose output was refused does not get another task
             self._sandboxes.stop(Code.STOPPED, lambda other: other == sandbox_key(admitted))

@@ -375,7 +375,8 @@ class Sandboxes:
             "config": dict(task.config),
         }
         _write(part / "task.json", json.dumps(members, sort_keys=True).encode())
-        _write(part / "model.safetensors", task.model)
+        if task.model:  # an analysis has none
+            _write(part / "model.safetensors", task.model)
         if task.checkpoint is not None:
             _write(part / CHECKPOINT, task.checkpoint)
         part.chmod(0o755)

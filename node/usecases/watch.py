@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mediator.audit import Action, Verdict, decode_witness
 from mediator.errors import CloisterError, Code, IntegrityBroken, Malformed
@@ -13,6 +14,9 @@ from mediator.permit import check_live, open_acceptance, open_permit, open_revoc
 from node.usecases.context import Core, event, permit_name
 from node.usecases.outbox import Outbox
 from node.usecases.sandboxes import Sandboxes, SandboxKey
+
+if TYPE_CHECKING:
+    from node.store.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +35,19 @@ class Watch:
         *,
         idle_s: float,
         checkpoint_every_s: float,
+        tend: Callable[[Core], None] = lambda _core: None,
     ) -> None:
-        """`idle_s`: a warm container nobody asks for anything still holds memory and patients' data; then it ends."""
+        """`tend` looks after the airlock.
+
+        `idle_s`: a warm container nobody asks for anything still holds memory and patients' data; then it ends.
+        """
         self._core = core
         self._sandboxes = sandboxes
         self._outbox = outbox
         self._export = export
         self._idle_s = idle_s
         self._checkpoint_every_s = checkpoint_every_s
+        self._tend = tend
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._checkpointed_s = time.monotonic()
@@ -66,6 +75,7 @@ class Watch:
         while not self._ended.wait(TICK_S):
             try:
                 self.look()
+                self._tend(self._core)  # before whatever an engine that is away would break off
                 self._sandboxes.stop_idle(self._idle_s)
                 self._sandboxes.tidy()
                 self._checkpoint_when_due()
@@ -77,27 +87,12 @@ class Watch:
     def _why_not_live(self, key: SandboxKey) -> Code | None:
         core = self._core
         with core.store.read() as snapshot:
-            permit_row = snapshot.permit(key.permit, key.permit_version)
-            acceptance_row = snapshot.acceptance(key.permit, key.permit_version)
-            list_row, newest = snapshot.newest_revocation_list(), snapshot.newest_audit_time()
-            siblings = [row for row in snapshot.permits() if row.permit == key.permit]
             order = snapshot.run_order(key.run)
-        if permit_row is None or acceptance_row is None or order is None:
-            return Code.PERMIT_MISSING
-        now, committee = core.clock(), core.trust.committee
-        if now >= order.expires:
-            return Code.RUN_ORDER_EXPIRED
-        reasons = check_live(
-            open_permit(permit_row.text, committee).document,
-            open_acceptance(acceptance_row.text, core.trust.stewards).document,
-            None if list_row is None else open_revocations(list_row.text, committee).document,
-            siblings=[open_permit(row.text, committee).document for row in siblings],
-            highest_revocation=0 if list_row is None else list_row.number,
-            max_revocation_age=core.max_revocation_age,
-            newest_audit=newest,
-            now=now,
-        )
-        return reasons[0].code if reasons else None
+            if order is None:
+                return Code.PERMIT_MISSING
+            if core.clock() >= order.expires:
+                return Code.RUN_ORDER_EXPIRED
+            return permit_ended(core, snapshot, key.permit, key.permit_version)
 
     def _checkpoint_when_due(self) -> None:
         if time.monotonic() - self._checkpointed_s < self._checkpoint_every_s:
@@ -109,6 +104,27 @@ class Watch:
             checkpoint(self._core)
         self._outbox.forget_ended_runs()
         self._export()
+
+
+def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Code | None:
+    """Why a permit is not live here and now; None while it is."""
+    permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
+    list_row = snapshot.newest_revocation_list()
+    if permit_row is None or acceptance_row is None:
+        return Code.PERMIT_MISSING
+    committee = core.trust.committee
+    siblings = [row for row in snapshot.permits() if row.permit == permit]
+    reasons = check_live(
+        open_permit(permit_row.text, committee).document,
+        open_acceptance(acceptance_row.text, core.trust.stewards).document,
+        None if list_row is None else open_revocations(list_row.text, committee).document,
+        siblings=[open_permit(row.text, committee).document for row in siblings],
+        highest_revocation=0 if list_row is None else list_row.number,
+        max_revocation_age=core.max_revocation_age,
+        newest_audit=snapshot.newest_audit_time(),
+        now=core.clock(),
+    )
+    return reasons[0].code if reasons else None
 
 
 def checkpoint(core: Core) -> str:

@@ -25,7 +25,7 @@ from node.keys import read_signing_key
 from node.records import JobRow, OutgoingRow
 from node.store.audit_log import AuditLog
 from node.store.store import open_store
-from node.usecases import admit_task, watch
+from node.usecases import admit_task, airlock, watch
 from node.usecases.context import Core, Folders, Keys, Trust, event
 from node.usecases.documents import Documents
 from node.usecases.ingest import Ingests
@@ -35,6 +35,7 @@ from node.usecases.run_job import Jobs
 from node.usecases.sandboxes import Sandbox, Sandboxes, SandboxKey
 from node.usecases.trust_sandbox import RunCanary, SandboxTrust
 from node.wiring import staff
+from node.wiring.airlock import settings
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class CoreProcess:
             self.export,
             idle_s=config.limits.idle_s,
             checkpoint_every_s=config.audit.checkpoint_interval_s,
+            tend=airlock.tend,
         )
         self.documents = Documents(self.core, self.watch.look)
         self.ingests = Ingests(self.core)
@@ -266,4 +268,5 @@ def _core(config: NodeConfig, store: object) -> Core:
         max_revocation_age=config.limits.max_revocation_age,
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
+        airlock=settings(config.airlock),
     )

@@ -19,9 +19,10 @@ from node.ipc.channel import Call, Handler, Server, Verb
 from node.ipc.link import outcome
 from node.ipc.messages import Empty
 from node.usecases import pause, watch
+from node.usecases.airlock import waits
 from node.usecases.context import event
 from node.usecases.overview import run_account
-from node.wiring import images
+from node.wiring import airlock, images
 
 if TYPE_CHECKING:
     from node.wiring.core import CoreProcess
@@ -76,6 +77,7 @@ def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handle
         verbs.JOBS: asked.jobs,
         verbs.CANARY: canary,
         verbs.AUDIT_CHECKPOINT: asked.checkpoint,
+        **airlock.handlers(process, actor),
         **images.handlers(process, actor),
     }
 
@@ -93,6 +95,7 @@ class _Asked:
         with core.store.read() as snapshot:
             newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
             listed, canary = snapshot.newest_revocation_list(), snapshot.newest_canary_of_all()
+            waiting, late = waits(core, snapshot)
             return verbs.Status(
                 site=core.site,
                 cloister=version("cloister"),
@@ -110,6 +113,8 @@ class _Asked:
                 audit_records=snapshot.audit_size(),
                 audit_checkpointed=0 if newest is None else newest.size,
                 audit_witnessed=max((row.size for row in seen), default=0),
+                airlock_waiting=waiting,
+                airlock_overdue=late,
                 sandbox="unknown" if canary is None else ("held" if canary.passed else "failed"),
             )
 

@@ -38,6 +38,9 @@ MAGIC = b"CLO1"
 FRAME = struct.Struct(">cHQ")
 TASK = re.compile(r"[1-9][0-9]{0,5}")
 COPIED = ("checkpoint", "metrics.json", "model.safetensors")
+# An analysis declares its tables in `outputs.json`; in a folder with one they are copied too, and gate 2 reads them.
+OUTPUTS = "outputs.json"
+TABLE = re.compile(r"[a-z][a-z0-9_]{0,39}\.(csv|json)")
 KNOWN = frozenset({*COPIED, "progress.jsonl", "failure.json", "DONE"})
 # {"exception": "UnsupportedContract"} is 36 bytes
 FAILURE_BYTES = 128
@@ -210,15 +213,16 @@ def permitted(folder, max_files):
     names = os.listdir(folder)
     if len(names) > max_files:
         raise Violation("too_many_files")
+    tables = [name for name in names if OUTPUTS in names and TABLE.fullmatch(name) and name not in KNOWN]
     for name in names:
-        if name not in KNOWN:
+        if name not in KNOWN and name not in tables:
             raise Violation("unknown_name")
         what = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(what.st_mode):
             raise Violation("not_a_regular_file")
         if what.st_nlink != 1:
             raise Violation("hard_link")
-    return [name for name in COPIED if name in names]
+    return [name for name in COPIED if name in names] + sorted(tables)
 
 
 def copy_file(folder, name, max_bytes):
