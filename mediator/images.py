@@ -148,8 +148,8 @@ def lineage_of(facts: ImageFacts) -> str:
     """What an image is a version of, unless somebody says otherwise: its first name without tag or digest."""
     for name in (*facts.names, facts.parsed.labels.get("org.opencontainers.image.title", "")):
         folder, slash, last = name.partition("@")[0].rpartition("/")
-        if last:
-            return f"{folder}{slash}{last.partition(':')[0]}"
+        if bare := last.partition(":")[0]:
+            return f"{folder}{slash}{bare}"
     return ""
 
 
@@ -170,9 +170,9 @@ def read_config(text: str) -> ImageConfig:
     if len(text) > MAX_CONFIG_BYTES:
         raise Malformed(f"an image's configuration is over the limit of {MAX_CONFIG_BYTES} bytes")
     top = _members(loads_foreign(text.encode("utf-8", "surrogatepass")), "configuration")
-    inner = _members(top.get("config") or {}, "config")
-    rootfs = _members(top.get("rootfs") or {}, "rootfs")
-    labels = inner.get("labels") or {}
+    inner = _members(_given(top, "config", {}), "config")
+    rootfs = _members(_given(top, "rootfs", {}), "rootfs")
+    labels = _given(inner, "labels", {})
     if not isinstance(labels, dict):
         raise Malformed("an image's labels are not an object")
     return ImageConfig(
@@ -187,7 +187,7 @@ def read_config(text: str) -> ImageConfig:
         labels={printable(key): _text(value) for key, value in _bounded_items(labels)},
         volumes=_keys(inner.get("volumes")),
         ports=_keys(inner.get("exposedports")),
-        history=tuple(_history(top.get("history") or [])),
+        history=tuple(_history(_given(top, "history", []))),
         diff_ids=_texts(rootfs.get("diff_ids"), MAX_LAYERS),
     )
 
@@ -199,6 +199,10 @@ def _members(value: Any, what: str) -> dict[str, Any]:
     if len(members) != len(value) or not all(key.isascii() for key in value):
         raise Malformed(f"a key of an image's {what} stands there twice")
     return members
+
+
+def _given(members: dict[str, Any], key: str, default: Any) -> Any:
+    return default if members.get(key) is None else members[key]
 
 
 def _text(value: Any) -> str:
