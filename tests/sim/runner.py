@@ -16,12 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from mediator.errors import NotNow
+from mediator.exits import OTHER, RAISED
 from mediator.ports import JobEvent, Prepared
 from mediator.signatures import KeyRing, VerifyKey, open_signed
 from mediator.types import ContainerSpec, OutputFile
 
 Behaviour = Callable[[Mapping[str, Any], bytes], Mapping[str, bytes]]
-"""(task.json, model bytes) -> the files of `/out/<n>/`; may raise to end the container with status 1."""
+"""(task.json, model bytes) -> the files of `/out/<n>/`; may raise to end the container with status 1.
+
+Beside what task.json says, the mapping has `checkpoint` (bytes or None) and `stopping()`.
+"""
+
+
+class Leave(Exception):
+    """Raised by a behaviour that was asked to make room: it leaves a checkpoint, or none, and ends with status 0."""
+
+    def __init__(self, checkpoint: bytes | None = None) -> None:
+        super().__init__("made room")
+        self.checkpoint = checkpoint
 
 
 @dataclass
@@ -88,16 +100,25 @@ class FakeRunner:
 
     def _work(self, container: _Container) -> None:
         behave = self._behaviours[container.spec.image]
-        number = 1
+        number, stopping = 1, Path(container.spec.in_dir) / "stop"
         while not container.stop.is_set():
+            if stopping.exists():
+                container.events.put(JobEvent("exited", status=0))
+                container.events.put(None)
+                return
             folder = Path(container.spec.in_dir) / "tasks" / str(number)
             if not folder.exists():
                 time.sleep(0.005)
                 continue
             task = json.loads((folder / "task.json").read_bytes())
+            left = folder / "checkpoint"
+            task["checkpoint"] = left.read_bytes() if left.exists() else None
+            task["stopping"] = stopping.exists
             try:
                 container.outputs[number] = behave(task, (folder / "model.safetensors").read_bytes())
-            except Exception:  # noqa: BLE001 - whatever the behaviour raises ends its container
+            except Exception as error:  # noqa: BLE001 - whatever the behaviour raises ends its container
+                raised = RAISED.get(type(error).__name__, RAISED[OTHER])  # as the job library and the keeper tell it
+                container.events.put(JobEvent("failed", number, code=raised))
                 container.events.put(JobEvent("exited", status=1))
                 container.events.put(None)
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.ports import JobEvent
 from mediator.signatures import SigningKey
 from mediator.types import ContainerSpec, Kind, Resources
 from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
@@ -32,9 +33,9 @@ def behave(task: Mapping[str, Any], model: bytes) -> Mapping[str, bytes]:
 
 
 class House:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, runner: type[FakeRunner] = FakeRunner) -> None:
         self.key = SigningKey(bytes(32))
-        self.runner = FakeRunner(self.key.verify_key, {IMAGE: behave})
+        self.runner = runner(self.key.verify_key, {IMAGE: behave})
         self.destroyed: list[str] = []
         self.trust_error: Denied | None = None
         root.mkdir()
@@ -90,10 +91,37 @@ def test_whatever_a_container_is_bound_to_gets_its_own(house: House, change: dic
 def test_a_crashed_job_is_refused_and_leaves_no_folder_behind(house: House) -> None:
     with pytest.raises(Denied) as refused:
         house.serve(crash=True)
-    assert refused.value.reasons[0].code is Code.JOB_FAILED
+    assert refused.value.reasons[0].code is Code.RAISED_RUNTIME_ERROR
     assert list(house.root.iterdir()) == [] and house.runner.containers == {}
     assert len(house.destroyed) == 1
     assert house.serve()["echo"] == b"model"  # the next task gets a new container
+
+
+@pytest.mark.parametrize(
+    ("said", "end", "code"),
+    [
+        ([JobEvent("failed", 1, code=Code.RAISED_KEY_ERROR)], "exited", Code.RAISED_KEY_ERROR),
+        # what was said of another task, or by a code that is no exception's, says nothing of this end
+        ([JobEvent("failed", 2, code=Code.RAISED_KEY_ERROR)], "exited", Code.JOB_FAILED),
+        ([JobEvent("failed", 1, code=Code.BAD_SIGNATURE)], "exited", Code.JOB_FAILED),
+        ([JobEvent("failed", 1)], "exited", Code.JOB_FAILED),
+        # what the engine saw is not overruled by what the job says
+        ([JobEvent("failed", 1, code=Code.RAISED_KEY_ERROR)], "out_of_memory", Code.OUT_OF_MEMORY),
+        ([JobEvent("failed", 1, code=Code.RAISED_KEY_ERROR)], "time_limit", Code.TIME_LIMIT),
+        ([], "out_full", Code.CONTRACT_OUT_FULL),
+    ],
+)
+def test_the_jobs_own_word_about_its_end_counts_only_where_it_may(
+    tmp_path: Path, said: list[JobEvent], end: Any, code: Code
+) -> None:
+    class Talking(FakeRunner):
+        def execute(self, job: str) -> Iterator[JobEvent]:
+            return iter([JobEvent("started"), *said, JobEvent(end)])
+
+    house = House(tmp_path / "work", Talking)
+    with pytest.raises(Denied) as refused:
+        house.serve()
+    assert [reason.code for reason in refused.value.reasons] == [code]
 
 
 def test_a_job_that_never_ends_meets_the_time_limit(house: House) -> None:
