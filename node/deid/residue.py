@@ -69,31 +69,36 @@ class Residue:
         if token in known:
             return False
         known.append(token)
-        self._maps[size][int(_slots(tail, size)[0])] = True
+        self._maps[size][_slot(tail)] = True
         return True
 
     def search(self, output: bytes) -> Iterator[tuple[int, bytes]]:
         """(place, token) wherever a token stands in `output`. (1)"""
         haystack = output.lower()
-        for size in (_LONG, _SHORT):
-            if not self._tokens[size]:
+        for size, tokens in self._tokens.items():
+            if not tokens:
                 continue
-            for begin in range(0, len(haystack) - size + 1, _STEP):
-                part = haystack[begin : begin + _STEP + size - 1]
-                marked = self._maps[size].take(_slots(part, size))
-                for at in marked.nonzero()[0].tolist():
-                    yield from self._at(haystack, begin + at, size)
-
-    def _at(self, haystack: bytes, at: int, size: int) -> Iterator[tuple[int, bytes]]:
-        for token in self._tokens[size].get(haystack[at : at + size], ()):
-            begin = at + size - len(token)
-            if begin >= 0 and haystack.startswith(token, begin):
-                yield begin, token
+            for first in range(0, len(haystack) - size + 1, _STEP):
+                part = haystack[first : first + _STEP + size - 1]
+                marked = self._maps[size].take(_slots(part, size)).nonzero()[0]
+                for at in marked.tolist():
+                    end = first + at + size
+                    for token in tokens.get(haystack[end - size : end], ()):
+                        begin = end - len(token)
+                        if begin >= 0 and haystack.startswith(token, begin):
+                            yield begin, token
 
 
 def plain(value: bytes) -> bytes:
     """A value as short ones are compared: without padding, lower case."""
     return value.strip(b" \0").lower()
+
+
+def _slot(tail: bytes) -> int:
+    """The slot of one token's last bytes; what `_slots` says where they stand."""
+    bits = 8 * len(tail)
+    spread = _SPREAD if len(tail) == _LONG else _SPREAD >> 32
+    return (int.from_bytes(tail, "little") * spread & (1 << bits) - 1) >> bits - _BITS
 
 
 def _slots(data: bytes, size: int) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ inside it is chance. A *kept* text is one that stays as it was: there a removed 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,10 @@ _NUMBER_BYTES = {
     "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
     "OF": 4, "OL": 4, "OD": 8,
 }  # fmt: skip
+# DS and IS that `mediator.deid.values` keeps and writes as they stand: numbers and at most one blank, of its lengths.
+_DECIMAL = rb"(?![^\\ ]{33})[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?"
+_INTEGER = rb"(?![^\\ ]{13})[+-]?\d{1,12}"
+_NUMBERS = {vr: re.compile(rb"%b(?:\\%b)* ?" % (one, one)) for vr, one in (("DS", _DECIMAL), ("IS", _INTEGER))}
 # A removed binary value is looked for when it is text by its look and no longer than a page.
 _MAX_OPAQUE_TOKEN = 1024
 # (0008,1110) Referenced Study Sequence: Type 3 with one or more items where it is used (PS3.3 C.7.3.1): gone, not empty
@@ -109,7 +114,10 @@ class Rewriter:
     def _run(self, parsed: Parsed, run: Run, charset: bytes, ours: Sequence[tuple[int, Chunk]]) -> Chunk:
         """One chunk for a run, with those of `ours` that belong inside it."""
         if not ours and len(run.elements) == 1:
-            return self._make(parsed, parsed.node(run.elements[0]), charset, "")
+            element = run.elements[0]
+            if self._is_number(element):
+                return Chunk(element[2], (element[2][element[3] :],))
+            return self._make(parsed, parsed.node(element), charset, "")
         parts = dict(ours)
         for element in run.elements:
             node = parsed.node(element)
@@ -124,6 +132,22 @@ class Rewriter:
             b"".join(chunk.raw for chunk in chunks),
             tuple(value for chunk in chunks for value in chunk.trusted),
             tuple(text for chunk in chunks for text in chunk.kept),
+        )
+
+    def _is_number(self, element: Raw) -> bool:
+        """Whether an element is kept as it stands: numbers as text, written as we would. Most of what changes is."""
+        tag, vr, raw, start = element
+        shape = _NUMBERS.get(vr)
+        if shape is None:
+            return False
+        rule = self._table.rule(tag)
+        return (
+            rule.action is Action.KEEP
+            and vr in rule.vrs
+            and start == 8  # not from an element of VR UN
+            and len(raw) % 2 == 0
+            and (rule.vm_max is None or raw.count(b"\\", start) < rule.vm_max)
+            and shape.fullmatch(raw, start) is not None
         )
 
     def _memo(self, form: str, charset: bytes, creator: str = "") -> dict[bytes, Chunk]:
