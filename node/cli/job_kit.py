@@ -115,6 +115,8 @@ def test(
         try:
             for step in wired.run(place, trial, bar.begin):
                 bar.end()
+                if not steps:
+                    _tell_canary(place)
                 steps.append(step)
                 _tell(step, place)
         except Denied as denied:
@@ -246,6 +248,12 @@ def _data(counts: Any, modality: str) -> str:
     return (
         f"{counts['train']} {modality} studies to train on, {counts['test']} to evaluate, {counts['instances']} slices"
     )
+
+
+def _tell_canary(place: Home) -> None:
+    canary = place.seen.canary
+    if canary is not None:
+        say("isolation canary: the sandbox held" if canary.passed else "isolation canary: the sandbox did not hold")
 
 
 def _tell(step: Step, place: Home) -> None:
