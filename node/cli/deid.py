@@ -60,13 +60,14 @@ def run(
     """
     from node.usecases.deidentify_folder import Result, Rooms, check_rooms, deidentify_folder, write_source_index
     from node.wiring import deid as wiring
+    from node.wiring.deid_worker import Settings, table_of
 
     rooms = Rooms(Path(os.path.normpath(output.absolute())))
     check_rooms(source, rooms)
-    compiled = wiring.table_of(profile)
+    compiled = table_of(profile)
     _identifiers(site, project, needed=compiled.scope == "project")
     secret = read_raw_key(key)
-    settings = wiring.Settings(str(source.absolute()), rooms.output, profile, secret, project, site, ocr)
+    settings = Settings(str(source.absolute()), rooms.output, profile, secret, project, site, ocr)
     files = wiring.list_files(settings.source)
     if source_index is not None:
         write_source_index(source_index, files)
@@ -105,7 +106,7 @@ def explain(
 ) -> None:
     """Say for each element of a file what will happen to it and which rule says so. Nothing is written."""
     from node.deid.explain import explain_file
-    from node.wiring.deid import table_of
+    from node.wiring.deid_worker import table_of
 
     verdict, lines = explain_file(file, table_of(profile), values=values)
     if as_json:
@@ -128,7 +129,7 @@ def profiles(
     from mediator.deid.describe import describe
     from mediator.deid.statement import OPTION_CODES
     from node.deid.profiles import load_profile, profile_names, profile_text, standard
-    from node.wiring.deid import table_of
+    from node.wiring.deid_worker import table_of
 
     if options:
         rows = [{"option": option, "code": code, "meaning": text} for option, (code, text) in OPTION_CODES.items()]
@@ -174,7 +175,7 @@ def verify(
     """
     from node.deid.verify import verify_folders
     from node.intake.folder import walk
-    from node.wiring.deid import table_of
+    from node.wiring.deid_worker import table_of
 
     for folder in (source, output):
         if not folder.is_dir():

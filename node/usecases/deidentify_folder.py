@@ -5,7 +5,9 @@
 3. What passes stands in DST, what a person must look at in DST.review with its reason, both de-identified.
 4. A file already there is left alone when it is the same, and never written over when it is not: a run broken off or
    given twice ends the same.
-5. `DST.report.jsonl` has a line for each file, in order; `DST.summary.json` the counts, and series that are not whole
+5. Where the files of a patient or study came in several batches, each is searched again for what those of the other
+   batches lost; one that holds something of it is taken out of DST again, and its line says so.
+6. `DST.report.jsonl` has a line for each file, in order; `DST.summary.json` the counts, and series that are not whole
    (slices missing or doubled, instances that do not belong together), by the names they have in DST.
 """
 
@@ -13,8 +15,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
@@ -60,10 +62,13 @@ class Result:
 
 
 class Workers(Protocol):
-    """Runs batches in processes of their own."""
+    """Runs batches in processes of their own, and keeps what is needed to search their files again."""
 
     def run(self, batches: Iterable[Sequence[File]]) -> Iterator[Sequence[Result]]:
         """The results of each batch, in the order of the batches."""
+
+    def search_again(self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]) -> Iterator[Result]:
+        """What is refused after all, and taken away. `names` is asked only when there is something to search."""
 
     def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
         """What is wrong with each series, given the names of its files below DST; in the order of the series."""
@@ -102,14 +107,15 @@ class Tally:
     pixels: Counter[str] = field(default_factory=Counter)
     pardoned: int = 0
 
-    def add(self, result: Result) -> None:
-        self.files += 1
-        self.outcomes[result.outcome] += 1
+    def add(self, result: Result, times: int = 1) -> None:
+        """Count a result; `times` -1 takes it back."""
+        self.files += times
+        self.outcomes[result.outcome] += times
         if result.reasons:
-            self.reasons[result.outcome].update(result.reasons[:1])
+            self.reasons[result.outcome][result.reasons[0]] += times
         if result.pixels:
-            self.pixels[result.pixels] += 1
-        self.pardoned += result.pardoned
+            self.pixels[result.pixels] += times
+        self.pardoned += times * result.pardoned
 
     def plain(self) -> dict[str, Any]:
         """Files in, written, to review and refused, each file under its first reason."""
@@ -118,9 +124,9 @@ class Tally:
             "written": self.outcomes["written"],
             "review": self.outcomes["review"],
             "refused": self.outcomes["refused"],
-            "review_reasons": dict(sorted(self.reasons["review"].items())),
-            "refused_reasons": dict(sorted(self.reasons["refused"].items())),
-            "pixels": dict(sorted(self.pixels.items())),
+            "review_reasons": dict(sorted((+self.reasons["review"]).items())),
+            "refused_reasons": dict(sorted((+self.reasons["refused"]).items())),
+            "pixels": dict(sorted((+self.pixels).items())),
             "pardoned_matches": self.pardoned,
         }
 
@@ -155,13 +161,16 @@ def deidentify_folder(
 ) -> Iterator[Result | dict[str, Any]]:
     """A `Result` for each file in order, then the summary (`about` and the counts), which is also written."""
     tally = Tally()
-    series: defaultdict[str, list[str]] = defaultdict(list)
+    series: dict[str, list[str]] = {}
     with _new(rooms.report) as report:
         for results in workers.run(batches(files)):
             for result in results:
                 if result.outcome == "written":
-                    series[os.path.dirname(result.name)].append(result.name)
+                    series.setdefault(os.path.dirname(result.name), []).append(result.name)
                 yield _tell(result, tally, report)
+    for result in workers.search_again(files, lambda: read_report(rooms.report)):
+        _withdraw(result, rooms.report, tally, series)
+    series = {name: members for name, members in series.items() if members}
     found = dict(zip(series, workers.look(series.values()), strict=True))
     summary = {
         **about,
@@ -190,6 +199,33 @@ def _tell(result: Result, tally: Tally, report: TextIO) -> Result:
     tally.add(result)
     report.write(json.dumps(result.line()) + "\n")
     return result
+
+
+def read_report(path: Path) -> dict[int, Result]:
+    """The results of a report, by their numbers."""
+    with path.open(encoding="ascii") as report:
+        return {result.number: result for result in map(_result, report)}
+
+
+def _result(line: str) -> Result:
+    told = json.loads(line)
+    number, reasons = int(told.pop("source").removeprefix("src#")), tuple(told.pop("reasons", ()))
+    regions = tuple(map(tuple, told.pop("regions", ())))
+    return Result(number, reasons=reasons, regions=regions, **told)
+
+
+def _withdraw(result: Result, report: Path, tally: Tally, series: Mapping[str, list[str]]) -> None:
+    """A file refused after all: its line, the counts and its series without it."""
+    results = read_report(report)
+    before, results[result.number] = results[result.number], result
+    tally.add(before, -1)
+    tally.add(result)
+    if before.outcome == "written":
+        series[os.path.dirname(before.name)].remove(before.name)
+    part = report.with_name(f".{report.name}.part")
+    with _new(part) as file:
+        file.writelines(json.dumps(one.line()) + "\n" for one in results.values())
+    part.replace(report)
 
 
 def _new(path: Path) -> TextIO:

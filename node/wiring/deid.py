@@ -1,67 +1,34 @@
 """`cloister deid run`: a folder walked, worker processes, and in each the engine, the pixel gate and gate 0.
 
-A worker handles a batch: every file is de-identified into a hidden folder beside DST, then each series' pixels are
-judged, then each file goes to its place. Its memory has a limit, so a hostile file ends one worker and not the run.
+Batches go to workers (`node.wiring.deid_worker`); what a batch lost is kept in memory, and at the end searched for in
+the other batches of the same patient and study. A batch whose worker died is tried again file by file.
 """
 
 from __future__ import annotations
 
-import errno
-import filecmp
 import multiprocessing
 import os
-import resource
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from mediator.deid.pseudonyms import NORMALISATION, Pseudonyms
+from mediator.deid.pseudonyms import NORMALISATION
 from mediator.deid.rules import ENGINE_VERSION, Table
 from mediator.deid.traceability import PSEUDONYMOUS, key_id
-from mediator.errors import NotNow, UsageFault
-from node.deid.engine import Engine
-from node.deid.pixels import Instance, PixelFinding, PixelGate, State, Verdict, needs_check
-from node.deid.pixels.series import integrity, read_slice
-from node.deid.profiles import load_profile, load_profile_file, standard
+from mediator.errors import UsageFault
+from node.deid.pixels import PixelGate
 from node.intake import folder
-from node.usecases.deidentify import Gate0, Placement
+from node.usecases.deidentify import groups
 from node.usecases.deidentify_folder import File, Result, Rooms
+from node.wiring.deid_worker import Batch, Places, Settings, Trace, look, run, run_again, start
 
 # A multi-frame file of 2 GB passes; what is larger than a disk image of a DVD set is no instance.
 MAX_FILE_BYTES = 16 << 30
-# Address space of a worker: libraries map about 1 GB; the header of any file fits in what is left.
-WORKER_BYTES = 4 << 30
-
-# The run ends: every other file would fail the same way, and none of them would be to blame.
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-
-Ocr = Literal["auto", "every-frame", "off"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All a worker needs. `profile` is a name of ours or the path of a site's own file."""
-
-    source: str
-    output: Path
-    profile: str
-    key: bytes = field(repr=False)
-    project: str
-    site: str
-    ocr: Ocr = "auto"
-
-
-def table_of(profile: str) -> Table:
-    """A profile by name, or from a file when it is a path. Raises `UsageFault`, `Malformed`."""
-    if profile.endswith(".toml") or "/" in profile:
-        return load_profile_file(Path(profile))
-    return load_profile(profile)
 
 
 def about(settings: Settings, table: Table) -> dict[str, Any]:
@@ -93,133 +60,6 @@ def list_files(source: str) -> list[File]:
     return found
 
 
-class Worker:
-    """One process's engine, pixel gate and key."""
-
-    def __init__(self, settings: Settings) -> None:
-        table = table_of(settings.profile)
-        if table.scope == "site":
-            keyed = Pseudonyms.local(settings.key, settings.site)
-        else:
-            keyed = Pseudonyms(settings.key, settings.project, settings.site)
-        self._settings = settings
-        self._rooms = Rooms(settings.output)
-        self._gate = Gate0(Engine(table, standard()), keyed, self._rooms.partial, settings.site)
-        self._pixels = PixelGate(
-            every_frame=settings.ocr == "every-frame", hold_faces="clean-visual-features" in table.options
-        )
-
-    def batch(self, files: Sequence[File]) -> list[Result]:
-        """What became of each file, in order."""
-        placed = {file.number: self._convert(file) for file in files}
-        verdicts = self._examine(placed)
-        return [self._finish(number, done, verdicts.get(number)) for number, done in placed.items()]
-
-    def _convert(self, file: File) -> Placement | str:
-        """Where the file's output waits and should go; a text says why there is none."""
-        if file.refused is not None:
-            return file.refused
-        name = f"{file.number}.part"
-        (self._rooms.partial / name).unlink(missing_ok=True)  # of a worker that died over it
-        try:
-            handle = folder.open_inside(self._settings.source, file.path)
-        except UsageFault:
-            return "not_a_file"
-        try:
-            return self._gate.sort_out(handle, name)
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise NotNow("no room left to write beside DST", hint="make room and run it again") from None
-            (self._rooms.partial / name).unlink(missing_ok=True)
-            return "unreadable"
-        except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
-            (self._rooms.partial / name).unlink(missing_ok=True)
-            return "unreadable"
-        finally:
-            os.close(handle)
-
-    def _examine(self, placed: dict[int, Placement | str]) -> dict[int, Verdict]:
-        """The pixels of what may pass, series by series; whatever is in review already is for a person to see."""
-        series: dict[str, list[tuple[int, Instance]]] = {}
-        found: dict[int, Verdict] = {}
-        for number, done in placed.items():
-            if isinstance(done, Placement) and done.place == "pass" and done.path and done.facts.has_pixels:
-                if self._settings.ocr == "off" and needs_check(done.facts):
-                    found[number] = _NOT_READ
-                else:
-                    series.setdefault(done.series, []).append((number, Instance(done.path, done.facts)))
-        for members in series.values():
-            verdicts = self._pixels.examine([instance for _, instance in members])
-            found |= {number: verdict for (number, _), verdict in zip(members, verdicts, strict=True)}
-        return found
-
-    def _finish(self, number: int, done: Placement | str, verdict: Verdict | None) -> Result:
-        if isinstance(done, str):
-            return Result(number, "refused", (done,))
-        reasons = tuple(reason.value for reason in done.reasons)
-        if done.path is None:
-            return Result(number, "refused", reasons)
-        review = done.place == "review"
-        result = Result(number, "review" if review else "written", reasons, done.name, pardoned=done.pardoned)
-        if verdict is not None and (verdict.read or verdict.state is not State.CLEAN):
-            regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
-            result = replace(result, pixels=verdict.state.value, regions=regions)
-            if verdict.state is State.REVIEW:
-                why = verdict.finding or PixelFinding.NOT_CHECKED
-                result = replace(result, outcome="review", reasons=(why.value,))
-        if not self._is_first(number, result.name):
-            done.path.unlink()
-            return Result(number, "refused", ("duplicate_instance",))
-        room = self._rooms.review if result.outcome == "review" else self._rooms.output
-        return result if _move(done.path, room / result.name) else Result(number, "refused", ("output_exists",))
-
-    def _is_first(self, number: int, name: str) -> bool:
-        """Whether no other file of this run was this instance; a mark says so to every worker."""
-        mark = self._rooms.partial / f"{os.path.basename(name)}.mark"
-        try:
-            mark.symlink_to(str(number))  # a link that leads nowhere holds the number
-        except FileExistsError:
-            return os.readlink(mark) == str(number)  # ours, from a worker that died
-        return True
-
-
-def _look(output: Path, names: Sequence[str]) -> list[str]:
-    """Findings on one series of DST, from the headers we wrote."""
-    found = integrity(read_slice(output / name) for name in names)
-    return sorted({finding.value for findings in found.values() for finding in findings})
-
-
-_NOT_READ = Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)
-
-
-def _move(path: Path, target: Path) -> bool:
-    """Into place, never over another file; True also when the same file is there already."""
-    target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    try:
-        os.link(path, target, follow_symlinks=False)
-        return True
-    except FileExistsError:
-        return not target.is_symlink() and filecmp.cmp(path, target, shallow=False)
-    finally:
-        path.unlink()
-
-
-_worker: Worker | None = None
-
-
-def _start(settings: Settings) -> None:
-    global _worker
-    resource.setrlimit(resource.RLIMIT_AS, (WORKER_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' data
-    _worker = Worker(settings)
-
-
-def _run(files: Sequence[File]) -> list[Result]:
-    if _worker is None:
-        raise RuntimeError("a worker that was never started")
-    return _worker.batch(files)
-
-
 class Processes:
     """Implements `node.usecases.deidentify_folder.Workers` with `jobs` processes."""
 
@@ -227,6 +67,7 @@ class Processes:
         self._settings = settings
         self._jobs = jobs
         self._pool = self._open(jobs)
+        self._traces: list[Trace] = []
 
     def __enter__(self) -> Processes:
         room = Rooms(self._settings.output).partial
@@ -246,12 +87,12 @@ class Processes:
     def _open(self, jobs: int) -> ProcessPoolExecutor:
         # spawned, not forked: nothing of this process's threads or memory is in them
         return ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), initializer=_start, initargs=(self._settings,)
+            jobs, multiprocessing.get_context("spawn"), initializer=start, initargs=(self._settings,)
         )
 
     def run(self, batches: Iterable[Sequence[File]]) -> Iterator[Sequence[Result]]:
         """The results of each batch, in the order of the batches; at most two batches a worker are under way."""
-        waiting: deque[tuple[Sequence[File], Future[list[Result]]]] = deque()
+        waiting: deque[tuple[Sequence[File], Future[Batch]]] = deque()
         for batch in batches:
             waiting.append((batch, self._submit(batch)))
             if len(waiting) >= 2 * self._jobs:
@@ -261,12 +102,60 @@ class Processes:
 
     def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
         """Findings on each series."""
-        return self._pool.map(partial(_look, self._settings.output), series, chunksize=8)
+        return self._pool.map(partial(look, self._settings.output), series, chunksize=8)
 
-    def _next(self, waiting: deque[tuple[Sequence[File], Future[list[Result]]]]) -> Sequence[Result]:
-        batch, future = waiting.popleft()
+    def search_again(self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]) -> Iterator[Result]:
+        """What is refused after all: files that hold, not by chance, what other batches of their patient lost."""
+        waiting: deque[tuple[Places, Sequence[bytes], Future[list[Result]]]] = deque()
+        for places, fresh in self._to_search(files, names):
+            waiting.append((places, fresh, self._submit_again(places, fresh)))
+            if len(waiting) >= 2 * self._jobs:
+                yield from self._found(*waiting.popleft())
+        while waiting:
+            yield from self._found(*waiting.popleft())
+
+    def _to_search(
+        self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]
+    ) -> Iterator[tuple[Places, Sequence[bytes]]]:
+        """Files in their places, and what other batches lost that their own did not."""
+        several = [group for group in groups([trace.keys for trace in self._traces]) if len(group) > 1]
+        told = names() if several else {}
+        rooms = Rooms(self._settings.output)
+        room = {"written": rooms.output, "review": rooms.review}
+        for traces in ([self._traces[place] for place in group] for group in several):
+            everything = {value for trace in traces for value in trace.lost}
+            for trace in traces:
+                standing = [told[number] for number in trace.numbers if told[number].outcome in room]
+                places = [(files[one.number - 1], room[one.outcome] / one.name) for one in standing]
+                if places and (fresh := everything.difference(trace.lost)):
+                    yield places, list(fresh)
+
+    def _submit_again(self, places: Places, fresh: Sequence[bytes]) -> Future[list[Result]]:
+        try:
+            return self._pool.submit(run_again, places, fresh)
+        except BrokenProcessPool:
+            self._pool = self._open(self._jobs)
+            return self._pool.submit(run_again, places, fresh)
+
+    def _found(self, places: Places, fresh: Sequence[bytes], future: Future[list[Result]]) -> list[Result]:
         try:
             return future.result()
+        except BrokenProcessPool:
+            return [result for place in places for result in self._search_alone(place, fresh)]
+
+    def _search_alone(self, place: tuple[File, Path], fresh: Sequence[bytes]) -> list[Result]:
+        """A file whose search took its worker down, in a worker of its own; what does so again is taken away."""
+        with self._open(1) as pool:
+            try:
+                return pool.submit(run_again, [place], fresh).result()
+            except BrokenProcessPool:
+                place[1].unlink(missing_ok=True)
+                return [Result(place[0].number, "refused", ("unreadable",))]
+
+    def _next(self, waiting: deque[tuple[Sequence[File], Future[Batch]]]) -> Sequence[Result]:
+        batch, future = waiting.popleft()
+        try:
+            return self._kept(future.result())
         except BrokenProcessPool:
             results = [self._alone(file) for file in batch]
             self._pool = self._open(self._jobs)
@@ -275,11 +164,15 @@ class Processes:
             waiting.extend(again)
             return results
 
-    def _submit(self, batch: Sequence[File]) -> Future[list[Result]]:
+    def _kept(self, batch: Batch) -> list[Result]:
+        self._traces += batch[1]
+        return batch[0]
+
+    def _submit(self, batch: Sequence[File]) -> Future[Batch]:
         try:
-            return self._pool.submit(_run, batch)
+            return self._pool.submit(run, batch)
         except BrokenProcessPool as broken:
-            failed: Future[list[Result]] = Future()
+            failed: Future[Batch] = Future()
             failed.set_exception(broken)
             return failed
 
@@ -287,6 +180,6 @@ class Processes:
         """A file whose batch took its worker down, in a worker of its own."""
         with self._open(1) as pool:
             try:
-                return pool.submit(_run, [file]).result()[0]
+                return self._kept(pool.submit(run, [file]).result())[0]
             except BrokenProcessPool:
                 return Result(file.number, "refused", ("unreadable",))

@@ -20,7 +20,8 @@ from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.signatures import VerifyKey
 from node.cli import main
 from node.usecases.deidentify_folder import Rooms, deidentify_folder
-from node.wiring.deid import Processes, Settings, list_files
+from node.wiring.deid import Processes, list_files
+from node.wiring.deid_worker import Settings
 from tests.sim.cohort import write_cohort
 from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
 from tests.sim.planting import plant
@@ -262,6 +263,34 @@ def test_a_sites_own_profile_is_a_file(cloister, key, tmp_path):
     own.write_text(text.format("eucaim"))
     said = cloister("deid", "run", tmp_path / "source", tmp_path / "out2", *options(key, profile=str(own)))
     assert said.code == 2 and "another name" in said.err
+
+
+CARELESS = (
+    'format = 1\nname = "careless"\nversion = 1\ntitle = "keeps a comment"\nscope = "project"\noptions = []\n'
+    'dates = "removed"\n[elements]\nPatientID = "pseudonym"\nPatientName = "pseudonym"\nPatientComments = "keep"\n'
+    '[vr]\nUS = "keep"\nUI = "replace-uid"\n'
+)
+
+
+@pytest.mark.parametrize("where", ["a/1", "b/1"], ids=["in one batch", "in two batches"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_name_that_only_a_later_file_of_the_study_loses_takes_the_earlier_one_out_again(
+    cloister, key, tmp_path, where, jobs
+):
+    source, own = tmp_path / "source", tmp_path / "careless.toml"
+    own.write_text(CARELESS)
+    put(source, "a/0", plain_slice(PatientComments="seen by VERMEULEN, feels well"))
+    put(source, "a/00", plain_slice(PatientComments="feels well", SOPInstanceUID="1.2.826.0.1.111.3"))
+    put(source, where, plain_slice(SOPInstanceUID="1.2.826.0.1.111.2", OperatorsName="Vermeulen^Piet"))
+    said = cloister("deid", "run", source, tmp_path / "out", *options(key, "--jobs", jobs, profile=str(own)))
+    told = said.json
+    assert (told["files"], told["written"], told["refused_reasons"]) == (3, 2, {"residual_identifier": 1})
+    lines = report(tmp_path / "out")
+    assert lines[0] == {"source": "src#0001", "outcome": "refused", "reasons": ["residual_identifier"]}
+    assert [line["outcome"] for line in lines] == ["refused", "written", "written"]
+    assert set(instances(tmp_path / "out")) == {line["name"] for line in lines[1:]}
+    assert search([tmp_path / "out"], ["VERMEULEN", "Vermeulen"]) == []
+    assert not (tmp_path / ".out.partial").exists()
 
 
 def test_the_source_index_is_private_and_the_only_place_of_paths(cloister, key, tmp_path):
