@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from containers import canary, sandbox, volumes
-from containers.engine import Container, Engine
+from containers import canary, podman, sandbox, volumes
+from containers.engine import Container, Engine, Users
 from containers.runner import Endings, Running
 from containers.sandbox import Role, Sandbox
 from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed, Reason
@@ -63,8 +63,8 @@ class Broker:
         1. Core signed it, and it is neither too old nor from the future.
         2. No limit is above the site's ceiling.
         3. Each mount's source is a folder under its configured root, reached through no symbolic link.
-        4. The engine holds the image under exactly this digest; it names a program and declares no volume (the
-           engine would add one, writable and unbounded). A canary's image is the sentinel.
+        4. The engine can bound what it runs. It holds the image under exactly this digest; it names a program and
+           declares no volume (the engine would add one, writable and unbounded). A canary's image is the sentinel.
         5. Containers of this job that exist were made for this very spec.
         6. What the engine made is sealed, by its own account.
         """
@@ -73,9 +73,10 @@ class Broker:
             note(spec.job)
             if spec.purpose == "canary":
                 self._lay_out_probe(spec, signed_spec)
-            image_id = self._check(spec)
+            users = self._engine.users()
+            image_id = self._check(spec, users)
             self._adopt(spec)  # (5)
-            self._engine.create_volume(sandbox.volume_arguments(spec, self._site))
+            self._engine.create_volume(sandbox.volume_arguments(spec, self._site, users.first))
             role: Role = "canary" if spec.purpose == "canary" else "job"
             self._ensure(spec, signed_spec, "keeper", self._image_id(self._site.sentinel))
             arguments = self._ensure(spec, signed_spec, role, image_id)
@@ -129,7 +130,7 @@ class Broker:
                 if job not in keep:
                     self._engine.remove_volume(name)
                     removed.add(job)
-            for folder in sorted(self._site.probe_root.glob("*")):
+            for folder in sorted(self._site.probe_root.glob("[!.]*")):
                 if folder.name not in keep:
                     canary.remove(folder.name, self._site.probe_root)
             self._endings.forget_all_but(keep)
@@ -146,7 +147,7 @@ class Broker:
 
     # --- checks -------------------------------------------------------------------------------------------------
 
-    def _check(self, spec: ContainerSpec) -> str:
+    def _check(self, spec: ContainerSpec, users: Users) -> str:
         """Checks (1) to (4) of `prepare`; the image's id, or `Denied` with every reason at once."""
         reasons = []
         now = self._clock()
@@ -155,7 +156,9 @@ class Broker:
         if not spec.resources.within(self._site.ceiling):  # (2)
             reasons.append(Reason(Code.RESOURCES_EXCEEDED, "above the site's ceiling"))
         reasons += self._mount_reasons(spec)  # (3)
-        image = self._engine.image(spec.image)  # (4)
+        if not users.limited:  # (4)
+            reasons.append(Reason(Code.NOT_SEALED, "a rootless engine bounds nothing on cgroup v1"))
+        image = self._engine.image(spec.image)
         if image is None:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the engine holds no image with this digest"))
         elif image.volumes:
@@ -202,12 +205,16 @@ class Broker:
     def _ensure(self, spec: ContainerSpec, signed_spec: str, role: Role, image_id: str) -> dict[str, Any]:
         """Create the container of this role unless it exists; refuse and remove one that is not sealed (6)."""
         arguments = self._build(spec, role, self._site, image_id)
+        profile = podman.seccomp_file(self._site.probe_root) if self._engine.kind == "podman" else None
+        if profile is not None:
+            arguments = podman.spoken(arguments, profile)
         found = [one.id for one in self._engine.containers(self._site.site, spec.job) if one.role == role]
         if not found:
             arguments["Labels"] = {**arguments["Labels"], sandbox.SPEC_LABEL: signed_spec}
             found = [self._engine.create(sandbox.container_name(spec.job, role, self._site.site), arguments)]
         inspect = self._engine.inspect(found[0]) or {}
-        if missing := sandbox.unsealed(inspect, spec, role, self._site, image_id):
+        made = (inspect, spec, role, self._site, image_id)
+        if missing := podman.unsealed(*made, profile) if profile is not None else sandbox.unsealed(*made):
             self._engine.remove(found[0])
             raise Denied([Reason(Code.NOT_SEALED, name) for name in missing])
         return arguments

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 import os
 import queue
+import re
+import signal
 import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import docker
 import requests
@@ -33,6 +36,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LINE_BYTES = 4096
 BLOCK_BYTES = 1 << 20
 _STDOUT = 1
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,30 @@ class Image:
     has_program: bool
 
 
+@dataclass(frozen=True)
+class Users:
+    """How an engine's containers stand to the users of this machine.
+
+    `rootless`: the engine is no root itself. `first`: the user and group that a container's 0 is outside, where
+    dockerd remaps them (`userns-remap`), else (0, 0). `limited`: it can bound memory, processes and CPU at all; a
+    rootless engine cannot on cgroup v1, and says so only in its log.
+    """
+
+    rootless: bool
+    first: tuple[int, int]
+    limited: bool
+
+    @property
+    def namespace(self) -> bool:
+        """Whether a container's root would be nobody outside."""
+        return self.rootless or self.first != (0, 0)
+
+    def __str__(self) -> str:
+        if self.rootless:
+            return "rootless" if self.limited else "rootless without limits"
+        return f"remapped from {self.first[0]}" if self.namespace else "the machine's own"
+
+
 class Engine:
     """One engine's socket, for example `unix:///run/docker.sock`. Connects at the first call."""
 
@@ -70,18 +98,35 @@ class Engine:
                 self._connected = docker.APIClient(base_url=self._url, version="auto", timeout=self._timeout_s)
         return self._connected
 
+    @cached_property
+    def kind(self) -> Literal["docker", "podman"]:
+        """Whose dialect it speaks. Podman says so in its version; whatever else answers must do as Docker does."""
+        with _asking("say its version"):
+            parts = self._api.version().get("Components") or []
+        return "podman" if any(str(part.get("Name", "")).startswith("Podman") for part in parts) else "docker"
+
+    def users(self) -> Users:
+        """Whether its containers live in a user namespace of their own, and if their limits are kept there."""
+        return _users(self._info())
+
+    def _info(self) -> dict[str, Any]:
+        with _asking("describe itself"):
+            return dict(self._api.info())
+
     def facts(self, runtime: str) -> dict[str, str]:
         """What a sandbox fingerprint says about the engine: identity, version, start, runtime, kernel boot."""
-        with _asking("describe itself"):
-            info = self._api.info()
+        info = self._info()
         name = runtime or str(info.get("DefaultRuntime"))
+        # Podman invents a new identity for each answer: its storage and machine are what stays
+        same = f"podman {info.get('Name')} {info.get('DockerRootDir')}" if self.kind == "podman" else info.get("ID")
         return {
-            "id": str(info.get("ID")),
+            "id": str(same),
             "version": str(info.get("ServerVersion")),
             "start": self._start(),
             "runtime": f"{name} {sorted((info.get('Runtimes') or {}).get(name, {}).items())}",
             "security": " ".join(sorted(info.get("SecurityOptions") or [])),
             "driver": f"{info.get('Driver')} {info.get('CgroupDriver')} {info.get('CgroupVersion')}",
+            "users": str(_users(info)),
             "kernel": f"{info.get('KernelVersion')} {BOOT_ID.read_text().strip()}",
         }
 
@@ -98,6 +143,8 @@ class Engine:
 
     def image(self, digest: str) -> Image | None:
         """The image with this id or repository digest, or None if the engine holds none."""
+        if not _DIGEST.fullmatch(digest):  # a tag, or a part of an id, might find one too
+            return None
         with _asking("look at an image"):
             try:
                 found = self._api.inspect_image(digest)
@@ -136,9 +183,23 @@ class Engine:
         """The engine's own account of a container, or None if there is none."""
         with _asking("look at a container"):
             try:
-                return dict(self._api.inspect_container(container))
+                found = dict(self._api.inspect_container(container))
+                if self.kind == "podman":
+                    found["Podman"] = self._podman(container)
+                    # Podman 4 on cgroup v1 never says `OOMKilled`; SIGKILL by nobody we know is the kernel's
+                    found["State"]["KilledByKernel"] = found["State"].get("ExitCode") == 128 + signal.SIGKILL
+                return found
             except NotFound:
                 return None
+
+    def _podman(self, container: str) -> dict[str, Any]:
+        """Podman's own inspect, which tells what Docker's form has no place for."""
+        address = f"{self._api.base_url}/v4.0.0/libpod/containers/{container}/json"
+        answer = self._api.get(address, timeout=self._timeout_s)
+        if answer.status_code == 404:
+            raise NotFound("gone")
+        answer.raise_for_status()
+        return dict(answer.json())
 
     def start(self, container: str) -> None:
         """Start it; does nothing if it runs. Raises `Denied` if the image's program cannot be started."""
@@ -197,7 +258,9 @@ class Engine:
             made = self._api.create_volume(
                 arguments["Name"], arguments["Driver"], arguments["DriverOpts"], arguments["Labels"]
             )
-        if made.get("Labels") != arguments["Labels"] or made.get("Options") != arguments["DriverOpts"]:
+        # Podman says the owner twice
+        options = {key: value for key, value in (made.get("Options") or {}).items() if key not in ("UID", "GID")}
+        if made.get("Labels") != arguments["Labels"] or options != arguments["DriverOpts"]:
             raise Denied(Reason(Code.NOT_SEALED, "the volume for /out"))
 
     def volumes(self, site: str) -> dict[str, str]:
@@ -277,12 +340,23 @@ class Lines:
             for piece in self._stream:
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in [*lines, *([rest] if len(rest) > LINE_BYTES else [])]:
-                    self._queue.put(line[: LINE_BYTES + 1])
+                    if line:  # the keeper's first one is empty
+                        self._queue.put(line[: LINE_BYTES + 1])
                 rest = rest[: LINE_BYTES + 1]
         except (OSError, ValueError, struct.error, urllib3.exceptions.HTTPError, requests.RequestException):
             pass  # the connection ended, here or there: the reader sees the end of the lines
         finally:
             self._queue.put(None)
+
+
+def _users(info: Mapping[str, Any]) -> Users:
+    options = {part for text in info.get("SecurityOptions") or [] for part in str(text).split(",")}
+    rootless = bool(info.get("Rootless")) or "name=rootless" in options
+    # dockerd names the folder of a remapped engine after the first of its users and groups
+    remapped = re.search(r"/([0-9]+)\.([0-9]+)$", str(info.get("DockerRootDir")))
+    first = (int(remapped[1]), int(remapped[2])) if remapped and "name=userns" in options else (0, 0)
+    limited = not rootless or (str(info.get("CgroupVersion")) == "2" and info.get("CgroupDriver") != "none")
+    return Users(rootless, first, limited)
 
 
 def _container(container: str, label: Mapping[str, str]) -> Container:

@@ -19,8 +19,8 @@ POLL_S = 0.2
 COPY_TIMEOUT_S = 120.0
 CLEAR_TIMEOUT_S = 60.0
 SCAN_TIMEOUT_S = 10.0
-# 102 lines of at most 100 bytes for each of the keeper's 10,000 tasks
-SCAN_BYTES = 102 * 100 * 10_000
+# 103 lines of at most 100 bytes for each of the keeper's 10,000 tasks
+SCAN_BYTES = 103 * 100 * 10_000
 
 Ending = Literal["stopped", "time_limit"]
 
@@ -36,7 +36,7 @@ class Endings:
 
     def of(self, job: str, state: Mapping[str, Any]) -> JobEvent:
         """The last event of a job whose container the engine describes as `state` (empty: removed)."""
-        if state.get("OOMKilled"):
+        if state.get("OOMKilled") or (state.get("KilledByKernel") and job not in self._why):
             return JobEvent("out_of_memory")
         if not state:
             return JobEvent("stopped")
@@ -131,8 +131,7 @@ class Running:
             newest_task_s = (Path(self.spec.in_dir) / "tasks").stat().st_mtime
         except OSError:
             newest_task_s = 0.0
-        # the engine prints nanoseconds, more digits than Python reads
-        started = datetime.fromisoformat(str(state["StartedAt"])[:19] + "+00:00").timestamp()
+        started = datetime.fromisoformat(str(state["StartedAt"])).timestamp()
         return self.clock().timestamp() - max(started, newest_task_s) > self.spec.resources.wall_time_s
 
     def end(self, why: Ending) -> None:

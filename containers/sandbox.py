@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +26,8 @@ SECCOMP = json.dumps(json.loads((resources.files(__package__) / "seccomp.json").
 SCRATCH_FLAGS = "rw,noexec,nosuid,nodev"
 # A data loader with 16 workers and their pipes opens some hundred files; torch shares each tensor by a descriptor.
 OPEN_FILES = 16_384
+# A memory file system counts in these, on the machine that the engine and the broker share.
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # What a job prints stays in the hospital: enough to find a fault, too little to fill a disk.
 LOG_OPTIONS = {"max-size": "2m", "max-file": "2"}
 # The keeper reads one file at a time in blocks of 1 MiB.
@@ -71,11 +74,17 @@ def labels(job: str, role: str, site: str) -> dict[str, str]:
     return {SITE_LABEL: site, JOB_LABEL: job, ROLE_LABEL: role}
 
 
-def volume_arguments(spec: ContainerSpec, sandbox: Sandbox) -> dict[str, Any]:
-    """The body of the engine's create call for `/out`: a tmpfs whose bytes and file count the kernel bounds."""
+def volume_arguments(spec: ContainerSpec, sandbox: Sandbox, first: tuple[int, int] = (0, 0)) -> dict[str, Any]:
+    """The body of the engine's create call for `/out`: a tmpfs whose bytes and file count the kernel bounds.
+
+    `first` is the user and group outside that a container's 0 is: the engine mounts the volume outside.
+    """
     limits = spec.resources
+    # in pages: Podman takes a `size` for a disk quota of its own and refuses
+    blocks = -(-limits.out_bytes // PAGE_BYTES)
     # two more inodes than files: the root and one task's folder
-    options = f"size={limits.out_bytes},nr_inodes={limits.out_files + 2},mode=0700,uid={sandbox.uid},gid={sandbox.gid}"
+    owner = f"uid={first[0] + sandbox.uid},gid={first[1] + sandbox.gid}"
+    options = f"nr_blocks={blocks},nr_inodes={limits.out_files + 2},mode=0700,{owner}"
     return {
         "Name": volume_name(spec.job, sandbox.site),
         "Driver": "local",
@@ -185,6 +194,7 @@ def fingerprint(arguments: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
     host["Mounts"] = [{key: value for key, value in mount.items() if key != "Source"} for mount in host["Mounts"]]
     host["DeviceRequests"] = [{**one, "DeviceIDs": len(one["DeviceIDs"])} for one in host["DeviceRequests"]]
     kept["Env"] = [entry for entry in kept["Env"] if not entry.startswith(f"{_VISIBLE}=")]
+    host["Binds"] = [text.split(":", 1)[1] for text in host.get("Binds", [])]
     kept["HostConfig"] = host
     seccomp = hashlib.sha256(SECCOMP.encode()).hexdigest()
     # counts of bytes may pass what canonical JSON holds exactly; as text they do not
@@ -281,8 +291,9 @@ def _gpus_differ(inspect: Mapping[str, Any], gpus: Sequence[str]) -> Iterator[st
     """Exactly these GPUs by request, and the same (or none) in the environment that the GPUs' runtime reads."""
     requests = inspect["HostConfig"].get("DeviceRequests") or []
     found = [(entry["Count"], list(entry.get("DeviceIDs") or ()), entry["Capabilities"]) for entry in requests]
-    told = inspect.get("Config", {}).get("Env") or ()
-    seen = [entry for entry in told if entry.startswith("NVIDIA_VISIBLE_DEVICES=")]
+    seen = [
+        entry for entry in inspect.get("Config", {}).get("Env") or () if entry.startswith("NVIDIA_VISIBLE_DEVICES=")
+    ]
     wanted = "NVIDIA_VISIBLE_DEVICES=" + (",".join(gpus) if gpus else "void")
     if found != ([(0, list(gpus), [["gpu"]])] if gpus else []) or seen != [wanted]:
         yield "gpus"

@@ -66,12 +66,16 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One image: its parent, the files that go in (place in the build context → path here), its wheels."""
+    """One image: its parent, the files that go in (place in the build context → path here), its wheels.
+
+    `on_request`: built when it is named, and never just because everything is.
+    """
 
     name: str
     parent: str | None = None
     files: dict[str, str] = field(default_factory=dict)
     lock: str | None = None
+    on_request: bool = False
 
 
 RECIPES = {
@@ -86,6 +90,9 @@ RECIPES = {
         Recipe("cloister-torch", "cloister-base", {
             "Containerfile": "containers/images/torch/Containerfile",
         }, lock="requirements/job-torch.txt"),
+        Recipe("cloister-torch-cuda", "cloister-base", {
+            "Containerfile": "containers/images/torch-cuda/Containerfile",
+        }, lock="requirements/job-torch-cuda.txt", on_request=True),
         Recipe("cloister-job-torch", "cloister-torch", {
             "Containerfile": "containers/images/job-torch/Containerfile",
             "train.py": "containers/images/job-torch/train.py",
@@ -93,7 +100,12 @@ RECIPES = {
         }),
         Recipe("cloister-job-rogue", "cloister-job-torch", {
             "Containerfile": "containers/images/job-rogue/Containerfile",
+            "attacks.py": "containers/images/job-attacker/attacks.py",
             "rogue.py": "containers/images/job-rogue/rogue.py",
+        }),
+        Recipe("cloister-attacker", "cloister-base", {
+            "Containerfile": "containers/images/job-attacker/Containerfile",
+            "attacks.py": "containers/images/job-attacker/attacks.py",
         }),
     )
 }  # fmt: skip
@@ -180,7 +192,7 @@ def collect_wheels(recipe: Recipe, work: Path) -> Path:
     """
     assert recipe.lock
     talk(f"images: collecting wheels for {recipe.name} (about half a minute)")
-    target = work / "wheels"
+    target = work / f"wheels-{recipe.name}"
     index = os.environ.get("CLOISTER_TORCH_INDEX")
     command = [
         sys.executable, "-m", "pip", "--no-input", "install", "--quiet", "--no-deps", "--no-compile",
@@ -298,7 +310,7 @@ def ancestry(name: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = arguments or list(RECIPES)
+    wanted = arguments or [name for name, recipe in RECIPES.items() if not recipe.on_request]
     if unknown := [name for name in wanted if name not in RECIPES]:
         talk(f"error: no image is called {unknown[0]}")
         talk(f"hint: one of {', '.join(RECIPES)}")

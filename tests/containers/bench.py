@@ -33,9 +33,9 @@ VERDICT_KEY = SigningKey(b"verdict key of the tests".ljust(32))
 MODEL = save({"head.bias": np.zeros(4, np.float32), "head.weight": np.arange(8, dtype=np.float32).reshape(2, 4)})
 
 
-def image_id(name: str) -> str:
+def image_id(name: str, url: str = ENGINE_URL) -> str:
     """The digest of an image that `deploy/lib/images.sh` built."""
-    return str(docker.APIClient(ENGINE_URL).inspect_image(name)["Id"])
+    return str(docker.APIClient(url).inspect_image(name)["Id"])
 
 
 def utc_now() -> datetime:
@@ -47,21 +47,25 @@ class Bench:
     root: Path
     image: str
     site: Sandbox
+    url: str = ENGINE_URL
     records: list[tuple[str, str, str]] = field(default_factory=list)
 
     @classmethod
-    def make(cls, root: Path, image: str, name: str | None = None) -> Bench:
+    def make(
+        cls, root: Path, image: str, name: str | None = None, *, url: str = ENGINE_URL, runtime: str = ""
+    ) -> Bench:
         for folder in ("work", "probe"):
             (root / folder).mkdir(exist_ok=True)
         name = name or f"test-{uuid.uuid4().hex[:8]}"
-        site = Sandbox(name, image_id("cloister-sentinel"), CEILING, root / "work", root / "probe")
-        return cls(root, image, site)
+        sentinel = image_id("cloister-sentinel", url)
+        site = Sandbox(name, sentinel, CEILING, root / "work", root / "probe", runtime=runtime)
+        return cls(root, image, site, url)
 
     def broker(self, build: Callable[..., dict[str, Any]] = sandbox.create_arguments, **more: Any) -> Broker:
         """A broker process's worth: two of them share nothing but the engine."""
         keys = KeyRing([VERDICT_KEY.verify_key])
         clock = more.pop("clock", utc_now)
-        engine = more.pop("engine", None) or Engine(ENGINE_URL)
+        engine = more.pop("engine", None) or Engine(self.url)
         return Broker(engine, self.site, keys, clock, lambda *entry: self.records.append(entry), build)
 
     def spec(self, job: str = "job", **changes: Any) -> ContainerSpec:
@@ -106,7 +110,7 @@ class Bench:
         return broker.execute(job)
 
     def containers(self) -> list[tuple[str, str]]:
-        return sorted((one.job, one.role) for one in Engine(ENGINE_URL).containers(self.site.site))
+        return sorted((one.job, one.role) for one in Engine(self.url).containers(self.site.site))
 
 
 def until(events: Iterator[JobEvent], *kinds: str) -> JobEvent:

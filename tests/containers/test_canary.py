@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from containers import canary, sandbox
+from containers import canary, podman, sandbox
 from containers.engine import Engine
 from containers.runner import Endings, Running
 from mediator.types import ContainerSpec, OutputFile
@@ -43,7 +43,7 @@ def test_a_canary_for_other_limits_says_nothing_about_this_sandbox(bench: Bench)
 
 
 def test_the_fingerprint_changes_with_any_restriction_and_not_with_the_job(bench: Bench) -> None:
-    facts = Engine(ENGINE_URL).facts("")
+    facts = Engine(bench.url).facts("")
     image = bench.site.sentinel
     one = sandbox.create_arguments(bench.spec("one"), "job", bench.site, image)
     two = sandbox.create_arguments(bench.spec("two"), "job", bench.site, "sha256:" + "2" * 64)
@@ -115,8 +115,9 @@ def test_a_weaker_sandbox_is_found_by_the_engines_own_account(bench: Bench, name
         (WEAKER["mounts"], "mounts_are_read_only"),
         (WEAKER["user"], "probe_exited"),  # root without capabilities may not write another user's /out
         (WEAKER["tmp"], "mounts_are_read_only"),
-        (host(PidMode="host"), "own_processes_only"),
-        (host(Ulimits=[]), "open_files_are_bounded"),
+        (host(PidMode="host", Init=False), "own_processes_only"),
+        (host(Ulimits=[{"Name": name, "Soft": 9999, "Hard": 9999} for name in ("nofile", "core")]),
+         "open_files_are_bounded"),
         (host(Devices=[{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg", "CgroupPermissions": "r"}]),
          "only_harmless_devices"),
         (host(Binds=[f"{ENGINE_URL.removeprefix('unix://')}:/run/docker.sock"]), "no_engine_socket"),
@@ -134,7 +135,7 @@ def test_the_probe_finds_nothing_where_nothing_is_weak(bench: Bench) -> None:
 
 def probe(bench: Bench, weaken: Weaken) -> tuple[str, ...]:
     """What the probe reports out of a container weakened in one thing."""
-    engine, spec = Engine(ENGINE_URL), spec_of(bench)
+    engine, spec = Engine(bench.url), spec_of(bench)
     signed = bench.sign(spec)
     canary.lay_out(spec, signed, bench.site.probe_root)
     engine.create_volume(sandbox.volume_arguments(spec, bench.site))
@@ -143,6 +144,8 @@ def probe(bench: Bench, weaken: Weaken) -> tuple[str, ...]:
         arguments = copy.deepcopy(sandbox.create_arguments(spec, role, bench.site, bench.site.sentinel))
         if role == "canary":
             weaken(arguments)
+        if engine.kind == "podman":
+            arguments = podman.spoken(arguments, podman.seccomp_file(bench.site.probe_root))
         made[role] = engine.create(sandbox.container_name(spec.job, role, bench.site.site), arguments)
         engine.start(made[role])
     running = Running(engine, utc_now, Endings(), spec, made["keeper"], made["canary"])

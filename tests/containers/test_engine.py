@@ -13,7 +13,7 @@ import pytest
 
 from containers.engine import Engine
 from mediator.errors import Denied, EngineUnavailable
-from tests.containers.bench import ENGINE_URL, Bench, image_id, until
+from tests.containers.bench import Bench, image_id, until
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def test_an_engine_that_hangs_up_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_an_image_is_found_by_its_id_and_never_by_a_tag() -> None:
-    engine = Engine(ENGINE_URL)
-    digest = image_id("cloister-sentinel")
+def test_an_image_is_found_by_its_id_and_never_by_a_tag(bench: Bench) -> None:
+    engine = Engine(bench.url)
+    digest = image_id("cloister-sentinel", bench.url)
     found = engine.image(digest)
     assert found is not None
     assert (found.id, found.volumes, found.has_program) == (digest, (), True)
@@ -56,8 +56,8 @@ def test_an_image_is_found_by_its_id_and_never_by_a_tag() -> None:
 
 
 @pytest.mark.engine
-def test_the_facts_of_an_engine_hold_still() -> None:
-    engine = Engine(ENGINE_URL)
+def test_the_facts_of_an_engine_hold_still(bench: Bench) -> None:
+    engine = Engine(bench.url)
     assert engine.facts("") == engine.facts("")
     assert all(engine.facts("").values())
 
@@ -66,7 +66,7 @@ def test_the_facts_of_an_engine_hold_still() -> None:
 def test_a_program_that_says_too_much_or_takes_too_long_is_cut_off(bench: Bench) -> None:
     events = bench.start(bench.broker())
     until(events, "done")
-    engine = Engine(ENGINE_URL)
+    engine = Engine(bench.url)
     keeper = next(one.id for one in engine.containers(bench.site.site) if one.role == "keeper")
     shout = ["python3", "-c", "print('x' * 100_000)"]
     assert engine.run(keeper, shout, limit_bytes=200_000, timeout_s=10) == (0, b"x" * 100_000 + b"\n")
@@ -81,7 +81,7 @@ def test_a_program_that_says_too_much_or_takes_too_long_is_cut_off(bench: Bench)
 def test_the_lines_of_a_container_end_when_it_is_removed(bench: Bench) -> None:
     events = bench.start(bench.broker())
     until(events, "done")
-    engine = Engine(ENGINE_URL)
+    engine = Engine(bench.url)
     keeper = next(one.id for one in engine.containers(bench.site.site) if one.role == "keeper")
     lines = engine.follow(keeper)
     assert lines.take(5)
@@ -92,4 +92,4 @@ def test_the_lines_of_a_container_end_when_it_is_removed(bench: Bench) -> None:
             lines.take(0.1)
     lines.close()
     assert threading.active_count() <= before
-    assert docker.APIClient(ENGINE_URL).ping()
+    assert docker.APIClient(bench.url).ping()

@@ -12,7 +12,7 @@ import pytest
 from containers.engine import Engine
 from mediator.errors import Denied
 from mediator.ports import JobEvent, Runner
-from tests.containers.bench import ENGINE_URL, LIMITS, VERDICT_KEY, Bench, by_name, until, utc_now
+from tests.containers.bench import LIMITS, VERDICT_KEY, Bench, by_name, until, utc_now
 from tests.containers.contract import RunnerContract
 from tests.sim.runner import FakeRunner
 
@@ -64,7 +64,7 @@ def test_a_restarted_broker_adopts_what_runs(bench: Bench) -> None:
 def test_a_broker_that_died_while_a_job_was_frozen_lets_it_go_on(bench: Bench) -> None:
     events = bench.start(bench.broker())
     until(events, "done")
-    engine = Engine(ENGINE_URL)
+    engine = Engine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     assert engine.freeze(main)
     second = bench.broker()
@@ -91,7 +91,7 @@ def test_a_frozen_job_is_stopped_too(bench: Bench) -> None:
     broker = bench.broker()
     events = bench.start(broker)
     until(events, "done")
-    engine = Engine(ENGINE_URL)
+    engine = Engine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     engine.freeze(main)
     broker.terminate("job", 2)
@@ -119,7 +119,7 @@ def test_wall_time_ends_a_job_whether_or_not_anybody_listens(bench: Bench) -> No
     next(events)
     later = bench.broker(clock=lambda: utc_now() + timedelta(seconds=LIMITS.wall_time_s + 5))
     later.enforce_wall_time()
-    engine = Engine(ENGINE_URL)
+    engine = Engine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     assert (engine.inspect(main) or {})["State"]["Running"] is False
 

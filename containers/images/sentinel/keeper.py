@@ -175,6 +175,8 @@ def say(event):
 
 
 def watch():
+    # Podman opens a container's output for a reader only when there is something in it
+    print(flush=True)
     state = Watch()
     while True:
         for event in state.look():
