@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the three locks again. Needs `uv` on PATH and, for the torch lock, an index or folder that holds the
+# Makes the four locks again. Needs `uv` on PATH and, for the torch lock, an index or folder that holds the
 # CPU build (CLOISTER_TORCH_INDEX, or PIP_FIND_LINKS naming a folder). Prefers the versions locked today;
 # UPGRADE=1 lets everything move.
 set -eu
@@ -20,6 +20,14 @@ compile $product --extra dev -c requirements/cloister.txt -o requirements/dev.tx
 compile requirements/job-torch.in --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
   ${CLOISTER_TORCH_INDEX:+--index "$CLOISTER_TORCH_INDEX"} ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"} \
   -o requirements/job-torch.txt
+
+# The CUDA build of torch is the package index's own; all else at the versions of the image for the CPU.
+constraints="$(mktemp)"
+trap 'rm -f "$constraints"' EXIT
+grep -E '^[a-z0-9_.-]+==' requirements/job-torch.txt | sed 's/ .*//' | grep -v '^torch==' >"$constraints"
+compile requirements/job-torch-cuda.in --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+  -c "$constraints" -o requirements/job-torch-cuda.txt
+sed -i "s#, -c $constraints##; s#-c $constraints, ##" requirements/job-torch-cuda.txt
 
 # A lock names packages and hashes, never a place.
 if grep -nE '://|^--(index|extra|find)' requirements/*.txt; then
