@@ -55,8 +55,10 @@ class Source:
 class Engine:
     """Implements `node.usecases.deidentify.DicomEngine` for one compiled profile."""
 
-    def __init__(self, table: Table, standard: Standard) -> None:
+    def __init__(self, table: Table, standard: Standard, copiers: Copiers | None = None) -> None:
+        """`copiers`: threads that copy the pixels of what is begun; without them they are copied at once."""
         self.table = table
+        self._copiers = copiers
         vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
         self._vr_of = lambda tag: vr_of.get(tag, "UN")
         self._reader = Reader(self._vr_of, private_alone=bool(table.private))
@@ -96,15 +98,9 @@ class Engine:
         return self.begin(source, subject, path, hash_pixels=hash_pixels)()
 
     def begin(
-        self,
-        source: Source,
-        subject: Subject,
-        path: Path,
-        copiers: Copiers | None = None,
-        *,
-        hash_pixels: bool = False,
+        self, source: Source, subject: Subject, path: Path, *, hash_pixels: bool = False
     ) -> Callable[[], Conversion]:
-        """`convert` under way: call what comes back, in order, before the source is closed."""
+        """`convert` under way: call what comes back, in the order of beginning, before the source is closed."""
         parsed = source.parsed
         if source.finding is not None:
             return partial(Conversion, source.finding)
@@ -124,7 +120,7 @@ class Engine:
             rewriter,
             own=rewriter.uid(source.facts.sop_instance).encode(),
             hash_pixels=hash_pixels,
-            copiers=copiers,
+            copiers=self._copiers,
         ).finish
 
     def searcher(self) -> Searcher:
@@ -180,9 +176,9 @@ class Engine:
         return self._statements[form]
 
 
-def open_engine(profile: str) -> Engine:
+def open_engine(profile: str, copiers: Copiers | None = None) -> Engine:
     """The engine for a profile that comes with the package. Raises `UsageFault` for a name that is none."""
-    return Engine(load_profile(profile), standard())
+    return Engine(load_profile(profile), standard(), copiers)
 
 
 def _text(tag: int, vr: str, text: str) -> Node:

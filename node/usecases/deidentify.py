@@ -12,14 +12,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Table
-from mediator.deid.screening import Exclusion, Facts, screen, sort
+from mediator.deid.screening import Exclusion, Facts, Sorting, screen, sort
 from mediator.deid.values import Subject
 
 
@@ -52,6 +53,9 @@ class DicomEngine(Protocol):
 
     def convert(self, source: Any, subject: Subject, path: Path) -> Any:
         """`write`, with what was seen on the way: `exclusion`, and `pardoned` matches inside values that are ours."""
+
+    def begin(self, source: Any, subject: Subject, path: Path) -> Any:
+        """`convert` under way: called in the order of beginning, before the source is closed, it is `convert`."""
 
     def lost(self, subject: Subject) -> Sequence[bytes]:
         """What this patient's files lost since this was last asked; identifying."""
@@ -184,17 +188,27 @@ class Gate0:
 
     def sort_out(self, handle: int, name: str) -> Placement:
         """One open file of a folder, into `folder/name`. Raises `FileExistsError` where that is taken."""
+        return self.begin(handle, name)()
+
+    def begin(self, handle: int, name: str) -> Callable[[], Placement]:
+        """`sort_out` under way: call what comes back, in the order of beginning, before the descriptor is closed."""
         source = self._engine.open(handle)  # (1)
         if isinstance(source, Exclusion):
-            return Placement("refuse", (source,))
+            return partial(Placement, "refuse", (source,))
         facts: Facts = source.facts
         sorting = sort(facts, source.finding)  # (2)
         if sorting.place == "refuse":
-            return Placement("refuse", sorting.reasons)
+            return partial(Placement, "refuse", sorting.reasons)
         subject = self._subject(facts)  # (3)
         path = self._folder / name
-        done = self._engine.convert(source, subject, path)  # (4)
-        keyed, lost = self._pseudonyms, self._note(subject)
+        convert = self._engine.begin(source, subject, path)  # (4)
+        lost = self._note(subject)
+        return lambda: self._placed(convert(), sorting, subject, path, facts, lost)
+
+    def _placed(
+        self, done: Any, sorting: Sorting, subject: Subject, path: Path, facts: Facts, lost: tuple[bytes, ...]
+    ) -> Placement:
+        keyed = self._pseudonyms
         study, series = keyed.uid(facts.study), keyed.uid(facts.series)
         keys = (subject.patient, study)
         if done.exclusion is not None:

@@ -25,7 +25,8 @@ from tests.bench.timing import timed
 def main() -> None:
     how, source, target = sys.argv[1:]
     keyed = Pseudonyms(bytes(32), "bench")
-    engine = open_engine("eucaim")
+    copiers = Copiers()
+    engine = open_engine("eucaim", copiers)
     subjects: dict[str, Subject] = {}
     under_way: deque[tuple[int, Callable[[], Conversion]]] = deque()
 
@@ -35,7 +36,7 @@ def main() -> None:
         os.close(handle)
 
     def work() -> None:
-        with Copiers() as copiers:
+        with copiers:
             for name in sorted(os.listdir(source)):
                 handle = os.open(f"{source}/{name}", os.O_RDONLY | os.O_NOFOLLOW)
                 found = engine.open(handle)
@@ -44,7 +45,7 @@ def main() -> None:
                 if who not in subjects:
                     subjects[who] = Subject(keyed, keyed.patient(who), keyed.shift_days(who))
                 path = Path(target, f"{keyed.uid(found.facts.sop_instance)}.dcm")
-                begun = engine.begin(found, subjects[who], path, copiers, hash_pixels=how == "hash")
+                begun = engine.begin(found, subjects[who], path, hash_pixels=how == "hash")
                 under_way.append((handle, begun))
                 if len(under_way) == UNDER_WAY:
                     finish()
