@@ -1,4 +1,4 @@
-"""Tiny container images as archives, well made and otherwise: `docker save` files and OCI layouts."""
+"""Tiny container images, well made and otherwise: `docker save` files, OCI layouts, and a registry that serves one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ Version: 1
 
 """
 METADATA = b"Metadata-Version: 2.1\nName: numpy\nVersion: 2.1.0\n\nName: not-a-header\n"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 DIST = "usr/lib/python3/dist-packages/numpy-2.1.0.dist-info/METADATA"
 BASE = {"var/lib/dpkg/status": STATUS, DIST: METADATA, "bin/true": b"\x7fELF"}
 SPDX = json.dumps({"spdxVersion": "SPDX-2.3", "packages": [{}, {}, {}]}).encode()
@@ -103,9 +107,11 @@ class Tiny:
 
     @property
     def manifest(self) -> bytes:
+        kind = f"+{self.packing}" if self.packing else ""
         plain = {
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor(self.config), "layers": [descriptor(each) for each in self.blobs()],
+            "config": descriptor(self.config) | {"mediaType": "application/vnd.oci.image.config.v1+json"},
+            "layers": [descriptor(each) | {"mediaType": f"{LAYER}{kind}"} for each in self.blobs()],
         }  # fmt: skip
         return json.dumps(plain).encode()
 
@@ -137,3 +143,36 @@ def unfold(folder: Path, members: Mapping[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
+
+
+@contextmanager
+def registry(tiny: Tiny) -> Iterator[str]:
+    """A registry on loopback that holds one image; its `host:port` (OCI distribution specification, pulling)."""
+    held = {f"sha256:{sha(raw)}": raw for raw in (tiny.manifest, tiny.config, *tiny.blobs())}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            digest = self.path.rpartition("/")[2]
+            raw = b"{}" if self.path == "/v2/" else held.get(digest)
+            self.send_response(404 if raw is None else 200)
+            kind = json.loads(tiny.manifest)["mediaType"] if "/manifests/" in self.path else "application/octet-stream"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(raw or b"")))
+            self.send_header("Docker-Content-Digest", digest)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(raw or b"")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
