@@ -44,7 +44,7 @@ DEBIAN = [
 # glibc 2.36 and CPython 3.11 are what bookworm has, whatever this machine runs.
 FOR_THE_IMAGE = [
     "--python-version=3.11", "--implementation=cp", "--abi=cp311",
-    *(f"--platform=manylinux_2_{minor}_x86_64" for minor in (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)),
+    *(f"--platform=manylinux_2_{minor}_x86_64" for minor in (36, 35, 34, 31, 28, 27, 26, 25, 24, 17, 12, 5)),
     *(f"--platform=manylinux{year}_x86_64" for year in ("2014", "2010", "1")),
 ]  # fmt: skip
 
