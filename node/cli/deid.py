@@ -167,20 +167,30 @@ def verify(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="the originals")],
     output: Annotated[Path, typer.Argument(metavar="DST", help="what any tool made of them")],
     profile: Annotated[str, typer.Option(help="what should have been removed or replaced")] = "basic",
+    key: Annotated[
+        Path | None, typer.Option("--key", help="the key DST was made with: dates are compared in every file then")
+    ] = None,
+    project: Annotated[str, typer.Option(help="with --key: the project's id")] = "",
+    site: Annotated[str, typer.Option(help="with --key: the site's id")] = "",
     as_json: Json = False,
 ) -> None:
     """Search DST for everything of SRC that the profile removes or replaces. Exit code 3 when something is left.
 
-    Works on the output of any tool. An element whose value the profile itself would keep is no finding.
+    Works on the output of any tool. An element whose value the profile itself would keep is no finding. Dates are
+    compared one by one where identical pixels, or our own key, say which original a file was made from.
     """
     from node.deid.verify import verify_folders
     from node.intake.folder import walk
-    from node.wiring.deid_worker import table_of
+    from node.wiring.deid_worker import pseudonyms, table_of
 
     for folder in (source, output):
         if not folder.is_dir():
             raise UsageFault("SRC and DST are folders that can be read")
-    report = verify_folders(str(source.absolute()), str(output.absolute()), table_of(profile), walk)
+    table, keyed = table_of(profile), None
+    if key is not None:
+        _identifiers(site, project, needed=table.scope == "project")
+        keyed = pseudonyms(table, read_raw_key(key), project, site)
+    report = verify_folders(str(source.absolute()), str(output.absolute()), table, walk, keyed)
     told = report.plain()
     if not as_json:  # a person reads where things are left; each file is in --json
         del told["findings"]

@@ -5,8 +5,10 @@
    count only as whole words (a UID of 39 digits holds any four of them by chance).
 3. An element whose value the profile would keep as it stands, or that only says what was done, is no finding and is
    counted. Words that name nobody (`anonymous`) and UIDs of the standard are not searched for.
-4. Dates are not searched for (a moved date may be another's original) but compared, element by element, where the
-   pixels say which original a file was made of.
+4. Dates and times are not searched for (a moved date may be another's original) but compared, element by element at
+   every depth, with the original a file was made of: none stands that the profile moves, cuts or removes; where it
+   moves them, all of a patient's by the same days; where it cuts them, to their month. The pixels say which original
+   that is; with the key of our own output so do the UIDs, and the days are the patient's own.
 """
 
 from __future__ import annotations
@@ -16,12 +18,11 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from mediator.deid.dates import truncate_date, truncate_datetime
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import DEFAULT_RULE, TEMPORAL, Action, Rule, Table
@@ -29,6 +30,7 @@ from mediator.deid.screening import Exclusion
 from mediator.deid.statement import BASIC, OPTION_CODES
 from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject, decide
+from node.deid.dated import DATE_VRS, date_holds, moved_days, text
 from node.deid.engine import Engine, Source
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.profiles import standard
@@ -74,7 +76,7 @@ class Finding:
 
     output: str  # dst#0007
     where: str
-    kind: str  # value or date
+    kind: str  # value; date: one of the original; interval: a date that does not fit the patient's others
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Verification:
     originals: int = 0
     unreadable_originals: int = 0
     outputs: int = 0
-    matched: int = 0
+    matched: int = 0  # outputs of which the original is known
     pardoned: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -99,7 +101,7 @@ class Verification:
             "originals": self.originals,
             "unreadable_originals": self.unreadable_originals,
             "outputs": self.outputs,
-            "outputs_matched_by_pixels": self.matched,
+            "outputs_matched": self.matched,
             "kept_on_purpose": self.pardoned,
             "outputs_with_findings": self.damaged,
             "findings_by_place": dict(Counter(f"{one.kind} {one.where}" for one in self.findings).most_common()),
@@ -115,22 +117,37 @@ class _Leaf:
     node: Node
     rule: Rule
     charset: bytes
+    path: tuple[int, ...] = ()  # tags and numbers of items
 
 
-def verify_folders(source: str, output: str, table: Table, walk: Walk) -> Verification:
-    """Search every file below `output` for what those below `source` held. Raises `UsageFault` for no folders."""
-    return _Verifier(table).run(source, output, walk)
+@dataclass(frozen=True)
+class _Original:
+    """Whose an original is, and its dates by path."""
+
+    patient: tuple[str, str]
+    dates: Mapping[tuple[int, ...], str] = field(repr=False)
+
+
+def verify_folders(source: str, output: str, table: Table, walk: Walk, keyed: Pseudonyms | None = None) -> Verification:
+    """Search every file below `output` for what those below `source` held. Raises `UsageFault` for no folders.
+
+    `keyed`: what our own output was made with.
+    """
+    return _Verifier(table, keyed).run(source, output, walk)
 
 
 class _Verifier:
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, keyed: Pseudonyms | None) -> None:
         self._table = table
+        self._keyed = keyed
         self._engine = Engine(table, standard())
         # no value of these is written anywhere: only what would be lost is asked for
         self._subject = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "verify"), "-", 1)
         self._mandatory = Mandatory(standard())
         self._rewriter = self._engine.rewriter_of(self._subject)
-        self._dates: dict[bytes, dict[str, bytes]] = {}
+        self._by_pixels: dict[bytes, list[_Original]] = {}
+        self._by_uid: dict[str, _Original] = {}
+        self._days: dict[tuple[str, str], int] = {}  # how far the first date of each patient was moved
         self._report = Verification()
 
     @property
@@ -163,8 +180,13 @@ class _Verifier:
             self._report.unreadable_originals += 1
             return
         self._rewriter.header(source.parsed, ())
-        if (digest := _pixel_digest(source)) is not None:
-            self._dates[digest] = {leaf.place: leaf.node.value for leaf in self._leaves(source) if _is_date(leaf)}
+        facts = source.facts
+        dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS}
+        original = _Original((facts.patient_id, facts.issuer), dates)
+        if self._keyed is not None:
+            self._by_uid[self._keyed.uid(facts.sop_instance)] = self._by_uid[facts.sop_instance] = original
+        elif (digest := _pixel_digest(source)) is not None:
+            self._by_pixels.setdefault(digest, []).append(original)
 
     def _check(self, handle: int, label: str, path: str) -> None:
         """One output. (2)"""
@@ -178,7 +200,7 @@ class _Verifier:
         if self._hits(_before_dataset(handle)):
             self._find(label, "preamble or file meta")
         for leaf in self._leaves(source):
-            if leaf.node.vr not in ("DA", "DT", "TM") and self._hits(leaf.node.value):
+            if leaf.node.vr not in DATE_VRS and self._hits(leaf.node.value):
                 if self._stays(leaf):
                     self._report.pardoned += 1  # (3)
                 else:
@@ -189,18 +211,42 @@ class _Verifier:
         self._compare_dates(source, label)
 
     def _compare_dates(self, source: Source, label: str) -> None:
-        """(4)"""
-        digest = _pixel_digest(source)
-        if digest is None or digest not in self._dates:
+        """(4) Equal pixels may be of several originals: then one that fits is enough."""
+        if self._keyed is not None:
+            known = self._by_uid.get(source.facts.sop_instance)
+            originals = [known] if known is not None else []
+        else:
+            originals = self._by_pixels.get(_pixel_digest(source) or b"", [])
+        if not originals:
             return
         self._report.matched += 1
-        before = self._dates[digest]
-        for leaf in self._leaves(source):
-            value = leaf.node.value.strip(b" \0")
-            if value and _is_date(leaf) and before.get(leaf.place, b"").strip(b" \0") == value:
-                if leaf.rule.action is Action.KEEP or _is_cut(leaf, value):
-                    continue
-                self._find(label, leaf.place, "date")
+        leaves = [leaf for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS and text(leaf.node)]
+        if self._keyed is None and len(originals) == 1:
+            self._learn_days(originals[0], leaves)
+        for where, kind in min((list(self._misplaced(original, leaves)) for original in originals), key=len):
+            self._find(label, where, kind)
+
+    def _learn_days(self, original: _Original, leaves: Sequence[_Leaf]) -> None:
+        """Without the key, the first date that was moved says how far all of the patient's are."""
+        shifted = (leaf for leaf in leaves if leaf.rule.action is Action.SHIFT_DATE)
+        for days in (moved_days(original.dates.get(leaf.path, ""), text(leaf.node)) for leaf in shifted):
+            if days:
+                self._days.setdefault(original.patient, days)
+
+    def _misplaced(self, original: _Original, leaves: Sequence[_Leaf]) -> Iterator[tuple[str, str]]:
+        """(where, kind of finding) for dates that are not what the profile makes of the original's."""
+        keyed = self._keyed
+        days = keyed.shift_days(*original.patient) if keyed else self._days.get(original.patient, 0)
+        for leaf in leaves:
+            rule, before, after = leaf.rule, original.dates.get(leaf.path, ""), text(leaf.node)
+            if before == after and rule.action is Action.SHIFT_DATE:
+                yield leaf.place, "date"
+            elif date_holds(rule, leaf.node.vr, before, after, days):
+                continue
+            elif before == after:
+                yield leaf.place, "date"
+            elif keyed or (before and rule.action in (Action.SHIFT_DATE, Action.TRUNCATE_DATE)):
+                yield leaf.place, "interval"
 
     def _find(self, label: str, where: str, kind: str = "value") -> None:
         self._report.findings.append(Finding(label, where, kind))
@@ -232,9 +278,11 @@ class _Verifier:
         return written is not None and " ".join(written.values).split() == " ".join(values).split()
 
     def _leaves(self, source: Source) -> Iterator[_Leaf]:
-        return self._walk(source.parsed.nodes, b"", "", gone=False)
+        return self._walk(source.parsed.nodes, b"", "", (), gone=False)
 
-    def _walk(self, nodes: Sequence[Node], charset: bytes, above: str, *, gone: bool) -> Iterator[_Leaf]:
+    def _walk(
+        self, nodes: Sequence[Node], charset: bytes, above: str, path: tuple[int, ...], *, gone: bool
+    ) -> Iterator[_Leaf]:
         charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
         creators: dict[int, str] = {}
         for node in nodes:
@@ -249,10 +297,11 @@ class _Verifier:
                 rule = self._table.rule(node.tag)
             place = f"{above}{tag_text(node.tag)}"
             if node.items is None:
-                yield _Leaf(place, node, rule, charset)
+                yield _Leaf(place, node, rule, charset, (*path, node.tag))
                 continue
-            for item in node.items:
-                yield from self._walk(item, charset, f"{place} > ", gone=rule.action is not Action.RECURSE)
+            for number, item in enumerate(node.items):
+                inside = (*path, node.tag, number)
+                yield from self._walk(item, charset, f"{place} > ", inside, gone=rule.action is not Action.RECURSE)
 
 
 def _is_word(raw: bytes, at: int, token: bytes) -> bool:
@@ -261,17 +310,6 @@ def _is_word(raw: bytes, at: int, token: bytes) -> bool:
         return True
     end = at + len(token)
     return not (_WORD.match(raw[at - 1 : at] if at else b"") or _WORD.match(raw[end : end + 1]))
-
-
-def _is_date(leaf: _Leaf) -> bool:
-    return leaf.node.vr in ("DA", "DT")
-
-
-def _is_cut(leaf: _Leaf, value: bytes) -> bool:
-    """Whether the original was the first of its month already, and the rule is to cut dates to that."""
-    text = value.decode("latin-1")
-    cut = truncate_date if leaf.node.vr == "DA" else truncate_datetime
-    return leaf.rule.action is Action.TRUNCATE_DATE and cut(text) == text
 
 
 def _pixel_digest(source: Source) -> bytes | None:

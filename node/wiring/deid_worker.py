@@ -56,6 +56,11 @@ def table_of(profile: str) -> Table:
     return load_profile(profile)
 
 
+def pseudonyms(table: Table, key: bytes, project: str, site: str) -> Pseudonyms:
+    """Those of stage 1 or of stage 2, as the profile says."""
+    return Pseudonyms.local(key, site) if table.scope == "site" else Pseudonyms(key, project, site)
+
+
 @dataclass(frozen=True)
 class Trace:
     """What the files of one patient or study in a batch lost. Stays in memory: `lost` names the patient."""
@@ -79,10 +84,7 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         table = table_of(settings.profile)
-        if table.scope == "site":
-            keyed = Pseudonyms.local(settings.key, settings.site)
-        else:
-            keyed = Pseudonyms(settings.key, settings.project, settings.site)
+        keyed = pseudonyms(table, settings.key, settings.project, settings.site)
         self._settings = settings
         self._rooms = Rooms(settings.output)
         self._engine = Engine(table, standard())

@@ -23,6 +23,7 @@ from node.usecases.deidentify_folder import Rooms, deidentify_folder
 from node.wiring.deid import Processes, list_files
 from node.wiring.deid_worker import Settings
 from tests.sim.cohort import write_cohort
+from tests.sim.containers import planted_study
 from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
 from tests.sim.planting import plant
 from tests.sim.pydicom_files import copy_pydicom_files
@@ -383,20 +384,29 @@ def test_profiles_are_listed_and_told(cloister):
     assert cloister("deid", "profiles", "nobodys").code == 2
 
 
+def dated(**values):
+    item = pydicom.Dataset()
+    for name, value in values.items():
+        setattr(item, name, value)
+    return item
+
+
 def test_verify_finds_what_another_tool_left(cloister, tmp_path):
     source, output = tmp_path / "source", tmp_path / "other"
-    put(source, "1", plain_slice())
+    put(source, "1", plain_slice(AnatomicRegionSequence=[dated(AcquisitionDateTime="20240301101530")]))
     clean = plain_slice(
         PatientName="X", PatientID="0", PatientBirthDate="", AccessionNumber="", StudyDate="20200101",
-        SeriesDate="20200102", SOPInstanceUID="9.1", StudyInstanceUID="9.2", SeriesInstanceUID="9.3",
+        SeriesDate="20200207", SOPInstanceUID="9.1", StudyInstanceUID="9.2", SeriesInstanceUID="9.3",
         FrameOfReferenceUID="9.4", PatientAge="060Y",
     )  # fmt: skip
     put(output, "1", clean)
     said = cloister("deid", "verify", source, output, "--profile", "eucaim", "--json")
-    assert said.code == 0 and said.json["outputs_matched_by_pixels"] == 1, said.out
+    assert said.code == 0 and said.json["outputs_matched"] == 1, said.out
     for change, place in (
         ({"PatientComments": "about mrs HARTOG"}, "value (0010,4000)"),
         ({"StudyDate": "20240301"}, "date (0008,0020)"),
+        ({"SeriesDate": "20200208"}, "interval (0008,0021)"),
+        ({"AnatomicRegionSequence": [dated(AcquisitionDateTime="20240301101530")]}, "date (0008,2218) > (0008,002A)"),
         ({"FrameOfReferenceUID": "1.2.826.0.1.444.1"}, "value (0020,0052)"),
     ):
         leaking = pydicom.dcmread(io.BytesIO(to_bytes(clean)))
@@ -410,6 +420,39 @@ def test_verify_finds_what_another_tool_left(cloister, tmp_path):
     (output / "1").rename(output / "HX-77001234.dcm")
     said = cloister("deid", "verify", source, output, "--profile", "eucaim", "--json")
     assert said.json["findings"] == ["dst#0001 value file name", "dst#0001 value after the pixels"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "wrong"),
+    [
+        ("eucaim", {"StudyDate": "19990101"}),
+        ("eucaim", {"StudyTime": "101531"}),
+        ("eucaim-v5", {"StudyDate": "20240302"}),
+        ("basic", {"StudyDate": "20230301"}),
+        ("basic", {"ContentTime": "101530"}),
+        ("pseudonymise", {"StudyDate": "20240302"}),
+    ],
+)
+@pytest.mark.parametrize("with_pixels", [True, False])
+def test_with_its_key_verify_compares_each_date_of_our_own_output(cloister, key, tmp_path, profile, wrong, with_pixels):
+    source, output = tmp_path / "source", tmp_path / "out"
+    if with_pixels:
+        put(source, "1", plain_slice(ContentTime="101530", ContentDate="20240229"))
+    else:
+        (source).mkdir()
+        os.link(planted_study(tmp_path).files["rtplan"], source / "1")
+        wrong = {name: value for name, value in wrong.items() if name != "ContentTime"} or {"SeriesTime": "101530"}
+    cloister("deid", "run", source, output, *options(key, profile=profile))
+    check = ("--profile", profile, "--key", key, "--project", "liver", "--site", "alpha", "--json")
+    said = cloister("deid", "verify", source, output, *check)
+    assert (said.code, said.json["outputs_matched"], said.json["findings"]) == (0, 1, [])
+    ((name, out),) = instances(output).items()
+    for keyword, value in wrong.items():
+        setattr(out, keyword, value)
+    out.save_as(output / name)
+    said = cloister("deid", "verify", source, output, *check)
+    assert said.code == 3 and len(said.json["findings"]) == 1, said.out
+    assert said.json["findings"][0].split()[1] in ("date", "interval")
 
 
 def test_a_series_that_is_not_whole_is_told(cloister, key, tmp_path):

@@ -1,0 +1,68 @@
+"""Dates are compared one by one, by arithmetic of its own: an engine that moves one wrongly writes nothing."""
+
+import pytest
+
+from mediator.deid.rules import Action, Rule
+from node.deid.dated import date_holds, dates_hold, has_dates, moved_days
+from node.deid.profiles import load_profile
+from node.deid.structure import Node
+
+SHIFT, CUT, KEEP, GONE = (
+    Rule(action, "test", ("DA",)) for action in (Action.SHIFT_DATE, Action.TRUNCATE_DATE, Action.KEEP, Action.REMOVE)
+)
+STUDY_DATE, REGION, DATE_TIME = 0x00080020, 0x00082218, 0x0008002A
+
+
+@pytest.mark.parametrize(
+    ("rule", "vr", "before", "after", "holds"),
+    [
+        (SHIFT, "DA", "20240301", "20240220", True),
+        (SHIFT, "DA", "20240301", "20240221", False),  # another patient's shift
+        (SHIFT, "DA", "20240301", "20240301", False),
+        (SHIFT, "DA", "2024.03.01", "20240220", True),
+        (SHIFT, "DA", "20240301\\20240407", "20240220\\20240328", True),
+        (SHIFT, "DA", "20240301\\20240407", "20240220\\20240407", False),
+        (SHIFT, "DA", "20240301\\20240407", "20240220", False),
+        (SHIFT, "DT", "20240301101530.25+0100", "20240220101530.25+0100", True),
+        (SHIFT, "DT", "20240301101530.25+0100", "20240220101530.25+0000", False),
+        (SHIFT, "TM", "101530", "101530", False),
+        (SHIFT, "DA", "20240301", "", True),
+        (CUT, "DA", "20240307", "20240301", True),
+        (CUT, "DA", "20240307", "20240307", False),
+        (CUT, "DT", "20240307101530", "20240301101530", True),
+        (CUT, "DA", "20240307", "20240201", False),
+        (KEEP, "TM", "101530", "101530", True),
+        (KEEP, "TM", "101530", "101531", False),
+        (GONE, "DA", "20240301", "20240301", False),
+        (GONE, "DA", "20240301", "20230301", False),
+        (GONE, "DA", "20240301", "19000101", True),
+    ],
+)
+def test_a_date_is_what_the_profile_makes_of_it_and_no_other(rule, vr, before, after, holds):
+    assert date_holds(rule, vr, before, after, 10) is holds
+
+
+@pytest.mark.parametrize(("before", "after", "days"), [("20240301", "20230301", 366), ("x", "20230301", None)])
+def test_days_are_counted_over_leap_years_and_not_where_there_is_no_date(before, after, days):
+    assert moved_days(before, after) == days
+
+
+def region(value: bytes, times: int = 1) -> Node:
+    inner = (Node(DATE_TIME, "DT", value),)
+    return Node(REGION, "SQ", items=((Node(REGION, "SQ", items=(inner,) * times),),))
+
+
+def test_a_date_moved_wrongly_at_any_depth_is_seen():
+    table = load_profile("eucaim")
+    before = region(b"20240301101530")
+    assert has_dates(before) and not has_dates(Node(REGION, "SQ", items=()))
+    assert dates_hold(before, region(b"20240220101530"), table, 10)
+    assert not dates_hold(before, region(b"20240219101530"), table, 10)
+    assert not dates_hold(before, region(b"20240220101530", times=2), table, 10)
+    assert not dates_hold(before, before, table, 10)
+
+
+def test_a_date_that_the_original_does_not_have_is_no_date_of_it():
+    table = load_profile("eucaim")
+    before = Node(REGION, "SQ", items=((Node(STUDY_DATE, "DA", b"20240301"),),))
+    assert not dates_hold(before, Node(REGION, "SQ", items=((Node(DATE_TIME, "DT", b"20240220"),),)), table, 10)
