@@ -7,6 +7,7 @@ sits forgotten: what is not decided, or not fetched, in its time ends as expired
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -105,10 +106,15 @@ class Review:
             raise ValueError("safe is why somebody approves; a refusal has another reason")
 
 
+def review_id(signed: Signed[Review]) -> str:
+    """A review's own hash (hex): of the signed text, because two persons may say the same in the same second."""
+    return hashlib.sha256(signed.text.encode("ascii")).hexdigest()
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """What a review is held against. `requesters` are the subjects and key ids that the permit names; `approved_by` the
-    subjects of those who have approved, `reviewed` every review there is of this file, by its hash."""
+    subjects of those who have approved, `reviewed` every review there is of this file (`review_id`)."""
 
     site: str
     file: str
@@ -139,7 +145,7 @@ def review(signed: Signed[Review], reviewers: Mapping[str, str], facts: FileFact
     if about != (facts.site, facts.file, facts.content_sha256, facts.record_sha256):  # (2)
         reasons.append(Reason(Code.REVIEW_MISMATCH, "for another site, file, content or record"))
     age = now - document.issued
-    if age > REVIEW_HOLDS or age < -CLOCK_TOLERANCE or signed.sha256 in facts.reviewed:  # (3)
+    if age > REVIEW_HOLDS or age < -CLOCK_TOLERANCE or review_id(signed) in facts.reviewed:  # (3)
         reasons.append(Reason(Code.REVIEW_REPLAYED, "seen before, or not signed within the last hour"))
     if facts.state not in (FileState.CHECKED, FileState.WAITING, FileState.APPROVED):  # (4)
         reasons.append(Reason(Code.REVIEW_MISMATCH, f"the file is {facts.state.value}"))

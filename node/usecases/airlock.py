@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mediator import canonical
 from mediator.admission import Admitted
-from mediator.airlock import FileEvent, FileFacts, FileState, Review, overdue, review
+from mediator.airlock import FileEvent, FileFacts, FileState, Review, overdue, review, review_id
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
 from mediator.jobs import Event
@@ -195,12 +195,12 @@ def _reviewed(core: Core, tx: Tx, signed: Signed[Review], actor: str) -> FileSta
         raise Denied(Reason(Code.REVIEW_MISMATCH, "for a file that is not here"))
     subject = core.airlock.subjects.get(signed.key_id, "")
     happened = review(signed, core.airlock.subjects, _facts(core, tx, row), tx.now)
-    about = f"{row.file}@{signed.sha256}"
+    about = f"{row.file}@{review_id(signed)}"
     verdict = Verdict.REFUSED if happened is FileEvent.REFUSE else Verdict.ALLOWED
     code = Code.REVIEW_REFUSED if happened is FileEvent.REFUSE else None
     permit = permit_name(row.permit, row.permit_version)
     new = NewReview(
-        sha256=signed.sha256,
+        sha256=review_id(signed),
         file=row.file,
         subject=subject,
         key_id=signed.key_id,

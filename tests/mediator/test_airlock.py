@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from mediator.airlock import ENDED, FileEvent, FileFacts, FileState, Review, advance, mermaid, overdue, review
+from mediator.airlock import (
+    ENDED,
+    FileEvent,
+    FileFacts,
+    FileState,
+    Review,
+    advance,
+    mermaid,
+    overdue,
+    review,
+    review_id,
+)
 from mediator.errors import Code, Denied, IntegrityBroken
 from mediator.signatures import KeyRing, SigningKey, open_signed
 from tests.mediator import samples
@@ -114,7 +125,7 @@ def test_a_review_kept_back_or_sent_again_is_refused() -> None:
     assert decide(now=late) is decide(now=samples.NOW - timedelta(minutes=3)) is Code.REVIEW_REPLAYED
     signed = open_signed(Review, ANNA.sign(BASE), RING)
     with pytest.raises(Denied, match="seen before"):
-        review(signed, SUBJECTS, replace(FACTS, reviewed=frozenset({signed.sha256})), samples.NOW)
+        review(signed, SUBJECTS, replace(FACTS, reviewed=frozenset({review_id(signed)})), samples.NOW)
 
 
 @pytest.mark.parametrize("state", [FileState.PRODUCED, *ENDED])
@@ -126,6 +137,13 @@ def test_a_yes_has_no_reason_and_a_no_has_one() -> None:
     for decision, why in (("approve", "unclear"), ("refuse", "safe")):
         with pytest.raises(ValueError, match="safe is why"):
             replace(BASE, decision=decision, why=why)
+
+
+def test_two_persons_who_say_the_same_in_the_same_second_are_two() -> None:
+    anna, bert = (open_signed(Review, key.sign(BASE), RING) for key in (ANNA, BERT))
+    waiting = replace(FACTS, needed=2, state=FileState.WAITING, approved_by=frozenset({"anna"}))
+    assert review_id(anna) != review_id(bert)
+    assert decide(BERT, replace(waiting, reviewed=frozenset({review_id(anna)}))) is FileEvent.APPROVE
 
 
 def test_what_waits_too_long_is_counted() -> None:

@@ -48,7 +48,8 @@ def test_a_polyglot_of_a_table_and_an_archive_is_not_text() -> None:
     "raw",
     [
         b"", b"sex,patients\n", b"sex,patients\nf\n", b"sex,patients\nf,20,1\n", b"sex,sex\nf,20\n",
-        b"sex,patients\n\n", b'sex,patients\n"f",20\n', b"sex,patients\rf,20\r", b"a,b,c,d,e\n1,2,3,4,5\n", b"a\n" + b"1\n" * 11,
+        b"sex,patients\n\n", b'sex,patients\n"f",20\n',
+        b"sex,patients\rf,20\r", b"a,b,c,d,e\n1,2,3,4,5\n", b"a\n" + b"1\n" * 11,
     ],
 )  # fmt: skip
 def test_a_csv_that_could_be_read_in_two_ways_or_is_too_large_is_refused(raw: bytes) -> None:

@@ -19,7 +19,7 @@ from mediator.types import Kind, Manifest, Study
 from node.records import JobRow
 from node.store.store import open_store
 from node.usecases import admit_task
-from node.usecases.context import Core, Folders, Keys, Trust, event
+from node.usecases.context import Airlock, Core, Folders, Keys, Trust, event
 from node.usecases.documents import Documents
 from node.usecases.outbox import Outbox
 from node.usecases.run_job import Jobs
@@ -66,6 +66,8 @@ class Written:
 class Desk:
     """One node's core in a folder, which has the sample permit, acceptance, order, revocation list and dataset."""
 
+    airlock = Airlock()
+
     def __init__(
         self, root: Path, behave: Behaviour = learn, *, documents: bool = True, schedule: Site = FOUR_SLOTS
     ) -> None:
@@ -86,7 +88,7 @@ class Desk:
             keys=Keys(audit=AUDIT, release=RELEASE, verdict=VERDICT),
             trust=Trust(samples.COMMITTEE_RING, samples.STEWARD_RING, samples.HUB_RING, samples.HUB_RING),
             folders=Folders(*folders), ceiling=samples.POLICY.resources, schedule=self.schedule,
-            max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes,
+            max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes, airlock=self.airlock,
         )  # fmt: skip
         self.boxes = Sandboxes(
             self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,
@@ -138,6 +140,10 @@ class Desk:
     def charges(self) -> Sequence[Any]:
         with self.core.store.read() as snapshot:
             return snapshot.charges("lesions-2026")
+
+    def charges_of(self, project: str) -> Sequence[Any]:
+        with self.core.store.read() as snapshot:
+            return snapshot.charges(f"permit-{project}")
 
     def releases(self) -> list[str]:
         return [each.about for each in self.log() if (each.action, each.verdict) == ("release", "done")]
