@@ -11,7 +11,8 @@ for study in data.studies:
     spacing = data.spacing(study)      (between slices, between rows, between columns) in mm
 
 A study may hold several series (a scout beside the scan, a scan with and without contrast): `data.series(study)` names
-them, and `volume` and `spacing` take one of the names. `loader.batches` makes arrays of many studies.
+them, and `volume` and `spacing` take one of the names. `loader.batches` makes arrays of many studies. What goes with
+the images (segmentations, structures, doses, reports) is no slice of a volume: `data.companions(study, "SEG")`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+# They have rows and columns and are no pictures: segmentations, label maps, parametric maps, doses.
+_COMPUTED = frozenset({_STORAGE + "66.4", _STORAGE + "66.7", _STORAGE + "30", _STORAGE + "481.2"})
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Dataset:
         return len(self.studies)
 
     def series(self, study: Study) -> tuple[str, ...]:
-        """The study's Series Instance UIDs, the one with the most instances first."""
+        """The Series Instance UIDs of the study's images, the one with the most instances first."""
         found = Counter(str(header.get("SeriesInstanceUID", "")) for header in _read(study, pixels=False))
         return tuple(name for name, _ in sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
@@ -79,6 +85,14 @@ class Dataset:
             raise ValueError("the study does not say its spacing")
         return between_slices, float(between_pixels[0]), float(between_pixels[1])
 
+    def companions(self, study: Study, modality: str) -> list[Any]:
+        """What goes with the images, whole, as pydicom reads it: `SEG`, `RTSTRUCT`, `RTPLAN`, `RTDOSE`, `SR`, `PR`, `KO`.
+
+        Their references (Referenced SOP Instance UID) name images of the same study.
+        """
+        found = [pydicom.dcmread(path) for path in sorted(study.folder.glob("*.dcm"))]
+        return [one for one in found if not _is_image(one) and one.get("Modality") == modality]
+
     def column(self, name: str) -> Mapping[str, Any]:
         """One column of the clinical table by study. Raises `KeyError` for a column that the permit does not name."""
         import pyarrow.parquet as parquet
@@ -91,13 +105,18 @@ class Dataset:
 
 
 def _read(study: Study, series: str | None = None, *, pixels: bool = True) -> list[Any]:
-    """The instances of a study or series in anatomical order. Raises `ValueError` if there is none."""
+    """The images of a study or series in anatomical order. Raises `ValueError` if there is none."""
     paths = sorted(study.folder.glob("*.dcm"))
     instances = [pydicom.dcmread(path, stop_before_pixels=not pixels) for path in paths]
-    chosen = [one for one in instances if series is None or one.get("SeriesInstanceUID") == series]
+    images = [one for one in instances if _is_image(one)]
+    chosen = [one for one in images if series is None or one.get("SeriesInstanceUID") == series]
     if not chosen:
         raise ValueError("the study has no such series")
     return sorted(chosen, key=_position)
+
+
+def _is_image(instance: Any) -> bool:
+    return "Rows" in instance and instance.get("SOPClassUID") not in _COMPUTED
 
 
 def _position(instance: Any) -> tuple[float, int]:

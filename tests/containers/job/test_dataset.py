@@ -119,3 +119,22 @@ def test_a_study_of_two_series_is_read_series_by_series(tmp_path: Path) -> None:
     assert data.volume(data.studies[0], "1.2.4").shape == (1, 4, 4)
     with pytest.raises(ValueError):
         data.volume(data.studies[0])
+
+
+def test_what_goes_with_the_images_is_no_slice_and_is_found_by_its_modality(tmp_path: Path) -> None:
+    root = publish(tmp_path)
+    folder = root / "studies" / STUDIES[0]
+    write_slice(folder / "0008.dcm", 7)
+    seg = pydicom.dcmread(folder / "0008.dcm")
+    seg.SOPClassUID, seg.Modality = "1.2.840.10008.5.1.4.1.1.66.4", "SEG"
+    seg.save_as(folder / "0008.dcm")
+    report = pydicom.dcmread(folder / "0008.dcm")
+    for keyword in ("PixelData", "Rows", "Columns"):
+        delattr(report, keyword)
+    report.SOPClassUID, report.Modality = "1.2.840.10008.5.1.4.1.1.88.22", "SR"
+    report.save_as(folder / "0009.dcm")
+    data = Dataset(root)
+    study = data.studies[0]
+    assert data.volume(study).shape == (3, 8, 8)
+    assert [one.Modality for one in data.companions(study, "SEG")] == ["SEG"]
+    assert [one.Modality for one in data.companions(study, "SR")] == ["SR"] and data.companions(study, "KO") == []
