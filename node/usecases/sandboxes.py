@@ -199,8 +199,8 @@ class Sandboxes:
             if sandbox is None or not sandbox.busy or not (sandbox.in_dir / "tasks").is_dir():
                 return False
             if sandbox.leave_by_s is None:
+                sandbox.leave_by_s = time.monotonic() + grace_s  # before a job that obeys at once has ended
                 _write(sandbox.in_dir / "stop", b"")
-                sandbox.leave_by_s = time.monotonic() + grace_s
             return True
 
     def evict(self, name: str) -> bool:
@@ -412,7 +412,6 @@ class Sandboxes:
                     raise Preempted(self._checkpoint(sandbox, number) if event.status == 0 else None)
                 own = raised if event.kind == "exited" else None
                 raise Denied(Reason(sandbox.stop_code or own or _ENDINGS[event.kind]))
-
 
     def _checkpoint(self, sandbox: Sandbox, number: int) -> bytes | None:
         """What a job that ended by itself left to go on from. Whatever breaks the contract is no checkpoint."""
