@@ -1,6 +1,7 @@
 """One output being written: its pixels copied, then the file read again from disk and searched.
 
-1. Header, pixel value, delimiter, in this order, into a descriptor that was opened for a new file.
+1. Header, pixel value, delimiter, in this order, into a descriptor that was opened for a new file. Only the pixels
+   are another thread's: each call it makes waits for the interpreter once, so there is one for a native file.
 2. The file is opened again: its header and its end are what was meant, and it has no other length.
 3. Nothing the patient's files lost is in it or its name: a short one as a whole kept value, any other anywhere but
    across the pixels. A match inside a value that is ours is counted.
@@ -24,8 +25,7 @@ from node.deid.pixels.fragments import has_words, value_without_words
 from node.deid.pixels.segments import MalformedStream
 from node.deid.reader import Parsed
 from node.deid.rewrite import Chunk, Rewriter
-from node.deid.stream import READ_BYTES, Hash, MemoryStream
-from node.deid.structure import Pixels
+from node.deid.stream import READ_BYTES, MemoryStream
 
 _PARDONS = 10_000
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,10 +69,16 @@ class Draft:
         self._after = after
         self._chunks = [*chunks, Chunk(name, (own,) if own in name else ())]
         self._rewriter = rewriter
-        handle = os.open(path, _NEW, 0o600)
-        self._job = Job(partial(_write, handle, header, parsed, after, hash_pixels))
+        self._handle = os.open(path, _NEW, 0o600)
+        self._job = Job(partial(_write_pixels, self._handle, parsed, hash_pixels))
         self._done: Conversion | None = None
-        if len(header) > _WAITING_BYTES or copiers is None:
+        try:
+            MemoryStream(header).copy(0, len(header), self._handle)  # (1)
+        except OSError:
+            os.close(self._handle)
+            path.unlink()
+            raise
+        if copiers is None or len(header) > _WAITING_BYTES:
             self.finish()
         else:
             copiers.submit(self._job)
@@ -91,13 +97,17 @@ class Draft:
 
     def _finished(self) -> Conversion:
         try:
-            written = self._job.result()
+            copied = self._job.result()
+            if copied is not None and self._after:
+                os.write(self._handle, self._after)
         except MalformedStream:
             return Conversion(Exclusion.PIXELS_INCONSISTENT)
-        if written is None:
+        finally:
+            os.close(self._handle)
+        if copied is None:
             return Conversion(Exclusion.TRUNCATED)
-        size, digest = written
-        if not self._stands(size):
+        size, digest = copied
+        if not self._stands(len(self._header) + size + len(self._after)):
             return Conversion(Exclusion.UNREADABLE)
         short = self._rewriter.residue.whole
         if short and any(text in short for chunk in self._chunks for text in chunk.kept):
@@ -143,34 +153,22 @@ class Draft:
         return answer
 
 
-def _write(handle: int, header: bytes, parsed: Parsed, after: bytes, hash_pixels: bool) -> tuple[int, str] | None:
-    """The file's size and its pixels' hash ("" unasked); None when the source grew shorter meanwhile. (1)
+def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> tuple[int, str] | None:
+    """How many bytes were written, and the hash of those in the source; None when it grew shorter meanwhile.
 
-    Closes `handle`. Comments and application segments inside JPEG and JPEG 2000 streams stay behind. Raises
-    `MalformedStream`.
+    Comments and application segments inside JPEG and JPEG 2000 streams stay behind. Raises `MalformedStream`.
     """
-    machine = hashlib.sha256() if hash_pixels else None
-    try:
-        size = MemoryStream(header).copy(0, len(header), handle)
-        if parsed.pixels is not None:
-            copied = _write_pixels(handle, parsed, parsed.pixels, machine)
-            if copied is None:
-                return None
-            size += copied
-        if after:
-            size += os.write(handle, after)
-        return size, machine.hexdigest() if machine is not None else ""
-    finally:
-        os.close(handle)
-
-
-def _write_pixels(handle: int, parsed: Parsed, pixels: Pixels, machine: Hash | None) -> int | None:
-    """How many bytes were written; the hash is of what the source holds."""
-    stream, length = parsed.stream, pixels.end - pixels.start
+    pixels, stream = parsed.pixels, parsed.stream
+    if pixels is None:
+        return 0, ""
+    length, machine = pixels.end - pixels.start, hashlib.sha256() if hash_pixels else None
     if pixels.fragments is None or not has_words(parsed.syntax, stream, pixels.start, pixels.end):
-        return length if stream.copy(pixels.start, length, handle, machine) == length else None
-    if machine is not None:
-        for at in range(pixels.start, pixels.end, READ_BYTES):
-            machine.update(stream.read(at, min(READ_BYTES, pixels.end - at)))
-    parts = value_without_words(parsed.syntax, stream, pixels.start, pixels.end)
-    return sum(MemoryStream(part).copy(0, len(part), handle) for part in parts)
+        if stream.copy(pixels.start, length, handle, machine) != length:
+            return None
+    else:
+        if machine is not None:
+            for at in range(pixels.start, pixels.end, READ_BYTES):
+                machine.update(stream.read(at, min(READ_BYTES, pixels.end - at)))
+        parts = value_without_words(parsed.syntax, stream, pixels.start, pixels.end)
+        length = sum(MemoryStream(part).copy(0, len(part), handle) for part in parts)
+    return length, machine.hexdigest() if machine is not None else ""
