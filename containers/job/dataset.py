@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
-
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 # They have rows and columns and are no pictures: segmentations, label maps, parametric maps, doses.
 _COMPUTED = frozenset({_STORAGE + "66.4", _STORAGE + "66.7", _STORAGE + "30", _STORAGE + "481.2"})
@@ -86,7 +85,7 @@ class Dataset:
         return between_slices, float(between_pixels[0]), float(between_pixels[1])
 
     def companions(self, study: Study, modality: str) -> list[Any]:
-        """What goes with the images, whole, as pydicom reads it: `SEG`, `RTSTRUCT`, `RTPLAN`, `RTDOSE`, `SR`, `PR`, `KO`.
+        """What goes with the images, whole, as pydicom reads it: `SEG`, `RTSTRUCT`, `RTPLAN`, `RTDOSE`, `SR`, `PR`.
 
         Their references (Referenced SOP Instance UID) name images of the same study.
         """
