@@ -11,6 +11,13 @@
 `DONE` the container is frozen, `/out` is copied and emptied, and only then does it run on. `/in/stop` or SIGTERM ask
 for an end.
 
+Asked by `/in/stop`, a task that is not finished has a grace to make room (the hospital says how long): it may write
+`/out/<n>/checkpoint`, one file of any form within the limits of `/out`, and end with status 0. The same task is given
+to a later container with that file as `/in/tasks/<m>/checkpoint`. Nobody else ever gets it, and it ends with the task.
+
+    if task.stopping:
+        task.leave(state)
+
 A program that cannot go on may say why in `/out/<n>/failure.json`: {"exception": "ValueError"}, the class and nothing
 else. `Tasks` does it for any exception that nobody catches. Of what a job says about its end, only a class name out of
 a closed list (`EXCEPTIONS`; every other is "other") leaves the hospital: never a text.
@@ -24,11 +31,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +71,25 @@ class Task:
     config: Mapping[str, Any]
     folder: Path = field(repr=False)
     out: Path = field(repr=False)
+    asked_to_stop: Callable[[], bool] = field(default=lambda: False, repr=False)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this task is asked to make room: look between two batches, and `leave`."""
+        return self.asked_to_stop()
+
+    @property
+    def checkpoint(self) -> bytes | None:
+        """What this very task left when it made room last; None if it never did."""
+        try:
+            return (self.folder / "checkpoint").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def leave(self, checkpoint: bytes) -> NoReturn:
+        """Make room: leave `checkpoint` to go on from, and end this program."""
+        (self.out / "checkpoint").write_bytes(checkpoint)
+        sys.exit(0)
 
     @property
     def model_path(self) -> Path:
@@ -122,7 +148,7 @@ class Tasks:
             raise UnsupportedContract(f"this library speaks contract {CONTRACT}")
         out = self._out / str(number)
         os.makedirs(out, exist_ok=True)
-        return Task(number, order["kind"], order["round"], order["config"], folder, out)
+        return Task(number, order["kind"], order["round"], order["config"], folder, out, lambda: self.stopping)
 
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """The program ends: say the exception's class, and let Python print the rest into the hospital's log."""

@@ -13,6 +13,7 @@ anywhere counts, and where it lies does not. No batch statistics, so averaging w
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ import torch
 from cloister_job.contract import Task, Tasks
 from cloister_job.dataset import Dataset
 from safetensors.numpy import save_file
+from safetensors.torch import load as load_torch
+from safetensors.torch import save as save_torch
 from torch import nn
 
 LABEL = "lesion"
@@ -75,13 +78,16 @@ def weights_of(model: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
 
 
-def train(model, volumes, labels, config, on_step=lambda fraction: None) -> float:
-    """Run `epochs` of Adam from the given weights; the last epoch's mean loss. The same arguments, the same result."""
+def train(model, volumes, labels, config, on_step=lambda fraction: None, begun=None, pause=lambda state: None) -> float:
+    """Run `epochs` of Adam from the given weights; the last epoch's mean loss. The same arguments, the same result.
+
+    `pause` hears after each epoch of a function that packs the state; `begun` is such a state to go on from.
+    """
     generator = torch.Generator().manual_seed(int(config["seed"]))
     optimiser = torch.optim.Adam(model.parameters(), lr=float(config["learning-rate"]))
     epochs, batch = int(config["epochs"]), int(config["batch-size"])
-    total = 0.0
-    for epoch in range(epochs):
+    first, total = (0, 0.0) if begun is None else unpack(begun, model, optimiser, generator)
+    for epoch in range(first, epochs):
         total = 0.0
         for chosen in torch.randperm(len(labels), generator=generator).split(batch):
             # the lesion's place means nothing, so a flipped study is a new one
@@ -92,7 +98,31 @@ def train(model, volumes, labels, config, on_step=lambda fraction: None) -> floa
             optimiser.step()
             total += float(loss.detach()) * len(chosen)
         on_step((epoch + 1) / epochs)
+        pause(partial(pack, epoch + 1, total, model, optimiser, generator))
     return total / len(labels)
+
+
+def pack(epochs_done, total, model, optimiser, generator) -> bytes:
+    """A training between two epochs, as safetensors: weights, Adam's moments and steps, the random generator."""
+    moments = optimiser.state_dict()["state"]
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"adam/{number}/{name}": value for number, each in moments.items() for name, value in each.items()}
+    tensors |= {"generator": generator.get_state(), "total": torch.tensor(total, dtype=torch.float64)}
+    return save_torch(tensors | {"epochs": torch.tensor(epochs_done)})
+
+
+def unpack(state: bytes, model, optimiser, generator) -> tuple[int, float]:
+    """Put a training back to where `pack` left it: epochs done, and the last one's total loss."""
+    tensors = load_torch(state)
+    model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam/"):
+            _, number, what = name.split("/")
+            moments.setdefault(int(number), {})[what] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    generator.set_state(tensors["generator"])
+    return int(tensors["epochs"]), float(tensors["total"])
 
 
 def evaluate(model, volumes, labels) -> dict[str, float]:
@@ -115,10 +145,16 @@ def answer(task: Task, volumes: torch.Tensor, labels: torch.Tensor) -> None:
     model = LesionNet()
     model.load_state_dict({name: torch.from_numpy(array) for name, array in task.model().items()})
     if task.kind == "train":
-        loss = train(model, volumes, labels, task.config, task.progress)
+        loss = train(model, volumes, labels, task.config, task.progress, task.checkpoint, partial(make_room, task))
         task.finish(model=weights_of(model), metrics={"loss": loss, "num-examples": len(labels)})
     else:
         task.finish(metrics=evaluate(model, volumes, labels))
+
+
+def make_room(task: Task, state) -> None:
+    """Between two epochs: when the hospital asks for the place, leave what is done so far and end."""
+    if task.stopping:
+        task.leave(state())
 
 
 def write_initial(folder: Path) -> None:
