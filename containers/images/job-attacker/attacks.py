@@ -649,6 +649,28 @@ def timed(task):
     finish(task)
 
 
+def long_task(task):
+    """Nothing wrong: twenty seconds in steps. Makes room when asked, goes on from what it left, and says from where."""
+    left = Path("/in/tasks") / str(task.number) / "checkpoint"
+    begun = int(left.read_text()) if left.exists() else 0
+    for step in range(begun, 200):
+        if os.path.exists("/in/stop"):
+            (task.out / "checkpoint").write_text(str(step))
+            sys.exit(0)
+        with (task.out / "progress.jsonl").open("a") as file:
+            file.write(json.dumps({"fraction": round((step + 1) / 200, 3)}) + "\n")
+        time.sleep(0.1)
+        if begun and step >= begun + 10:
+            break  # enough was seen
+    finish(task, json.dumps({"loss": 0.5, "num-examples": 1000 + begun}))
+
+
+def keep_a_checkpoint(task):
+    """Hands in a result and, beside it, a file that is nobody's."""
+    (task.out / "checkpoint").write_bytes(b"PATIENT" * 100)
+    finish(task)
+
+
 def exit_at_once(task):
     sys.exit(37)
 
@@ -675,7 +697,8 @@ BEHAVIOURS: dict[str, Callable[[Task], None]] = {
         socket_file, hard_link, folder, task_is_a_link, unknown_name, control_name, dotted_name, bytes_name,
         parent_name, many_names, beside_the_task, sparse_file, huge_metrics, unreadable, fill_files, fill_bytes,
         fill_scratch, deep_folders, change_after_done, ignore_sigterm, outlive_the_stop, memory_bomb, fork_bomb,
-        open_files, fill_log, keep_files, linger, slow, timed, exit_at_once, exit_code, nothing, over_time,
+        open_files, fill_log, keep_files, linger, slow, timed, long_task,
+        keep_a_checkpoint, exit_at_once, exit_code, nothing, over_time,
     )
 }  # fmt: skip
 
