@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,17 @@ class Stock(Engine):
             )
         super().__init__(url, timeout_s=timeout_s)
 
-    def load(self, path: Path, images: Iterable[Archived], progress: Callable[[int], None]) -> None:
-        """Give the engine those of the archive's images that it does not hold, then have it confirm all.
+    def missing(self, images: Iterable[Archived]) -> list[Archived]:
+        """Those that the engine does not hold."""
+        return [each for each in images if self.image(each.facts.image) is None]
 
-        Raises `IntegrityBroken` when it does not hold them afterwards as they were verified.
-        """
-        wanted = tuple(images)
-        missing = [each for each in wanted if self.image(each.facts.image) is None]
-        if missing:
-            pieces = archive.rebuilt(path, missing, progress)
-            with _asking("load the image"):
-                for said in self._api.load_image(pieces):
-                    if "error" in said or "errorDetail" in said:
-                        raise EngineUnavailable("the container engine could not load the image", hint="see its log")
-        for each in wanted:
-            self.confirm(each.facts)
+    def load(self, path: Path, images: Sequence[Archived], progress: Callable[[int], None]) -> None:
+        """Give the engine these images of the archive, made anew from what was verified. `confirm` them afterwards."""
+        pieces = archive.rebuilt(path, images, progress)
+        with _asking("load the image"):
+            for said in self._api.load_image(pieces):
+                if "error" in said or "errorDetail" in said:
+                    raise EngineUnavailable("the container engine could not load the image", hint="see its log")
 
     def confirm(self, facts: ImageFacts) -> None:
         """Raise `IntegrityBroken` unless the engine holds this image and says of it what was read."""

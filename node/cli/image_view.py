@@ -21,7 +21,7 @@ def print_image(
         _line(title, value)
     data.print()
     data.print(table(("layer", "unpacked"), ((each.diff_id[:19], size(each.size_bytes)) for each in facts.layers)))
-    for step in facts.parsed.history:
+    for step in filter(None, facts.parsed.history):
         _line("  built by", step)
     data.print()
     for kind, group in groupby(facts.packages, lambda each: each.kind):
@@ -41,6 +41,15 @@ def print_image(
         _line("compared with", "nothing: no other image was approved")
     for reason in unfit:
         _line("cannot run here", reason)
+
+
+def print_line(item: ImageLine) -> None:
+    """One image on one line, its digest whole: it is what every other command takes."""
+    since = item.withdrawn or item.approved or item.added
+    inside = "" if item.size_bytes is None else f"{size(item.size_bytes)}, {item.packages} packages"
+    words = (item.image, item.state, "" if since is None else str(since.date()), item.approved_by, item.lineage, inside,
+             item.note)  # fmt: skip
+    data.print("  ".join(word for word in words if word), markup=False, soft_wrap=True)
 
 
 def changes(found: Iterable[Difference]) -> Table:

@@ -18,7 +18,7 @@ from mediator.types import check_digest
 from node.cli import image_view
 from node.cli.admin import client_for, load
 from node.cli.options import Json, NodeConfig
-from node.cli.output import plain, say, show, table, talk
+from node.cli.output import data, plain, say, show, talk
 from node.ipc import images as ipc
 from node.ipc.messages import Empty
 
@@ -97,21 +97,10 @@ def list_images(config: NodeConfig, as_json: Json = False) -> None:
     """Images this hospital was given, and which of them it lets run."""
     with client_for(load(config), ipc.IMAGES) as client:
         items = client.call(ipc.IMAGES, Empty()).items
-    columns = ("image", "lineage", "state", "by", "since", "size", "packages", "note")
-    rows = (
-        (
-            item.image[:19],
-            item.lineage,
-            item.state,
-            item.approved_by or "",
-            _day(item),
-            "" if item.size_bytes is None else image_view.size(item.size_bytes),
-            item.packages,
-            item.note,
-        )
-        for item in items
-    )
-    show(list(items), as_json=as_json, table=table(columns, rows))
+    if as_json:
+        show(list(items), as_json=True)
+    for item in () if as_json else items:
+        image_view.print_line(item)
 
 
 @app.command("show")
@@ -181,8 +170,11 @@ def _from_file(stock: Any, file: Path) -> list[ImageFacts]:
 
     with _bar(f"reading {file.name}", _size(file)) as (bars, bar):
         images = read_file(file, architecture=architecture(), progress=lambda n: bars.advance(bar, n))
-    with _bar("loading into the engine", _size(file)) as (bars, bar):
-        stock.load(file, images, lambda n: bars.advance(bar, n))
+    if missing := stock.missing(images):
+        with _bar("loading into the engine", _size(file)) as (bars, bar):
+            stock.load(file, missing, lambda n: bars.advance(bar, n))
+    for each in images:
+        stock.confirm(each.facts)
     return [each.facts for each in images]
 
 
@@ -268,11 +260,8 @@ def _ask(question: str) -> None:
 
 
 def _tell_added(facts: Sequence[ImageFacts], as_json: bool) -> None:
-    show([{"image": each.image, "lineage": each.lineage, "names": each.names} for each in facts], as_json=as_json,
-         table=table(("image", "lineage"), ((each.image, each.lineage) for each in facts)))  # fmt: skip
+    if as_json:
+        show([{"image": each.image, "lineage": each.lineage, "names": each.names} for each in facts], as_json=True)
+    for each in () if as_json else facts:
+        data.print(f"{each.image} {each.lineage}", markup=False, soft_wrap=True)
     say("added; look at it (cloister node image show), then approve it")
-
-
-def _day(item: ipc.ImageLine) -> str:
-    moment = item.withdrawn or item.approved or item.added
-    return "" if moment is None else str(moment.date())
