@@ -31,7 +31,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -63,7 +63,7 @@ class UnsupportedContract(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work. `kind` is `train` or `evaluate`; `config` holds the scalars that the permit allows."""
+    """One piece of work. `kind` is `train`, `evaluate` or `analyse`; `config` holds the scalars a permit allows."""
 
     number: int
     kind: str
@@ -93,7 +93,7 @@ class Task:
 
     @property
     def model_path(self) -> Path:
-        """The global model, as safetensors."""
+        """The global model, as safetensors; an analysis has none."""
         return self.folder / "model.safetensors"
 
     def model(self) -> dict[str, npt.NDArray[Any]]:
@@ -104,6 +104,16 @@ class Task:
         """Say how far this task is, 0 to 1. Hospital staff see it; nobody outside does."""
         with open(self.out / "progress.jsonl", "a", encoding="ascii") as file:
             file.write(json.dumps({"fraction": round(min(1.0, max(0.0, fraction)), 3)}) + "\n")
+
+    def declare(self, files: Sequence[Mapping[str, Any]]) -> None:
+        """Hand in an analysis: tables that are in `out` already, each with `name`, `what` and `count`, and where it has
+        them `labels`, `value` and `largest`. Whatever is not declared here makes all of them nothing."""
+        listed = [
+            {"type": str(file["name"]).rpartition(".")[2], "labels": [], "value": None, "largest": [], **file}
+            for file in files
+        ]
+        (self.out / "outputs.json").write_text(json.dumps({"contract": CONTRACT, "files": listed}), encoding="ascii")
+        (self.out / "DONE").touch()
 
     def finish(self, *, metrics: Mapping[str, float], model: Weights | None = None) -> None:
         """Hand in the result. Names, shapes and types of `model` and the names in `metrics` are the permit's."""

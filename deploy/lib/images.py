@@ -44,7 +44,7 @@ DEBIAN = [
 # glibc 2.36 and CPython 3.11 are what bookworm has, whatever this machine runs.
 FOR_THE_IMAGE = [
     "--python-version=3.11", "--implementation=cp", "--abi=cp311",
-    *(f"--platform=manylinux_2_{minor}_x86_64" for minor in (36, 35, 34, 31, 28, 27, 26, 25, 24, 17, 12, 5)),
+    *(f"--platform=manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)),
     *(f"--platform=manylinux{year}_x86_64" for year in ("2014", "2010", "1")),
 ]  # fmt: skip
 
@@ -97,6 +97,10 @@ RECIPES = {
             "Containerfile": "containers/images/job-torch/Containerfile",
             "train.py": "containers/images/job-torch/train.py",
             "cloister_job": "containers/job",
+        }),
+        Recipe("cloister-job-tables", "cloister-job-torch", {
+            "Containerfile": "containers/images/job-tables/Containerfile",
+            "tables.py": "containers/images/job-tables/tables.py",
         }),
         Recipe("cloister-job-rogue", "cloister-job-torch", {
             "Containerfile": "containers/images/job-rogue/Containerfile",

@@ -39,6 +39,9 @@ sentinel = "{sentinel}"
 source_roots = ["{source}"]
 [audit]
 checkpoint_interval_s = 2
+[airlock]
+threshold = 2
+persons = [{{ subject = "anna", public_key = "{anna}" }}, {{ subject = "bert", public_key = "{bert}" }}]
 [limits]
 idle_s = 60
 """
@@ -70,6 +73,10 @@ class Hospital:
     def steward(self) -> Path:
         return self.folder / "steward.key"
 
+    def reviewer(self, name: str) -> Path:
+        """The key of a person who reviews files."""
+        return self.folder / f"{name}.key"
+
     @property
     def audit(self) -> Path:
         return self.state / "audit"
@@ -92,12 +99,14 @@ class Hospital:
     def install(self, hub: Hub, committee: str) -> None:
         """Configuration, state folder, keys, enrolment by two files."""
         (self.folder / "source").mkdir(parents=True)
-        cloister("keys", "new", self.steward)
+        for key in (self.steward, *map(self.reviewer, ("anna", "bert"))):
+            cloister("keys", "new", key)
         users = "".join(f"{role} = {uid}\n" for role, uid in self.uids.items() if uid is not None)
         text = NODE_CONFIG.format(
             site=self.site, state=self.state, host=HOST, port=hub.port, committee=committee, engine=ENGINE_URL,
             steward=public(self.steward), instruction=hub.public_key("instruction"), source=self.source,
-            witness=hub.public_key("witness"), users=f"[users]\n{users}" if users else "", sentinel=image_id(SENTINEL),
+            witness=hub.public_key("witness"), anna=public(self.reviewer("anna")), bert=public(self.reviewer("bert")),
+            users=f"[users]\n{users}" if users else "", sentinel=image_id(SENTINEL),
         )  # fmt: skip
         self.config.write_text(text)
         self.run("init")
