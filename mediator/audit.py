@@ -45,6 +45,7 @@ class Action(StrEnum):
     RESUME = "resume"
     ACCESS = "access"
     KEY_ROTATE = "key_rotate"
+    DEID_KEY_RETIRE = "deid_key_retire"
     ENROL = "enrol"
     DOCUMENT_IMPORT = "document_import"
     PERMIT_ACCEPT = "permit_accept"

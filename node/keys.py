@@ -72,6 +72,11 @@ def new_raw_key(path: Path) -> bytes:
     return raw
 
 
+def retired_record(path: Path) -> Path:
+    """Where the end of a raw key is written down."""
+    return path.with_name(f"{path.name}.retired.jsonl")
+
+
 def read_raw_key(path: Path, *, owner: int | None = None) -> bytes:
     """The 32 bytes in `path`."""
     raw = _read_private(path, RAW_KEY_BYTES, owner)

@@ -17,7 +17,14 @@ from mediator.errors import IntegrityBroken, UsageFault
 from node.accounts import Account
 from node.config import NodeConfig
 from node.faults import cannot_write, is_full
-from node.keys import new_raw_key, new_signing_key, public_path, read_verify_key, write_verify_key
+from node.keys import (
+    new_raw_key,
+    new_signing_key,
+    public_path,
+    read_verify_key,
+    retired_record,
+    write_verify_key,
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,8 @@ def _make_keys(config: NodeConfig) -> None:
             _give(public_path(path), owners["core"])
     for path in (paths.site_key, paths.quarantine_key):
         if not path.exists():
-            _must_be_new(path, paths.audit / segment_name(1))  # written when the node first started
+            if not retired_record(path).exists():  # a key whose end is on record is followed by another
+                _must_be_new(path, paths.audit / segment_name(1))  # written when the node first started
             new_raw_key(path)
             _give(path, owners["intake"])
     if not paths.verdict_public_key.exists():

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.errors import Code, HubCode
-from node.ipc import airlock, images
+from node.ipc import airlock, deid_keys, images
 from node.ipc.channel import Verb
 from node.ipc.messages import Empty, Message
 
@@ -354,5 +354,5 @@ DOCUMENTS_IMPORT = Verb("documents_import", SignedText, Outcome)
 ADMIN = (
     STATUS, PAUSE, RESUME, INGEST, DATASETS, PERMITS, PERMIT_TEXT, RUNS, JOBS, CANARY,
     AUDIT_CHECKPOINT, DOCUMENTS_IMPORT, PERMIT_ACCEPT, DATASET_WITHDRAW,
-    *images.LISTED, *airlock.LISTED,
+    *images.LISTED, *airlock.LISTED, *deid_keys.LISTED,
 )  # fmt: skip

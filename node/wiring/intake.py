@@ -35,8 +35,7 @@ def run(config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     paths = config.paths
-    keys = Keys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
-    intake = Intake(config, keys, Client(paths.intake_socket))
+    intake = Intake(config, Client(paths.intake_socket))
     while True:
         try:
             intake.serve()
@@ -47,9 +46,8 @@ def run(config: NodeConfig) -> None:
 class Intake:
     """Takes one order after another from core."""
 
-    def __init__(self, config: NodeConfig, keys: Keys, core: Client) -> None:
+    def __init__(self, config: NodeConfig, core: Client) -> None:
         self._config = config
-        self._keys = keys
         self._core = core
         self._rooms = Rooms(quarantine=config.paths.quarantine, handover=config.paths.handover)
 
@@ -63,11 +61,14 @@ class Intake:
         """(originals destroyed, error, whether to try again): an error's text is ours: no path and no patient."""
         try:
             self._check_source(order)
+            # read for each order: a key that was retired meanwhile must not live on in this process
+            paths = self._config.paths
+            keys = Keys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
             destroyed, told_s, stage = 0, 0.0, ""
             engine = open_engine(order.profile)
             read_text, faces = self._config.intake.read_pixel_text, "clean-visual-features" in engine.table.options
             with PixelGate(read_text=read_text, hold_faces=faces) as pixels:
-                for progress in run_ingest(order, engine=engine, pixels=pixels, keys=self._keys, rooms=self._rooms):
+                for progress in run_ingest(order, engine=engine, pixels=pixels, keys=keys, rooms=self._rooms):
                     if progress.report is not None:
                         destroyed = progress.report.destroyed
                     if progress.line:

@@ -14,13 +14,14 @@ from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import open_revocations
 from mediator.roles import Role, require
 from node.config import NodeConfig
-from node.ipc import verbs
+from node.ipc import deid_keys, verbs
 from node.ipc.channel import Call, Handler, Server, Verb
 from node.ipc.link import outcome
 from node.ipc.messages import Empty
 from node.usecases import pause, watch
 from node.usecases.airlock import waits
 from node.usecases.context import event
+from node.usecases.deid_keys import record_retirement
 from node.usecases.overview import run_account
 from node.wiring import airlock, images
 
@@ -79,6 +80,7 @@ def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handle
         verbs.AUDIT_CHECKPOINT: asked.checkpoint,
         **airlock.handlers(process, actor),
         **images.handlers(process, actor),
+        deid_keys.DEID_KEY_RETIRE: asked.key_retired,
     }
 
 
@@ -89,6 +91,10 @@ class _Asked:
         self._process = process
         self._core = process.core
         self._actor = actor
+
+    def key_retired(self, request: deid_keys.KeyRetirement) -> Empty:
+        record_retirement(self._core, request.key, self._actor, destroyed=request.destroyed)
+        return Empty()
 
     def status(self, _request: Empty) -> verbs.Status:
         core, process = self._core, self._process

@@ -17,7 +17,7 @@ from mediator.errors import CloisterError, Code, Denied
 from mediator.roles import PERMISSIONS, Role, may
 from mediator.signatures import KeyRing
 from node.config import NodeConfig, load_config
-from node.ipc import images, link, verbs
+from node.ipc import deid_keys, images, link, verbs
 from node.ipc.channel import Client, Server
 from node.ipc.messages import Empty
 from node.keys import public_path, read_verify_key
@@ -102,6 +102,7 @@ REQUESTS = {
     "image_show": (images.IMAGE_SHOW, images.AskImage(image=samples.IMAGE)),
     "image_approve": (images.IMAGE_APPROVE, images.ApproveImage(image=samples.IMAGE, by="a.silva")),
     "image_withdraw": (images.IMAGE_WITHDRAW, images.WithdrawImage(image=samples.IMAGE, by="a.silva")),
+    "deid_key_retire": (deid_keys.DEID_KEY_RETIRE, deid_keys.KeyRetirement(key="0" * 16)),
     "permit_text": (verbs.PERMIT_TEXT, verbs.PermitId(permit="p", permit_version=1)),
 }  # fmt: skip
 
