@@ -111,7 +111,7 @@ def test(
         manifest = wired.lay_out(place, shape, draft.project)
         say(f"made up {_data(manifest.counts, shape.modality)}")
         trial = Trial(digest, _limited(draft, limits), settings, given, manifest, rounds)
-        steps = []
+        steps: list[Step] = []
         try:
             for step in wired.run(place, trial, bar.begin):
                 bar.end()

@@ -22,7 +22,7 @@ MENDING: Mapping[Code, str] = {
     Code.RESOURCES_EXCEEDED: "ask for less in the draft's resources",
     Code.IMAGE_NOT_APPROVED: "the image declares a volume or names no program: give it an ENTRYPOINT and no VOLUME",
     # the sandbox
-    Code.CANARY_FAILED: "this machine's engine does not hold the sandbox: a newer engine, or another configuration",
+    Code.CANARY_FAILED: "the engine does not hold the sandbox; after probe_out_of_memory: ask for more memory_bytes",
     Code.NOT_SEALED: "this machine's engine did not do as asked: a newer engine, or another configuration",
     Code.JOB_FAILED: "the program ended without DONE: its last words are below",
     Code.STOPPED: "the container was stopped from outside",

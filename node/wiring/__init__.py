@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mediator.errors import UsageFault
-from node.config import NodeConfig
 from node.logs import set_up
+
+if TYPE_CHECKING:  # the plain install has `cloister deid` and `cloister job test`, and no node's configuration
+    from node.config import NodeConfig
 
 ROLES = ("core", "broker", "intake", "link")
 
