@@ -96,6 +96,18 @@ def test_an_oci_layout_tells_the_same(tmp_path: Path, packing: str, form: str) -
     assert facts.layers[0].digest == f"sha256:{sha(tiny.blobs()[0])}"
 
 
+def test_what_docker_saves_today_is_both_at_once(tmp_path: Path) -> None:
+    tiny = Tiny()
+    entry = {
+        "Config": f"blobs/sha256/{sha(tiny.config)}", "RepoTags": tiny.tags,
+        "Layers": [f"blobs/sha256/{sha(each)}" for each in tiny.layers],
+    }  # fmt: skip
+    elsewhere = descriptor(b"an image for another machine, which the engine does not hold")
+    members = tiny.laid_out(entries=[elsewhere]) | {"manifest.json": json.dumps([entry]).encode()}
+    facts = one(write(tmp_path / "a.tar", members)).facts
+    assert (facts.image, facts.manifest, facts.names) == (tiny.id, f"sha256:{sha(tiny.manifest)}", tuple(tiny.tags))
+
+
 def test_several_images_of_one_archive_are_all_told(tmp_path: Path) -> None:
     first, second = Tiny(), Tiny(inner={"Cmd": ["sh"]}, tags=["other:2"])
     members = first.saved() | second.saved()

@@ -32,7 +32,7 @@ from node.wiring.core import CoreProcess
 from node.wiring.images import architecture
 from tests.containers.bench import ENGINE_URL, image_id
 from tests.node.wiring.test_core import configured
-from tests.sim.images import BASE, Tiny, layer, registry, unfold, write
+from tests.sim.images import BASE, Tiny, layer, registry, sha, unfold, write
 from tests.sim.runner import FakeRunner
 
 pytestmark = pytest.mark.engine
@@ -201,9 +201,7 @@ def test_an_archive_is_loaded_under_its_digest_alone(
 def test_an_image_is_fetched_by_digest_only_from_a_registry_that_the_site_names(
     desk: Desk, engine: docker.APIClient, tiny: Tiny
 ) -> None:
-    import hashlib
-
-    manifest = "sha256:" + hashlib.sha256(tiny.manifest).hexdigest()
+    manifest = f"sha256:{sha(tiny.manifest)}"
     with registry(tiny) as host:
         name = f"{host}/team/tiny"
         refused = desk.run("pull", f"{name}@{manifest}")
@@ -304,6 +302,20 @@ def test_a_user_who_may_not_open_the_engines_socket_is_told_so() -> None:
         env={"PYTHONPATH": str(Path(__file__).parents[3])}, text=True,
     )  # fmt: skip
     assert done.returncode and "may not open the container engine's socket" in done.stderr
+
+
+def test_an_archive_exchanged_after_it_was_read_is_not_loaded(
+    engine: docker.APIClient, tiny: Tiny, tmp_path: Path
+) -> None:
+    from containers.archive import read_file
+
+    path = write(tmp_path / "a.tar", tiny.saved())
+    found = read_file(path, architecture=architecture())
+    write(path, tiny.saved() | {f"{sha(tiny.layers[0])}/layer.tar": layer({"bin/true": b"EVIL"})})
+    with pytest.raises(IntegrityBroken, match="changed"):
+        Stock(ENGINE_URL).load(path, found, lambda _: None)
+    with pytest.raises(docker.errors.ImageNotFound):
+        engine.inspect_image(tiny.id)
 
 
 def test_an_engine_that_holds_something_else_under_the_digest_is_not_believed(tiny: Tiny, tmp_path: Path) -> None:
