@@ -297,10 +297,11 @@ class Engine:
                 time.sleep(0.01)
         return int(state["ExitCode"] if state["ExitCode"] is not None else -1), output
 
-    def follow(self, container: str) -> Lines:
-        """The lines a container prints, from its first one."""
+    def follow(self, container: str, *, errors: bool = False, wait: bool = True) -> Lines:
+        """The lines a container prints, from the first there still is; its standard error too with `errors`, and only
+        what there is by now without `wait`."""
         with _asking("read a container's output"):
-            stream = self._api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
+            stream = self._api.logs(container, stdout=True, stderr=errors, stream=True, follow=wait)
         return Lines(stream)
 
 

@@ -28,6 +28,10 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "permit_text": _EVERYBODY,
     "runs": _EVERYBODY,
     "jobs": _EVERYBODY,
+    "job_show": _EVERYBODY,
+    "job_stop": _STAFF,
+    # what a job prints is data about patients, and only who may open the engine's socket can read it
+    "job_logs": _IT_ADMIN,
     "images": _EVERYBODY,
     "image_show": _EVERYBODY,
     "datasets": _EVERYBODY,

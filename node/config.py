@@ -189,7 +189,8 @@ class Engine(Section):
 class Limits(Section):
     """The most one container may ask for here, and how long things stay.
 
-    `max_revocation_age_s` is how old the committee's newest list may be before everything stops.
+    `keep_log_s` is how long the log of a job that failed stays with the engine; `max_revocation_age_s` is how old the
+    committee's newest list may be before everything stops.
     """
 
     cpus: float = Field(default=2.0, gt=0)
@@ -201,6 +202,7 @@ class Limits(Section):
     out_files: int = Field(default=256, gt=0)
     gpus: int = Field(default=0, ge=0)
     idle_s: int = Field(default=900, gt=0)
+    keep_log_s: int = Field(default=3600, ge=0, le=86_400)
     max_revocation_age_s: int = Field(default=86_400, ge=60, le=7 * 86_400)
 
     @property

@@ -11,7 +11,7 @@ from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance
-from node.cli import node_airlock, node_data, node_enrol, node_images
+from node.cli import node_airlock, node_data, node_enrol, node_images, node_jobs
 from node.cli.admin import client_for, load
 from node.cli.documents import made
 from node.cli.options import Json, Key, NodeConfig
@@ -23,13 +23,12 @@ from node.keys import read_signing_key
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
-jobs = typer.Typer(no_args_is_help=True)
 log = typer.Typer(no_args_is_help=True)
 app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
 app.add_typer(node_data.datasets, name="dataset", help="Published dataset versions.")
 app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
 app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")
-app.add_typer(jobs, name="job", help="Tasks given to containers.")
+app.add_typer(node_jobs.app, name="job", help="Tasks given to containers.")
 app.add_typer(node_images.app, name="image", help="Container images this hospital lets run.")
 app.add_typer(node_airlock.analysis, name="analysis", help="Analyses that run at this hospital alone.")
 app.add_typer(node_airlock.airlock, name="airlock", help="Files of analyses: see them, review them, hand them out.")
@@ -192,14 +191,4 @@ def list_runs(config: NodeConfig, as_json: Json = False) -> None:
     rows = (
         (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
     )
-    show(list(items), as_json=as_json, table=table(columns, rows))
-
-
-@jobs.command("list")
-def list_jobs(config: NodeConfig, as_json: Json = False) -> None:
-    """The newest tasks and how they ended."""
-    with client_for(load(config), verbs.JOBS) as client:
-        items = client.call(verbs.JOBS, Empty()).items
-    columns = ("job", "run", "round", "task", "state", "progress", "code")
-    rows = ((j.job, j.run, j.round, j.kind, j.state, f"{j.fraction:.0%}", j.code or "") for j in items)
     show(list(items), as_json=as_json, table=table(columns, rows))

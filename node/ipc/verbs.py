@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.errors import Code, HubCode
-from node.ipc import airlock, deid_keys, images
+from node.ipc import airlock, deid_keys, images, jobs
 from node.ipc.channel import Verb
 from node.ipc.messages import Empty, Message
 
@@ -314,21 +314,6 @@ class Runs(Message):
     items: tuple[RunLine, ...]
 
 
-class JobLine(Message):
-    job: str
-    run: str
-    kind: str
-    state: str
-    round: int
-    fraction: float
-    code: Code | None
-    updated: datetime
-
-
-class Jobs(Message):
-    items: tuple[JobLine, ...]
-
-
 class CanaryAnswer(Message):
     """What a canary found: empty `failures` when the sandbox held."""
 
@@ -346,13 +331,12 @@ PERMITS = Verb("permits", Empty, Permits)
 PERMIT_TEXT = Verb("permit_text", PermitId, SignedText)
 PERMIT_ACCEPT = Verb("permit_accept", SignedText, Outcome)
 RUNS = Verb("runs", Empty, Runs)
-JOBS = Verb("jobs", Empty, Jobs)
 CANARY = Verb("canary", Empty, CanaryAnswer)
 AUDIT_CHECKPOINT = Verb("audit_checkpoint", Empty, CheckpointText)
 DOCUMENTS_IMPORT = Verb("documents_import", SignedText, Outcome)
 
 ADMIN = (
-    STATUS, PAUSE, RESUME, INGEST, DATASETS, PERMITS, PERMIT_TEXT, RUNS, JOBS, CANARY,
+    STATUS, PAUSE, RESUME, INGEST, DATASETS, PERMITS, PERMIT_TEXT, RUNS, CANARY,
     AUDIT_CHECKPOINT, DOCUMENTS_IMPORT, PERMIT_ACCEPT, DATASET_WITHDRAW,
-    *images.LISTED, *airlock.LISTED, *deid_keys.LISTED,
+    *jobs.LISTED, *images.LISTED, *airlock.LISTED, *deid_keys.LISTED,
 )  # fmt: skip

@@ -38,6 +38,8 @@ _ENDINGS: Mapping[str, Code] = {
     "out_full": Code.CONTRACT_OUT_FULL,
 }
 _RAISED = frozenset(RAISED.values())
+# how a job ends by itself: then its log is worth keeping
+_ITS_OWN = _RAISED | set(_ENDINGS.values()) - {Code.STOPPED}
 # the contract's name for what a job leaves for itself when it is asked to make room
 CHECKPOINT = "checkpoint"
 
@@ -125,8 +127,12 @@ class Sandboxes:
         trust: Callable[[ContainerSpec, Prepared], None],
         on_progress: Callable[[SandboxKey, int, float], None],
         on_destroyed: Callable[[Sandbox], None],
+        keep_log_s: float = 0.0,
     ) -> None:
-        """`trust` returns only if a valid canary stands for the prepared container; it raises `Denied` otherwise."""
+        """`trust` returns only if a valid canary stands for the prepared container; it raises `Denied` otherwise.
+
+        `keep_log_s`: a job that failed by itself leaves its ended container so long, for the log in it.
+        """
         self._runner = runner
         self._work_root = work_root
         self._sign_spec = sign_spec
@@ -140,6 +146,9 @@ class Sandboxes:
         self._by_key: dict[SandboxKey, Sandbox] = {}
         self._ending: dict[str, Sandbox] = {}
         self._guests: set[str] = set()
+        # ended containers that hold nothing but a log: whose, and until when (monotonic)
+        self._kept: dict[str, tuple[SandboxKey, float]] = {}
+        self._keep_log_s = keep_log_s
         self._closing = threading.Event()
 
     @contextmanager
@@ -180,7 +189,10 @@ class Sandboxes:
             files = self._runner.finalise(sandbox.name, number)
             if sandbox.leave_by_s is not None and [file.name for file in files] == [CHECKPOINT]:
                 raise Preempted(files[0].content)
-        except BaseException:
+        except BaseException as error:
+            if self._keep_log_s and isinstance(error, Denied) and error.reasons[0].code in _ITS_OWN:
+                with self._lock:
+                    self._kept[sandbox.name] = (key, time.monotonic() + self._keep_log_s)
             if not self.destroy(sandbox):  # somebody else did, perhaps while we were still making it
                 self._remove(sandbox)
             raise
@@ -232,7 +244,17 @@ class Sandboxes:
             worker.join()
         while self._any_ending(hit):  # by the thread whose task it served
             time.sleep(_POLL_S / 10)
+        self._drop_logs(lambda key, _: chosen(key))
         return len(hit)
+
+    def _drop_logs(self, chosen: Callable[[SandboxKey, float], bool]) -> None:
+        """Remove kept containers, by key and by when they may go."""
+        with self._lock:
+            gone = [name for name, kept in self._kept.items() if chosen(*kept)]
+            for name in gone:
+                del self._kept[name]
+        if gone:
+            self.sweep_guests()
 
     def shut_down(self) -> None:
         """End every container without an answer: their tasks are given again at the next start."""
@@ -253,7 +275,7 @@ class Sandboxes:
     def settled(self) -> bool:
         """Whether no container of this node's is left, as far as the engine could be asked."""
         with self._lock:
-            return not self._by_key and not self._ending and not self._untidy.is_set()
+            return not self._by_key and not self._ending and not self._kept and not self._untidy.is_set()
 
     def _any_ending(self, sandboxes: Sequence[Sandbox]) -> bool:
         with self._lock:
@@ -277,8 +299,10 @@ class Sandboxes:
         return True
 
     def _remove(self, sandbox: Sandbox) -> None:
+        with self._lock:
+            kept = sandbox.name in self._kept
         try:
-            self._clean(gone=sandbox.name)
+            self._clean(gone="" if kept else sandbox.name)
         except NotNow:
             self._untidy.set()  # the engine is away: `tidy` removes what it still holds as soon as it answers
         shutil.rmtree(sandbox.folder, ignore_errors=True)
@@ -298,12 +322,17 @@ class Sandboxes:
             raise
 
     def tidy(self) -> None:
-        """Sweep if an earlier sweep or removal could not be done. Raises `NotNow` while it still cannot."""
+        """Remove what was kept long enough; sweep if an earlier sweep or removal could not be done.
+
+        Raises `NotNow` while it still cannot.
+        """
+        self._drop_logs(lambda _, until_s: time.monotonic() > until_s)
         if self._untidy.is_set():
             self.sweep()
 
     def sweep_guests(self) -> None:
-        """Remove the containers of canaries that have ended; if the engine is away, `tidy` does."""
+        """Remove the containers of canaries that have ended, of logs kept long enough; if the engine is away, `tidy`
+        does."""
         try:
             self._clean()
         except NotNow:
@@ -320,7 +349,7 @@ class Sandboxes:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _names(self) -> list[str]:
-        return [*self._guests, *(sandbox.name for sandbox in self._by_key.values())]
+        return [*self._guests, *self._kept, *(sandbox.name for sandbox in self._by_key.values())]
 
     def _take(self, key: SandboxKey, gpus: tuple[str, ...]) -> Sandbox:
         with self._sweeping, self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from mediator.audit import Action, Verdict
@@ -44,8 +45,11 @@ class SandboxTrust:
     def probe_now(self, limits: Resources) -> tuple[str, tuple[str, ...]]:
         """Run a canary under these limits, whatever stands already: its fingerprint, and what gave way."""
         now = self._core.clock()
-        # the canary brings its own image and folders; of a job's spec only the limits count
-        spec = ContainerSpec("canary", "canary", f"sha256:{'0' * 64}", "/", "/", limits, now, now + VALID_FOR)
+        # the canary brings its own image and folders; of a job's spec only the limits count, and how many GPUs
+        gpus = tuple(gpu.id for gpu in self._core.schedule.capacity.gpus[: limits.gpus])
+        limits = replace(limits, gpu_memory_bytes=0)
+        image, until = f"sha256:{'0' * 64}", now + VALID_FOR
+        spec = ContainerSpec("canary", "canary", image, "/", "/", limits, now, until, gpus)
         with self._one_at_a_time:
             fingerprint, failures = self._probe(spec, None)
         if failures:

@@ -37,12 +37,17 @@ def run(config: NodeConfig) -> None:
                 log.warning("wall time not checked: %s", error.message)
 
 
+def engine_site(config: NodeConfig) -> str:
+    """Whose containers are this node's: a trial node of the same name may share the engine, and containers belong to
+    the node whose core signed for them."""
+    return f"{config.site}.{read_verify_key(config.paths.verdict_public_key).key_id[:8]}"
+
+
 def make_broker(config: NodeConfig) -> Broker:
     """The broker of this node, on its engine, trusting its core's verdicts alone."""
     verdicts = read_verify_key(config.paths.verdict_public_key)
     site = Sandbox(
-        # a trial node of the same name may share the engine: containers belong to the node whose core signed for them
-        site=f"{config.site}.{verdicts.key_id[:8]}",
+        site=engine_site(config),
         sentinel=config.engine.sentinel,
         ceiling=config.ceiling,
         work_root=config.paths.work,

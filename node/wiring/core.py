@@ -62,7 +62,13 @@ class CoreProcess:
         self._exporting = threading.Lock()
         self.trust = SandboxTrust(self.core, self._canary(runner))
         self.sandboxes = Sandboxes(
-            runner, paths.work, self.core.keys.verdict.sign, self.trust.require, self._progressed, self._destroyed
+            runner,
+            paths.work,
+            self.core.keys.verdict.sign,
+            self.trust.require,
+            self._progressed,
+            self._destroyed,
+            config.limits.keep_log_s,
         )
         self.trust.sandboxes = self.sandboxes
         self.outbox = Outbox(self.core)

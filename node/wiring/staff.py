@@ -23,7 +23,7 @@ from node.usecases.airlock import waits
 from node.usecases.context import event
 from node.usecases.deid_keys import record_retirement
 from node.usecases.overview import run_account
-from node.wiring import airlock, images
+from node.wiring import airlock, images, jobs
 
 if TYPE_CHECKING:
     from node.wiring.core import CoreProcess
@@ -75,11 +75,11 @@ def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handle
         verbs.PERMIT_ACCEPT: lambda request: outcome(partial(process.documents.accept, actor=actor), request.text),
         verbs.DOCUMENTS_IMPORT: lambda request: outcome(partial(process.documents.receive, actor=actor), request.text),
         verbs.RUNS: asked.runs,
-        verbs.JOBS: asked.jobs,
         verbs.CANARY: canary,
         verbs.AUDIT_CHECKPOINT: asked.checkpoint,
         **airlock.handlers(process, actor),
         **images.handlers(process, actor),
+        **jobs.handlers(process, actor),
         deid_keys.DEID_KEY_RETIRE: asked.key_retired,
     }
 
@@ -232,25 +232,6 @@ class _Asked:
                     state=account.state,
                 )
                 for account in accounts
-            )
-        )
-
-    def jobs(self, _request: Empty) -> verbs.Jobs:
-        with self._core.store.read() as snapshot:
-            rows = snapshot.jobs()
-        return verbs.Jobs(
-            items=tuple(
-                verbs.JobLine(
-                    job=row.job,
-                    run=row.run,
-                    kind=row.task.value,
-                    state=row.state.value,
-                    round=row.round,
-                    fraction=self._process.progress_of(row),
-                    code=row.code,
-                    updated=row.updated,
-                )
-                for row in rows
             )
         )
 

@@ -9,7 +9,7 @@ from typing import get_args
 from mediator import roles
 from mediator.errors import Code, HubCode
 from mediator.ports import JobEvent
-from node.ipc import verbs
+from node.ipc import jobs, verbs
 from node.ipc.messages import MAX_MESSAGE_BYTES, Message, pack, unpack
 
 
@@ -51,12 +51,12 @@ def test_a_job_event_crosses_field_by_field() -> None:
 def test_typed_values_survive_the_way() -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
     out = verbs.Outgoing(instruction="r/1/train/1", reply_context=b"\x00\xfe", hub_code=HubCode.PAUSED)
-    line = verbs.JobLine(
+    line = jobs.JobLine(
         job="j", run="r", kind="train", state="done", round=1, fraction=0.5, code=Code.STOPPED, updated=moment
     )
-    answer = verbs.Jobs(items=(line,))
+    answer = jobs.Jobs(items=(line,))
     assert unpack(verbs.Outgoing, pack(out)) == out
-    assert unpack(verbs.Jobs, pack(answer)) == answer
+    assert unpack(jobs.Jobs, pack(answer)) == answer
 
 
 def test_the_largest_signed_document_fits_twice() -> None:

@@ -17,7 +17,7 @@ from mediator.errors import CloisterError, Code, Denied
 from mediator.roles import PERMISSIONS, Role, may
 from mediator.signatures import KeyRing
 from node.config import NodeConfig, load_config
-from node.ipc import deid_keys, images, link, verbs
+from node.ipc import deid_keys, images, jobs, link, verbs
 from node.ipc.channel import Client, Server
 from node.ipc.messages import Empty
 from node.keys import public_path, read_verify_key
@@ -93,7 +93,7 @@ def test_a_node_that_just_started_has_a_log_that_verifies(served: Served) -> Non
 
 REQUESTS = {
     "status": (verbs.STATUS, Empty()), "permits": (verbs.PERMITS, Empty()), "runs": (verbs.RUNS, Empty()),
-    "jobs": (verbs.JOBS, Empty()), "images": (images.IMAGES, Empty()), "datasets": (verbs.DATASETS, Empty()),
+    "jobs": (jobs.JOBS, Empty()), "images": (images.IMAGES, Empty()), "datasets": (verbs.DATASETS, Empty()),
     "pause": (verbs.PAUSE, Empty()), "resume": (verbs.RESUME, Empty()),
     "documents_import": (verbs.DOCUMENTS_IMPORT, verbs.SignedText(text="x")),
     "permit_accept": (verbs.PERMIT_ACCEPT, verbs.SignedText(text="x")),
@@ -103,6 +103,8 @@ REQUESTS = {
     "image_approve": (images.IMAGE_APPROVE, images.ApproveImage(image=samples.IMAGE, by="a.silva")),
     "image_withdraw": (images.IMAGE_WITHDRAW, images.WithdrawImage(image=samples.IMAGE, by="a.silva")),
     "deid_key_retire": (deid_keys.DEID_KEY_RETIRE, deid_keys.KeyRetirement(key="0" * 16)),
+    "job_show": (jobs.JOB_SHOW, jobs.AskJob(job="job-1")), "job_stop": (jobs.JOB_STOP, jobs.AskJob(job="job-1")),
+    "job_logs": (jobs.JOB_LOGS, jobs.AskJob(job="job-1")),
     "permit_text": (verbs.PERMIT_TEXT, verbs.PermitId(permit="p", permit_version=1)),
 }  # fmt: skip
 
