@@ -13,7 +13,7 @@ from node.deid.engine import Source, open_engine
 from node.deid.pixels import Instance, PixelGate, State
 from tests.sim.containers import planted_study
 from tests.sim.pictures import as_file, cr, dataset, draw, us
-from tests.sim.scorer import REMOVAL, Score, score, score_hidden
+from tests.sim.scorer import ACTIONS, PROMISES, REMOVAL, Score, score, score_hidden
 from tests.sim.search import search
 
 KEYED = Pseudonyms(bytes(32), "liver")
@@ -22,8 +22,6 @@ KEYED = Pseudonyms(bytes(32), "liver")
 PROFILES = ["eucaim", "eucaim-v5", "basic", "pseudonymise"]
 # The Basic Profile alone removes what refers (PS3.15 Table E.1-1 without Clean Structured Content).
 KEEP_REFERENCES = ["eucaim", "eucaim-v5", "pseudonymise"]
-# A date cut to its month may be what it was, and stage 1 keeps dates.
-MOVE_DATES = ["eucaim", "basic"]
 
 
 @pytest.fixture(params=PROFILES)
@@ -34,7 +32,7 @@ def study(request, tmp_path):
     target.mkdir()
     planted = planted_study(source)
     engine = open_engine(request.param)
-    subject = Subject(KEYED, KEYED.patient("HX-77001234"), KEYED.shift_days("HX-77001234"))
+    subject = Subject(KEYED, KEYED.patient("HX-77001234"), KEYED.shift_days("HX-77001234"), "alpha")
     written = {}
     for kind, path in planted.files.items():
         handle = os.open(path, os.O_RDONLY)
@@ -76,11 +74,26 @@ def test_the_score_is_whole_on_removal_and_999_in_1000_overall(study):
     planted, written, _target, profile = study
     with config.disable_value_validation():
         pairs = {kind: (pydicom.dcmread(planted.files[kind]), pydicom.dcmread(path)) for kind, path in written.items()}
-        found = score(pairs, planted.tokens)
-    removal = [action for action in REMOVAL if action != "date_shifted" or profile in MOVE_DATES]
-    assert found.share(removal) == 1, found.wrong
-    if profile == "eucaim":
-        assert found.share() >= 0.999, found.wrong
+        found = score(pairs, planted.tokens, PROMISES[profile])
+    assert found.share(REMOVAL) == 1, found.wrong
+    assert found.share() >= 0.999, found.wrong
+    unasked = {"pixels_hidden"}  # asked below, of pictures
+    assert {action for action in ACTIONS if not found.asked[action]} == unasked
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_scorer_marks_down_what_is_left_and_what_is_lost(tmp_path, profile):
+    """The judge is judged: the originals themselves fail on removal, an emptied copy on retention."""
+    planted = planted_study(tmp_path)
+    before = pydicom.dcmread(planted.files["seg"])
+    emptied = pydicom.Dataset()
+    emptied.preamble, emptied.file_meta, emptied.PatientID = bytes(128), before.file_meta, "x"
+    with config.disable_value_validation():
+        left = score({"seg": (before, before)}, planted.tokens, PROMISES[profile])
+        lost = score({"seg": (before, emptied)}, planted.tokens, PROMISES[profile])
+    assert left.share(["text_removed"]) < 1 and left.share(["uid_changed"]) == 0
+    assert left.share(["date_shifted"]) <= 2 / 3 and left.share(["tag_retained"]) == 1
+    assert lost.share(["tag_retained"]) == lost.share(["text_retained"]) == lost.share(["pixels_retained"]) == 0
 
 
 def test_names_drawn_into_pixels_are_hidden_as_the_scorer_asks(tmp_path):
