@@ -20,8 +20,8 @@ from containers.tarballs import BLOCK, PIECE_BYTES, Entry, Readable, Tar, is_hea
 from mediator.errors import IntegrityBroken, Malformed, UsageFault
 
 _NAMED_BY_HASH = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
-# `docker save` of a layer that two images share: the second is a link to the first
-_SHARED_LAYER = re.compile(r"\.\./([0-9a-f]{64}/layer\.tar)")
+# a layer that two images share is a link to the first in what Docker saves; in what Podman saves each has a link
+_SHARED_LAYER = re.compile(r"\.\./([0-9a-f]{64}(?:/layer)?\.tar)")
 
 
 @dataclass(frozen=True)

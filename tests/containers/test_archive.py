@@ -138,6 +138,17 @@ def test_a_layer_that_two_images_share_may_be_a_link_in_the_archive(tmp_path: Pa
     assert one(tmp_path / "a.tar").facts.image == tiny.id
 
 
+def test_what_podman_saves_is_read(tmp_path: Path) -> None:
+    tiny = Tiny()
+    name = sha(tiny.layers[0])
+    entry = {"Config": f"{sha(tiny.config)}.json", "RepoTags": [], "Layers": [f"{name}.tar"]}
+    members = {f"{name}.tar": tiny.layers[0], f"{sha(tiny.config)}.json": tiny.config, "repositories": b"{}"}
+    members |= {f"{'b' * 64}/VERSION": b"1.0", "manifest.json": json.dumps([entry]).encode()}
+    link = member(f"{'b' * 64}/layer.tar", kind=tarfile.SYMTYPE, target=f"../{name}.tar")
+    (tmp_path / "a.tar").write_bytes(packed(members, link))
+    assert one(tmp_path / "a.tar").facts.image == tiny.id
+
+
 def test_whiteouts_and_links_hide_what_lower_layers_brought(tmp_path: Path) -> None:
     def seen(*upper: bytes) -> set[str]:
         tiny = Tiny(layers=[layer(BASE), *upper])
