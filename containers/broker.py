@@ -188,7 +188,7 @@ class Broker:
         folder = self._site.probe_root / spec.job
         if (spec.data_dir, spec.in_dir) != (str(folder / "data"), str(folder / "in")):
             raise Denied(Reason(Code.MOUNT_NOT_PERMITTED, "a canary's folders are the broker's own"))
-        canary.lay_out(spec, signed_spec, self._site.probe_root)
+        canary.lay_out(spec, signed_spec, self._site.probe_root, gvisor=self._site.gvisor)
 
     def _image_id(self, digest: str) -> str:
         image = self._engine.image(digest)

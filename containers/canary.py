@@ -49,15 +49,16 @@ def canary_spec(job: ContainerSpec, *, name: str, sentinel: str, probe_root: Pat
     )
 
 
-def lay_out(spec: ContainerSpec, signed_spec: str, probe_root: Path) -> None:
+def lay_out(spec: ContainerSpec, signed_spec: str, probe_root: Path, *, gvisor: bool = False) -> None:
     """Make the canary's `/data` and `/in` under the broker's own root; called by the broker, idempotent."""
     folder = probe_root / spec.job
     task = folder / "in" / "tasks" / str(TASK)
     (folder / "data").mkdir(parents=True, exist_ok=True)
     task.mkdir(parents=True, exist_ok=True)
     (folder / "data" / "nonce").write_text(nonce(signed_spec), encoding="ascii")
-    # the probe tries to fork beyond this
-    order = {"contract": 1, "task": TASK, "kind": "evaluate", "round": 0, "config": {"pids": spec.resources.pids}}
+    # the probe tries to fork beyond this, and to find out that this is its kernel
+    config = {"pids": spec.resources.pids, "kernel": "gvisor" if gvisor else "machine"}
+    order = {"contract": 1, "task": TASK, "kind": "evaluate", "round": 0, "config": config}
     (task / "task.json").write_text(json.dumps(order), encoding="ascii")
     for at in (folder, *folder.rglob("*")):
         at.chmod(0o755 if at.is_dir() else 0o644)

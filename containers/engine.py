@@ -176,8 +176,14 @@ class Engine:
         return [one for one in listed if one.site == site and job in (None, one.job)]
 
     def create(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Make it; its id. Raises `Denied` (not_sealed) if this engine cannot: it lacks the runtime, or an option."""
         with _asking("create a container"):
-            return str(self._api.create_container_from_config(dict(arguments), name)["Id"])
+            try:
+                return str(self._api.create_container_from_config(dict(arguments), name)["Id"])
+            except APIError as error:
+                if error.status_code != 400:
+                    raise
+                raise Denied(Reason(Code.NOT_SEALED, "this engine cannot make a container so sealed")) from error
 
     def inspect(self, container: str) -> dict[str, Any] | None:
         """The engine's own account of a container, or None if there is none."""
@@ -202,7 +208,7 @@ class Engine:
         return dict(answer.json())
 
     def start(self, container: str) -> None:
-        """Start it; does nothing if it runs. Raises `Denied` if the image's program cannot be started."""
+        """Start it; does nothing if it runs. Raises `Denied` if the image's program cannot be started here."""
         with _asking("start a container"):
             try:
                 self._api.start(container)
@@ -400,6 +406,11 @@ def _asking(what: str) -> Iterator[None]:
     try:
         yield
     except APIError as error:
+        if "no space left on device" in str(error.explanation).lower():
+            raise EngineUnavailable(
+                f"the container engine could not {what}: its disk is full",
+                hint="make room where the engine keeps its images and containers; what waits is tried again",
+            ) from error
         raise EngineUnavailable(
             f"the container engine could not {what}", hint="see the engine's own log, then try again"
         ) from error

@@ -112,7 +112,7 @@ def _expected(
         "HostConfig.Init": ("init", (True,)),
         "HostConfig.AutoRemove": ("removal", (False,)),
         "HostConfig.RestartPolicy.Name": ("restart", ("no",)),
-        "HostConfig.PidsLimit": ("pids", (limits.pids,)),
+        "HostConfig.PidsLimit": ("pids", (256 + 8 * limits.pids if sandbox.gvisor else limits.pids,)),
         "HostConfig.Memory": ("memory", (limits.memory_bytes,)),
         "HostConfig.MemorySwap": ("swap", (limits.memory_bytes,)),
         "HostConfig.NanoCpus": ("cpus", (round(limits.cpus * 1_000_000_000),)),

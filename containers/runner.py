@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +24,11 @@ SCAN_TIMEOUT_S = 10.0
 # 103 lines of at most 100 bytes for each of the keeper's 10,000 tasks
 SCAN_BYTES = 103 * 100 * 10_000
 
+# an engine that goes down ends its containers together, give or take
+ENGINE_END_S = 1.0
+# how a job ends that hears SIGTERM or SIGKILL
+_ASKED_TO_END = (0, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
+
 Ending = Literal["stopped", "time_limit"]
 
 
@@ -33,6 +40,9 @@ class Endings:
 
     def note(self, job: str, why: Ending) -> None:
         self._why.setdefault(job, why)
+
+    def known(self, job: str) -> bool:
+        return job in self._why
 
     def of(self, job: str, state: Mapping[str, Any]) -> JobEvent:
         """The last event of a job whose container the engine describes as `state` (empty: removed)."""
@@ -76,7 +86,21 @@ class Running:
         finally:
             lines.close()
         yield from _fresh(self._last_lines(), said)
+        if self._ended_by_the_engine():
+            raise EngineUnavailable("the container engine ended the job", hint="it was restarted, or ends just now")
         yield self.endings.of(self.spec.job, self.state(self.main))
+
+    def _ended_by_the_engine(self) -> bool:
+        """Whether the keeper ended with its job, and none of us stopped the two: so an engine does that goes down."""
+        state = self.state(self.main)
+        if self.endings.known(self.spec.job) or state.get("OOMKilled") or state.get("ExitCode") not in _ASKED_TO_END:
+            return False
+        deadline = time.monotonic() + ENGINE_END_S
+        while time.monotonic() < deadline:
+            if (keeper := self.state(self.keeper)) and not keeper.get("Running"):
+                return True
+            time.sleep(POLL_S)
+        return False
 
     def _last_lines(self) -> list[bytes]:
         """A last look, in case the job wrote DONE and ended between two looks of the keeper."""

@@ -28,6 +28,8 @@ SCRATCH_FLAGS = "rw,noexec,nosuid,nodev"
 OPEN_FILES = 16_384
 # A memory file system counts in these, on the machine that the engine and the broker share.
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# gVisor's kernel and its file server start with about 40 threads, and grow with the job's processes.
+GVISOR_TASKS, GVISOR_TASKS_EACH = 256, 8
 # What a job prints stays in the hospital: enough to find a fault, too little to fill a disk.
 LOG_OPTIONS = {"max-size": "2m", "max-file": "2"}
 # The keeper reads one file at a time in blocks of 1 MiB.
@@ -59,6 +61,16 @@ class Sandbox:
     uid: int = 65532
     gid: int = 65532
     runtime: str = ""
+
+    @property
+    def gvisor(self) -> bool:
+        """Whether jobs run on gVisor's kernel rather than on the machine's."""
+        return self.runtime.startswith("runsc")
+
+    def host_tasks(self, pids: int) -> int:
+        """The limit on processes and threads as the machine counts them. gVisor counts the job's own itself, by
+        RLIMIT_NPROC; the machine sees its threads, some for each of the job's."""
+        return GVISOR_TASKS + GVISOR_TASKS_EACH * pids if self.gvisor else pids
 
     def __post_init__(self) -> None:
         if self.uid <= 0 or self.gid <= 0:
@@ -115,7 +127,7 @@ def create_arguments(spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id
         "Labels": labels(spec.job, role, sandbox.site),
         "HostConfig": {
             **_RIGHTS,
-            **_limits(limits),
+            **_limits(limits, sandbox),
             "Tmpfs": {"/tmp": f"{SCRATCH_FLAGS},size={limits.tmp_bytes},mode=1777"},  # noqa: S108  inside the container
             "Mounts": _mounts(spec, role, sandbox),
             "DeviceRequests": _devices(gpus),
@@ -140,16 +152,18 @@ _RIGHTS: Mapping[str, Any] = {
 }
 
 
-def _limits(limits: Resources) -> dict[str, Any]:
+def _limits(limits: Resources, sandbox: Sandbox) -> dict[str, Any]:
     return {
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,  # equal to memory: no swap
         "NanoCpus": round(limits.cpus * 1e9),
-        "PidsLimit": limits.pids,
+        "PidsLimit": sandbox.host_tasks(limits.pids),
         "ShmSize": limits.memory_bytes // 4,
         "Ulimits": [
             {"Name": "nofile", "Soft": OPEN_FILES, "Hard": OPEN_FILES},
             {"Name": "core", "Soft": 0, "Hard": 0},  # a core file is patients' data
+            # on the machine's own kernel this would count the processes of all jobs together
+            *([{"Name": "nproc", "Soft": limits.pids, "Hard": limits.pids}] if sandbox.gvisor else []),
         ],
     }
 
@@ -227,7 +241,7 @@ def _expected(limits: Resources, sandbox: Sandbox, image_id: str) -> dict[str, t
         "HostConfig.IpcMode": ("ipc", "private"),
         "HostConfig.Init": ("init", True),
         "HostConfig.AutoRemove": ("removal", False),
-        "HostConfig.PidsLimit": ("pids", limits.pids),
+        "HostConfig.PidsLimit": ("pids", 256 + 8 * limits.pids if sandbox.gvisor else limits.pids),
         "HostConfig.Memory": ("memory", limits.memory_bytes),
         "HostConfig.MemorySwap": ("swap", limits.memory_bytes),
         "HostConfig.NanoCpus": ("cpus", round(limits.cpus * 1_000_000_000)),

@@ -22,6 +22,7 @@ export PATH="$venv/bin:$PATH"
 if [ "$fast" = yes ]; then
   set -- -m 'not engine and not slow' "$@"
 else
+  deploy/lib/walls.sh
   DOCKER_HOST="$(deploy/lib/engine.sh)"
   export DOCKER_HOST
   deploy/lib/images.sh >&2

@@ -4,6 +4,7 @@
 # 1. DOCKER_HOST, if set, is used or refused: never silently replaced by another engine.
 # 2. A socket that answers: Docker's, then Podman's, the user's own before the machine's.
 # 3. As root: install Debian's docker.io where dockerd is missing, start it (systemd, or by hand without), wait.
+#    Started by hand, it has gVisor as runtime `runsc` where that is installed; elsewhere the administrator registers it.
 # 4. Otherwise: one line that says what to install, exit 5.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
@@ -56,12 +57,23 @@ mount_control_groups() {
   mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup 2>>"$log" || true
 }
 
+# gVisor without KVM, and without a network stack of its own: our containers have none. A daemon.json of the
+# administrator's is left alone.
+with_gvisor() {
+  if [ -e /etc/docker/daemon.json ] || ! command -v runsc >/dev/null; then return 0; fi
+  printf '{"runtimes": {"runsc": {"path": "%s", "runtimeArgs": ["--platform=ptrace", "--network=none"]}}}\n' \
+    "$(command -v runsc)" >/run/cloister-engine.json
+  printf '%s\n' --config-file=/run/cloister-engine.json
+}
+
 # start_by_hand [OPTION...]: in a session of its own, so that it outlives this script and its terminal.
 start_by_hand() {
   drop_stale_pid_file /run/docker.pid dockerd
   drop_stale_pid_file /run/docker/containerd/containerd.pid containerd
   # 9>&-: the daemon must not keep our lock
-  setsid dockerd --host=unix:///run/docker.sock --pidfile=/run/docker.pid "$@" >>"$log" 2>&1 </dev/null 9>&- &
+  # shellcheck disable=SC2046  # one option or none
+  setsid dockerd --host=unix:///run/docker.sock --pidfile=/run/docker.pid $(with_gvisor) "$@" \
+    >>"$log" 2>&1 </dev/null 9>&- &
   local started=$!
   disown "$started"
   wait_until_ready "$started"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # podman.sh: makes sure that Podman's service answers on a socket of its own, beside Docker, and prints its URL.
 #
-# For the tests, which hold both engines to one contract, and for whoever wants to try Cloister on Podman. As root it
-# installs what is missing (Debian's podman, runc, and catatonit, which is its init; none touches docker.io). Its images
-# and containers live in a folder of their own. NAME... are images to hand over from Docker, by their ids.
+# For the tests, which hold both engines to one contract, and for whoever wants to try Cloister on Podman. It
+# installs what is missing (walls.sh; nothing of it touches docker.io). Its images and containers live in a folder of
+# their own. NAME... are images to hand over from Docker, by their ids.
 #
 #   podman.sh [NAME...]
 set -euo pipefail
@@ -23,11 +23,7 @@ am_root || not_now 'podman.sh runs as root' 'for an engine of your own: systemct
 exec 9>/run/cloister-podman.lock
 flock 9
 
-if ! command -v podman >/dev/null || ! command -v catatonit >/dev/null || ! command -v runc >/dev/null; then
-  require_supported_system
-  say 'podman: installing'
-  install_packages "$log" podman catatonit runc || not_now 'podman could not be installed' "see $log"
-fi
+"$repo/deploy/lib/walls.sh"
 if ! answers; then
   mkdir -p /run/cloister-podman
   rm -f "$socket"

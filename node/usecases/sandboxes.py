@@ -105,6 +105,7 @@ class Sandbox:
     stop_code: Code | None = None
     gpus: tuple[str, ...] = ()
     leave_by_s: float | None = None
+    engine_lost: bool = False
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property
@@ -387,8 +388,10 @@ class Sandboxes:
         try:
             for event in self._runner.execute(sandbox.name):
                 sandbox.events.put(event)
-        except (NotNow, Denied):
-            pass  # the engine went away or the container is gone: either way this container is over
+        except NotNow:
+            sandbox.engine_lost = True
+        except Denied:
+            pass  # the container is gone, or its keeper said what no keeper says: either way it is over
         sandbox.events.put(JobEvent("exited", status=-1))
 
     def _hand_over(self, sandbox: Sandbox, task: Task) -> int:
@@ -439,6 +442,8 @@ class Sandboxes:
                     raise NotNow("the node is shutting down")
                 if sandbox.leave_by_s is not None and sandbox.stop_code is None and event.kind == "exited":
                     raise Preempted(self._checkpoint(sandbox, number) if event.status == 0 else None)
+                if sandbox.engine_lost and sandbox.stop_code is None:
+                    raise NotNow("the container engine went away while the job ran")
                 own = raised if event.kind == "exited" else None
                 raise Denied(Reason(sandbox.stop_code or own or _ENDINGS[event.kind]))
 

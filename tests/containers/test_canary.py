@@ -137,7 +137,7 @@ def probe(bench: Bench, weaken: Weaken) -> tuple[str, ...]:
     """What the probe reports out of a container weakened in one thing."""
     engine, spec = Engine(bench.url), spec_of(bench)
     signed = bench.sign(spec)
-    canary.lay_out(spec, signed, bench.site.probe_root)
+    canary.lay_out(spec, signed, bench.site.probe_root, gvisor=bench.site.gvisor)
     engine.create_volume(sandbox.volume_arguments(spec, bench.site))
     made = {}
     for role in ("keeper", "canary"):

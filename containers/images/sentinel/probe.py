@@ -44,11 +44,25 @@ CALLS = {
 EPERM = 1
 
 CHECKS = []
+ORDER = "/in/tasks/1/task.json"
+# every mount of which the kernel must say so; gVisor tells of fewer
+READ_ONLY = ("/", "/data", "/in", "/sys")
+SCRATCH = ("/out", "/tmp", "/dev/shm")
 
 
 def check(function):
     CHECKS.append(function)
     return function
+
+
+def told(key):
+    """What the broker says of the sandbox: `pids`, its limit on processes, and `kernel`, the machine's or gVisor's."""
+    with open(ORDER, encoding="ascii") as file:
+        return json.load(file)["config"][key]
+
+
+def on_gvisor():
+    return told("kernel") == "gvisor"
 
 
 def fails(action):
@@ -128,7 +142,7 @@ def nothing_is_writable_but_scratch():
 
 @check
 def data_cannot_be_changed():
-    paths = ("/data/nonce", "/in/tasks/1/task.json")
+    paths = ("/data/nonce", ORDER)
     actions = (lambda path: open(path, "ab").close(), os.unlink, lambda path: os.chmod(path, 0o700), os.utime)
     return all(fails(lambda act=act, path=path: act(path)) for act in actions for path in paths)
 
@@ -136,10 +150,19 @@ def data_cannot_be_changed():
 @check
 def mounts_are_read_only():
     """Asked of the kernel, because a mount can be writable and its files still refuse us by their modes."""
+    options = mount_options()
+    told_so = all("ro" in options[at] for at in READ_ONLY) and all("noexec" in options[at] for at in SCRATCH[1:])
+    if on_gvisor():  # it says no more; its /out is a file server's, which the host's mount bounds
+        return told_so
     flags = {at: os.statvfs(at).f_flag for at in ("/", "/data", "/in", "/out", "/tmp", "/dev/shm", "/proc/sys", "/sys")}
     read_only = all(flags[at] & os.ST_RDONLY for at in ("/", "/data", "/in", "/proc/sys", "/sys"))
     scratch = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
-    return read_only and all(flags[at] & scratch == scratch for at in ("/out", "/tmp", "/dev/shm"))
+    return told_so and read_only and all(flags[at] & scratch == scratch for at in SCRATCH)
+
+
+def mount_options():
+    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as table:
+        return {line.split()[1]: line.split()[3].split(",") for line in table}
 
 
 @check
@@ -149,7 +172,7 @@ def scratch_is_bounded():
         return answer.f_blocks * answer.f_frsize, answer.f_files
 
     host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    bounded = all(0 < size(at)[0] < host_bytes for at in ("/out", "/tmp", "/dev/shm"))
+    bounded = all(0 < size(at)[0] < host_bytes for at in SCRATCH)
     return bounded and 0 < size("/out")[1] <= 1_000_000
 
 
@@ -160,10 +183,26 @@ def kernel_settings_cannot_be_written():
 
 
 @check
+def secrets_of_the_kernel_are_masked():
+    def empty(path):
+        with open(path, "rb") as file:
+            return file.read(1) == b""
+
+    files = [path for path in ("/proc/keys", "/proc/timer_list", "/proc/sched_debug") if os.path.exists(path)]
+    return all(empty(path) for path in files) and (
+        not os.path.isdir("/sys/firmware") or not os.listdir("/sys/firmware")
+    )
+
+
+@check
 def no_device_node():
     def make(kind, number):
         os.mknod("/tmp/canary-device", 0o600 | kind, number)
-        os.unlink("/tmp/canary-device")
+        try:
+            if on_gvisor():  # a node of its own kernel's, with no driver behind it
+                os.close(os.open("/tmp/canary-device", os.O_RDONLY))
+        finally:
+            os.unlink("/tmp/canary-device")
 
     kinds = ((stat.S_IFBLK, os.makedev(8, 0)), (stat.S_IFCHR, os.makedev(1, 1)))
     return all(fails(lambda kind=kind: make(*kind)) for kind in kinds)
@@ -186,7 +225,8 @@ def only_harmless_devices():
         "stderr",
     }
     nodes = [entry.name for entry in os.scandir("/dev") if not entry.is_dir(follow_symlinks=False)]
-    return all(name in harmless or name in ("core",) or name.startswith("nvidia") for name in nodes)
+    known = harmless | {"core"} | ({"fuse"} if on_gvisor() else set())
+    return all(name in known or name.startswith("nvidia") for name in nodes)
 
 
 # ------------------------------------------------------------------ rights
@@ -199,17 +239,27 @@ def status(key):
 
 @check
 def no_capability():
-    return all(int(status(name)[0], 16) == 0 for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"))
+    names = ("CapEff", "CapPrm", "CapInh", "CapBnd") + (() if on_gvisor() else ("CapAmb",))
+    return all(int(status(name)[0], 16) == 0 for name in names)
 
 
 @check
 def no_new_privileges():
-    return status("NoNewPrivs") == ["1"]
+    # PR_GET_NO_NEW_PRIVS (linux/prctl.h)
+    return ctypes.CDLL(None).prctl(39, 0, 0, 0, 0) == 1
 
 
 @check
 def system_calls_are_filtered():
-    return status("Seccomp") == ["2"]
+    """By our profile; on gVisor no call of the job's reaches the machine's kernel at all, which filters gVisor's."""
+    return kernel_log().startswith(b"Starting gVisor") if on_gvisor() else status("Seccomp") == ["2"]
+
+
+def kernel_log():
+    """The first line of the kernel's log, without its time."""
+    text = ctypes.create_string_buffer(1 << 14)
+    size = ctypes.CDLL(None).klogctl(3, text, len(text))
+    return text.raw[: max(0, size)].split(b"\n", 1)[0].split(b"] ", 1)[-1]
 
 
 @check
@@ -233,7 +283,8 @@ def dangerous_calls_are_refused():
 
     def refused(number):
         ctypes.set_errno(0)
-        return library.syscall(number, -1, 0, 0, 0, 0, 0) == -1 and ctypes.get_errno() == EPERM
+        answer = library.syscall(number, -1, 0, 0, 0, 0, 0)
+        return answer == -1 and (ctypes.get_errno() == EPERM or on_gvisor())
 
     return all(refused(number) for number in CALLS[platform.machine()].values())
 
@@ -246,7 +297,7 @@ def forks_are_bounded():
     """Fork until it is refused. No limit would mean as many processes as the host bears, so memory is watched too."""
     children = []
     try:
-        for _ in range(min(FORKS, process_limit() * 2)):
+        for _ in range(min(FORKS, told("pids") * 2)):
             child = os.fork()
             if child == 0:
                 signal.pause()
@@ -260,12 +311,6 @@ def forks_are_bounded():
         for child in children:
             os.waitpid(child, 0)
     return False
-
-
-def process_limit():
-    """What the task names as its limit on processes; the probe tries twice as many."""
-    with open("/in/tasks/1/task.json", encoding="ascii") as file:
-        return int(json.load(file)["config"]["pids"])
 
 
 @check

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.errors import Code, Denied, EngineUnavailable, NotNow, Reason
 from mediator.ports import JobEvent
 from mediator.signatures import SigningKey
 from mediator.types import ContainerSpec, Kind, Resources
@@ -194,3 +194,61 @@ def test_an_engine_that_is_away_is_not_now(house: House) -> None:
     house.runner.away = True
     with pytest.raises(NotNow):
         house.serve()
+
+
+def keeping(house: House, keep_log_s: float) -> None:
+    house.boxes = Sandboxes(
+        house.runner, house.root, house.key.sign, house._trust, lambda *_: None,
+        lambda box: house.destroyed.append(box.name), keep_log_s,
+    )  # fmt: skip
+
+
+def test_a_job_that_failed_leaves_its_log_for_a_while_and_nothing_else(house: House) -> None:
+    keeping(house, 3600)
+    with pytest.raises(Denied):
+        house.serve(crash=True)
+    assert len(house.runner.containers) == 1 and list(house.root.iterdir()) == []
+    house.serve()
+    house.boxes.tidy()
+    assert len(house.runner.containers) == 2 and len(house.runner.terminated) == 1
+    house.boxes._keep_log_s = 0
+    house.boxes._kept = {name: (key, 0.0) for name, (key, _) in house.boxes._kept.items()}
+    house.boxes.tidy()
+    assert len(house.runner.containers) == 1
+
+
+def test_a_pause_or_a_revocation_removes_kept_logs_too(house: House) -> None:
+    keeping(house, 3600)
+    with pytest.raises(Denied):
+        house.serve(crash=True)
+    assert house.boxes.stop(Code.PERMIT_REVOKED, lambda key: key.permit == "another") == 0
+    assert len(house.runner.containers) == 1 and not house.boxes.settled()
+    house.boxes.stop(Code.HOSPITAL_PAUSED, lambda key: True)
+    assert house.runner.containers == {} and house.boxes.settled()
+
+
+def test_a_container_that_was_stopped_from_outside_keeps_no_log(house: House) -> None:
+    keeping(house, 3600)
+    thread = threading.Thread(target=lambda: pytest.raises(Denied, house.serve, hang=True))
+    thread.start()
+    while not house.runner.specs:
+        time.sleep(0.01)
+    house.boxes.stop(Code.STOPPED, lambda key: True)
+    thread.join(5)
+    assert house.runner.containers == {}
+
+
+def test_a_task_whose_engine_went_away_is_not_now_and_is_served_again(house: House) -> None:
+    """What an engine's restart ended is not the job's failure: the container goes, the task is given again."""
+    honest = house.runner.execute
+
+    def lost(job: str) -> Iterator[JobEvent]:
+        yield JobEvent("started")
+        raise EngineUnavailable("gone")
+
+    house.runner.execute = lost  # type: ignore[method-assign]
+    with pytest.raises(NotNow, match="went away"):
+        house.serve()
+    assert house.boxes.running() == () and list(house.root.iterdir()) == []
+    house.runner.execute = honest  # type: ignore[method-assign]
+    assert house.serve()
