@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 # One copies while another hashes: hashing takes twice as long as copying and as reading a header.
 THREADS = 2
+# For `sys.setswitchinterval`: a thread whose pixels are copied waits for the interpreter this long and not 5 ms.
+SWITCH_S = 0.0002
 # Files under way: enough that no thread waits for the next, few enough that open files and headers stay few.
 UNDER_WAY = 6
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mediator.deid.pseudonyms import NORMALISATION
 from mediator.deid.rules import ENGINE_VERSION, Table
 from mediator.deid.traceability import PSEUDONYMOUS, key_id
 from mediator.errors import UsageFault
+from node.deid.copiers import THREADS
 from node.deid.pixels import PixelGate
 from node.intake import folder
 from node.usecases.deidentify import groups
@@ -64,7 +66,8 @@ class Processes:
     """Implements `node.usecases.deidentify_folder.Workers` with `jobs` processes."""
 
     def __init__(self, settings: Settings, jobs: int) -> None:
-        self._settings = settings
+        spare = len(os.sched_getaffinity(0)) >= 2 * jobs
+        self._settings = replace(settings, copiers=THREADS if spare else 0)
         self._jobs = jobs
         self._pool = self._open(jobs)
         self._traces: list[Trace] = []

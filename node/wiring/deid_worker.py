@@ -11,15 +11,22 @@ import errno
 import filecmp
 import os
 import resource
-from collections.abc import Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Table
+from mediator.deid.screening import Exclusion
 from mediator.errors import NotNow, UsageFault
+from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
 from node.deid.engine import Engine
+from node.deid.limits import limit_memory
 from node.deid.pixels import Instance, PixelFinding, PixelGate, State, Verdict, needs_check
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.profiles import load_profile, load_profile_file, standard
@@ -27,12 +34,10 @@ from node.intake import folder
 from node.usecases.deidentify import Finished, Gate0, Placement, groups, suspects
 from node.usecases.deidentify_folder import File, Result, Rooms
 
-# Address space of a worker: libraries map about 1 GB; the header of any file fits in what is left.
-WORKER_BYTES = 4 << 30
-
 # The run ends: every other file would fail the same way, and none of them would be to blame.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
+T = TypeVar("T")
 Ocr = Literal["auto", "every-frame", "off"]
 
 
@@ -47,6 +52,7 @@ class Settings:
     project: str
     site: str
     ocr: Ocr = "auto"
+    copiers: int = 0  # threads of a worker that copy pixels; worth it where a processor is free for them
 
 
 def table_of(profile: str) -> Table:
@@ -87,7 +93,9 @@ class Worker:
         keyed = pseudonyms(table, settings.key, settings.project, settings.site)
         self._settings = settings
         self._rooms = Rooms(settings.output)
-        self._engine = Engine(table, standard())
+        copiers = Copiers(settings.copiers) if settings.copiers else None
+        self._ahead = UNDER_WAY if copiers is not None else 0
+        self._engine = Engine(table, standard(), copiers)
         self._gate = Gate0(self._engine, keyed, self._rooms.partial, settings.site)
         self._pixels = PixelGate(
             every_frame=settings.ocr == "every-frame", hold_faces="clean-visual-features" in table.options
@@ -95,7 +103,7 @@ class Worker:
 
     def batch(self, files: Sequence[File]) -> tuple[list[Result], list[Trace]]:
         """What became of each file, in order; and what they lost, by patient and study."""
-        placed = {file.number: self._convert(file) for file in files}
+        placed = dict(self._converted(files))
         verdicts = self._examine(placed)
         traces = self._hold(files, placed)
         return [self._finish(number, done, verdicts.get(number)) for number, done in placed.items()], traces
@@ -140,28 +148,58 @@ class Worker:
             os.close(handle)
         return reason.value if reason is not None else None
 
-    def _convert(self, file: File) -> Placement | str:
-        """Where the file's output waits and should go; a text says why there is none."""
+    def _converted(self, files: Sequence[File]) -> Iterator[tuple[int, Placement | str]]:
+        """Where each file's output waits and should go, in order; a text says why there is none."""
+        under_way: deque[tuple[int, Callable[[], Placement | str]]] = deque()
+        try:
+            for file in files:
+                under_way.append((file.number, self._begin(file)))
+                if len(under_way) > self._ahead:
+                    number, finish = under_way.popleft()
+                    yield number, finish()
+            while under_way:
+                number, finish = under_way.popleft()
+                yield number, finish()
+        finally:
+            for _number, finish in under_way:  # the run ends: nothing stays open
+                with suppress(NotNow):
+                    finish()
+
+    def _begin(self, file: File) -> Callable[[], Placement | str]:
         if file.refused is not None:
-            return file.refused
+            return partial(str, file.refused)
         name = f"{file.number}.part"
         (self._rooms.partial / name).unlink(missing_ok=True)  # of a worker that died over it
         try:
             handle = folder.open_inside(self._settings.source, file.path)
         except UsageFault:
-            return "not_a_file"
+            return partial(str, "not_a_file")
+        begun = self._guarded(name, lambda: self._gate.begin(handle, name))
+        if isinstance(begun, str):
+            os.close(handle)
+            return partial(str, begun)
+        return partial(self._end, handle, name, begun)
+
+    def _end(self, handle: int, name: str, begun: Callable[[], Placement]) -> Placement | str:
         try:
-            return self._gate.sort_out(handle, name)
+            return self._guarded(name, begun)
+        finally:
+            os.close(handle)
+
+    def _guarded(self, name: str, work: Callable[[], T]) -> T | str:
+        """The work's result, or why there is none; then nothing is left of it. Raises `NotNow` for a full disk."""
+        try:
+            return work()
+        except MemoryError:
+            reason = Exclusion.TOO_LARGE.value
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise NotNow("no room left to write beside DST", hint="make room and run it again") from None
-            (self._rooms.partial / name).unlink(missing_ok=True)
-            return "unreadable"
+            reason = "unreadable"
         except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
-            (self._rooms.partial / name).unlink(missing_ok=True)
-            return "unreadable"
-        finally:
-            os.close(handle)
+            reason = "unreadable"
+        (self._rooms.partial / name).unlink(missing_ok=True)
+        return reason
 
     def _examine(self, placed: dict[int, Placement | str]) -> dict[int, Verdict]:
         """The pixels of what may pass, series by series; whatever is in review already is for a person to see."""
@@ -235,10 +273,13 @@ Places = Sequence[tuple[File, Path]]
 
 
 def start(settings: Settings) -> None:
+    """In a new worker process: from here on it gets a little more memory, whatever a file says, or dies alone."""
     global _worker
-    resource.setrlimit(resource.RLIMIT_AS, (WORKER_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' data
+    if settings.copiers:
+        sys.setswitchinterval(SWITCH_S)
     _worker = Worker(settings)
+    limit_memory()
 
 
 def run(files: Sequence[File]) -> tuple[list[Result], list[Trace]]:
