@@ -33,6 +33,7 @@ class Stock(Engine):
                 hint="run as root, or as a user whom the engine serves",
             )
         super().__init__(url, timeout_s=timeout_s)
+        self.url = url
 
     def missing(self, images: Iterable[Archived]) -> list[Archived]:
         """Those that the engine does not hold."""

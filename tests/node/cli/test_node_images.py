@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 import docker
 import pytest
 
-from containers.stock import Stock
-from mediator.errors import IntegrityBroken, UsageFault
 from node.cli import main
 from node.config import load_config
 from node.ipc.channel import Server
@@ -302,27 +300,3 @@ def test_a_user_who_may_not_open_the_engines_socket_is_told_so() -> None:
         env={"PYTHONPATH": str(Path(__file__).parents[3])}, text=True,
     )  # fmt: skip
     assert done.returncode and "may not open the container engine's socket" in done.stderr
-
-
-def test_an_archive_exchanged_after_it_was_read_is_not_loaded(
-    engine: docker.APIClient, tiny: Tiny, tmp_path: Path
-) -> None:
-    from containers.archive import read_file
-
-    path = write(tmp_path / "a.tar", tiny.saved())
-    found = read_file(path, architecture=architecture())
-    write(path, tiny.saved() | {f"{sha(tiny.layers[0])}/layer.tar": layer({"bin/true": b"EVIL"})})
-    with pytest.raises(IntegrityBroken, match="changed"):
-        Stock(ENGINE_URL).load(path, found, lambda _: None)
-    with pytest.raises(docker.errors.ImageNotFound):
-        engine.inspect_image(tiny.id)
-
-
-def test_an_engine_that_holds_something_else_under_the_digest_is_not_believed(tiny: Tiny, tmp_path: Path) -> None:
-    from containers.archive import read_file
-
-    (found,) = read_file(write(tmp_path / "a.tar", tiny.saved()), architecture=architecture())
-    with pytest.raises(IntegrityBroken, match="does not hold"):
-        Stock(ENGINE_URL).confirm(found.facts)
-    with pytest.raises(UsageFault, match="holds no image"):
-        Stock(ENGINE_URL).export(tiny.id, architecture="amd64", progress=lambda _: None)
