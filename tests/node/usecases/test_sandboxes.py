@@ -229,7 +229,12 @@ def test_a_pause_or_a_revocation_removes_kept_logs_too(house: House) -> None:
 
 def test_a_container_that_was_stopped_from_outside_keeps_no_log(house: House) -> None:
     keeping(house, 3600)
-    thread = threading.Thread(target=lambda: pytest.raises(Denied, house.serve, hang=True))
+
+    def work() -> None:
+        with pytest.raises(Denied):
+            house.serve(hang=True)
+
+    thread = threading.Thread(target=work)
     thread.start()
     while not house.runner.specs:
         time.sleep(0.01)
