@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["node.deid", "mediator.deid"]):
     from mediator.deid.pseudonyms import Pseudonyms
     from mediator.deid.screening import Exclusion
     from mediator.deid.values import Subject
-    from node.deid.engine import open_engine
+    from node.deid.engine import Source, open_engine
 
 KEYED = Pseudonyms(bytes(32), "fuzz")
 ENGINE = open_engine("eucaim")
@@ -26,7 +26,7 @@ TARGET = Path(tempfile.mkdtemp(prefix="cloister-fuzz-")) / "out.dcm"
 
 
 def one_input(content: bytes) -> None:
-    """What stands reads again and holds no name of the corpus; what is refused left nothing behind."""
+    """What stands reads again, whole, and has the same pixels; what is refused left nothing behind."""
     source = ENGINE.read(content)
     if isinstance(source, Exclusion):
         return
@@ -37,6 +37,14 @@ def one_input(content: bytes) -> None:
         TARGET.unlink()
         again = ENGINE.read(raw)
         assert not isinstance(again, Exclusion) and again.finding is None
+        assert (again.parsed.pixels is None) == (source.parsed.pixels is None)
+        if again.parsed.pixels is not None and again.parsed.pixels.fragments is None:
+            assert _pixels(again) == _pixels(source)
+
+
+def _pixels(source: Source) -> bytes:
+    pixels = source.parsed.pixels
+    return source.parsed.stream.read(pixels.start, pixels.end - pixels.start) if pixels is not None else b""
 
 
 if __name__ == "__main__":
