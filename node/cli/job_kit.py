@@ -15,7 +15,7 @@ import typer
 from mediator.canonical import MAX_DOCUMENT_BYTES, from_plain
 from mediator.datasets import MAX_MANIFEST_BYTES
 from mediator.errors import Denied, UsageFault
-from mediator.types import DataPermit, Kind, Resources
+from mediator.types import DataPermit, Kind, Resources, check_gpu
 from node.cli.files import MAX_MODEL_BYTES, read_bytes
 from node.cli.options import Json
 from node.cli.output import data, say, show, talk
@@ -88,7 +88,7 @@ def test(
     like: Annotated[Path | None, typer.Option(help="a published dataset's manifest.json: its shape is taken")] = None,
     studies: Annotated[int, typer.Option(help="at most this many made-up studies", min=2)] = _STUDIES,
     modality: Annotated[str, typer.Option(help="CT, MR or PT")] = "CT",
-    gpus: Annotated[bool, typer.Option("--gpus", help="give the GPUs that the draft asks for")] = False,
+    gpu: Annotated[list[str] | None, typer.Option(help="a GPU to give, as nvidia-smi -L names it (repeat)")] = None,
     engine: Engine = "",
     as_json: Json = False,
 ) -> None:
@@ -104,13 +104,14 @@ def test(
         say(f"no --config: the least that the draft allows, {json.dumps(settings)}")
     digest = wired.digest_of(home, image)
     given = read_bytes(model, limit=MAX_MODEL_BYTES) if model else random_model(draft.tensors)
-    limits = wired.home_limits(draft.resources, gpus=gpus)
+    gpus = _gpus(gpu or [])
+    limits = wired.home_limits(draft.resources, len(gpus))
     _say_limits(draft.resources, limits)
     with _bar(as_json) as bar, wired.home(home, limits, bar.progress) as place:
         shape = _shape(draft, like, studies, modality)
         manifest = wired.lay_out(place, shape, draft.project)
         say(f"made up {_data(manifest.counts, shape.modality)}")
-        trial = Trial(digest, _limited(draft, limits), settings, given, manifest, rounds)
+        trial = Trial(digest, _limited(draft, limits), settings, given, manifest, rounds, gpus)
         steps: list[Step] = []
         try:
             for step in wired.run(place, trial, bar.begin):
@@ -179,6 +180,15 @@ def _settings(text: str) -> dict[str, Any]:
     return value
 
 
+def _gpus(names: list[str]) -> tuple[str, ...]:
+    try:
+        for name in names:
+            check_gpu(name)
+    except ValueError as error:  # our own words
+        raise UsageFault(str(error), hint="nvidia-smi -L names them: GPU-…") from error
+    return tuple(names)
+
+
 def _shape(draft: DataPermit, like: Path | None, studies: int, modality: str) -> Any:
     from node.kit.synthetic import plain_shape, read_manifest, shape_of
 
@@ -241,7 +251,7 @@ def _say_limits(asked: Resources, given: Resources) -> None:
     if given.cpus < asked.cpus:
         say(f"the draft asks for {asked.cpus:g} processors, this machine has {given.cpus:g}")
     if given.gpus < asked.gpus:
-        say(f"the draft asks for {asked.gpus} GPUs, none are given: add --gpus on a machine that has them")
+        say(f"the draft asks for {asked.gpus} GPUs, {given.gpus} are given (--gpu)")
 
 
 def _data(counts: Any, modality: str) -> str:

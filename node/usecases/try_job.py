@@ -54,7 +54,7 @@ MakeView = Callable[[str, tuple[str, ...], Path], None]
 @dataclass(frozen=True)
 class Trial:
     """What is tried: an image (by digest) under a draft permit, with this configuration, from this model
-    (safetensors), on this dataset version, for this many training rounds."""
+    (safetensors), on this dataset version, for this many training rounds, on these GPUs."""
 
     image: str
     draft: DataPermit
@@ -62,6 +62,7 @@ class Trial:
     model: bytes = field(repr=False)
     manifest: Manifest = field(repr=False)
     rounds: int = 2
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -283,9 +284,12 @@ class _Work:
             key,
             Task(kind, round_, self._trial.config, model),
             make_view=lambda into: self._make_view(admitted.split, admitted.permit.columns, into),
-            make_spec=lambda name, data, inbox: container_spec(admitted, name, str(data), str(inbox), self._clock()),
+            make_spec=lambda name, data, inbox: container_spec(
+                admitted, name, str(data), str(inbox), self._clock(), self._trial.gpus
+            ),
             limit_s=float(admitted.permit.resources.wall_time_s),
             guard=lambda name: state.update(sandbox=name),
+            gpus=self._trial.gpus,
         )
 
     def _release(self, admitted: Admitted, kind: Kind, model: bytes, files: Sequence[OutputFile]) -> Released:

@@ -66,9 +66,9 @@ def digest_of(engine: HomeEngine, image: str) -> str:
     return found
 
 
-def home_limits(asked: Resources, *, gpus: bool) -> Resources:
-    """The permit's limits as far as this machine has them: no more processors than there are, GPUs when asked for."""
-    return replace(asked, cpus=min(asked.cpus, float(os.cpu_count() or 1)), gpus=asked.gpus if gpus else 0)
+def home_limits(asked: Resources, gpus: int) -> Resources:
+    """The permit's limits as far as this machine has them: its processors at most, and the GPUs that are given."""
+    return replace(asked, cpus=min(asked.cpus, float(os.cpu_count() or 1)), gpus=gpus)
 
 
 @contextmanager
