@@ -49,7 +49,7 @@ class AnalysisRules:
 
     `size_bytes` counts one run's files together, `rows` and `columns` one table; `digits` are significant digits.
     `threshold`: the fewest patients behind a number. Dominance, for sums: the `dominance_n` largest contributors
-    together hold at most `dominance_k` percent of the sum, and what remains without the two largest is at least
+    together hold less than `dominance_k` percent of the sum, and what remains without the two largest is at least
     `p_percent` percent of the largest. `reviewers` is how many persons must agree.
     """
 

@@ -93,9 +93,9 @@ def test_a_frequency_table_that_tells_of_persons_is_refused_by_rule(raw: bytes, 
 @pytest.mark.parametrize(
     ("row", "rule"),
     [
-        (b"m,75,900,700,150", "dominance_nk"), (b"m,75,900,500,396", "dominance_p"),
-        (b"m,75,900,50,60", "dominance_nk"),
-        (b"m,75,900,-5,-6", "dominance_nk"), (b"m,75,0,0,0", "dominance_nk"), (b"m,75,90,80,70", "dominance_nk"),
+        (b"m,75,900,700,150", "dominance_nk"), (b"m,75,900,410,400", "dominance_nk"),
+        (b"m,75,900,500,396", "dominance_p"), (b"m,75,900,50,60", "dominance_nk"), (b"m,75,900,-5,-6", "dominance_nk"),
+        (b"m,75,0,0,0", "dominance_nk"), (b"m,75,90,80,70", "dominance_nk"),
         (b"m,9,900,60,50", "threshold"), (b"m,75,900.123,60,50", "numbers"),
     ],
 )  # fmt: skip
