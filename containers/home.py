@@ -33,9 +33,6 @@ _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IG
 class HomeEngine(Engine):
     """The engine of a researcher's own machine."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, timeout_s=BUILD_TIMEOUT_S)
-
     def digest_of(self, image: str) -> str | None:
         """The digest (`sha256:…`) of an image by name or digest, or None."""
         if re.fullmatch(r"sha256:[0-9a-f]{64}", image):

@@ -67,7 +67,7 @@ def build(
 ) -> None:
     """Build a project's image without a network, and print its digest: what a permit names."""
     tag = tag or name_of(folder)
-    home = _engine(engine)
+    home = _engine(engine, building=True)
     for line in home.build(folder, tag):
         say(f"  {line}")
     digest = home.digest_of(tag)
@@ -137,14 +137,15 @@ def test(
 # --- what is asked for --------------------------------------------------------------------------------------
 
 
-def _engine(url: str) -> HomeEngine:
+def _engine(url: str, *, building: bool = False) -> HomeEngine:
     try:
-        from containers.home import HomeEngine
+        from containers.engine import TIMEOUT_S
+        from containers.home import BUILD_TIMEOUT_S, HomeEngine
     except ModuleNotFoundError as error:
         raise UsageFault(
             "this needs the container engine's client", hint="pip install 'cloister[kit]' (the node's install has it)"
         ) from error
-    return HomeEngine(url or _found_engine())
+    return HomeEngine(url or _found_engine(), timeout_s=BUILD_TIMEOUT_S if building else TIMEOUT_S)
 
 
 def _found_engine() -> str:

@@ -51,10 +51,6 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def open_engine(url: str) -> HomeEngine:
-    return HomeEngine(url)
-
-
 def digest_of(engine: HomeEngine, image: str) -> str:
     """The digest of an image that is on this machine. Raises `UsageFault`."""
     found = engine.digest_of(image)
