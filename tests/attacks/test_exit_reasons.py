@@ -13,7 +13,7 @@ import pytest
 from containers.home import HomeEngine
 from mediator.errors import Code
 from mediator.ports import JobEvent
-from tests.containers.bench import ENGINE_URL, LIMITS, Bench, until
+from tests.containers.bench import ENGINE_URL, LIMITS, Bench, forget_images, until
 
 pytestmark = pytest.mark.engine
 
@@ -60,6 +60,8 @@ def talker(bench: Bench, tmp_path: Path) -> Iterator[Bench]:
     assert digest is not None
     bench.image = digest
     yield bench
+    bench.broker().clean([])
+    forget_images("cloister-test-talker", "cloister-test-breath")
 
 
 def test_no_text_no_size_no_depth_and_no_link_comes_out_as_a_reason(talker: Bench) -> None:

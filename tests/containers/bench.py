@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -36,6 +37,15 @@ MODEL = save({"head.bias": np.zeros(4, np.float32), "head.weight": np.arange(8, 
 def image_id(name: str, url: str = ENGINE_URL) -> str:
     """The digest of an image that `deploy/lib/images.sh` built."""
     return str(docker.APIClient(url).inspect_image(name)["Id"])
+
+
+def forget_images(*names: str) -> None:
+    """Remove what a test built, where it got so far."""
+    with contextlib.suppress(docker.errors.DockerException):
+        client = docker.APIClient(ENGINE_URL)
+        for name in names:
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                client.remove_image(name, force=True)
 
 
 def utc_now() -> datetime:

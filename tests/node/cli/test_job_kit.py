@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ import pytest
 
 from containers.home import HomeEngine
 from node.kit.synthetic import plain_shape, write_version
-from tests.containers.bench import ENGINE_URL
+from tests.containers.bench import ENGINE_URL, forget_images
 from tests.end_to_end.commands import CLOISTER, ENVIRONMENT, Done
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "deploy" / "docs" / "researcher.md"
+
+
+BUILT = ("my-job", "my-app", "my-statistic", "cloister-test-np", "cloister-test-bad")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_image_stays() -> Iterator[None]:
+    yield
+    forget_images(*BUILT)
 
 
 def run(folder: Path, *words: object, **environment: str) -> Done:
