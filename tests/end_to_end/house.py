@@ -29,7 +29,7 @@ from tests.end_to_end.hospital import Hospital, uids
 from tests.end_to_end.hub import Hub
 from tests.end_to_end.machine import AS_ROOT, UID_BASE, key_id, public
 
-JOB, ROGUE = "cloister-job-torch", "cloister-job-rogue"
+JOB, ROGUE, TABLES = "cloister-job-torch", "cloister-job-rogue", "cloister-job-tables"
 PATIENTS = 16
 TRAINING = [
     permits.number("epochs", "int", 1, 100_000),
@@ -43,7 +43,7 @@ MISBEHAVIOUR = [
         "name": "misbehave", "type": "str", "minimum": None, "maximum": None,
         "choices": [
             "none", "slow", "over-time", "extra-tensor", "trailing-bytes", "not-a-number", "extra-metric", "symlink",
-            "linger",
+            "linger", "fail-in-words",
         ],
     }
 ]  # fmt: skip
@@ -89,7 +89,7 @@ class House:
                 future.result()
             list(pool.map(Hospital.serve, self.hospitals))
             list(pool.map(lambda one: one.ingest(patients=PATIENTS, seed=1), self.hospitals))
-            given = archive([image_id(JOB), image_id(ROGUE)], self.root / "images.tar")
+            given = archive([image_id(JOB), image_id(ROGUE), image_id(TABLES)], self.root / "images.tar")
             list(pool.map(lambda one: one.run("image", "add", given), self.hospitals))
             given.unlink()
             for image in (image_id(JOB), image_id(ROGUE)):

@@ -108,6 +108,7 @@ TRICKS = {
     "not-a-number": Trick(("not_finite",)),
     "extra-metric": Trick(("metric_not_permitted",)),
     "symlink": Trick(("contract_not_a_regular_file",)),
+    "fail-in-words": Trick(("raised_key_error",)),
     "linger": Trick(("contract_unknown_name",), round=2),
 }
 

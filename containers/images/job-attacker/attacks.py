@@ -680,6 +680,12 @@ def exit_code(task):
     os._exit(int(task.config["value"]))
 
 
+def fail_in_words(task):
+    """An exception whose text is a patient's: of it, the class alone may leave."""
+    (task.out / "failure.json").write_text('{"exception": "KeyError"}', encoding="ascii")
+    raise KeyError("PATIENT 17")
+
+
 def nothing(task):
     """DONE, and not a byte of an answer."""
     (task.out / "DONE").touch()
@@ -698,7 +704,7 @@ BEHAVIOURS: dict[str, Callable[[Task], None]] = {
         parent_name, many_names, beside_the_task, sparse_file, huge_metrics, unreadable, fill_files, fill_bytes,
         fill_scratch, deep_folders, change_after_done, ignore_sigterm, outlive_the_stop, memory_bomb, fork_bomb,
         open_files, fill_log, keep_files, linger, slow, timed, long_task,
-        keep_a_checkpoint, exit_at_once, exit_code, nothing, over_time,
+        keep_a_checkpoint, exit_at_once, exit_code, fail_in_words, nothing, over_time,
     )
 }  # fmt: skip
 
