@@ -1,4 +1,8 @@
-"""What will happen to a file, element by element, and which rule says so. Nothing is written, and no key is needed."""
+"""What will happen to a file, element by element, and which rule says so. Nothing is written, and no key is needed.
+
+The engine's own rewriter is asked, so what is told is what would be done: where a value may not stay although a rule
+keeps its element, where something stands in for what may not be missing (Type 1 and 2), what is written unasked.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import Action, Rule, Table
 from mediator.deid.screening import Exclusion, sort
 from mediator.deid.tables import tag_text
+from mediator.deid.values import Subject
 from mediator.errors import UsageFault
 from node.deid.engine import Engine
 from node.deid.facts import TEXT_VRS, decode
+from node.deid.pixels import needs_check
 from node.deid.profiles import standard
-from node.deid.rewrite import block_of
+from node.deid.rewrite import Rewriter, block_of
 from node.deid.structure import Node
 
 _CHARSET = 0x00080005
 # Written by us whatever the file says (PS3.15 E.1.1).
-_STATED = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
+_STATED = {0x00120062: "CS", 0x00120063: "LO", 0x00120064: "SQ", 0x00280303: "CS"}
+_ISSUER = 0x00100021
 _LONGEST_SHOWN = 64
+_DUMMY_DATE = "19000101000000"
 
 
 @dataclass(frozen=True)
@@ -55,20 +64,25 @@ def explain_file(path: Path, table: Table, *, values: bool = False) -> tuple[str
     except OSError as error:
         raise UsageFault(f"the file cannot be opened: {error.strerror}") from None
     try:
-        source = Engine(table, standard()).open(handle)
+        engine = Engine(table, standard())
+        source = engine.open(handle)
         if isinstance(source, Exclusion):
             return f"refused: {source.value}", []
         sorting = sort(source.facts, source.finding)
         why = ", ".join(reason.value for reason in sorting.reasons)
         verdict = {"pass": "passes", "review": "to review", "refuse": "refused"}[sorting.place]
+        # no value of these is shown: what becomes of an element does not depend on the key
+        rewriter = engine.rewriter_of(Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "explain"), "-", 1, "-"))
         lines = [
             Line(0, "", "", "preamble", "empty", "always: zeros"),
             Line(0, "(0002,xxxx)", "", "file meta", "rebuilt", "always: no AE titles, no private information"),
-            *_lines(source.parsed.nodes, table, b"", 0, values),
+            *_with_ours(list(_Explainer(table, rewriter, values).lines(source.parsed.nodes, b"", 0)), table),
         ]
         if source.parsed.pixels is not None:
             pixels = source.parsed.pixels
-            rule = "always: byte for byte, unless text in it is blacked out"
+            rule = "always: byte for byte"
+            if needs_check(source.facts):
+                rule += ", after it was read: text in it is blacked out, or the file goes to review"
             lines.append(Line(0, tag_text(pixels.tag), pixels.vr, "pixel data", "copy", rule))
             lines.append(Line(0, "", "", "whatever follows the pixels", "remove", "always"))
         return f"{verdict}{': ' if why else ''}{why}", lines
@@ -76,19 +90,78 @@ def explain_file(path: Path, table: Table, *, values: bool = False) -> tuple[str
         os.close(handle)
 
 
-def _lines(nodes: Sequence[Node], table: Table, charset: bytes, depth: int, values: bool) -> Iterator[Line]:
-    charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
-    creators: dict[int, str] = {}
-    for node in nodes:
-        rule, name = _rule(node, table, creators)
-        if node.tag in _STATED and depth == 0:
-            rule = Rule(Action.CONSTANT, "PS3.15 E.1.1: says what was done")
-        action = "written by us" if rule.action is Action.CONSTANT else rule.action.value
-        shown = _value(node, charset) if values else ""
-        yield Line(depth, tag_text(node.tag), node.vr, name, action, rule.source, shown)
-        if node.items is not None and rule.action is Action.RECURSE:
-            for item in node.items:
-                yield from _lines(item, table, charset, depth + 1, values)
+def _with_ours(lines: list[Line], table: Table) -> list[Line]:
+    """What is written although the file does not have it, in its place."""
+    ours = dict(_STATED)
+    if table.rule(_ISSUER).action is Action.SITE:
+        ours[_ISSUER] = "LO"
+    there = {line.tag for line in lines if line.depth == 0}
+    for tag, vr in sorted(ours.items()):
+        if tag_text(tag) not in there:
+            name, source = standard().elements[tag].keyword, _said(tag, table).source
+            place = next(
+                (n for n, line in enumerate(lines) if line.depth == 0 and line.tag > tag_text(tag)), len(lines)
+            )
+            lines.insert(place, Line(0, tag_text(tag), vr, name, "written by us", source))
+    return lines
+
+
+def _said(tag: int, table: Table) -> Rule:
+    return table.rule(tag) if tag == _ISSUER else Rule(Action.CONSTANT, "PS3.15 E.1.1: says what was done")
+
+
+@dataclass(frozen=True)
+class _Explainer:
+    table: Table
+    rewriter: Rewriter
+    values: bool
+
+    def lines(self, nodes: Sequence[Node], charset: bytes, depth: int) -> Iterator[Line]:
+        """A line for each element, those of a sequence that stays below it."""
+        charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
+        creators: dict[int, str] = {}
+        for node in nodes:
+            rule, name = _rule(node, self.table, creators)
+            if node.tag in _STATED and depth == 0:
+                action, source = "written by us", _said(node.tag, self.table).source
+            elif name == "creator":
+                action, source = rule.action.value, rule.source
+            else:
+                creator = creators.get(node.tag & 0xFFFFFF00, "") if node.tag >> 16 & 1 else ""
+                action, source = _effect(rule, node, self.rewriter.made(node, charset, creator), charset)
+            shown = _value(node, charset) if self.values else ""
+            yield Line(depth, tag_text(node.tag), node.vr, name, action, source, shown)
+            if node.items is not None and action == Action.RECURSE.value:
+                for item in node.items:
+                    yield from self.lines(item, charset, depth + 1)
+
+
+def _effect(rule: Rule, node: Node, made: Node | None, charset: bytes) -> tuple[str, str]:
+    """What really becomes of an element, and why when that is not simply its rule."""
+    intended = rule.action
+    if made is None:
+        why = "" if intended is Action.REMOVE else "; nothing of it may stay"
+        return Action.REMOVE.value, rule.source + why
+    if made.items is not None:
+        return (Action.RECURSE if intended is Action.RECURSE else Action.EMPTY).value, rule.source
+    before, after = _words(node, charset), _words(made, b"ISO_IR 192")
+    if not made.value.strip(b" \0"):
+        as_meant = intended is Action.EMPTY or not node.value.strip(b" \0")
+        return Action.EMPTY.value, rule.source + ("" if as_meant else "; its value may not stay")
+    if intended is Action.CONSTANT:
+        return "written by us", rule.source
+    if intended in (Action.REMOVE, Action.EMPTY) and after == before:
+        return Action.KEEP.value, f"PS3.3: one of the values it lists; without that, {rule.source}"
+    if intended in (Action.REMOVE, Action.EMPTY, Action.CLEAN, Action.SHIFT_DATE, Action.TRUNCATE_DATE):
+        if intended is Action.CLEAN and set(after) <= set(before) | {"OTHER"}:
+            return intended.value, rule.source
+        if intended not in (Action.SHIFT_DATE, Action.TRUNCATE_DATE) or after == [_DUMMY_DATE]:
+            return Action.DUMMY.value, f"PS3.5 7.4: may not be missing or empty; without that, {rule.source}"
+    return intended.value, rule.source
+
+
+def _words(node: Node, charset: bytes) -> list[str]:
+    return " ".join(decode(node.value, node.vr, charset)).split() if node.vr in TEXT_VRS else []
 
 
 def _rule(node: Node, table: Table, creators: dict[int, str]) -> tuple[Rule, str]:

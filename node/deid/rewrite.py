@@ -220,6 +220,10 @@ class Rewriter:
                 kept.append(made)
         return tuple(sorted(kept, key=lambda node: node.tag))
 
+    def made(self, node: Node, charset: bytes, creator: str) -> Node | None:
+        """What is written for one element, in a block that `creator` reserved; None: nothing."""
+        return self._element(node, charset, creator, _Notes())
+
     def _element(self, node: Node, charset: bytes, creator: str, notes: _Notes) -> Node | None:
         rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
         if node.items is not None:
