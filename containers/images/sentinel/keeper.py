@@ -40,6 +40,7 @@ TASK = re.compile(r"[1-9][0-9]{0,5}")
 COPIED = ("checkpoint", "metrics.json", "model.safetensors")
 # An analysis declares its tables in `outputs.json`; in a folder with one they are copied too, and gate 2 reads them.
 OUTPUTS = "outputs.json"
+MAX_TABLES = 64
 TABLE = re.compile(r"[a-z][a-z0-9_]{0,39}\.(csv|json)")
 KNOWN = frozenset({*COPIED, "progress.jsonl", "failure.json", "DONE"})
 # {"exception": "UnsupportedContract"} is 36 bytes
@@ -216,6 +217,8 @@ def permitted(folder, max_files):
     if len(names) > max_files:
         raise Violation("too_many_files")
     tables = [name for name in names if OUTPUTS in names and TABLE.fullmatch(name) and name not in KNOWN]
+    if len(tables) > MAX_TABLES:
+        raise Violation("too_many_files")
     for name in names:
         if name not in KNOWN and name not in tables:
             raise Violation("unknown_name")
