@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from mediator.errors import UsageFault
 from mediator.types import check_identifier
@@ -72,10 +81,9 @@ def run(
     if source_index is not None:
         write_source_index(source_index, files)
     summary: dict[str, Any] = {}
-    words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         wiring.Processes(settings, jobs) as workers,
-        Progress(*words, console=talk, disable=not talk.is_terminal, transient=True) as bars,
+        Progress(*_words(workers), console=talk, disable=not talk.is_terminal, transient=True) as bars,
     ):
         bar = bars.add_task("de-identifying", total=len(files))
         begun = time.monotonic()
@@ -199,6 +207,28 @@ def verify(
         say(f"error: {report.damaged} of {report.outputs} files hold something that should have gone")
         raise typer.Exit(3)
     say(f"nothing found in {report.outputs} files")
+
+
+class _UnderWay(ProgressColumn):
+    """What workers did of files that are not finished yet: reading pixels takes longest, and is done by series."""
+
+    def __init__(self, workers: Any) -> None:
+        super().__init__()
+        self._workers = workers
+
+    def render(self, task: Task) -> Text:
+        converted, pictures = self._workers.under_way
+        return Text(f"{converted} converted, {pictures} pictures")
+
+
+def _words(workers: Any) -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _UnderWay(workers),
+        TimeRemainingColumn(),
+    )
 
 
 def _identifiers(site: str, project: str, *, needed: bool) -> None:

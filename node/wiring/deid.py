@@ -27,7 +27,7 @@ from node.deid.pixels import PixelGate
 from node.intake import folder
 from node.usecases.deidentify import groups
 from node.usecases.deidentify_folder import File, Result, Rooms
-from node.wiring.deid_worker import Batch, Places, Settings, Trace, look, run, run_again, start
+from node.wiring.deid_worker import Batch, Counts, Places, Settings, Trace, look, run, run_again, start
 
 # A multi-frame file of 2 GB passes; what is larger than a disk image of a DVD set is no instance.
 MAX_FILE_BYTES = 16 << 30
@@ -69,6 +69,8 @@ class Processes:
         spare = len(os.sched_getaffinity(0)) >= 2 * jobs
         self._settings = replace(settings, copiers=THREADS if spare else 0)
         self._jobs = jobs
+        self._context = multiprocessing.get_context("spawn")  # nothing of this process's threads or memory is in them
+        self._counts: Counts = self._context.Array("Q", 2)
         self._pool = self._open(jobs)
         self._traces: list[Trace] = []
 
@@ -88,10 +90,12 @@ class Processes:
         shutil.rmtree(Rooms(self._settings.output).partial, ignore_errors=True)
 
     def _open(self, jobs: int) -> ProcessPoolExecutor:
-        # spawned, not forked: nothing of this process's threads or memory is in them
-        return ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), initializer=start, initargs=(self._settings,)
-        )
+        return ProcessPoolExecutor(jobs, self._context, initializer=start, initargs=(self._settings, self._counts))
+
+    @property
+    def under_way(self) -> tuple[int, int]:
+        """Files converted, and pictures read, so far: more than is told, for a batch is told when it is finished."""
+        return self._counts[0], self._counts[1]
 
     def run(self, batches: Iterable[Sequence[File]]) -> Iterator[Sequence[Result]]:
         """The results of each batch, in the order of the batches; at most two batches a worker are under way."""

@@ -17,17 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Table
-from mediator.deid.screening import Exclusion
 from mediator.errors import NotNow, UsageFault
 from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
 from node.deid.engine import Engine
 from node.deid.limits import limit_memory
 from node.deid.pixels import Instance, PixelFinding, PixelGate, State, Verdict, needs_check
+from node.deid.pixels.reader import ReaderProcess
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.profiles import load_profile, load_profile_file, standard
 from node.intake import folder
@@ -38,6 +39,8 @@ from node.usecases.deidentify_folder import File, Result, Rooms
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 T = TypeVar("T")
+Counts: TypeAlias = "SynchronizedArray[int]"
+"""Shared by all workers: files converted, and pictures read, so far."""
 Ocr = Literal["auto", "every-frame", "off"]
 
 
@@ -88,7 +91,8 @@ class Trace:
 class Worker:
     """One process's engine, pixel gate and key."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counts: Counts | None = None) -> None:
+        self._counts = counts
         table = table_of(settings.profile)
         keyed = pseudonyms(table, settings.key, settings.project, settings.site)
         self._settings = settings
@@ -98,15 +102,26 @@ class Worker:
         self._engine = Engine(table, standard(), copiers)
         self._gate = Gate0(self._engine, keyed, self._rooms.partial, settings.site)
         self._pixels = PixelGate(
-            every_frame=settings.ocr == "every-frame", hold_faces="clean-visual-features" in table.options
+            every_frame=settings.ocr == "every-frame",
+            hold_faces="clean-visual-features" in table.options,
+            reader=ReaderProcess(on_picture=partial(self._count, 1)),
         )
 
     def batch(self, files: Sequence[File]) -> tuple[list[Result], list[Trace]]:
         """What became of each file, in order; and what they lost, by patient and study."""
-        placed = dict(self._converted(files))
+        placed = {}
+        for number, done in self._converted(files):
+            placed[number] = done
+            self._count(0)
         verdicts = self._examine(placed)
         traces = self._hold(files, placed)
         return [self._finish(number, done, verdicts.get(number)) for number, done in placed.items()], traces
+
+    def _count(self, what: int) -> None:
+        """One more file converted (0), or picture read (1)."""
+        if self._counts is not None:
+            with self._counts.get_lock():
+                self._counts[what] += 1
 
     def search_again(self, files: Places, fresh: Sequence[bytes]) -> list[Result]:
         """Files in their places searched for `fresh`; those that hold it not by chance are taken away, and told."""
@@ -191,7 +206,7 @@ class Worker:
         try:
             return work()
         except MemoryError:
-            reason = Exclusion.TOO_LARGE.value
+            reason = "too_large"
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise NotNow("no room left to write beside DST", hint="make room and run it again") from None
@@ -272,13 +287,13 @@ Batch = tuple[list[Result], list[Trace]]
 Places = Sequence[tuple[File, Path]]
 
 
-def start(settings: Settings) -> None:
+def start(settings: Settings, counts: Counts | None = None) -> None:
     """In a new worker process: from here on it gets a little more memory, whatever a file says, or dies alone."""
     global _worker
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' data
     if settings.copiers:
         sys.setswitchinterval(SWITCH_S)
-    _worker = Worker(settings)
+    _worker = Worker(settings, counts)
     limit_memory()
 
 

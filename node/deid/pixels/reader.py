@@ -8,7 +8,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,15 @@ class ReaderDied(Exception):
 class ReaderProcess:
     """A reader process, started when first asked and again after it died."""
 
-    def __init__(self, *, silence_s: float = SILENCE_S, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        silence_s: float = SILENCE_S,
+        command: Sequence[str] | None = None,
+        on_picture: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_picture` is called whenever the process has read another picture."""
+        self._on_picture = on_picture
         self._silence_s = silence_s
         self._command = list(command or (sys.executable, "-P", "-m", "node.deid.pixels.reader_process"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,7 +61,7 @@ class ReaderProcess:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
             while name not in (message := self._hear(process)):
-                pass
+                self._on_picture()
             answer = list(message[name])
             if len(answer) != len(paths):
                 raise ReaderDied
