@@ -106,6 +106,7 @@ class Sandbox:
     gpus: tuple[str, ...] = ()
     leave_by_s: float | None = None
     engine_lost: bool = False
+    vouched: tuple[ContainerSpec, Prepared] | None = None
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property
@@ -184,6 +185,8 @@ class Sandboxes:
         try:
             if sandbox.tasks_given == 0:
                 self._start(sandbox, make_view, make_spec)
+            elif sandbox.vouched is not None:
+                self._trust(*sandbox.vouched)
             guard(sandbox.name)
             number = self._hand_over(sandbox, task)
             self._wait(sandbox, number, limit_s)
@@ -272,6 +275,11 @@ class Sandboxes:
     def running(self) -> tuple[SandboxKey, ...]:
         with self._lock:
             return tuple(self._by_key)
+
+    def vouched(self) -> tuple[tuple[ContainerSpec, Prepared], ...]:
+        """What the running containers were trusted for; a canary's verdict ends before they must."""
+        with self._lock:
+            return tuple(sandbox.vouched for sandbox in self._by_key.values() if sandbox.vouched is not None)
 
     def settled(self) -> bool:
         """Whether no container of this node's is left, as far as the engine could be asked."""
@@ -379,6 +387,7 @@ class Sandboxes:
         spec = make_spec(sandbox.name, sandbox.data_dir, sandbox.in_dir)
         prepared = self._runner.prepare(self._sign_spec(spec))
         self._trust(spec, prepared)
+        sandbox.vouched = (spec, prepared)
         if sandbox.stop_code is not None:  # told to stop before it was there to be stopped
             raise Denied(Reason(sandbox.stop_code))
         threading.Thread(target=self._listen, args=(sandbox,), name=f"events-{sandbox.name}", daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, Reason
+from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.ports import Prepared
 from mediator.types import ContainerSpec, Resources
 from node.usecases.context import Core, event
 from node.usecases.sandboxes import Sandboxes
+
+log = logging.getLogger(__name__)
 
 VALID_FOR = timedelta(hours=24)
 
@@ -29,6 +32,7 @@ class SandboxTrust:
         self._core = core
         self._run_canary = run_canary
         self._one_at_a_time = threading.Lock()
+        self._renewing = threading.Lock()
         # set once by whoever wires both: the containers ask for trust, and a failed canary ends the containers
         self.sandboxes: Sandboxes
 
@@ -41,6 +45,29 @@ class SandboxTrust:
         if failures:
             self.sandboxes.stop(Code.CANARY_FAILED, lambda _: True)
             raise Denied(Reason(Code.CANARY_FAILED, ", ".join(failures)))
+
+    def renew(self) -> None:
+        """Give containers that outlive their canary's 24 h another one; called by the clock, works in a thread.
+
+        If it fails, they end, whatever they are at.
+        """
+        due = {
+            made.fingerprint: (spec, made)
+            for spec, made in self.sandboxes.vouched()
+            if not self._is_valid(made.fingerprint)
+        }
+        if due and self._renewing.acquire(blocking=False):
+            threading.Thread(target=self._renew, args=(list(due.values()),), name="canary", daemon=True).start()
+
+    def _renew(self, due: list[tuple[ContainerSpec, Prepared]]) -> None:
+        try:
+            for spec, prepared in due:
+                self.require(spec, prepared)
+        except (Denied, NotNow) as error:
+            # a failure has ended the containers already; an engine that is away is asked again by the next tick
+            log.warning("canary: %s", error.message)
+        finally:
+            self._renewing.release()
 
     def probe_now(self, limits: Resources) -> tuple[str, tuple[str, ...]]:
         """Run a canary under these limits, whatever stands already: its fingerprint, and what gave way."""

@@ -80,7 +80,7 @@ class CoreProcess:
             self.export,
             idle_s=config.limits.idle_s,
             checkpoint_every_s=config.audit.checkpoint_interval_s,
-            tend=airlock.tend,
+            tend=self._tend,
         )
         self.documents = Documents(self.core, self.watch.look)
         self.ingests = Ingests(self.core)
@@ -194,6 +194,10 @@ class CoreProcess:
             raise NotNow("the dataset version is gone")
         version = self.core.folders.datasets / row.folder
         job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
+
+    def _tend(self, core: Core) -> None:
+        airlock.tend(core)
+        self.trust.renew()
 
     def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
         self._progress[key.run, key.task.value] = fraction
