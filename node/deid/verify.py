@@ -146,7 +146,7 @@ class _Verifier:
         self._mandatory = Mandatory(standard())
         self._rewriter = self._engine.rewriter_of(self._subject)
         self._by_pixels: dict[bytes, list[_Original]] = {}
-        self._by_uid: dict[str, _Original] = {}
+        self._by_uid: dict[str, list[_Original]] = {}
         self._days: dict[tuple[str, str], int] = {}  # how far the first date of each patient was moved
         self._report = Verification()
 
@@ -184,7 +184,8 @@ class _Verifier:
         dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS}
         original = _Original((facts.patient_id, facts.issuer), dates)
         if self._keyed is not None:
-            self._by_uid[self._keyed.uid(facts.sop_instance)] = self._by_uid[facts.sop_instance] = original
+            for uid in (self._keyed.uid(facts.sop_instance), facts.sop_instance):
+                self._by_uid.setdefault(uid, []).append(original)
         elif (digest := _pixel_digest(source)) is not None:
             self._by_pixels.setdefault(digest, []).append(original)
 
@@ -211,10 +212,9 @@ class _Verifier:
         self._compare_dates(source, label)
 
     def _compare_dates(self, source: Source, label: str) -> None:
-        """(4) Equal pixels may be of several originals: then one that fits is enough."""
+        """(4) Equal pixels, or one UID given twice, may be of several originals: then one that fits is enough."""
         if self._keyed is not None:
-            known = self._by_uid.get(source.facts.sop_instance)
-            originals = [known] if known is not None else []
+            originals = self._by_uid.get(source.facts.sop_instance, [])
         else:
             originals = self._by_pixels.get(_pixel_digest(source) or b"", [])
         if not originals:
