@@ -14,6 +14,7 @@ from federation.client.objects import FlowerCodec
 from mediator.audit import Action, Verdict, decode_line
 from mediator.errors import HubCode
 from mediator.jobs import State
+from mediator.ports import Runner
 from mediator.schedule import Capacity, Site
 from mediator.types import Kind, Manifest, Study
 from node.records import JobRow
@@ -69,11 +70,19 @@ class Desk:
     airlock = Airlock()
 
     def __init__(
-        self, root: Path, behave: Behaviour = learn, *, documents: bool = True, schedule: Site = FOUR_SLOTS
+        self,
+        root: Path,
+        behave: Behaviour = learn,
+        *,
+        documents: bool = True,
+        schedule: Site = FOUR_SLOTS,
+        runner: Runner | None = None,
     ) -> None:
+        """`runner` is an engine's; without one the engine is played."""
         self.root, self.now, self.schedule = root, samples.NOW, schedule
         for name in ("jobs", "releases", "spool", "datasets", "handover", "work"):
             (root / name).mkdir(parents=True, exist_ok=True)
+        self.engine = runner
         self.runner = FakeRunner(VERDICT.verify_key, {samples.IMAGE: behave})
         self.deleted: list[str] = []
         self._open()
@@ -91,7 +100,7 @@ class Desk:
             max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes, airlock=self.airlock,
         )  # fmt: skip
         self.boxes = Sandboxes(
-            self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,
+            self.engine or self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,
             lambda box: self.deleted.append(box.name),
         )  # fmt: skip
         self.outbox = Outbox(self.core)
