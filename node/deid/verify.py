@@ -221,22 +221,18 @@ class _Verifier:
             return
         self._report.matched += 1
         leaves = [leaf for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS and text(leaf.node)]
-        if self._keyed is None and len(originals) == 1:
-            self._learn_days(originals[0], leaves)
         for where, kind in min((list(self._misplaced(original, leaves)) for original in originals), key=len):
             self._find(label, where, kind)
-
-    def _learn_days(self, original: _Original, leaves: Sequence[_Leaf]) -> None:
-        """Without the key, the first date that was moved says how far all of the patient's are."""
-        shifted = (leaf for leaf in leaves if leaf.rule.action is Action.SHIFT_DATE)
-        for days in (moved_days(original.dates.get(leaf.path, ""), text(leaf.node)) for leaf in shifted):
-            if days:
-                self._days.setdefault(original.patient, days)
+        if self._keyed is None and len(originals) == 1 and (days := _first_move(originals[0], leaves)):
+            self._days.setdefault(originals[0].patient, days)
 
     def _misplaced(self, original: _Original, leaves: Sequence[_Leaf]) -> Iterator[tuple[str, str]]:
-        """(where, kind of finding) for dates that are not what the profile makes of the original's."""
-        keyed = self._keyed
-        days = keyed.shift_days(*original.patient) if keyed else self._days.get(original.patient, 0)
+        """(where, kind of finding) for dates that are not what the profile makes of the original's.
+
+        Without the key, the first date of a patient that was moved says how far all of them are.
+        """
+        keyed, patient = self._keyed, original.patient
+        days = keyed.shift_days(*patient) if keyed else self._days.get(patient) or _first_move(original, leaves)
         for leaf in leaves:
             rule, before, after = leaf.rule, original.dates.get(leaf.path, ""), text(leaf.node)
             if before == after and rule.action is Action.SHIFT_DATE:
@@ -310,6 +306,13 @@ def _is_word(raw: bytes, at: int, token: bytes) -> bool:
         return True
     end = at + len(token)
     return not (_WORD.match(raw[at - 1 : at] if at else b"") or _WORD.match(raw[end : end + 1]))
+
+
+def _first_move(original: _Original, leaves: Sequence[_Leaf]) -> int:
+    """By how many days the first date was moved that was; 0: none was."""
+    shifted = (leaf for leaf in leaves if leaf.rule.action is Action.SHIFT_DATE)
+    moves = (moved_days(original.dates.get(leaf.path, ""), text(leaf.node)) for leaf in shifted)
+    return next((days for days in moves if days), 0)
 
 
 def _pixel_digest(source: Source) -> bytes | None:
