@@ -38,5 +38,6 @@ def run_account(snapshot: Reads, order: RunOrderRow) -> RunAccount:
         bytes_released=sum(row.size_bytes for row in released.values()),
         releases=len(released),
         epsilon=totals.epsilon,
-        state="complete" if order.rounds in served else order.state,
+        # an analysis is over when its files are in the airlock: it releases nothing to a hub
+        state="complete" if order.rounds in served or snapshot.is_held(order.run) else order.state,
     )

@@ -18,6 +18,7 @@ from mediator.jobs import State
 from mediator.types import Kind
 from node.usecases import admit_task, airlock, analyse, pause
 from node.usecases.context import Airlock, event
+from node.usecases.overview import run_account
 from tests.mediator import samples
 from tests.mediator.analyses import FREQUENCY, INSTRUCT, MAGNITUDE, RULES, frequency, magnitude
 from tests.node.usecases.analysis_desk import (
@@ -109,6 +110,14 @@ def test_the_hub_hears_nothing_of_an_analysis(desk: AnalysisDesk, make: Make) ->
         with each.core.store.read() as snapshot:
             assert snapshot.outgoing() == ()
         assert list((each.root / "spool").iterdir()) == list((each.root / "releases").iterdir()) == []
+
+
+def test_a_run_that_was_analysed_is_complete_and_released_nothing_to_a_hub(desk: AnalysisDesk) -> None:
+    desk.analysed()
+    with desk.core.store.read() as snapshot:
+        (order,) = snapshot.run_orders()
+        account = run_account(snapshot, order)
+    assert (account.state, account.rounds_charged, account.releases) == ("complete", 1, 0)
 
 
 def test_the_container_is_gone_and_the_output_too(desk: AnalysisDesk) -> None:
