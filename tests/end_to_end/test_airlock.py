@@ -11,7 +11,7 @@ import pytest
 from tests.containers.bench import image_id
 from tests.end_to_end.commands import attempt, cloister
 from tests.end_to_end.hospital import Hospital
-from tests.end_to_end.house import House, Job
+from tests.end_to_end.house import TABLES, House, Job
 from tests.end_to_end.machine import eventually
 
 pytestmark = pytest.mark.engine
@@ -22,21 +22,18 @@ RULES = {
     "digits": 4, "threshold": 2, "dominance_n": 2, "dominance_k": 95.0, "p_percent": 1.0,
     "labels": [{"name": "lesion", "words": ["no", "yes"]}], "reviewers": 2,
 }  # fmt: skip
-MISBEHAVE = {
-    "name": "misbehave", "type": "str", "minimum": None, "maximum": None, "choices": ["none", "patients", "picture"],
-}  # fmt: skip
+MISBEHAVE = {"name": "misbehave", "type": "bool", "minimum": None, "maximum": None, "choices": []}
 
 
 @pytest.fixture(scope="module")
 def permit(house: House) -> Path:
     """A permit for the reference analysis, accepted by the first hospital."""
-    node, image = house.hospitals[0], image_id("cloister-job-tables")
+    node, image = house.hospitals[0], image_id(TABLES)
     job = Job(image, house.root / "no-model", (), [MISBEHAVE])
     draft = house.draft(NAME, job, kinds=["analyse"], metrics={}, analysis=RULES, minimum_studies=3)
     signed = house.sign_permit(draft)
     node.run("import", signed)
     node.run("permit", "accept", NAME, 1, "--key", node.steward)
-    node.run("image", "add", image)
     node.run("image", "approve", image, "--by", "it.admin", "--yes")
     return signed
 
@@ -45,7 +42,7 @@ def analyse(house: House, node: Hospital, permit: Path, run: str, **config: Any)
     """Order, bring in by file, start; the files in the airlock once it is over."""
     order = house.root / f"{run}.jws"
     cloister(
-        "job", "order", "--permit", permit, "--run", run, "--image", image_id("cloister-job-tables"),
+        "job", "order", "--permit", permit, "--run", run, "--image", image_id(TABLES),
         "--site", node.site, "--rounds", 1, "--strategy", "local", "--config", json.dumps(config),
         "--key", house.researcher, "--out", order,
     )  # fmt: skip
@@ -97,23 +94,18 @@ def test_tables_leave_after_two_persons_and_what_two_refuse_is_deleted(house: Ho
     assert node.recorded(after, about=about, action="airlock_release", verdict="done")
     assert node.count(after, action="airlock_delete") == 2
     cloister("audit", "verify", node.audit, *node.verify_words)
+    attempt("node", "analysis", "start", "cut-by-lesion", "--config", node.config).fault(3, "round_already_served")
     checked = json.loads(attempt("check", "--config", node.config, "--json").out)
     assert next(each for each in checked if each["what"] == "airlock")["detail"].startswith("1 files wait")
 
 
-@pytest.mark.parametrize("how", ["patients", "picture"])
-def test_patients_and_pictures_do_not_even_reach_a_reviewer(house: House, permit: Path, how: str) -> None:
+def test_rows_of_patients_and_pictures_do_not_even_reach_a_reviewer(house: House, permit: Path) -> None:
     node = house.hospitals[0]
-    (line,) = analyse(house, node, permit, f"hostile-{how}", misbehave=how)
-    assert (line["state"], line["outcome"]) == ("refused", "fail")
-    assert node.json("airlock", "show", line["file"])["content"] == ""
-    review(node, line["file"], "anna", "--approve").fault(3, "review_mismatch")
+    files = analyse(house, node, permit, "hostile", misbehave=True)
+    assert {(line["name"], line["state"], line["code"]) for line in files} == {
+        ("lesions.csv", "refused", "table_not_permitted"), ("picture.csv", "refused", "file_not_permitted"),
+    }  # fmt: skip
+    for line in files:
+        assert node.json("airlock", "show", line["file"])["content"] == ""
+        review(node, line["file"], "anna", "--approve").fault(3, "review_mismatch")
     assert not [name for name in node.containers() if "analyse" in name]
-
-
-def test_an_analysis_runs_once_and_never_by_another_order(house: House, permit: Path) -> None:
-    node = house.hospitals[0]
-    analyse(house, node, permit, "only-once")
-    attempt("node", "analysis", "start", "only-once", "--config", node.config).fault(3, "round_already_served")
-    attempt("node", "analysis", "start", "never-ordered", "--config", node.config).fault(3, "run_order_missing")
-    assert node.jobs("never-ordered") == []

@@ -1,9 +1,8 @@
 """The reference analysis: how many patients have a lesion, how bright their images are, and how far the two go apart.
 
-    analyse: no configuration        data column: lesion (0, 1)
+    analyse: config {"misbehave": false}        data column: lesion (0, 1)
 
-`misbehave` is for tests: `patients` leaves a row for each patient, `picture` an image under the name of a table,
-`small` counts of one.
+`misbehave` is for tests: it leaves a row for each patient, and a picture under the name of a table.
 """
 
 from __future__ import annotations
@@ -71,25 +70,20 @@ def analyse(data: Dataset, task: Task) -> None:
     task.declare([LESIONS, BRIGHTNESS, SUMMARY])
 
 
-def misbehave(data: Dataset, task: Task, how: str) -> None:
+def misbehave(data: Dataset, task: Task) -> None:
     groups = tables(data, task)
-    if how == "patients":
-        rows = [[word, 1, short(value)] for word in sorted(groups) for value in groups[word]]
-        write(task, "lesions.csv", ["lesion", "patients", "brightness"], *rows)
-    elif how == "picture":
-        (task.out / "lesions.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1000))
-    else:
-        write(task, "lesions.csv", ["lesion", "patients"], ["yes", 1], ["no", 1])
-    task.declare([LESIONS])
+    rows = [[word, 1, short(value)] for word in sorted(groups) for value in groups[word]]
+    write(task, "lesions.csv", ["lesion", "patients", "brightness"], *rows)
+    (task.out / "picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1000))
+    task.declare([LESIONS, {**LESIONS, "name": "picture.csv"}])
 
 
 def main() -> None:
     for task in Tasks():
-        data, how = Dataset(), str(task.config.get("misbehave", "none"))
-        if how == "none":
-            analyse(data, task)
+        if task.config.get("misbehave", False):
+            misbehave(Dataset(), task)
         else:
-            misbehave(data, task, how)
+            analyse(Dataset(), task)
 
 
 if __name__ == "__main__":
