@@ -15,6 +15,7 @@ import platform
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -665,6 +666,23 @@ def long_task(task):
     finish(task, json.dumps({"loss": 0.5, "num-examples": 1000 + begun}))
 
 
+def show_gpus(task):
+    """Prints every GPU that the driver shows, and counts them; loss: the GPUs' device nodes that could be opened."""
+    nodes = 0
+    for node in Path("/dev").glob("nvidia[0-9]*"):
+        try:
+            os.close(os.open(node, os.O_RDWR))
+            nodes += 1
+        except OSError:
+            pass
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        listed = []
+    print(*listed, sep="\n", flush=True)
+    finish(task, json.dumps({"loss": nodes, "num-examples": len(listed)}))
+
+
 def keep_a_checkpoint(task):
     """Hands in a result and, beside it, a file that is nobody's."""
     (task.out / "checkpoint").write_bytes(b"PATIENT" * 100)
@@ -704,7 +722,7 @@ BEHAVIOURS: dict[str, Callable[[Task], None]] = {
         parent_name, many_names, beside_the_task, sparse_file, huge_metrics, unreadable, fill_files, fill_bytes,
         fill_scratch, deep_folders, change_after_done, ignore_sigterm, outlive_the_stop, memory_bomb, fork_bomb,
         open_files, fill_log, keep_files, linger, slow, timed, long_task,
-        keep_a_checkpoint, exit_at_once, exit_code, fail_in_words, nothing, over_time,
+        show_gpus, keep_a_checkpoint, exit_at_once, exit_code, fail_in_words, nothing, over_time,
     )
 }  # fmt: skip
 
