@@ -171,12 +171,16 @@ def deidentify_folder(
     for result in workers.search_again(files, lambda: read_report(rooms.report)):
         _withdraw(result, rooms.report, tally, series)
     series = {name: members for name, members in series.items() if members}
-    found = dict(zip(series, workers.look(series.values()), strict=True))
+    found = {name: {*findings} for name, findings in zip(series, workers.look(series.values()), strict=True)}
+    told_apart = Counter(os.path.basename(name) for name in series)
+    for name, findings in found.items():
+        if told_apart[os.path.basename(name)] > 1:  # one series of two patients or studies: each in its own folder
+            findings.add("mixed_series")
     summary = {
         **about,
         **tally.plain(),
         "series": len(series),
-        "series_findings": {name: list(findings) for name, findings in sorted(found.items()) if findings},
+        "series_findings": {name: sorted(findings) for name, findings in sorted(found.items()) if findings},
     }
     with _new(rooms.summary) as told:
         json.dump(summary, told, indent=2)

@@ -467,6 +467,34 @@ def test_a_series_that_is_not_whole_is_told(cloister, key, tmp_path):
     assert (output / name).is_dir()
 
 
+def test_each_way_a_series_or_a_file_is_not_whole_has_its_name(cloister, key, tmp_path):
+    source, output = tmp_path / "source", tmp_path / "out"
+    series = {
+        "missing_slices": ((0, {}), (5, {}), (15, {}), (20, {})),
+        "doubled_slices": ((0, {}), (5, {}), (10, {}), (10, {})),
+        "mixed_series": ((0, {}), (5, {}), (10, {"PatientID": "OTHER-77"}), (15, {"PatientID": "OTHER-77"})),
+        "strangers": ((0, {}), (5, {}), (10, {}), (15, {"FrameOfReferenceUID": "1.2.826.0.1.444.2"})),
+    }
+    for kind, (name, slices) in enumerate(series.items(), start=1):
+        for number, (place, changes) in enumerate(slices, start=1):
+            dataset = plain_slice(SOPInstanceUID=f"1.2.3.{kind}.{number}", SeriesInstanceUID=f"1.2.4.{kind}", **changes)
+            dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [0, 0, place], [1, 0, 0, 0, 1, 0]
+            put(source / name, str(number), dataset)
+    whole = to_bytes(plain_slice())
+    put(source, "video", whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.100"[:20]))
+    put(source, "short", whole[:-10])
+    put(source, "no picture", to_bytes(plain_slice(Rows=9)))
+    astray = element(0x00100010, b"PN", b"Hartog^Wilhelmina ") + element(0x00041140, b"CS", b"ABCD")
+    put(source, "damaged", raw_file(astray))
+    told = cloister("deid", "run", source, output, *options(key)).json
+    findings = {finding for found in told["series_findings"].values() for finding in found}
+    assert sorted(findings) == ["doubled_slices", "missing_slices", "mixed_series"] and told["written"] == 16
+    assert [len(found) for found in told["series_findings"].values()] == [1] * 5  # the two patients are told apart
+    assert told["refused_reasons"] == {
+        "malformed": 1, "pixels_inconsistent": 1, "syntax_not_supported": 1, "truncated": 1,
+    }  # fmt: skip
+
+
 def test_a_worker_that_is_killed_ends_no_run(key, tmp_path):
     source = tmp_path / "source"
     for number in range(6):
