@@ -10,12 +10,20 @@ import pytest
 from containers.engine import Engine
 from containers.volumes import RULES
 from mediator.errors import Code, Denied
+from mediator.release import metrics
 from tests.containers.bench import LIMITS, Bench, by_name, until
 
 pytestmark = pytest.mark.engine
 
 ATTACKS = {
     "symlink": "not_a_regular_file",
+    "symlink-to-data": "not_a_regular_file",
+    "socket-file": "not_a_regular_file",
+    "control-name": "unknown_name",
+    "dotted-name": "unknown_name",
+    "bytes-name": "unknown_name",
+    "parent-name": "unknown_name",
+    "many-names": "unknown_name",
     "fifo": "not_a_regular_file",
     "folder": "not_a_regular_file",
     "hard-link": "hard_link",
@@ -59,6 +67,42 @@ def test_a_full_folder_is_seen_and_stays_within_its_caps(bench: Bench, attack: s
     else:
         size = len(by_name(broker.finalise("job", 1))["model.safetensors"])
         assert LIMITS.out_bytes // 2 < size <= LIMITS.out_bytes
+
+
+def test_ten_gigabytes_of_metrics_end_at_the_cap(bench: Bench) -> None:
+    """Written as far as the volume goes; what is there is within the permit's bytes, and gate 2 refuses it whole."""
+    broker = bench.broker()
+    events = bench.start(broker, misbehave="huge-metrics")
+    assert until(events, "done", "exited").kind == "done"
+    files = by_name(broker.finalise("job", 1))
+    assert set(files) == {"metrics.json"} and 0 < len(files["metrics.json"]) <= LIMITS.out_bytes
+    with pytest.raises(Denied, match="metrics_too_large"):
+        metrics.parse(files["metrics.json"], (), 1)
+
+
+def test_a_tasks_folder_exchanged_for_a_link_to_the_data_is_refused(bench: Bench) -> None:
+    broker = bench.broker()
+    events = bench.start(broker, misbehave="task-is-a-link")
+    assert until(events, "done", "exited").task == 9
+    with pytest.raises(Denied, match=RULES["not_a_folder"]):
+        broker.finalise("job", 1)
+    assert main_of(bench)["Running"] is False
+
+
+def test_files_beside_the_tasks_folder_are_never_copied_and_gone_after(bench: Bench) -> None:
+    broker = bench.broker()
+    events = bench.start(broker, misbehave="beside-the-task")
+    until(events, "done")
+    assert set(by_name(broker.finalise("job", 1))) == {"metrics.json", "model.safetensors"}
+    with pytest.raises(Denied, match=RULES["missing"]):
+        broker.finalise("job", 99)
+
+
+def test_done_without_a_byte_of_an_answer_is_an_empty_answer(bench: Bench) -> None:
+    """The keeper copies nothing; gate 2 then misses the model and the metrics."""
+    broker = bench.broker()
+    until(bench.start(broker, misbehave="nothing"), "done")
+    assert broker.finalise("job", 1) == ()
 
 
 def test_folders_too_deep_to_name_are_cleared(bench: Bench) -> None:

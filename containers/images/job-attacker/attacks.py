@@ -247,7 +247,6 @@ def ptrace(task):
             "attach init": lambda: call("ptrace", 16, 1, 0, 0), "trace me": lambda: call("ptrace", 0, 0, 0, 0),
             "read": lambda: call("process_vm_readv", child, *pair),
             "write": lambda: call("process_vm_writev", child, *pair),
-            "memory of init": lambda: os.close(os.open("/proc/1/mem", os.O_RDWR)),
             "take a descriptor": lambda: call("pidfd_getfd", os.pidfd_open(child), 0, 0),
         })  # fmt: skip
     finally:
@@ -292,7 +291,7 @@ def kernel_calls(task):
 def proc_and_sys(task):
     places = (
         "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/domainname", "/proc/sys/vm/drop_caches",
-        "/proc/sys/net/ipv4/ip_forward", "/proc/sysrq-trigger", "/proc/kcore", "/proc/1/oom_score_adj",
+        "/proc/sys/net/ipv4/ip_forward", "/proc/sysrq-trigger", "/proc/kcore",
         "/proc/self/attr/exec", "/sys/kernel/uevent_helper", "/sys/fs/cgroup/memory/memory.limit_in_bytes",
         "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids/pids.max", "/sys/fs/cgroup/release_agent",
         "/sys/fs/cgroup/memory/release_agent", "/sys/fs/cgroup/cgroup.procs", "/sys/power/state",
