@@ -35,7 +35,7 @@ from node.deid.facts import facts_of, pixels_fit
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
-from node.deid.rewrite import Chunk, Rewriter, usual_vr
+from node.deid.rewrite import Chunk, Rewriter, TooMuch, usual_vr
 from node.deid.stream import FileStream, MemoryStream, Stream
 from node.deid.structure import Node, Unreadable
 
@@ -111,6 +111,8 @@ class Engine:
             header = rewriter.header(parsed, self._statement(parsed, subject))
         except DatesDiffer:
             return partial(Conversion, Exclusion.DATES_DIFFER)
+        except TooMuch:
+            return partial(Conversion, Exclusion.TOO_LARGE)
         chunks = [Chunk(meta, (meta,)), *header, Chunk(before)]
         return Draft(  # (2) (3)
             path,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mediator.deid.mandatory import Mandatory
+from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import Action, Rule, Table
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
@@ -40,6 +41,14 @@ _NEVER_EMPTY = frozenset({0x00081110})
 # Values repeat from slice to slice; a study of a thousand slices has some 50,000 different ones of some 50 bytes.
 _MEMO_LIMIT = 100_000
 _MEMO_BYTES = 1 << 14
+_MEMO_ALL_BYTES = 1 << 25
+# What is searched for takes memory, too: some 200 bytes a word. A thousand slices lose some ten thousand.
+_WORD_BYTES = 200
+MAX_LOST_BYTES = 80_000_000
+
+
+class TooMuch(Exception):
+    """A patient's files lost more text than can be searched for: one that made it so cannot be vouched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,9 @@ class Rewriter:
         self.subject = subject
         self._mandatory = mandatory
         self.residue = Residue()
+        self.most_lost: float = MAX_LOST_BYTES
+        self._lost = 0
+        self._remembered = 0
         self.pardons: dict[tuple[bytes, bytes], bool] = {}  # (an element's bytes, token): may it be there
         self._table = table
         self._own = "", ""
@@ -105,6 +117,7 @@ class Rewriter:
                 chunk = self._run(parsed, run, charset, within)
                 if len(run.raw) <= _MEMO_BYTES:
                     memo[run.raw] = chunk
+                    self._remembered += len(run.raw)
             while pending[-1][0] <= run.last:
                 pending.pop()
             found.append(chunk)
@@ -154,9 +167,11 @@ class Rewriter:
         return self._chunks.setdefault((form, charset, creator), {})
 
     def _forget_some(self) -> None:
-        if len(self._values) + sum(map(len, self._chunks.values())) > _MEMO_LIMIT:
+        many = len(self._values) + sum(map(len, self._chunks.values())) > _MEMO_LIMIT
+        if many or self._remembered > _MEMO_ALL_BYTES:
             self._chunks.clear()
             self._values.clear()
+            self._remembered = 0
 
     def _private(
         self,
@@ -181,6 +196,7 @@ class Rewriter:
             chunk = self._make(parsed, node, charset, name)
             if len(raw) <= _MEMO_BYTES:
                 memo[raw] = chunk
+                self._remembered += len(raw)
         if chunk.raw:
             found[place] = reservation
             found.append(chunk)
@@ -241,6 +257,7 @@ class Rewriter:
             found = self._apply(rule, node, charset)
             if len(node.value) <= _MEMO_BYTES:
                 self._values[key] = found
+                self._remembered += len(node.value)
         made, trusted = found
         if made is None or made.value != node.value:
             self._lose(node, charset)
@@ -285,9 +302,17 @@ class Rewriter:
             values = node.value.split(b"\\")
             if not node.value.isascii() or b"\x1b" in node.value:
                 values += [text.encode() for text in decode(node.value, node.vr, charset)]
-            self.residue.lost(values)
+            self._enter(values, len(node.value))
         elif len(node.value) <= _MAX_OPAQUE_TOKEN and _looks_like_text(node.value):
-            self.residue.lost([node.value])
+            self._enter([node.value], len(node.value))
+
+    def _enter(self, values: Sequence[bytes], length: int) -> None:
+        """Raises `TooMuch`; what was entered before stays."""
+        if length // (MIN_TOKEN + 1) * _WORD_BYTES > self.most_lost:
+            raise TooMuch  # were all of its words new and as short as they come
+        self._lost += sum(len(token) + _WORD_BYTES for token in self.residue.lost(values))
+        if self._lost > self.most_lost:
+            raise TooMuch
 
 
 def usual_vr(vrs: tuple[str, ...]) -> str:

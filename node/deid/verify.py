@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import struct
@@ -145,6 +146,7 @@ class _Verifier:
         self._subject = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "verify"), "-", 1)
         self._mandatory = Mandatory(standard())
         self._rewriter = self._engine.rewriter_of(self._subject)
+        self._rewriter.most_lost = math.inf  # of a whole folder
         self._by_pixels: dict[bytes, list[_Original]] = {}
         self._by_uid: dict[str, list[_Original]] = {}
         self._days: dict[tuple[str, str], int] = {}  # how far the first date of each patient was moved

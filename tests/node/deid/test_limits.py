@@ -54,6 +54,12 @@ def bomb() -> bytes:
     return part * 250
 
 
+def note(number: int) -> bytes:
+    """An item with a comment of four words that no other has."""
+    text = b"".join(b"%09d " % (4 * number + word) for word in range(4))
+    return ITEM + struct.pack("<L", 8 + len(text)) + struct.pack("<HH2sH", 0x10, 0x4000, b"LT", len(text)) + text
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "deflate bomb": (lambda: raw_file(bomb(), DeflatedExplicitVRLittleEndian), "inflate_limit"),
     "recursion": (lambda: raw_file((element(0x00081140, b"SQ", b"", 0xFFFFFFFF) + ITEM + OPEN) * 3000), "too_deep"),
@@ -71,6 +77,14 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "fragments of nothing": (
         lambda: raw_file(element(0x7FE00010, b"OB", (ITEM + b"\0\0\0\0") * 400_000, 0xFFFFFFFF), JPEG2000Lossless),
         "pixels_inconsistent",
+    ),
+    "a book in a name": (
+        lambda: raw_file(element(0x00100010, b"UT", b" ".join(b"%07x" % n for n in range(3_000_000)))),
+        "too_large",
+    ),
+    "a library of notes": (
+        lambda: raw_file(element(0x00081140, b"SQ", b"".join(map(note, range(90_000))))),
+        "too_large",
     ),
     "malformed and wide": (
         lambda: raw_file(element(0x00100010, b"ZZ", b"") + struct.pack("<HH2sH", 8, 0x18, b"UI", 0) * 400_000),
