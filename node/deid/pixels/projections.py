@@ -13,7 +13,7 @@ import numpy as np
 
 from node.deid.pixels.ocr import Picture
 
-# The bound: in more frames than that, what moves paints over what stands still.
+# In more frames than that, what moves paints over what stands still.
 CHUNK_FRAMES = 32
 # So many frames are as quickly read one by one.
 FEW_FRAMES = 6

@@ -22,7 +22,7 @@ from node.deid.pixels.look import Looker
 from node.deid.pixels.ocr import RapidReader
 from node.deid.pixels.values import Verdict
 
-# The bound. Loaded: 0.4 GB of address space; at work on 2000 x 2000: 1.4 GB.
+# Its own, whatever the worker may. Loaded: 0.4 GB of address space; at work on 2000 x 2000: 1.4 GB.
 MEMORY_BYTES = 1536 << 20
 
 
