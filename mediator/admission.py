@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from mediator import canonical
+from mediator.analysis import LOCAL
 from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
 from mediator.policy import Policy
@@ -36,8 +37,6 @@ MAX_CONFIG_BYTES = 4096
 
 Split = Literal["train", "test"]
 _SPLIT: Mapping[Kind, Split] = {Kind.TRAIN: "train", Kind.EVALUATE: "test"}
-# the strategy of a run order that asks for an analysis at each site by itself: one round, no hub
-LOCAL = "local"
 
 
 # --- what gate 1 is told ------------------------------------------------------------------------------------

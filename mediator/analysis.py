@@ -18,6 +18,8 @@ FileType = Literal["csv", "json"]
 COLUMN = re.compile(r"[a-z][a-z_]{0,23}[0-9]{0,2}")
 # Never a first character that a spreadsheet takes for a formula, never a comma or a quote.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,23}")
+# The strategy of a run order that asks for an analysis at each site by itself: one round, and no hub asks.
+LOCAL = "local"
 # A sum over a label's words. No permit may use it for anything else.
 TOTAL = "total"
 # A category names a group; with more than this it begins to name people.

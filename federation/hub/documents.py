@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 from federation.hub.database import Database, note
 from federation.hub.tables import DocumentRow
 from mediator import canonical
+from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import open_permit, open_revocations, open_run_order
 from mediator.signatures import KeyRing, Signed
-from mediator.types import DataPermit, RevocationList, RunOrder
+from mediator.types import DataPermit, Kind, RevocationList, RunOrder
 
 _Signed = Signed[DataPermit] | Signed[RunOrder] | Signed[RevocationList]
 
@@ -62,6 +63,21 @@ class Documents:
             if (permit.permit, permit.permit_version) == (order.permit, order.permit_version):
                 return signed, permit
         raise Denied(Reason(Code.PERMIT_MISSING, "no permit of this id and version"))
+
+    def submit_local(self, text: str, actor: str) -> Signed[RunOrder]:
+        """Take in an order for a local analysis: it is passed on, and nothing is run here. Raises `Denied`."""
+        signed, permit = self.open_order(text)
+        order = signed.document
+        reasons = []
+        if order.strategy != LOCAL or Kind.ANALYSE not in permit.kinds:
+            reasons.append(Reason(Code.RUN_ORDER_MISMATCH, f"a local analysis is ordered as {LOCAL}, under its permit"))
+        if self._clock() >= min(order.expires, permit.expires):
+            reasons.append(Reason(Code.RUN_ORDER_EXPIRED, "the run order or its permit has expired"))
+        if reasons:
+            raise Denied(reasons)
+        with self._database.write() as session:
+            self.add_order(session, signed, actor)
+        return signed
 
     def add_order(self, session: Session, signed: Signed[RunOrder], actor: str) -> None:
         """Keep a run order, within the caller's transaction."""

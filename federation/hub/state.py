@@ -118,6 +118,12 @@ class Hub:
         self.notify()
         return signed.document
 
+    def submit_local(self, text: str) -> RunOrder:
+        """Pass an order for local analyses on to the sites; nothing is conducted."""
+        signed = self.documents.submit_local(text, _actor())
+        self.notify()
+        return signed.document
+
     def stop_run(self, run: str) -> None:
         self.runs.stop(run, _actor())
         self.notify()

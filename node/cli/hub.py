@@ -114,6 +114,14 @@ def submit(
     say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
 
 
+@runs.command("publish")
+def publish_order(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed local order")]) -> None:
+    """Send an order for local analyses to the sites, where hospital staff start it or do not. No run begins here."""
+    with opened(config) as hub:
+        order = hub.submit_local(read_text(file))
+    say(f"published the local order {order.run} for {', '.join(order.sites)}")
+
+
 @runs.command("list")
 def list_runs(config: HubConfig, as_json: Json = False) -> None:
     """Every run, newest first."""

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mediator import canonical
 from mediator.errors import Code, Denied
@@ -102,6 +104,22 @@ def test_a_frequency_table_that_tells_of_persons_is_refused_by_rule(raw: bytes, 
 def test_a_sum_that_few_people_make_up_is_refused(row: bytes, rule: str) -> None:
     found = one(magnitude(), b"sex,patients,volume,top,second\nf,75,1000,80,70\n" + row + b"\n")
     assert rule in minded(found) and not found.content
+
+
+@given(st.lists(st.integers(1, 500), min_size=3, max_size=8))
+def test_a_sum_passes_exactly_when_no_contributor_can_guess_another_from_it(held: list[int]) -> None:
+    """The oracle: each contributor takes their own off the sum, and what is left bounds everybody else (p %)."""
+    total, largest = sum(held), sorted(held, reverse=True)
+    guessed = any(
+        10 * ((total - held[mine]) - held[theirs]) < held[theirs]
+        for mine in range(len(held))
+        for theirs in range(len(held))
+        if mine != theirs
+    )
+    row = f"f,75,{total},{largest[0]},{largest[1]}\n".encode()
+    found = one(magnitude(), b"sex,patients,volume,top,second\n" + row)
+    assert ("dominance_p" in minded(found)) is guessed
+    assert ("dominance_nk" in minded(found)) is (10 * (largest[0] + largest[1]) >= 9 * total)
 
 
 def test_too_few_contributors_for_the_rule_are_no_evidence() -> None:
