@@ -47,7 +47,7 @@ def corpus(folder: Path, count: int) -> None:
     import numpy as np
     from pydicom.uid import generate_uid
 
-    sys.path.insert(0, str(REPOSITORY))
+    sys.path[0] = str(REPOSITORY)
     from tests.bench.slices import series
 
     folder.mkdir(parents=True)

@@ -1,4 +1,7 @@
-"""Our engine over a folder in one process, as the command and intake use it; run by `deid.py`.
+"""Our engine over a folder in one process, as `cloister deid run` uses it but for the pixels' text; run by `deid.py`.
+
+Gate 0 whole: verdict on the instance, header rewritten, pixels copied, the file read again from disk and searched; and
+each file of a batch searched once more for what the files after it lost.
 
 usage: ours.py header|hash SOURCE TARGET
 """
@@ -9,48 +12,63 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partialmethod
+from itertools import islice
 from pathlib import Path
 
+sys.path.pop(0)  # this folder: its queue.py is not the library's
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.screening import Exclusion
-from mediator.deid.values import Subject
-from node.deid.copiers import UNDER_WAY, Copiers
-from node.deid.draft import Conversion
-from node.deid.engine import open_engine
+from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
+from node.deid.engine import Engine
+from node.deid.profiles import load_profile, standard
+from node.usecases.deidentify import Finished, Gate0, Placement, suspects
+from node.usecases.deidentify_folder import BATCH
 from tests.bench.timing import timed
+
+
+class HashingEngine(Engine):
+    """Takes the SHA-256 of every pixel value on its way."""
+
+    begin = partialmethod(Engine.begin, hash_pixels=True)  # type: ignore[assignment]
+
+
+def convert(gate: Gate0, source: str, names: list[str]) -> list[Placement]:
+    """A batch of files, a few of them under way at a time."""
+    placed: list[Placement] = []
+    under_way: deque[tuple[int, Callable[[], Placement]]] = deque()
+
+    def finish() -> None:
+        handle, begun = under_way.popleft()
+        placed.append(begun())
+        os.close(handle)
+
+    for name in names:
+        handle = os.open(f"{source}/{name}", os.O_RDONLY | os.O_NOFOLLOW)
+        under_way.append((handle, gate.begin(handle, name)))
+        if len(under_way) > UNDER_WAY:
+            finish()
+    while under_way:
+        finish()
+    return placed
 
 
 def main() -> None:
     how, source, target = sys.argv[1:]
-    keyed = Pseudonyms(bytes(32), "bench")
     copiers = Copiers()
-    engine = open_engine("eucaim", copiers)
-    subjects: dict[str, Subject] = {}
-    under_way: deque[tuple[int, Callable[[], Conversion]]] = deque()
-
-    def finish() -> None:
-        handle, convert = under_way.popleft()
-        assert convert().exclusion is None
-        os.close(handle)
+    sys.setswitchinterval(SWITCH_S)
+    engine = (HashingEngine if how == "hash" else Engine)(load_profile("eucaim"), standard(), copiers)
+    gate = Gate0(engine, Pseudonyms(bytes(32), "bench"), Path(target))
 
     def work() -> None:
+        names = iter(sorted(os.listdir(source)))
         with copiers:
-            for name in sorted(os.listdir(source)):
-                handle = os.open(f"{source}/{name}", os.O_RDONLY | os.O_NOFOLLOW)
-                found = engine.open(handle)
-                assert not isinstance(found, Exclusion)
-                who = found.facts.patient_id
-                if who not in subjects:
-                    subjects[who] = Subject(keyed, keyed.patient(who), keyed.shift_days(who))
-                path = Path(target, f"{keyed.uid(found.facts.sop_instance)}.dcm")
-                begun = engine.begin(found, subjects[who], path, hash_pixels=how == "hash")
-                under_way.append((handle, begun))
-                if len(under_way) == UNDER_WAY:
-                    finish()
-            while under_way:
-                finish()
+            while batch := list(islice(names, BATCH)):
+                placed = convert(gate, source, batch)
+                assert all(one.place == "pass" for one in placed)
+                found = suspects([Finished(one.path, one.keys, one.lost, one.name) for one in placed], engine)
+                assert not list(found)
 
     timed(work)
 
