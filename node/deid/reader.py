@@ -8,6 +8,7 @@ through grows until the pixel data begins.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,9 +23,11 @@ from node.deid.structure import (
     ENCAPSULATED,
     EXPLICIT,
     IMPLICIT,
+    LONG_VRS,
     MAX_ELEMENTS,
     MAX_HEADER_BYTES,
     MAX_INFLATED_BYTES,
+    SHORT_VRS,
     SYNTAXES,
     MoreNeeded,
     Node,
@@ -40,6 +43,7 @@ FIRST_WINDOW = 1 << 14
 _LARGEST_FIRST_WINDOW = 1 << 20
 _MAX_RUN_BYTES = 1 << 14
 _CHARSET = 0x00080005
+_SHORT_HEADER, _LENGTH = struct.Struct("<H2sH").unpack_from, struct.Struct("<L").unpack_from
 
 # A top-level element: tag, VR (of what is UN and undefined: SQ), all its bytes, and where its value begins in them.
 Raw = tuple[int, str, bytes, int]
@@ -248,12 +252,21 @@ def _file_meta(head: bytes) -> tuple[str, int]:
     """The transfer syntax, and where the dataset begins."""
     if len(head) < 132 or head[128:132] != b"DICM":
         raise Unreadable(Exclusion.NOT_DICOM)
-    walk = Walk(head, len(head), "<", lambda tag: "UN")
-    at, syntax = 132, ""
-    while at + 8 <= len(head) and head[at : at + 2] == b"\x02\x00":
-        tag, _vr, length, start = walk.header(at, len(head), implicit=False)
-        at = walk.bounded(start, length, len(head))
-        if tag == 0x00020010:
+    at, syntax, size = 132, "", len(head)
+    while at + 8 <= size and head.startswith(b"\2\0", at):
+        element, vr, length = _SHORT_HEADER(head, at + 2)
+        start = at + 8
+        if vr in LONG_VRS:
+            if at + 12 > size:
+                raise Unreadable(Exclusion.TRUNCATED)
+            (length,) = _LENGTH(head, start)
+            start += 4
+        elif vr not in SHORT_VRS:
+            raise Unreadable(Exclusion.MALFORMED)
+        at = start + length
+        if at > size:
+            raise Unreadable(Exclusion.TRUNCATED)
+        if element == 0x0010:
             syntax = head[start:at].rstrip(b" \0").decode("latin-1")
     if syntax not in SYNTAXES:
         raise Unreadable(Exclusion.SYNTAX_NOT_SUPPORTED)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -148,6 +148,7 @@ class Gate0:
         self._site = site
         self._subjects: dict[str, Subject] = {}
         self._lost: dict[str, list[bytes]] = {}
+        self._uid = lru_cache(maxsize=64)(pseudonyms.uid)  # of studies and series, again for every slice
 
     def admit(self, content: bytes) -> Outcome:
         """One file's bytes to an outcome; a file stands in the folder exactly when there is no exclusion.
@@ -208,12 +209,11 @@ class Gate0:
     def _placed(
         self, done: Any, sorting: Sorting, subject: Subject, path: Path, facts: Facts, lost: tuple[bytes, ...]
     ) -> Placement:
-        keyed = self._pseudonyms
-        study, series = keyed.uid(facts.study), keyed.uid(facts.series)
+        study, series = self._uid(facts.study), self._uid(facts.series)
         keys = (subject.patient, study)
         if done.exclusion is not None:
             return Placement("refuse", (done.exclusion,), keys=keys, lost=lost)
-        place = f"{subject.patient}/{study}/{series}/{keyed.uid(facts.sop_instance)}.dcm"
+        place = f"{subject.patient}/{study}/{series}/{self._pseudonyms.uid(facts.sop_instance)}.dcm"
         return Placement(sorting.place, sorting.reasons, path, place, series, facts, done.pardoned, keys, lost)
 
     def again(self, original: bytes | int, lost: Iterable[bytes]) -> Exclusion | None:
