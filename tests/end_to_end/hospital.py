@@ -44,6 +44,7 @@ threshold = 2
 persons = [{{ subject = "anna", public_key = "{anna}" }}, {{ subject = "bert", public_key = "{bert}" }}]
 [limits]
 idle_s = 60
+keep_log_s = 0
 """
 
 
