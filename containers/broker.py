@@ -63,17 +63,18 @@ class Broker:
         1. Core signed it, and it is neither too old nor from the future.
         2. No limit is above the site's ceiling.
         3. Each mount's source is a folder under its configured root, reached through no symbolic link.
-        4. The engine can bound what it runs. It holds the image under exactly this digest; it names a program and
-           declares no volume (the engine would add one, writable and unbounded). A canary's image is the sentinel.
+        4. The engine can bound what it runs. It holds the image under exactly this digest; it names a program for
+           this processor and declares no volume (the engine would add one, writable and unbounded). A canary's image
+           is the sentinel.
         5. Containers of this job that exist were made for this very spec.
         6. What the engine made is sealed, by its own account.
         """
         with self._recorded("prepare", "") as note:
             spec = open_signed(ContainerSpec, signed_spec, self._keys).document  # (1)
             note(spec.job)
-            if spec.purpose == "canary":
-                self._lay_out_probe(spec, signed_spec)
             users = self._engine.users()
+            if spec.purpose == "canary":
+                self._lay_out_probe(spec, signed_spec, users)
             image_id = self._check(spec, users)
             self._adopt(spec)  # (5)
             self._engine.create_volume(sandbox.volume_arguments(spec, self._site, users.first))
@@ -165,6 +166,8 @@ class Broker:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the image declares a volume"))
         elif not image.has_program:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the image names no program to start"))
+        elif not image.runs_here:
+            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the image is for another processor"))
         if spec.purpose == "canary" and spec.image != self._site.sentinel:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "a canary is the sentinel's image"))
         if reasons or image is None:
@@ -184,11 +187,12 @@ class Broker:
     def _root(self, spec: ContainerSpec) -> Path:
         return self._site.probe_root if spec.purpose == "canary" else self._site.work_root
 
-    def _lay_out_probe(self, spec: ContainerSpec, signed_spec: str) -> None:
+    def _lay_out_probe(self, spec: ContainerSpec, signed_spec: str, users: Users) -> None:
         folder = self._site.probe_root / spec.job
         if (spec.data_dir, spec.in_dir) != (str(folder / "data"), str(folder / "in")):
             raise Denied(Reason(Code.MOUNT_NOT_PERMITTED, "a canary's folders are the broker's own"))
-        canary.lay_out(spec, signed_spec, self._site.probe_root, gvisor=self._site.gvisor)
+        kernel = {"gvisor": self._site.gvisor, "namespace": users.namespace}
+        canary.lay_out(spec, signed_spec, self._site.probe_root, **kernel)
 
     def _image_id(self, digest: str) -> str:
         image = self._engine.image(digest)

@@ -49,15 +49,16 @@ def canary_spec(job: ContainerSpec, *, name: str, sentinel: str, probe_root: Pat
     )
 
 
-def lay_out(spec: ContainerSpec, signed_spec: str, probe_root: Path, *, gvisor: bool = False) -> None:
+def lay_out(spec: ContainerSpec, signed_spec: str, probe_root: Path, *, gvisor: bool, namespace: bool) -> None:
     """Make the canary's `/data` and `/in` under the broker's own root; called by the broker, idempotent."""
     folder = probe_root / spec.job
     task = folder / "in" / "tasks" / str(TASK)
     (folder / "data").mkdir(parents=True, exist_ok=True)
     task.mkdir(parents=True, exist_ok=True)
     (folder / "data" / "nonce").write_text(nonce(signed_spec), encoding="ascii")
-    # the probe tries to fork beyond this, and to find out that this is its kernel
-    config = {"pids": spec.resources.pids, "kernel": "gvisor" if gvisor else "machine"}
+    # the probe tries to fork beyond `pids`, and finds out whether the other two are so
+    kernel = "gvisor" if gvisor else "machine"
+    config = {"pids": spec.resources.pids, "kernel": kernel, "user_namespace": namespace}
     order = {"contract": 1, "task": TASK, "kind": "evaluate", "round": 0, "config": config}
     (task / "task.json").write_text(json.dumps(order), encoding="ascii")
     for at in (folder, *folder.rglob("*")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import queue
 import re
 import signal
@@ -36,6 +37,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LINE_BYTES = 4096
 BLOCK_BYTES = 1 << 20
 _STDOUT = 1
+# the processor as images name it
+_MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -52,11 +55,13 @@ class Container:
 
 @dataclass(frozen=True)
 class Image:
-    """What matters of an image before it may start: its id, the volumes it declares, whether it names a program."""
+    """What matters of an image before it may start: its id, the volumes it declares, whether it names a program,
+    and whether that program is for this machine's processor."""
 
     id: str
     volumes: tuple[str, ...]
     has_program: bool
+    runs_here: bool = True
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,9 @@ class Engine:
         if found["Id"] != digest and not any(name.endswith(f"@{digest}") for name in found.get("RepoDigests") or []):
             return None
         program = bool(config.get("Entrypoint") or config.get("Cmd"))
-        return Image(found["Id"], tuple(sorted(config.get("Volumes") or {})), program)
+        # engine and broker share a machine; an image that does not say is left to the engine
+        runs_here = found.get("Architecture") in (None, "", _MACHINE)
+        return Image(found["Id"], tuple(sorted(config.get("Volumes") or {})), program, runs_here)
 
     def _by_repository_digest(self, digest: str) -> Any:
         for entry in self._api.images():

@@ -62,12 +62,19 @@ class Bench:
 
     @classmethod
     def make(
-        cls, root: Path, image: str, name: str | None = None, *, url: str = ENGINE_URL, runtime: str = ""
+        cls,
+        root: Path,
+        image: str,
+        name: str | None = None,
+        *,
+        url: str = ENGINE_URL,
+        runtime: str = "",
+        sentinel: str = "",
     ) -> Bench:
         for folder in ("work", "probe"):
             (root / folder).mkdir(exist_ok=True)
         name = name or f"test-{uuid.uuid4().hex[:8]}"
-        sentinel = image_id("cloister-sentinel", url)
+        sentinel = sentinel or image_id("cloister-sentinel", url)
         site = Sandbox(name, sentinel, CEILING, root / "work", root / "probe", runtime=runtime)
         return cls(root, image, site, url)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
 import uuid
 from dataclasses import replace
@@ -17,6 +19,7 @@ from containers.engine import Engine
 from mediator import canonical
 from mediator.errors import CloisterError, Denied, EngineUnavailable, Malformed
 from mediator.signatures import SigningKey
+from node.ipc import verbs
 from tests.containers.bench import LIMITS, VERDICT_KEY, Bench, until, utc_now
 
 pytestmark = pytest.mark.engine
@@ -64,6 +67,34 @@ def test_a_spec_from_the_future_is_refused(bench: Bench) -> None:
 def test_a_host_mount_is_refused(bench: Bench, path: str) -> None:
     refuse(bench, bench.sign(bench.spec(data_dir=path)), "mount_not_permitted")
     refuse(bench, bench.sign(bench.spec(in_dir=path)), "mount_not_permitted")
+
+
+def test_the_quarantine_is_no_mount(bench: Bench) -> None:
+    """Identified data lies beside the broker's two roots: no spec of core's reaches it, by any spelling."""
+    quarantine = bench.root / "quarantine"
+    quarantine.mkdir()
+    (quarantine / "study.enc").write_text("identified")
+    work = bench.root / "work"
+    (work / "job").mkdir()
+    (work / "job" / "way").symlink_to(quarantine)
+    for path in (quarantine, work / ".." / "quarantine", work / "job" / "way", f"{work}/job/../../quarantine"):
+        refuse(bench, bench.sign(bench.spec(data_dir=str(path))), "mount_not_permitted")
+        refuse(bench, bench.sign(bench.spec(in_dir=str(path))), "mount_not_permitted")
+    assert (quarantine / "study.enc").read_text() == "identified"
+
+
+def test_there_is_no_verb_to_run_a_program_in_a_job(bench: Bench) -> None:
+    """Five verbs, each taking a job's name or a signed spec; none takes a program, and none reaches another's job."""
+    served = {verb.name for verb in verbs.BROKER}
+    assert served == {"prepare", "execute", "finalise", "terminate", "clean"}
+    asked = {name for verb in verbs.BROKER for name in verb.request.model_fields}
+    assert asked == {"version", "text", "job", "task", "grace_s", "jobs"}
+    broker = bench.broker()
+    until(bench.start(broker, job="victim"), "done")
+    for name in ("victim;id", "../victim", "victim --privileged", "cloister-victim-job", "victim\n"):
+        with pytest.raises(Denied, match="job_unknown"):
+            broker.finalise(name, 1)
+    assert broker.finalise("victim", 1)
 
 
 def test_the_engine_socket_is_no_mount(bench: Bench) -> None:
@@ -164,6 +195,32 @@ def test_an_image_without_a_program_is_refused(bench: Bench) -> None:
         refuse(bench, bench.sign(bench.spec(image=image)), "image_not_approved")
     finally:
         docker.APIClient(bench.url).remove_image(image)
+
+
+def test_an_image_for_another_processor_is_refused(bench: Bench) -> None:
+    image = loaded(bench, architecture="s390x", config={"Entrypoint": ["/job"]})
+    try:
+        assert "processor" in str(refuse(bench, bench.sign(bench.spec(image=image)), "image_not_approved"))
+    finally:
+        docker.APIClient(bench.url).remove_image(image)
+
+
+def loaded(bench: Bench, **members: object) -> str:
+    """An image of one empty layer whose configuration says `members`; its id."""
+    layer = io.BytesIO()
+    tarfile.open(fileobj=layer, mode="w").close()
+    layers = [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]
+    config = json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": layers}, **members}).encode()
+    digest = hashlib.sha256(config).hexdigest()
+    manifest = json.dumps([{"Config": f"{digest}.json", "Layers": ["layer.tar"], "RepoTags": None}]).encode()
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for name, content in (("layer.tar", layer.getvalue()), (f"{digest}.json", config), ("manifest.json", manifest)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    list(docker.APIClient(bench.url).load_image(whole.getvalue()))
+    return f"sha256:{digest}"
 
 
 def test_an_image_whose_program_is_missing_ends_with_a_clear_reason(bench: Bench) -> None:

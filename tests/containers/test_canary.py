@@ -137,8 +137,9 @@ def probe(bench: Bench, weaken: Weaken) -> tuple[str, ...]:
     """What the probe reports out of a container weakened in one thing."""
     engine, spec = Engine(bench.url), spec_of(bench)
     signed = bench.sign(spec)
-    canary.lay_out(spec, signed, bench.site.probe_root, gvisor=bench.site.gvisor)
-    engine.create_volume(sandbox.volume_arguments(spec, bench.site))
+    users = engine.users()
+    canary.lay_out(spec, signed, bench.site.probe_root, gvisor=bench.site.gvisor, namespace=users.namespace)
+    engine.create_volume(sandbox.volume_arguments(spec, bench.site, users.first))
     made = {}
     for role in ("keeper", "canary"):
         arguments = copy.deepcopy(sandbox.create_arguments(spec, role, bench.site, bench.site.sentinel))

@@ -182,3 +182,36 @@ def test_the_filter_allows_by_name_and_nothing_dangerous() -> None:
     allowed = {name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
     assert not unconditional & dangerous - {"clone3"}
     assert allowed & dangerous == {"clone", "personality", "socket"}
+
+
+# what Podman uses where nobody says otherwise (Debian's golang-github-containers-common): moby's list, kept up to date
+DEFAULT_FILTER = Path("/usr/share/containers/seccomp.json")
+# calls younger than that list, of a kind that it allows
+YOUNGER = {"fchmodat2", "futex_requeue", "futex_wait", "futex_waitv", "futex_wake", "map_shadow_stack"}
+
+
+@pytest.mark.engine
+def test_the_filter_is_a_strict_part_of_the_engines_default() -> None:
+    default, ours = json.loads(DEFAULT_FILTER.read_text()), json.loads(sandbox.SECCOMP)
+    known = {name for rule in default["syscalls"] for name in rule["names"]}
+    # what the default gives to a container without capabilities, with whatever arguments
+    given = {name for rule in default["syscalls"] if allows(rule) and not needs(rule) for name in rule["names"]}
+    allowed = {name for rule in ours["syscalls"] if allows(rule) for name in rule["names"]}
+    assert allowed - known <= YOUNGER
+    assert allowed & known < given
+    assert len(given - allowed) > 100
+
+
+def allows(rule: dict[str, Any]) -> bool:
+    return rule["action"] == "SCMP_ACT_ALLOW"
+
+
+def needs(rule: dict[str, Any]) -> bool:
+    return bool((rule.get("includes") or {}).get("caps"))
+
+
+def test_shared_memory_is_sized_for_data_loaders_and_open_files_for_torch() -> None:
+    """A quarter of the job's memory; the engine's own 64 MB would end a loader of two workers with a bus error."""
+    host = sandbox.create_arguments(SPEC, "job", SITE, DIGEST)["HostConfig"]
+    assert host["ShmSize"] == LIMITS.memory_bytes // 4
+    assert {"Name": "nofile", "Soft": 16_384, "Hard": 16_384} in host["Ulimits"]

@@ -56,7 +56,8 @@ def check(function):
 
 
 def told(key):
-    """What the broker says of the sandbox: `pids`, its limit on processes, and `kernel`, the machine's or gVisor's."""
+    """What the broker says of the sandbox: `pids`, its limit on processes, `kernel`, the machine's or gVisor's, and
+    `user_namespace`, whether the engine has one for its containers."""
     with open(ORDER, encoding="ascii") as file:
         return json.load(file)["config"][key]
 
@@ -270,6 +271,15 @@ def not_root():
 @check
 def cannot_become_root():
     return all(fails(act) for act in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.setgroups([0])))
+
+
+@check
+def root_is_nobody_outside():
+    """Where the engine has a user namespace; gVisor's kernel does not show the machine's."""
+    if not told("user_namespace") or on_gvisor():
+        return True
+    with open("/proc/self/uid_map", encoding="ascii") as users, open("/proc/self/gid_map", encoding="ascii") as groups:
+        return all(int(line.split()[1]) != 0 for line in (*users, *groups))
 
 
 @check
