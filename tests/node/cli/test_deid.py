@@ -1,15 +1,11 @@
 """`cloister deid` as a person runs it: folders in, folders out, and not one identifier in what is said."""
 
-import io
 import json
 import multiprocessing
 import os
 import re
 import stat
-import sys
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
 
 import pydicom
 import pytest
@@ -18,80 +14,17 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from mediator import canonical
 from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.signatures import VerifyKey
-from node.cli import main
 from node.usecases.deidentify_folder import Rooms, deidentify_folder
 from node.wiring.deid import Processes, list_files
 from node.wiring.deid_worker import Settings
+from tests.node.cli.deid_desk import cloister as cloister
+from tests.node.cli.deid_desk import files, instances, options, plain_slice, put, report
+from tests.node.cli.deid_desk import key as key
 from tests.sim.cohort import write_cohort
-from tests.sim.containers import planted_study
-from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
+from tests.sim.dicom import PIXELS, element, raw_file, to_bytes
 from tests.sim.planting import plant
 from tests.sim.pydicom_files import copy_pydicom_files
 from tests.sim.search import search
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def cloister(monkeypatch, capfd):
-    """The command line in this process; worker processes are real."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["cloister", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Said(stop.value.code, *capfd.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def key(tmp_path) -> Path:
-    path = tmp_path / "site.key"
-    path.write_bytes(bytes(range(32)))
-    path.chmod(0o600)
-    return path
-
-
-def plain_slice(**changes):
-    """A CT slice that says that nothing is burned in: it needs no reading."""
-    dataset = ct_slice()
-    dataset.BurnedInAnnotation = "NO"
-    for name, value in changes.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-def put(folder: Path, name: str, dataset) -> None:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(dataset if isinstance(dataset, bytes) else to_bytes(dataset))
-
-
-def options(key: Path, *more: object, profile: str = "eucaim", project: str = "liver", site: str = "alpha"):
-    return ("--profile", profile, "--project", project, "--site", site, "--key", key, "--ocr", "off", "--json", *more)
-
-
-def instances(folder: Path) -> dict[str, pydicom.Dataset]:
-    return {str(path.relative_to(folder)): pydicom.dcmread(path) for path in sorted(folder.rglob("*.dcm"))}
-
-
-def report(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in folder.with_name(f"{folder.name}.report.jsonl").read_text().splitlines()]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize("profile", ["eucaim", "eucaim-v5", "basic", "pseudonymise"])
@@ -266,34 +199,6 @@ def test_a_sites_own_profile_is_a_file(cloister, key, tmp_path):
     assert said.code == 2 and "another name" in said.err
 
 
-CARELESS = (
-    'format = 1\nname = "careless"\nversion = 1\ntitle = "keeps a comment"\nscope = "project"\noptions = []\n'
-    'dates = "removed"\n[elements]\nPatientID = "pseudonym"\nPatientName = "pseudonym"\nPatientComments = "keep"\n'
-    '[vr]\nUS = "keep"\nUI = "replace-uid"\n'
-)
-
-
-@pytest.mark.parametrize("where", ["a/1", "b/1"], ids=["in one batch", "in two batches"])
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_name_that_only_a_later_file_of_the_study_loses_takes_the_earlier_one_out_again(
-    cloister, key, tmp_path, where, jobs
-):
-    source, own = tmp_path / "source", tmp_path / "careless.toml"
-    own.write_text(CARELESS)
-    put(source, "a/0", plain_slice(PatientComments="seen by VERMEULEN, feels well"))
-    put(source, "a/00", plain_slice(PatientComments="feels well", SOPInstanceUID="1.2.826.0.1.111.3"))
-    put(source, where, plain_slice(SOPInstanceUID="1.2.826.0.1.111.2", OperatorsName="Vermeulen^Piet"))
-    said = cloister("deid", "run", source, tmp_path / "out", *options(key, "--jobs", jobs, profile=str(own)))
-    told = said.json
-    assert (told["files"], told["written"], told["refused_reasons"]) == (3, 2, {"residual_identifier": 1})
-    lines = report(tmp_path / "out")
-    assert lines[0] == {"source": "src#0001", "outcome": "refused", "reasons": ["residual_identifier"]}
-    assert [line["outcome"] for line in lines] == ["refused", "written", "written"]
-    assert set(instances(tmp_path / "out")) == {line["name"] for line in lines[1:]}
-    assert search([tmp_path / "out"], ["VERMEULEN", "Vermeulen"]) == []
-    assert not (tmp_path / ".out.partial").exists()
-
-
 def test_the_source_index_is_private_and_the_only_place_of_paths(cloister, key, tmp_path):
     source, index = tmp_path / "source", tmp_path / "index.jsonl"
     put(source, "Hartog^Wilhelmina/1", plain_slice())
@@ -382,117 +287,6 @@ def test_profiles_are_listed_and_told(cloister):
     assert "| (0010,0020) | PatientID | LO | pseudonym |" in cloister("deid", "profiles", "eucaim").out
     assert len(cloister("deid", "profiles", "--options", "--json").json) == 12
     assert cloister("deid", "profiles", "nobodys").code == 2
-
-
-def dated(**values):
-    item = pydicom.Dataset()
-    for name, value in values.items():
-        setattr(item, name, value)
-    return item
-
-
-def test_verify_finds_what_another_tool_left(cloister, tmp_path):
-    source, output = tmp_path / "source", tmp_path / "other"
-    put(source, "1", plain_slice(AnatomicRegionSequence=[dated(AcquisitionDateTime="20240301101530")]))
-    clean = plain_slice(
-        PatientName="X", PatientID="0", PatientBirthDate="", AccessionNumber="", StudyDate="20200101",
-        SeriesDate="20200207", SOPInstanceUID="9.1", StudyInstanceUID="9.2", SeriesInstanceUID="9.3",
-        FrameOfReferenceUID="9.4", PatientAge="060Y",
-    )  # fmt: skip
-    put(output, "1", clean)
-    said = cloister("deid", "verify", source, output, "--profile", "eucaim", "--json")
-    assert said.code == 0 and said.json["outputs_matched"] == 1, said.out
-    for change, place in (
-        ({"PatientComments": "about mrs HARTOG"}, "value (0010,4000)"),
-        ({"StudyDate": "20240301"}, "date (0008,0020)"),
-        ({"SeriesDate": "20200208"}, "interval (0008,0021)"),
-        ({"AnatomicRegionSequence": [dated(AcquisitionDateTime="20240301101530")]}, "date (0008,2218) > (0008,002A)"),
-        ({"FrameOfReferenceUID": "1.2.826.0.1.444.1"}, "value (0020,0052)"),
-    ):
-        leaking = pydicom.dcmread(io.BytesIO(to_bytes(clean)))
-        for name, value in change.items():
-            setattr(leaking, name, value)
-        put(output, "1", leaking)
-        said = cloister("deid", "verify", source, output, "--profile", "eucaim", "--json")
-        assert said.code == 3 and said.json["findings"] == [f"dst#0001 {place}"], place
-        assert "artog" not in said.out.lower() + said.err.lower()
-    put(output, "1", to_bytes(clean) + b"Hartog^Wilhelmina")
-    (output / "1").rename(output / "HX-77001234.dcm")
-    said = cloister("deid", "verify", source, output, "--profile", "eucaim", "--json")
-    assert said.json["findings"] == ["dst#0001 value file name", "dst#0001 value after the pixels"]
-
-
-@pytest.mark.parametrize(
-    ("profile", "wrong", "with_pixels"),
-    [
-        ("eucaim", {"StudyDate": "19990101"}, True),
-        ("eucaim", {"StudyTime": "101531"}, False),
-        ("eucaim-v5", {"StudyDate": "20240302"}, False),
-        ("basic", {"StudyDate": "20230301"}, False),
-        ("basic", {"ContentTime": "101530"}, True),
-        ("pseudonymise", {"StudyDate": "20240302"}, False),
-    ],
-)
-def test_with_its_key_verify_compares_each_date_of_our_own_output(cloister, key, tmp_path, profile, wrong, with_pixels):
-    source, output = tmp_path / "source", tmp_path / "out"
-    if with_pixels:
-        put(source, "1", plain_slice(ContentTime="101530", ContentDate="20240229"))
-    else:
-        source.mkdir()
-        os.link(planted_study(tmp_path).files["rtplan"], source / "1")
-    cloister("deid", "run", source, output, *options(key, profile=profile))
-    check = ("--profile", profile, "--key", key, "--project", "liver", "--site", "alpha", "--json")
-    said = cloister("deid", "verify", source, output, *check)
-    assert (said.code, said.json["outputs_matched"], said.json["findings"]) == (0, 1, [])
-    ((name, out),) = instances(output).items()
-    for keyword, value in wrong.items():
-        setattr(out, keyword, value)
-    out.save_as(output / name)
-    said = cloister("deid", "verify", source, output, *check)
-    assert said.code == 3 and len(said.json["findings"]) == 1, said.out
-    assert said.json["findings"][0].split()[1] in ("date", "interval")
-
-
-def test_a_series_that_is_not_whole_is_told(cloister, key, tmp_path):
-    source, output = tmp_path / "source", tmp_path / "out"
-    for name, places in (("whole", (0, 5, 10, 15)), ("gap", (0, 5, 15, 20))):
-        for number, place in enumerate(places, start=1):
-            dataset = plain_slice(SOPInstanceUID=f"1.2.3.{len(name)}.{number}", SeriesInstanceUID=f"1.2.4.{len(name)}")
-            dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [0, 0, place], [1, 0, 0, 0, 1, 0]
-            dataset.InstanceNumber = number
-            put(source / name, str(number), dataset)
-    told = cloister("deid", "run", source, output, *options(key)).json
-    ((name, findings),) = told["series_findings"].items()
-    assert (told["series"], told["written"], findings) == (2, 8, ["missing_slices"])
-    assert (output / name).is_dir()
-
-
-def test_each_way_a_series_or_a_file_is_not_whole_has_its_name(cloister, key, tmp_path):
-    source, output = tmp_path / "source", tmp_path / "out"
-    series = {
-        "missing_slices": ((0, {}), (5, {}), (15, {}), (20, {})),
-        "doubled_slices": ((0, {}), (5, {}), (10, {}), (10, {})),
-        "mixed_series": ((0, {}), (5, {}), (10, {"PatientID": "OTHER-77"}), (15, {"PatientID": "OTHER-77"})),
-        "strangers": ((0, {}), (5, {}), (10, {}), (15, {"FrameOfReferenceUID": "1.2.826.0.1.444.2"})),
-    }
-    for kind, (name, slices) in enumerate(series.items(), start=1):
-        for number, (place, changes) in enumerate(slices, start=1):
-            dataset = plain_slice(SOPInstanceUID=f"1.2.3.{kind}.{number}", SeriesInstanceUID=f"1.2.4.{kind}", **changes)
-            dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [0, 0, place], [1, 0, 0, 0, 1, 0]
-            put(source / name, str(number), dataset)
-    whole = to_bytes(plain_slice())
-    put(source, "video", whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.100"[:20]))
-    put(source, "short", whole[:-10])
-    put(source, "no picture", to_bytes(plain_slice(Rows=9)))
-    astray = element(0x00100010, b"PN", b"Hartog^Wilhelmina ") + element(0x00041140, b"CS", b"ABCD")
-    put(source, "damaged", raw_file(astray))
-    told = cloister("deid", "run", source, output, *options(key)).json
-    findings = {finding for found in told["series_findings"].values() for finding in found}
-    assert sorted(findings) == ["doubled_slices", "missing_slices", "mixed_series"] and told["written"] == 16
-    assert [len(found) for found in told["series_findings"].values()] == [1] * 5  # the two patients are told apart
-    assert told["refused_reasons"] == {
-        "malformed": 1, "pixels_inconsistent": 1, "syntax_not_supported": 1, "truncated": 1,
-    }  # fmt: skip
 
 
 def test_a_worker_that_is_killed_ends_no_run(key, tmp_path):
