@@ -32,7 +32,8 @@ SHOWN = [(path, command) for path, command in ALL if not command.hidden]
 def test_there_is_a_command_for_every_person() -> None:
     paths = {" ".join(path) for path, _ in SHOWN}
     assert {
-        "keys new", "check", "audit verify", "permit sign", "permit revocations", "permit show", "job order",
+        "keys new", "check", "audit verify", "permit sign", "permit revocations", "permit show", "job order", "job new",
+        "job build", "job test",
         "node init", "node enrol request", "node enrol install", "node serve", "node status", "node ingest",
         "node dataset list", "node image approve", "node permit list", "node permit accept", "node run list",
         "node job list", "node ledger", "node pause", "node resume", "node canary", "node audit checkpoint",
