@@ -40,6 +40,7 @@ def begin(bench: Bench, job: str, model: bytes, checkpoint: bytes | None = None)
     return broker, broker.execute(job)
 
 
+@pytest.mark.slow
 def test_a_training_that_made_room_ends_with_the_same_bytes(torch_bench: Bench) -> None:
     model = (initial_model(torch_bench) / "initial.safetensors").read_bytes()
     broker, events = begin(torch_bench, "whole", model)
