@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/cloister-bench"))
-    parser.add_argument("--only", default="", help="contenders whose name holds this, and cp")
+    parser.add_argument("--only", nargs="*", default=[], help="contenders whose name begins with one of these, and cp")
     parser.add_argument("--json", type=Path)
     wish = parser.parse_args()
     work = wish.folder
@@ -180,7 +180,7 @@ def main() -> None:
     (work / "out").mkdir(parents=True, exist_ok=True)
     if not source.exists():
         corpus(source, wish.files)
-    if not (work / "peers").exists() and not wish.only:
+    if not (work / "peers").exists():
         venv.create(work / "peers", with_pip=True)
         subprocess.run(
             [work / "peers/bin/python", "-m", "pip", "install", "-q", "-r", HERE / "requirements-peers.txt"], check=True
@@ -190,7 +190,8 @@ def main() -> None:
         (work / f"half{half}").mkdir()
     for number, path in enumerate(sorted(source.iterdir())):
         os.link(path, work / f"half{number % 2}" / path.name)
-    chosen = {name: c for name, c in contenders(work).items() if wish.only in name or name == "cp -r"}
+    wanted = ("cp -r", *wish.only) if wish.only else ("",)
+    chosen = {name: c for name, c in contenders(work).items() if name.startswith(wanted)}
     results: dict[str, list[Measure]] = {name: [] for name in chosen}
     for turn in range(wish.rounds):
         for name, commands in chosen.items():
