@@ -13,6 +13,7 @@ from node.config import NodeConfig, load_config
 from node.keys import read_signing_key, read_verify_key
 from node.state import check_state, folders, prepare_state
 from tests.node.test_config import MINIMAL
+from tests.sim.users import as_user
 
 IDS = {"core": 64101, "intake": 64102, "broker": 64103, "link": 64104}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
@@ -92,9 +93,8 @@ def test_a_lost_site_key_would_give_every_patient_a_second_pseudonym(tmp_path: P
 def attempt(uid: int, groups: list[int], code: str, *arguments: Path) -> int:
     """Exit status of `code` run as another user: 13 where it was told "permission denied"."""
     script = f"import os, sys\ntry:\n    {code}\nexcept PermissionError:\n    sys.exit(13)\n"
-    return subprocess.run(
-        ["/usr/bin/python3", "-I", "-c", script, *map(str, arguments)], user=uid, group=uid, extra_groups=groups
-    ).returncode
+    command = ["/usr/bin/python3", "-I", "-c", script, *map(str, arguments)]
+    return subprocess.run(as_user(command, uid, groups)).returncode
 
 
 @pytest.fixture

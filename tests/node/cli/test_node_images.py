@@ -32,6 +32,7 @@ from tests.containers.bench import ENGINE_URL, image_id
 from tests.node.wiring.test_core import configured
 from tests.sim.images import BASE, Tiny, layer, registry, sha, unfold, write
 from tests.sim.runner import FakeRunner
+from tests.sim.users import as_user
 
 pytestmark = pytest.mark.engine
 SENTINEL = "cloister-sentinel"
@@ -296,7 +297,10 @@ def test_a_user_who_may_not_open_the_engines_socket_is_told_so() -> None:
     path = ENGINE_URL.removeprefix("unix://")
     program = f"from containers.stock import Stock; Stock('unix://{path}')"
     done = subprocess.run(
-        [sys.executable, "-c", program], user=65534, group=65534, extra_groups=[], cwd="/", capture_output=True,
-        env={"PYTHONPATH": str(Path(__file__).parents[3])}, text=True,
-    )  # fmt: skip
+        as_user([sys.executable, "-c", program]),
+        cwd="/",
+        capture_output=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[3])},
+        text=True,
+    )
     assert done.returncode and "may not open the container engine's socket" in done.stderr

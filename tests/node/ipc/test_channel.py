@@ -27,6 +27,7 @@ from mediator.errors import (
 )
 from node.ipc.channel import Call, Client, Handler, Server, Verb
 from node.ipc.messages import Empty, Message
+from tests.sim.users import as_user
 
 
 class Text(Message):
@@ -358,5 +359,5 @@ def test_another_user_without_the_group_may_not_connect(client: Client, socket: 
         "try: s.connect(sys.argv[1])\n"
         "except PermissionError: sys.exit(13)\n"
     )
-    run = subprocess.run([sys.executable, "-I", "-c", code, str(socket)], user=65534, group=65534, extra_groups=[])
+    run = subprocess.run(as_user([sys.executable, "-I", "-c", code, str(socket)]))
     assert run.returncode == 13

@@ -23,6 +23,7 @@ from node.store.migrate import MIGRATIONS, migrate
 from node.store.models import Base
 from node.store.store import Store, open_store
 from tests.node.store.samples import IMAGE, NOW, event
+from tests.sim.users import as_user
 
 
 def database(tmp_path: Path) -> Path:
@@ -252,7 +253,5 @@ def test_another_user_may_not_read_the_database(store: Store, tmp_path: Path) ->
     for folder in (tmp_path, *tmp_path.parents):
         if folder != Path("/") and folder.stat().st_uid == 0:
             folder.chmod(folder.stat().st_mode | 0o011)
-    run = subprocess.run(
-        ["cat", str(database(tmp_path))], user=65534, group=65534, extra_groups=[], capture_output=True
-    )
+    run = subprocess.run(as_user(["cat", str(database(tmp_path))]), capture_output=True)
     assert run.returncode != 0 and b"ermission denied" in run.stderr
