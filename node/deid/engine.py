@@ -74,6 +74,10 @@ class Engine:
         """A file's bytes taken apart, or why they cannot be."""
         return self._take_apart(MemoryStream(content))
 
+    def take(self, stream: Stream) -> Source | Exclusion:
+        """The same of whatever can be read in pieces, until `write`."""
+        return self._take_apart(stream)
+
     def _take_apart(self, stream: Stream) -> Source | Exclusion:
         try:
             try:

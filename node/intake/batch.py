@@ -151,7 +151,8 @@ def _again(source: SourceFile, quarantine: Quarantine, gate: Gate0, lost: Sequen
     if source.quarantined is None:
         return Exclusion.UNREADABLE
     try:
-        return gate.again(quarantine.get(source.quarantined), lost)
+        with quarantine.open(source.quarantined) as original:
+            return gate.again(original, lost)
     except Exception:  # noqa: BLE001 - the worker loop: a file nobody could make again is held back, the rest goes on
         return Exclusion.UNREADABLE
 
@@ -160,7 +161,8 @@ def _admit(source: SourceFile, quarantine: Quarantine, gate: Gate0) -> Outcome:
     if source.quarantined is None:
         return Outcome(Exclusion(source.refused or Exclusion.NOT_A_FILE))
     try:
-        return gate.admit(quarantine.get(source.quarantined))
+        with quarantine.open(source.quarantined) as original:
+            return gate.admit(original)
     except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
         return Outcome(Exclusion.UNREADABLE)
 

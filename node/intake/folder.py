@@ -18,8 +18,8 @@ from mediator.errors import UsageFault
 
 MAX_FILES = 1_000_000
 MAX_DEPTH = 32
-# A file is de-identified in memory; larger ones wait for a streaming reader.
-MAX_FILE_BYTES = 1 << 30
+# A multi-frame file of 2 GB passes; what is larger than a disk image of a DVD set is no instance.
+MAX_FILE_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 File: `CLQ1`, 16 bytes of salt, then sealed chunks of `CHUNK_BYTES` (the last one shorter, and marked as the last).
 The key of a file is BLAKE2b(quarantine key, salt), so nonces may simply count; a chunk that is missing, moved or cut
-off fails to open. A file counts as taken in only once it was renamed to its final name.
+off fails to open. A file counts as taken in only once it was renamed to its final name. An original is read in pieces,
+whatever its size; no piece of it is ever written down in the clear.
 """
 
 from __future__ import annotations
@@ -11,18 +12,69 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from mediator.errors import IntegrityBroken
+from node.deid.stream import Hash
 
 KEY_BYTES = 32
 CHUNK_BYTES = 1 << 20
 _MAGIC = b"CLQ1"
 _SALT_BYTES = 16
 _TAG_BYTES = 16
+_HEAD_BYTES = 4 + _SALT_BYTES
+_STEP = CHUNK_BYTES + _TAG_BYTES
+
+
+class Original:
+    """Random access to a sealed file (a `node.deid.stream.Stream`); one chunk of it is in memory at a time."""
+
+    def __init__(self, handle: int, cipher: ChaCha20Poly1305) -> None:
+        self._handle = handle
+        self._cipher = cipher
+        sealed = os.fstat(handle).st_size - _HEAD_BYTES
+        self._count = max(1, -(-sealed // _STEP))
+        self.size = sealed - self._count * _TAG_BYTES
+        self._here = (-1, b"")
+        self._chunk(self._count - 1)  # it is marked as the last: nothing was cut off
+
+    def read(self, at: int, length: int) -> bytes:
+        """Up to `length` bytes from `at`; fewer only at the end."""
+        return b"".join(self._pieces(at, length))
+
+    def copy(self, at: int, length: int, target: int, machine: Hash | None = None) -> int:
+        """Append bytes to the descriptor `target` (and to a hash on their way); how many there were."""
+        done = 0
+        for piece in self._pieces(at, length):
+            if machine is not None:
+                machine.update(piece)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(target, rest) :]
+            done += len(piece)
+        return done
+
+    def _pieces(self, at: int, length: int) -> Iterator[bytes]:
+        end = min(at + length, self.size)
+        while at < end:
+            number, inside = divmod(at, CHUNK_BYTES)
+            piece = self._chunk(number)[inside : inside + end - at]
+            yield piece
+            at += len(piece)
+
+    def _chunk(self, number: int) -> bytes:
+        if self._here[0] != number:
+            sealed = os.pread(self._handle, _STEP, _HEAD_BYTES + number * _STEP)
+            try:
+                plain = self._cipher.decrypt(_nonce(number, number == self._count - 1), sealed, None)
+            except InvalidTag:
+                raise IntegrityBroken("a quarantined file is damaged") from None
+            self._here = (number, plain)
+        return self._here[1]
 
 
 class Quarantine:
@@ -53,19 +105,20 @@ class Quarantine:
 
     def get(self, name: str) -> bytes:
         """An original's bytes. Raises `IntegrityBroken` when it is not what was put in."""
-        sealed = memoryview((self._folder / name).read_bytes())
-        if bytes(sealed[:4]) != _MAGIC:
-            raise IntegrityBroken("a quarantined file is damaged")
-        cipher = self._cipher(bytes(sealed[4 : 4 + _SALT_BYTES]))
-        sealed, step = sealed[4 + _SALT_BYTES :], CHUNK_BYTES + _TAG_BYTES
-        count = max(1, -(-len(sealed) // step))
+        with self.open(name) as original:
+            return original.read(0, original.size)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Original]:
+        """An original to read in pieces. Raises `IntegrityBroken`, here or at the piece that is not what was put in."""
+        handle = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            return b"".join(
-                cipher.decrypt(_nonce(i, i == count - 1), bytes(sealed[i * step : (i + 1) * step]), None)
-                for i in range(count)
-            )
-        except InvalidTag:
-            raise IntegrityBroken("a quarantined file is damaged") from None
+            head = os.pread(handle, _HEAD_BYTES, 0)
+            if head[:4] != _MAGIC:
+                raise IntegrityBroken("a quarantined file is damaged")
+            yield Original(handle, self._cipher(head[4:]))
+        finally:
+            os.close(handle)
 
     def destroy(self) -> int:
         """Remove every original and the folder; how many there were. Safe to repeat."""

@@ -45,6 +45,9 @@ class DicomEngine(Protocol):
     def open(self, handle: int) -> Any:
         """The same of a regular file's descriptor, which stays open until `write`: only headers are in memory."""
 
+    def take(self, stream: Any) -> Any:
+        """The same of an original that is read in pieces (a `node.deid.stream.Stream`)."""
+
     def write(self, source: Any, subject: Subject, path: Path) -> Exclusion | None:
         """A new de-identified file at `path`; None when it stands and the residual check passed.
 
@@ -150,12 +153,12 @@ class Gate0:
         self._lost: dict[str, list[bytes]] = {}
         self._uid = lru_cache(maxsize=64)(pseudonyms.uid)  # of studies and series, again for every slice
 
-    def admit(self, content: bytes) -> Outcome:
-        """One file's bytes to an outcome; a file stands in the folder exactly when there is no exclusion.
+    def admit(self, original: Any) -> Outcome:
+        """One original (its bytes, or a stream of them) to an outcome: a file stands exactly when nothing excludes it.
 
         Its pixels nobody has read yet: `read_pixels` comes next (5), then `suspects`. (6)
         """
-        source = self._engine.read(content)  # (1)
+        source = self._read(original)  # (1)
         if isinstance(source, Exclusion):
             return Outcome(source)
         facts: Facts = source.facts
@@ -216,12 +219,12 @@ class Gate0:
         place = f"{subject.patient}/{study}/{series}/{self._pseudonyms.uid(facts.sop_instance)}.dcm"
         return Placement(sorting.place, sorting.reasons, path, place, series, facts, done.pardoned, keys, lost)
 
-    def again(self, original: bytes | int, lost: Iterable[bytes]) -> Exclusion | None:
+    def again(self, original: Any, lost: Iterable[bytes]) -> Exclusion | None:
         """Why a file must not stand, now that all its patient's files lost is known; None: what it holds is chance. (6)
 
-        `original`: its bytes, or a descriptor of it. Writes a file and takes it away.
+        `original`: its bytes, a stream of them, or a descriptor. Writes a file and takes it away.
         """
-        source = self._engine.read(original) if isinstance(original, bytes) else self._engine.open(original)
+        source = self._read(original)
         if isinstance(source, Exclusion):
             return source
         subject = self._subject(source.facts)
@@ -231,6 +234,11 @@ class Gate0:
         refused: Exclusion | None = self._engine.convert(source, subject, path).exclusion
         path.unlink(missing_ok=True)
         return refused
+
+    def _read(self, original: Any) -> Any:
+        if isinstance(original, bytes):
+            return self._engine.read(original)
+        return self._engine.open(original) if isinstance(original, int) else self._engine.take(original)
 
     def forget(self) -> None:
         """Of patients who come again, what they lost before is somebody else's to search for."""

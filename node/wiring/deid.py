@@ -29,9 +29,6 @@ from node.usecases.deidentify import groups
 from node.usecases.deidentify_folder import File, Result, Rooms
 from node.wiring.deid_worker import Batch, Counts, Places, Settings, Trace, look, run, run_again, start
 
-# A multi-frame file of 2 GB passes; what is larger than a disk image of a DVD set is no instance.
-MAX_FILE_BYTES = 16 << 30
-
 
 def about(settings: Settings, table: Table) -> dict[str, Any]:
     """What a run's summary says of itself: how, under which key, and who could still find a person."""
@@ -53,7 +50,7 @@ def about(settings: Settings, table: Table) -> dict[str, Any]:
 def list_files(source: str) -> list[File]:
     """Every file below SRC in the order of its path, numbered from 1. Raises `UsageFault` when there is none."""
     found = []
-    for number, entry in enumerate(folder.walk(source, largest=MAX_FILE_BYTES), start=1):
+    for number, entry in enumerate(folder.walk(source), start=1):
         if entry.handle is not None:
             os.close(entry.handle)
         found.append(File(number, entry.path, entry.refused.value if entry.refused else None))

@@ -54,6 +54,34 @@ def test_a_changed_cut_or_exchanged_file_is_not_opened(tmp_path):
         Quarantine(tmp_path / "q", bytes(32)).get(name)
 
 
+@pytest.mark.parametrize(
+    ("at", "length"), [(0, 5), (CHUNK_BYTES - 3, 6), (CHUNK_BYTES, 1), (5, 3 * CHUNK_BYTES), (-0, 0)]
+)
+def test_an_original_is_read_in_pieces_over_the_seams_of_its_chunks(tmp_path, at, length):
+    quarantine = Quarantine(tmp_path / "q", KEY)
+    content = os.urandom(2 * CHUNK_BYTES + 77)
+    name = put(quarantine, tmp_path / "original", content)
+    copied = os.open(tmp_path / "copied", os.O_RDWR | os.O_CREAT)
+    with quarantine.open(name) as original:
+        assert original.size == len(content) and original.read(at, length) == content[at : at + length]
+        assert original.copy(at, length, copied) == len(content[at : at + length])
+    os.close(copied)
+    assert (tmp_path / "copied").read_bytes() == content[at : at + length]
+
+
+def test_a_changed_chunk_in_the_middle_is_not_handed_out(tmp_path):
+    quarantine = Quarantine(tmp_path / "q", KEY)
+    name = put(quarantine, tmp_path / "original", bytes(3 * CHUNK_BYTES))
+    path = tmp_path / "q" / name
+    sealed = bytearray(path.read_bytes())
+    sealed[20 + CHUNK_BYTES + 16 + 5] ^= 1
+    path.write_bytes(sealed)
+    with quarantine.open(name) as original:
+        assert original.read(0, CHUNK_BYTES) == bytes(CHUNK_BYTES)
+        with pytest.raises(IntegrityBroken):
+            original.read(CHUNK_BYTES, 1)
+
+
 def test_destruction_counts_and_may_be_repeated(tmp_path):
     quarantine = Quarantine(tmp_path / "q", KEY)
     for number in range(3):
