@@ -41,9 +41,9 @@ class HomeEngine(Engine):
         name = image if ":" in image.rpartition("/")[2] else f"{image}:latest"
         with _asking("list its images"):
             for entry in self._api.images():
-                # Podman writes `localhost/` before a name that nobody qualified
-                if {name, f"localhost/{name}"} & set(entry.get("RepoTags") or []):
-                    return str(entry["Id"])
+                # Podman qualifies a name that nobody did: one way when it loads an image, another when it builds one
+                if {name, f"localhost/{name}", f"docker.io/library/{name}"} & set(entry.get("RepoTags") or []):
+                    return f"sha256:{str(entry['Id']).removeprefix('sha256:')}"
         return None
 
     def build(self, folder: Path, tag: str) -> Iterator[str]:
