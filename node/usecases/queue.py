@@ -127,6 +127,13 @@ class Queue:
         if waited is not None:
             self._call(job)
 
+    def recheck(self) -> None:
+        """Have everything that waits looked at again: what it rests on may have changed."""
+        with self._lock:
+            waiting = list(self._waiting)
+        for job in waiting:
+            self.recall(job)
+
     # --- what people ask
 
     def places(self) -> Mapping[str, Place]:

@@ -82,7 +82,7 @@ class CoreProcess:
             checkpoint_every_s=config.audit.checkpoint_interval_s,
             tend=self._tend,
         )
-        self.documents = Documents(self.core, self.watch.look)
+        self.documents = Documents(self.core, self._documents_changed)
         self.ingests = Ingests(self.core)
         self._wake_export = threading.Event()
         self._ended = threading.Event()
@@ -198,6 +198,11 @@ class CoreProcess:
     def _tend(self, core: Core) -> None:
         airlock.tend(core)
         self.trust.renew()
+
+    def _documents_changed(self) -> None:
+        """A permit or a list came in: what computes is looked at first, then what waits."""
+        self.watch.look()
+        self.jobs.queue.recheck()
 
     def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
         self._progress[key.run, key.task.value] = fraction

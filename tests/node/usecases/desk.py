@@ -106,7 +106,11 @@ class Desk:
         self.outbox = Outbox(self.core)
         self.jobs = Jobs(self.core, self.boxes, lambda version, split, columns, into: into.mkdir())
         self.watch = Watch(self.core, self.boxes, self.outbox, lambda: None, idle_s=900, checkpoint_every_s=900)
-        self.documents = Documents(self.core, self.watch.look)
+        self.documents = Documents(self.core, self._changed)
+
+    def _changed(self) -> None:
+        self.watch.look()
+        self.jobs.queue.recheck()
 
     def _fill(self) -> None:
         self.documents.receive(samples.COMMITTEE.sign(samples.permit()))

@@ -319,6 +319,18 @@ def test_a_pause_answers_those_who_wait_as_well(make: Make) -> None:
     assert time.monotonic() - begun < 5
 
 
+def test_a_revocation_answers_those_who_wait_as_well(make: Make) -> None:
+    work = Work()
+    desk = make(replace(ONE_SLOT, calendar=OFFICE), work)
+    add_project(desk, "a", 1)
+    desk.now = samples.NOW.replace(hour=13)
+    ask(desk, "a-0")
+    eventually(lambda: row(desk, "a-0").job in desk.jobs.queue.places())
+    desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=6, permits=("permit-a",))))
+    assert until(desk, "a-0", State.STOPPED).code is Code.PERMIT_REVOKED
+    assert desk.jobs.queue.places() == {} and desk.runner.specs == []
+
+
 def test_staff_end_a_job_that_waits_and_one_that_runs_and_no_other(make: Make) -> None:
     work = Work()
     desk = make(ONE_SLOT, work)
