@@ -21,10 +21,8 @@ from mediator.deid import residual
 
 _BITS = 18
 _LONG, _SHORT = 8, 4
-# Fibonacci hashing: 2^64 / golden ratio, odd
-_SPREAD = 0x9E3779B97F4A7C15
-_SPREAD_LONG, _SPREAD_SHORT = np.uint64(_SPREAD), np.uint32(_SPREAD >> 32)
-_DROP_LONG, _DROP_SHORT = np.uint64(64 - _BITS), np.uint32(32 - _BITS)
+# Fibonacci hashing of four bytes: 2^32 / golden ratio, odd; eight bytes are two fours, the second one moved.
+_SPREAD, _MOVE, _DROP = 0x9E3779B9, 9, 32 - _BITS
 # The arrays of one search are some thirty times the bytes searched.
 _STEP = 1 << 20
 
@@ -75,13 +73,12 @@ class Residue:
     def search(self, output: bytes) -> Iterator[tuple[int, bytes]]:
         """(place, token) wherever a token stands in `output`. (1)"""
         haystack = output.lower()
-        for size, tokens in self._tokens.items():
-            if not tokens:
-                continue
-            for first in range(0, len(haystack) - size + 1, _STEP):
-                part = haystack[first : first + _STEP + size - 1]
-                marked = self._maps[size].take(_slots(part, size)).nonzero()[0]
-                for at in marked.tolist():
+        for first in range(0, len(haystack) - _SHORT + 1, _STEP):
+            for size, slots in _slots(haystack[first : first + _STEP + _LONG - 1]):
+                tokens = self._tokens[size]
+                if not tokens:
+                    continue
+                for at in self._maps[size].take(slots).nonzero()[0].tolist():
                     end = first + at + size
                     for token in tokens.get(haystack[end - size : end], ()):
                         begin = end - len(token)
@@ -95,19 +92,16 @@ def plain(value: bytes) -> bytes:
 
 
 def _slot(tail: bytes) -> int:
-    """The slot of one token's last bytes; what `_slots` says where they stand."""
-    bits = 8 * len(tail)
-    spread = _SPREAD if len(tail) == _LONG else _SPREAD >> 32
-    return (int.from_bytes(tail, "little") * spread & (1 << bits) - 1) >> bits - _BITS
+    """The slot of one token's last four or eight bytes; what `_slots` says where they stand."""
+    first, second = (int.from_bytes(part, "little") * _SPREAD & 0xFFFFFFFF for part in (tail[:4], tail[4:]))
+    return (first ^ second >> _MOVE) >> _DROP
 
 
-def _slots(data: bytes, size: int) -> npt.NDArray[np.int64]:
-    """The slot of the `size` bytes at every position of `data`: (len(data) - size + 1,)."""
-    count = len(data) - size + 1
-    if size == _LONG:
-        long = np.ndarray((count,), dtype="<u8", buffer=data, strides=(1,)) * _SPREAD_LONG
-        long >>= _DROP_LONG
-        return long.view(np.int64)  # `take` copies indices of any other kind
-    short = np.ndarray((count,), dtype="<u4", buffer=data, strides=(1,)) * _SPREAD_SHORT
-    short >>= _DROP_SHORT
-    return short.astype(np.int64)
+def _slots(part: bytes) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
+    """The slots of the four bytes, and of the eight bytes, at every one of the first `_STEP` positions."""
+    spread = np.ndarray((len(part) - _SHORT + 1,), dtype="<u4", buffer=part, strides=(1,)) * np.uint32(_SPREAD)
+    yield _SHORT, spread[:_STEP] >> np.uint32(_DROP)
+    long = spread[4:] >> np.uint32(_MOVE)
+    long ^= spread[:-4]
+    long >>= np.uint32(_DROP)
+    yield _LONG, long
