@@ -39,10 +39,10 @@ def image_id(name: str, url: str = ENGINE_URL) -> str:
     return str(docker.APIClient(url).inspect_image(name)["Id"])
 
 
-def forget_images(*names: str) -> None:
+def forget_images(*names: str, url: str = ENGINE_URL) -> None:
     """Remove what a test built, where it got so far."""
     with contextlib.suppress(docker.errors.DockerException):
-        client = docker.APIClient(ENGINE_URL)
+        client = docker.APIClient(url)
         for name in names:
             with contextlib.suppress(docker.errors.ImageNotFound):
                 client.remove_image(name, force=True)
