@@ -1,0 +1,91 @@
+"""A warm container as a value: what it is bound to, what it is given, what it holds, and how a task makes room."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mediator.errors import Code
+from mediator.ports import JobEvent, Prepared
+from mediator.types import ContainerSpec, Kind
+
+# the contract's name for what a job leaves for itself when it is asked to make room
+CHECKPOINT = "checkpoint"
+
+
+class Preempted(Exception):
+    """A task made room, and left `checkpoint` to go on from (None: it begins again)."""
+
+    def __init__(self, checkpoint: bytes | None = None) -> None:
+        super().__init__("made room")
+        self.checkpoint = checkpoint
+
+
+@dataclass(frozen=True)
+class SandboxKey:
+    """What a warm container is bound to; a task with another key gets another container."""
+
+    run: str
+    permit: str
+    permit_version: int
+    dataset_version: str
+    task: Kind
+    image: str
+    limits_sha256: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What goes into `/in/tasks/<n>/`: the contract's task.json members and the model, already checked by gate 1; and
+    the checkpoint of this very task, if it made room before."""
+
+    kind: Kind
+    round: int
+    config: Mapping[str, Any]
+    model: bytes = field(repr=False)
+    checkpoint: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A container as the queue sees it: what it is bound to, its GPUs, and since when it serves nothing."""
+
+    name: str
+    key: SandboxKey
+    gpus: tuple[str, ...]
+    idle_s: float
+    busy: bool
+    ending: bool
+
+
+@dataclass
+class Sandbox:
+    """One container: its host folders, how many tasks it was given, and its stream of events.
+
+    `leave_by_s` (monotonic) is when a task that was asked to make room is ended.
+    """
+
+    name: str
+    key: SandboxKey
+    folder: Path
+    tasks_given: int = 0
+    last_used_s: float = field(default_factory=time.monotonic)
+    busy: bool = False
+    stop_code: Code | None = None
+    gpus: tuple[str, ...] = ()
+    leave_by_s: float | None = None
+    engine_lost: bool = False
+    vouched: tuple[ContainerSpec, Prepared] | None = None
+    events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def in_dir(self) -> Path:
+        return self.folder / "in"
