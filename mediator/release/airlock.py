@@ -174,15 +174,9 @@ def check(request: AirlockRequest) -> tuple[Checked, ...]:
     looks = [_Look(request, file, contents[file.name], needles) for file in declared]
     for look in looks:  # (3)
         look.at_the_file()
-    groups = [look.group for look in looks if look.group is not None and not look.failed]
-    for look in looks:  # (4)
-        if look.group is not None and not look.failed:
-            look.find(
-                "differencing",
-                len(look.group.shown),
-                revealing(look.group, groups),
-                "room in every cell that is not shown",
-            )
+    shown = [(look, look.group) for look in looks if look.group is not None and not look.failed]
+    for (look, group), minded in zip(shown, revealing([group for _, group in shown]), strict=True):  # (4)
+        look.find("differencing", len(group.shown), minded, "room in every cell that is not shown")
     return tuple(look.checked() for look in looks)
 
 

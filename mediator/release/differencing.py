@@ -22,10 +22,10 @@ from mediator.analysis import TOTAL
 Key = frozenset[tuple[str, str]]
 """Some labels with a word each; the labels not in it are summed over."""
 
-# A table of more cells than this that does not show them all is refused rather than searched.
-_MOST_CELLS = 20_000
-# Steps of the search for room, for one file; what is not found within them counts as not there.
-_MOST_STEPS = 200_000
+# Beside a table of more cells than this nothing may be hidden: there is no end to where room could be.
+_MOST_CELLS = 10_000
+# Steps of the search for room, about a microsecond each; what is not found within them counts as not there.
+_MOST_STEPS = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -76,43 +76,64 @@ def group_of(
     return Group(tuple(labels), tuple(words), shown)
 
 
-def revealing(group: Group, groups: Sequence[Group]) -> int:
-    """How many cells of `group` are not shown and have no room, given everything that `groups` (it too) show."""
-    known = frozenset(key for other in groups for key in other.shown)
-    cells = sum(map(group.is_cell, group.shown))
-    if cells == group.cells:
-        return 0
-    if any(other.cells > _MOST_CELLS for other in groups):
-        return group.cells - cells
-    search = _Search(known, [list(other.hidden()) for other in groups])
-    return sum(not search.finds_room(dict(cell)) for cell in group.hidden())
+def revealing(groups: Sequence[Group], steps: int = _MOST_STEPS) -> list[int]:
+    """For each table of one run, how many of its cells are not shown and have no room, given all that they all show."""
+    hidden = [group.cells - sum(map(group.is_cell, group.shown)) for group in groups]
+    if not any(hidden) or any(group.cells > _MOST_CELLS for group in groups):
+        return hidden
+    cells = [list(group.hidden()) for group in groups]
+    search = _Search(frozenset(key for group in groups for key in group.shown), cells, steps)
+    return [sum(not search.has_room(cell) for cell in each) for each in cells]
 
 
 class _Search:
-    """Looks for a group of people that no number shown counts: a cell not shown in every table at once."""
+    """Looks for groups of people that no number shown counts: a cell not shown in every table at once."""
 
-    def __init__(self, known: frozenset[Key], hidden: list[list[Key]]) -> None:
+    def __init__(self, known: frozenset[Key], hidden: list[list[Key]], steps: int) -> None:
         self._known = known
         # a key is looked up by its labels: what is shown about these, with these words?
         self._shapes = {frozenset(name for name, _ in key) for key in known}
         self._hidden = sorted(hidden, key=len)
-        self._steps = _MOST_STEPS
+        self._with = [_by_word(cells) for cells in self._hidden]
+        self._labels = {frozenset(name for name, _ in cells[0]) for cells in hidden if cells}
+        self._steps = steps
+        self._roomy: set[Key] = set()
 
-    def finds_room(self, people: dict[str, str], table: int = 0) -> bool:
-        self._steps -= 1
+    def has_room(self, cell: Key) -> bool:
+        """Whether some people of `cell` are counted nowhere; what was found for one cell serves the others it meets."""
+        if cell not in self._roomy and (people := self._people(dict(cell), 0)) is not None:
+            self._roomy.update(frozenset((name, people[name]) for name in labels) for labels in self._labels)
+        return cell in self._roomy
+
+    def _people(self, people: dict[str, str], table: int) -> dict[str, str] | None:
         if self._steps < 0 or self._is_counted(people):
-            return False
+            return None
         if table == len(self._hidden):
-            return True
-        return any(
-            self.finds_room({**people, **dict(cell)}, table + 1)
-            for cell in self._hidden[table]
-            if all(people.get(name, word) == word for name, word in cell)
-        )
+            return people
+        with_word = (self._with[table][part] for part in people.items() if part in self._with[table])
+        for cell in min(with_word, key=len, default=self._hidden[table]):
+            self._steps -= 1
+            if self._steps < 0:
+                return None
+            if all(people.get(name, word) == word for name, word in cell):
+                found = self._people({**people, **dict(cell)}, table + 1)
+                if found is not None:
+                    return found
+        return None
 
     def _is_counted(self, people: dict[str, str]) -> bool:
+        self._steps -= len(self._shapes)
         return any(
             frozenset((name, people[name]) for name in shape) in self._known
             for shape in self._shapes
             if shape <= people.keys()
         )
+
+
+def _by_word(cells: list[Key]) -> dict[tuple[str, str], list[Key]]:
+    """The cells that have a word, for each."""
+    found: dict[tuple[str, str], list[Key]] = {}
+    for cell in cells:
+        for part in cell:
+            found.setdefault(part, []).append(cell)
+    return found
