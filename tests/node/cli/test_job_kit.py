@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from containers.home import HomeEngine
@@ -70,6 +71,11 @@ def test_every_command_of_the_page_does_what_the_page_says(tmp_path: Path) -> No
     assert "isolation canary: the sandbox held" in torch and "every output would be released" in torch
     assert re.search(r"round 1 train: released after [\d.]+ s \(cold, [\d.]+ MB at most\)", torch)
     assert re.search(r"round 2 train: released after [\d.]+ s \(warm", torch) and "num-examples 40" in torch
+    # the draft's tensors are the network's, as the project's own page has them printed
+    printed = docker.from_env(environment={"DOCKER_HOST": ENGINE_URL}).containers.run(
+        "my-job", ["--tensors"], network_mode="none", remove=True
+    )
+    assert json.loads(printed) == json.loads((tmp_path / "my-job" / "permit.json").read_text())["tensors"]
     # Flower: an app that knows nothing of us
     assert "eval_acc" in done["job test my-app"].err
     app = (tmp_path / "my-app" / "app.py").read_text() + (tmp_path / "my-app" / "task.py").read_text()
