@@ -256,7 +256,7 @@ class _Board:
     def _gpus_for(self, job: Waiting, free: Mapping[str, int]) -> tuple[str, ...] | None:
         """The GPUs a job gets where so many are free (3); None where there are not enough."""
         own = self._container_of(job)
-        if own is not None and len(own.gpus) == job.gpus:
+        if own is not None:
             return own.gpus
         fitting = self._site.capacity.fitting(job.gpu_memory_bytes)
         found = [gpu.id for gpu in fitting if free[gpu.id] > 0][: job.gpus]
@@ -264,7 +264,8 @@ class _Board:
 
     def _container_of(self, job: Waiting) -> Running | None:
         """The idle container that would serve it, unless that was given up for another in this very plan."""
-        return next((one for one in self._idle() if one.job == job.container), None)
+        same = (one for one in self._idle() if one.job == job.container and len(one.gpus) == job.gpus)
+        return next(same, None)
 
     def _soonest(self, job: Waiting) -> tuple[str, ...]:
         """The GPUs with the fewest claims on them, of those that fit."""

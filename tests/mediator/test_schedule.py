@@ -112,6 +112,13 @@ def test_a_warm_container_serves_its_next_task_on_its_own_gpu() -> None:
     assert found.start == {"next": ("GPU-large",)} and found.evict == ()
 
 
+def test_a_container_with_other_gpus_than_the_job_was_granted_is_not_its_own() -> None:
+    held = runs("box", "GPU-small", "GPU-large", idle=True)
+    line = [waits("one", gpus=1, container="box", minutes=2), waits("two", gpus=1)]
+    found = planned(site(SMALL, LARGE, slots=2), line, [held])
+    assert found.start == {"one": ("GPU-small",), "two": ("GPU-large",)}, "each slot once"
+
+
 def test_an_idle_container_goes_when_another_needs_its_gpu() -> None:
     idle = [runs("old", "GPU-small", idle=True, minutes=9), runs("new", "GPU-large", idle=True)]
     found = planned(site(SMALL, LARGE), [waits("one", "b", gpus=1)], idle)
