@@ -74,7 +74,9 @@ def test_the_containers_own_bytes_never_leave() -> None:
     assert release(_train(files=_model(spelled))).model == release(_train()).model
 
 
-@pytest.mark.parametrize("name", ["scan.dcm", "patient_17.json", "MODEL.SAFETENSORS", "model.safetensors.bak", ""])
+@pytest.mark.parametrize(
+    "name", ["scan.dcm", "patient_17.json", "MODEL.SAFETENSORS", "model.safetensors.bak", "checkpoint", ""]
+)
 def test_a_file_the_contract_does_not_name(name: str) -> None:
     assert _refused(_train(files=(*_train().files, OutputFile(name, b"patient")))) == [Code.FILE_NOT_PERMITTED]
 
