@@ -60,8 +60,8 @@ class Engine:
         self.table = table
         self._copiers = copiers
         vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
-        self._vr_of = lambda tag: vr_of.get(tag, "UN")
-        self._reader = Reader(self._vr_of, private_alone=bool(table.private))
+        self.vr_of = lambda tag: vr_of.get(tag, "UN")
+        self._reader = Reader(self.vr_of, private_alone=bool(table.private))
         self._mandatory = Mandatory(standard)
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
@@ -85,7 +85,7 @@ class Engine:
             except Unreadable as problem:
                 if problem.finding is not Exclusion.MALFORMED:
                     raise
-                parsed = parse_leniently(stream, self._vr_of)  # (1)
+                parsed = parse_leniently(stream, self.vr_of)  # (1)
         except Unreadable as problem:
             return problem.finding
         except MemoryError:
@@ -131,7 +131,7 @@ class Engine:
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
-        return Searcher(self.table, self._vr_of)
+        return Searcher(self.table, self.vr_of)
 
     def lost(self, subject: Subject) -> list[bytes]:
         """What this patient's files lost since this was last asked; identifying."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ class Processes:
 
     def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
         """Findings on each series."""
-        return self._pool.map(partial(look, self._settings.output), series, chunksize=8)
+        return self._pool.map(look, series, chunksize=8)
 
     def search_again(self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]) -> Iterator[Result]:
         """What is refused after all: files that hold, not by chance, what other batches of their patient lost."""

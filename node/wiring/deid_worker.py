@@ -31,6 +31,7 @@ from node.deid.pixels import Instance, PixelFinding, PixelGate, State, Verdict, 
 from node.deid.pixels.reader import ReaderProcess
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.profiles import load_profile, load_profile_file, standard
+from node.deid.slices import SliceReader
 from node.intake import folder
 from node.usecases.deidentify import Finished, Gate0, Placement, groups, suspects
 from node.usecases.deidentify_folder import File, Result, Rooms
@@ -133,6 +134,15 @@ class Worker:
                 path.unlink()
                 found.append(Result(file.number, "refused", (reason,)))
         return found
+
+    def look(self, names: Sequence[str]) -> list[str]:
+        """Findings on one series of DST, from the headers we wrote."""
+        paths = [self._rooms.output / name for name in names]
+        reader = SliceReader(self._engine.vr_of)
+        slices = [reader.read(path) for path in paths]
+        if None in slices:
+            slices = [read_slice(path) for path in paths]
+        return sorted({finding.value for findings in integrity(slices).values() for finding in findings})
 
     def _hold(self, files: Sequence[File], placed: dict[int, Placement | str]) -> list[Trace]:
         """Files that hold what only later ones of the batch lost are refused; what all of them lost comes back."""
@@ -261,12 +271,6 @@ class Worker:
         return True
 
 
-def look(output: Path, names: Sequence[str]) -> list[str]:
-    """Findings on one series of DST, from the headers we wrote."""
-    found = integrity(read_slice(output / name) for name in names)
-    return sorted({finding.value for findings in found.values() for finding in findings})
-
-
 _NOT_READ = Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)
 
 
@@ -301,6 +305,12 @@ def run(files: Sequence[File]) -> tuple[list[Result], list[Trace]]:
     if _worker is None:
         raise RuntimeError("a worker that was never started")
     return _worker.batch(files)
+
+
+def look(names: Sequence[str]) -> list[str]:
+    if _worker is None:
+        raise RuntimeError("a worker that was never started")
+    return _worker.look(names)
 
 
 def run_again(files: Places, fresh: Sequence[bytes]) -> list[Result]:
