@@ -244,16 +244,16 @@ class _Work:
         try:
             admitted = self._admit(round_, kind, model)
         except Denied as denied:
-            return ended(verdict="refused", gate=1, reasons=denied.reasons)
+            return ended(verdict="refused", gate=1, reasons=_once(denied))
         try:
             files = self._serve(admitted, round_, kind, model, state)
         except Denied as denied:
-            return ended(verdict="failed", reasons=denied.reasons)
+            return ended(verdict="failed", reasons=_once(denied))
         try:
             released = self._release(admitted, kind, model, files)
         except Denied as denied:
             self._sandboxes.stop(denied.reasons[0].code, lambda key: key.task is kind)
-            return ended(verdict="refused", gate=2, reasons=denied.reasons)
+            return ended(verdict="refused", gate=2, reasons=_once(denied))
         norm = self._norm(kind, model, files)
         if kind is Kind.TRAIN:
             self._model = released.model
@@ -327,6 +327,11 @@ def sandbox_key(admitted: Admitted) -> SandboxKey:
         image=admitted.order.image,
         limits_sha256=hashlib.sha256(limits).hexdigest(),
     )
+
+
+def _once(denied: Denied) -> tuple[Reason, ...]:
+    """Every reason once: order and instruction may both have the same to mend."""
+    return tuple(dict.fromkeys(denied.reasons))
 
 
 def _opened(document: Any, key: SigningKey) -> Signed[Any]:
