@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import os
 import platform
-import queue
 import re
 import signal
 import struct
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,14 +25,13 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
 
+from containers.lines import Lines
 from containers.sandbox import JOB_LABEL, ROLE_LABEL, SITE_LABEL, SPEC_LABEL
 from mediator.errors import Code, Denied, EngineUnavailable, Reason
 
 # An engine on a busy disk answers within seconds; one that took this long is not answering.
 TIMEOUT_S = 30.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# the keeper's longest line is under 100 bytes
-LINE_BYTES = 4096
 BLOCK_BYTES = 1 << 20
 _STDOUT = 1
 # the processor as images name it
@@ -105,10 +102,10 @@ class Engine:
 
     @cached_property
     def kind(self) -> Literal["docker", "podman"]:
-        """Whose dialect it speaks. Podman says so in its version; whatever else answers must do as Docker does."""
-        with _asking("say its version"):
-            parts = self._api.version().get("Components") or []
-        return "podman" if any(str(part.get("Name", "")).startswith("Podman") for part in parts) else "docker"
+        """Whose dialect it speaks. Podman names its own API; whatever else answers must do as Docker does."""
+        with _asking("say what it is"):
+            answer = self._api.get(f"{self._api.base_url}/_ping", timeout=self._timeout_s)
+        return "podman" if "Libpod-Api-Version" in answer.headers else "docker"
 
     def users(self) -> Users:
         """Whether its containers live in a user namespace of their own, and if their limits are kept there."""
@@ -316,51 +313,6 @@ class Engine:
         with _asking("read a container's output"):
             stream = self._api.logs(container, stdout=True, stderr=errors, stream=True, follow=wait)
         return Lines(stream)
-
-
-class Lines:
-    """A container's standard output by lines, read by a thread of its own that ends with `close`."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._queue: queue.Queue[bytes | None] = queue.Queue()
-        threading.Thread(target=self._read, name="keeper-lines", daemon=True).start()
-
-    def take(self, timeout_s: float) -> list[bytes]:
-        """What has come by now; waits up to `timeout_s` for the first. Raises `EOFError` after the last one."""
-        taken: list[bytes] = []
-        try:
-            entry = self._queue.get(timeout=timeout_s)
-            while entry is not None:
-                taken.append(entry)
-                entry = self._queue.get_nowait()
-        except queue.Empty:
-            return taken
-        self._queue.put(None)
-        if taken:
-            return taken
-        raise EOFError
-
-    def close(self) -> None:
-        """End the thread by closing its connection."""
-        try:
-            self._stream.close()
-        except (OSError, AttributeError):
-            pass  # closed by the other side: there is no connection left to shut
-
-    def _read(self) -> None:
-        rest = b""
-        try:
-            for piece in self._stream:
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in [*lines, *([rest] if len(rest) > LINE_BYTES else [])]:
-                    if line:  # the keeper's first one is empty
-                        self._queue.put(line[: LINE_BYTES + 1])
-                rest = rest[: LINE_BYTES + 1]
-        except (OSError, ValueError, struct.error, urllib3.exceptions.HTTPError, requests.RequestException):
-            pass  # the connection ended, here or there: the reader sees the end of the lines
-        finally:
-            self._queue.put(None)
 
 
 def _users(info: Mapping[str, Any]) -> Users:

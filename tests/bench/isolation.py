@@ -97,11 +97,17 @@ def cost(bench: Bench, image: str, steps: int, rounds: int) -> list[tuple[dict[s
         broker.prepare(bench.sign(bench.spec(image=image, resources=LIMITS)))
         events = broker.execute("job")
         measured = []
-        for number in range(1, rounds + 2):
-            outside = bare.ask(number, steps)
+
+        def sandboxed(number: int) -> dict[str, float]:
             bench.give("job", number, steps=steps)
             until(events, "done")
-            inside = json.loads(by_name(broker.finalise("job", number))["metrics.json"])
+            return dict(json.loads(by_name(broker.finalise("job", number))["metrics.json"]))
+
+        for number in range(1, rounds + 2):
+            if number % 2:  # neither always goes first
+                outside, inside = bare.ask(number, steps), sandboxed(number)
+            else:
+                inside, outside = sandboxed(number), bare.ask(number, steps)
             if number > 1:
                 measured.append((outside, inside))
         return measured
@@ -138,7 +144,9 @@ def table(measured: list[tuple[dict[str, float], dict[str, float]]], cold: list[
     print(f"{'':24}{'bare':>10}{'sandbox':>10}{'ratio':>10}")
     for key, name in (("wall_s", "training, wall (s)"), ("cpu_s", "training, CPU (s)")):
         outside, inside = (statistics.median(pair[side][key] for pair in measured) for side in (0, 1))
-        print(f"{name:24}{outside:10.2f}{inside:10.2f}{inside / outside:10.3f}")
+        each = sorted(pair[1][key] / pair[0][key] for pair in measured)
+        span = f"rounds: {each[0]:.3f} to {each[-1]:.3f}"
+        print(f"{name:24}{outside:10.2f}{inside:10.2f}{inside / outside:10.3f}   {span}")
     print(f"{'a task, cold (s)':24}{'':10}{statistics.median(cold):10.2f}")
     print(f"{'a task, warm (s)':24}{'':10}{statistics.median(warm):10.2f}")
     if len({round(entry["loss"], 9) for pair in measured for entry in pair}) != 1:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ VERDICT_KEY = SigningKey(b"verdict key of the tests".ljust(32))
 MODEL = save({"head.bias": np.zeros(4, np.float32), "head.weight": np.arange(8, dtype=np.float32).reshape(2, 4)})
 
 
+@cache
 def image_id(name: str, url: str = ENGINE_URL) -> str:
     """The digest of an image that `deploy/lib/images.sh` built."""
     return str(docker.APIClient(url).inspect_image(name)["Id"])

@@ -80,6 +80,6 @@ def test_what_podman_cannot_grant_is_refused_by_name(bench: Bench) -> None:
     for site, spec, name in ((other, other.spec(), "runtime"), (gpu, wanted, "gpus")):
         with pytest.raises(Denied) as caught:
             site.broker().prepare(site.sign(spec))
-        assert [(reason.code, reason.detail) for reason in caught.value.reasons] == [(Code.NOT_SEALED, name)]
+        assert (Code.NOT_SEALED, name) in [(reason.code, reason.detail) for reason in caught.value.reasons]
         assert [role for _, role in site.containers()] in ([], ["keeper"])
         site.broker().clean([])
