@@ -17,8 +17,8 @@ from cloister_job.dataset import Dataset, Study
 WORDS = {0: "no", 1: "yes"}
 LESIONS = {"name": "lesions.csv", "what": "frequency_table", "labels": ["lesion"], "count": "patients"}
 BRIGHTNESS = {
-    "name": "brightness.csv", "what": "magnitude_table", "labels": ["lesion"], "count": "patients",
-    "value": "brightness", "largest": ["first", "second"],
+    "name": "brightness.csv", "what": "magnitude_table", "count": "patients", "value": "brightness",
+    "largest": ["first", "second"],
 }  # fmt: skip
 SUMMARY = {"name": "summary.json", "what": "estimates", "count": "patients"}
 
@@ -59,12 +59,9 @@ def analyse(data: Dataset, task: Task) -> None:
     groups = tables(data, task)
     words = sorted(groups)
     write(task, "lesions.csv", ["lesion", "patients"], *([word, len(groups[word])] for word in words))
-    rows = []
-    for word in words:
-        largest = sorted(groups[word], reverse=True)
-        rows.append([word, len(largest), short(sum(largest)), short(largest[0]), short(largest[1])])
-    write(task, "brightness.csv", ["lesion", "patients", "brightness", "first", "second"], *rows)
-    everybody = [value for word in words for value in groups[word]]
+    everybody = sorted((value for word in words for value in groups[word]), reverse=True)
+    sums = [len(everybody), short(sum(everybody)), short(everybody[0]), short(everybody[1])]
+    write(task, "brightness.csv", ["patients", "brightness", "first", "second"], sums)
     apart = short(float(np.mean(groups[words[-1]]) - np.mean(groups[words[0]])))
     (task.out / "summary.json").write_text(f'{{"patients": {len(everybody)}, "mean_difference": {apart}}}')
     task.declare([LESIONS, BRIGHTNESS, SUMMARY])
