@@ -63,11 +63,10 @@ class Draft:
         copiers: Copiers | None,
     ) -> None:
         header = b"".join([chunk.raw for chunk in chunks])
-        name = b"\0" + os.fsencode(path.name)
         self._path = path
         self._header = header
         self._after = after
-        self._chunks = [*chunks, Chunk(name, (own,) if own in name else ())]
+        self._chunks = [*chunks, named(path.name, own)]
         self._rewriter = rewriter
         self._handle = os.open(path, _NEW, 0o600)
         self._job = Job(partial(_write_pixels, self._handle, parsed, hash_pixels))
@@ -109,10 +108,7 @@ class Draft:
         size, digest = copied
         if not self._stands(len(self._header) + size + len(self._after)):
             return Conversion(Exclusion.UNREADABLE)
-        short = self._rewriter.residue.whole
-        if short and any(text in short for chunk in self._chunks for text in chunk.kept):
-            return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
-        pardoned = self._matches()
+        pardoned = matches(self._header, self._chunks, self._rewriter)  # what was found on disk is what was meant
         if pardoned is None:
             return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
         return Conversion(None, pardoned, digest)
@@ -127,30 +123,41 @@ class Draft:
         finally:
             os.close(handle)
 
-    def _matches(self) -> int | None:
-        """How many matches are chance; None when one is not. What is searched is what was found on disk. (3)"""
-        starts: list[int] = []
-        pardoned = 0
-        for at, token in self._rewriter.residue.search(self._header + self._chunks[-1].raw):
-            if not starts:
-                starts = list(accumulate([len(chunk.raw) for chunk in self._chunks], initial=0))
-            index = bisect_right(starts, at) - 1
-            if index >= len(self._chunks) or at + len(token) > starts[index + 1]:
-                return None  # across two elements
-            if not self._is_chance(self._chunks[index], token):
-                return None
-            pardoned += 1
-        return pardoned
 
-    def _is_chance(self, chunk: Chunk, token: bytes) -> bool:
-        """Whether every place of `token` in an element lies in a value that is ours."""
-        pardons, key = self._rewriter.pardons, (chunk.raw, token)
-        if (answer := pardons.get(key)) is None:
-            inside = sum(value.lower().count(token) for value in chunk.trusted)
-            answer = chunk.raw.lower().count(token) <= inside
-            if len(pardons) < _PARDONS:
-                pardons[key] = answer
-        return answer
+def named(name: str, own: bytes) -> Chunk:
+    """A file's name as it is searched; `own` may stand in it."""
+    raw = b"\0" + os.fsencode(name)
+    return Chunk(raw, (own,) if own in raw else ())
+
+
+def matches(header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int | None:
+    """How many matches in a header and a file's name (the last of `chunks`) are chance; None when one is not. (3)"""
+    short = rewriter.residue.whole
+    if short and any(text in short for chunk in chunks for text in chunk.kept):
+        return None
+    starts: list[int] = []
+    pardoned = 0
+    for at, token in rewriter.residue.search(header + chunks[-1].raw):
+        if not starts:
+            starts = list(accumulate([len(chunk.raw) for chunk in chunks], initial=0))
+        index = bisect_right(starts, at) - 1
+        if index >= len(chunks) or at + len(token) > starts[index + 1]:
+            return None  # across two elements
+        if not _is_chance(chunks[index], token, rewriter.pardons):
+            return None
+        pardoned += 1
+    return pardoned
+
+
+def _is_chance(chunk: Chunk, token: bytes, pardons: dict[tuple[bytes, bytes], bool]) -> bool:
+    """Whether every place of `token` in an element lies in a value that is ours."""
+    key = (chunk.raw, token)
+    if (answer := pardons.get(key)) is None:
+        inside = sum(value.lower().count(token) for value in chunk.trusted)
+        answer = chunk.raw.lower().count(token) <= inside
+        if len(pardons) < _PARDONS:
+            pardons[key] = answer
+    return answer
 
 
 def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> tuple[int, str] | None:

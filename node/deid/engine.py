@@ -30,7 +30,7 @@ from node.deid import encoding
 from node.deid.again import Searcher
 from node.deid.copiers import Copiers
 from node.deid.dated import DatesDiffer
-from node.deid.draft import Conversion, Draft
+from node.deid.draft import Conversion, Draft, matches, named
 from node.deid.facts import facts_of, pixels_fit
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import load_profile, standard
@@ -109,25 +109,48 @@ class Engine:
         if source.finding is not None:
             return partial(Conversion, source.finding)
         rewriter = self.rewriter_of(subject)
-        meta = self._meta(source, rewriter)
-        before, after = encoding.pixel_frame(parsed, parsed.pixels) if parsed.pixels is not None else (b"", b"")
-        try:
-            header = rewriter.header(parsed, self._statement(parsed, subject))
-        except DatesDiffer:
-            return partial(Conversion, Exclusion.DATES_DIFFER)
-        except TooMuch:
-            return partial(Conversion, Exclusion.TOO_LARGE)
-        chunks = [Chunk(meta, (meta,)), *header, Chunk(before)]
+        chunks = self._header(source, rewriter)
+        if isinstance(chunks, Exclusion):
+            return partial(Conversion, chunks)
         return Draft(  # (2) (3)
             path,
             parsed,
             chunks,
-            after,
+            encoding.pixel_frame(parsed, parsed.pixels)[1] if parsed.pixels is not None else b"",
             rewriter,
             own=rewriter.uid(source.facts.sop_instance).encode(),
             hash_pixels=hash_pixels,
             copiers=self._copiers,
         ).finish
+
+    def search(self, source: Source, subject: Subject) -> Exclusion | None:
+        """Why what is made of this file must not stand by all that is lost until now; None: what it holds is chance.
+
+        Nothing is written. Its name would be its UID.
+        """
+        if source.finding is not None:
+            return source.finding
+        rewriter = self.rewriter_of(subject)
+        chunks = self._header(source, rewriter)
+        if isinstance(chunks, Exclusion):
+            return chunks
+        own = rewriter.uid(source.facts.sop_instance)
+        header = b"".join([chunk.raw for chunk in chunks])
+        found = matches(header, [*chunks, named(f"{own}.dcm", own.encode())], rewriter)
+        return Exclusion.RESIDUAL_IDENTIFIER if found is None else None
+
+    def _header(self, source: Source, rewriter: Rewriter) -> list[Chunk] | Exclusion:
+        """All that is written before the pixel value, or why nothing is."""
+        parsed = source.parsed
+        meta = self._meta(source, rewriter)
+        before = encoding.pixel_frame(parsed, parsed.pixels)[0] if parsed.pixels is not None else b""
+        try:
+            header = rewriter.header(parsed, self._statement(parsed, rewriter.subject))
+        except DatesDiffer:
+            return Exclusion.DATES_DIFFER
+        except TooMuch:
+            return Exclusion.TOO_LARGE
+        return [Chunk(meta, (meta,)), *header, Chunk(before)]
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -65,6 +64,9 @@ class DicomEngine(Protocol):
 
     def remember(self, subject: Subject, values: Iterable[bytes]) -> None:
         """Search this patient's next files for these values, too."""
+
+    def search(self, source: Any, subject: Subject) -> Exclusion | None:
+        """Why what is made of this file must not stand by all that is lost until now; nothing is written."""
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
@@ -222,17 +224,14 @@ class Gate0:
     def again(self, original: Any, lost: Iterable[bytes]) -> Exclusion | None:
         """Why a file must not stand, now that all its patient's files lost is known; None: what it holds is chance. (6)
 
-        `original`: its bytes, a stream of them, or a descriptor. Writes a file and takes it away.
+        `original`: its bytes, a stream of them, or a descriptor. Nothing is written.
         """
         source = self._read(original)
         if isinstance(source, Exclusion):
             return source
         subject = self._subject(source.facts)
         self._engine.remember(subject, lost)
-        self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        path = self._folder / f"again-{secrets.token_hex(8)}.part"
-        refused: Exclusion | None = self._engine.convert(source, subject, path).exclusion
-        path.unlink(missing_ok=True)
+        refused: Exclusion | None = self._engine.search(source, subject)
         return refused
 
     def _read(self, original: Any) -> Any:
