@@ -84,9 +84,7 @@ def _node(path: Path) -> list[dict[str, Any]]:
     found.append(_finding("core", "warning" if status.paused else "ok", "paused" if status.paused else "answers"))
     connected = status.hub_connected
     found.append(_finding("hub", "ok" if connected else "warning", "connected" if connected else "not connected"))
-    found.append(
-        _finding("sandbox", {"held": "ok", "failed": "missing"}.get(status.sandbox, "warning"), status.sandbox)
-    )
+    found.append(_sandbox(status.sandbox, status.sandbox_age_s))
     waits, late = status.airlock_waiting, status.airlock_overdue
     found.append(
         _finding("airlock", "warning" if late else "ok", f"{waits} files wait for people, {late} of them too long")
@@ -101,6 +99,14 @@ def _node(path: Path) -> list[dict[str, Any]]:
     found.append(_finding("revocation list", "ok" if fresh else "warning", word))
     seen = f"{status.audit_records} records, {status.audit_checkpointed} signed, {status.audit_witnessed} witnessed"
     return [*found, _finding("audit log", "ok", seen)]
+
+
+def _sandbox(word: str, age_s: float | None) -> dict[str, Any]:
+    """What the newest canary found; one older than a day is renewed before the next task."""
+    if age_s is None:
+        return _finding("sandbox", "warning", "no canary yet: the first job runs one, or: cloister node canary")
+    detail = f"{word} {age_s / 3600:.1f} h ago" + ("" if word == "held" else ": no job runs until a canary passes")
+    return _finding("sandbox", "ok" if word == "held" else "missing", detail)
 
 
 def _engine(config: Any) -> dict[str, Any]:

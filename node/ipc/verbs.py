@@ -210,6 +210,7 @@ class Status(Message):
     airlock_waiting: int = 0
     airlock_overdue: int = 0
     sandbox: Literal["held", "failed", "unknown"]
+    sandbox_age_s: float | None = None
 
 
 class Paused(Message):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import docker
 import pytest
@@ -34,7 +34,6 @@ class Attacked:
     broker: Broker
     events: Iterator[JobEvent]
     tasks: int = 0
-    answers: list[dict[str, int]] = field(default_factory=list)
 
     def attack(self, name: str, **config: object) -> dict[str, int]:
         self.tasks += 1

@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -144,7 +144,7 @@ def serve(boxes: Sandboxes, bench: Bench, **config: object) -> object:
     return boxes.serve(
         key,
         Task(Kind.TRAIN, 1, config, MODEL),
-        make_view=lambda folder: view(folder),
+        make_view=view,
         make_spec=lambda name, data, inbox: replace(bench.spec(), job=name, data_dir=str(data), in_dir=str(inbox)),
         limit_s=60,
         guard=lambda _: None,
@@ -160,9 +160,9 @@ def given(bench: Bench) -> bool:
     return any((bench.root / "work").glob("train-*/in/tasks/1"))
 
 
-def wait_until(true: object, timeout_s: float = 30) -> None:
+def wait_until(true: Callable[[], bool], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
-    while not true():  # type: ignore[operator]
+    while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
