@@ -1,6 +1,9 @@
-"""The reference analysis: how many patients have a lesion, how bright their images are, and how far the two go apart.
+"""The reference analysis: how many patients there are in each of two groups, how bright their images are together,
+and how far the groups go apart.
 
-    analyse: config {"misbehave": false}        data column: lesion (0, 1)
+    analyse: config {"cut": "lesion" or "half", "misbehave": false}        data column: lesion (0, 1)
+
+`cut`: those without and with a lesion, or the darker and the brighter half.
 
 `misbehave` is for tests: it leaves a row for each patient, and a picture under the name of a table.
 """
@@ -14,8 +17,7 @@ import numpy as np
 from cloister_job.contract import Task, Tasks
 from cloister_job.dataset import Dataset, Study
 
-WORDS = {0: "no", 1: "yes"}
-LESIONS = {"name": "lesions.csv", "what": "frequency_table", "labels": ["lesion"], "count": "patients"}
+WORDS = {"lesion": ("no", "yes"), "half": ("darker", "brighter")}
 BRIGHTNESS = {
     "name": "brightness.csv", "what": "magnitude_table", "count": "patients", "value": "brightness",
     "largest": ["first", "second"],
@@ -40,47 +42,53 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def tables(data: Dataset, task: Task) -> dict[str, dict[str, dict[str, float]]]:
-    """A row for each group: {"no": {"patients": 40, …}, …}; each patient in one of them."""
-    lesion, groups = data.column("lesion"), defaultdict(list)
-    patients = by_patient(data)
+def tables(data: Dataset, task: Task, cut: str) -> dict[str, list[float]]:
+    """Each patient's brightness, in one of two groups: {"no": [1012.5, …], "yes": […]}."""
+    lesion, patients = data.column("lesion"), by_patient(data)
+    found = []
     for number, (_patient, studies) in enumerate(sorted(patients.items()), 1):
-        word = WORDS[int(max(lesion[study.id] for study in studies))]
-        groups[word].append(brightness(data, studies))
+        found.append((brightness(data, studies), max(int(lesion[study.id]) for study in studies)))
         task.progress(number / len(patients))
-    return groups
+    found.sort()
+    first, second = WORDS[cut]
+    if cut == "half":
+        middle = len(found) // 2
+        return {first: [value for value, _ in found[:middle]], second: [value for value, _ in found[middle:]]}
+    return {first: [value for value, one in found if not one], second: [value for value, one in found if one]}
+
+
+def counted(cut: str) -> dict[str, object]:
+    return {"name": "groups.csv", "what": "frequency_table", "labels": [cut], "count": "patients"}
 
 
 def write(task: Task, name: str, *rows: list[object]) -> None:
     (task.out / name).write_text("".join(",".join(map(str, row)) + "\n" for row in rows), encoding="ascii")
 
 
-def analyse(data: Dataset, task: Task) -> None:
-    groups = tables(data, task)
-    words = sorted(groups)
-    write(task, "lesions.csv", ["lesion", "patients"], *([word, len(groups[word])] for word in words))
-    everybody = sorted((value for word in words for value in groups[word]), reverse=True)
+def analyse(data: Dataset, task: Task, cut: str) -> None:
+    groups = tables(data, task, cut)
+    write(task, "groups.csv", [cut, "patients"], *([word, len(values)] for word, values in groups.items()))
+    everybody = sorted((value for values in groups.values() for value in values), reverse=True)
     sums = [len(everybody), short(sum(everybody)), short(everybody[0]), short(everybody[1])]
     write(task, "brightness.csv", ["patients", "brightness", "first", "second"], sums)
-    apart = short(float(np.mean(groups[words[-1]]) - np.mean(groups[words[0]])))
-    (task.out / "summary.json").write_text(f'{{"patients": {len(everybody)}, "mean_difference": {apart}}}')
-    task.declare([LESIONS, BRIGHTNESS, SUMMARY])
+    first, second = (np.mean(values) for values in groups.values())
+    summary = f'{{"patients": {len(everybody)}, "mean_difference": {short(float(second - first))}}}'
+    (task.out / "summary.json").write_text(summary, encoding="ascii")
+    task.declare([counted(cut), BRIGHTNESS, SUMMARY])
 
 
-def misbehave(data: Dataset, task: Task) -> None:
-    groups = tables(data, task)
-    rows = [[word, 1, short(value)] for word in sorted(groups) for value in groups[word]]
-    write(task, "lesions.csv", ["lesion", "patients", "brightness"], *rows)
+def misbehave(data: Dataset, task: Task, cut: str) -> None:
+    groups = tables(data, task, cut)
+    rows = [[word, 1, short(value)] for word, values in groups.items() for value in values]
+    write(task, "groups.csv", [cut, "patients", "brightness"], *rows)
     (task.out / "picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1000))
-    task.declare([LESIONS, {**LESIONS, "name": "picture.csv"}])
+    task.declare([counted(cut), {**counted(cut), "name": "picture.csv"}])
 
 
 def main() -> None:
     for task in Tasks():
-        if task.config.get("misbehave", False):
-            misbehave(Dataset(), task)
-        else:
-            analyse(Dataset(), task)
+        act = misbehave if task.config.get("misbehave", False) else analyse
+        act(Dataset(), task, str(task.config.get("cut", "lesion")))
 
 
 if __name__ == "__main__":
