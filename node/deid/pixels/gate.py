@@ -4,11 +4,13 @@
 2. Without the engine or its pinned models every other file goes to review.
 3. Where text is usual, each file is looked at by itself; the rest of a series together, as if they were frames.
 4. What kills the reader process, or hangs it, goes to review; the process is started again for the next.
-5. Where the profile demands it, a thin-slice head scan goes to review whatever its text: nobody defaced it.
+5. What its maker says has text (BurnedInAnnotation YES) never passes as having none: a person looks where none is found.
+6. Where the profile demands it, a thin-slice head scan goes to review whatever its text: nobody defaced it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -95,11 +97,13 @@ class PixelGate:
         together: list[int] = []
         for place, instance in enumerate(series):
             if self._hold_faces and instance.facts.has_pixels and shows_face(instance.path):
-                yield place, Verdict(State.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (5)
+                yield place, Verdict(State.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (6)
             elif not needs_check(instance.facts):
                 yield place, Verdict(State.CLEAN)  # (1)
             elif not self.engine:
                 yield place, _NOT_CHECKED  # (2)
+            elif instance.facts.burned_in.strip().upper() == "YES":
+                yield place, self._ask_where_text_is(instance)  # (5)
             elif is_text_risk(instance.facts):
                 yield place, self._ask([instance])[0]  # (3)
             else:
@@ -107,6 +111,19 @@ class PixelGate:
         for start in range(0, len(together), _TOGETHER):
             part = together[start : start + _TOGETHER]
             yield from zip(part, self._ask([series[place] for place in part]), strict=True)
+
+    def _ask_where_text_is(self, instance: Instance) -> Verdict:
+        path = instance.path
+        before = path.with_name(path.name + ".was")
+        os.link(path, before)  # a file that is found clean is replaced, and says so; this one must not
+        try:
+            verdict = self._ask([instance])[0]
+            if verdict.state is not State.CLEAN:
+                return verdict
+            os.replace(before, path)
+            return Verdict(State.REVIEW, PixelFinding.TEXT_UNREADABLE, read=verdict.read)
+        finally:
+            before.unlink(missing_ok=True)
 
     def _ask(self, instances: Sequence[Instance]) -> list[Verdict]:
         doubt = any(doubt_matters(instance.facts) for instance in instances)

@@ -136,6 +136,19 @@ def test_burned_in_annotation_no_is_believed_of_ct_and_of_no_ultrasound(tmp_path
     assert gate.examine([instance(path, "US", burned_in="NO")])[0].state is State.BLACKED_OUT
 
 
+def test_what_its_maker_says_has_text_never_passes_as_having_none(tmp_path, gate):
+    clean = as_file(tmp_path / "clean.dcm", dataset("CT", ct(1, 128), BurnedInAnnotation="YES"))
+    frame = ct(2, 128)
+    draw(frame, "JANSEN", (10, 10), 16, 2000)
+    drawn = as_file(tmp_path / "drawn.dcm", dataset("CT", frame, BurnedInAnnotation="YES"))
+    before = clean.read_bytes()
+    found, blacked = gate.examine([instance(path, "CT", burned_in="YES") for path in (clean, drawn)])
+    assert (found.state, found.finding) == (State.REVIEW, PixelFinding.TEXT_UNREADABLE) and found.read > 0
+    assert clean.read_bytes() == before and codes(clean) == []
+    assert blacked.state is State.BLACKED_OUT and pydicom.dcmread(drawn).BurnedInAnnotation == "NO"
+    assert sorted(os.listdir(tmp_path)) == ["clean.dcm", "drawn.dcm"]
+
+
 def test_a_syntax_nobody_decodes_and_a_damaged_stream_go_to_review_and_the_rest_goes_on(tmp_path, gate):
     good = as_file(tmp_path / "good.dcm", dataset("CT", ct(1, 64)))
     unknown = tmp_path / "unknown.dcm"
