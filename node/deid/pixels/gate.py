@@ -4,7 +4,7 @@
 2. Without the engine or its pinned models every other file goes to review.
 3. Where text is usual, each file is looked at by itself; the rest of a series together, as if they were frames.
 4. What kills the reader process, or hangs it, goes to review; the process is started again for the next.
-5. What its maker says has text (BurnedInAnnotation YES) never passes as having none: a person looks where none is found.
+5. What its maker says has text (BurnedInAnnotation YES) never passes as having none: then a person looks.
 6. Where the profile demands it, a thin-slice head scan goes to review whatever its text: nobody defaced it.
 """
 
