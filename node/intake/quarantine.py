@@ -14,12 +14,15 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from mediator.errors import IntegrityBroken
-from node.deid.stream import Hash
+
+if TYPE_CHECKING:
+    from node.deid.stream import Hash
 
 KEY_BYTES = 32
 CHUNK_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mediator.errors import NotNow
+from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.exits import OTHER, RAISED
 from mediator.ports import JobEvent, Prepared
 from mediator.signatures import KeyRing, VerifyKey, open_signed
@@ -66,7 +66,7 @@ class FakeRunner:
 
     def execute(self, job: str) -> Iterator[JobEvent]:
         self._answer()
-        container = self.containers[job]
+        container = self._known(job)
         if not container.started:
             container.started = True
             threading.Thread(target=self._work, args=(container,), daemon=True).start()
@@ -74,9 +74,14 @@ class FakeRunner:
         while (event := container.events.get()) is not None:
             yield event
 
+    def _known(self, job: str) -> _Container:
+        if job not in self.containers:
+            raise Denied(Reason(Code.JOB_UNKNOWN))
+        return self.containers[job]
+
     def finalise(self, job: str, task: int) -> Sequence[OutputFile]:
         self._answer()
-        files = self.containers[job].outputs.pop(task)
+        files = self._known(job).outputs.pop(task)
         return [OutputFile(name, content) for name, content in files.items()]
 
     def terminate(self, job: str, grace_s: float) -> None:
