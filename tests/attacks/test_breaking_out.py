@@ -48,12 +48,14 @@ class Attacked:
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     bench = Bench.make(tmp_path_factory.mktemp("attacked"), image_id("cloister-attacker"))
     broker = bench.broker()
-    broker.prepare(bench.sign(bench.spec()))
-    with nothing_else_changes(bench, broker) as around:
-        made = Attacked(bench, broker, broker.execute("job"))
-        around.before = around.look()
-        yield made
-    bench.broker().clean([])
+    try:
+        broker.prepare(bench.sign(bench.spec()))
+        with nothing_else_changes(bench, broker) as around:
+            made = Attacked(bench, broker, broker.execute("job"))
+            around.before = around.look()
+            yield made
+    finally:
+        broker.clean([])
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS])

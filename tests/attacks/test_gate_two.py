@@ -44,7 +44,6 @@ REFUSED = {
 def answer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answer]:
     bench = Bench.make(Path(tmp_path_factory.mktemp("rogue")), image_id("cloister-job-rogue"))
     broker = bench.broker()
-    broker.prepare(bench.sign(bench.spec()))
     asked = iter(range(1, 1000))
 
     def ask(name: str) -> tuple[OutputFile, ...]:
@@ -53,11 +52,14 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answer]:
         assert until(events, "done", "exited") == JobEvent("done", task=task)
         return tuple(broker.finalise("job", task))
 
-    with nothing_else_changes(bench, broker) as around:
-        events = broker.execute("job")
-        around.before = around.look()
-        yield ask
-    bench.broker().clean([])
+    try:
+        broker.prepare(bench.sign(bench.spec()))
+        with nothing_else_changes(bench, broker) as around:
+            events = broker.execute("job")
+            around.before = around.look()
+            yield ask
+    finally:
+        broker.clean([])
 
 
 def decide(files: tuple[OutputFile, ...]) -> Released:
