@@ -97,7 +97,7 @@ def overlap(task, weights):
 def payload_in_nan(task, weights):
     """One NaN among numbers, with a patient's number in its payload."""
     changed = {name: array.copy() for name, array in weights.items()}
-    first = next(iter(changed.values()))
+    first = next(array for array in changed.values() if array.dtype.kind == "f")
     first.reshape(-1).view(np.uint32)[0] = 0x7FC00000 | 17
     finish(task, model=save(changed))
 
