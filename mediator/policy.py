@@ -6,7 +6,7 @@ everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Policy:
     images: frozenset[str] = frozenset()
     resources: Resources | None = None
     max_revocation_age: timedelta = timedelta(0)
-    schedule: Site = Site()
+    schedule: Site = field(default_factory=Site)
     threshold: int = 0
     reviewers: Literal[1, 2] = 2
 
@@ -59,7 +59,7 @@ class Policy:
         return reasons
 
     def check_hours(self, expires: datetime, now: datetime) -> list[Reason]:
-        """Why a task that is good until `expires` cannot compute in the site's hours; empty when it can, or can wait."""
+        """Why a task good until `expires` cannot compute in the site's hours; empty when it can, or can wait."""
         opens = self.schedule.calendar.opens(now)
         if opens is None or now < opens >= expires:
             return [Reason(Code.OUTSIDE_SCHEDULE, "the site's hours begin after the instruction has expired")]

@@ -347,7 +347,7 @@ class Setting(Base):
 
 
 class AirlockFile(Base):
-    """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosure record."""
+    """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosures."""
 
     __tablename__ = "airlock_file"
 

@@ -82,7 +82,8 @@ def test_what_the_hub_hears_for_every_code_in_plain_words() -> None:
     assert {code: plain_hub_code(code) for code in Code} == {
         code: expected.get(code, HubCode.REFUSED_PERMIT) for code in Code
     }
-    assert PLAIN == {*HEARD, HubCode.REFUSED_PERMIT, HubCode.INTERNAL} and len(PLAIN) == 8
+    words = {*HEARD, HubCode.REFUSED_PERMIT, HubCode.INTERNAL}
+    assert words == PLAIN and len(PLAIN) == 8
 
 
 def test_an_exit_reason_has_a_word_of_its_own_and_nothing_else_has() -> None:
