@@ -101,9 +101,11 @@ def measure(commands: list[list[str]], source: Path, work: Path) -> Measure:
             return _talking(filled)
         return _timed(filled[0])
     finally:
-        for path in target.rglob("*"):
-            if path.is_file():
-                os.truncate(path, 0)
+        outputs = [path for path in target.rglob("*") if path.is_file()]
+        assert len(outputs) == len(os.listdir(source)), filled[0]
+        assert all(path.stat().st_size > 500_000 for path in outputs), filled[0]
+        for path in outputs:
+            os.truncate(path, 0)
 
 
 def _timed(command: list[str]) -> Measure:
@@ -164,6 +166,7 @@ def print_table(rows: list[dict[str, object]]) -> None:
         )
     rate = {str(row["contender"]): float(str(row["files_per_s"])) for row in rows}
     script = EUCAIM_SCRIPT * rate["cp -r"] / ITS_CP
+    print(f"load while it ran: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     print(f"EUCAIM's script scaled by cp: {script:.1f} files/s; cloister is {rate['cloister'] / script:.1f} times that")
 
 
