@@ -252,3 +252,16 @@ def test_an_ultrasound_picture_is_published_without_its_text_or_where_nobody_can
     assert report.instances_excluded == {"pixel_text_not_checked": 1}
     assert report.studies_excluded == {"pixel_text_not_checked": 1}
     assert not any(pydicom.dcmread(path).Modality == "US" for path in (unread.handover / "order-1").rglob("*.dcm"))
+
+
+def test_progress_is_told_in_every_stage_while_pixels_are_read_too(tmp_path):
+    for number in range(3):
+        dataset = ct_slice()
+        dataset.SOPInstanceUID, dataset.SeriesInstanceUID = f"1.2.826.0.1.111.{number + 1}", f"1.2.826.0.1.333.{number}"
+        put(tmp_path / "source", str(number), dataset)
+    steps = list(steps_of(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path)))
+    assert list(dict.fromkeys(step.stage for step in steps)) == [
+        "take_in", "deidentify", "read_pixels", "hand_over", "forget",
+    ]  # fmt: skip
+    read = [(step.done, step.total) for step in steps if step.stage == "read_pixels"]
+    assert read == [(0, 3), (1, 3), (2, 3), (3, 3)]
