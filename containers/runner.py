@@ -16,7 +16,9 @@ from mediator.errors import Code, Denied, EngineUnavailable, Reason
 from mediator.ports import Clock, JobEvent
 from mediator.types import ContainerSpec, OutputFile
 
-POLL_S = 0.2
+# How often the engine is asked whether a job still runs: at first, and after a minute. What the keeper says comes at
+# once; the asking itself costs some milliseconds of a core that the job could have.
+POLL_S, POLL_MOST_S = 0.2, 1.0
 # copying a volume out of memory; a full one of 1 GB takes some seconds
 COPY_TIMEOUT_S = 120.0
 CLEAR_TIMEOUT_S = 60.0
@@ -71,11 +73,13 @@ class Running:
         """What happens until the main container ends; what the keeper said before is said again, once."""
         yield JobEvent("started")
         said: set[JobEvent] = set()
+        began_s = time.monotonic()
         lines = self.engine.follow(self.keeper)
         try:
             while (state := self.state(self.main)).get("Running"):
                 try:
-                    yield from _fresh(lines.take(POLL_S), said)
+                    waited_s = time.monotonic() - began_s
+                    yield from _fresh(lines.take(min(POLL_MOST_S, POLL_S + waited_s / 75)), said)
                 except EOFError:  # the keeper is gone: without it nothing can come out any more
                     self.end("stopped")
                 if self.overdue(state):
