@@ -16,7 +16,6 @@ from functools import partialmethod
 from itertools import islice
 from pathlib import Path
 
-sys.path.pop(0)  # this folder: its queue.py is not the library's
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mediator.deid.pseudonyms import Pseudonyms

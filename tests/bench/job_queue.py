@@ -1,6 +1,6 @@
 """The runner with 50 queued jobs: a node's core, its queue and its broker on the real engine, a job that does nothing.
 
-    python -m tests.bench.queue [JOBS] [SLOTS]
+    python -m tests.bench.job_queue [JOBS] [SLOTS]
 
 Prints throughput, how long jobs waited and were at work, and what one job costs beside its own container: the same job
 without queue, gates and store, prepared and run by the broker alone, one after the other.
