@@ -42,7 +42,8 @@ class HomeEngine(Engine):
         with _asking("list its images"):
             for entry in self._api.images():
                 # Podman qualifies a name that nobody did: one way when it loads an image, another when it builds one
-                if {name, f"localhost/{name}", f"docker.io/library/{name}"} & set(entry.get("RepoTags") or []):
+                tags = entry.get("RepoTags") or []
+                if {name, f"localhost/{name}"} & set(tags) or any(tag.endswith(f"/library/{name}") for tag in tags):
                     return f"sha256:{str(entry['Id']).removeprefix('sha256:')}"
         return None
 
