@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal
 
-from mediator.errors import Code, Denied, IntegrityBroken, Reason
+from mediator import transitions
+from mediator.errors import Code, Denied, Reason
 from mediator.permit import CLOCK_TOLERANCE
 from mediator.signatures import Signed
 from mediator.types import check_hex256, check_identifier
@@ -62,18 +63,12 @@ TRANSITIONS: Mapping[tuple[FileState, FileEvent], FileState] = {
 
 def advance(state: FileState, event: FileEvent) -> FileState:
     """The state after `event`. Raises `IntegrityBroken` for an event the table does not have in this state."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError as error:
-        raise IntegrityBroken(f"a file that is {state.value} cannot {event.value}") from error
+    return transitions.advance(TRANSITIONS, state, event, "a file")
 
 
 def mermaid() -> str:
     """The table as a Mermaid state diagram, for the documentation."""
-    lines = ["stateDiagram-v2", f"    [*] --> {FileState.PRODUCED.value}"]
-    lines += [f"    {state.value} --> {after.value}: {event.value}" for (state, event), after in TRANSITIONS.items()]
-    lines += [f"    {state.value} --> [*]" for state in FileState if state in ENDED]
-    return "\n".join(lines) + "\n"
+    return transitions.mermaid(TRANSITIONS, FileState.PRODUCED, ENDED)
 
 
 # --- reviews ------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from mediator.errors import IntegrityBroken
+from mediator import transitions
 
 
 class State(StrEnum):
@@ -99,15 +99,9 @@ AFTER_RESTART: Mapping[State, State] = {
 
 def advance(state: State, event: Event) -> State:
     """The state after `event`. Raises `IntegrityBroken` for an event the table does not have in this state."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError as error:
-        raise IntegrityBroken(f"a job that is {state.value} cannot {event.value}") from error
+    return transitions.advance(TRANSITIONS, state, event, "a job")
 
 
 def mermaid() -> str:
     """The table as a Mermaid state diagram, for the documentation."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.RECEIVED.value}"]
-    lines += [f"    {state.value} --> {after.value}: {event.value}" for (state, event), after in TRANSITIONS.items()]
-    lines += [f"    {state.value} --> [*]" for state in State if state in TERMINAL]
-    return "\n".join(lines) + "\n"
+    return transitions.mermaid(TRANSITIONS, State.RECEIVED, TERMINAL)

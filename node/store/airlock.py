@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -69,8 +68,7 @@ class AirlockWrites(AirlockReads):
         """Keep a file as the rules left it: checked, or refused and without content."""
         state = airlock.advance(FileState.PRODUCED, happened)
         self._append(event)
-        names: Mapping[str, Any] = {name: getattr(file, name) for name in file.__dataclass_fields__}
-        model = models.AirlockFile(**names, created=self.now, updated=self.now)
+        model = models.AirlockFile(**vars(file), created=self.now, updated=self.now)
         _end(model, state, code)
         self._add(model)
 
@@ -81,8 +79,7 @@ class AirlockWrites(AirlockReads):
         model = self._airlock_file(review.file)
         state = airlock.advance(FileState(model.state), happened)
         self._append(event)
-        names: Mapping[str, Any] = {name: getattr(review, name) for name in review.__dataclass_fields__}
-        self._add(models.AirlockReview(**names, time=self.now))
+        self._add(models.AirlockReview(**vars(review), time=self.now))
         _end(model, state, Code.REVIEW_REFUSED if happened is FileEvent.REFUSE else None)
         model.updated = self.now
         self._session.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,3 +173,16 @@ def eventually(look: Callable[[], T | None], within_s: float = 10.0) -> T:
 
 def later(**span: float) -> datetime:
     return samples.NOW + timedelta(**span)
+
+
+class Gate:
+    """A job that waits until it is let go, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.asked = 0
+
+    def __call__(self, task: Mapping[str, Any], model: bytes) -> Mapping[str, bytes]:
+        self.asked += 1
+        assert self.open.wait(10)
+        return learn(task, model)

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from mediator.errors import Code
 from mediator.jobs import State
 from node.usecases import images
 from tests.mediator import samples
-from tests.node.usecases.desk import Desk, eventually
-from tests.node.usecases.test_tasks import Gate
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-def desk(tmp_path: Path, gate: Gate) -> Iterator[Desk]:
-    made = Desk(tmp_path, gate)
-    made.jobs.start()
-    yield made
-    gate.open.set()
-    made.jobs.stop()
-    made.core.store.close()
+from tests.node.usecases.desk import Desk, Gate, eventually
 
 
 def test_a_withdrawn_image_ends_its_containers_and_starts_none(desk: Desk, gate: Gate) -> None:

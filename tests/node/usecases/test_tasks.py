@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,35 +20,7 @@ from node.usecases import pause
 from node.usecases.context import event
 from node.usecases.ingest import Ingests
 from tests.mediator import samples
-from tests.node.usecases.desk import VERDICT, Desk, Written, eventually, later, learn
-
-
-class Gate:
-    """A job that waits until it is let go, and counts how often it was asked."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.asked = 0
-
-    def __call__(self, task: Mapping[str, Any], model: bytes) -> Mapping[str, bytes]:
-        self.asked += 1
-        assert self.open.wait(10)
-        return learn(task, model)
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-def desk(tmp_path: Path, gate: Gate) -> Iterator[Desk]:
-    made = Desk(tmp_path, gate)
-    made.jobs.start()
-    yield made
-    gate.open.set()
-    made.jobs.stop()
-    made.core.store.close()
+from tests.node.usecases.desk import VERDICT, Desk, Gate, Written, eventually, later
 
 
 def test_a_task_is_admitted_charged_run_released_and_written_down_in_this_order(desk: Desk, gate: Gate) -> None:
