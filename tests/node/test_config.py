@@ -9,17 +9,9 @@ import pytest
 
 from mediator.errors import UsageFault
 from node.config import load_config, read_secret
+from tests.node.minimal import MINIMAL
 
 KEY = "ab" * 32
-MINIMAL = f"""
-site = "north"
-state_dir = "/var/lib/cloister"
-[hub]
-host = "hub.example"
-port = 9443
-[engine]
-sentinel = "sha256:{"1" * 64}"
-"""
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -11,16 +11,8 @@ import pytest
 from mediator.errors import UsageFault
 from mediator.schedule import Closed, Gpu
 from node.config import NodeConfig, load_config
+from tests.node.minimal import MINIMAL
 
-MINIMAL = f"""
-site = "north"
-state_dir = "/var/lib/cloister"
-[hub]
-host = "hub.example"
-port = 9443
-[engine]
-sentinel = "sha256:{"1" * 64}"
-"""
 GPUS = """
 [[schedule.gpus]]
 id = "GPU-a"

@@ -14,13 +14,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from mediator.deid.profile import compile_profile, parse
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion, screen
 from mediator.deid.values import Subject
-from node.deid.engine import Engine, open_engine
-from node.deid.profiles import standard
+from node.deid.engine import open_engine
 from tests.sim.dicom import PIXELS, ct_slice, raw_element, to_bytes
+from tests.sim.profiles import careless_engine
 
 KEYED = Pseudonyms(bytes(32), "liver")
 SUBJECT = Subject(KEYED, KEYED.patient("HX-77001234"), KEYED.shift_days("HX-77001234"))
@@ -225,23 +224,7 @@ def test_known_words_of_a_description_stay(tmp_path):
 
 def test_the_patients_name_in_a_kept_text_is_caught_on_disk_and_the_file_is_gone(tmp_path):
     """A site's own profile keeps a comment as it is: the residual check is what stands between it and the outside."""
-    text = """
-format = 1
-name = "careless"
-version = 1
-title = "keeps comments"
-scope = "project"
-options = []
-dates = "removed"
-[elements]
-PatientID = "pseudonym"
-PatientName = "pseudonym"
-PatientComments = "keep"
-[vr]
-US = "keep"
-UI = "replace-uid"
-"""
-    engine = Engine(compile_profile(parse(text), standard()), standard())
+    engine = careless_engine()
     dataset = ct_slice()
     dataset.PatientComments = "nothing special"
     out, _ = run(tmp_path / "a", dataset, engine=engine)

@@ -2,37 +2,16 @@
 
 import pytest
 
-from mediator.deid.profile import compile_profile, parse
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
-from node.deid.engine import Engine
-from node.deid.profiles import standard
 from node.usecases.deidentify import Finished, Gate0, groups, suspects
 from tests.sim.dicom import ct_slice, to_bytes
-
-# a site's own profile that keeps a comment as it stands: nothing but the residual check stands between it and outside
-CARELESS = """
-format = 1
-name = "careless"
-version = 1
-title = "keeps comments"
-scope = "project"
-options = []
-dates = "removed"
-[elements]
-PatientID = "pseudonym"
-PatientName = "pseudonym"
-PatientComments = "keep"
-StationName = "keep"
-[vr]
-US = "keep"
-UI = "replace-uid"
-"""
+from tests.sim.profiles import careless_engine
 
 
 @pytest.fixture
 def engine():
-    return Engine(compile_profile(parse(CARELESS), standard()), standard())
+    return careless_engine()
 
 
 def slices(**of_second):
