@@ -40,21 +40,23 @@ def value_without_words(syntax: str, stream: Bytes, start: int, end: int) -> Ite
 
 
 def _frames(stream: Bytes, start: int, end: int) -> Iterator[bytes]:
-    frame = b""
+    parts: list[bytes] = []  # joined once: a frame may come in a hundred thousand fragments
+    size = 0
     for number, (at, length) in enumerate(_items(stream, start, end)):
         if number == 0:
             continue  # the offset table
         begins = stream.read(at, min(length, len(JP2))).startswith(_IMAGES)
-        if begins and frame:
-            yield frame
-            frame = b""
-        elif not begins and not frame:
+        if begins and parts:
+            yield b"".join(parts)
+            parts, size = [], 0
+        elif not begins and not parts:
             raise MalformedStream
-        if len(frame) + length > MAX_FRAME_BYTES:
+        size += length
+        if size > MAX_FRAME_BYTES:
             raise MalformedStream
-        frame += stream.read(at, length)
-    if frame:
-        yield frame
+        parts.append(stream.read(at, length))
+    if parts:
+        yield b"".join(parts)
 
 
 def _items(stream: Bytes, start: int, end: int) -> Iterator[tuple[int, int]]:

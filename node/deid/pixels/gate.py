@@ -115,6 +115,7 @@ class PixelGate:
     def _ask_where_text_is(self, instance: Instance) -> Verdict:
         path = instance.path
         before = path.with_name(path.name + ".was")
+        before.unlink(missing_ok=True)  # of a process that died over it
         os.link(path, before)  # a file that is found clean is replaced, and says so; this one must not
         try:
             verdict = self._ask([instance])[0]

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from node.deid.pixels.values import PixelFinding, Region, State, Verdict
 
@@ -20,6 +20,8 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARE
 SILENCE_S = 60.0
 # An answer holds at most `examiner.MAX_REGIONS` boxes for each of a few thousand files.
 _MAX_ANSWER_BYTES = 1 << 26
+
+T = TypeVar("T")
 
 
 class ReaderDied(Exception):
@@ -46,14 +48,16 @@ class ReaderProcess:
     def ask(self, paths: Sequence[Path], *, every_frame: bool, doubt: bool) -> list[Verdict]:
         """Verdicts for files looked at together. Raises `ReaderDied`; the next call starts a new process."""
         request = {"every_frame": every_frame, "doubt": doubt}
-        return [_verdict(plain) for plain in self._answer(paths, request, "verdicts")]
+        return self._answer(paths, request, "verdicts", _verdict)
 
     def fingerprints(self, paths: Sequence[Path], key: bytes) -> list[bytes | None]:
         """Keyed hashes of decoded pixels; None where nothing decodes. Raises `ReaderDied`."""
-        answer = self._answer(paths, {"key": key.hex()}, "fingerprints")
-        return [bytes.fromhex(digest) if digest is not None else None for digest in answer]
+        return self._answer(paths, {"key": key.hex()}, "fingerprints", _digest)
 
-    def _answer(self, paths: Sequence[Path], request: Mapping[str, Any], name: str) -> list[Any]:
+    def _answer(
+        self, paths: Sequence[Path], request: Mapping[str, Any], name: str, shape: Callable[[Any], T]
+    ) -> list[T]:
+        """What the process says of each path, by `shape`; anything it cannot shape is no answer."""
         request = {"paths": [os.fspath(path.absolute()) for path in paths], **request}
         try:
             process = self._started()
@@ -62,10 +66,10 @@ class ReaderProcess:
             process.stdin.flush()
             while name not in (message := self._hear(process)):
                 self._on_picture()
-            answer = list(message[name])
+            answer = [shape(plain) for plain in message[name]]
             if len(answer) != len(paths):
                 raise ReaderDied
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             self.close()
             raise ReaderDied from error
         except BaseException:
@@ -131,3 +135,7 @@ def _verdict(plain: Mapping[str, Any]) -> Verdict:
     return Verdict(
         State(plain["state"]), finding, tuple(Region(*map(int, box)) for box in plain["regions"]), plain["read"]
     )
+
+
+def _digest(plain: str | None) -> bytes | None:
+    return bytes.fromhex(plain) if plain is not None else None

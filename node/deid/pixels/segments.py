@@ -215,8 +215,8 @@ def _after_tile(stream: bytes, tile: int | None) -> int:
 def _boxes(stream: bytes) -> list[tuple[bytes, int, int, int]]:
     """(type, start, start of the contents, end) of the boxes of a JP2 file (ITU-T T.800 I.4)."""
     found: list[tuple[bytes, int, int, int]] = []
-    at = 0
-    while at < len(stream) and stream[at:].strip(b"\0"):
+    at, stop = 0, len(stream.rstrip(b"\0"))
+    while at < stop:
         if at + 8 > len(stream) or len(found) >= MAX_SEGMENTS:
             raise MalformedStream
         length, kind = struct.unpack_from(">L4s", stream, at)

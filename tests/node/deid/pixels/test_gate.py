@@ -218,8 +218,14 @@ def test_a_reader_that_was_killed_is_started_again(tmp_path):
 
 @pytest.mark.parametrize(
     "program",
-    ["import time; time.sleep(60)", "pass", "print('{', flush=True)", "print('{\"ready\": 1}', flush=True); input()"],
-    ids=["hangs", "ends", "babbles", "dies-at-work"],
+    [
+        "import time; time.sleep(60)",
+        "pass",
+        "print('{', flush=True)",
+        "print('{\"ready\": 1}', flush=True); input()",
+        "print('{\"ready\": 1}', flush=True); input(); print('{\"verdicts\": [{}]}', flush=True)",
+    ],
+    ids=["hangs", "ends", "babbles", "dies-at-work", "answers-something-else"],
 )
 def test_a_reader_that_hangs_ends_or_babbles_sends_to_review(tmp_path, program):
     path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
