@@ -105,7 +105,12 @@ class Processes:
 
     def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
         """Findings on each series."""
-        return self._pool.map(look, series, chunksize=8)
+        several = list(series)
+        try:
+            return self._pool.map(look, several, chunksize=8)
+        except BrokenProcessPool:  # by the last search
+            self._pool = self._open(self._jobs)
+            return self._pool.map(look, several, chunksize=8)
 
     def search_again(self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]) -> Iterator[Result]:
         """What is refused after all: files that hold, not by chance, what other batches of their patient lost."""
