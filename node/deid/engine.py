@@ -68,17 +68,14 @@ class Engine:
 
     def open(self, handle: int) -> Source | Exclusion:
         """The regular file behind a descriptor taken apart, or why it cannot be. Only its header is ever in memory."""
-        return self._take_apart(FileStream(handle))
+        return self.take(FileStream(handle))
 
     def read(self, content: bytes) -> Source | Exclusion:
         """A file's bytes taken apart, or why they cannot be."""
-        return self._take_apart(MemoryStream(content))
+        return self.take(MemoryStream(content))
 
     def take(self, stream: Stream) -> Source | Exclusion:
         """The same of whatever can be read in pieces, until `write`."""
-        return self._take_apart(stream)
-
-    def _take_apart(self, stream: Stream) -> Source | Exclusion:
         try:
             try:
                 parsed = self._reader.parse(stream)

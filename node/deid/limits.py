@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-# The process that reads headers and copies pixels; measured as resident memory.
+# What such a process stays below, as resident memory: the tests hold it to that. The limit that is set is below.
 MAX_PROCESS_BYTES = 300_000_000
 # Address space is more than memory: room over what the interpreter and its libraries have mapped already.
 HEADROOM_BYTES = 1 << 28

@@ -18,7 +18,7 @@ from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import Action, Rule, Table
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
-from node.deid.dated import DatesDiffer, dates_hold, has_dates
+from node.deid.dated import DatesDiffer, dates_hold, has_dates, text
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.reader import Parsed, Raw, Run
 from node.deid.residue import Residue, plain
@@ -186,7 +186,7 @@ class Rewriter:
         node = parsed.node(element)
         if 0x10 <= tag & 0xFFFF <= 0xFF:
             self._lose(node)
-            creators[block_of(tag)] = (_creator(node), len(found), self._encode(parsed, node))
+            creators[block_of(tag)] = (text(node), len(found), self._encode(parsed, node))
             found.append(NOTHING)
             return
         name, place, reservation = creators.get(tag & 0xFFFFFF00, ("", 0, NOTHING))
@@ -228,7 +228,7 @@ class Rewriter:
                 creators[block_of(node.tag)] = node
                 continue
             reserved = creators.get(node.tag & 0xFFFFFF00) if node.tag >> 16 & 1 else None
-            made = self._element(node, charset, _creator(reserved) if reserved is not None else "", notes)
+            made = self._element(node, charset, text(reserved) if reserved is not None else "", notes)
             if made is not None:
                 if reserved is not None and reserved not in kept:
                     kept.append(reserved)
@@ -323,10 +323,6 @@ def usual_vr(vrs: tuple[str, ...]) -> str:
 def block_of(creator: int) -> int:
     """The first tag of the block that the private creator with this tag reserves (PS3.5 7.8.1)."""
     return creator & 0xFFFF0000 | (creator & 0xFF) << 8
-
-
-def _creator(node: Node) -> str:
-    return node.value.decode("latin-1").strip(" \0") if node.items is None else ""
 
 
 def _looks_like_text(value: bytes) -> bool:

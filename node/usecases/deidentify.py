@@ -53,11 +53,9 @@ class DicomEngine(Protocol):
         Raises `FileExistsError` where the path is taken.
         """
 
-    def convert(self, source: Any, subject: Subject, path: Path) -> Any:
-        """`write`, with what was seen on the way: `exclusion`, and `pardoned` matches inside values that are ours."""
-
     def begin(self, source: Any, subject: Subject, path: Path) -> Any:
-        """`convert` under way: called in the order of beginning, before the source is closed, it is `convert`."""
+        """`write` under way: call what comes back, in the order of beginning, before the source is closed; it gives
+        `exclusion`, and `pardoned` matches inside values that are ours."""
 
     def lost(self, subject: Subject) -> Sequence[bytes]:
         """What this patient's files lost since this was last asked; identifying."""
@@ -144,7 +142,7 @@ class Finished:
 
 
 class Gate0:
-    """De-identifies instances of one project at one site: `admit` into `folder/<study>/`, `sort_out` into `folder`."""
+    """De-identifies instances of one project at one site: `admit` into `folder/<study>/`, `begin` into `folder`."""
 
     def __init__(self, engine: DicomEngine, pseudonyms: Pseudonyms, folder: Path, site: str = "") -> None:
         self._engine = engine
@@ -192,12 +190,9 @@ class Gate0:
             lost,
         )
 
-    def sort_out(self, handle: int, name: str) -> Placement:
-        """One open file of a folder, into `folder/name`. Raises `FileExistsError` where that is taken."""
-        return self.begin(handle, name)()
-
     def begin(self, handle: int, name: str) -> Callable[[], Placement]:
-        """`sort_out` under way: call what comes back, in the order of beginning, before the descriptor is closed."""
+        """One open file of a folder, into `folder/name`, under way: call what comes back, in the order of beginning,
+        before the descriptor is closed. Raises `FileExistsError` where that is taken."""
         source = self._engine.open(handle)  # (1)
         if isinstance(source, Exclusion):
             return partial(Placement, "refuse", (source,))

@@ -32,12 +32,10 @@ from node.deid.pixels.reader import ReaderProcess
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.profiles import load_profile, load_profile_file, standard
 from node.deid.slices import SliceReader
+from node.faults import is_full
 from node.intake import folder
 from node.usecases.deidentify import Finished, Gate0, Placement, groups, suspects
 from node.usecases.deidentify_folder import File, Result, Rooms
-
-# The run ends: every other file would fail the same way, and none of them would be to blame.
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 T = TypeVar("T")
 Counts: TypeAlias = "SynchronizedArray[int]"
@@ -218,7 +216,8 @@ class Worker:
         except MemoryError:
             reason = "too_large"
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            # the run ends: every other file would fail the same way, and none of them would be to blame
+            if is_full(error) or error.errno == errno.EROFS:
                 raise NotNow("no room left to write beside DST", hint="make room and run it again") from None
             reason = "unreadable"
         except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
@@ -301,19 +300,19 @@ def start(settings: Settings, counts: Counts | None = None) -> None:
     limit_memory()
 
 
-def run(files: Sequence[File]) -> tuple[list[Result], list[Trace]]:
+def _started() -> Worker:
     if _worker is None:
         raise RuntimeError("a worker that was never started")
-    return _worker.batch(files)
+    return _worker
+
+
+def run(files: Sequence[File]) -> Batch:
+    return _started().batch(files)
 
 
 def look(names: Sequence[str]) -> list[str]:
-    if _worker is None:
-        raise RuntimeError("a worker that was never started")
-    return _worker.look(names)
+    return _started().look(names)
 
 
 def run_again(files: Places, fresh: Sequence[bytes]) -> list[Result]:
-    if _worker is None:
-        raise RuntimeError("a worker that was never started")
-    return _worker.search_again(files, fresh)
+    return _started().search_again(files, fresh)
