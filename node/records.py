@@ -235,7 +235,7 @@ class ChargeRow(Charge):
 @dataclass(frozen=True)
 class NewAirlockFile:
     """One file of an analysis, about to be kept. `needed` is how many persons must approve it; `record` its disclosure
-    record as canonical JSON; `content` what may leave, None for a file that a rule refused."""
+    record as canonical JSON; `content` what may leave, empty for a file that a rule refused."""
 
     file: str
     job: str
@@ -247,7 +247,7 @@ class NewAirlockFile:
     content_sha256: str
     record_sha256: str
     record: str = field(repr=False)
-    content: bytes | None = field(repr=False)
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

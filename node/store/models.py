@@ -362,7 +362,8 @@ class AirlockFile(Base):
     content_sha256: Mapped[str]
     record_sha256: Mapped[str]
     record: Mapped[str] = mapped_column(Text)
-    content: Mapped[bytes | None]
+    # up to a megabyte, wanted by one question in a hundred
+    content: Mapped[bytes | None] = mapped_column(deferred=True)
     code: Mapped[str | None]
     created: Mapped[datetime]
     updated: Mapped[datetime]

@@ -8,7 +8,6 @@ container before its turn in the site's queue; a task that made room waits for t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import queue
@@ -16,7 +15,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from mediator import canonical
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, UsageFault
@@ -29,7 +27,8 @@ from node.usecases.airlock import hold
 from node.usecases.context import Core, event, permit_name
 from node.usecases.queue import REMEMBERED, Ask, Queue, Turn
 from node.usecases.release_output import keep_output, kept_output, redeliver, release_output, write_whole
-from node.usecases.sandboxes import CHECKPOINT, Preempted, Sandboxes, SandboxKey, Task
+from node.usecases.sandbox import sandbox_key
+from node.usecases.sandboxes import CHECKPOINT, Preempted, Sandboxes, Task
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +43,8 @@ _ELDER_S = 0.2
 _CALLED = math.inf
 # besides those that compute: for what is admitted, released or refused meanwhile
 _SPARE_WORKERS = 2
+# nothing is left to do here: it has ended, or its envelope waits for the link
+_THROUGH = TERMINAL | {State.RELEASED}
 # The hospital's staff or the law ended the job; nothing is wrong with it.
 _STOPPING = frozenset(
     {
@@ -105,7 +106,7 @@ class Jobs:
         """End a job that has not ended, for a member of the staff. Raises `UsageFault` for any other."""
         with self._core.store.read() as snapshot:
             row = snapshot.job(job)
-        if row is None or row.state in TERMINAL or row.state is State.RELEASED:
+        if row is None or row.state in _THROUGH:
             raise UsageFault("there is no such job, or it has ended")
         asked = event(
             Action.JOB_STOP, job, Verdict.ALLOWED, permit=permit_name(row.permit, row.permit_version), actor=actor
@@ -148,7 +149,7 @@ class Jobs:
         while not self._ended.is_set():
             row, instruction = self._load(job)
             try:
-                if job in self._ordered_to_end and row.state not in TERMINAL and row.state is not State.RELEASED:
+                if job in self._ordered_to_end and row.state not in _THROUGH:
                     raise Denied(Reason(Code.STOPPED))
                 if row.state in (State.ADMITTED, State.PREPARING, State.RUNNING):
                     if self._has_elder(row, instruction.attempt):
@@ -179,7 +180,7 @@ class Jobs:
 
     def _enter(self, row: JobRow, instruction: InstructionRow) -> bool:
         """Have a task wait for its turn, if gate 1 still says yes; false where it is answered without one."""
-        admitted = self._ask_again(row, instruction)
+        admitted = self._ask_again(row, instruction, (job_folder(self._core, row.job) / MODEL).read_bytes())
         if admitted is None:
             return False
         resources = admitted.permit.resources
@@ -197,9 +198,9 @@ class Jobs:
         )
         return True
 
-    def _ask_again(self, row: JobRow, instruction: InstructionRow) -> Admitted | None:
+    def _ask_again(self, row: JobRow, instruction: InstructionRow, model: bytes) -> Admitted | None:
         """Gate 1's verdict as of now; None where an earlier attempt was released since, and this one with it."""
-        admitted = ask_again(self._core, instruction.text, (job_folder(self._core, row.job) / MODEL).read_bytes())
+        admitted = ask_again(self._core, instruction.text, model)
         if isinstance(admitted, Redeliver):
             self._redeliver(row.job, admitted, permit_name(instruction.permit, instruction.permit_version))
             return None
@@ -207,10 +208,10 @@ class Jobs:
 
     def _run(self, row: JobRow, instruction: InstructionRow, turn: Turn) -> None:
         core, folder = self._core, job_folder(self._core, row.job)
-        admitted = self._ask_again(row, instruction)
+        model = (folder / MODEL).read_bytes()
+        admitted = self._ask_again(row, instruction, model)
         if admitted is None:
             return
-        model = (folder / MODEL).read_bytes()
         permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
         self._step(row.job, Event.PREPARE, Action.JOB_PREPARE, instruction.instruction, permit)
         key = sandbox_key(admitted)
@@ -307,7 +308,7 @@ class Jobs:
     def _answer(self, job: str, reason: Reason) -> None:
         """End a job with a code: refused by a gate, failed in its container, or stopped from outside."""
         row, instruction = self._load(job)
-        if row.state in (State.RELEASED, State.DELIVERED, State.REFUSED, State.FAILED, State.STOPPED):
+        if row.state in _THROUGH:
             return
         permit = permit_name(instruction.permit, instruction.permit_version)
         if reason.code in _STOPPING:
@@ -339,20 +340,6 @@ def _still(verdict: Admitted | Redeliver) -> Admitted:
     if isinstance(verdict, Redeliver):
         raise Denied(Reason(Code.ROUND_ALREADY_SERVED))
     return verdict
-
-
-def sandbox_key(admitted: Admitted) -> SandboxKey:
-    """What the container of this task is bound to."""
-    limits = canonical.dumps(canonical.to_plain(admitted.permit.resources))
-    return SandboxKey(
-        run=admitted.order.run,
-        permit=admitted.permit.permit,
-        permit_version=admitted.permit.permit_version,
-        dataset_version=admitted.dataset_version,
-        task=admitted.instruction.task,
-        image=admitted.order.image,
-        limits_sha256=hashlib.sha256(limits).hexdigest(),
-    )
 
 
 def keep_checkpoint(folder: Path, content: bytes | None) -> None:

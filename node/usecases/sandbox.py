@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mediator import canonical
 from mediator.errors import Code
 from mediator.ports import JobEvent, Prepared
 from mediator.types import ContainerSpec, Kind
+
+if TYPE_CHECKING:
+    from mediator.admission import Admitted
 
 # the contract's name for what a job leaves for itself when it is asked to make room
 CHECKPOINT = "checkpoint"
@@ -36,6 +41,20 @@ class SandboxKey:
     task: Kind
     image: str
     limits_sha256: str
+
+
+def sandbox_key(admitted: Admitted) -> SandboxKey:
+    """What the container of this task is bound to."""
+    limits = canonical.dumps(canonical.to_plain(admitted.permit.resources))
+    return SandboxKey(
+        run=admitted.order.run,
+        permit=admitted.permit.permit,
+        permit_version=admitted.permit.permit_version,
+        dataset_version=admitted.dataset_version,
+        task=admitted.instruction.task,
+        image=admitted.order.image,
+        limits_sha256=hashlib.sha256(limits).hexdigest(),
+    )
 
 
 @dataclass(frozen=True)

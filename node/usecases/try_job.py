@@ -19,7 +19,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from mediator import canonical
 from mediator.admission import AdmissionRequest, Admitted, DatasetFacts, Ledger, NodeFacts, admit, container_spec
 from mediator.errors import Denied, Reason
 from mediator.permit import compile_permit, schema_sha256
@@ -41,7 +40,8 @@ from mediator.types import (
     RunOrder,
     SiteDatasets,
 )
-from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
+from node.usecases.sandbox import sandbox_key
+from node.usecases.sandboxes import Sandboxes, Task
 
 SITE, RUN = "home", "trial"
 _VALID_FOR = timedelta(days=1)
@@ -313,20 +313,6 @@ class _Work:
         specs = self._documents.enforced.tensors
         output = next(file.content for file in files if file.name.endswith(".safetensors"))
         return update_norm(tensors.parse(output, specs), tensors.parse(model, specs))
-
-
-def sandbox_key(admitted: Admitted) -> SandboxKey:
-    """What the container of a task is bound to."""
-    limits = canonical.dumps(canonical.to_plain(admitted.permit.resources))
-    return SandboxKey(
-        run=RUN,
-        permit=admitted.permit.permit,
-        permit_version=admitted.permit.permit_version,
-        dataset_version=admitted.dataset_version,
-        task=admitted.instruction.task,
-        image=admitted.order.image,
-        limits_sha256=hashlib.sha256(limits).hexdigest(),
-    )
 
 
 def _once(denied: Denied) -> tuple[Reason, ...]:

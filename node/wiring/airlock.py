@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mediator.airlock import ENDED
+from mediator.airlock import overdue
 from mediator.signatures import KeyRing, VerifyKey
 from node.config import Airlock as Section
 from node.ipc import airlock as verbs
@@ -39,7 +39,7 @@ def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handle
     core = process.core
 
     def line(row: AirlockRow, reviews: tuple[ReviewRow, ...]) -> verbs.FileLine:
-        late = row.state not in ENDED and core.clock() - row.created > core.airlock.remind
+        late = bool(overdue([(row.state, row.created)], core.airlock.remind, core.clock()))
         return verbs.FileLine(
             file=row.file,
             run=row.run,
