@@ -138,11 +138,6 @@ class ImageFacts:
     def size_bytes(self) -> int:
         return sum(layer.size_bytes for layer in self.layers)
 
-    @property
-    def digests(self) -> frozenset[str]:
-        """Every digest a permit may name it by."""
-        return frozenset({self.image, *([self.manifest] if self.manifest else [])})
-
 
 def lineage_of(facts: ImageFacts) -> str:
     """What an image is a version of, unless somebody says otherwise: its first name without tag or digest."""

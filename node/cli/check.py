@@ -121,4 +121,5 @@ def _engine(config: Any) -> dict[str, Any]:
         facts = Engine(config.engine.socket).facts(config.engine.runtime or "")
     except NotNow as error:
         return _finding("engine", "missing", error.message)
+    facts["runtime"] = facts["runtime"].partition(" [")[0]  # its name, without the options it was registered with
     return _finding("engine", "ok", ", ".join(f"{name} {value}" for name, value in facts.items() if len(value) < 40))

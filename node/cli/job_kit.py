@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mediator.canonical import MAX_DOCUMENT_BYTES, from_plain
 from mediator.datasets import MAX_MANIFEST_BYTES
-from mediator.errors import Denied, UsageFault
+from mediator.errors import Denied, Reason, UsageFault
 from mediator.types import DataPermit, Kind, Resources, check_gpu
 from node.cli.files import MAX_MODEL_BYTES, read_bytes
 from node.cli.options import Json
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 Engine = Annotated[
     str, typer.Option("--engine", envvar="DOCKER_HOST", help="the container engine's socket; found if not given")
 ]
-Modality = Literal["CT", "MR", "PT"]
 # enough for both splits to pass a usual minimum_studies, few enough to be made in a second
 _STUDIES = 48
 _TEST_SHARE = 3
@@ -111,7 +111,7 @@ def test(
         shape = _shape(draft, like, studies, modality)
         manifest = wired.lay_out(place, shape, draft.project)
         say(f"made up {_data(manifest.counts, shape.modality)}")
-        trial = Trial(digest, _limited(draft, limits), settings, given, manifest, rounds, gpus)
+        trial = Trial(digest, replace(draft, resources=limits), settings, given, manifest, rounds, gpus)
         steps: list[Step] = []
         try:
             for step in wired.run(place, trial, bar.begin):
@@ -122,7 +122,7 @@ def test(
                 _tell(step, place)
         except Denied as denied:
             bar.end()
-            _reasons(denied)
+            _reasons(denied.reasons)
             if as_json:
                 show(_report(digest, place, manifest.counts, steps, denied), as_json=True)
             raise
@@ -206,12 +206,6 @@ def _shape(draft: DataPermit, like: Path | None, studies: int, modality: str) ->
     return plain_shape(total - held_out, held_out, dict.fromkeys(draft.columns, "double"), modality)  # type: ignore[arg-type]
 
 
-def _limited(draft: DataPermit, limits: Resources) -> DataPermit:
-    from dataclasses import replace
-
-    return replace(draft, resources=limits)
-
-
 # --- what is said -------------------------------------------------------------------------------------------
 
 
@@ -278,9 +272,7 @@ def _tell(step: Step, place: Home) -> None:
             shortened = ", clipped to the draft's clip_norm" if step.clipped else ""
             say(f"  the update's norm is {step.norm:.4g}{shortened}")
         return
-    for reason in step.reasons:
-        say(f"  {reason}")
-        say(f"    {mend(reason.code)}")
+    _reasons(step.reasons)
     if step.gate == 0 and seen:
         _say_lines(seen)
 
@@ -292,8 +284,8 @@ def _say_lines(seen: Observed) -> None:
         say(f"    {line}")
 
 
-def _reasons(denied: Denied) -> None:
-    for reason in denied.reasons:
+def _reasons(reasons: Iterable[Reason]) -> None:
+    for reason in reasons:
         say(f"  {reason}")
         say(f"    {mend(reason.code)}")
 

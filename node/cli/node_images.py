@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from mediator import canonical
 from mediator.errors import Code, Denied, Reason, UsageFault
-from mediator.images import Difference, ImageFacts, differences, lineage_of, read_facts
+from mediator.images import ImageFacts, differences, lineage_of, read_facts
 from mediator.types import check_digest
 from node.cli import image_view
 from node.cli.admin import client_for, load
@@ -128,7 +128,7 @@ def diff(
         raise Denied(Reason(Code.IMAGE_NOT_APPROVED, "no other image was approved"), hint="name one: diff IMAGE OTHER")
     before, after = read_facts(answer.against), read_facts(answer.facts)
     changes = differences(before, after)
-    plainly = {"image": after.image, "against": before.image, "differences": _plain(changes)}
+    plainly = {"image": after.image, "against": before.image, "differences": changes}
     show(plainly, as_json=as_json, table=image_view.changes(changes))
 
 
@@ -241,14 +241,10 @@ def _view(answer: ipc.ImageAnswer, as_json: bool) -> None:
             "facts": inside,
             "unfit": answer.unfit,
             "against": None if before is None else before.image,
-            "differences": _plain(changes),
+            "differences": changes,
         },
         as_json=True,
     )
-
-
-def _plain(changes: Sequence[Difference]) -> list[dict[str, str]]:
-    return [{"what": each.what, "before": each.before, "after": each.after} for each in changes]
 
 
 def _ask(question: str) -> None:

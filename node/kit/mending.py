@@ -9,7 +9,7 @@ from mediator.exits import RAISED
 
 MENDING: Mapping[Code, str] = {
     # the permit, as gate 1 reads it
-    Code.CONDITION_UNENFORCEABLE: "take the condition out of the draft, or write one that nodes know (deploy/docs)",
+    Code.CONDITION_UNENFORCEABLE: "take the condition out of the draft: no node can enforce it as it stands there",
     Code.CONFIG_NOT_PERMITTED: "give --config exactly the keys that the draft's config lists, each within its range",
     Code.MODEL_NOT_PERMITTED: "the model given has other tensors than the draft lists: change one of the two",
     Code.KIND_NOT_PERMITTED: "add the kind of task to the draft's kinds",

@@ -52,7 +52,7 @@ def changed(**inner: Any) -> dict[str, Any]:
 
 def test_facts_cross_a_socket_unchanged() -> None:
     one = facts(sboms=(Sbom("spdx", "SPDX-2.3", "/x", "0" * 64, 3),), manifest=ONE)
-    assert read_facts(canonical.encode(one).decode()) == one and one.digests == {one.image, ONE}
+    assert read_facts(canonical.encode(one).decode()) == one
 
 
 @pytest.mark.parametrize(
