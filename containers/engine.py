@@ -58,7 +58,7 @@ class Image:
     id: str
     volumes: tuple[str, ...]
     has_program: bool
-    runs_here: bool = True
+    runs_here: bool
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""A container's standard output as it comes, by lines: for the keeper's words, which a hostile job may provoke."""
+"""A container's output as it comes, by lines: the keeper's words, which a hostile job may provoke, or a job's own.
+
+Empty lines are left out, those longer than `LINE_BYTES` cut.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ LINE_BYTES = 4096
 
 
 class Lines:
-    """A container's standard output by lines, read by a thread of its own that ends with `close`."""
+    """A container's output by lines, read by a thread of its own that ends with `close`."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._queue: queue.Queue[bytes | None] = queue.Queue()
-        threading.Thread(target=self._read, name="keeper-lines", daemon=True).start()
+        threading.Thread(target=self._read, name="container-lines", daemon=True).start()
 
     def take(self, timeout_s: float) -> list[bytes]:
         """What has come by now; waits up to `timeout_s` for the first. Raises `EOFError` after the last one."""

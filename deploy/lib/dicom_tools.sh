@@ -4,16 +4,16 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
 
+log=/var/log/cloister-dicom-tools.log
 packages=(dcmtk dicom3tools libgdcm-tools)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done
 [ "${#missing[@]}" -gt 0 ] || exit 0
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+if ! am_root || ! command -v apt-get >/dev/null; then
   say "warning: ${missing[*]} missing: the tests that need them will fail"
   exit 0
 fi
 say "installing ${missing[*]}"
-apt-get update -q >&2
-DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >&2
+install_packages "$log" "${missing[@]}" || not_now "${missing[*]} could not be installed" "see $log"

@@ -60,13 +60,12 @@ class Surroundings:
 @contextmanager
 def nothing_else_changes(bench: Bench, broker: Broker) -> Iterator[Surroundings]:
     around = Surroundings.beside(bench, broker)
-    around.before = around.look()
     yield around
     around.unchanged()
 
 
 def files_of(folder: Path) -> dict[str, tuple[str, int, int, float]]:
-    """Content, mode, owner and time of each file, `/in/tasks` aside: the test itself writes there."""
+    """Content, mode, owner and time of each file."""
     return {
         str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), *os.stat(path)[0:5:4], path.stat().st_mtime)
         for path in sorted(folder.rglob("*"))

@@ -117,8 +117,9 @@ def queued(jobs: int, slots: int) -> tuple[float, list[float], list[float], list
             node.give(number)
         while True:
             with node.core.store.read() as snapshot:
-                ended = [row for row in snapshot.jobs(10_000) if row.state is State.RELEASED]
-                failed = [row for row in snapshot.jobs(10_000) if row.code is not None]
+                rows = list(snapshot.jobs(10_000))
+            ended = [row for row in rows if row.state is State.RELEASED]
+            failed = [row for row in rows if row.code is not None]
             if failed:
                 raise SystemExit(f"a job ended otherwise: {failed[0].code}")
             if len(ended) == jobs:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
-from containers.home import MAX_CONTEXT_BYTES, HomeEngine, HomeRunner, Observed, _context, printable
+from containers.home import MAX_CONTEXT_BYTES, HomeEngine, HomeRunner, _context, printable
 from mediator.errors import UsageFault
 from tests.containers.bench import ENGINE_URL, Bench, forget_images, until
 
@@ -62,15 +63,18 @@ def test_nothing_is_fetched_for_a_build(tmp_path: Path) -> None:
 def test_a_running_job_is_measured_and_heard(bench: Bench) -> None:
     engine = HomeEngine(ENGINE_URL)
     runner = HomeRunner(bench.broker(), engine, bench.site.site)
-    bench.start(runner, misbehave="slow")  # type: ignore[arg-type]
+    bench.start(runner, misbehave="keyctl")  # type: ignore[arg-type]
     events = runner.execute("job")
     until(events, "started")
     main = next(one.id for one in engine.containers(bench.site.site, "job") if one.role == "job")
     assert 0 < engine.memory_bytes(main) < bench.spec().resources.memory_bytes
-    assert isinstance(engine.last_lines(main), tuple)
+    deadline = time.monotonic() + 30
+    while not (runner.observed["job"].peak_bytes and engine.last_lines(main)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     runner.terminate("job", 0)
     until(events, "stopped", "exited")
-    assert set(runner.observed) == {"job"} and isinstance(runner.observed["job"], Observed)
+    assert set(runner.observed) == {"job"} and runner.observed["job"].lines == ("ways through:",)
 
 
 def test_a_project_takes_along_its_code_and_nothing_hidden(tmp_path: Path) -> None:

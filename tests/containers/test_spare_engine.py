@@ -27,9 +27,9 @@ from tests.containers.test_canary import probe, spec_of
 
 pytestmark = pytest.mark.engine
 
-# what `deploy/lib/engine.sh` registers where runsc is installed
 # gVisor's kernel keeps its own account of each process: 48 of them need more than a small job's memory
 ROOM = 1 << 30
+# what `deploy/lib/engine.sh` registers where runsc is installed
 GVISOR = {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--platform=ptrace", "--network=none"]}}}
 
 
