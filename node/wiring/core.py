@@ -173,7 +173,9 @@ class CoreProcess:
         """The fraction a running job has reported of itself; a container's word, for eyes only."""
         if job.state is State.RUNNING:
             return self._progress.get((job.run, job.task.value), 0.0)
-        return 1.0 if job.state in (State.PRODUCED, State.RELEASING, State.RELEASED, State.DELIVERED) else 0.0
+        return (
+            1.0 if job.state in (State.PRODUCED, State.RELEASING, State.RELEASED, State.DELIVERED, State.HELD) else 0.0
+        )
 
     # --- inside -------------------------------------------------------------------------------------------------
 
