@@ -1,6 +1,6 @@
 """The link's Flower adapter: the Fleet API over mutual TLS. It fetches no app bundle and runs nothing a hub sends.
 
-The only module of the link's process that knows `flwr`. The classes it uses are undocumented internals of 1.41.0,
+The only module of the link's process that knows `flwr`. The classes it uses are undocumented internals of 1.42.0,
 held by `tests/federation/test_flwr_surface.py`.
 """
 

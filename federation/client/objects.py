@@ -21,7 +21,7 @@ METRICS_RECORD = "metrics"
 
 
 class FlowerCodec:
-    """`mediator.ports.UpdateCodec` with Flower's own object format (flwr 1.41)."""
+    """`mediator.ports.UpdateCodec` with Flower's own object format (flwr 1.42)."""
 
     def encode(
         self, task: Kind, tensors: Tensors, metrics: Mapping[str, float | int]

@@ -1,7 +1,7 @@
 """Flower's object trees, taken apart without trusting who sent them.
 
 A message is a Merkle tree: Message → RecordDict → {ArrayRecord → Array → ArrayChunk, ConfigRecord}; an object's id is
-the SHA-256 of its bytes, which read `Type child,child… bodylength`, a zero byte, and the body. Flower 1.41 checks
+the SHA-256 of its bytes, which read `Type child,child… bodylength`, a zero byte, and the body. Flower 1.42 checks
 neither ids nor sizes when it pulls, and joins chunks as often as an index list says; here both are counted first.
 """
 

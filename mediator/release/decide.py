@@ -24,7 +24,7 @@ _RESULT_FILES: Mapping[Kind, frozenset[str]] = {
 }
 
 # What Flower's objects add to the numbers: measured 500 to 850 bytes a tensor, 100 for each 5 MiB chunk, under
-# 1 KiB for records and metrics (flwr 1.41); metrics.json is at most 4 KiB. Room for two to four times that.
+# 1 KiB for records and metrics (flwr 1.42); metrics.json is at most 4 KiB. Room for two to four times that.
 _OBJECT_BYTES = 8192
 _TENSOR_BYTES = 2048
 _CHUNK = 5 << 20

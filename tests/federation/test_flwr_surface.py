@@ -1,4 +1,4 @@
-"""The undocumented parts of flwr 1.41.0 that the two adapters rest on. A new flwr fails here first, by name."""
+"""The undocumented parts of flwr 1.42.0 that the two adapters rest on. A new flwr fails here first, by name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SURFACE = {
 
 
 def test_the_version_is_the_pinned_one() -> None:
-    assert version("flwr") == "1.41.0"
+    assert version("flwr") == "1.42.0"
 
 
 @pytest.mark.parametrize("module", SURFACE)
