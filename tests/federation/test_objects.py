@@ -12,7 +12,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, validate_object_content
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.arrays import DTYPES, read_npy, write_npy
@@ -23,6 +23,7 @@ from mediator.errors import Malformed
 from mediator.ports import UpdateCodec
 from mediator.types import Kind
 from tests.federation.ground import model
+from tests.sim.zoo import ZOO, Model, models, same
 
 CODEC: UpdateCodec = FlowerCodec()
 METRICS = {"loss": 0.25, "num-examples": 12}
@@ -53,11 +54,32 @@ def test_children_stand_before_parents() -> None:
     ]
 
 
-def test_equal_values_give_equal_ids_in_any_order() -> None:
+def test_equal_values_in_equal_order_give_equal_ids() -> None:
+    """The order of tensors is the model's, that of metrics nobody's."""
     forward, backward = model(2.0), dict(reversed(model(2.0).items()))
     first, _ = CODEC.encode(Kind.TRAIN, forward, METRICS)
-    assert first == CODEC.encode(Kind.TRAIN, backward, dict(reversed(METRICS.items())))[0]
+    assert first == CODEC.encode(Kind.TRAIN, model(2.0), dict(reversed(METRICS.items())))[0]
+    assert first != CODEC.encode(Kind.TRAIN, backward, METRICS)[0]
     assert first != CODEC.encode(Kind.TRAIN, forward, METRICS | {"loss": 0.26})[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(models())
+def test_a_model_keeps_its_order_whichever_way_it_goes(found: Model) -> None:
+    """From gate 2 into objects and out of them at the hub; from the hub into objects and out of them at the link."""
+    root, objects = CODEC.encode(Kind.TRAIN, found, METRICS)
+    records = inflate_object_from_contents(root, dict(objects))
+    assert isinstance(records, RecordDict) and same(to_tensors(records.array_records["model"]), found)
+    assert same(to_tensors(to_record(found)), found)
+    assert same(read(*instruction(found)), found)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_keeps_its_order_whichever_way_it_goes(name: str) -> None:
+    root, objects = CODEC.encode(Kind.TRAIN, ZOO[name](), METRICS)
+    records = inflate_object_from_contents(root, dict(objects))
+    assert isinstance(records, RecordDict) and same(to_tensors(records.array_records["model"]), ZOO[name]())
+    assert same(read(*instruction(ZOO[name]())), ZOO[name]())
 
 
 def test_an_evaluation_carries_no_model() -> None:

@@ -77,3 +77,80 @@ def test_an_app_without_the_record_we_need_writes_no_done(tmp_path: Path) -> Non
     with pytest.raises(NoReply):
         run(tmp_path, ("train",), silent)
     assert not (tmp_path / "out" / "1" / "DONE").exists()
+
+
+# --- what a quickstart asks its context for -------------------------------------------------------------------
+
+quickstart = ClientApp()
+
+
+@quickstart.train()
+def _quickstart_train(msg: Message, context: Context) -> Message:
+    """As in Flower's quickstart-pytorch, with numpy in torch's place; the loading is the app's own business."""
+    weights = msg.content["arrays"].to_numpy_ndarrays()
+    partition_id = context.node_config["partition-id"]
+    num_partitions = context.node_config["num-partitions"]
+    examples = list(range(40))[partition_id::num_partitions]
+    for _ in range(int(context.run_config["local-epochs"])):
+        weights = [each - msg.content["config"]["lr"] for each in weights]
+    arrays = ArrayRecord(weights)
+    metrics = MetricRecord({"train_loss": 0.5, "num-examples": len(examples)})
+    return Message(content=RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=msg)
+
+
+@quickstart.evaluate()
+def _quickstart_evaluate(msg: Message, context: Context) -> Message:
+    part = (context.node_config["partition-id"], context.node_config["num-partitions"])
+    metrics = {"num-examples": 40, "part": part[0], "parts": part[1]}
+    numbers = {name: value for name, value in context.run_config.items() if isinstance(value, int | float)}
+    return Message(content=RecordDict({"metrics": MetricRecord({**metrics, **numbers})}), reply_to=msg)
+
+
+def told(
+    tmp_path: Path, *configs: dict[str, object], kind: str = "evaluate", **more: object
+) -> list[dict[str, object]]:
+    """The metrics that the quickstart hands in for tasks of these configurations."""
+    (tmp_path / "in" / "tasks").mkdir(parents=True)
+    for number, config in enumerate(configs, 1):
+        give(tmp_path / "in", number, kind=kind, config=config, tensors=["w"])
+    tasks = Tasks(tmp_path / "in", tmp_path / "out", poll_s=0.001)
+    serve(quickstart, tasks=_until(tasks, len(configs), tmp_path / "in" / "stop"), **more)  # type: ignore[arg-type]
+    folders = [tmp_path / "out" / str(number) for number in range(1, len(configs) + 1)]
+    return [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+
+
+def test_a_quickstart_trains_with_all_the_studies_of_its_site(tmp_path: Path) -> None:
+    (metrics,) = told(tmp_path, {"lr": 0.5, "local-epochs": 2}, kind="train")
+    assert metrics == {"train_loss": 0.5, "num-examples": 40}
+    assert load_file(tmp_path / "out" / "1" / "model.safetensors")["w"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_configuration_of_each_task_is_its_run_config(tmp_path: Path) -> None:
+    first, second = told(tmp_path, {"lr": 0.5, "local-epochs": 1}, {"lr": 0.25, "local-epochs": 3})
+    assert (first["lr"], first["local-epochs"], first["part"], first["parts"]) == (0.5, 1, 0, 1)
+    assert (second["lr"], second["local-epochs"]) == (0.25, 3)
+
+
+def test_what_a_task_does_not_say_the_apps_own_project_does(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.flwr.app.config]\nnum-server-rounds = 3\nlocal-epochs = 1\n[tool.flwr.app.config.optim]\nlr = 0.1\n"
+    )
+    first, second = told(tmp_path, {}, {"local-epochs": 5}, project=tmp_path, run_config={"seed": 7})
+    assert first == {
+        "num-examples": 40, "part": 0, "parts": 1, "num-server-rounds": 3, "local-epochs": 1, "optim.lr": 0.1,
+        "seed": 7,
+    }  # fmt: skip
+    assert second["local-epochs"] == 5 and second["seed"] == 7, "the task's configuration stands over the app's own"
+
+
+def test_a_site_is_another_partition_where_its_task_says_so(tmp_path: Path) -> None:
+    (metrics,) = told(tmp_path, {"partition-id": 2, "num-partitions": 4})
+    assert (metrics["part"], metrics["parts"]) == (2, 4)
+    (metrics,) = told(tmp_path / "again", {}, node_config={"partition-id": 1, "num-partitions": 3})
+    assert (metrics["part"], metrics["parts"]) == (1, 3)
+
+
+def test_a_value_that_no_record_of_flowers_holds_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config]\nlist = [1, 2]\n")
+    with pytest.raises(ValueError, match="list"):
+        told(tmp_path, {}, project=tmp_path)
