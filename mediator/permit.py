@@ -49,8 +49,9 @@ _NEEDS_PRIVACY = "differential-privacy"
 class EnforcedPermit:
     """A permit as one hospital enforces it: the committee's grant, narrowed by the hospital's acceptance.
 
-    `persons` holds the keys that may sign run orders; `versions` the dataset versions of this site; `tensors`
-    are sorted by name; `expires` is the earlier of permit and acceptance.
+    `persons` holds the keys that may sign run orders; `versions` the dataset versions of this site; `tensors` stand
+    in the permit's own order, which is the order in which a job is given them and in which they leave; `expires` is
+    the earlier of permit and acceptance.
     """
 
     site: str
@@ -81,13 +82,21 @@ class EnforcedPermit:
     def schema_sha256(self) -> str:
         return schema_sha256(self.tensors)
 
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.tensors)
+
     def metrics_of(self, kind: Kind) -> tuple[MetricSpec, ...]:
         """The metrics a task of this kind must return; none where the permit lists none."""
         return self.metrics.get(kind.value, ())
 
 
 def schema_sha256(tensors: Iterable[TensorSpec]) -> str:
-    """Hex SHA-256 of a tensor schema's canonical JSON, sorted by name: what a run order binds itself to."""
+    """Hex SHA-256 of a tensor schema's canonical JSON, sorted by name: what a run order binds itself to.
+
+    Names, shapes and types, in whatever order they come. The order that counts is the permit's, which a run order
+    binds itself to by id and version.
+    """
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
     return hashlib.sha256(canonical.dumps(canonical.to_plain(ordered))).hexdigest()
 
@@ -170,7 +179,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
         images=frozenset(granted.images),
         versions=versions if accepted.versions is None else frozenset(accepted.versions),
         columns=granted.columns,
-        tensors=tuple(sorted(granted.tensors, key=lambda tensor: tensor.name)),
+        tensors=granted.tensors,
         config=granted.config,
         metrics=granted.metrics,
         clip_norm=granted.clip_norm,

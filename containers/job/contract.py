@@ -11,6 +11,9 @@
 `DONE` the container is frozen, `/out` is copied and emptied, and only then does it run on. `/in/stop` or SIGTERM ask
 for an end.
 
+A safetensors file has no order of its own (its writers sort by type and name): which tensor is the model's first, its
+second and so on, the permit says, and `task.json` repeats it as `tensors`. The answer may come in any order.
+
 Asked by `/in/stop`, a task that is not finished has a grace to make room (the hospital says how long): it may write
 `/out/<n>/checkpoint`, one file of any form within the limits of `/out`, and end with status 0. The same task is given
 to a later container with that file as `/in/tasks/<m>/checkpoint`. Nobody else ever gets it, and it ends with the task.
@@ -26,6 +29,8 @@ a closed list (`EXCEPTIONS`; every other is "other") leaves the hospital: never 
 from __future__ import annotations
 
 import json
+import math
+import numbers
 import os
 import signal
 import sys
@@ -63,7 +68,10 @@ class UnsupportedContract(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work. `kind` is `train`, `evaluate` or `analyse`; `config` holds the scalars a permit allows."""
+    """One piece of work. `kind` is `train`, `evaluate` or `analyse`; `config` holds the scalars a permit allows.
+
+    `tensors` are the model's names in the permit's order; none from a hospital whose node does not say them yet.
+    """
 
     number: int
     kind: str
@@ -72,6 +80,7 @@ class Task:
     folder: Path = field(repr=False)
     out: Path = field(repr=False)
     asked_to_stop: Callable[[], bool] = field(default=lambda: False, repr=False)
+    tensors: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def stopping(self) -> bool:
@@ -97,8 +106,9 @@ class Task:
         return self.folder / "model.safetensors"
 
     def model(self) -> dict[str, npt.NDArray[Any]]:
-        """The global model's tensors by name."""
-        return dict(load_file(self.model_path))
+        """The global model's tensors by name, in the permit's order: as a list, they are the layers in theirs."""
+        found = load_file(self.model_path)
+        return {name: found[name] for name in self.tensors or found}
 
     def progress(self, fraction: float) -> None:
         """Say how far this task is, 0 to 1. Hospital staff see it; nobody outside does."""
@@ -115,12 +125,18 @@ class Task:
         (self.out / "outputs.json").write_text(json.dumps({"contract": CONTRACT, "files": listed}), encoding="ascii")
         (self.out / "DONE").touch()
 
-    def finish(self, *, metrics: Mapping[str, float], model: Weights | None = None) -> None:
-        """Hand in the result. Names, shapes and types of `model` and the names in `metrics` are the permit's."""
+    def finish(self, *, metrics: Mapping[str, Any], model: Weights | None = None) -> None:
+        """Hand in the result. Names, shapes and types of `model` and the names in `metrics` are the permit's.
+
+        A metric is a finite number: Python's, or a scalar of numpy, torch or the like (a truth is 1 or 0). Raises
+        `TypeError` or `ValueError` with the name of one that is not.
+        """
+        plain = {name: _number(name, value) for name, value in metrics.items()}
         if model is not None:
-            tensors = {name: np.ascontiguousarray(array) for name, array in model.items()}
+            # the writer reads memory as it lies; `ascontiguousarray` would make a vector of a scalar
+            tensors = {name: np.asarray(array, order="C") for name, array in model.items()}
             save_file(tensors, self.out / "model.safetensors")
-        (self.out / "metrics.json").write_text(json.dumps(dict(metrics)), encoding="ascii")
+        (self.out / "metrics.json").write_text(json.dumps(plain), encoding="ascii")
         (self.out / "DONE").touch()
 
 
@@ -158,7 +174,8 @@ class Tasks:
             raise UnsupportedContract(f"this library speaks contract {CONTRACT}")
         out = self._out / str(number)
         os.makedirs(out, exist_ok=True)
-        return Task(number, order["kind"], order["round"], order["config"], folder, out, lambda: self.stopping)
+        tensors = tuple(order.get("tensors", ()))  # joined contract 1 later
+        return Task(number, order["kind"], order["round"], order["config"], folder, out, lambda: self.stopping, tensors)
 
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """The program ends: say the exception's class, and let Python print the rest into the hospital's log."""
@@ -172,3 +189,16 @@ class Tasks:
 
     def _on_terminate(self, _number: int, _frame: Any) -> None:
         self._terminated = True
+
+
+def _number(name: str, value: Any) -> int | float:
+    """The plain number in a metric. Scalars of array libraries have a shape without sides, and `item`."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"metric {name!r} is not a number but {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"metric {name!r} is not finite")
+    return float(value)

@@ -28,12 +28,13 @@ class FlowerCodec:
     ) -> tuple[str, Mapping[str, bytes]]:
         """The RecordDict's object id and every object's bytes by id, children first.
 
-        A training reply holds `model` and `metrics`, an evaluation reply `metrics` alone. Names are sorted, so equal
-        values give equal ids whatever the order they came in.
+        A training reply holds `model` and `metrics`, an evaluation reply `metrics` alone. Tensors stand in the order
+        they come in, the permit's: Flower's strategies and apps read a model as a list, too. Metrics are read by name
+        alone and sorted.
         """
         records = RecordDict()
         if task is Kind.TRAIN:
-            records[MODEL_RECORD] = ArrayRecord({name: _array(tensors[name]) for name in sorted(tensors)})
+            records[MODEL_RECORD] = ArrayRecord({name: _array(tensor) for name, tensor in tensors.items()})
         records[METRICS_RECORD] = MetricRecord({name: metrics[name] for name in sorted(metrics)})
         objects = {key: nested.deflate() for key, nested in get_all_nested_objects(records).items()}
         return records.object_id, objects

@@ -4,7 +4,7 @@ A reply counts only if
 1. an envelope signed by the site's release key for the site's newest instruction was received before it,
 2. the RecordDict id computed from what was read is the envelope's `root`, and no other object came along,
 3. that envelope was not used before,
-4. its tensors are the permit's: names, shapes, types, finite,
+4. its tensors are the permit's: names in the permit's order, shapes, types, finite,
 5. its metrics are the permit's for this task: names and finite numbers, with a positive `num-examples`.
 Anything else is dropped and recorded with one of `Drop`. One site's extra tensor would otherwise end the run for all
 (Flower raises `InconsistentMessageReplies`).
@@ -286,7 +286,8 @@ class Conductor:
         if self._task is Kind.EVALUATE or reply.tensors is None:
             return self._task is Kind.EVALUATE and reply.tensors is None
         given, specs = reply.tensors, self._permit.tensors
-        return given.keys() == {spec.name for spec in specs} and all(
+        # in this order: strategies that read a model as a list would average one layer with another
+        return list(given) == [spec.name for spec in specs] and all(
             given[spec.name].shape == spec.shape
             and given[spec.name].dtype == PERMITTED[spec.dtype]
             and tensors.is_finite(given[spec.name])

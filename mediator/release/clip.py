@@ -65,7 +65,7 @@ def clip_with_noise(
 ) -> dict[str, Array]:
     """As `clip`, then Gaussian noise of deviation `multiplier` × `clip_norm` on every float element.
 
-    `noise` is `noise_bytes(specs)` cryptographic random bytes, used in order of name. The noise is added to
+    `noise` is `noise_bytes(specs)` cryptographic random bytes, used in `output`'s order. The noise is added to
     the clipped update in float64, before the one rounding to the tensor's dtype. Raises `Denied` (`not_finite`),
     `ValueError` for any other number of bytes.
     """
@@ -73,8 +73,7 @@ def clip_with_noise(
         raise ValueError("not the number of random bytes this model needs")
     factor = _factor(output, given, clip_norm)
     released, position = {}, 0
-    for name in sorted(output):
-        tensor = output[name]
+    for name, tensor in output.items():
         if not is_float(tensor):
             released[name] = given[name]
             continue

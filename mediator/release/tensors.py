@@ -64,16 +64,18 @@ def parse(raw: bytes, specs: Sequence[TensorSpec]) -> dict[str, Array]:
 
 
 def encode(tensors: Mapping[str, Array]) -> bytes:
-    """The one safetensors file for these values: names sorted, offsets in that order, header padded to 8 bytes.
+    """The one safetensors file for these values in this order: header and offsets in the mapping's order, which is the
+    permit's for whatever `parse` returned; the header padded to 8 bytes.
 
-    Subnormals and −0.0 are written as 0.0: bits that no sum notices could carry a message. Raises `Denied`
-    (`not_finite`) for what is not finite, `ValueError` for a dtype that may not cross.
+    Sorted by name, the tenth layer of a model would come before the second (0, 1, 10, 2), and whoever reads a model as
+    a list would exchange the two. Subnormals and −0.0 are written as 0.0: bits that no sum notices could carry a
+    message. Raises `Denied` (`not_finite`) for what is not finite, `ValueError` for a dtype that may not cross.
     """
     header: dict[str, dict[str, Any]] = {}
     parts: list[bytes] = []
     offset = 0
-    for name in sorted(tensors):
-        tensor = flush(tensors[name])
+    for name, values in tensors.items():
+        tensor = flush(values)
         if not is_finite(tensor):
             raise Denied(Reason(Code.NOT_FINITE, name))
         end = offset + tensor.nbytes
@@ -81,7 +83,7 @@ def encode(tensors: Mapping[str, Array]) -> bytes:
         header[name] = {"data_offsets": [offset, end], "dtype": dtype_of(tensor).value, "shape": shape}
         parts.append(tensor.tobytes(order="C"))
         offset = end
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % _LENGTH_BYTES)
     return b"".join([len(text).to_bytes(_LENGTH_BYTES, "little"), text, *parts])
 

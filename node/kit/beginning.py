@@ -12,17 +12,25 @@ from mediator.types import ConfigField, Dtype, TensorSpec
 
 # as small as initial weights usually are, and not 0: a network of zeros learns nothing
 _SPREAD = 0.1
+# what torch and Keras call a batch norm's running variance: below 0 its root is no number
+_VARIANCES = ("running_var", "moving_variance")
 _NUMPY = {Dtype.F32: np.float32, Dtype.F64: np.float64, Dtype.I32: np.int32, Dtype.I64: np.int64}
 
 
 def random_model(specs: Sequence[TensorSpec], seed: int = 0) -> bytes:
-    """A safetensors file of these tensors: floats normal with deviation 0.1, integers 0. Equal for equal seeds."""
+    """A safetensors file of these tensors, in this order: floats normal with deviation 0.1, a batch norm's running
+    variance 1, integers 0. Equal for equal seeds."""
     random = np.random.default_rng(seed)
     arrays = {}
     for spec in specs:
         kind = _NUMPY[spec.dtype]
-        values = random.normal(0.0, _SPREAD, spec.shape) if np.issubdtype(kind, np.floating) else np.zeros(spec.shape)
-        arrays[spec.name] = np.asarray(values, kind)
+        if not np.issubdtype(kind, np.floating):
+            values = np.zeros(spec.shape)
+        elif spec.name.endswith(_VARIANCES):
+            values = np.ones(spec.shape)
+        else:
+            values = np.asarray(random.normal(0.0, _SPREAD, spec.shape))
+        arrays[spec.name] = values.astype(kind)
     return tensors.encode(arrays)
 
 

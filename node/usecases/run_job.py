@@ -230,6 +230,7 @@ class Jobs:
                 admitted.instruction.config,
                 model,
                 kept_checkpoint(folder),
+                admitted.permit.tensor_names,
             ),
             make_view=lambda into: self._make_view(
                 admitted.dataset_version, admitted.split, admitted.permit.columns, into

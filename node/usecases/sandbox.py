@@ -60,13 +60,14 @@ def sandbox_key(admitted: Admitted) -> SandboxKey:
 @dataclass(frozen=True)
 class Task:
     """What goes into `/in/tasks/<n>/`: the contract's task.json members and the model, already checked by gate 1; and
-    the checkpoint of this very task, if it made room before."""
+    the checkpoint of this very task, if it made room before. `tensors` are the model's names in the permit's order."""
 
     kind: Kind
     round: int
     config: Mapping[str, Any]
     model: bytes = field(repr=False)
     checkpoint: bytes | None = field(default=None, repr=False)
+    tensors: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.exits import RAISED
@@ -333,15 +334,17 @@ class Sandboxes:
         tasks = sandbox.in_dir / "tasks"
         part = tasks / f".{number}.part"
         part.mkdir()
-        members = {
+        members: dict[str, Any] = {
             "contract": 1,
             "task": number,
             "kind": task.kind.value,
             "round": task.round,
             "config": dict(task.config),
         }
-        _write(part / "task.json", json.dumps(members, sort_keys=True).encode())
         if task.model:  # an analysis has none
+            members["tensors"] = list(task.tensors)
+        _write(part / "task.json", json.dumps(members, sort_keys=True).encode())
+        if task.model:
             _write(part / "model.safetensors", task.model)
         if task.checkpoint is not None:
             _write(part / CHECKPOINT, task.checkpoint)

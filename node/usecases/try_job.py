@@ -282,7 +282,7 @@ class _Work:
         state["start"] = "warm" if key in self._sandboxes.running() else "cold"
         return self._sandboxes.serve(
             key,
-            Task(kind, round_, self._trial.config, model),
+            Task(kind, round_, self._trial.config, model, tensors=admitted.permit.tensor_names),
             make_view=lambda into: self._make_view(admitted.split, admitted.permit.columns, into),
             make_spec=lambda name, data, inbox: container_spec(
                 admitted, name, str(data), str(inbox), self._clock(), self._trial.gpus

@@ -27,6 +27,7 @@ from torch import nn
 
 LABEL = "lesion"
 INITIAL_SEED = 2026
+DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64"}
 
 
 class LesionNet(nn.Module):
@@ -158,12 +159,14 @@ def make_room(task: Task, state) -> None:
 
 
 def write_initial(folder: Path) -> None:
-    """The untrained model, and its tensors as a permit names them."""
+    """The untrained model, and its tensors as a permit names them, in the order in which a task hands them over."""
     weights = weights_of(initial_model())
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "initial.safetensors")
     (folder / "initial.safetensors").chmod(0o644)
-    schema = [{"name": name, "shape": list(array.shape), "dtype": "F32"} for name, array in sorted(weights.items())]
+    schema = [
+        {"name": name, "shape": list(array.shape), "dtype": DTYPES[array.dtype.name]} for name, array in weights.items()
+    ]
     (folder / "tensors.json").write_text(json.dumps(schema, indent=1) + "\n", encoding="ascii")
 
 

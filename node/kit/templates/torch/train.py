@@ -16,6 +16,8 @@ from torch import nn
 
 LABEL = "lesion"
 SHAPE = (3, 64, 64)  # slices, rows, columns that every study is cut or padded to
+# the types that may leave, as a permit calls them
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int32: "I32", torch.int64: "I64"}
 
 
 class Net(nn.Module):
@@ -83,9 +85,10 @@ def loaded(task: Task) -> Net:
 
 
 def print_tensors() -> None:
-    """The network's tensors as permit.json names them."""
-    shapes = {name: list(tensor.shape) for name, tensor in sorted(Net().state_dict().items())}
-    print(json.dumps([{"name": name, "shape": shape, "dtype": "F32"} for name, shape in shapes.items()], indent=1))
+    """The network's tensors as permit.json names them, in the order in which every task will hand them over."""
+    tensors = Net().state_dict().items()
+    named = [{"name": name, "shape": list(one.shape), "dtype": DTYPES[one.dtype]} for name, one in tensors]
+    print(json.dumps(named, indent=1))
 
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
