@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from sqlalchemy import create_engine, select, text
 from federation import control
 from federation.client import enrolment
 from federation.client.notes import Notes
+from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_text
 from federation.hub.config import load_config
 from federation.hub.state import Hub
 from federation.hub.tables import Base, EventRow, RunRow
 from mediator.errors import CloisterError, Code, Denied, Malformed, UnsupportedVersion, UsageFault
+from mediator.permit import open_permit, schema_sha256
 from mediator.release import tensors
-from mediator.types import RevocationList
+from mediator.signatures import KeyRing
+from mediator.types import Dtype, RevocationList, TensorSpec
 from tests.federation.ground import COMMITTEE, RESEARCHER, SITES, Town, found, key, model, order, permit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+MANY = tuple(TensorSpec(f"layer{number}", (4,), Dtype.F32) for number in range(6000))
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +276,39 @@ def test_the_links_notes_forget_what_is_done(tmp_path: Path) -> None:
     assert not again.used("an.envelope")
     again.use("an.envelope")
     assert Notes(tmp_path / "notes").used("an.envelope")
+
+
+# --- models that could never leave ----------------------------------------------------------------------------
+
+
+def test_a_permit_whose_model_could_never_leave_is_not_published(town: Town) -> None:
+    before = town.hub.documents.newest_sequence()
+    with pytest.raises(Denied) as caught:
+        town.hub.submit_permit(COMMITTEE.sign(permit(permit="large", tensors=MANY)))
+    assert caught.value.reasons[0].code == Code.PERMIT_TOO_LARGE
+    assert town.hub.documents.newest_sequence() == before
+
+
+def test_nor_is_a_run_begun_under_one_that_an_older_hub_published(town: Town) -> None:
+    signed = open_permit(COMMITTEE.sign(permit(permit="older", tensors=MANY)), KeyRing([COMMITTEE.verify_key]))
+    with town.hub.database.write() as session:
+        town.hub.documents._add(session, signed, "older@1", signed.document.expires, "test")
+    with pytest.raises(Denied) as caught:
+        town.submit("too-large", permit="older", schema_sha256=schema_sha256(MANY))
+    assert [reason.code for reason in caught.value.reasons] == [Code.PERMIT_TOO_LARGE]
+    assert "too-large" not in runs(town)
+
+
+def test_a_permit_of_many_tensors_is_kept_and_handed_out(town: Town) -> None:
+    signed = COMMITTEE.sign(permit(permit="many", tensors=MANY[:2000]))
+    town.hub.submit_permit(signed)
+    assert signed in [text for _, text in town.hub.documents.after(0)]
+
+
+def test_a_run_of_many_rounds_goes_on_where_it_stood(tmp_path: Path) -> None:
+    """Its history is longer than any signed document."""
+    kept = Checkpoints(tmp_path)
+    history = history_text([{"round": number, "text": "x" * 1000} for number in range(1200)])
+    digest = hashlib.sha256(b"model").hexdigest()
+    kept.put(RoundCheckpoint("long", 1200, 1, digest, NOW, history), b"model")
+    assert kept.latest("long") == (1200, b"model")
