@@ -38,7 +38,8 @@ class Document(Protocol):
 
 D = TypeVar("D", bound=Document)
 
-# A permit with a thousand tensors is about 100 kB; ten times that is nobody's document.
+# The one limit of a document, signed or read (`signatures` takes it for both): a permit of a thousand tensors is about
+# 100 kB, and the release envelope of 5,500, two objects and more for each, 1 MiB (`sizes`).
 MAX_DOCUMENT_BYTES = 1 << 20
 # RFC 8785 rests on IEEE 754 doubles: integers beyond 2^53 - 1 have no exact print.
 MAX_INTEGER = (1 << 53) - 1

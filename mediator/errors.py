@@ -38,6 +38,8 @@ class Code(StrEnum):
     PERMIT_NOT_ACCEPTED = "permit_not_accepted"
     ACCEPTANCE_EXPIRED = "acceptance_expired"
     CONDITION_UNENFORCEABLE = "condition_unenforceable"
+    PERMIT_TOO_LARGE = "permit_too_large"
+    TENSOR_ORDER = "tensor_order"
     REVOCATION_LIST_MISSING = "revocation_list_missing"
     REVOCATION_LIST_STALE = "revocation_list_stale"
     REVOCATION_LIST_ROLLED_BACK = "revocation_list_rolled_back"

@@ -15,6 +15,7 @@ from mediator import canonical
 from mediator.analysis import AnalysisRules
 from mediator.errors import Code, Denied, Reason
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
+from mediator.sizes import check_tensors
 from mediator.types import (
     Acceptance,
     ConfigField,
@@ -152,6 +153,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
        budget, which no table keeps to.
+    7. A model of its tensors can be handed over and released (`check_tensors`).
     """
     granted, accepted = permit.document, acceptance.document
     named = (accepted.permit, accepted.permit_version, accepted.permit_sha256)
@@ -163,7 +165,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     versions = frozenset(granted.versions_of(accepted.site))
     if accepted.versions is not None and not versions.issuperset(accepted.versions):  # (3)
         reasons.append(Reason(Code.DATASET_NOT_PERMITTED, "the acceptance covers a version the permit does not"))
-    reasons += unenforceable(granted)  # (4), (5), (6)
+    reasons += unenforceable(granted)  # (4), (5), (6), (7)
     if reasons:
         raise Denied(reasons)
     return EnforcedPermit(
@@ -205,7 +207,7 @@ def unenforceable(permit: DataPermit) -> list[Reason]:
     exact = [metric.name for metric in permit.metrics.get(Kind.TRAIN.value, ()) if metric.kind == "value"]
     if permit.privacy is not None and exact:
         reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"a privacy budget, but {exact[0]} would leave exact"))
-    return reasons + _analysis_unenforceable(permit)
+    return reasons + check_tensors(permit.tensors) + _analysis_unenforceable(permit)
 
 
 def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:

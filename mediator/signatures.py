@@ -31,6 +31,10 @@ D = TypeVar("D", bound=Document)
 ALGORITHM = "Ed25519"  # RFC 9864: the fully specified name
 # header and signature add under 300 bytes to base64 of the largest document
 MAX_SIGNED_BYTES = canonical.MAX_DOCUMENT_BYTES * 4 // 3 + 1024
+# The library has a limit of its own for what it opens, of 128,000 characters, and none for what it signs: a permit of
+# 1,100 tensors was signed and never opened. Ours is in its place, for both.
+_LIBRARY = jws.JWSRegistry(algorithms=[ALGORITHM])
+_LIBRARY.max_payload_length = MAX_SIGNED_BYTES
 # 128 of 256 bits: finding a second key with the same id costs 2^128 tries
 _KEY_ID_HEX = 32
 _PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
@@ -96,9 +100,14 @@ class SigningKey:
         return self._private.sign(message)
 
     def sign(self, document: Document) -> str:
-        """The signed form of `document` (a frozen dataclass with `KIND` and `VERSION`)."""
-        header = _signing_header(self.key_id, document)
-        return jws.serialize_compact(header, canonical.encode(document), self._jwk, algorithms=[ALGORITHM])
+        """The signed form of `document` (a frozen dataclass with `KIND` and `VERSION`).
+
+        Raises `Malformed` for what `open_signed` would not open again: over `MAX_DOCUMENT_BYTES`, or with a value that
+        no document has. Nobody learns of such a thing from the first person who cannot read it.
+        """
+        payload = canonical.encode(document)
+        canonical.decode(type(document), payload)
+        return jws.serialize_compact(_signing_header(self.key_id, document), payload, self._jwk, registry=_LIBRARY)
 
     def __repr__(self) -> str:
         return f"SigningKey({self.key_id})"
@@ -157,7 +166,7 @@ def open_signed(cls: type[D], text: str, keys: Mapping[str, VerifyKey]) -> Signe
     if key is None:  # (3)
         raise Denied(Reason(Code.UNTRUSTED_KEY, f"no trusted key signs a {cls.KIND} with this key id"))
     try:
-        verified = jws.deserialize_compact(text.encode("ascii"), key._jwk(), algorithms=[ALGORITHM])  # (4)
+        verified = jws.deserialize_compact(text.encode("ascii"), key._jwk(), registry=_LIBRARY)  # (4)
     except (JoseError, ValueError) as error:
         raise Denied(Reason(Code.BAD_SIGNATURE, str(cls.KIND))) from error
     head, payload, _ = text.split(".")
@@ -174,15 +183,25 @@ def peek_kind(text: str) -> str:
     return kind
 
 
+def peek_payload(text: str) -> bytes:
+    """The payload of a signed document whose signature nobody has looked at; for showing, never for deciding."""
+    payload: bytes = _extracted(text).payload
+    return payload
+
+
 def _signing_header(key_id: str, kind: type[Document] | Document) -> dict[str, str]:
     return {"alg": ALGORITHM, "kid": key_id, "typ": kind.KIND}
 
 
 def _header_of(text: str) -> dict[str, object]:
+    return dict(_extracted(text).headers())
+
+
+def _extracted(text: str) -> jws.CompactSignature:
     if len(text) > MAX_SIGNED_BYTES:
         raise Malformed("a signed document is too large")
     try:
-        return dict(jws.extract_compact(text.encode("ascii")).headers())
+        return jws.extract_compact(text.encode("ascii"), registry=_LIBRARY)
     except (JoseError, ValueError) as error:
         raise Malformed("not a signed document (compact JWS)") from error
 

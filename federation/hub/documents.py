@@ -20,6 +20,7 @@ from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import open_permit, open_revocations, open_run_order
 from mediator.signatures import KeyRing, Signed
+from mediator.sizes import check_tensors
 from mediator.types import DataPermit, Kind, RevocationList, RunOrder
 
 _Signed = Signed[DataPermit] | Signed[RunOrder] | Signed[RevocationList]
@@ -34,9 +35,12 @@ class Documents:
         self._clock = clock
 
     def submit_permit(self, text: str, actor: str) -> Signed[DataPermit]:
-        """Take in a data permit. The same one again is no fault; another under the same name and version is."""
+        """Take in a data permit. The same one again is no fault; another under the same name and version is, and so is
+        one whose model no site could ever release (`check_tensors`)."""
         signed = open_permit(text.strip(), self._committee)
         permit = signed.document
+        if reasons := check_tensors(permit.tensors):
+            raise Denied(reasons)
         with self._database.write() as session:
             self._add(session, signed, permit_name(permit.permit, permit.permit_version), permit.expires, actor)
         return signed

@@ -20,6 +20,7 @@ from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import Signed
+from mediator.sizes import check_tensors
 from mediator.types import DataPermit, RunOrder
 
 STRATEGY = "fedavg"
@@ -43,7 +44,8 @@ class Runs:
         """Take in a run order with its untrained model (safetensors).
 
         1. A person whom the permit names signed it, and the hub knows that permit.
-        2. Order and permit agree: image, tensor schema, rounds, sites; the strategy is one this hub has.
+        2. Order and permit agree: image, tensor schema, rounds, sites; the strategy is one this hub has; a model of
+           the permit's tensors can be released at all.
         3. Neither has expired, and every site is enrolled.
         4. The model is exactly the permit's tensors.
 
@@ -197,6 +199,7 @@ def _disagreements(order: RunOrder, permit: DataPermit) -> list[Reason]:
         reasons.append(Reason(Code.IMAGE_NOT_PERMITTED))
     if order.schema_sha256 != schema_sha256(permit.tensors):
         reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "the order is for another tensor schema"))
+    reasons += check_tensors(permit.tensors)
     if order.rounds > permit.maximum_rounds:
         reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"the permit allows {permit.maximum_rounds}"))
     if order.strategy != STRATEGY:

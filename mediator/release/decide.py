@@ -12,6 +12,7 @@ from mediator.release import metrics, tensors
 from mediator.release.clip import clip, clip_with_noise
 from mediator.release.clip import noise_bytes as clip_noise_bytes
 from mediator.release.tensors import Array
+from mediator.sizes import CHUNK_BYTES
 from mediator.types import Instruction, Kind, OutputFile, ReleasedObject, ReleaseEnvelope, TensorSpec
 
 MODEL_FILE = "model.safetensors"
@@ -27,7 +28,6 @@ _RESULT_FILES: Mapping[Kind, frozenset[str]] = {
 # 1 KiB for records and metrics (flwr 1.42); metrics.json is at most 4 KiB. Room for two to four times that.
 _OBJECT_BYTES = 8192
 _TENSOR_BYTES = 2048
-_CHUNK = 5 << 20
 _CHUNK_BYTES = 512
 
 
@@ -136,7 +136,7 @@ def reserve_bytes(specs: Iterable[TensorSpec], kind: Kind) -> int:
     if kind is not Kind.TRAIN:
         return _OBJECT_BYTES
     return _OBJECT_BYTES + sum(
-        spec.size_bytes + _TENSOR_BYTES + (spec.size_bytes // _CHUNK) * _CHUNK_BYTES for spec in specs
+        spec.size_bytes + _TENSOR_BYTES + (spec.size_bytes // CHUNK_BYTES) * _CHUNK_BYTES for spec in specs
     )
 
 

@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from mediator import canonical
 from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.sizes import MAX_HEADER_BYTES
 from mediator.types import Dtype, TensorSpec
 
 Array = npt.NDArray[Any]
 
-# A permit's thousand tensors make a header of 100 kB; the library's own limit is 100 MB.
-MAX_HEADER_BYTES = 1 << 20
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 _ENTRY_KEYS = frozenset({"dtype", "shape", "data_offsets"})

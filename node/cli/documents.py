@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from mediator import canonical
 from mediator.errors import Malformed, UsageFault
-from mediator.signatures import peek_kind
+from mediator.signatures import peek_kind, peek_payload
 
 D = TypeVar("D", bound=canonical.Document)
 
@@ -21,8 +21,6 @@ def made(kind: type[D], **members: Any) -> D:
 
 def unverified(kind: type[D], text: str) -> D:
     """What a signed document says, its signature not looked at. Raises `Malformed`."""
-    from joserfc import jws
-
     if peek_kind(text) != kind.KIND:
         raise Malformed(f"not a signed {kind.KIND}")
-    return canonical.decode(kind, jws.extract_compact(text.encode("ascii")).payload)
+    return canonical.decode(kind, peek_payload(text))

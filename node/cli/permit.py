@@ -10,14 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from mediator import canonical
-from mediator.errors import Malformed, UsageFault
+from mediator.errors import Denied, Malformed, UsageFault
 from mediator.signatures import KeyRing, VerifyKey, open_signed, peek_kind
+from mediator.sizes import check_tensors
 from mediator.types import Acceptance, DataPermit, Instruction, RevocationList, RunOrder
 from node.cli.documents import made, unverified
 from node.cli.files import read_text, write_new
 from node.cli.options import Json, Key, Out
 from node.cli.output import say, show
 from node.keys import read_signing_key
+from node.kit.mending import mend
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,6 +30,8 @@ _KINDS: dict[str, Any] = {cls.KIND: cls for cls in (DataPermit, Acceptance, RunO
 def sign(draft: Annotated[Path, typer.Argument(help="the permit as JSON")], key: Key, out: Out) -> None:
     """Sign a data permit. The draft is JSON with the fields of a permit; every field is checked first."""
     permit = canonical.from_plain(DataPermit, read_json(draft))
+    if reasons := check_tensors(permit.tensors):
+        raise Denied(reasons, hint=mend(reasons[0].code))
     write_new(out, read_signing_key(key).sign(permit))
     say(f"signed permit {permit.permit} version {permit.permit_version}: {out}")
 

@@ -10,6 +10,8 @@ from mediator.exits import RAISED
 MENDING: Mapping[Code, str] = {
     # the permit, as gate 1 reads it
     Code.CONDITION_UNENFORCEABLE: "take the condition out of the draft: no node can enforce it as it stands there",
+    Code.PERMIT_TOO_LARGE: "fewer tensors, or tensors of fewer bytes: what leaves must fit into one signed envelope",
+    Code.TENSOR_ORDER: "list the draft's tensors in the order of their numbers: 0, 1, 2, … 10, 11",
     Code.CONFIG_NOT_PERMITTED: "give --config exactly the keys that the draft's config lists, each within its range",
     Code.MODEL_NOT_PERMITTED: "the model given has other tensors than the draft lists: change one of the two",
     Code.KIND_NOT_PERMITTED: "add the kind of task to the draft's kinds",
