@@ -18,7 +18,18 @@ from mediator.permit import (
     schema_sha256,
 )
 from mediator.signatures import KeyRing
-from mediator.types import Acceptance, DataPermit, Kind, MetricSpec, Person, PrivacyBudget, RevocationList, SiteDatasets
+from mediator.types import (
+    Acceptance,
+    DataPermit,
+    Dtype,
+    Kind,
+    MetricSpec,
+    Person,
+    PrivacyBudget,
+    RevocationList,
+    SiteDatasets,
+    TensorSpec,
+)
 from tests.mediator.samples import (
     COMMITTEE,
     COMMITTEE_RING,
@@ -32,6 +43,7 @@ from tests.mediator.samples import (
     TENSORS,
     VERSION,
     acceptance,
+    enforced,
     order,
     permit,
     revocations,
@@ -106,6 +118,14 @@ def test_a_permit_compiles_to_what_its_site_enforces() -> None:
     assert compiled.expires == NOW + 20 * DAY  # the acceptance ends first
     assert compiled.schema_sha256 == schema_sha256(reversed(TENSORS))
     assert compiled.metrics_of(Kind.EVALUATE) == signed.document.metrics["evaluate"]
+
+
+def test_a_permits_tensors_keep_the_order_in_which_they_were_granted() -> None:
+    names = ("w.2", "w.10", "b", "a")
+    tensors = tuple(TensorSpec(name, (3,), Dtype.F32) for name in names)
+    assert enforced(tensors=tensors).tensor_names == names
+    # which a run order is bound to through the permit itself
+    assert enforced(tensors=tensors).schema_sha256 == schema_sha256(tensors[::-1])
 
 
 def test_an_acceptance_only_narrows() -> None:

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mediator.errors import Code, Denied, IntegrityBroken
 from mediator.release import tensors
 from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release, reserve_bytes
 from mediator.types import Dtype, Kind, MetricSpec, OutputFile, PrivacyBudget, ReleasedObject, TensorSpec
 from tests.mediator.samples import MODEL, NOW, SITE, TENSORS, enforced, instruction, model
+from tests.sim.zoo import Model, models, specs_of
 
 TRAINED = model(scale=1.1, batches=9)
 TRAIN_METRICS = json.dumps({"loss": 0.51234567, "num-examples": 40}).encode()
@@ -171,3 +174,34 @@ def test_the_reserve_covers_our_encoding(shapes: list[tuple[int, ...]]) -> None:
     raw = tensors.encode({spec.name: np.ones(spec.shape, "<f4") for spec in specs})
     assert len(raw) + 4096 <= reserve_bytes(specs, Kind.TRAIN)
     assert reserve_bytes(specs, Kind.EVALUATE) == 8192
+
+
+# --- the permit's own order -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(models(), st.data(), st.booleans())
+def test_whatever_order_a_container_writes_in_its_model_leaves_in_the_permits(
+    found: Model, data: st.DataObject, noisy: bool
+) -> None:
+    """Noise is drawn tensor by tensor; it moves values, and no tensor."""
+    specs, given_model = specs_of(found), tensors.encode(found)
+    permit = replace(
+        enforced(), tensors=specs, clip_norm=1000.0, privacy=PrivacyBudget(1.0, 1e-5, 1e-9) if noisy else None
+    )
+    written = tensors.encode({name: found[name] for name in data.draw(st.permutations(list(found)))})
+    released = release(
+        _train(
+            permit=permit,
+            files=_model(written),
+            given=given_model,
+            given_sha256=hashlib.sha256(given_model).hexdigest(),
+            byte_limit=1 << 30,
+            noise=np.random.default_rng(3).bytes(noise_bytes(permit)),
+        )
+    )
+    assert list(released.tensors) == list(tensors.parse(released.model, specs)) == list(found)
+    header = json.loads(released.model[8 : 8 + int.from_bytes(released.model[:8], "little")])
+    assert list(header) == list(found)
+    for name, array in released.tensors.items():
+        assert array.shape == found[name].shape and np.allclose(array, found[name], atol=1e-3)

@@ -12,8 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from mediator import canonical
+from mediator.types import Dtype, TensorSpec
 from node.cli import main
 from node.cli.app import application
+from tests.mediator import samples
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "documents"
 
@@ -104,6 +107,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         ("permit sign rubbish --key key --out out", 2, "not JSON"),
         ("permit sign list.json --key key --out out", 2, "not an object"),
         ("permit sign version-9.json --key key --out out", 2, "version"),
+        ("permit sign large.json --key key --out out", 3, "permit_too_large"),
+        ("permit sign misordered.json --key key --out out", 3, "tensor_order"),
         ("permit revocations --number 0 --key key --out out", 2, "--number"),
         ("permit revocations --number 1 --permit NO! --key key --out out", 2, "permit"),
         ("permit revocations --number 1 --key open-key --out out", 2, "others than its owner"),
@@ -132,6 +137,9 @@ def test_a_fault_is_one_line_with_the_right_exit_code_and_nothing_is_written(
     (tmp_path / "rubbish").write_bytes(bytes(range(256)))
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "version-9.json").write_text('{"kind": "cloister.data-permit", "version": 9}')
+    for name, count in (("large", 6000), ("misordered", 12)):
+        specs = tuple(TensorSpec(text, (3,), Dtype.F32) for text in sorted(map(str, range(count))))
+        (tmp_path / f"{name}.json").write_bytes(canonical.encode(samples.permit(tensors=specs)))
     (tmp_path / "empty").mkdir()
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     done = run(*words.split())
