@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from safetensors.numpy import save
 from sqlalchemy import create_engine, select, text
 
 from federation import control
@@ -122,6 +123,13 @@ def test_a_model_other_than_the_permits_is_refused(town: Town) -> None:
         with pytest.raises(Denied):
             town.hub.submit_order(RESEARCHER.sign(order("bad-model")), bad)
     assert "bad-model" not in runs(town)
+
+
+def test_an_untrained_model_is_kept_in_the_permits_order_whichever_writer_made_it(town: Town) -> None:
+    """A safetensors file has no order of its own: the library sorts by type and name."""
+    for number, raw in enumerate((save(model()), tensors.encode(dict(reversed(model().items()))))):
+        town.hub.submit_order(RESEARCHER.sign(order(f"writer-{number}")), raw)
+        assert town.hub.checkpoints.latest(f"writer-{number}") == (-1, tensors.encode(model()))
 
 
 def test_the_same_order_again_changes_nothing(town: Town) -> None:
