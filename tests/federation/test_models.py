@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from federation import control
 from federation.client.objects import FlowerCodec
 from federation.client.ports import Outgoing
+from federation.hub import ingress
 from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import KeyRing
 from mediator.types import Instruction, Kind
+from node.ipc import messages, verbs
 from tests.federation.ground import COMMITTEE, RESEARCHER, Town, order, permit
+from tests.mediator.test_sizes import longest, many
 from tests.sim.core import FakeCore
 from tests.sim.zoo import ZOO, Model, dense, listed, same, specs_of
 
@@ -88,3 +93,28 @@ async def test_a_reply_in_another_order_than_the_permits_is_dropped(town: Town) 
         history = await town.settled("exchanged")
     refusals = [(entry["site"], entry["code"]) for entry in history["rounds"][1]["refusals"]]
     assert history["state"] == "stopped" and refusals == [("bergen", "model_mismatch")]
+
+
+# --- the largest there is -------------------------------------------------------------------------------------
+
+
+async def test_the_largest_permit_reaches_a_site(town: Town) -> None:
+    text = COMMITTEE.sign(permit(permit="largest", tensors=many(5_514)))
+    site = core(town, "aachen", listed())
+    async with town.links(site):
+        town.hub.submit_permit(text)
+        town.hub.notify()
+        for _ in range(600):
+            if text in site.documents:
+                break
+            await asyncio.sleep(0.05)
+    assert text in site.documents
+
+
+def test_the_largest_envelope_fits_every_message_on_its_way() -> None:
+    """From core over its socket to the link, and from the link to the hub."""
+    text = RESEARCHER.sign(longest(3 + 2 * 5_514))
+    sent = control.encode(control.Release(envelope=text))
+    assert len(sent) < ingress.MAX_BODY_BYTES and control.decode(control.Release, sent).envelope == text
+    outgoing = verbs.Outgoing(instruction="i", reply_context=b"c" * (64 << 10), envelope=text, folder="f")
+    assert messages.unpack(verbs.Outgoing, messages.pack(outgoing)) == outgoing
