@@ -25,6 +25,7 @@ from mediator.ports import JobEvent
 from mediator.signatures import KeyRing, SigningKey
 from mediator.types import ContainerSpec, OutputFile, Resources
 
+REPO = Path(__file__).resolve().parents[2]
 ENGINE_URL = os.environ.get("DOCKER_HOST", "unix:///run/docker.sock")
 LIMITS = Resources(
     cpus=1.0, memory_bytes=256 << 20, pids=48, wall_time_s=30, tmp_bytes=8 << 20, out_bytes=4 << 20, out_files=24,

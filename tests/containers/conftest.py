@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.bench import Bench, image_id
-
-REPO = Path(__file__).resolve().parents[2]
+from tests.containers.bench import REPO, Bench, image_id
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.containers.bench import ENGINE_URL
+from tests.containers.bench import ENGINE_URL, REPO
 
-REPO = Path(__file__).resolve().parents[2]
 READY_S = 60.0
 IMAGES = ("cloister-sentinel:latest", "cloister-attacker:latest")
 DISK = "size=640m"
@@ -25,8 +24,12 @@ DISK = "size=640m"
 class Spare:
     """A dockerd of the tests' own, with its own folders, socket, containerd and control group."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any] | None = None, programs: tuple[Path, ...] = ()
+    ) -> None:
+        """`programs` are folders in which its own programs are looked for first."""
         self.folder = folder
+        self._path = os.pathsep.join((*map(str, programs), os.environ["PATH"]))
         self.socket = folder / "docker.sock"
         self.url = f"unix://{self.socket}"
         self.disk = folder / "disk"
@@ -45,6 +48,8 @@ class Spare:
         ]  # fmt: skip
         (self.folder / "pid").unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
+            # env(1), for it looks for dockerd in the PATH that it sets
+            command = ["env", f"PATH={self._path}", *command]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + READY_S
         while not self.answers():
