@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from containers import canary, podman, sandbox, volumes
-from containers.engine import Container, Engine, Users
+from containers import canary, gpu, podman, sandbox, volumes
+from containers.engine import Container, Engine, Offer, Users
 from containers.runner import Endings, Running
 from containers.sandbox import Role, Sandbox
 from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed, Reason
@@ -63,25 +63,29 @@ class Broker:
         1. Core signed it, and it is neither too old nor from the future.
         2. No limit is above the site's ceiling.
         3. Each mount's source is a folder under its configured root, reached through no symbolic link.
-        4. The engine can bound what it runs. It holds the image under exactly this digest; it names a program for
-           this processor and declares no volume (the engine would add one, writable and unbounded). A canary's image
-           is the sentinel.
+        4. The engine can bound what it runs, has the processors and can give the GPUs. It holds the image under exactly
+           this digest; it names a program for this processor and declares no volume (the engine would add one,
+           writable and unbounded). A canary's image is the sentinel.
         5. Containers of this job that exist were made for this very spec.
         6. What the engine made is sealed, by its own account.
         """
         with self._recorded("prepare", "") as note:
             spec = open_signed(ContainerSpec, signed_spec, self._keys).document  # (1)
             note(spec.job)
-            users = self._engine.users()
+            offer = self._engine.offer()
             if spec.purpose == "canary":
-                self._lay_out_probe(spec, signed_spec, users)
-            image_id = self._check(spec, users)
+                self._lay_out_probe(spec, signed_spec, offer.users)
+            image_id = self._check(spec, offer)
+            site = self._site_for(spec, offer)
             self._adopt(spec)  # (5)
-            self._engine.create_volume(sandbox.volume_arguments(spec, self._site, users.first))
+            self._engine.create_volume(sandbox.volume_arguments(spec, site, offer.users.first))
             role: Role = "canary" if spec.purpose == "canary" else "job"
-            self._ensure(spec, signed_spec, "keeper", self._image_id(self._site.sentinel))
-            arguments = self._ensure(spec, signed_spec, role, image_id)
-            return Prepared(spec.job, sandbox.fingerprint(arguments, self._engine.facts(self._site.runtime)))
+            self._ensure(spec, signed_spec, "keeper", self._image_id(site.sentinel), site)
+            arguments = self._ensure(spec, signed_spec, role, image_id, site)
+            facts = self._engine.facts(site.runtime_with(spec.gpu_devices))
+            if spec.gpu_devices and site.gpus_by == "cdi":
+                facts["cdi"] = offer.gpus.specs_digest()  # a driver's change is another sandbox, and asks for a canary
+            return Prepared(spec.job, sandbox.fingerprint(arguments, facts))
 
     def execute(self, job: str) -> Iterator[JobEvent]:
         """Start the job if it was not, then yield what happens to it until it ends.
@@ -94,7 +98,7 @@ class Broker:
                 state = running.state(container)
                 if state.get("Status") == "created":
                     self._check_mounts_again(running.spec)
-                    self._engine.start(container)
+                    self._start(running, container)
                 elif state.get("Paused"):
                     self._engine.resume(container)
             return running.events()
@@ -148,7 +152,7 @@ class Broker:
 
     # --- checks -------------------------------------------------------------------------------------------------
 
-    def _check(self, spec: ContainerSpec, users: Users) -> str:
+    def _check(self, spec: ContainerSpec, offer: Offer) -> str:
         """Checks (1) to (4) of `prepare`; the image's id, or `Denied` with every reason at once."""
         reasons = []
         now = self._clock()
@@ -157,8 +161,11 @@ class Broker:
         if not spec.resources.within(self._site.ceiling):  # (2)
             reasons.append(Reason(Code.RESOURCES_EXCEEDED, "above the site's ceiling"))
         reasons += self._mount_reasons(spec)  # (3)
-        if not users.limited:  # (4)
+        if not offer.users.limited:  # (4)
             reasons.append(Reason(Code.NOT_SEALED, "a rootless engine bounds nothing on cgroup v1"))
+        if spec.resources.cpus > offer.cpus:
+            why = f"{spec.resources.cpus:g} CPUs are granted, and this machine has {offer.cpus}"
+            reasons.append(Reason(Code.RESOURCES_EXCEEDED, why))
         image = self._engine.image(spec.image)
         if image is None:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the engine holds no image with this digest"))
@@ -173,6 +180,12 @@ class Broker:
         if reasons or image is None:
             raise Denied(reasons)
         return image.id
+
+    def _site_for(self, spec: ContainerSpec, offer: Offer) -> Sandbox:
+        """The site with the way in which its engine gives these GPUs (4). Raises `Denied` if it cannot."""
+        if not spec.gpu_devices:
+            return self._site
+        return replace(self._site, gpus_by=gpu.decide(offer.gpus, spec.gpu_devices, self._site.runtime))
 
     def _mount_reasons(self, spec: ContainerSpec) -> list[Reason]:
         root = self._root(spec)
@@ -206,18 +219,29 @@ class Broker:
             if there is None or replace(there, issued=spec.issued, expires=spec.expires) != spec:
                 raise Denied(Reason(Code.JOB_UNKNOWN, "a container of this job was made for another spec"))
 
-    def _ensure(self, spec: ContainerSpec, signed_spec: str, role: Role, image_id: str) -> dict[str, Any]:
+    def _start(self, running: Running, container: str) -> None:
+        """Start one of a job's two containers. What Podman gives by CDI, it shows once the container runs: not that,
+        and the container is removed."""
+        gpus = running.spec.gpu_devices if container == running.main else ()
+        self._engine.start(container, with_gpus=bool(gpus))
+        if gpus and self._engine.kind == "podman" and podman.nodes_differ(self._engine.inspect(container) or {}, gpus):
+            self._engine.remove(container)
+            raise Denied(Reason(Code.NOT_SEALED, "gpus"))
+
+    def _ensure(
+        self, spec: ContainerSpec, signed_spec: str, role: Role, image_id: str, site: Sandbox
+    ) -> dict[str, Any]:
         """Create the container of this role unless it exists; refuse and remove one that is not sealed (6)."""
-        arguments = self._build(spec, role, self._site, image_id)
+        arguments = self._build(spec, role, site, image_id)
         profile = podman.seccomp_file(self._site.probe_root) if self._engine.kind == "podman" else None
         if profile is not None:
             arguments = podman.spoken(arguments, profile)
         found = [one.id for one in self._engine.containers(self._site.site, spec.job) if one.role == role]
         if not found:
             arguments["Labels"] = {**arguments["Labels"], sandbox.SPEC_LABEL: signed_spec}
-            found = [self._engine.create(sandbox.container_name(spec.job, role, self._site.site), arguments)]
+            found = [self._engine.create(sandbox.container_name(spec.job, role, site.site), arguments)]
         inspect = self._engine.inspect(found[0]) or {}
-        made = (inspect, spec, role, self._site, image_id)
+        made = (inspect, spec, role, site, image_id)
         if missing := podman.unsealed(*made, profile) if profile is not None else sandbox.unsealed(*made):
             self._engine.remove(found[0])
             raise Denied([Reason(Code.NOT_SEALED, name) for name in missing])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from containers import gpu
 from mediator.errors import Code, Denied
 from mediator.ports import Runner
 from mediator.types import ContainerSpec, OutputFile
@@ -56,9 +57,10 @@ def lay_out(spec: ContainerSpec, signed_spec: str, probe_root: Path, *, gvisor: 
     (folder / "data").mkdir(parents=True, exist_ok=True)
     task.mkdir(parents=True, exist_ok=True)
     (folder / "data" / "nonce").write_text(nonce(signed_spec), encoding="ascii")
-    # the probe tries to fork beyond `pids`, and finds out whether the other two are so
+    # the probe tries to fork beyond `pids`, and finds out whether the others are so
     kernel = "gvisor" if gvisor else "machine"
     config = {"pids": spec.resources.pids, "kernel": kernel, "user_namespace": namespace}
+    config["gpu_nodes"] = list(gpu.nodes(spec.gpu_devices))
     order = {"contract": 1, "task": TASK, "kind": "evaluate", "round": 0, "config": config}
     (task / "task.json").write_text(json.dumps(order), encoding="ascii")
     for at in (folder, *folder.rglob("*")):
@@ -78,7 +80,8 @@ def nonce(signed_spec: str) -> str:
 def run_canary(runner: Runner, signed_spec: str, fingerprint: str) -> CanaryResult:
     """Run the canary of `signed_spec`; passed only if its sandbox is the one with `fingerprint` and nothing gave.
 
-    Raises `EngineUnavailable` if the engine does not answer: that proves nothing either way.
+    Raises `EngineUnavailable` if the engine does not answer, and `Denied` (gpu_unavailable) if it cannot give the
+    GPUs: neither proves anything of the sandbox.
     """
     try:
         prepared = runner.prepare(signed_spec)
@@ -120,6 +123,8 @@ def is_valid(result_time: datetime, now: datetime) -> bool:
 
 
 def _failed(fingerprint: str, denied: Denied) -> CanaryResult:
+    if denied.reasons[0].code is Code.GPU_UNAVAILABLE:
+        raise denied
     return CanaryResult(
         fingerprint,
         False,

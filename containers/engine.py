@@ -25,6 +25,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
 
+from containers import gpu
 from containers.lines import Lines
 from containers.sandbox import JOB_LABEL, ROLE_LABEL, SITE_LABEL, SPEC_LABEL
 from mediator.errors import Code, Denied, EngineUnavailable, Reason
@@ -85,6 +86,15 @@ class Users:
         return f"remapped from {self.first[0]}" if self.namespace else "the machine's own"
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What an engine can give at all, by its own account: the users of its containers, processors, GPUs."""
+
+    users: Users
+    cpus: int
+    gpus: gpu.Offer
+
+
 class Engine:
     """One engine's socket, for example `unix:///run/docker.sock`. Connects at the first call."""
 
@@ -109,7 +119,14 @@ class Engine:
 
     def users(self) -> Users:
         """Whether its containers live in a user namespace of their own, and if their limits are kept there."""
-        return _users(self._info())
+        return self.offer().users
+
+    def offer(self) -> Offer:
+        """What it can give a container: asked anew each time, for drivers and runtimes come and go."""
+        info = self._info()
+        # engine and broker share a machine
+        cpus = int(info.get("NCPU") or os.cpu_count() or 1)
+        return Offer(_users(info), cpus, gpu.Offer.of(info, self.kind))
 
     def _info(self) -> dict[str, Any]:
         with _asking("describe itself"):
@@ -211,12 +228,20 @@ class Engine:
         answer.raise_for_status()
         return dict(answer.json())
 
-    def start(self, container: str) -> None:
-        """Start it; does nothing if it runs. Raises `Denied` if the image's program cannot be started here."""
+    def start(self, container: str, *, with_gpus: bool = False) -> None:
+        """Start it; does nothing if it runs. Raises `Denied` if the image's program cannot be started here.
+
+        `with_gpus`: it was made with GPUs. Whatever the engine then refuses counts as a refusal of these
+        (gpu_unavailable): its words for a missing driver, hook or device are a missing program's or a broken engine's,
+        and an image's own program is started by the engine's init, after the start.
+        """
         with _asking("start a container"):
             try:
                 self._api.start(container)
             except APIError as error:
+                if with_gpus and not _disk_is_full(error):
+                    why = "the engine could not start a container with the GPUs granted"
+                    raise Denied(Reason(Code.GPU_UNAVAILABLE, why), hint="ask: cloister node canary") from error
                 if not error.is_client_error():
                     raise
                 raise Denied(Reason(Code.JOB_FAILED, "the image's program cannot be started")) from error
@@ -359,13 +384,17 @@ def _read_exactly(stream: Any, length: int, deadline: float) -> bytes:
     return b"".join(pieces)
 
 
+def _disk_is_full(error: APIError) -> bool:
+    return "no space left on device" in str(error.explanation).lower()
+
+
 @contextmanager
 def _asking(what: str) -> Iterator[None]:
     """The engine's seam: whatever it says in an error stays here, and the caller hears that it did not answer."""
     try:
         yield
     except APIError as error:
-        if "no space left on device" in str(error.explanation).lower():
+        if _disk_is_full(error):
             raise EngineUnavailable(
                 f"the container engine could not {what}: its disk is full",
                 hint="make room where the engine keeps its images and containers; what waits is tried again",

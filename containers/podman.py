@@ -1,19 +1,22 @@
 """Podman's dialect of the engine's API: the same sealed container, asked for and read back in Podman's words.
 
-Podman 4 answers Docker's API, but takes the seccomp profile as a file, adds writable scratch folders of its own to a
-read-only root, drops a mount option, and leaves out of Docker's inspect what its own inspect tells. `spoken`
-translates what `sandbox.create_arguments` asks for; `unsealed` reads the answer against expectations of its own.
+Podman answers Docker's API, but takes the seccomp profile as a file, adds writable scratch folders of its own to a
+read-only root, drops a mount option, and leaves out of Docker's inspect what its own inspect tells; GPUs it gives from
+5.4 on, by CDI alone. `spoken` translates what `sandbox.create_arguments` asks for; `unsealed` reads the answer against
+expectations of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from containers import gpu
 from containers.sandbox import KEEPER, OPEN_FILES, SECCOMP, Role, Sandbox, volume_name
 from mediator.types import ContainerSpec, Resources
 
@@ -80,9 +83,7 @@ def unsealed(
     found = [name for path, (name, wanted) in expected.items() if _at(inspect, path) not in wanted]
     found += [name for key, name in _EMPTY.items() if inspect["HostConfig"].get(key)]
     found += [*_tmpfs_differ(inspect, limits), *_mounts_differ(inspect, spec, role, sandbox)]
-    visible = [text for text in (_at(inspect, "Config.Env") or []) if text.startswith("NVIDIA_VISIBLE_DEVICES=")]
-    if visible != ["NVIDIA_VISIBLE_DEVICES=void"] or (role != "keeper" and spec.resources.gpus):
-        found.append("gpus")  # Podman 4 passes over a request for devices
+    found += _gpus_differ(inspect, () if role == "keeper" else spec.gpu_devices)
     if sandbox.runtime:
         found.append("runtime")  # gVisor's own limits are asked for, and proved, on Docker alone
     return tuple(dict.fromkeys(found))
@@ -133,7 +134,7 @@ def _expected(
 
 # whatever of these Podman reports must be empty or absent
 _EMPTY = {
-    "VolumesFrom": "mounts", "Devices": "devices", "DeviceCgroupRules": "devices", "DeviceRequests": "gpus",
+    "VolumesFrom": "mounts", "DeviceCgroupRules": "devices", "DeviceRequests": "gpus",
     "GroupAdd": "groups", "Links": "network", "PortBindings": "network", "PublishAllPorts": "network",
     "ExtraHosts": "network", "Dns": "network", "Sysctls": "sysctls", "Cgroup": "cgroup", "CgroupParent": "cgroup",
     "OomKillDisable": "memory", "ContainerIDFile": "id file", "UsernsMode": "user namespace",
@@ -178,3 +179,30 @@ def _mounts_differ(inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, 
     shut = {"noexec", "nosuid", "nodev"} <= options.get("/out", set())
     if found != wanted or len(mounts) != len(wanted) or shared or not shut:
         yield "mounts"
+
+
+# what the driver's CDI spec brings: a GPU, what is asked of all of them, the files that stand for MIG slices
+_NODE = re.compile(r"/dev/nvidia(?:ctl|-uvm|-uvm-tools|-modeset|-caps/nvidia-cap\d+|(?P<number>\d+))")
+
+
+def nodes_differ(inspect: Mapping[str, Any], gpus: Sequence[str]) -> bool:
+    """Whether a running container has other device nodes than those of as many GPUs. Podman tells of a CDI request
+    nowhere, and of the nodes it brought once the container runs."""
+    names = [str(node.get("PathInContainer")) for node in inspect["HostConfig"].get("Devices") or []]
+    known = [found for name in names if (found := _NODE.fullmatch(name))]
+    least, most = gpu.nodes(gpus)
+    return len(known) < len(names) or not least <= sum(bool(found["number"]) for found in known) <= most
+
+
+def _gpus_differ(inspect: Mapping[str, Any], gpus: Sequence[str]) -> Iterator[str]:
+    visible = [text for text in (_at(inspect, "Config.Env") or []) if text.startswith("NVIDIA_VISIBLE_DEVICES=")]
+    started = _at(inspect, "State.Status") != "created"
+    # a CDI spec says once more what we said
+    most = 2 if gpus and started else 1
+    if set(visible) != {"NVIDIA_VISIBLE_DEVICES=void"} or len(visible) > most:
+        yield "gpus"
+    elif gpus and started:
+        if nodes_differ(inspect, gpus):
+            yield "gpus"
+    elif inspect["HostConfig"].get("Devices"):
+        yield "devices"

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from containers import gpu
 from mediator import canonical
 from mediator.types import ContainerSpec, Resources
 
@@ -50,7 +51,8 @@ class Sandbox:
     """What one site decides about its containers, read once from its configuration.
 
     `sentinel` is the digest of the image that holds the keeper and the canary's probe; `ceiling` the most any
-    container may be given; a mount's source lies under `work_root` (jobs) or `probe_root` (the canary).
+    container may be given; a mount's source lies under `work_root` (jobs) or `probe_root` (the canary). `gpus_by` is
+    how GPUs are asked for, which the broker decides for each container from what the engine offers.
     """
 
     site: str
@@ -61,11 +63,16 @@ class Sandbox:
     uid: int = 65532
     gid: int = 65532
     runtime: str = ""
+    gpus_by: gpu.Way = "cdi"
 
     @property
     def gvisor(self) -> bool:
         """Whether jobs run on gVisor's kernel rather than on the machine's."""
         return self.runtime.startswith("runsc")
+
+    def runtime_with(self, gpus: Sequence[str]) -> str:
+        """The runtime of a container with these GPUs; '' is the engine's own."""
+        return gpu.RUNTIME if gpus and self.gpus_by == "nvidia" else self.runtime
 
     def host_tasks(self, pids: int) -> int:
         """The limit on processes and threads as the machine counts them. gVisor counts the job's own itself, by
@@ -119,7 +126,7 @@ def create_arguments(spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id
         **({} if program is None else {"Entrypoint": program, "Cmd": []}),
         "User": f"{sandbox.uid}:{sandbox.gid}",
         "Hostname": "job",
-        "Env": _environment(limits, gpus),
+        "Env": _environment(limits, gpus if sandbox.gpus_by == "nvidia" else ()),
         "NetworkDisabled": True,
         "StopSignal": "SIGTERM",
         # an image's own health check would be one more program, started by the engine
@@ -130,8 +137,8 @@ def create_arguments(spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id
             **_limits(limits, sandbox),
             "Tmpfs": {"/tmp": f"{SCRATCH_FLAGS},size={limits.tmp_bytes},mode=1777"},  # noqa: S108  inside the container
             "Mounts": _mounts(spec, role, sandbox),
-            "DeviceRequests": _devices(gpus),
-            "Runtime": sandbox.runtime,
+            "DeviceRequests": _devices(gpus, sandbox.gpus_by),
+            "Runtime": sandbox.runtime_with(gpus),
         },
     }
 
@@ -168,11 +175,13 @@ def _limits(limits: Resources, sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
-def _environment(limits: Resources, gpus: Sequence[str]) -> list[str]:
+def _environment(limits: Resources, visible: Sequence[str]) -> list[str]:
     threads = max(1, int(limits.cpus))
-    # an image that asks for `all` in its own environment would get them where the GPUs' runtime is the default one
-    driver = [f"{_VISIBLE}={','.join(gpus) or 'void'}", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
-    return ["HOME=/tmp", f"OMP_NUM_THREADS={threads}", f"CLOISTER_CPUS={threads}", *driver]
+    # an image that asks for `all` in its own environment would get them where the GPUs' runtime is the default one, and
+    # what CDI gives would come from that runtime once more
+    driver = [f"{_VISIBLE}={','.join(visible) or 'void'}", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
+    # whoever looks up the user's name (getpass, torch's caches) finds none by number in a small image, and dies of it
+    return ["HOME=/tmp", "USER=job", f"OMP_NUM_THREADS={threads}", f"CLOISTER_CPUS={threads}", *driver]
 
 
 def _mounts(spec: ContainerSpec, role: Role, sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -192,9 +201,14 @@ def _read_only(source: str, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True, "BindOptions": options}
 
 
-def _devices(gpus: Sequence[str]) -> list[dict[str, Any]]:
+def _devices(gpus: Sequence[str], way: gpu.Way) -> list[dict[str, Any]]:
     # by id, never by count: the engine would give two containers the same first GPU
-    return [{"Driver": "", "Count": 0, "DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}] if gpus else []
+    if not gpus:
+        return []
+    if way == "nvidia":
+        return [{"Driver": "", "Count": 0, "DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}]
+    names = [f"{gpu.KIND}={each}" for each in gpus]
+    return [{"Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": [], "Options": {}}]
 
 
 def fingerprint(arguments: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
@@ -296,18 +310,24 @@ def _mounts_differ(inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, 
     }
     if found != wanted or len([mount for mount in inspect["Mounts"] if mount["Type"] != "tmpfs"]) != len(wanted):
         yield "mounts"
-    yield from _gpus_differ(inspect, () if role == "keeper" else spec.gpu_devices)
-    if sandbox.runtime and inspect["HostConfig"].get("Runtime") != sandbox.runtime:
+    gpus = () if role == "keeper" else spec.gpu_devices
+    yield from _gpus_differ(inspect, gpus, sandbox.gpus_by)
+    runtime = "nvidia" if gpus and sandbox.gpus_by == "nvidia" else sandbox.runtime
+    if runtime and inspect["HostConfig"].get("Runtime") != runtime:
         yield "runtime"
 
 
-def _gpus_differ(inspect: Mapping[str, Any], gpus: Sequence[str]) -> Iterator[str]:
+def _gpus_differ(inspect: Mapping[str, Any], gpus: Sequence[str], way: gpu.Way) -> Iterator[str]:
     """Exactly these GPUs by request, and the same (or none) in the environment that the GPUs' runtime reads."""
     requests = inspect["HostConfig"].get("DeviceRequests") or []
-    found = [(entry["Count"], list(entry.get("DeviceIDs") or ()), entry["Capabilities"]) for entry in requests]
+    found = [
+        (entry.get("Driver"), entry["Count"], entry.get("DeviceIDs") or [], entry.get("Capabilities") or [])
+        for entry in requests
+    ]
     seen = [
         entry for entry in inspect.get("Config", {}).get("Env") or () if entry.startswith("NVIDIA_VISIBLE_DEVICES=")
     ]
-    wanted = "NVIDIA_VISIBLE_DEVICES=" + (",".join(gpus) if gpus else "void")
-    if found != ([(0, list(gpus), [["gpu"]])] if gpus else []) or seen != [wanted]:
+    by_cdi: tuple[Any, ...] = ("cdi", 0, [f"nvidia.com/gpu={each}" for each in gpus], [])
+    wanted, visible = (("", 0, list(gpus), [["gpu"]]), ",".join(gpus)) if way == "nvidia" else (by_cdi, "void")
+    if found != ([wanted] if gpus else []) or seen != [f"NVIDIA_VISIBLE_DEVICES={visible if gpus else 'void'}"]:
         yield "gpus"

@@ -77,6 +77,7 @@ class Code(StrEnum):
     SPEC_EXPIRED = "spec_expired"
     MOUNT_NOT_PERMITTED = "mount_not_permitted"
     NOT_SEALED = "not_sealed"
+    GPU_UNAVAILABLE = "gpu_unavailable"
     JOB_UNKNOWN = "job_unknown"
     CONTRACT_VIOLATION = "contract_violation"
     JOB_FAILED = "job_failed"
@@ -258,7 +259,7 @@ _JOB_CODES = frozenset(
 _NODE_CODES = frozenset(
     {
         Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED, Code.MOUNT_NOT_PERMITTED,
-        Code.NOT_SEALED, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
+        Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
     }
 )  # fmt: skip
 _OUTPUT_CODES = frozenset(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mediator.errors import CloisterError, IntegrityBroken, NotNow
+from node.cli.check_machine import machine
 from node.cli.options import Json
 from node.cli.output import data, show, talk
 
@@ -75,7 +76,7 @@ def _node(path: Path) -> list[dict[str, Any]]:
         found.append(_finding("users", "ok", "core, broker, intake and link each under their own"))
     else:
         found.append(_finding("users", "warning", "all processes share one user: the modes of files separate nothing"))
-    found.append(_engine(config))
+    found += [_engine(config), *machine(config)]
     try:
         with client_for(config, verbs.STATUS) as client:
             status = client.call(verbs.STATUS, Empty(), timeout_s=5.0)

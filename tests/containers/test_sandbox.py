@@ -23,9 +23,9 @@ NOW = utc_now()
 SPEC = ContainerSpec("job", "job", DIGEST, "/srv/work/job/data", "/srv/work/job/in", LIMITS, NOW, NOW)
 
 
-def inspected(role: sandbox.Role = "job", spec: ContainerSpec = SPEC) -> dict[str, Any]:
+def inspected(role: sandbox.Role = "job", spec: ContainerSpec = SPEC, site: Sandbox = SITE) -> dict[str, Any]:
     """What an engine that does as told would answer."""
-    asked = copy.deepcopy(sandbox.create_arguments(spec, role, SITE, DIGEST))
+    asked = copy.deepcopy(sandbox.create_arguments(spec, role, site, DIGEST))
     host = asked.pop("HostConfig")
     mounts = [
         {
@@ -107,29 +107,70 @@ def test_a_keeper_sees_nothing_but_out() -> None:
 TWO = replace(SPEC, resources=replace(LIMITS, gpus=2), gpu_devices=("GPU-a", "GPU-b"))
 
 
-def test_gpus_come_by_request_and_by_name() -> None:
-    asked = sandbox.create_arguments(TWO, "job", SITE, DIGEST)
-    assert asked["HostConfig"]["DeviceRequests"] == [
-        {"Driver": "", "Count": 0, "DeviceIDs": ["GPU-a", "GPU-b"], "Capabilities": [["gpu"]]}
-    ]
-    assert "NVIDIA_VISIBLE_DEVICES=GPU-a,GPU-b" in asked["Env"]
-    assert sandbox.unsealed(inspected(spec=TWO), TWO, "job", SITE, DIGEST) == ()
-    assert sandbox.unsealed(inspected(spec=TWO), SPEC, "job", SITE, DIGEST) == ("gpus",)
-    assert sandbox.unsealed(inspected(), TWO, "job", SITE, DIGEST) == ("gpus",)
-    assert sandbox.create_arguments(TWO, "keeper", SITE, DIGEST)["HostConfig"]["DeviceRequests"] == []
+# way → site, the request that a real card was given for, what stands in the environment, the runtime
+NVIDIAS = replace(SITE, gpus_by="nvidia")
+WAYS = {
+    "cdi": (
+        SITE,
+        {"Driver": "cdi", "Count": 0, "DeviceIDs": ["nvidia.com/gpu=GPU-a", "nvidia.com/gpu=GPU-b"],
+         "Capabilities": [], "Options": {}},
+        "void", "",
+    ),
+    "nvidia": (
+        NVIDIAS, {"Driver": "", "Count": 0, "DeviceIDs": ["GPU-a", "GPU-b"], "Capabilities": [["gpu"]]},
+        "GPU-a,GPU-b", "nvidia",
+    ),
+}  # fmt: skip
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_gpus_come_by_request_and_by_name(way: str) -> None:
+    site, request, visible, runtime = WAYS[way]
+    asked = sandbox.create_arguments(TWO, "job", site, DIGEST)
+    assert asked["HostConfig"]["DeviceRequests"] == [request]
+    assert f"NVIDIA_VISIBLE_DEVICES={visible}" in asked["Env"]
+    assert asked["HostConfig"]["Runtime"] == runtime
+    assert sandbox.unsealed(inspected(spec=TWO, site=site), TWO, "job", site, DIGEST) == ()
+    assert "gpus" in sandbox.unsealed(inspected(spec=TWO, site=site), SPEC, "job", site, DIGEST)
+    assert "gpus" in sandbox.unsealed(inspected(site=site), TWO, "job", site, DIGEST)
+    for role, spec in (("keeper", TWO), ("job", SPEC)):
+        host = sandbox.create_arguments(spec, role, site, DIGEST)["HostConfig"]  # type: ignore[arg-type]
+        assert (host["DeviceRequests"], host["Runtime"]) == ([], "")
+
+
+def test_gpus_that_were_asked_for_in_the_other_way_are_named() -> None:
+    for asked, expected in ((SITE, NVIDIAS), (NVIDIAS, SITE)):
+        assert "gpus" in sandbox.unsealed(inspected(spec=TWO, site=asked), TWO, "job", expected, DIGEST)
+
+
+def test_a_container_with_gpus_on_another_runtime_than_nvidias_is_named() -> None:
+    inspect = inspected(spec=TWO, site=NVIDIAS)
+    inspect["HostConfig"]["Runtime"] = "runc"
+    assert sandbox.unsealed(inspect, TWO, "job", NVIDIAS, DIGEST) == ("runtime",)
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "given",
-    [
-        {"Count": -1, "DeviceIDs": None}, {"Count": 2, "DeviceIDs": None}, {"Count": 0, "DeviceIDs": ["GPU-a"]},
-        {"Count": 0, "DeviceIDs": ["GPU-a", "GPU-c"]}, {"Count": 0, "DeviceIDs": ["GPU-a", "GPU-b", "GPU-c"]},
-    ],
-)  # fmt: skip
-def test_other_gpus_than_those_granted_are_named(given: dict[str, Any]) -> None:
-    inspect = inspected(spec=TWO)
-    inspect["HostConfig"]["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **given}]
-    assert sandbox.unsealed(inspect, TWO, "job", SITE, DIGEST) == ("gpus",)
+    ("count", "ids"), [(-1, None), (2, None), (0, ["a"]), (0, ["a", "c"]), (0, ["a", "b", "c"]), (0, ["b", "a", "all"])]
+)
+def test_other_gpus_than_those_granted_are_named(way: str, count: int, ids: list[str] | None) -> None:
+    site, request, _, _ = WAYS[way]
+    prefix = "nvidia.com/gpu=GPU-" if way == "cdi" else "GPU-"
+    inspect = inspected(spec=TWO, site=site)
+    given = {"Count": count, "DeviceIDs": ids and [prefix + each for each in ids]}
+    inspect["HostConfig"]["DeviceRequests"] = [{**request, **given}]
+    assert sandbox.unsealed(inspect, TWO, "job", site, DIGEST) == ("gpus",)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("change", [{"Driver": "nvidia"}, {"Driver": "other.com/device"}, {"Capabilities": [["all"]]}])
+def test_another_driver_or_capability_than_asked_for_is_named(way: str, change: dict[str, Any]) -> None:
+    site, request, _, _ = WAYS[way]
+    inspect = inspected(spec=TWO, site=site)
+    inspect["HostConfig"]["DeviceRequests"] = [{**request, **change}]
+    assert sandbox.unsealed(inspect, TWO, "job", site, DIGEST) == ("gpus",)
+    inspect["HostConfig"]["DeviceRequests"] = [request, request]
+    assert sandbox.unsealed(inspect, TWO, "job", site, DIGEST) == ("gpus",)
 
 
 @pytest.mark.parametrize("env", [[], ["NVIDIA_VISIBLE_DEVICES=all"], ["NVIDIA_VISIBLE_DEVICES=void"] * 2])
@@ -154,9 +195,9 @@ def test_a_container_is_never_roots() -> None:
             replace(SITE, uid=uid, gid=gid)
 
 
-def test_five_variables_of_ours_reach_a_job() -> None:
+def test_six_variables_of_ours_reach_a_job() -> None:
     names = [entry.split("=")[0] for entry in sandbox.create_arguments(SPEC, "job", SITE, DIGEST)["Env"]]
-    ours = ["HOME", "OMP_NUM_THREADS", "CLOISTER_CPUS", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"]
+    ours = ["HOME", "USER", "OMP_NUM_THREADS", "CLOISTER_CPUS", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"]
     assert names == ours
 
 

@@ -58,7 +58,7 @@ HEARD = {
     HubCode.JOB_FAILED: "job_failed out_of_memory time_limit stopped "
     + " ".join(code.value for code in RAISED.values()),
     HubCode.NOT_READY: """clock_went_back canary_failed dataset_missing mount_not_permitted spec_expired job_unknown
-        not_sealed outside_schedule""",
+        not_sealed gpu_unavailable outside_schedule""",
     HubCode.REFUSED_INSTRUCTION: """malformed unsupported_version kind_not_permitted config_not_permitted
         model_not_permitted model_mismatch instruction_misaddressed instruction_expired instruction_replayed
         round_already_served round_out_of_range site_not_named run_order_missing run_order_expired

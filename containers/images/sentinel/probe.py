@@ -56,8 +56,9 @@ def check(function):
 
 
 def told(key):
-    """What the broker says of the sandbox: `pids`, its limit on processes, `kernel`, the machine's or gVisor's, and
-    `user_namespace`, whether the engine has one for its containers."""
+    """What the broker says of the sandbox: `pids`, its limit on processes, `kernel`, the machine's or gVisor's,
+    `user_namespace`, whether the engine has one for its containers, and `gpu_nodes`, how many /dev/nvidia<number> there
+    are at least and at most."""
     with open(ORDER, encoding="ascii") as file:
         return json.load(file)["config"][key]
 
@@ -228,6 +229,13 @@ def only_harmless_devices():
     nodes = [entry.name for entry in os.scandir("/dev") if not entry.is_dir(follow_symlinks=False)]
     known = harmless | {"core"} | ({"fuse"} if on_gvisor() else set())
     return all(name in known or name.startswith("nvidia") for name in nodes)
+
+
+@check
+def no_more_gpus_than_granted():
+    """Nor fewer. What brings a GPU's node in (CDI, NVIDIA's runtime) stands in no account of the engine's."""
+    least, most = told("gpu_nodes")
+    return least <= sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev")) <= most
 
 
 # ------------------------------------------------------------------ rights
