@@ -322,7 +322,10 @@ class Jobs:
         written = event(Action.JOB_END, about, verdict, permit=permit, code=reason.code)
         if happened is Event.REFUSE:
             written = event(Action.RELEASE, about, verdict, permit=permit, code=reason.code)
-        log.info("job %s ended: %s", job, reason)
+        if reason.code is Code.GPU_UNAVAILABLE:  # nothing that the job or its permit could mend
+            log.warning("job %s ended: %s: cloister check says what the engine can give", job, reason)
+        else:
+            log.info("job %s ended: %s", job, reason)
         with self._core.store.transaction(self._core.clock()) as tx:
             outward = told(reason.code, tx.exit_reasons_told(row.run))
             used_s = self.queue.spent_s(job) if row.state in (State.PREPARING, State.RUNNING) else 0.0

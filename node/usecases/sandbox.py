@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mediator import canonical
-from mediator.errors import Code
+from mediator.errors import Code, Reason
 from mediator.ports import JobEvent, Prepared
 from mediator.types import ContainerSpec, Kind
 
@@ -86,7 +86,8 @@ class Holding:
 class Sandbox:
     """One container: its host folders, how many tasks it was given, and its stream of events.
 
-    `leave_by_s` (monotonic) is when a task that was asked to make room is ended.
+    `leave_by_s` (monotonic) is when a task that was asked to make room is ended; `refused` why it could not start,
+    where that is not its image's fault.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Sandbox:
     gpus: tuple[str, ...] = ()
     leave_by_s: float | None = None
     engine_lost: bool = False
+    refused: Reason | None = None
     vouched: tuple[ContainerSpec, Prepared] | None = None
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 

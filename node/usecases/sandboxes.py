@@ -325,8 +325,10 @@ class Sandboxes:
                 sandbox.events.put(event)
         except NotNow:
             sandbox.engine_lost = True
-        except Denied:
-            pass  # the container is gone, or its keeper said what no keeper says: either way it is over
+        except Denied as denied:
+            # the container is gone, or its keeper said what no keeper says: either way it is over
+            if denied.reasons[0].code is Code.GPU_UNAVAILABLE:
+                sandbox.refused = denied.reasons[0]
         sandbox.events.put(JobEvent("exited", status=-1))
 
     def _hand_over(self, sandbox: Sandbox, task: Task) -> int:
@@ -381,6 +383,8 @@ class Sandboxes:
                     raise Preempted(self._checkpoint(sandbox, number) if event.status == 0 else None)
                 if sandbox.engine_lost and sandbox.stop_code is None:
                     raise NotNow("the container engine went away while the job ran")
+                if sandbox.refused is not None and sandbox.stop_code is None:
+                    raise Denied(sandbox.refused)
                 own = raised if event.kind == "exited" else None
                 raise Denied(Reason(sandbox.stop_code or own or _ENDINGS[event.kind]))
 

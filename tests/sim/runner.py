@@ -55,9 +55,11 @@ class FakeRunner:
         self.specs: list[ContainerSpec] = []
         self.terminated: list[str] = []
         self.away = False
+        # verb → why the broker says no to it
+        self.refusals: dict[str, Reason] = {}
 
     def prepare(self, signed_spec: str) -> Prepared:
-        self._answer()
+        self._answer("prepare")
         spec = open_signed(ContainerSpec, signed_spec, self._ring).document
         if spec.job not in self.containers:
             self.containers[spec.job] = _Container(spec)
@@ -65,7 +67,7 @@ class FakeRunner:
         return Prepared(spec.job, hashlib.sha256(repr(spec.resources).encode()).hexdigest())
 
     def execute(self, job: str) -> Iterator[JobEvent]:
-        self._answer()
+        self._answer("execute")
         container = self._known(job)
         if not container.started:
             container.started = True
@@ -99,9 +101,11 @@ class FakeRunner:
             self.containers.pop(job).stop.set()
         return gone
 
-    def _answer(self) -> None:
+    def _answer(self, verb: str = "") -> None:
         if self.away:
             raise NotNow("the engine does not answer")
+        if verb in self.refusals:
+            raise Denied(self.refusals[verb])
 
     def _work(self, container: _Container) -> None:
         behave = self._behaviours[container.spec.image]

@@ -12,7 +12,7 @@ import pytest
 
 from mediator.audit import Action, Verdict
 from mediator.deid.orders import IngestOrder
-from mediator.errors import Code, Denied, HubCode, UsageFault
+from mediator.errors import Code, Denied, HubCode, Reason, UsageFault
 from mediator.exits import TOLD_PER_RUN
 from mediator.jobs import Event, State
 from mediator.types import ContainerSpec, Kind
@@ -144,6 +144,28 @@ def test_a_pause_while_the_engine_is_away_does_not_say_that_all_has_ended(desk: 
     desk.runner.away = False
     desk.boxes.tidy()
     assert desk.boxes.settled() and desk.runner.containers == {}
+
+
+@pytest.mark.parametrize("verb", ["prepare", "execute"])
+def test_a_gpu_that_this_node_cannot_give_ends_the_job_once_and_tells_the_hub_to_wait(
+    desk: Desk, gate: Gate, verb: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither `job_failed`, which would blame the image, nor tried again until the instruction expires."""
+    desk.runner.refusals[verb] = Reason(Code.GPU_UNAVAILABLE, "no CDI spec of this engine names GPU-a")
+    before = desk.size()
+    desk.ask()
+    assert desk.until(State.FAILED).code is Code.GPU_UNAVAILABLE
+    answer, _ = next(desk.outbox.follow(lambda: True))
+    assert answer.hub_code is HubCode.NOT_READY and answer.envelope is None
+    assert [each.code for each in desk.log(before) if each.action == "job_end"] == ["gpu_unavailable"]
+    assert gate.asked == 0 and desk.runner.containers == {} and desk.boxes.settled()
+    told = [record for record in caplog.records if "gpu_unavailable" in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"] and "cloister check" in told[0].getMessage()
+    desk.outbox.delivered(answer.instruction)
+    desk.runner.refusals.clear()
+    gate.open.set()
+    assert desk.ask(attempt=2) is None  # the driver is mended, and the hub asks again
+    desk.until(State.RELEASED, attempt=2)
 
 
 @pytest.mark.parametrize(
