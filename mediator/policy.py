@@ -52,6 +52,9 @@ class Policy:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the hospital has not approved this image"))
         if self.resources is None:
             reasons.append(Reason(Code.RESOURCES_EXCEEDED, "the hospital's policy sets no ceiling, so nothing fits"))
+        elif resources.cpus > self.resources.cpus:
+            why = f"the permit asks for {resources.cpus:g} CPUs, and this machine has or lends {self.resources.cpus:g}"
+            reasons.append(Reason(Code.RESOURCES_EXCEEDED, why))
         elif not resources.within(self.resources):
             reasons.append(Reason(Code.RESOURCES_EXCEEDED, "the permit's resources exceed the hospital's ceiling"))
         elif not self.schedule.capacity.holds(resources.gpus, resources.gpu_memory_bytes):

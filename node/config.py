@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -362,9 +363,11 @@ class NodeConfig(Section):
 
     @property
     def ceiling(self) -> Resources:
-        """The most one container may ask for here; as much memory of each GPU as its largest slot has."""
+        """The most one container may ask for here: as much memory of each GPU as its largest slot has, and no more
+        CPUs than there are, which no engine could give."""
         slots = [gpu.memory_bytes // self.schedule.slots_per_gpu for gpu in self.schedule.gpus]
-        return replace(self.limits.ceiling, gpu_memory_bytes=max(slots, default=0))
+        cpus = min(self.limits.cpus, float(os.cpu_count() or 1))
+        return replace(self.limits.ceiling, cpus=cpus, gpu_memory_bytes=max(slots, default=0))
 
     def database_url(self) -> str:
         """The database's URL: a file in the state folder, unless a reference says where another one is written."""

@@ -17,7 +17,7 @@ import pytest
 from containers import sandbox
 from containers.engine import Engine
 from mediator import canonical
-from mediator.errors import CloisterError, Denied, EngineUnavailable, Malformed
+from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed
 from mediator.signatures import SigningKey
 from node.ipc import verbs
 from tests.containers.bench import LIMITS, VERDICT_KEY, Bench, until, utc_now
@@ -150,6 +150,18 @@ def test_limits_above_the_ceiling_are_refused(bench: Bench) -> None:
         refuse(bench, bench.sign(bench.spec(resources=replace(LIMITS, **{name: value}))), "resources_exceeded")
     gpu = bench.spec(resources=replace(LIMITS, gpus=1), gpu_devices=("GPU-0",))
     refuse(bench, bench.sign(gpu), "resources_exceeded")
+
+
+def test_more_cpus_than_this_machine_has_are_refused_by_their_number(bench: Bench) -> None:
+    """The engine would say no at the creation, in words that could be about any restriction."""
+    there = Engine(bench.url).offer().cpus
+    wide = replace(bench, site=replace(bench.site, ceiling=replace(bench.site.ceiling, cpus=1000.0)))
+    with pytest.raises(Denied) as caught:
+        wide.broker().prepare(wide.sign(wide.spec(resources=replace(LIMITS, cpus=there + 0.5))))
+    assert [reason.code for reason in caught.value.reasons] == [Code.RESOURCES_EXCEEDED]
+    assert f"{there + 0.5:g} CPUs are granted, and this machine has {there}" in str(caught.value)
+    assert wide.containers() == []
+    wide.broker().prepare(wide.sign(wide.spec(resources=replace(LIMITS, cpus=float(there)))))
 
 
 def test_an_image_by_tag_cannot_be_said(bench: Bench) -> None:

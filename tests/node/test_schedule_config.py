@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,10 @@ def test_the_example_shows_every_key(tmp_path: Path) -> None:
     example = (Path(__file__).parents[2] / "deploy" / "node.example.toml").read_text()
     fields: dict[str, Any] = type(load(tmp_path).schedule).model_fields
     assert all(f"{name} = " in example or f"[[schedule.{name}]]" in example for name in fields)
+
+
+def test_no_more_cpus_are_lent_than_there_are(tmp_path: Path) -> None:
+    """So a permit that asks for more is refused at gate 1, and not by the engine in the middle of the night."""
+    there = os.cpu_count() or 1
+    assert load(tmp_path, "[limits]\ncpus = 4096\n").ceiling.cpus == there
+    assert load(tmp_path, "[limits]\ncpus = 0.5\n").ceiling.cpus == 0.5
