@@ -98,6 +98,11 @@ RECIPES = {
             "train.py": "containers/images/job-torch/train.py",
             "cloister_job": "containers/job",
         }),
+        Recipe("cloister-job-torch-cuda", "cloister-torch-cuda", {
+            "Containerfile": "containers/images/job-torch-cuda/Containerfile",
+            "train.py": "containers/images/job-torch/train.py",
+            "cloister_job": "containers/job",
+        }, on_request=True),
         Recipe("cloister-job-tables", "cloister-job-torch", {
             "Containerfile": "containers/images/job-tables/Containerfile",
             "tables.py": "containers/images/job-tables/tables.py",

@@ -28,6 +28,7 @@ from node.usecases.sandboxes import SandboxKey, Task
 from tests.containers.bench import LIMITS, MODEL, REPO, Bench, by_name, image_id, until
 from tests.containers.spare import Spare
 from tests.containers.test_canary import spec_of
+from tests.containers.test_reference_job import Hospital, initial_model
 from tests.containers.test_trust import House
 from tests.sim import nvidia
 from tests.sim.nvidia import CARDS
@@ -300,3 +301,19 @@ def test_all_of_them_and_all_but_one(real: Bench) -> None:
 @needs_gpu
 def test_a_job_without_a_grant_sees_none(real: Bench) -> None:
     assert seen(real, "none", ()) == (set(), 0, 0)
+
+
+@needs_gpu
+def test_the_reference_job_trains_on_the_card_and_gives_the_same_bytes_twice(real: Bench) -> None:
+    """Its image is built on request: deploy/lib/images.sh cloister-job-torch-cuda."""
+    try:
+        job = replace(real, image=image_id("cloister-job-torch-cuda", real.url))
+    except docker.errors.ImageNotFound:
+        pytest.skip("cloister-job-torch-cuda is not built")
+    model = (initial_model(job) / "initial.safetensors").read_bytes()
+    hospital = Hospital(job, job.broker(), "train", 0, 60, seed=3, gpus=gpus()[:1])
+    first, second = hospital.ask("train", model), hospital.ask("train", model)
+    assert first == second and first["model.safetensors"] != model
+    ask = ["nvidia-smi", "--query-compute-apps=used_memory", "--format=csv,noheader,nounits"]
+    used = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
+    assert any(int(mib) > 100 for mib in used), "a warm container keeps its place on the card"

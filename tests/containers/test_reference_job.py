@@ -66,11 +66,13 @@ def publish(bench: Bench, job: str, hospital: int, studies: int, seed: int) -> N
 
 
 class Hospital:
-    """One job's container, given one task after the other."""
+    """One job's container, given one task after the other, on these GPUs."""
 
-    def __init__(self, bench: Bench, broker: Broker, job: str, number: int, studies: int, seed: int) -> None:
+    def __init__(
+        self, bench: Bench, broker: Broker, job: str, number: int, studies: int, seed: int, gpus: tuple[str, ...] = ()
+    ) -> None:
         self.bench, self.broker, self.job, self.tasks = bench, broker, job, 0
-        spec = bench.spec(job, resources=LIMITS_TORCH)
+        spec = bench.spec(job, resources=replace(LIMITS_TORCH, gpus=len(gpus)), gpu_devices=gpus)
         publish(bench, job, number, studies, seed)
         broker.prepare(bench.sign(spec))
         self.events = broker.execute(job)

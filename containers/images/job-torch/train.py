@@ -8,10 +8,14 @@ evaluate: the same config keys are accepted, metrics {"auc", "loss", "num-exampl
 
 The network convolves every slice by itself and asks how far the largest answer of all slices stands out: a lesion
 anywhere counts, and where it lies does not. No batch statistics, so averaging weights is averaging models.
+
+It computes on the GPU it was granted, and on the CPU where it was granted none. The same task gives the same bytes on
+the same kind of device; a GPU and a CPU, or two kinds of GPU, differ in the last digits.
 """
 
 import argparse
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -28,6 +32,7 @@ from torch import nn
 LABEL = "lesion"
 INITIAL_SEED = 2026
 DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64"}
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class LesionNet(nn.Module):
@@ -56,7 +61,7 @@ class LesionNet(nn.Module):
 
 
 def load(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every labelled study in view: (studies, slices, rows, columns) float32 and (studies,) float32 labels.
+    """Every labelled study in view, on the device: (studies, slices, rows, columns) and (studies,) labels, float32.
 
     Each study is brought to mean 0 and deviation 1, since scanners differ in both. A shorter study repeats its last
     slice, which changes no maximum.
@@ -67,7 +72,8 @@ def load(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     slices = max(len(volume) for volume in volumes)
     whole = [np.pad(volume, ((0, slices - len(volume)), (0, 0), (0, 0)), mode="edge") for volume in volumes]
     stack = np.stack([(volume - volume.mean()) / (volume.std() + 1e-6) for volume in whole])
-    return torch.from_numpy(stack.astype(np.float32)), torch.tensor([float(labels[study.id]) for study in studies])
+    wanted = torch.tensor([float(labels[study.id]) for study in studies])
+    return torch.from_numpy(stack.astype(np.float32)).to(DEVICE), wanted.to(DEVICE)
 
 
 def initial_model() -> LesionNet:
@@ -76,7 +82,7 @@ def initial_model() -> LesionNet:
 
 
 def weights_of(model: nn.Module) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
 
 
 def train(model, volumes, labels, config, on_step=lambda fraction: None, begun=None, pause=lambda state: None) -> float:
@@ -130,7 +136,7 @@ def evaluate(model, volumes, labels) -> dict[str, float]:
     with torch.no_grad():
         logits = model(volumes)
     loss = float(nn.functional.binary_cross_entropy_with_logits(logits, labels))
-    return {"auc": auc(logits.numpy(), labels.numpy()), "loss": loss, "num-examples": len(labels)}
+    return {"auc": auc(logits.cpu().numpy(), labels.cpu().numpy()), "loss": loss, "num-examples": len(labels)}
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -143,7 +149,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def answer(task: Task, volumes: torch.Tensor, labels: torch.Tensor) -> None:
-    model = LesionNet()
+    model = LesionNet().to(DEVICE)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in task.model().items()})
     if task.kind == "train":
         loss = train(model, volumes, labels, task.config, task.progress, task.checkpoint, partial(make_room, task))
@@ -174,8 +180,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the reference job: finds a local lesion in CT-like studies")
     parser.add_argument("--initial", type=Path, metavar="FOLDER", help="write the untrained model there, and end")
     arguments = parser.parse_args()
-    # one thread adds in one order: the same task gives the same bytes, so a task can be asked for again
+    # one thread adds in one order, and so does a GPU that is told to (cuBLAS wants it said before it begins): the same
+    # task gives the same bytes, so a task can be asked for again
     torch.set_num_threads(1)
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
     if arguments.initial:
         return write_initial(arguments.initial)
     tasks = Tasks()

@@ -4,7 +4,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from task import Net, load_data
+from task import DEVICE, Net, load_data
 from task import test as test_fn
 from task import train as train_fn
 
@@ -14,7 +14,7 @@ app = ClientApp()
 @app.train()
 def train(msg: Message, context: Context) -> Message:
     """Train the model on local data."""
-    model = Net()
+    model = Net().to(DEVICE)
     model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
     config = msg.content["config"]
     loader = load_data(batch_size=int(config["batch-size"]), shuffle=True)
@@ -28,7 +28,7 @@ def train(msg: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(msg: Message, context: Context) -> Message:
     """Evaluate the model on local data."""
-    model = Net()
+    model = Net().to(DEVICE)
     model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
     loader = load_data(batch_size=8, shuffle=False)
     with torch.no_grad():

@@ -5,6 +5,8 @@ from cloister_job.dataset import Dataset as Studies
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 class Net(nn.Module):
     """(studies, slices, rows, columns) float32 -> (studies,) logits."""
@@ -52,7 +54,7 @@ def train(net: Net, loader: DataLoader, epochs: int, lr: float) -> float:
         running = 0.0
         for volumes, labels in loader:
             optimizer.zero_grad()
-            loss = criterion(net(volumes), labels)
+            loss = criterion(net(volumes.to(DEVICE)), labels.to(DEVICE))
             loss.backward()
             optimizer.step()
             running += loss.item()
@@ -63,6 +65,7 @@ def test(net: Net, loader: DataLoader) -> tuple[float, float]:
     criterion, loss, right = nn.BCEWithLogitsLoss(), 0.0, 0
     net.eval()
     for volumes, labels in loader:
+        volumes, labels = volumes.to(DEVICE), labels.to(DEVICE)
         logits = net(volumes)
         loss += criterion(logits, labels).item()
         right += int(((logits > 0) == (labels > 0.5)).sum())
