@@ -26,7 +26,7 @@ MENDING: Mapping[Code, str] = {
     # the sandbox
     Code.CANARY_FAILED: "the engine does not hold the sandbox; after probe_out_of_memory: ask for more memory_bytes",
     Code.NOT_SEALED: "this machine's engine did not do as asked: a newer engine, or another configuration",
-    Code.GPU_UNAVAILABLE: "this machine's engine cannot give the GPU: cloister check and deploy/docs/queue.md say how",
+    Code.GPU_UNAVAILABLE: "this machine's engine cannot give the GPU: deploy/docs/queue.md says how it learns to",
     Code.JOB_FAILED: "the program ended without DONE: its last words are below",
     Code.STOPPED: "the container was stopped from outside",
     Code.OUT_OF_MEMORY: "ask for more memory_bytes in the draft, or read fewer studies at a time",

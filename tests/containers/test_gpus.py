@@ -189,7 +189,8 @@ def test_a_card_that_no_spec_names_is_refused_before_anything_is_made(made_up: B
 def test_an_engine_with_neither_way_is_refused_before_anything_is_made(bench: Bench) -> None:
     """The engine that the other tests use: Debian 12's, which has no CDI."""
     lending = granting(bench)
-    assert not Engine(lending.url).offer().gpus.folders
+    if "nvidia" in Engine(lending.url).offer().gpus.runtimes:
+        pytest.skip("this machine's engine has NVIDIA's runtime")
     with pytest.raises(Denied) as caught:
         lending.broker().prepare(lending.sign(granted(lending, CARDS[:1])))
     assert [reason.code for reason in caught.value.reasons] == [Code.GPU_UNAVAILABLE]

@@ -24,6 +24,9 @@ pytestmark = pytest.mark.engine
 # Podman looks here and nowhere that a test could name (its `cdi_spec_dirs` is not read for containers)
 SPECS = Path("/var/run/cdi")
 READY_S = 30.0
+# Podman 5 writes the machine's address into every container's /etc/hosts, and the canary finds the names; this is what
+# sandbox.md has an administrator say
+SETTINGS = '[containers]\nhost_containers_internal_ip = "none"\n'
 IMAGES = ("cloister-sentinel:latest", "cloister-attacker:latest")
 
 # Debian 13's Podman with Debian 13 as its root, in a mount namespace of its own; folders of the machine's that tests,
@@ -38,7 +41,7 @@ for shared in proc sys dev run tmp; do mount --rbind "/$shared" "$tree/$shared";
 mkdir -p .machine
 pivot_root . .machine
 umount -l /.machine
-export PATH=/usr/sbin:/usr/bin PODMAN_IGNORE_CGROUPSV1_WARNING=1 CONTAINERS_CONF=/dev/null
+export PATH=/usr/sbin:/usr/bin PODMAN_IGNORE_CGROUPSV1_WARNING=1 CONTAINERS_CONF="$folder/containers.conf"
 exec podman --root="$folder/disk" --runroot="$folder/run" --cgroup-manager=cgroupfs --runtime=runc \\
   --events-backend=file system service --time=0 "unix://$folder/podman.sock"
 """
@@ -51,6 +54,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tree = subprocess.run(script, check=True, capture_output=True, text=True).stdout.strip()
     folder = tmp_path_factory.mktemp("podman")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640m", "none", folder], check=True)
+    (folder / "containers.conf").write_text(SETTINGS)
     url = f"unix://{folder}/podman.sock"
     command = ["unshare", "--mount", "bash", "-c", SERVE, "serve", tree, str(folder)]
     with open(folder / "log", "wb") as log:

@@ -1,0 +1,111 @@
+"""`cloister check` about the machine: processors and GPUs as the configuration has them, and as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from containers.engine import Engine
+from containers.gpu import Offer
+from node.cli.check_machine import _cards, _gpus, _processors, machine
+from node.config import NodeConfig, load_config
+from tests.containers.bench import ENGINE_URL
+from tests.node.minimal import MINIMAL
+from tests.sim import nvidia
+from tests.sim.nvidia import CARDS
+
+# what an H100 "80GB" has by its driver, and what the example once said
+H100_MIB, H100_SAID = 81_559, 85_899_345_920
+
+
+def load(
+    folder: Path, extra: str = "", *, cards: tuple[str, ...] = CARDS[:2], size: int = 80_000_000_000
+) -> NodeConfig:
+    named = "".join(f'[[schedule.gpus]]\nid = "{card}"\nmemory_bytes = {size}\n' for card in cards)
+    path = folder / "node.toml"
+    path.write_text(f"{MINIMAL}{extra}{named}")
+    return load_config(path)
+
+
+def test_processors_that_are_promised_and_not_there(tmp_path: Path) -> None:
+    config = load(tmp_path, "[limits]\ncpus = 4.0\n")
+    assert _processors(config, 16)["state"] == "ok"
+    found = _processors(config, 2)
+    assert found["state"] == "warning" and "this machine has 2" in found["detail"]
+
+
+def test_the_way_in_which_each_gpu_comes(tmp_path: Path) -> None:
+    spec = nvidia.write_spec(tmp_path / "cdi", nvidia.cdi_spec(CARDS[:1]))
+    both = Offer("docker", "26.1.5", (spec.parent,), None, frozenset({"runc", "nvidia"}))
+    found = _gpus(load(tmp_path), both)
+    assert found["state"] == "ok" and "1 by CDI, 1 by NVIDIA's runtime" in found["detail"]
+    forced = _gpus(load(tmp_path, 'runtime = "nvidia"\n'), both)
+    assert "2 by NVIDIA's runtime" in forced["detail"]
+
+
+@pytest.mark.parametrize(
+    ("offer", "runtime", "cure"),
+    [
+        (Offer("docker", "20.10.24"), "", '"cdi": true'), (Offer("podman", "4.3.1"), "", "Podman 5.4 or newer"),
+        (Offer("docker", "26.1.5", (Path("/nonexistent"),)), "", "nvidia-ctk cdi generate"),
+        (Offer("docker", "26.1.5", (Path("/nonexistent"),)), "runsc", "out of [engine]"),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_the_engine_cannot_give_and_the_cure(tmp_path: Path, offer: Offer, runtime: str, cure: str) -> None:
+    found = _gpus(load(tmp_path, f'runtime = "{runtime}"\n' if runtime else ""), offer)
+    assert found["state"] == "missing" and cure in found["detail"] and "gpu_unavailable" in found["detail"]
+
+
+def cards(
+    config: NodeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: dict[str, int]
+) -> tuple[str, str]:
+    program = nvidia.nvidia_smi(tmp_path / "bin", listed)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    [found] = _cards(config)
+    return found["state"], found["detail"]
+
+
+def test_what_the_driver_says_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = dict.fromkeys(CARDS, H100_MIB)
+    assert cards(load(tmp_path), tmp_path, monkeypatch, there) == ("ok", "2 found")
+    state, detail = cards(load(tmp_path, size=H100_SAID), tmp_path, monkeypatch, there)
+    assert state == "warning" and f"{H100_MIB << 20} bytes" in detail
+    state, detail = cards(load(tmp_path), tmp_path, monkeypatch, {CARDS[0]: H100_MIB})
+    assert state == "missing" and detail == f"{CARDS[1]} is not in this machine"
+
+
+def test_a_driver_that_is_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nvidia-smi` says so in a sentence, with a status; whatever it says is no list."""
+    program = nvidia.nvidia_smi(tmp_path / "bin", {})
+    program.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n")
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    [found] = _cards(load(tmp_path))
+    assert found["state"] == "missing" and "mismatch" not in found["detail"]
+    program.write_text("#!/bin/sh\necho 'No devices were found'\n")
+    assert [each["state"] for each in _cards(load(tmp_path))] == ["missing"]
+
+
+def test_slices_and_machines_without_the_program_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia.nvidia_smi(tmp_path / "bin", {})
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    assert _cards(load(tmp_path, cards=("MIG-a",))) == []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _cards(load(tmp_path)) == []
+
+
+def test_an_engine_that_does_not_answer_is_another_findings(tmp_path: Path) -> None:
+    assert machine(load(tmp_path, f'socket = "unix://{tmp_path}/no.sock"\n')) == []
+
+
+@pytest.mark.engine
+def test_on_a_real_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    config = load(tmp_path, f'socket = "{ENGINE_URL}"\n[limits]\ncpus = 4096\n')
+    found = {each["what"]: each["state"] for each in machine(config)}
+    # nobody has this card; NVIDIA's runtime, where the machine has it, would say so at the start
+    by_runtime = "nvidia" in Engine(ENGINE_URL).offer().gpus.runtimes
+    assert found == {"processors": "warning", "gpus": "ok" if by_runtime else "missing"}
+    assert [each["what"] for each in machine(load(tmp_path, f'socket = "{ENGINE_URL}"\n', cards=()))] == ["processors"]
+    json.dumps(machine(config))
