@@ -35,6 +35,7 @@ TIMEOUT_S = 30.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 BLOCK_BYTES = 1 << 20
 _STDOUT = 1
+_WHOLE = "does nvidia-smi answer, and is the CDI spec younger than the driver? cloister check says how GPUs are given"
 # the processor as images name it
 _MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -241,7 +242,7 @@ class Engine:
             except APIError as error:
                 if with_gpus and not _disk_is_full(error):
                     why = "the engine could not start a container with the GPUs granted"
-                    raise Denied(Reason(Code.GPU_UNAVAILABLE, why), hint="ask: cloister node canary") from error
+                    raise Denied(Reason(Code.GPU_UNAVAILABLE, why), hint=_WHOLE) from error
                 if not error.is_client_error():
                     raise
                 raise Denied(Reason(Code.JOB_FAILED, "the image's program cannot be started")) from error

@@ -320,14 +320,15 @@ def _mounts_differ(inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, 
 def _gpus_differ(inspect: Mapping[str, Any], gpus: Sequence[str], way: gpu.Way) -> Iterator[str]:
     """Exactly these GPUs by request, and the same (or none) in the environment that the GPUs' runtime reads."""
     requests = inspect["HostConfig"].get("DeviceRequests") or []
-    found = [
-        (entry.get("Driver"), entry["Count"], entry.get("DeviceIDs") or [], entry.get("Capabilities") or [])
-        for entry in requests
-    ]
+    keys = ("Driver", "Count", "DeviceIDs", "Capabilities", "Options")
+    found = [tuple(entry.get(key) or None for key in keys) for entry in requests]
     seen = [
         entry for entry in inspect.get("Config", {}).get("Env") or () if entry.startswith("NVIDIA_VISIBLE_DEVICES=")
     ]
-    by_cdi: tuple[Any, ...] = ("cdi", 0, [f"nvidia.com/gpu={each}" for each in gpus], [])
-    wanted, visible = (("", 0, list(gpus), [["gpu"]]), ",".join(gpus)) if way == "nvidia" else (by_cdi, "void")
-    if found != ([wanted] if gpus else []) or seen != [f"NVIDIA_VISIBLE_DEVICES={visible if gpus else 'void'}"]:
+    # whatever is empty the engine may leave out
+    wanted: tuple[Any, ...] = ("cdi", None, [f"nvidia.com/gpu={each}" for each in gpus], None, None)
+    visible = "void"
+    if gpus and way == "nvidia":
+        wanted, visible = (None, None, list(gpus), [["gpu"]], None), ",".join(gpus)
+    if found != ([wanted] if gpus else []) or seen != [f"NVIDIA_VISIBLE_DEVICES={visible}"]:
         yield "gpus"

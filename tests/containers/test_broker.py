@@ -164,6 +164,24 @@ def test_more_cpus_than_this_machine_has_are_refused_by_their_number(bench: Benc
     wide.broker().prepare(wide.sign(wide.spec(resources=replace(LIMITS, cpus=float(there)))))
 
 
+def test_a_job_has_a_home_and_a_name_whatever_its_image_says(bench: Bench) -> None:
+    """torch looks the user up on its way to a GPU; a number that stands in no list of users would end it."""
+    image = committed(bench, changes=["ENV USER=root", "ENV HOME=/root", 'ENTRYPOINT ["sleep", "60"]'])
+    broker, engine = bench.broker(), Engine(bench.url)
+    try:
+        broker.prepare(bench.sign(bench.spec(image=image)))
+        next(broker.execute("job"))
+        [job] = [one.id for one in engine.containers(bench.site.site, "job") if one.role == "job"]
+        environment = (engine.inspect(job) or {})["Config"]["Env"]
+        named = sorted(each for each in environment if each.startswith(("USER=", "HOME=")))
+        assert named == ["HOME=/tmp", "USER=job"]
+        ask = ["python3", "-c", "import getpass, os; print(getpass.getuser(), os.path.expanduser('~'))"]
+        assert engine.run(job, ask, limit_bytes=100, timeout_s=20) == (0, b"job /tmp\n")
+    finally:
+        broker.clean([])
+        docker.APIClient(bench.url).remove_image(image)
+
+
 def test_an_image_by_tag_cannot_be_said(bench: Bench) -> None:
     """Neither by us nor by a core that signs what no `ContainerSpec` can hold."""
     with pytest.raises(ValueError, match="not a digest"):

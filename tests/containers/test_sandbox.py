@@ -163,7 +163,10 @@ def test_other_gpus_than_those_granted_are_named(way: str, count: int, ids: list
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("change", [{"Driver": "nvidia"}, {"Driver": "other.com/device"}, {"Capabilities": [["all"]]}])
+@pytest.mark.parametrize(
+    "change",
+    [{"Driver": "nvidia"}, {"Driver": "other.com/device"}, {"Capabilities": [["all"]]}, {"Options": {"all": "yes"}}],
+)
 def test_another_driver_or_capability_than_asked_for_is_named(way: str, change: dict[str, Any]) -> None:
     site, request, _, _ = WAYS[way]
     inspect = inspected(spec=TWO, site=site)
