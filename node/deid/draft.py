@@ -21,7 +21,9 @@ from pathlib import Path
 
 from mediator.deid.screening import Exclusion
 from node.deid.copiers import Copiers, Job
+from node.deid.facts import layout_of
 from node.deid.pixels.fragments import has_words, value_without_words
+from node.deid.pixels.rle import RLE
 from node.deid.pixels.segments import MalformedStream
 from node.deid.reader import Parsed
 from node.deid.rewrite import Chunk, Rewriter
@@ -163,19 +165,21 @@ def _is_chance(chunk: Chunk, token: bytes, pardons: dict[tuple[bytes, bytes], bo
 def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> tuple[int, str] | None:
     """How many bytes were written, and the hash of those in the source; None when it grew shorter meanwhile.
 
-    Comments and application segments inside JPEG and JPEG 2000 streams stay behind. Raises `MalformedStream`.
+    Comments and application segments inside JPEG and JPEG 2000 streams stay behind, and what no decoder reads of RLE.
+    Raises `MalformedStream`.
     """
     pixels, stream = parsed.pixels, parsed.stream
     if pixels is None:
         return 0, ""
     length, machine = pixels.end - pixels.start, hashlib.sha256() if hash_pixels else None
-    if pixels.fragments is None or not has_words(parsed.syntax, stream, pixels.start, pixels.end):
+    layout = layout_of(parsed) if parsed.syntax == RLE else None
+    if pixels.fragments is None or not has_words(parsed.syntax, stream, pixels.start, pixels.end, layout):
         if stream.copy(pixels.start, length, handle, machine) != length:
             return None
     else:
         if machine is not None:
             for at in range(pixels.start, pixels.end, READ_BYTES):
                 machine.update(stream.read(at, min(READ_BYTES, pixels.end - at)))
-        parts = value_without_words(parsed.syntax, stream, pixels.start, pixels.end)
+        parts = value_without_words(parsed.syntax, stream, pixels.start, pixels.end, layout)
         length = sum(MemoryStream(part).copy(0, len(part), handle) for part in parts)
     return length, machine.hexdigest() if machine is not None else ""

@@ -2,7 +2,8 @@
 
 The output is built anew, element by element; nothing of the input is edited in place, so what no rule asked for is not
 there: preamble, file meta, private groups, group lengths, curves, overlays, padding, whatever follows the pixels.
-Pixel data is copied byte for byte in its own transfer syntax (a deflated file becomes explicit VR little endian).
+Pixel data is copied byte for byte in its own transfer syntax (a deflated file becomes explicit VR little endian), but
+for what no decoder reads of a compressed stream.
 
     source = engine.open(handle)                    # or read(content); the handle stays open until it is written
     refused = engine.write(source, subject, path)   # None: it stands, and was searched for what was removed
@@ -31,11 +32,12 @@ from node.deid.again import Searcher
 from node.deid.copiers import Copiers
 from node.deid.dated import DatesDiffer
 from node.deid.draft import Conversion, Draft, matches, named
-from node.deid.facts import facts_of, pixels_fit
+from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, facts_of, pixels_fit
 from node.deid.lenient import parse_leniently
+from node.deid.pixels.rle import RLE
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
-from node.deid.rewrite import Chunk, Rewriter, TooMuch, usual_vr
+from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch, usual_vr
 from node.deid.stream import FileStream, MemoryStream, Stream
 from node.deid.structure import Node, Unreadable
 
@@ -142,7 +144,7 @@ class Engine:
         meta = self._meta(source, rewriter)
         before = encoding.pixel_frame(parsed, parsed.pixels)[0] if parsed.pixels is not None else b""
         try:
-            header = rewriter.header(parsed, self._statement(parsed, rewriter.subject))
+            header = rewriter.header(parsed, self._ours(parsed, rewriter.subject))
         except DatesDiffer:
             return Exclusion.DATES_DIFFER
         except TooMuch:
@@ -176,6 +178,11 @@ class Engine:
         stays = self.table.rule(_SOP_INSTANCE).action is Action.KEEP  # PS3.10 7.1: equal to the dataset's
         sop_instance = facts.sop_instance if stays else rewriter.uid(facts.sop_instance)
         return encoding.file_meta(source.parsed.syntax, sop_class, sop_instance)
+
+    def _ours(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
+        """What is written whatever the file says. A stream that is rebuilt has its fragments at other places."""
+        stated = self._statement(parsed, subject)
+        return [*stated, (EXTENDED_OFFSETS, NOTHING), (EXTENDED_LENGTHS, NOTHING)] if parsed.syntax == RLE else stated
 
     def _statement(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
         """(0012,0062) to (0012,0064) and (0028,0303): what was done, in the standard's own codes (PS3.15 E.1.1).

@@ -10,6 +10,7 @@ from typing import Any
 from pydicom.charset import convert_encodings, decode_bytes
 
 from mediator.deid.screening import Facts
+from node.deid.pixels.rle import Layout
 from node.deid.reader import Parsed, Run
 
 TEXT_VRS = frozenset(
@@ -27,7 +28,8 @@ _FIELDS = {
     0x00280301: "burned_in", 0x00200011: "series_number", 0x00200013: "instance_number",
 }  # fmt: skip
 _NUMBERS = frozenset({"series_number", "instance_number"})
-_SHAPE = frozenset({0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100})
+EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
+_SHAPE = frozenset({0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100, EXTENDED_OFFSETS})
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 
 
@@ -63,9 +65,7 @@ def pixels_fit(parsed: Parsed) -> bool:
     if parsed.pixels is None:
         return True
     said = _told(parsed)[1]
-    value = said.get
-    frames_text = value(0x00280008, b"").decode("latin-1")
-    frames = _integer(frames_text.rstrip("\0").strip()) or 1
+    value, frames = said.get, _frames(said)
     if parsed.pixels.fragments is not None:
         return parsed.pixels.fragments >= frames
     order = "<H" if parsed.little else ">H"
@@ -78,6 +78,20 @@ def pixels_fit(parsed: Parsed) -> bool:
         samples = 2  # PS3.3 C.7.6.3.1.2: two chrominance samples for every four of luminance
     expected = math.ceil(rows * columns * samples * frames * bits / 8)
     return expected <= parsed.pixels.end - parsed.pixels.start <= expected + expected % 2
+
+
+def layout_of(parsed: Parsed) -> Layout:
+    """What the header says of run length encoded pixels; a number that is none is 0."""
+    said = _told(parsed)[1]
+    order = "<H" if parsed.little else ">H"
+    rows, columns, bits = (max(_number(said.get(tag), order, 0), 0) for tag in (0x00280010, 0x00280011, 0x00280100))
+    samples = max(_number(said.get(0x00280002), order, 1), 0)
+    size = math.ceil(rows * columns * min(bits, 8) / 8)
+    return Layout(_frames(said), samples * math.ceil(bits / 8), size, said.get(EXTENDED_OFFSETS, b""))
+
+
+def _frames(said: dict[int, bytes]) -> int:
+    return _integer(said.get(0x00280008, b"").decode("latin-1").rstrip("\0").strip()) or 1
 
 
 def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:

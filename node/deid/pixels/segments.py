@@ -4,7 +4,7 @@
    at most Adobe's twelve, APP8's colour transform and SPIFF's header of fixed fields say how to decode and stay.
 2. JPEG 2000 and HTJ2K (ITU-T T.800): COM in the main header and in tile-part headers, bytes after EOC. Some writers
    put a JP2 file there, which PS3.5 A.4.4 forbids: of its boxes those stay that are needed to decode.
-3. RLE (PS3.5 G) and native pixels have no place for words.
+3. RLE (PS3.5 G) is `node.deid.pixels.rle`'s; native pixels have no place for words.
 4. An encoder's notice of itself and its version is no word: nearly every JPEG 2000 stream has one.
 
 `words` finds, `without_words` takes away; the entropy-coded data stay byte for byte, so decoded pixels stay the same.

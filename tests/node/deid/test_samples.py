@@ -18,6 +18,7 @@ KEYED = Pseudonyms(bytes(32), "liver")
 SUBJECT = Subject(KEYED, KEYED.patient("1"), 10)
 # a JP2 file with boxes of anything inside the pixel element: the boxes stay behind
 WORDED = {"GDCMJ2K_TextGBR.dcm"}
+RLE = "1.2.840.10008.1.2.5"  # rebuilt from its parts: the encoders of these files put more between segments
 
 
 @pytest.mark.parametrize("profile", ["eucaim", "basic"])
@@ -34,7 +35,7 @@ def test_every_sample_is_written_whole_or_refused_with_a_reason(tmp_path, profil
             warnings.simplefilter("ignore")
             before, after = pydicom.dcmread(path), pydicom.dcmread(target)
             assert not [element for element in after.iterall() if element.tag.is_private]
-            if path.name in WORDED:
+            if path.name in WORDED or before.file_meta.TransferSyntaxUID == RLE:
                 assert np.array_equal(after.pixel_array, before.pixel_array), path.name
             else:
                 assert after.get("PixelData") == before.get("PixelData"), path.name
