@@ -114,6 +114,10 @@ class Mandatory:
         """Whether something may be written where a rule removes this element."""
         return tag in self._filler or tag in self._listed or tag in self._shaped
 
+    def lists(self, tag: int, value: str) -> bool:
+        """Whether PS3.3 lists this value for the element."""
+        return self._is_standard(tag, (value,))
+
     def complete(self, tag: int, rule: Rule, values: tuple[str, ...], written: Written | None) -> Written | None:
         """What is written in the end for `values` of `tag`, when the rule alone would write `written`."""
         if not any(values):

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from mediator import canonical
+from mediator.deid.identifiers import identifying
 from mediator.deid.pseudonyms import NORMALISATION
 from mediator.deid.rules import ENGINE_VERSION, Action, Dates, Rule, Scope, Table
 from mediator.deid.statement import OPTION_CODES, profile_codes
@@ -107,6 +108,8 @@ def compile_profile(profile: Profile, standard: Standard) -> Table:
         private=private,
         code_values=standard.code_values,
         code_meanings=standard.code_meanings,
+        coded=standard.coded,
+        identifying=identifying(standard),
     )
 
 
@@ -134,9 +137,14 @@ def _fingerprint(
         "private": [[*key, list(rule.vrs), rule.vm_max] for key, rule in sorted(private.items())],
         "terms": sorted(standard.terms),
         "class_uids": sorted(standard.class_uids),
-        "codes": hashlib.sha256("\n".join(sorted(standard.code_values | standard.code_meanings)).encode()).hexdigest(),
+        "codes": _hash_of("\t".join((*key, *sorted(texts))) for key, texts in standard.coded.items()),
+        "defined": _hash_of("\t".join((keyword, *sorted(terms))) for keyword, terms in standard.defined.items()),
     }
     return hashlib.sha256(canonical.dumps(parts)).hexdigest()
+
+
+def _hash_of(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _private(profile: Profile, standard: Standard) -> Mapping[tuple[str, int, int], Rule]:
@@ -153,14 +161,14 @@ def _private(profile: Profile, standard: Standard) -> Mapping[tuple[str, int, in
 def _rule(profile: Profile, standard: Standard, element: Element) -> Rule | None:
     if (wish := profile.elements.get(element.keyword)) is not None:
         name, _, constant = wish.partition(" ")
-        return _make(_action(profile, name), f"{profile.name}: {element.keyword}", element, constant)
+        return _make(standard, _action(profile, name), f"{profile.name}: {element.keyword}", element, constant)
     if (named := _by_table(profile, standard, element)) is not None:
         return named
     # an unlisted element stays only when every VR it may have is one the profile trusts
     actions = {profile.vrs.get(vr) for vr in element.vrs}
     if element.retired or len(actions) != 1 or (action := actions.pop()) is None:
         return None
-    return _make(action, f"{profile.name}: every {element.vrs[0]}", element)
+    return _make(standard, action, f"{profile.name}: every {element.vrs[0]}", element)
 
 
 def _by_table(profile: Profile, standard: Standard, element: Element) -> Rule | None:
@@ -170,8 +178,8 @@ def _by_table(profile: Profile, standard: Standard, element: Element) -> Rule | 
     taken = sorted((row.options[option], option) for option in profile.options & set(row.options))
     if taken:
         code, option = taken[0]  # C before K
-        return _make(_option(profile, code, option, element), f"PS3.15 E.1-1: {option} {code}", element)
-    return _make(_basic(row.basic, element), f"PS3.15 E.1-1: {row.basic}", element)
+        return _make(standard, _option(profile, code, option, element), f"PS3.15 E.1-1: {option} {code}", element)
+    return _make(standard, _basic(row.basic, element), f"PS3.15 E.1-1: {row.basic}", element)
 
 
 def _departs(profile: Profile, standard: Standard, element: Element) -> bool:
@@ -182,8 +190,8 @@ def _departs(profile: Profile, standard: Standard, element: Element) -> bool:
     return by_table.action is not named.action and by_table.action is not Action.KEEP
 
 
-def _make(action: Action, source: str, element: Element, constant: str = "") -> Rule:
-    return Rule(action, source, element.vrs, element.vm_max, constant)
+def _make(standard: Standard, action: Action, source: str, element: Element, constant: str = "") -> Rule:
+    return Rule(action, source, element.vrs, element.vm_max, constant, standard.terms_of(element))
 
 
 def _basic(code: str, element: Element) -> Action:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from mediator.deid.identifiers import Kind
+
 # Goes into every fingerprint and manifest: a change of what any action does is another engine.
-ENGINE_VERSION = "3"
+ENGINE_VERSION = "4"
 
 
 class Action(StrEnum):
@@ -54,13 +56,17 @@ Scope = Literal["site", "project"]
 
 @dataclass(frozen=True)
 class Rule:
-    """One element's rule: what is done, why (`source`), and the VRs and number of values that `keep` accepts."""
+    """One element's rule: what is done, why (`source`), and the VRs and number of values that `keep` accepts.
+
+    `terms` are the standard's own for this attribute: as a whole value one of them stays, whoever's name it is.
+    """
 
     action: Action
     source: str
     vrs: tuple[str, ...] = ()
     vm_max: int | None = None
     constant: str = ""
+    terms: frozenset[str] = frozenset()
 
 
 DEFAULT_RULE = Rule(Action.REMOVE, "default: no rule names it")
@@ -72,6 +78,7 @@ class Table:
 
     `codes` are those of CID 7050 that hold for every instance; what depends on the instance's pixels (113101, 113102)
     is added by `mediator.deid.statement`. `departs` names keywords whose rule keeps more than the standard allows.
+    `identifying` says which elements hold a person's name or number, whatever their rule is.
     """
 
     profile: str
@@ -88,6 +95,8 @@ class Table:
     private: Mapping[tuple[str, int, int], Rule] = field(default_factory=dict)
     code_values: frozenset[str] = frozenset()
     code_meanings: frozenset[str] = frozenset()
+    coded: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    identifying: Mapping[int, Kind] = field(default_factory=dict)
 
     def rule(self, tag: int) -> Rule:
         """The rule for `tag` (group << 16 | element); unknown means removed."""

@@ -3,17 +3,18 @@
 * `elements.csv`: PS3.6, every data element with VR, VM and keyword; `uids.txt`: every UID the standard assigns.
 * `ps3.15-e1-1.csv`: PS3.15 Table E.1-1, Basic Profile and options.
 * `codes.csv`: codes of PS3.16's context groups with the meaning the standard gives them.
+* `defined-terms.csv`: the terms PS3.3 (for body parts PS3.16 Annex L) lists for an attribute; `*`: for every other CS.
 * `safe-private.csv`: private elements that hold numbers of the acquisition and nothing else (PS3.15 E.3.10).
 * `terms.txt`: words that may stay in text that a profile asks to clean.
 
-`deploy/lib/deid_tables.py` writes all but the last two again, from pydicom's dictionaries and from the standard.
+`deploy/lib/deid_tables.py` writes all but the last three again, from pydicom's dictionaries and from the standard.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from mediator.errors import Malformed
 
@@ -24,6 +25,7 @@ TABLE_FILES: Mapping[str, str] = {
     "uids": "uids.txt",
     "terms": "terms.txt",
     "codes": "codes.csv",
+    "defined": "defined-terms.csv",
     "safe_private": "safe-private.csv",
 }
 
@@ -64,7 +66,8 @@ class SafePrivate:
 class Standard:
     """All tables. Elements with a masked group (50xx, 60xx) are left out: no rule names them, so they go.
 
-    `code_values` holds codes and coding schemes, `code_meanings` their texts in lower case.
+    `code_values` holds codes and coding schemes, `code_meanings` their texts in lower case, `coded` the texts by scheme
+    and code. `defined` has an attribute's own terms by keyword.
     """
 
     elements: Mapping[int, Element]
@@ -73,14 +76,29 @@ class Standard:
     terms: frozenset[str]
     code_values: frozenset[str] = frozenset()
     code_meanings: frozenset[str] = frozenset()
+    coded: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    defined: Mapping[str, frozenset[str]] = field(default_factory=dict)
     safe_private: tuple[SafePrivate, ...] = ()
 
     def by_keyword(self) -> Mapping[str, Element]:
         return {element.keyword: element for element in self.elements.values()}
 
+    def terms_of(self, element: Element) -> frozenset[str]:
+        """What an attribute may say in the standard's own words, whoever's name they are; nothing for free text."""
+        if element.vrs != ("CS",):
+            return frozenset()
+        return self.defined.get(element.keyword, self.defined.get("*", frozenset()))
+
 
 def parse_standard(
-    *, elements: str, confidentiality: str, uids: str, terms: str, codes: str = "", safe_private: str = ""
+    *,
+    elements: str,
+    confidentiality: str,
+    uids: str,
+    terms: str,
+    codes: str = "",
+    defined: str = "",
+    safe_private: str = "",
 ) -> Standard:
     """The tables from the text of the files. Raises `Malformed`."""
     try:
@@ -92,10 +110,22 @@ def parse_standard(
             terms=frozenset(word.upper() for line in terms.splitlines() for word in _before_comment(line).split()),
             code_values=frozenset(row[column] for row in coded for column in ("scheme", "value")),
             code_meanings=frozenset(row["meaning"].casefold() for row in coded),
+            coded=_coded(coded),
+            defined={
+                row["keyword"]: frozenset(row["terms"].split("|")) for row in csv.DictReader(defined.splitlines())
+            },
             safe_private=tuple(_safe_private(row) for row in csv.DictReader(safe_private.splitlines())),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise Malformed("a table of the standard is damaged") from error
+
+
+def _coded(rows: Iterable[Mapping[str, str]]) -> Mapping[tuple[str, str], frozenset[str]]:
+    found: dict[tuple[str, str], frozenset[str]] = {}
+    for row in rows:
+        key = row["scheme"], row["value"]
+        found[key] = found.get(key, frozenset()) | {row["meaning"].casefold()}
+    return found
 
 
 def tag_text(tag: int) -> str:

@@ -2,13 +2,17 @@
 
 `trusted` values are ours (pseudonyms, constants), numbers, or made of listed terms; the residual check may find a
 removed word in them by chance. A kept value that is none of these gets no such pardon.
+
+What a patient's own names and numbers say is no term for this patient (`Subject.own`), but where the whole value is one
+the standard itself lists for the attribute (`Rule.terms`): BodyPartExamined HAND of somebody called Hand.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from mediator.deid.dates import (
@@ -20,13 +24,20 @@ from mediator.deid.dates import (
     truncate_date,
     truncate_datetime,
 )
+from mediator.deid.identifiers import NOBODYS, Own
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Action, Rule, Table
 
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
-_WORD = re.compile(r"[A-Za-z0-9]+(?:\.[0-9]+[A-Za-z]*)?")
+_WORD = re.compile(r"[^\W_]+(?:\.[0-9]+[A-Za-z]*)?")
+_BETWEEN_WORDS = re.compile(r"[ _/-]+")
+# Words that turn round the meaning of what stands with them: without one, nothing that stands there may stay.
+_TURNING = frozenset(
+    {"NO", "NOT", "NON", "NONE", "WITHOUT", "W", "WO", "OR", "LESS", "MINUS", "EXCEPT", "PREVIOUS", "PRIOR", "BEFORE",
+     "AFTER", "POST", "PRE"}
+)  # fmt: skip
 # marks of scanners (B30f, FC08, T2w, 5mm, 1.5T): a letter with at most three digits. Digits alone never: 12.03.65
 _MARK = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]?|\d{1,2}(\.\d{1,2})?(mm|cm|T|D|s|kV|min)", re.ASCII | re.IGNORECASE)
 # the longest value of the text VRs we ever write (PS3.5 6.2, in characters)
@@ -54,12 +65,16 @@ _SHAPES: Mapping[str, Callable[[str], object]] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose data it is: the patient's pseudonym and shift, and the keys for everything else."""
+    """Whose data it is: the patient's pseudonym and shift, and the keys for everything else.
+
+    `own` is no term for this patient: names and numbers of the patient's files so far.
+    """
 
     pseudonyms: Pseudonyms
     patient: str
     shift_days: int
     site: str = ""
+    own: Own = field(default=NOBODYS, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -111,18 +126,20 @@ def _each(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: S
         case Action.KEEP_ZONE:
             return _whole(tuple(keep_zone(value) for value in values))
         case Action.CODE:
-            return _whole(tuple(value if value in table.code_values else rule.constant for value in values))
+            known = (value in table.code_values and not subject.own.is_word(value) for value in values)
+            return _whole(tuple(value if one else rule.constant for value, one in zip(values, known, strict=True)))
         case Action.MEANING:
-            cleaned = _clean(vr, values, table)
+            cleaned = _clean(rule, vr, values, table, subject.own)
             return cleaned if cleaned.values or not rule.constant else Written((rule.constant,))
         case Action.CAP_AGE:
             return _whole(tuple(cap_age(value) for value in values))
         case Action.ACCESSION:
             return Written(tuple(subject.pseudonyms.accession(value) for value in values))
         case Action.LABEL:
-            return Written(tuple(v if _listed(v, table.terms) else subject.pseudonyms.label(v) for v in values))
+            own = subject.own
+            return Written(tuple(v if _is_term(v, table, own) else subject.pseudonyms.label(v) for v in values))
         case Action.CLEAN:
-            return _clean(vr, values, table)
+            return _clean(rule, vr, values, table, subject.own)
     return _keep(vr, values)
 
 
@@ -146,25 +163,36 @@ def _keep(vr: str, values: tuple[str, ...]) -> Written:
     return Written(values) if all(value == "" or (len(value) <= limit and fits(value)) for value in values) else EMPTY
 
 
-def _clean(vr: str, values: tuple[str, ...], table: Table) -> Written:
-    terms = table.terms
+def _clean(rule: Rule, vr: str, values: tuple[str, ...], table: Table, own: Own) -> Written:
     if vr == "CS":
         # a code string is one term: all its words are listed, or it says nothing; a place left free stays free
-        cleaned = tuple(value if not value or _listed(value, terms) else "OTHER" for value in values)
-        return Written(cleaned) if any(_listed(value, terms) for value in values) else EMPTY
-    if all(value.casefold() in table.code_meanings for value in values):
+        kept = [value.upper() in rule.terms or _is_term(value, table, own) if value else None for value in values]
+        cleaned = tuple("OTHER" if stays is False else value for value, stays in zip(values, kept, strict=True))
+        return Written(cleaned) if any(kept) else EMPTY
+    words = [word for value in values for word in _WORD.findall(unicodedata.normalize("NFC", value))]
+    if all(value.casefold() in table.code_meanings for value in values) and not own.stand_in(words):
         return Written(values)  # the text of a code of the standard (`Neoplasm, Primary`) is no longer anybody's own
-    words = [word for value in values for word in _WORD.findall(value) if _known(word, terms)]
-    text = " ".join(words)[: _LONGEST[vr]].strip()
+    words = [word for word in words if _known(word, table.terms)]
+    kept_words = own.without(words)
+    if len(kept_words) < len(words) and _TURNING.intersection(word.upper() for word in words if own.is_word(word)):
+        return EMPTY
+    text = " ".join(kept_words)[: _LONGEST[vr]].strip()
     return Written((text,)) if text else EMPTY
 
 
+def is_standards_own(rule: Rule, values: tuple[str, ...]) -> bool:
+    """Whether every value as a whole is a term that the standard lists for the attribute."""
+    return bool(rule.terms) and all(not value or value.upper() in rule.terms for value in values)
+
+
 def _known(word: str, terms: frozenset[str]) -> bool:
-    return word.upper() in terms or _MARK.fullmatch(word) is not None
+    return word.isascii() and (word.upper() in terms or _MARK.fullmatch(word) is not None)
 
 
-def _listed(value: str, terms: frozenset[str]) -> bool:
+def _is_term(value: str, table: Table, own: Own) -> bool:
+    """Whether a code string is made of listed terms, none of which is this patient's own."""
     if len(value) > _LONGEST["CS"] or not value.isascii():
         return False
-    words = re.split(r"[ _/-]+", value.strip(" _"))
-    return value.upper() in terms or all(word.upper() in terms for word in words)
+    words = _BETWEEN_WORDS.split(value.strip(" _"))
+    listed = value.upper() in table.terms or all(word.upper() in table.terms for word in words)
+    return listed and not own.stand_in(words)

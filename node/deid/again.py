@@ -3,7 +3,7 @@
 A file is searched when it is written, for all that was lost until then. What the files after it lose is searched for
 at the end, in every byte outside the pixel stream as it then stands on disk, and in its name.
 
-    searcher = Searcher(table, vr_of)
+    searcher = Searcher(table, mandatory, vr_of)
     for path, lost in reversed(written):      # (finished file, what it was the first to lose)
         suspect = searcher.finds(path)        # holds something of the files after it
         searcher.lost(lost)
@@ -12,38 +12,56 @@ at the end, in every byte outside the pixel stream as it then stands on disk, an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from mediator.deid.rules import Action, Table
+from mediator.deid.identifiers import NOBODYS, Identifier, Lost, Own
+from mediator.deid.mandatory import DUMMY, Mandatory
+from mediator.deid.rules import Action, Rule, Table
+from mediator.deid.values import is_standards_own
+from node.deid.facts import decode
 from node.deid.reader import Parsed, Reader
 from node.deid.residue import Residue, plain
+from node.deid.rewrite import coded_in
 from node.deid.stream import FileStream
 from node.deid.structure import Node, Unreadable, VrOf
 
 # VRs whose values have no shape: kept as they are, they may be anybody's words
-_WORDS = frozenset(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
+WORDS = frozenset(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
+_CHARSET = b"ISO_IR 192"  # what every profile of ours writes; all it cleans is ASCII
+_OURS = frozenset({Action.CONSTANT, Action.SITE, Action.SITE_HASH})
+_STANDING_IN = frozenset({DUMMY, "OTHER", "ANONYMIZED", "ANONYMOUS", "Anonymous", "REMOVED", "99REMOVED", "removed"})
+_STATED = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 
 
 class Searcher:
     """Lost values, and the files they are looked for in."""
 
-    def __init__(self, table: Table, vr_of: VrOf) -> None:
-        self._kept = {tag for tag, rule in table.rules.items() if rule.action is Action.KEEP and _WORDS & set(rule.vrs)}
+    def __init__(self, table: Table, mandatory: Mandatory, vr_of: VrOf) -> None:
+        self._kept = {tag for tag, rule in table.rules.items() if rule.action is Action.KEEP and WORDS & set(rule.vrs)}
+        self._table = table
+        self._mandatory = mandatory
         self._reader = Reader(vr_of)
         self._residue = Residue()
+        self._own = NOBODYS
+        self._named: dict[tuple[int, str, bytes, bool], bool] = {}
 
-    def lost(self, values: Iterable[bytes]) -> None:
+    def lost(self, values: Iterable[Lost]) -> None:
         """Look for these from now on, too."""
-        self._residue.lost(values)
+        several = list(values)
+        self._residue.lost(value for value in several if isinstance(value, bytes))
+        if named := {value for value in several if isinstance(value, Identifier)} - self._own.identifiers:
+            self._own = Own(self._own.identifiers | named)
+            self._named.clear()
 
     def finds(self, path: Path, name: str = "") -> bool:
         """Whether a finished file holds one of the values, by chance or not; `name`, where it is still to be moved to.
 
         A file that cannot be taken apart any more counts as one that does. Short values convict as whole values only,
-        where a profile keeps words as they are.
+        where a profile keeps words as they are; names and numbers wherever a text is no term of the standard's own.
         """
-        if not self._residue.count:
+        if not self._residue.count and not self._own:
             return False
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -54,7 +72,8 @@ class Searcher:
                 return True
             start, end = (parsed.pixels.start, parsed.pixels.end) if parsed.pixels else (stream.size, stream.size)
             around = b"\0".join((stream.read(0, start), stream.read(end, stream.size - end), os.fsencode(name)))
-            return next(self._residue.search(around), None) is not None or self._keeps_short(parsed)
+            found = self._residue.count and next(self._residue.search(around), None) is not None
+            return found or self._keeps_short(parsed) or self._names(parsed.nodes if self._own else ())
         finally:
             os.close(handle)
 
@@ -64,6 +83,37 @@ class Searcher:
             return False
         values = (value for node in _all(parsed.nodes) if node.tag in self._kept for value in node.value.split(b"\\"))
         return any(plain(value) in short for value in values)
+
+    def _names(self, nodes: Sequence[Node]) -> bool:
+        """Whether a text at any depth has a name or number of the patient's own in it."""
+        coded = coded_in(nodes, _CHARSET, self._table)
+        for node in nodes:
+            if node.items is not None:
+                if any(self._names(item) for item in node.items):
+                    return True
+            elif node.vr in WORDS and self._is_named(node, coded=node.tag in coded):
+                return True
+        return False
+
+    def _is_named(self, node: Node, *, coded: bool) -> bool:
+        key = (node.tag, node.vr, node.value, coded)
+        if (answer := self._named.get(key)) is None:
+            rule = self._table.rule(node.tag)
+            values = decode(node.value, node.vr, _CHARSET)
+            name = partial(self._own.name, cleaned=rule.action is not Action.KEEP)
+            self._named[key] = answer = not coded and still_names(rule, node.tag, values, name, self._mandatory)
+        return answer
+
+
+def still_names(rule: Rule, tag: int, values: Sequence[str], name: Callable[[str], bool], mandatory: Mandatory) -> bool:
+    """Whether the text of an element that was written names somebody (`name` says so of a text).
+
+    What is ours, and a term of the standard's own for the attribute, names nobody.
+    """
+    if rule.action in _OURS or tag in _STATED:
+        return False
+    texts = [value for value in values if value and value not in _STANDING_IN]
+    return any(name(text) for text in texts if not (is_standards_own(rule, (text,)) or mandatory.lists(tag, text)))
 
 
 def _all(nodes: Iterable[Node]) -> Iterator[Node]:

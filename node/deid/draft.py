@@ -4,7 +4,8 @@
    are another thread's: each call it makes waits for the interpreter once, so there is one for a native file.
 2. The file is opened again: its header and its end are what was meant, and it has no other length.
 3. Nothing the patient's files lost is in it or its name: a short one as a whole kept value, any other anywhere but
-   across the pixels. A match inside a value that is ours is counted.
+   across the pixels; and no name or number of the patient's own in a text that was kept as it stood. A match inside a
+   value that is ours is counted.
 4. Whatever goes wrong, the file is gone again.
 """
 
@@ -135,7 +136,7 @@ def named(name: str, own: bytes) -> Chunk:
 def matches(header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int | None:
     """How many matches in a header and a file's name (the last of `chunks`) are chance; None when one is not. (3)"""
     short = rewriter.residue.whole
-    if short and any(text in short for chunk in chunks for text in chunk.kept):
+    if any(text in short or rewriter.names_someone(text) for chunk in chunks for text in chunk.kept):
         return None
     starts: list[int] = []
     pardoned = 0

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.rules import Action, Table
 from mediator.deid.screening import Exclusion, Facts
@@ -122,10 +123,10 @@ class Engine:
             copiers=self._copiers,
         ).finish
 
-    def search(self, source: Source, subject: Subject) -> Exclusion | None:
-        """Why what is made of this file must not stand by all that is lost until now; None: what it holds is chance.
+    def search(self, source: Source, subject: Subject, path: Path) -> Exclusion | None:
+        """Why what was made of this file must not stand by all that is lost until now; None: what it holds is chance.
 
-        Nothing is written. Its name would be its UID.
+        Nothing is written. Its name would be its UID. `path`: what was made of it, before all was known.
         """
         if source.finding is not None:
             return source.finding
@@ -136,7 +137,9 @@ class Engine:
         own = rewriter.uid(source.facts.sop_instance)
         header = b"".join([chunk.raw for chunk in chunks])
         found = matches(header, [*chunks, named(f"{own}.dcm", own.encode())], rewriter)
-        return Exclusion.RESIDUAL_IDENTIFIER if found is None else None
+        searcher = self.searcher()
+        searcher.lost(rewriter.own.identifiers)
+        return Exclusion.RESIDUAL_IDENTIFIER if found is None or searcher.finds(path) else None
 
     def _header(self, source: Source, rewriter: Rewriter) -> list[Chunk] | Exclusion:
         """All that is written before the pixel value, or why nothing is."""
@@ -153,17 +156,19 @@ class Engine:
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
-        return Searcher(self.table, self.vr_of)
+        return Searcher(self.table, self._mandatory, self.vr_of)
 
-    def lost(self, subject: Subject) -> list[bytes]:
+    def lost(self, subject: Subject) -> list[Lost]:
         """What this patient's files lost since this was last asked; identifying."""
-        return self.rewriter_of(subject).residue.take()
+        rewriter = self.rewriter_of(subject)
+        return [*rewriter.residue.take(), *rewriter.take_named()]
 
-    def remember(self, subject: Subject, values: Iterable[bytes]) -> None:
-        """Search this patient's next files for these values, too; they are not news to `lost`."""
-        residue = self.rewriter_of(subject).residue
-        residue.lost(values)
-        residue.take()
+    def remember(self, subject: Subject, values: Iterable[Lost]) -> None:
+        """Search this patient's next files for these values, too; they are not news to `lost`. Raises `TooMuch`."""
+        rewriter, several = self.rewriter_of(subject), list(values)
+        rewriter.learn(value for value in several if isinstance(value, Identifier))
+        rewriter.residue.lost(value for value in several if isinstance(value, bytes))
+        rewriter.residue.take()
 
     def rewriter_of(self, subject: Subject) -> Rewriter:
         """The one that writes this patient's files, with what they lost so far."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from mediator.deid.screening import Exclusion, sort
 from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject
 from mediator.errors import UsageFault
+from node.deid.dated import DatesDiffer
 from node.deid.engine import Engine
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.pixels import needs_check
 from node.deid.profiles import standard
-from node.deid.rewrite import Rewriter, block_of
+from node.deid.rewrite import Rewriter, TooMuch, block_of, coded_in
 from node.deid.structure import Node
 
 _CHARSET = 0x00080005
@@ -73,6 +75,8 @@ def explain_file(path: Path, table: Table, *, values: bool = False) -> tuple[str
         verdict = {"pass": "passes", "review": "to review", "refuse": "refused"}[sorting.place]
         # no value of these is shown: what becomes of an element does not depend on the key
         rewriter = engine.rewriter_of(Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "explain"), "-", 1, "-"))
+        with suppress(DatesDiffer, TooMuch):
+            rewriter.header(source.parsed, ())  # what the file names is no term in it, wherever it stands
         lines = [
             Line(0, "", "", "preamble", "empty", "always: zeros"),
             Line(0, "(0002,xxxx)", "", "file meta", "rebuilt", "always: no AE titles, no private information"),
@@ -120,6 +124,7 @@ class _Explainer:
         """A line for each element, those of a sequence that stays below it."""
         charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
         creators: dict[int, str] = {}
+        coded = coded_in(nodes, charset, self.table) if depth else frozenset()
         for node in nodes:
             rule, name = _rule(node, self.table, creators)
             if node.tag in _STATED and depth == 0:
@@ -128,7 +133,8 @@ class _Explainer:
                 action, source = rule.action.value, rule.source
             else:
                 creator = creators.get(node.tag & 0xFFFFFF00, "") if node.tag >> 16 & 1 else ""
-                action, source = _effect(rule, node, self.rewriter.made(node, charset, creator), charset)
+                made = self.rewriter.made(node, charset, creator, coded=node.tag in coded)
+                action, source = _effect(rule, node, made, charset)
             shown = _value(node, charset) if self.values else ""
             yield Line(depth, tag_text(node.tag), node.vr, name, action, source, shown)
             if node.items is not None and action == Action.RECURSE.value:

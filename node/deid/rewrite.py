@@ -5,14 +5,20 @@ seen before nothing is decided again. What an element lost is entered in the pat
 
 A *trusted* value is ours (a pseudonym, a constant), a number in its shape, or made of listed terms: a removed word
 inside it is chance. A *kept* text is one that stays as it was: there a removed word convicts, however short.
+
+The patient's own names and numbers are no terms. They stand anywhere in a file, behind what they must be taken from and
+at any depth: when a file turns out to hold new ones, its header is made once more, and nothing made before counts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
+from mediator.deid.coded import CODED, coded_tags
+from mediator.deid.identifiers import Identifier, Kind, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import Action, Rule, Table
@@ -45,10 +51,12 @@ _MEMO_ALL_BYTES = 1 << 25
 # What is searched for takes memory, too: some 200 bytes a word. A thousand slices lose some ten thousand.
 _WORD_BYTES = 200
 MAX_LOST_BYTES = 80_000_000
+# A year of a patient's files names some dozen people and orders.
+MAX_IDENTIFIERS = 10_000
 
 
 class TooMuch(Exception):
-    """A patient's files lost more text than can be searched for: one that made it so cannot be vouched for."""
+    """A patient's files lost or named more than can be searched for: one that made it so cannot be vouched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +91,69 @@ class Rewriter:
         self._remembered = 0
         self.pardons: dict[tuple[bytes, bytes], bool] = {}  # (an element's bytes, token): may it be there
         self._table = table
-        self._own = "", ""
+        self._renamed = "", ""
+        self._as = subject  # with what is the patient's own
+        self._named: set[Identifier] = set()
+        self._fresh: dict[Identifier, None] = {}  # in the order they were met
+        self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
         self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
-        self._values: dict[tuple[int, str, bytes, bytes, str], tuple[Node | None, bool]] = {}
+        self._values: dict[tuple[int, str, bytes, bytes, str, bool], tuple[Node | None, bool]] = {}
 
     def uid(self, original: str) -> str:
         """The pseudonym of a UID; a file asks for its own several times."""
-        if self._own[0] != original:
-            self._own = original, self.subject.pseudonyms.uid(original)
-        return self._own[1]
+        if self._renamed[0] != original:
+            self._renamed = original, self.subject.pseudonyms.uid(original)
+        return self._renamed[1]
+
+    @property
+    def own(self) -> Own:
+        """The patient's own names and numbers so far."""
+        return self._as.own
+
+    def learn(self, identifiers: Iterable[Identifier]) -> None:
+        """These are the patient's own, too. Raises `TooMuch`."""
+        known = len(self._named)
+        self._named.update(identifiers)
+        if len(self._named) > MAX_IDENTIFIERS:
+            raise TooMuch
+        if len(self._named) > known:
+            self._as = replace(self.subject, own=Own(self._named))
+            self._forget()
+            self._kept.clear()
+            self.pardons.clear()
+
+    def take_named(self) -> list[Identifier]:
+        """What the patient's files were found to name since this was last asked."""
+        fresh, self._fresh = list(self._fresh), {}
+        return fresh
+
+    def names_someone(self, kept: bytes) -> bool:
+        """Whether a text that was kept as it stood has a name or number of the patient's own in it."""
+        if not self._named:
+            return False
+        if (answer := self._kept.get(kept)) is None:
+            self._kept[kept] = answer = self.own.name(kept.decode("utf-8", "replace"))
+        return answer
 
     def header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
-        """The output's chunks in order; `ours` (tag, chunk), ascending, stand in for what the input has there."""
-        form = parsed.syntax if parsed.implicit or not parsed.little else "explicit"
+        """The output's chunks in order; `ours` (tag, chunk), ascending, stand in for what the input has there.
+
+        Raises `TooMuch`, `DatesDiffer`.
+        """
         self._forget_some()
+        if not self._named:  # a patient's first file: most of what it names stands at its top
+            for element in parsed.elements:
+                if element[1] != "SQ" and (kind := self._kind(element[0], element[1])) is not None:
+                    self._name(kind, parsed.node(element), _charset_of(parsed))
+            self.learn(self._fresh)
+        while True:
+            found = self._header(parsed, ours)
+            if self._fresh.keys() <= self._named:
+                return found
+            self.learn(self._fresh)
+
+    def _header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
+        form = parsed.syntax if parsed.implicit or not parsed.little else "explicit"
         memo, charset = self._memo(form, b""), b""
         found: list[Chunk] = []
         creators: dict[int, tuple[str, int, Chunk]] = {}
@@ -169,9 +226,12 @@ class Rewriter:
     def _forget_some(self) -> None:
         many = len(self._values) + sum(map(len, self._chunks.values())) > _MEMO_LIMIT
         if many or self._remembered > _MEMO_ALL_BYTES:
-            self._chunks.clear()
-            self._values.clear()
-            self._remembered = 0
+            self._forget()
+
+    def _forget(self) -> None:
+        self._chunks.clear()
+        self._values.clear()
+        self._remembered = 0
 
     def _private(
         self,
@@ -220,6 +280,7 @@ class Rewriter:
     def _items(self, nodes: Sequence[Node], charset: bytes, notes: _Notes) -> tuple[Node, ...]:
         """The elements of one item."""
         charset = next((node.value for node in nodes if node.tag == CHARSET), charset)
+        coded = coded_in(nodes, charset, self._table)
         kept: list[Node] = []
         creators: dict[int, Node] = {}
         for node in nodes:
@@ -228,7 +289,8 @@ class Rewriter:
                 creators[block_of(node.tag)] = node
                 continue
             reserved = creators.get(node.tag & 0xFFFFFF00) if node.tag >> 16 & 1 else None
-            made = self._element(node, charset, text(reserved) if reserved is not None else "", notes)
+            creator = text(reserved) if reserved is not None else ""
+            made = self._element(node, charset, creator, notes, coded=node.tag in coded)
             if made is not None:
                 if reserved is not None and reserved not in kept:
                     kept.append(reserved)
@@ -236,11 +298,14 @@ class Rewriter:
                 kept.append(made)
         return tuple(sorted(kept, key=lambda node: node.tag))
 
-    def made(self, node: Node, charset: bytes, creator: str) -> Node | None:
-        """What is written for one element, in a block that `creator` reserved; None: nothing."""
-        return self._element(node, charset, creator, _Notes())
+    def made(self, node: Node, charset: bytes, creator: str, *, coded: bool = False) -> Node | None:
+        """What is written for one element, in a block that `creator` reserved; None: nothing.
 
-    def _element(self, node: Node, charset: bytes, creator: str, notes: _Notes) -> Node | None:
+        `coded`: the items's code, scheme and meaning are the standard's own.
+        """
+        return self._element(node, charset, creator, _Notes(), coded=coded)
+
+    def _element(self, node: Node, charset: bytes, creator: str, notes: _Notes, *, coded: bool = False) -> Node | None:
         rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
         if node.items is not None:
             if rule.action is Action.RECURSE:
@@ -251,10 +316,12 @@ class Rewriter:
         if rule.action is Action.REMOVE and not self._mandatory.stands_in(node.tag):
             self._lose(node, charset)
             return None
-        key = (node.tag, node.vr, node.value, charset, creator)
+        if (kind := self._kind(node.tag, node.vr)) is not None:
+            self._name(kind, node, charset)
+        key = (node.tag, node.vr, node.value, charset, creator, coded)
         found = self._values.get(key)
         if found is None:
-            found = self._apply(rule, node, charset)
+            found = self._apply(rule, node, charset, coded=coded)
             if len(node.value) <= _MEMO_BYTES:
                 self._values[key] = found
                 self._remembered += len(node.value)
@@ -267,14 +334,14 @@ class Rewriter:
             notes.kept.extend(plain(value) for value in made.value.split(b"\\"))
         return made
 
-    def _apply(self, rule: Rule, node: Node, charset: bytes) -> tuple[Node | None, bool]:
+    def _apply(self, rule: Rule, node: Node, charset: bytes, *, coded: bool) -> tuple[Node | None, bool]:
         """The element as it will be written, and whether its value is beyond doubt."""
         vr = node.vr
         if vr == "UN" and rule.vrs:
             vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
         if vr in TEXT_VRS:
             values = decode(node.value, vr, charset)
-            written = decide(rule, vr, values, self._table, self.subject)
+            written = decide(rule, vr, values, self._table, self.subject if coded else self._as)
             written = self._mandatory.complete(node.tag, rule, values, written)
             if written is None:
                 return None, True
@@ -289,8 +356,28 @@ class Rewriter:
         too_many = rule.vm_max is not None and count > rule.vm_max and not vr.startswith("O")
         return Node(node.tag, vr, b"" if rest or too_many else node.value), False
 
+    def _kind(self, tag: int, vr: str) -> Kind | None:
+        """Whether an element names a person, of this hospital's or of any maker's making."""
+        return self._table.identifying.get(tag) or ("name" if vr == "PN" else None)
+
+    def _name(self, kind: Kind, node: Node, charset: bytes) -> None:
+        """What an element names is the patient's own. Its bytes may be in another character set than they say."""
+        vr = node.vr if node.vr in TEXT_VRS else "PN" if kind == "name" else "LO"
+        said = set(decode(node.value, vr, charset))
+        if not node.value.isascii():
+            with suppress(UnicodeDecodeError):
+                said.update(node.value.decode().split("\\"))
+            if any("\ufffd" in one for one in said):
+                said.update(decode(node.value, vr, b""))
+        for one in filter(None, (one.strip(" \0") for one in said)):
+            identifier = Identifier(kind, one)
+            if identifier not in self._named:
+                self._fresh[identifier] = None
+
     def _lose(self, node: Node, charset: bytes = b"") -> None:
         """Remember what a removed or replaced element held, at any depth."""
+        if node.items is None and (kind := self._kind(node.tag, node.vr)) is not None:
+            self._name(kind, node, charset)
         if node.items is not None:
             for item in node.items:
                 own = next((inner.value for inner in item if inner.tag == CHARSET), charset)
@@ -313,6 +400,18 @@ class Rewriter:
         self._lost += sum(len(token) + _WORD_BYTES for token in self.residue.lost(values))
         if self._lost > self.most_lost:
             raise TooMuch
+
+
+def coded_in(nodes: Sequence[Node], charset: bytes, table: Table) -> frozenset[int]:
+    """The elements of an item that together are a code of the standard with the text it gives it."""
+    said = {node.tag: node for node in nodes if node.tag in CODED and node.items is None}
+    if len(said) < 2:
+        return frozenset()
+    return coded_tags({tag: decode(node.value, node.vr, charset)[0] for tag, node in said.items()}, table)
+
+
+def _charset_of(parsed: Parsed) -> bytes:
+    return next((raw[start:] for tag, vr, raw, start in parsed.elements if tag == CHARSET and vr != "SQ"), b"")
 
 
 def usual_vr(vrs: tuple[str, ...]) -> str:

@@ -3,8 +3,11 @@
 1. From SRC: every value the profile removes or replaces, and its words, as the engine itself would search for them.
 2. In DST: preamble and file meta, every element at any depth, what follows the pixels, the file's name. Short numbers
    count only as whole words (a UID of 39 digits holds any four of them by chance).
-3. An element whose value the profile would keep as it stands, or that only says what was done, is no finding and is
-   counted. Words that name nobody (`anonymous`) and UIDs of the standard are not searched for.
+3. An element whose value the profile would keep as it stands for this patient, or that only says what was done, is no
+   finding and is counted. The patient's own names and numbers, two letters or more, convict in any text that is not as
+   a whole a term of the standard's for its attribute. Whose an output is, its pixels say, its UIDs, or others under the
+   same PatientID; of one that could be anybody's of several, nobody's name is told apart from a term. Words that name
+   nobody (`anonymous`) and UIDs of the standard are not searched for.
 4. Dates and times are not searched for (a moved date may be another's original) but compared, element by element at
    every depth, with the original a file was made of: none stands that the profile moves, cuts or removes; where it
    moves them, all of a patient's by the same days; where it cuts them, to their month. The pixels say which original
@@ -19,11 +22,13 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
+from mediator.deid.identifiers import NOBODYS, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import DEFAULT_RULE, TEMPORAL, Action, Rule, Table
@@ -31,12 +36,16 @@ from mediator.deid.screening import Exclusion
 from mediator.deid.statement import BASIC, OPTION_CODES
 from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject, decide
+from node.deid.again import WORDS, still_names
 from node.deid.dated import DATE_VRS, date_holds, moved_days, text
 from node.deid.engine import Engine, Source
-from node.deid.facts import TEXT_VRS, decode
+from node.deid.facts import TEXT_VRS, decode, layout_of
+from node.deid.pixels.fragments import value_without_words
+from node.deid.pixels.rle import RLE
+from node.deid.pixels.segments import MalformedStream
 from node.deid.profiles import standard
 from node.deid.residue import Residue
-from node.deid.rewrite import block_of
+from node.deid.rewrite import Rewriter, block_of, coded_in
 from node.deid.structure import Node
 
 _CHARSET = 0x00080005
@@ -56,6 +65,10 @@ _VOCABULARY = frozenset(
 )
 _CHARSET_NAME = re.compile(r"(ISO_IR \d{1,3}|ISO 2022 IR \d{1,3}|GB18030|GBK)?")
 _WORD = re.compile(rb"[A-Za-z0-9.]")
+
+
+Patient = tuple[str, str]
+"""PatientID and its issuer."""
 
 
 class Entry(Protocol):
@@ -119,13 +132,14 @@ class _Leaf:
     rule: Rule
     charset: bytes
     path: tuple[int, ...] = ()  # tags and numbers of items
+    coded: bool = False  # part of a code of the standard
 
 
 @dataclass(frozen=True)
 class _Original:
     """Whose an original is, and its dates by path."""
 
-    patient: tuple[str, str]
+    patient: Patient
     dates: Mapping[tuple[int, ...], str] = field(repr=False)
 
 
@@ -145,20 +159,21 @@ class _Verifier:
         # no value of these is written anywhere: only what would be lost is asked for
         self._subject = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "verify"), "-", 1)
         self._mandatory = Mandatory(standard())
-        self._rewriter = self._engine.rewriter_of(self._subject)
-        self._rewriter.most_lost = math.inf  # of a whole folder
+        self._residue = Residue()
+        self._rewriter = Rewriter(table, self._mandatory, self._subject)
+        self._owner: Patient | None = None
+        self._own: dict[Patient, Own] = {}
+        self._called: dict[str, set[Patient]] = {}  # whose outputs have this PatientID
         self._by_pixels: dict[bytes, list[_Original]] = {}
         self._by_uid: dict[str, list[_Original]] = {}
-        self._days: dict[tuple[str, str], int] = {}  # how far the first date of each patient was moved
+        self._days: dict[Patient, int] = {}  # how far the first date of each patient was moved
         self._report = Verification()
-
-    @property
-    def _residue(self) -> Residue:
-        return self._rewriter.residue
 
     def run(self, source: str, output: str, walk: Walk) -> Verification:
         for entry in walk(source):
             self._each(entry, self._learn)
+        for entry in walk(output):
+            self._each(entry, self._recognise)
         for number, entry in enumerate(walk(output), start=1):
             self._report.outputs += 1
             label = f"dst#{number:04d}"
@@ -181,8 +196,8 @@ class _Verifier:
         if isinstance(source, Exclusion):
             self._report.unreadable_originals += 1
             return
-        self._rewriter.header(source.parsed, ())
         facts = source.facts
+        self._lose(source, (facts.patient_id, facts.issuer))
         dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS}
         original = _Original((facts.patient_id, facts.issuer), dates)
         if self._keyed is not None:
@@ -190,6 +205,31 @@ class _Verifier:
                 self._by_uid.setdefault(uid, []).append(original)
         elif (digest := _pixel_digest(source)) is not None:
             self._by_pixels.setdefault(digest, []).append(original)
+
+    def _lose(self, source: Source, patient: Patient) -> None:
+        """What one patient's files lose is searched for in all outputs; what they name is no term in this patient's."""
+        if patient != self._owner:
+            self._owner, self._rewriter = patient, Rewriter(self._table, self._mandatory, self._subject)
+            self._rewriter.residue, self._rewriter.most_lost = self._residue, math.inf  # of a whole folder
+            self._rewriter.learn(self._own.get(patient, NOBODYS).identifiers)
+        self._rewriter.header(source.parsed, ())
+        self._own[patient] = self._rewriter.own
+
+    def _recognise(self, handle: int) -> None:
+        """Whose an output is says whose all outputs under its PatientID are."""
+        source = self._engine.open(handle)
+        if isinstance(source, Source) and (originals := self._originals(source)):
+            self._called.setdefault(source.facts.patient_id, set()).update(one.patient for one in originals)
+
+    def _originals(self, source: Source) -> list[_Original]:
+        if self._keyed is not None:
+            return self._by_uid.get(source.facts.sop_instance, [])
+        return self._by_pixels.get(_pixel_digest(source) or b"", [])
+
+    def _owners(self, source: Source) -> Iterable[Patient]:
+        """Who an output may be of."""
+        found = {one.patient for one in self._originals(source)} or self._called.get(source.facts.patient_id)
+        return found or (self._own if len(self._own) == 1 else [("", "")])
 
     def _check(self, handle: int, label: str, path: str) -> None:
         """One output. (2)"""
@@ -202,23 +242,41 @@ class _Verifier:
             return
         if self._hits(_before_dataset(handle)):
             self._find(label, "preamble or file meta")
-        for leaf in self._leaves(source):
-            if leaf.node.vr not in DATE_VRS and self._hits(leaf.node.value):
-                if self._stays(leaf):
-                    self._report.pardoned += 1  # (3)
-                else:
-                    self._find(label, leaf.place)
+        # (3) equal pixels, or one PatientID given twice, may be of several patients: then one that fits is enough
+        judged = (self._judged(source, self._own.get(patient, NOBODYS)) for patient in self._owners(source))
+        pardoned, places = min(judged, key=lambda one: len(one[1]))
+        self._report.pardoned += pardoned
+        for place in places:
+            self._find(label, place)
         pixels = source.parsed.pixels
         if pixels is not None and self._hits(source.parsed.stream.read(pixels.end, _WHOLE_BYTES)):
             self._find(label, "after the pixels")
         self._compare_dates(source, label)
 
+    def _judged(self, source: Source, own: Own) -> tuple[int, list[str]]:
+        """(how many elements keep on purpose what somebody lost, where one may not), were it of this patient. (3)"""
+        subject = replace(self._subject, own=own)
+        pardoned, places = 0, []
+        for leaf in self._leaves(source):
+            if leaf.node.vr in DATE_VRS:
+                continue
+            hit = self._hits(leaf.node.value)
+            if (hit and not self._stays(leaf, subject)) or self._names(leaf, own):
+                places.append(leaf.place)
+            else:
+                pardoned += hit
+        return pardoned, places
+
+    def _names(self, leaf: _Leaf, own: Own) -> bool:
+        """Whether a text is somebody's who is called so, however short, however it is spelled."""
+        if leaf.node.vr not in WORDS or leaf.coded or not own:
+            return False
+        values = decode(_NOBODY.sub(b" ", leaf.node.value), leaf.node.vr, leaf.charset)
+        return still_names(leaf.rule, leaf.node.tag, values, own.name, self._mandatory)
+
     def _compare_dates(self, source: Source, label: str) -> None:
         """(4) Equal pixels, or one UID given twice, may be of several originals: then one that fits is enough."""
-        if self._keyed is not None:
-            originals = self._by_uid.get(source.facts.sop_instance, [])
-        else:
-            originals = self._by_pixels.get(_pixel_digest(source) or b"", [])
+        originals = self._originals(source)
         if not originals:
             return
         self._report.matched += 1
@@ -257,7 +315,7 @@ class _Verifier:
             for at, token in self._residue.search(plain)
         )
 
-    def _stays(self, leaf: _Leaf) -> bool:
+    def _stays(self, leaf: _Leaf, subject: Subject) -> bool:
         """Whether the profile itself would leave this value as it stands."""
         node, rule = leaf.node, leaf.rule
         if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
@@ -271,7 +329,8 @@ class _Verifier:
             return all(value in _VOCABULARY or _METHOD.fullmatch(value) for value in values)
         if rule.action in (Action.REMOVE, Action.PSEUDONYM):
             return False
-        written = decide(rule, node.vr, values, self._table, self._subject)
+        subject = self._subject if leaf.coded else subject
+        written = decide(rule, node.vr, values, self._table, subject)
         written = self._mandatory.complete(node.tag, rule, values, written)
         return written is not None and " ".join(written.values).split() == " ".join(values).split()
 
@@ -283,6 +342,7 @@ class _Verifier:
     ) -> Iterator[_Leaf]:
         charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
         creators: dict[int, str] = {}
+        coded = coded_in(nodes, charset, self._table) if path else frozenset()
         for node in nodes:
             private = node.tag >> 16 & 1
             if private and 0x10 <= node.tag & 0xFFFF <= 0xFF and node.items is None:
@@ -295,7 +355,7 @@ class _Verifier:
                 rule = self._table.rule(node.tag)
             place = f"{above}{tag_text(node.tag)}"
             if node.items is None:
-                yield _Leaf(place, node, rule, charset, (*path, node.tag))
+                yield _Leaf(place, node, rule, charset, (*path, node.tag), node.tag in coded)
                 continue
             for number, item in enumerate(node.items):
                 inside = (*path, node.tag, number)
@@ -318,12 +378,22 @@ def _first_move(original: _Original, leaves: Sequence[_Leaf]) -> int:
 
 
 def _pixel_digest(source: Source) -> bytes | None:
-    pixels = source.parsed.pixels
+    """Equal for an original and what was made of it: without what stays behind of a compressed stream."""
+    parsed, pixels = source.parsed, source.parsed.pixels
     if pixels is None or pixels.end <= pixels.start:
         return None
+    if pixels.fragments is not None:
+        layout = layout_of(parsed) if parsed.syntax == RLE else None
+        with suppress(MalformedStream):
+            return _digest(value_without_words(parsed.syntax, parsed.stream, pixels.start, pixels.end, layout))
+    places = range(pixels.start, pixels.end, _STEP)
+    return _digest(parsed.stream.read(at, min(_STEP, pixels.end - at)) for at in places)
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
     machine = hashlib.sha256()
-    for at in range(pixels.start, pixels.end, _STEP):
-        machine.update(source.parsed.stream.read(at, min(_STEP, pixels.end - at)))
+    for part in parts:
+        machine.update(part)
     return machine.digest()
 
 

@@ -1,8 +1,9 @@
 """One ingest order from a hospital's folder to a handover folder; every step may be broken off and run again.
 
 1. *Take in*: each source file is numbered and copied into quarantine, encrypted.
-2. *De-identify*: each original passes gate 0 into a hidden staging folder, then its series' pixels are read; a
-   worker's failure is a finding. At last each is searched for what the files after it lost.
+2. *De-identify*: each original passes gate 0 into a hidden staging folder, once more where others of its patient's
+   say whose name its texts hold, then its series' pixels are read; a worker's failure is a finding. At last each is
+   searched for what the files after it lost.
 3. *Hand over*: studies in their final order, `clinical.parquet`, `report.json`; made visible by one rename.
 4. *Forget*: quarantine and `intake.db` are destroyed, and how many files that were goes into the report.
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from mediator import canonical
+from mediator.deid.identifiers import Lost
 from mediator.deid.orders import IngestOrder, IngestReport
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
@@ -35,6 +37,7 @@ from node.usecases.deidentify import (
     Gate0,
     Outcome,
     PixelReader,
+    misnamed,
     read_pixels,
     suspects,
     withdrawn,
@@ -133,13 +136,15 @@ def _deidentify(
         outcome = _admit(source, quarantine, gate)
         outcomes.append(outcome)
         yield Progress("deidentify", done, len(sources), _line(source, outcome))
+    for place, named in misnamed([_finished(one) for one in outcomes], engine):
+        outcomes[place] = _made_again(outcomes[place], sources[place], quarantine, gate, named)
     written = sum(1 for outcome in outcomes if outcome.path is not None)
     yield Progress("read_pixels", 0, written)
     for done, (place, outcome) in enumerate(read_pixels(tuple(outcomes), pixels), start=1):
         outcomes[place] = outcome
         yield Progress("read_pixels", done, written, _line(sources[place], outcome))
-    for place, lost in suspects([Finished(one.path, one.keys, one.lost) for one in outcomes], engine):
-        reason = _again(sources[place], quarantine, gate, lost)
+    for place, lost in suspects([_finished(one) for one in outcomes], engine):
+        reason = _again(outcomes[place], sources[place], quarantine, gate, lost)
         if reason is not None:
             outcomes[place] = withdrawn(outcomes[place], reason)
             yield Progress("read_pixels", written, written, _line(sources[place], outcomes[place]))
@@ -147,22 +152,37 @@ def _deidentify(
         assembly.add(outcome)
 
 
-def _again(source: SourceFile, quarantine: Quarantine, gate: Gate0, lost: Sequence[bytes]) -> Exclusion | None:
-    if source.quarantined is None:
+def _finished(outcome: Outcome) -> Finished:
+    return Finished(outcome.path, outcome.keys, outcome.lost)
+
+
+def _made_again(
+    before: Outcome, source: SourceFile, quarantine: Quarantine, gate: Gate0, named: Sequence[Lost]
+) -> Outcome:
+    if before.path is not None:
+        before.path.unlink()
+    outcome = _admit(source, quarantine, gate, named)
+    return replace(outcome, lost=(*before.lost, *outcome.lost))
+
+
+def _again(
+    outcome: Outcome, source: SourceFile, quarantine: Quarantine, gate: Gate0, lost: Sequence[Lost]
+) -> Exclusion | None:
+    if source.quarantined is None or outcome.path is None:
         return Exclusion.UNREADABLE
     try:
         with quarantine.open(source.quarantined) as original:
-            return gate.again(original, lost)
+            return gate.again(original, lost, outcome.path)
     except Exception:  # noqa: BLE001 - the worker loop: a file nobody could make again is held back, the rest goes on
         return Exclusion.UNREADABLE
 
 
-def _admit(source: SourceFile, quarantine: Quarantine, gate: Gate0) -> Outcome:
+def _admit(source: SourceFile, quarantine: Quarantine, gate: Gate0, known: Sequence[Lost] = ()) -> Outcome:
     if source.quarantined is None:
         return Outcome(Exclusion(source.refused or Exclusion.NOT_A_FILE))
     try:
         with quarantine.open(source.quarantined) as original:
-            return gate.admit(original)
+            return gate.admit(original, known)
     except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
         return Outcome(Exclusion.UNREADABLE)
 

@@ -4,8 +4,10 @@
 2. `mediator.deid.screening` decides on the instance: `screen` for ingest, `sort` for a folder, where a person may look.
 3. The patient's pseudonym, shift of dates and the study's pseudonym come from the site's key alone.
 4. The engine writes by the compiled profile and searches what it wrote; a hit takes the file away again.
-5. Whoever reads pixels has the last word on what was written: `PixelReader.hold`, series by series.
-6. Each file is searched once more for what only the files after it lost (`suspects`); one that holds something of it
+5. A file made before its patient's and study's others said whose names and numbers they are is made once more, if it
+   has one of them in its texts (`misnamed`): their order says nothing of what stays.
+6. Whoever reads pixels has the last word on what was written: `PixelReader.hold`, series by series.
+7. Each file is searched once more for what only the files after it lost (`suspects`); one that holds something of it
    is made again with all of it known (`Gate0.again`), and stands only where that is chance.
 """
 
@@ -17,6 +19,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Table
 from mediator.deid.screening import Exclusion, Facts, Sorting, screen, sort
@@ -57,14 +60,14 @@ class DicomEngine(Protocol):
         """`write` under way: call what comes back, in the order of beginning, before the source is closed; it gives
         `exclusion`, and `pardoned` matches inside values that are ours."""
 
-    def lost(self, subject: Subject) -> Sequence[bytes]:
+    def lost(self, subject: Subject) -> Sequence[Lost]:
         """What this patient's files lost since this was last asked; identifying."""
 
-    def remember(self, subject: Subject, values: Iterable[bytes]) -> None:
-        """Search this patient's next files for these values, too."""
+    def remember(self, subject: Subject, values: Iterable[Lost]) -> None:
+        """Search this patient's next files for these values, too; names and numbers among them are no terms there."""
 
-    def search(self, source: Any, subject: Subject) -> Exclusion | None:
-        """Why what is made of this file must not stand by all that is lost until now; nothing is written."""
+    def search(self, source: Any, subject: Subject, path: Path) -> Exclusion | None:
+        """Why what was made of this file, `path`, must not stand by all that is lost until now; nothing is written."""
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
@@ -73,7 +76,7 @@ class DicomEngine(Protocol):
 class Searcher(Protocol):
     """Lost values, and the finished files they are looked for in (implemented by `node.deid.again.Searcher`)."""
 
-    def lost(self, values: Iterable[bytes]) -> None:
+    def lost(self, values: Iterable[Lost]) -> None:
         """Look for these from now on, too."""
 
     def finds(self, path: Path, name: str = "") -> bool:
@@ -105,7 +108,7 @@ class Outcome:
     path: Path | None = None
     position: tuple[str, int, int, str] = ("", 0, 0, "")  # series, its number, the instance's number and UID
     facts: Facts = field(default=Facts(), repr=False)
-    lost: tuple[bytes, ...] = field(default=(), repr=False)
+    lost: tuple[Lost, ...] = field(default=(), repr=False)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -128,7 +131,7 @@ class Placement:
     facts: Facts = field(default=Facts(), repr=False)
     pardoned: int = 0
     keys: tuple[str, ...] = ()
-    lost: tuple[bytes, ...] = field(default=(), repr=False)
+    lost: tuple[Lost, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Finished:
 
     path: Path | None
     keys: tuple[str, ...]
-    lost: Sequence[bytes] = field(repr=False)
+    lost: Sequence[Lost] = field(repr=False)
     name: str = ""
 
 
@@ -150,13 +153,14 @@ class Gate0:
         self._folder = folder
         self._site = site
         self._subjects: dict[str, Subject] = {}
-        self._lost: dict[str, list[bytes]] = {}
+        self._lost: dict[str, list[Lost]] = {}
         self._uid = lru_cache(maxsize=64)(pseudonyms.uid)  # of studies and series, again for every slice
 
-    def admit(self, original: Any) -> Outcome:
+    def admit(self, original: Any, known: Sequence[Lost] = ()) -> Outcome:
         """One original (its bytes, or a stream of them) to an outcome: a file stands exactly when nothing excludes it.
 
-        Its pixels nobody has read yet: `read_pixels` comes next (5), then `suspects`. (6)
+        Its pixels nobody has read yet: `misnamed` comes next (5), `read_pixels` (6), then `suspects` (7). `known`: what
+        others of its patient and study are known to have lost.
         """
         source = self._read(original)  # (1)
         if isinstance(source, Exclusion):
@@ -171,6 +175,8 @@ class Gate0:
             return Outcome(reasons[0], study)
         subject = self._subject(facts)  # (3)
         uid = keyed.uid(facts.sop_instance)
+        if known:
+            self._engine.remember(subject, known)
         folder = self._folder / study
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         path = folder / f"{uid}.part"
@@ -190,9 +196,9 @@ class Gate0:
             lost,
         )
 
-    def begin(self, handle: int, name: str) -> Callable[[], Placement]:
+    def begin(self, handle: int, name: str, known: Sequence[Lost] = ()) -> Callable[[], Placement]:
         """One open file of a folder, into `folder/name`, under way: call what comes back, in the order of beginning,
-        before the descriptor is closed. Raises `FileExistsError` where that is taken."""
+        before the descriptor is closed. `known` as for `admit`. Raises `FileExistsError` where that is taken."""
         source = self._engine.open(handle)  # (1)
         if isinstance(source, Exclusion):
             return partial(Placement, "refuse", (source,))
@@ -201,13 +207,15 @@ class Gate0:
         if sorting.place == "refuse":
             return partial(Placement, "refuse", sorting.reasons)
         subject = self._subject(facts)  # (3)
+        if known:
+            self._engine.remember(subject, known)
         path = self._folder / name
         convert = self._engine.begin(source, subject, path)  # (4)
         lost = self._note(subject)
         return lambda: self._placed(convert(), sorting, subject, path, facts, lost)
 
     def _placed(
-        self, done: Any, sorting: Sorting, subject: Subject, path: Path, facts: Facts, lost: tuple[bytes, ...]
+        self, done: Any, sorting: Sorting, subject: Subject, path: Path, facts: Facts, lost: tuple[Lost, ...]
     ) -> Placement:
         study, series = self._uid(facts.study), self._uid(facts.series)
         keys = (subject.patient, study)
@@ -216,17 +224,17 @@ class Gate0:
         place = f"{subject.patient}/{study}/{series}/{self._pseudonyms.uid(facts.sop_instance)}.dcm"
         return Placement(sorting.place, sorting.reasons, path, place, series, facts, done.pardoned, keys, lost)
 
-    def again(self, original: Any, lost: Iterable[bytes]) -> Exclusion | None:
-        """Why a file must not stand, now that all its patient's files lost is known; None: what it holds is chance. (6)
+    def again(self, original: Any, lost: Iterable[Lost], path: Path) -> Exclusion | None:
+        """Why a file must not stand, now that all its patient's files lost is known; None: what it holds is chance. (7)
 
-        `original`: its bytes, a stream of them, or a descriptor. Nothing is written.
+        `original`: its bytes, a stream of them, or a descriptor; `path`: what was made of it. Nothing is written.
         """
         source = self._read(original)
         if isinstance(source, Exclusion):
             return source
         subject = self._subject(source.facts)
         self._engine.remember(subject, lost)
-        refused: Exclusion | None = self._engine.search(source, subject)
+        refused: Exclusion | None = self._engine.search(source, subject, path)
         return refused
 
     def _read(self, original: Any) -> Any:
@@ -238,7 +246,7 @@ class Gate0:
         """Of patients who come again, what they lost before is somebody else's to search for."""
         self._lost = {}
 
-    def _note(self, subject: Subject) -> tuple[bytes, ...]:
+    def _note(self, subject: Subject) -> tuple[Lost, ...]:
         """What the file before was the first of its patient's to lose."""
         fresh = tuple(self._engine.lost(subject))
         self._lost.setdefault(subject.patient, []).extend(fresh)
@@ -261,7 +269,7 @@ class Gate0:
 
 
 def read_pixels(outcomes: Sequence[Outcome], pixels: PixelReader) -> Iterator[tuple[int, Outcome]]:
-    """(place, outcome) for each written file as its pixels are judged; what is held is taken away again. (5)"""
+    """(place, outcome) for each written file as its pixels are judged; what is held is taken away again. (6)"""
     series: dict[str, list[int]] = {}
     for place, outcome in enumerate(outcomes):
         if outcome.path is not None:
@@ -280,15 +288,27 @@ def withdrawn(outcome: Outcome, reason: Exclusion) -> Outcome:
     return replace(outcome, exclusion=reason, path=None)
 
 
-def suspects(files: Sequence[Finished], engine: DicomEngine) -> Iterator[tuple[int, list[bytes]]]:
-    """(place in `files`, all its patient and study lost) of files that hold something only files after them lost. (6)
+def misnamed(files: Sequence[Finished], engine: DicomEngine) -> list[tuple[int, list[Lost]]]:
+    """(place in `files`, all names and numbers of its patient and study) of files that have others' in their texts. (5)
 
-    From the last file to the first: each is searched for what the ones after it were the first to lose.
+    In the order of `files`, as each is to be made again.
+    """
+    named = [replace(file, lost=[one for one in file.lost if isinstance(one, Identifier)]) for file in files]
+    return sorted(suspects(named, engine))
+
+
+def suspects(files: Sequence[Finished], engine: DicomEngine) -> Iterator[tuple[int, list[Lost]]]:
+    """(place in `files`, all its patient and study lost) of files that hold something only files after them lost. (7)
+
+    From the last file to the first: each is searched for what the ones after it were the first to lose. Where one study
+    is of several patients, what one of them lost before was not searched for in the others' files: it is here.
     """
     for group in groups([file.keys for file in files]):
         if len(group) < 2:
             continue
         searcher, everything = engine.searcher(), [value for place in group for value in files[place].lost]
+        if len({files[place].keys[0] for place in group}) > 1:
+            searcher.lost(everything)
         for place in reversed(group):
             file = files[place]
             if file.path is not None and searcher.finds(file.path, file.name):

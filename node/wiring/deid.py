@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mediator.deid.identifiers import Lost
 from mediator.deid.pseudonyms import NORMALISATION
 from mediator.deid.rules import ENGINE_VERSION, Table
 from mediator.deid.traceability import PSEUDONYMOUS, key_id
@@ -114,7 +115,7 @@ class Processes:
 
     def search_again(self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]) -> Iterator[Result]:
         """What is refused after all: files that hold, not by chance, what other batches of their patient lost."""
-        waiting: deque[tuple[Places, Sequence[bytes], Future[list[Result]]]] = deque()
+        waiting: deque[tuple[Places, Sequence[Lost], Future[list[Result]]]] = deque()
         for places, fresh in self._to_search(files, names):
             waiting.append((places, fresh, self._submit_again(places, fresh)))
             if len(waiting) >= 2 * self._jobs:
@@ -124,7 +125,7 @@ class Processes:
 
     def _to_search(
         self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]
-    ) -> Iterator[tuple[Places, Sequence[bytes]]]:
+    ) -> Iterator[tuple[Places, Sequence[Lost]]]:
         """Files in their places, and what other batches lost that their own did not."""
         several = [group for group in groups([trace.keys for trace in self._traces]) if len(group) > 1]
         told = names() if several else {}
@@ -138,20 +139,20 @@ class Processes:
                 if places and (fresh := everything.difference(trace.lost)):
                     yield places, list(fresh)
 
-    def _submit_again(self, places: Places, fresh: Sequence[bytes]) -> Future[list[Result]]:
+    def _submit_again(self, places: Places, fresh: Sequence[Lost]) -> Future[list[Result]]:
         try:
             return self._pool.submit(run_again, places, fresh)
         except BrokenProcessPool:
             self._pool = self._open(self._jobs)
             return self._pool.submit(run_again, places, fresh)
 
-    def _found(self, places: Places, fresh: Sequence[bytes], future: Future[list[Result]]) -> list[Result]:
+    def _found(self, places: Places, fresh: Sequence[Lost], future: Future[list[Result]]) -> list[Result]:
         try:
             return future.result()
         except BrokenProcessPool:
             return [result for place in places for result in self._search_alone(place, fresh)]
 
-    def _search_alone(self, place: tuple[File, Path], fresh: Sequence[bytes]) -> list[Result]:
+    def _search_alone(self, place: tuple[File, Path], fresh: Sequence[Lost]) -> list[Result]:
         """A file whose search took its worker down, in a worker of its own; what does so again is taken away."""
         with self._open(1) as pool:
             try:

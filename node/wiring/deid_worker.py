@@ -1,7 +1,8 @@
 """A worker process of `cloister deid run`: the engine, the pixel gate and gate 0 over a batch of files.
 
-Every file is de-identified into a hidden folder beside DST, then each series' pixels are judged, then each file is
-searched for what the files after it lost, then it goes to its place. The process's memory has a limit, so a hostile
+Every file is de-identified into a hidden folder beside DST, once more where others of its patient's say whose name its
+texts hold, then each series' pixels are judged, then each file is searched for what the files after it lost, then it
+goes to its place. The process's memory has a limit, so a hostile
 file ends one worker and not the run.
 """
 
@@ -13,7 +14,7 @@ import os
 import resource
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +22,7 @@ from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
+from mediator.deid.identifiers import Lost
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Table
 from mediator.errors import NotNow, UsageFault
@@ -34,7 +36,7 @@ from node.deid.profiles import load_profile, load_profile_file, standard
 from node.deid.slices import SliceReader
 from node.faults import is_full
 from node.intake import folder
-from node.usecases.deidentify import Finished, Gate0, Placement, groups, suspects
+from node.usecases.deidentify import Finished, Gate0, Placement, groups, misnamed, suspects
 from node.usecases.deidentify_folder import File, Result, Rooms
 
 T = TypeVar("T")
@@ -75,7 +77,7 @@ class Trace:
 
     numbers: tuple[int, ...]
     keys: tuple[str, ...]
-    lost: tuple[bytes, ...] = field(repr=False)
+    lost: tuple[Lost, ...] = field(repr=False)
 
     @classmethod
     def of(cls, files: Sequence[tuple[int, Finished]]) -> Trace:
@@ -112,6 +114,7 @@ class Worker:
         for number, done in self._converted(files):
             placed[number] = done
             self._count(0)
+        self._make_again(files, placed)
         verdicts = self._examine(placed)
         traces = self._hold(files, placed)
         return [self._finish(number, done, verdicts.get(number)) for number, done in placed.items()], traces
@@ -122,13 +125,13 @@ class Worker:
             with self._counts.get_lock():
                 self._counts[what] += 1
 
-    def search_again(self, files: Places, fresh: Sequence[bytes]) -> list[Result]:
+    def search_again(self, files: Places, fresh: Sequence[Lost]) -> list[Result]:
         """Files in their places searched for `fresh`; those that hold it not by chance are taken away, and told."""
         searcher = self._engine.searcher()
         searcher.lost(fresh)
         found = []
         for file, path in files:
-            if searcher.finds(path, path.name) and (reason := self._again(file, fresh)) is not None:
+            if searcher.finds(path, path.name) and (reason := self._again(file, fresh, path)) is not None:
                 path.unlink()
                 found.append(Result(file.number, "refused", (reason,)))
         return found
@@ -142,13 +145,20 @@ class Worker:
             slices = [read_slice(path) for path in paths]
         return sorted({finding.value for findings in integrity(slices).values() for finding in findings})
 
+    def _make_again(self, files: Sequence[File], placed: dict[int, Placement | str]) -> None:
+        """Files with names in their texts that only others of the batch say are somebody's."""
+        mine, finished = _finished(files, placed)
+        for place, named in misnamed(finished, self._engine):
+            file, before = mine[place]
+            done = self._begin(file, named)()
+            placed[file.number] = done if isinstance(done, str) else replace(done, lost=(*before.lost, *done.lost))
+
     def _hold(self, files: Sequence[File], placed: dict[int, Placement | str]) -> list[Trace]:
         """Files that hold what only later ones of the batch lost are refused; what all of them lost comes back."""
-        mine = [(file, done) for file in files if isinstance(done := placed[file.number], Placement) and done.keys]
-        finished = [Finished(done.path, done.keys, done.lost, done.name) for _file, done in mine]
+        mine, finished = _finished(files, placed)
         for place, lost in suspects(finished, self._engine):
             file, done = mine[place]
-            if done.path is not None and (reason := self._again(file, lost)) is not None:
+            if done.path is not None and (reason := self._again(file, lost, done.path)) is not None:
                 done.path.unlink()
                 placed[file.number] = reason
         self._gate.forget()
@@ -157,14 +167,14 @@ class Worker:
             for group in groups([one.keys for one in finished])
         ]
 
-    def _again(self, file: File, lost: Sequence[bytes]) -> str | None:
+    def _again(self, file: File, lost: Sequence[Lost], path: Path) -> str | None:
         """Why a file must not stand, now that more is known to be lost."""
         try:
             handle = folder.open_inside(self._settings.source, file.path)
         except UsageFault:
             return "not_a_file"
         try:
-            reason = self._gate.again(handle, lost)
+            reason = self._gate.again(handle, lost, path)
         except Exception:  # noqa: BLE001 - the worker loop: a file nobody could make again is held back
             return "unreadable"
         finally:
@@ -188,7 +198,7 @@ class Worker:
                 with suppress(NotNow):
                     finish()
 
-    def _begin(self, file: File) -> Callable[[], Placement | str]:
+    def _begin(self, file: File, known: Sequence[Lost] = ()) -> Callable[[], Placement | str]:
         if file.refused is not None:
             return partial(str, file.refused)
         name = f"{file.number}.part"
@@ -197,7 +207,7 @@ class Worker:
             handle = folder.open_inside(self._settings.source, file.path)
         except UsageFault:
             return partial(str, "not_a_file")
-        begun = self._guarded(name, lambda: self._gate.begin(handle, name))
+        begun = self._guarded(name, lambda: self._gate.begin(handle, name, known))
         if isinstance(begun, str):
             os.close(handle)
             return partial(str, begun)
@@ -270,6 +280,14 @@ class Worker:
         return True
 
 
+def _finished(
+    files: Sequence[File], placed: Mapping[int, Placement | str]
+) -> tuple[list[tuple[File, Placement]], list[Finished]]:
+    """The files of which it is known whose they are, and what is asked of each."""
+    mine = [(file, done) for file in files if isinstance(done := placed[file.number], Placement) and done.keys]
+    return mine, [Finished(done.path, done.keys, done.lost, done.name) for _file, done in mine]
+
+
 _NOT_READ = Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)
 
 
@@ -314,5 +332,5 @@ def look(names: Sequence[str]) -> list[str]:
     return _started().look(names)
 
 
-def run_again(files: Places, fresh: Sequence[bytes]) -> list[Result]:
+def run_again(files: Places, fresh: Sequence[Lost]) -> list[Result]:
     return _started().search_again(files, fresh)

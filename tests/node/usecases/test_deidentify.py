@@ -30,7 +30,7 @@ def admitted(engine, folder, contents):
     outcomes = [gate.admit(content) for content in contents]
     assert [one.exclusion for one in outcomes] == [None] * len(contents)
     found = list(suspects([Finished(one.path, one.keys, one.lost) for one in outcomes], engine))
-    return outcomes, {place: gate.again(contents[place], lost) for place, lost in found}
+    return outcomes, {place: gate.again(contents[place], lost, outcomes[place].path) for place, lost in found}
 
 
 def test_a_name_that_only_a_later_file_loses_holds_the_earlier_one(engine, tmp_path):
