@@ -21,6 +21,11 @@ RLE = "1.2.840.10008.1.2.5"
 _HEADER = struct.Struct("<16L")
 _MOST_SEGMENTS = 15
 _NO_OPERATION = 128
+_FAR = 1 << 40
+# By a run's first byte: how long it is, and how many bytes it decodes to.
+_STEPS = [number + 2 if number < _NO_OPERATION else 2 for number in range(256)]
+_COUNTS = [number + 1 if number < _NO_OPERATION else 257 - number for number in range(256)]
+_COUNTS[_NO_OPERATION] = _FAR
 
 
 class Incomplete(MalformedStream):
@@ -53,11 +58,9 @@ def rebuilt(frame: bytes, layout: Layout) -> bytes:
     for start, end in zip(starts, ends, strict=True):
         if not _HEADER.size <= start <= end <= len(frame):
             raise MalformedStream
-        stop, left, plain = _walk(frame, start, end, layout.size)
-        if left > 0 or stop > end:
-            raise Incomplete if end == len(frame) else MalformedStream
-        padding = frame[stop:end]
-        clean = clean and plain and left == 0 and start == at and padding == b"\0" * ((stop - start) % 2)
+        stop, left = _walk(frame, start, layout.size)
+        clean = clean and left == 0 and start == at and stop <= end
+        clean = clean and frame[stop:end] == b"\0" * ((stop - start) % 2)
         at = end
     if clean:
         return frame
@@ -70,40 +73,43 @@ def rebuilt(frame: bytes, layout: Layout) -> bytes:
     return b"".join((_HEADER.pack(len(parts), *places, *unused), *parts))
 
 
-def _walk(frame: bytes, at: int, end: int, left: int) -> tuple[int, int, bool]:
-    """(where the run that completes a segment ends, how much less than wanted it decodes to, no run is empty)."""
-    plain = True
-    while left > 0 and at < end:
-        number = frame[at]
-        if number < _NO_OPERATION:
-            at += number + 2
-            left -= number + 1
-        elif number > _NO_OPERATION:
-            at += 2
-            left += number - 257
-        else:
-            at += 1
-            plain = False
-    return at, left, plain
+def _walk(frame: bytes, at: int, left: int) -> tuple[int, int]:
+    """(where the run that completes a segment ends, how many bytes less than wanted the runs until there decode to).
+
+    A run that says "no operation" ends the walk with what no segment decodes to. Three steps a run, and most of what a
+    frame costs.
+    """
+    steps, counts = _STEPS, _COUNTS
+    try:
+        while left > 0:
+            number = frame[at]
+            at += steps[number]
+            left -= counts[number]
+    except IndexError:
+        return len(frame) + 1, left
+    return at, left
 
 
 def _runs(frame: bytes, at: int, end: int, left: int) -> bytes:
     """The runs that decode to `left` bytes, the last cut to what is needed, padded to even length. (2) (3)"""
     kept = bytearray()
-    while left > 0 and at < end:
+    while left > 0:
+        if at >= end:
+            raise Incomplete if end == len(frame) else MalformedStream
         number = frame[at]
         if number == _NO_OPERATION:
             at += 1
             continue
-        literal = number < _NO_OPERATION
-        count = number + 1 if literal else 257 - number
+        literal, count = number < _NO_OPERATION, _COUNTS[number]
         taken = min(count, left)
+        if at + (1 + taken if literal else 2) > end:
+            raise Incomplete if end == len(frame) else MalformedStream
         if literal or taken == 1:
             kept.append(taken - 1)
             kept += frame[at + 1 : at + 1 + taken]
         else:
             kept.append(257 - taken)
             kept.append(frame[at + 1])
-        at += count + 1 if literal else 2
+        at += _STEPS[number]
         left -= taken
     return bytes(kept) + b"\0" * (len(kept) % 2)

@@ -191,6 +191,20 @@ def test_a_stream_that_does_not_decode_is_held(tmp_path, frames, broken):
     assert refused is Exclusion.PIXELS_INCONSISTENT and not path.exists()
 
 
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [b"\x02ab"],  # a run that says three and has two
+        [b"\xfe"],  # one that repeats nothing
+        [b"\x02ab", b"\x02abc"],  # one that goes on in the next segment
+        [b"\x00a", b"\x02abc"],  # one that ends too soon
+    ],
+)
+def test_a_run_that_is_not_whole_is_no_run(segments):
+    with pytest.raises(MalformedStream):
+        rebuilt(together(segments), Layout(1, len(segments), 3))
+
+
 def test_a_frame_in_a_thousand_fragments_is_not_tried_a_thousand_times(tmp_path):
     data = picture(tmp_path, "8 bit", 2)
     streams = list(generate_frames(data.PixelData, number_of_frames=2))
