@@ -7,22 +7,22 @@ hub asks for what was already released. Everything else is `Denied` with every r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from mediator import canonical
 from mediator.analysis import LOCAL
-from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.errors import Code, Denied, Reason
 from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
 from mediator.policy import Policy
 from mediator.release import tensors
 from mediator.release.decide import reserve_bytes
 from mediator.signatures import Signed
+from mediator.terms import check_config, outside
 from mediator.types import (
     Acceptance,
-    ConfigField,
     ContainerSpec,
     DataPermit,
     Instruction,
@@ -31,9 +31,6 @@ from mediator.types import (
     RunOrder,
     TensorSpec,
 )
-
-# Learning rates and epochs fit many times over; code does not. (DESIGN: a hub must not ship code that way.)
-MAX_CONFIG_BYTES = 4096
 
 Split = Literal["train", "test"]
 _SPLIT: Mapping[Kind, Split] = {Kind.TRAIN: "train", Kind.EVALUATE: "test"}
@@ -242,27 +239,6 @@ def container_spec(
     )
 
 
-def check_config(fields: Iterable[ConfigField], config: Mapping[str, Any]) -> list[Reason]:
-    """Why a configuration may not enter a container; empty when it may.
-
-    At most `MAX_CONFIG_BYTES` in canonical form, only keys the permit has, numbers in range, strings from the list.
-    """
-    try:
-        size_bytes = len(canonical.dumps(dict(config)))
-    except Malformed:
-        return [Reason(Code.CONFIG_NOT_PERMITTED, "no canonical form")]
-    if size_bytes > MAX_CONFIG_BYTES:
-        return [Reason(Code.CONFIG_NOT_PERMITTED, f"over {MAX_CONFIG_BYTES} bytes")]
-    permitted = {entry.name: entry for entry in fields}
-    reasons = []
-    if unknown := len(config.keys() - permitted.keys()):
-        reasons.append(Reason(Code.CONFIG_NOT_PERMITTED, f"{unknown} keys that the permit does not name"))
-    for name, entry in permitted.items():
-        if name in config and not _fits(config[name], entry):
-            reasons.append(Reason(Code.CONFIG_NOT_PERMITTED, f"{name} is not what the permit allows"))
-    return reasons
-
-
 def check_model(model: bytes, sha256: str, specs: Sequence[TensorSpec]) -> list[Reason]:
     """Why a model may not enter a container: not the one named, or not of the permit's schema; else empty."""
     if hashlib.sha256(model).hexdigest() != sha256:
@@ -281,19 +257,12 @@ def check_order(signed: Signed[RunOrder], permit: EnforcedPermit, now: datetime)
     reasons = []
     if signed.key_id not in permit.persons:
         reasons.append(Reason(Code.PERSON_NOT_NAMED, "the permit does not name the key of this run order"))
-    if (order.permit, order.permit_version) != (permit.permit, permit.permit_version):
-        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "for another permit or version"))
-    if order.schema_sha256 != permit.schema_sha256:
-        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "for another tensor schema"))
+    reasons += outside(order, permit)
     if permit.site not in order.sites:
         reasons.append(Reason(Code.SITE_NOT_NAMED, "the run order does not name this site"))
-    if order.image not in permit.images:
-        reasons.append(Reason(Code.IMAGE_NOT_PERMITTED, "the permit does not name this image"))
-    if order.rounds > permit.maximum_rounds:
-        reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"more than {permit.maximum_rounds} rounds"))
     if now >= order.expires:
         reasons.append(Reason(Code.RUN_ORDER_EXPIRED, f"expired {canonical.print_time(order.expires)}"))
-    return reasons + check_config(permit.config, order.config)
+    return reasons
 
 
 # --- the single checks --------------------------------------------------------------------------------------
@@ -425,17 +394,6 @@ def _check_ledger(ledger: Ledger, permit: EnforcedPermit, instruction: Instructi
 
 def _charge(instruction: Instruction, size_bytes: int) -> Charge:
     return Charge(instruction.run, instruction.round, instruction.task, size_bytes)
-
-
-def _fits(value: Any, entry: ConfigField) -> bool:
-    if entry.type == "str":
-        return type(value) is str and value in entry.choices
-    if entry.type == "bool":
-        return type(value) is bool
-    if type(value) is not int and not (entry.type == "float" and type(value) is float):
-        return False
-    assert entry.minimum is not None and entry.maximum is not None  # ConfigField's own rule
-    return bool(entry.minimum <= value <= entry.maximum)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -21,7 +21,8 @@ from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import open_permit, open_revocations, open_run_order
 from mediator.signatures import KeyRing, Signed
 from mediator.sizes import check_tensors
-from mediator.types import DataPermit, Kind, RevocationList, RunOrder
+from mediator.terms import outside, unaddressed
+from mediator.types import DataPermit, RevocationList, RunOrder
 
 _Signed = Signed[DataPermit] | Signed[RunOrder] | Signed[RevocationList]
 
@@ -73,8 +74,9 @@ class Documents:
         signed, permit = self.open_order(text)
         order = signed.document
         reasons = []
-        if order.strategy != LOCAL or Kind.ANALYSE not in permit.kinds:
-            reasons.append(Reason(Code.RUN_ORDER_MISMATCH, f"a local analysis is ordered as {LOCAL}, under its permit"))
+        if order.strategy != LOCAL:
+            reasons.append(Reason(Code.RUN_ORDER_MISMATCH, f"a local analysis is ordered as {LOCAL}"))
+        reasons += outside(order, permit) + unaddressed(order, permit)
         if self._clock() >= min(order.expires, permit.expires):
             reasons.append(Reason(Code.RUN_ORDER_EXPIRED, "the run order or its permit has expired"))
         if reasons:

@@ -15,15 +15,15 @@ from federation.hub.checkpoints import Checkpoints
 from federation.hub.database import Database, note
 from federation.hub.documents import Documents
 from federation.hub.tables import AttemptRow, ReplyRow, RoundRow, RunRow, SiteRow
+from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
-from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import Signed
 from mediator.sizes import check_tensors
-from mediator.types import DataPermit, RunOrder
+from mediator.terms import outside, unaddressed
+from mediator.types import RunOrder
 
-STRATEGY = "fedavg"
 SUBMITTED, WAITING, RUNNING, DONE, STOPPED = "submitted", "waiting", "running", "done", "stopped"
 # a run in one of these states is the coordinator's to conduct
 OPEN = (SUBMITTED, WAITING, RUNNING)
@@ -44,8 +44,8 @@ class Runs:
         """Take in a run order with its untrained model (safetensors).
 
         1. A person whom the permit names signed it, and the hub knows that permit.
-        2. Order and permit agree: image, tensor schema, rounds, sites; the strategy is one this hub has; a model of
-           the permit's tensors can be released at all.
+        2. The order keeps to its permit (`mediator.terms`): what the researcher was asked when they signed it; and a
+           model of the permit's tensors can be released at all.
         3. Neither has expired, and every site is enrolled.
         4. The model is exactly the permit's tensors.
 
@@ -53,7 +53,9 @@ class Runs:
         """
         signed, permit = self._documents.open_order(text)  # (1)
         order = signed.document
-        reasons = _disagreements(order, permit)  # (2)
+        reasons = outside(order, permit) + unaddressed(order, permit) + check_tensors(permit.tensors)  # (2)
+        if order.strategy == LOCAL:
+            reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "an order for local analyses is published, not run here"))
         if self._clock() >= min(order.expires, permit.expires):  # (3)
             reasons.append(Reason(Code.RUN_ORDER_EXPIRED, "the run order or its permit has expired"))
         if reasons:
@@ -191,21 +193,3 @@ def _get(session: Session, run: str) -> RunRow:
     if row is None:
         raise UsageFault("no such run")
     return row
-
-
-def _disagreements(order: RunOrder, permit: DataPermit) -> list[Reason]:
-    reasons = []
-    if order.image not in permit.images:
-        reasons.append(Reason(Code.IMAGE_NOT_PERMITTED))
-    if order.schema_sha256 != schema_sha256(permit.tensors):
-        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "the order is for another tensor schema"))
-    reasons += check_tensors(permit.tensors)
-    if order.rounds > permit.maximum_rounds:
-        reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"the permit allows {permit.maximum_rounds}"))
-    if order.strategy != STRATEGY:
-        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, f"the one strategy here is {STRATEGY}"))
-    if not order.sites or len(set(order.sites)) != len(order.sites):
-        reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "an order names its sites, each once"))
-    if any(not permit.versions_of(site) for site in order.sites):
-        reasons.append(Reason(Code.SITE_NOT_NAMED, "the permit covers no data of a site in the order"))
-    return reasons

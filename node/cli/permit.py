@@ -11,15 +11,16 @@ import typer
 
 from mediator import canonical
 from mediator.errors import Denied, Malformed, UsageFault
+from mediator.permit import open_permit
 from mediator.signatures import KeyRing, VerifyKey, open_signed, peek_kind
-from mediator.sizes import check_tensors
+from mediator.terms import ungrantable
 from mediator.types import Acceptance, DataPermit, Instruction, RevocationList, RunOrder
 from node.cli.documents import made, unverified
 from node.cli.files import read_text, write_new
 from node.cli.options import Json, Key, Out
 from node.cli.output import say, show
 from node.keys import read_signing_key
-from node.kit.mending import mend
+from node.kit.mending import MENDING
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,11 +29,16 @@ _KINDS: dict[str, Any] = {cls.KIND: cls for cls in (DataPermit, Acceptance, RunO
 
 @app.command("sign")
 def sign(draft: Annotated[Path, typer.Argument(help="the permit as JSON")], key: Key, out: Out) -> None:
-    """Sign a data permit. The draft is JSON with the fields of a permit; every field is checked first."""
-    permit = canonical.from_plain(DataPermit, read_json(draft))
-    if reasons := check_tensors(permit.tensors):
-        raise Denied(reasons, hint=mend(reasons[0].code))
-    write_new(out, read_signing_key(key).sign(permit))
+    """Sign a data permit. The draft is JSON with the fields of a permit; one that nobody could use is refused.
+
+    No placeholder may be left in it, and its `issuer` is the id of the key that signs.
+    """
+    permit, signer = canonical.from_plain(DataPermit, read_json(draft)), read_signing_key(key)
+    if reasons := ungrantable(permit, signer.key_id, datetime.now(UTC)):
+        raise Denied(reasons, hint=MENDING.get(reasons[0].code, "mend the draft: nothing was signed"))
+    text = signer.sign(permit)
+    open_permit(text, KeyRing([signer.verify_key]))  # what nobody could open is not handed out
+    write_new(out, text)
     say(f"signed permit {permit.permit} version {permit.permit_version}: {out}")
 
 

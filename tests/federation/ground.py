@@ -28,6 +28,7 @@ from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import KeyRing, SigningKey
 from mediator.types import (
+    ConfigField,
     DataPermit,
     Dtype,
     Kind,
@@ -94,7 +95,7 @@ def permit(**changes: Any) -> DataPermit:
         "datasets": tuple(SiteDatasets(site, ("sha256:" + "cd" * 32,)) for site in SITES),
         "columns": (),
         "tensors": SPECS,
-        "config": (),
+        "config": (ConfigField("rate", "float", 0.0, 1.0, ()),),
         "metrics": {"train": (loss, count), "evaluate": (loss, MetricSpec("auc", "value", 0, 1, 4), count)},
         "clip_norm": 10.0,
         "count_threshold": 1,

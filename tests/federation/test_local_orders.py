@@ -50,7 +50,7 @@ def test_a_local_order_is_passed_on_and_no_run_begins(town: Town, tmp_path: Path
     ("changes", "code"),
     [
         ({"strategy": "fedavg"}, Code.RUN_ORDER_MISMATCH),
-        ({"permit": "p1"}, Code.RUN_ORDER_MISMATCH),
+        ({"permit": "p1"}, Code.KIND_NOT_PERMITTED),
         ({"permit": "unheard-of"}, Code.PERMIT_MISSING),
         ({"expires": NOW - timedelta(hours=1)}, Code.RUN_ORDER_EXPIRED),
     ],

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mediator.admission import (
-    MAX_CONFIG_BYTES,
     AdmissionRequest,
     Admitted,
     Charge,
@@ -17,7 +16,6 @@ from mediator.admission import (
     PriorRelease,
     Redeliver,
     admit,
-    check_config,
     check_model,
     container_spec,
 )
@@ -26,6 +24,7 @@ from mediator.permit import CLOCK_TOLERANCE
 from mediator.policy import Policy
 from mediator.release.decide import reserve_bytes
 from mediator.signatures import KeyRing, open_signed
+from mediator.terms import MAX_CONFIG_BYTES, check_config
 from mediator.types import Kind, MetricSpec, PrivacyBudget, RevocationList, RunOrder, SiteDatasets
 from tests.mediator.samples import (
     COMMITTEE,

@@ -13,8 +13,9 @@ import pytest
 
 from containers.job.dataset import Dataset
 from mediator import canonical
-from mediator.admission import check_config, check_model
+from mediator.admission import check_model
 from mediator.errors import Malformed, UsageFault
+from mediator.terms import check_config
 from mediator.types import DataPermit, Manifest
 from node.kit.beginning import least_config, random_model
 from node.kit.project import TEMPLATES

@@ -1,0 +1,46 @@
+"""Identifiers as people give them: whole, or by a beginning that only one of those known has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mediator.errors import UsageFault
+from node.cli.output import say
+
+_DIGEST = "sha256:"
+# Shorter is a slip of the finger more often than a name; what only looks may be named by less than what acts.
+SHORTEST = 4
+# 32 bits of a digest, as much as people compare by eye.
+SHORTEST_TO_ACT = 8
+# A screenful of candidates; whoever sees more of them lists them.
+_SHOWN = 5
+
+
+def complete(given: str, known: Iterable[str], what: str, *, acts: bool = False) -> str:
+    """The one identifier of `known` that is `given` or begins with it; a digest with or without `sha256:`.
+
+    What is known whole is itself, also where others begin with it. `acts`: something is approved, ended or handed out,
+    and the beginning must be longer. What matches nothing comes back as it is, for whoever knows better to refuse. A
+    completed identifier is said in full. Raises `UsageFault` when several match, or too little was given.
+    """
+    names = dict.fromkeys(known)
+    matches = [name for name in names if _begins(name, given)]
+    if given in names or not given or not matches:
+        return given
+    if (whole := _DIGEST + given) in names:
+        return whole
+    shortest = SHORTEST_TO_ACT if acts else SHORTEST
+    if len(given.removeprefix(_DIGEST)) < shortest:
+        raise UsageFault(f"{given} is too little to name this {what}", hint=f"give {shortest} characters, or all of it")
+    if len(matches) > 1:
+        more = f" and {len(matches) - _SHOWN} more" if len(matches) > _SHOWN else ""
+        raise UsageFault(
+            f"{given} may be {len(matches)} different ones: {', '.join(sorted(matches)[:_SHOWN])}{more}",
+            hint=f"give more of the {what}",
+        )
+    say(f"{what} {matches[0]}")
+    return matches[0]
+
+
+def _begins(name: str, given: str) -> bool:
+    return name.startswith(given) or name.removeprefix(_DIGEST).startswith(given)

@@ -1,0 +1,120 @@
+"""`cloister permit sign` and `job order`, run as people run them: what nobody could use is not signed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mediator.canonical import to_plain
+from mediator.signatures import VerifyKey
+from node.keys import new_signing_key
+from tests.end_to_end.commands import CLOISTER, ENVIRONMENT, Done
+from tests.mediator import samples
+
+IMAGE, VERSION = "sha256:" + "1c" * 32, samples.VERSION
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A committee's and a researcher's keys, and a draft that can be signed."""
+    for name in ("committee", "researcher"):
+        new_signing_key(tmp_path / name)
+    draft(tmp_path)
+    return tmp_path
+
+
+def key_of(folder: Path, name: str) -> VerifyKey:
+    return VerifyKey.from_text((folder / f"{name}.pub").read_text())
+
+
+def draft(folder: Path, **changes: Any) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    document = samples.permit(
+        issuer=key_of(folder, "committee").key_id, images=(IMAGE, samples.OTHER_IMAGE),
+        persons=(samples.Person("researcher-1", "institute", key_of(folder, "researcher").text),),
+        not_before=now - timedelta(days=1), expires=now + timedelta(days=30), maximum_rounds=20,
+    )  # fmt: skip
+    plain = {"kind": document.KIND, "version": document.VERSION, **to_plain(document)}
+    (folder / "draft.json").write_text(json.dumps(plain | changes))
+
+
+def run(folder: Path, *words: object) -> Done:
+    texts = tuple(map(str, words))
+    ended = subprocess.run(
+        [str(CLOISTER), *texts], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=folder, timeout=60,
+        env=dict(ENVIRONMENT), check=False,
+    )  # fmt: skip
+    return Done(texts, ended.returncode, ended.stdout, ended.stderr)
+
+
+def sign(folder: Path, key: str = "committee") -> Done:
+    return run(folder, "permit", "sign", "draft.json", "--key", key, "--out", "permit.jws")
+
+
+def order(folder: Path, **changes: object) -> Done:
+    given = {"image": IMAGE, "site": samples.SITE, "rounds": 20, "key": "researcher", "run": "r"} | changes
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    return run(folder, "job", "order", "--permit", "permit.jws", "--out", "order.jws", *words)
+
+
+def test_what_is_signed_is_opened(desk: Path) -> None:
+    assert sign(desk).code == 0 and order(desk).code == 0
+    assert run(desk, "permit", "show", "permit.jws", "--key", "committee.pub").code == 0
+    assert run(desk, "permit", "show", "order.jws", "--key", "researcher.pub", "--json").json()["rounds"] == 20
+
+
+def test_another_issuer_than_the_key_that_signs_is_refused_and_told_whose_id_belongs_there(desk: Path) -> None:
+    sign(desk, key="researcher").fault(3, "issuer", key_of(desk, "researcher").key_id)
+    assert not (desk / "permit.jws").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"images": ["sha256:" + "0" * 64]}, "image 1 is a placeholder"), ({"issuer": "0" * 32}, "issuer"),
+        ({"datasets": []}, "datasets is empty"), ({"expires": "2020-01-01T00:00:00Z",
+          "not_before": "2019-01-01T00:00:00Z"}, "permit_expired"), ({"maximum_rounds": 0}, "maximum_rounds"),
+        ({"datasets": [{"site": "a", "versions": []}]}, "a has no version"),
+    ],
+)  # fmt: skip
+def test_a_draft_that_nobody_could_use_is_refused_and_nothing_is_written(
+    desk: Path, changes: dict[str, Any], says: str
+) -> None:
+    draft(desk, **changes)
+    sign(desk).fault(3, says)
+    assert not (desk / "permit.jws").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"rounds": 99}, 3, "more than 20 rounds"), ({"site": "atlantis"}, 3, "no data of atlantis"),
+        ({"image": "sha256:" + "0" * 64}, 3, "image_not_permitted"), ({"key": "committee"}, 3, "person_not_named"),
+        ({"strategy": "krum"}, 3, "not one of fedavg, local"), ({"config": '{"epochs": 99}'}, 3, "epochs"),
+        ({"image": "sha256:1c"}, 2, "too little"), ({"strategy": "local"}, 3, "does not allow analyse"),
+        ({"image": "latest"}, 2, "digest"), ({"image": "sha256:2222"}, 0, ""), ({"image": "1c1c1c1c"}, 0, ""),
+        ({"site": "hospital-"}, 2, "hospital-a, hospital-b"),
+    ],
+)  # fmt: skip
+def test_an_order_its_permit_does_not_cover_is_refused(
+    desk: Path, changes: dict[str, object], code: int, says: str
+) -> None:
+    assert sign(desk).code == 0
+    done = order(desk, **changes)
+    if code:
+        done.fault(code, says)
+    else:
+        assert done.code == 0, done
+    assert (desk / "order.jws").exists() is (code == 0)
+
+
+def test_an_order_ends_with_its_permit(desk: Path) -> None:
+    assert sign(desk).code == 0
+    assert order(desk, hours=24 * 90).code == 0
+    ends = run(desk, "permit", "show", "order.jws", "--json").json()["expires"]
+    assert ends == run(desk, "permit", "show", "permit.jws", "--json").json()["expires"]
