@@ -8,6 +8,8 @@ from mediator.errors import UsageFault
 from node.cli.output import say
 
 _DIGEST = "sha256:"
+# What every identifier of a kind begins with distinguishes none: it need not be given, and does not count.
+_COMMON = (_DIGEST, "job-", "file-")
 # Shorter is a slip of the finger more often than a name; what only looks may be named by less than what acts.
 SHORTEST = 4
 # 32 bits of a digest, as much as people compare by eye.
@@ -30,8 +32,8 @@ def complete(given: str, known: Iterable[str], what: str, *, acts: bool = False)
     if (whole := _DIGEST + given) in names:
         return whole
     shortest = SHORTEST_TO_ACT if acts else SHORTEST
-    if len(given.removeprefix(_DIGEST)) < shortest:
-        raise UsageFault(f"{given} is too little to name this {what}", hint=f"give {shortest} characters, or all of it")
+    if len(_own(given)) < shortest:
+        raise UsageFault(f"{given} is too little to name this {what}", hint=f"give at least {shortest} characters")
     if len(matches) > 1:
         more = f" and {len(matches) - _SHOWN} more" if len(matches) > _SHOWN else ""
         raise UsageFault(
@@ -43,4 +45,12 @@ def complete(given: str, known: Iterable[str], what: str, *, acts: bool = False)
 
 
 def _begins(name: str, given: str) -> bool:
-    return name.startswith(given) or name.removeprefix(_DIGEST).startswith(given)
+    return name.startswith(given) or _own(name).startswith(given)
+
+
+def _own(name: str) -> str:
+    """A name without what all of its kind begin with."""
+    for common in _COMMON:
+        if name.startswith(common):
+            return name.removeprefix(common)
+    return name

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mediator.signatures import VerifyKey
+from node.cli.beginnings import complete
 from node.cli.files import MAX_MODEL_BYTES, read_bytes, read_text, write_new
 from node.cli.options import HubConfig, Json, Out
 from node.cli.output import say, show, table
@@ -31,6 +32,8 @@ app.add_typer(nodes, name="node", help="Enrol and revoke sites.")
 app.add_typer(permits, name="permit", help="Publish permits.")
 app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
 app.add_typer(runs, name="run", help="Submit and follow runs.")
+
+Run = Annotated[str, typer.Argument(help="the run, or the beginning of its name")]
 
 _ENDED = ("done", "stopped")
 _FOLLOW_S = 0.25
@@ -79,9 +82,12 @@ def list_nodes(config: HubConfig, as_json: Json = False) -> None:
 
 
 @nodes.command("revoke")
-def revoke(config: HubConfig, site: Annotated[str, typer.Argument(help="the site")]) -> None:
+def revoke(
+    config: HubConfig, site: Annotated[str, typer.Argument(help="the site, or the beginning of its name")]
+) -> None:
     """End a site: its certificate is refused and its open connections are closed at once."""
     with opened(config) as hub:
+        site = complete(site, (row["site"] for row in hub.nodes()), "site", acts=True)
         hub.revoke(site)
     say(f"revoked {site}")
 
@@ -133,7 +139,7 @@ def list_runs(config: HubConfig, as_json: Json = False) -> None:
 @runs.command("show")
 def show_run(
     config: HubConfig,
-    run: Annotated[str, typer.Argument(help="the run")],
+    run: Run,
     follow: Annotated[bool, typer.Option("--follow", help="a line per finished round, until the run ends")] = False,
     as_json: Json = False,
 ) -> None:
@@ -142,6 +148,7 @@ def show_run(
     With --follow --json: one object a line, whenever anything has changed.
     """
     with opened(config) as hub:
+        run = _whole(hub, run)
         if follow and as_json:
             for history in _changes(hub, run):
                 sys.stdout.write(json.dumps(history) + "\n")
@@ -156,19 +163,25 @@ def show_run(
 
 
 @runs.command("stop")
-def stop_run(config: HubConfig, run: Annotated[str, typer.Argument(help="the run")]) -> None:
+def stop_run(config: HubConfig, run: Run) -> None:
     """End a run; its checkpoints stay."""
     with opened(config) as hub:
+        run = _whole(hub, run, acts=True)
         hub.stop_run(run)
     say(f"stopped {run}")
 
 
 @runs.command("resume")
-def resume_run(config: HubConfig, run: Annotated[str, typer.Argument(help="the run")]) -> None:
+def resume_run(config: HubConfig, run: Run) -> None:
     """Let a stopped run go on after its last completed round."""
     with opened(config) as hub:
+        run = _whole(hub, run, acts=True)
         hub.resume_run(run)
     say(f"resumed {run}")
+
+
+def _whole(hub: Hub, run: str, *, acts: bool = False) -> str:
+    return complete(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
 
 
 @contextmanager

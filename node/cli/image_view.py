@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from rich.table import Table
-
 from mediator.images import Difference, ImageFacts, Package
-from node.cli.output import data, table
+from node.cli.output import Rows, data, table
 from node.ipc.images import ImageLine
 
 
@@ -20,7 +18,7 @@ def print_image(
     for title, value in _summary(line, facts):
         _line(title, value)
     data.print()
-    data.print(table(("layer", "unpacked"), ((each.diff_id[:19], size(each.size_bytes)) for each in facts.layers)))
+    table(("layer", "unpacked"), ((each.diff_id, size(each.size_bytes)) for each in facts.layers)).print()
     for step in filter(None, facts.parsed.history):
         _line("  built by", step)
     data.print()
@@ -36,7 +34,7 @@ def print_image(
     if before is not None:
         _line("compared with", f"{before.image}, approved: {len(found)} differences")
         if found:
-            data.print(changes(found))
+            changes(found).print()
     else:
         _line("compared with", "nothing: no other image was approved")
     for reason in unfit:
@@ -52,7 +50,7 @@ def print_line(item: ImageLine) -> None:
     data.print("  ".join(word for word in words if word), markup=False, soft_wrap=True)
 
 
-def changes(found: Iterable[Difference]) -> Table:
+def changes(found: Iterable[Difference]) -> Rows:
     """What was there, and what is there instead."""
     return table(("what", "before", "after"), ((each.what, each.before, each.after) for each in found))
 

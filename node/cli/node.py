@@ -13,10 +13,12 @@ from mediator.signatures import KeyRing
 from mediator.types import Acceptance
 from node.cli import node_airlock, node_data, node_enrol, node_images, node_jobs
 from node.cli.admin import client_for, load
+from node.cli.beginnings import complete
 from node.cli.documents import made
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.ipc import verbs
+from node.ipc.channel import Client
 from node.ipc.messages import Empty
 from node.keys import read_signing_key
 
@@ -128,20 +130,25 @@ def list_permits(config: NodeConfig, as_json: Json = False) -> None:
 @permits.command("show")
 def show_permit(
     config: NodeConfig,
-    permit: Annotated[str, typer.Argument(help="the permit")],
+    permit: Annotated[str, typer.Argument(help="the permit, or the beginning of its name")],
     version: Annotated[int, typer.Argument(help="its version")],
 ) -> None:
     """Print a permit in full, as JSON: read it before you accept it."""
     loaded = load(config)
     with client_for(loaded, verbs.PERMIT_TEXT) as client:
+        permit = _whole(client, permit)
         answer = client.call(verbs.PERMIT_TEXT, verbs.PermitId(permit=permit, permit_version=version))
     show(open_permit(answer.text, loaded.trust.ring("committee")).document, as_json=True)
+
+
+def _whole(client: Client, permit: str, *, acts: bool = False) -> str:
+    return complete(permit, (line.permit for line in client.call(verbs.PERMITS, Empty()).items), "permit", acts=acts)
 
 
 @permits.command("accept")
 def accept(
     config: NodeConfig,
-    permit: Annotated[str, typer.Argument(help="the permit")],
+    permit: Annotated[str, typer.Argument(help="the permit, or the beginning of its name")],
     version: Annotated[int, typer.Argument(help="its version")],
     key: Key,
     days: Annotated[float | None, typer.Option(help="accept for so many days only", min=0.01)] = None,
@@ -151,14 +158,15 @@ def accept(
 ) -> None:
     """Say yes for this hospital to exactly this version of a permit, signed with the steward's key. May only narrow."""
     loaded = load(config)
-    wanted = verbs.PermitId(permit=permit, permit_version=version)
     with client_for(loaded, verbs.PERMIT_TEXT) as client:
-        text = client.call(verbs.PERMIT_TEXT, wanted).text
+        permit = _whole(client, permit, acts=True)
+        text = client.call(verbs.PERMIT_TEXT, verbs.PermitId(permit=permit, permit_version=version)).text
     signed = open_permit(text, loaded.trust.ring("committee"))
     steward = read_signing_key(key)
     expires = signed.document.expires
     if days is not None:
         expires = min(expires, datetime.now(UTC).replace(microsecond=0) + timedelta(days=days))
+    granted = signed.document.versions_of(loaded.site)
     acceptance = made(
         Acceptance,
         site=loaded.site,
@@ -168,7 +176,7 @@ def accept(
         expires=expires,
         maximum_rounds=maximum_rounds,
         byte_budget=byte_budget,
-        versions=tuple(dataset) if dataset else None,
+        versions=tuple(complete(each, granted, "dataset version", acts=True) for each in dataset) if dataset else None,
     )
     text = steward.sign(acceptance)
     compile_permit(

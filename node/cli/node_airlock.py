@@ -15,18 +15,21 @@ import typer
 from mediator.airlock import Review, Why
 from mediator.errors import IntegrityBroken, UsageFault
 from node.cli.admin import client_for, load
+from node.cli.beginnings import complete
 from node.cli.documents import made
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import data, plain, say, show, table
 from node.faults import cannot_write
 from node.ipc import airlock as verbs
+from node.ipc import verbs as node_verbs
+from node.ipc.channel import Client
 from node.ipc.messages import Empty
 from node.keys import read_signing_key
 
 analysis = typer.Typer(no_args_is_help=True)
 airlock = typer.Typer(no_args_is_help=True)
 
-File = Annotated[str, typer.Argument(help="the file, as the list names it (file-…)")]
+File = Annotated[str, typer.Argument(help="the file, as the list names it (file-…), or the beginning of its name")]
 _REASONS = ", ".join(word for word in typing.get_args(Why) if word != "safe")
 
 
@@ -36,9 +39,13 @@ def _analyses() -> None:
 
 
 @analysis.command("start")
-def start(config: NodeConfig, run: Annotated[str, typer.Argument(help="the run of a local run order")]) -> None:
+def start(
+    config: NodeConfig,
+    run: Annotated[str, typer.Argument(help="the run of a local run order, or its beginning")],
+) -> None:
     """Let a researcher's local run order run here, once; its files go into the airlock."""
     with client_for(load(config), verbs.ANALYSIS_START) as client:
+        run = complete(run, (line.run for line in client.call(node_verbs.RUNS, Empty()).items), "run", acts=True)
         answer = client.call(verbs.ANALYSIS_START, verbs.StartAnalysis(run=run))
     say(f"admitted {answer.instruction}; follow it with: cloister node job list")
 
@@ -70,7 +77,7 @@ def list_files(config: NodeConfig, as_json: Json = False) -> None:
 def show_file(config: NodeConfig, file: File, as_json: Json = False) -> None:
     """A file as it would leave, and its disclosure record: which rule was asked, and what it minded."""
     with client_for(load(config), verbs.AIRLOCK_SHOW) as client:
-        answer = client.call(verbs.AIRLOCK_SHOW, verbs.FileId(file=file))
+        answer = client.call(verbs.AIRLOCK_SHOW, verbs.FileId(file=_whole(client, file)))
     record = json.loads(answer.record)
     if as_json:
         show(_told(answer, record), as_json=True)
@@ -80,7 +87,7 @@ def show_file(config: NodeConfig, file: File, as_json: Json = False) -> None:
     found = (
         (each["rule"], each["result"], each["looked_at"], each["minded"], each["limit"]) for each in record["findings"]
     )
-    data.print(table(("rule", "result", "looked at", "minded", "limit"), found))
+    table(("rule", "result", "looked at", "minded", "limit"), found).print()
     for each in answer.reviews:
         say(f"{each.subject}: {each.decision}, {each.why}")
     data.print(answer.content.decode("ascii"), markup=False, highlight=False, soft_wrap=True, end="")
@@ -102,6 +109,7 @@ def review(
         raise UsageFault("this reason is not one of the list", hint=f"reasons: {_REASONS}")
     loaded = load(config)
     with client_for(loaded, verbs.AIRLOCK_SHOW) as client:
+        file = _whole(client, file, acts=True)
         found = client.call(verbs.AIRLOCK_SHOW, verbs.FileId(file=file))
         document = made(
             Review,
@@ -126,12 +134,17 @@ def release(
 ) -> None:
     """Fetch an approved file. Its disclosure record and its signed reviews come with it; the node keeps no copy."""
     with client_for(load(config), verbs.AIRLOCK_TAKE) as client:
+        file = _whole(client, file, acts=True)
         found = client.call(verbs.AIRLOCK_TAKE, verbs.FileId(file=file))
         if hashlib.sha256(found.content).hexdigest() != found.content_sha256:
             raise IntegrityBroken("the file is not the one that was reviewed")
         written = _write(to, found)
         client.call(verbs.AIRLOCK_TAKEN, verbs.FileId(file=file))
     say(f"released {file}: {written}")
+
+
+def _whole(client: Client, file: str, *, acts: bool = False) -> str:
+    return complete(file, (line.file for line in client.call(verbs.AIRLOCK_LIST, Empty()).items), "file", acts=acts)
 
 
 def _write(folder: Path, found: verbs.FileShown) -> Path:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mediator.errors import Code, Denied, Malformed, NotNow, Reason, UnsupportedVersion, UsageFault
 from node.cli.admin import client_for, load
+from node.cli.beginnings import complete
 from node.cli.files import read_text
 from node.cli.options import Json, NodeConfig
 from node.cli.output import say, show, table, talk
@@ -85,7 +86,7 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
     rows = (
         (
             item.dataset,
-            item.dataset_version[:19],
+            item.dataset_version,
             item.project,
             item.created.date(),
             *(item.counts.get(name, 0) for name in ("studies", "train", "test")),
@@ -98,9 +99,13 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
 
 
 @datasets.command("withdraw")
-def withdraw(config: NodeConfig, version: Annotated[str, typer.Argument(help="the version (sha256:…)")]) -> None:
+def withdraw(
+    config: NodeConfig, version: Annotated[str, typer.Argument(help="the version (sha256:…), or the beginning of it")]
+) -> None:
     """Take a version out of use: gate 1 refuses it from now on, and containers that see it are ended."""
     with client_for(load(config), verbs.DATASET_WITHDRAW) as client:
+        known = (item.dataset_version for item in client.call(verbs.DATASETS, Empty()).items)
+        version = complete(version, known, "dataset version", acts=True)
         client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=version))
     say(f"withdrawn {version}")
 

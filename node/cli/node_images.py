@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from mediator.images import ImageFacts, differences, lineage_of, read_facts
 from mediator.types import check_digest
 from node.cli import image_view
 from node.cli.admin import client_for, load
+from node.cli.beginnings import complete
 from node.cli.options import Json, NodeConfig
 from node.cli.output import data, plain, say, show, talk
 from node.ipc import images as ipc
@@ -24,10 +26,15 @@ from node.ipc.messages import Empty
 
 if TYPE_CHECKING:
     from node.config import NodeConfig as Configuration
+    from node.ipc.channel import Client
 
+_HEX = re.compile(r"[0-9a-f]{64}")
 app = typer.Typer(no_args_is_help=True)
 
-Image = Annotated[str, typer.Argument(help="the image by digest (sha256:…), never by tag")]
+Image = Annotated[
+    str,
+    typer.Argument(help="the image by digest (sha256:…), or the beginning of a listed one's; never by tag"),
+]
 By = Annotated[str, typer.Option("--by", help="who decides: a person's identifier in this hospital, as a.silva")]
 Lineage = Annotated[
     str | None, typer.Option("--lineage", help="what it is a version of; by itself: its name without the tag")
@@ -107,7 +114,7 @@ def list_images(config: NodeConfig, as_json: Json = False) -> None:
 def show_image(config: NodeConfig, image: Image, as_json: Json = False) -> None:
     """What is in an image: what it starts, its layers and packages, and what changed since the last approved one."""
     with client_for(load(config), ipc.IMAGE_SHOW) as client:
-        answer = client.call(ipc.IMAGE_SHOW, ipc.AskImage(image=_digest(image)))
+        answer = client.call(ipc.IMAGE_SHOW, ipc.AskImage(image=_whole(client, image)))
     _view(answer, as_json)
 
 
@@ -121,8 +128,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What changed from an earlier image to this one."""
-    asked = ipc.AskImage(image=_digest(image), against=None if against is None else _digest(against))
     with client_for(load(config), ipc.IMAGE_SHOW) as client:
+        other = None if against is None else _whole(client, against)
+        asked = ipc.AskImage(image=_whole(client, image), against=other)
         answer = client.call(ipc.IMAGE_SHOW, asked)
     if answer.against is None:
         raise Denied(Reason(Code.IMAGE_NOT_APPROVED, "no other image was approved"), hint="name one: diff IMAGE OTHER")
@@ -142,8 +150,8 @@ def approve(
     as_json: Json = False,
 ) -> None:
     """Let an image run here, under permits that name it too: shows what is in it, then asks."""
-    digest = _digest(image)
     with client_for(load(config), ipc.IMAGE_APPROVE) as client:
+        digest = _whole(client, image, acts=True)
         answer = client.call(ipc.IMAGE_SHOW, ipc.AskImage(image=digest))
         _view(answer, as_json)
         if not answer.unfit and not yes:
@@ -157,7 +165,8 @@ def approve(
 def withdraw(config: NodeConfig, image: Image, by: By) -> None:
     """Take an approval back: gate 1 refuses the image from now on, and its containers are ended."""
     with client_for(load(config), ipc.IMAGE_WITHDRAW) as client:
-        answer = client.call(ipc.IMAGE_WITHDRAW, ipc.WithdrawImage(image=_digest(image), by=by))
+        image = _whole(client, image, acts=True)
+        answer = client.call(ipc.IMAGE_WITHDRAW, ipc.WithdrawImage(image=image, by=by))
     say(f"withdrawn {image}; {answer.stopped} containers ended")
 
 
@@ -219,7 +228,14 @@ def _reference(config: Configuration, text: str) -> tuple[str, str]:
     return name, digest
 
 
+def _whole(client: Client, image: str, *, acts: bool = False) -> str:
+    """The digest of an image this node knows, or one given whole."""
+    known = (line.image for line in client.call(ipc.IMAGES, Empty()).items)
+    return _digest(complete(image, known, "image", acts=acts))
+
+
 def _digest(text: str) -> str:
+    text = f"sha256:{text}" if _HEX.fullmatch(text) else text
     try:
         check_digest(text, "an image")
     except ValueError as error:

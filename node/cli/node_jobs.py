@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from mediator.images import printable
 from mediator.jobs import TERMINAL
 from node.cli.admin import client_for, load
+from node.cli.beginnings import complete
 from node.cli.options import Json, NodeConfig
-from node.cli.output import data, say, show, table, talk
+from node.cli.output import Rows, data, say, show, table, talk
 from node.ipc import jobs as ipc
 from node.ipc.messages import Empty
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Job = Annotated[str, typer.Argument(help="the job, as `job list` names it")]
+Job = Annotated[str, typer.Argument(help="the job, as `job list` names it, or the beginning of its name")]
 LOOK_S = 1.0
 # a line of a program's output that is longer was not meant for people
 MAX_LINE = 2000
@@ -56,6 +56,7 @@ def show_job(
 ) -> None:
     """One task: its state, why it waits and its place in the line, its GPUs, its progress, what it has used."""
     with client_for(load(config), ipc.JOB_SHOW) as client:
+        job = _whole(client, job)
 
         def ask() -> ipc.JobLine:
             return client.call(ipc.JOB_SHOW, ipc.AskJob(job=job))
@@ -68,6 +69,7 @@ def show_job(
 def stop_job(config: NodeConfig, job: Job) -> None:
     """End a task now, whether it waits or computes. The hub is told that it was stopped, and not by whom."""
     with client_for(load(config), ipc.JOB_STOP) as client:
+        job = _whole(client, job, acts=True)
         client.call(ipc.JOB_STOP, ipc.AskJob(job=job))
     say(f"{job} is being stopped")
 
@@ -88,10 +90,15 @@ def logs(
 
     loaded = load(config)
     with client_for(loaded, ipc.JOB_LOGS) as client:
+        job = _whole(client, job)
         sandbox = client.call(ipc.JOB_LOGS, ipc.AskJob(job=job)).sandbox
     for line in job_log(Engine(loaded.engine.socket), engine_site(loaded), sandbox, follow=follow):
         sys.stdout.write(readable(line) + "\n")
         sys.stdout.flush()
+
+
+def _whole(client: Client, job: str, *, acts: bool = False) -> str:
+    return complete(job, (line.job for line in client.call(ipc.JOBS, Empty()).items), "job", acts=acts)
 
 
 def readable(line: bytes) -> str:
@@ -107,7 +114,7 @@ def standing(line: ipc.JobLine) -> str:
     return line.state
 
 
-def _table(items: Sequence[ipc.JobLine]) -> Table:
+def _table(items: Sequence[ipc.JobLine]) -> Rows:
     columns = ("job", "run", "round", "task", "state", "gpus", "progress", "code")
     rows = (
         (j.job, j.run, j.round, j.kind, standing(j), " ".join(j.gpus), f"{j.fraction:.0%}", j.code or "") for j in items
@@ -124,10 +131,10 @@ def _watch(client: Client) -> None:
                     said[line.job] = now
                     print(f"{line.job} {line.run} {now}", flush=True)  # noqa: T201 - data, a line per change
             time.sleep(LOOK_S)
-    with Live(_table(client.call(ipc.JOBS, Empty()).items), console=data, auto_refresh=False) as live:
+    with Live(_table(client.call(ipc.JOBS, Empty()).items).fitted(), console=data, auto_refresh=False) as live:
         while True:
             time.sleep(LOOK_S)
-            live.update(_table(client.call(ipc.JOBS, Empty()).items), refresh=True)
+            live.update(_table(client.call(ipc.JOBS, Empty()).items).fitted(), refresh=True)
 
 
 def _follow(ask: Callable[[], ipc.JobLine]) -> ipc.JobLine:

@@ -6,15 +6,18 @@ import json
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mediator.canonical import to_plain
 from mediator.errors import CloisterError, exit_code_of
+from mediator.images import printable
 
 talk = Console(stderr=True, highlight=False)
 data = Console(highlight=False)
@@ -25,12 +28,12 @@ def say(line: str) -> None:
     talk.print(line, markup=False, soft_wrap=True)
 
 
-def show(value: Any, *, as_json: bool, table: Table | None = None) -> None:
+def show(value: Any, *, as_json: bool, table: Rows | None = None) -> None:
     """The answer of a reading command: JSON for programs, a table (or plain lines) for people."""
     if as_json:
         sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
     elif table is not None:
-        data.print(table)
+        table.print()
     else:
         for key, item in plain(value).items():
             data.print(f"{key}: {_inline(item)}", markup=False, soft_wrap=True)
@@ -47,15 +50,37 @@ def plain(value: Any) -> Any:
     return to_plain(value)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A plain table: first column is what the row is about."""
-    built = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        built.add_column(column)
-    for row in rows:
-        # as text: what stands in a cell may be a stranger's, and is no markup
-        built.add_row(*(Text(_inline(cell)) for cell in row))
-    return built
+@dataclass(frozen=True)
+class Rows:
+    """A plain table as text: its first column is what a row is about. No cell is ever cut: identifiers are copied."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def print(self) -> None:
+        """Aligned on a terminal, where too long a line runs on; piped, a line per row with tabs between its cells."""
+        if not data.is_terminal:
+            for row in (self.columns, *self.rows):
+                sys.stdout.write("\t".join(row) + "\n")
+            return
+        widths = [max(map(cell_len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        for style, row in zip(("bold", *("" for _ in self.rows)), (self.columns, *self.rows), strict=True):
+            line = "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True))
+            data.print(Text(line.rstrip(), style=style), soft_wrap=True)
+
+    def fitted(self) -> Table:
+        """The same for a screen that is drawn again and again: folded where it would not fit."""
+        built = Table(box=None, pad_edge=False, header_style="bold")
+        for column in self.columns:
+            built.add_column(column, overflow="fold")
+        for row in self.rows:
+            built.add_row(*map(Text, row))  # as text: what stands in a cell is no markup
+        return built
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Rows:
+    """A table of any values. What stands in a cell may be a stranger's: it drives no terminal, and ends no cell."""
+    return Rows(tuple(columns), tuple(tuple(printable(_inline(cell), sys.maxsize) for cell in row) for row in rows))
 
 
 def fail(error: BaseException) -> int:

@@ -24,6 +24,35 @@ def test_a_list_of_the_nodes_is_json(house: House, rogue: Permit, words: str) ->
         assert answer
 
 
+IDENTIFIERS = ("dataset_version", "permit", "run", "job", "image", "file", "site", "model_sha256")
+
+
+@pytest.mark.parametrize("words", ["dataset list", "permit list", "run list", "job list", "image list"])
+def test_a_piped_list_holds_every_identifier_whole(house: House, rogue: Permit, words: str) -> None:
+    node = house.hospitals[0]
+    told = cloister("node", *words.split(), "--config", node.config).out
+    items = node.json(*words.split())
+    shown = {each[name] for each in items for name in IDENTIFIERS if each.get(name) and name in told.split("\n")[0]}
+    shown |= {each["image"] for each in items if words == "image list"}
+    assert "…" not in told and all(identifier in told for identifier in shown)
+    assert shown or words in ("run list", "job list")
+
+
+def test_an_image_a_version_a_permit_and_a_site_are_named_by_their_beginnings(house: House, rogue: Permit) -> None:
+    node, image = house.hospitals[0], rogue.job.image
+    shown = cloister("node", "image", "show", image.removeprefix("sha256:")[:10], "--json", "--config", node.config)
+    assert shown.json()["image"] == image and f"image {image}" in shown.err
+    assert cloister("node", "permit", "show", "rogu", 1, "--config", node.config).json()["permit"] == "rogue"
+    attempt("node", "permit", "accept", "rogu", 1, "--key", node.steward, "--config", node.config).fault(
+        2, "too little"
+    )
+    version = node.dataset_version
+    before = node.json("dataset", "list")
+    attempt("node", "dataset", "withdraw", version[:12], "--config", node.config).fault(2, "too little")
+    assert node.json("dataset", "list") == before
+    attempt("node", "image", "withdraw", image[:11], "--by", "it.admin", "--config", node.config).fault(2, "too little")
+
+
 def test_status_says_what_stands(house: House, rogue: Permit) -> None:
     status = house.hospitals[0].json("status")
     assert status["site"] == house.hospitals[0].site and status["hub"]["connected"] and not status["paused"]
