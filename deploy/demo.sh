@@ -1,36 +1,34 @@
 #!/usr/bin/env bash
-# Three hospitals and a hub on this machine train one model together, on real parts, and no image leaves.
+# usage: deploy/demo.sh [--work DIR] [--rounds N] [--keep]
+#        deploy/demo.sh --stop [--work DIR]
+#
+# Runs a hub and three hospital nodes on this machine, as separate processes (as root: under separate users).
+# Takes DICOM in, trains one model in sealed containers over several rounds, and shows what each gate let pass
+# and what it refused. Debian 12 or Ubuntu 24.04. Asks nothing.
+#
+#   --work DIR   where everything goes (default: demo-work beside this repository); its content is replaced
+#   --rounds N   federated rounds, at least 3 (default 4)
+#   --keep       leave hub and nodes running at the end and print their addresses
+#   --stop       end what --keep left running
+#   --help       this text
+#
+# The report is DIR/demo-report.json, the logs are in DIR/logs.
+# Exit codes: 0 all is well · 1 a promise of the demo was not kept · 2 wrong usage · 4 a log does not verify, or an
+# identifier got out · 5 not now (safe to try again).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/say.sh"
-
-usage() {
-  cat <<'HELP'
-usage: deploy/demo.sh [--work DIR] [--rounds N] [--keep]
-       deploy/demo.sh --stop [--work DIR]
-
-Runs a hub and three hospital nodes on this machine, as separate processes (as root: under separate users).
-Takes DICOM in, trains one model in sealed containers over several rounds, and shows what each gate let pass
-and what it refused. Debian 12 or Ubuntu 24.04. Asks nothing.
-
-  --work DIR   where everything goes (default: demo-work beside this repository); its content is replaced
-  --rounds N   federated rounds, at least 3 (default 4)
-  --keep       leave hub and nodes running at the end and print their addresses
-  --stop       end what --keep left running
-  --help       this text
-
-The report is DIR/demo-report.json, the logs are in DIR/logs.
-Exit codes: 0 all is well · 1 a promise of the demo was not kept · 2 wrong usage · 4 a log does not verify, or an
-identifier got out · 5 not now (safe to try again).
-HELP
-}
 
 stop=no
 for word in "$@"; do
   case "$word" in
-    -h | --help) usage; exit 0 ;;
     --stop) stop=yes ;;
   esac
 done
+
+# A slip in the arguments is told now, and not after the minutes that a first run takes to get ready.
+if command -v python3 >/dev/null; then
+  PYTHONPATH="$repo" PYTHONDONTWRITEBYTECODE=1 python3 -m deploy.demo.arguments "$@"
+fi
 
 now() { date +%s.%N; }
 since() { awk -v from="$1" -v to="$(now)" 'BEGIN { printf "%.2f", to - from }'; }

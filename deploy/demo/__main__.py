@@ -12,29 +12,12 @@ from types import FrameType
 from typing import NoReturn
 
 from deploy.demo import keeping, table
+from deploy.demo.arguments import REPOSITORY, arguments
 from deploy.demo.failures import DemoFailed, Interrupted
 from deploy.demo.programs import Programs
-from deploy.demo.report import ROUNDS_AT_LEAST
 from deploy.demo.show import FAILED, Screen
 from deploy.demo.story import Story
 from deploy.demo.workplace import UID_BASE, Workplace, choose_root, write_json
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def arguments(words: list[str]) -> argparse.Namespace:
-    """What `deploy/demo.sh --help` describes, and what that script adds about the time it took."""
-    parser = argparse.ArgumentParser(prog="deploy/demo.sh", add_help=False)
-    parser.add_argument("--work", type=Path)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--keep", action="store_true")
-    parser.add_argument("--stop", action="store_true")
-    parser.add_argument("--spent", action="append", default=[], metavar="PHASE=SECONDS")
-    parser.add_argument("--began", type=float, default=time.time())
-    given = parser.parse_args(words)
-    if not ROUNDS_AT_LEAST <= given.rounds <= 50:
-        parser.error(f"--rounds is {ROUNDS_AT_LEAST} to 50")
-    return given
 
 
 def main(words: list[str]) -> int:

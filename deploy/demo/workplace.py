@@ -88,10 +88,7 @@ class Workplace:
 
         Raises `DemoFailed` for a folder that holds anything and is no demo's.
         """
-        if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / MARKER).is_file():
-            raise DemoFailed(
-                f"{self.root} is not empty and not a demo's folder", "choose another one with --work DIR", 2
-            )
+        check_vacant(self.root)
         self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
         (self.root / MARKER).touch()
         self._hold()
@@ -135,6 +132,12 @@ class Workplace:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+
+def check_vacant(root: Path) -> None:
+    """Raises `DemoFailed` for a folder that holds anything and is no demo's: its content would be deleted."""
+    if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
+        raise DemoFailed(f"{root} is not empty and not a demo's folder", "choose another one with --work DIR", 2)
 
 
 def choose_root(wanted: Path | None, repository: Path, *, as_root: bool) -> tuple[Path, str]:

@@ -3,6 +3,7 @@
 # Installs what is missing when it may; without them those tests fail, they are never skipped.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
+takes_none "$@"
 
 log=/var/log/cloister-dicom-tools.log
 packages=(dcmtk dicom3tools libgdcm-tools)

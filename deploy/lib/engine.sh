@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure a container engine answers, and prints its socket's URL: unix:///run/docker.sock
+# engine.sh: makes sure a container engine answers, and prints its socket's URL: unix:///run/docker.sock
 #
 # 1. DOCKER_HOST, if set, is used or refused: never silently replaced by another engine.
 # 2. A socket that answers: Docker's, then Podman's, the user's own before the machine's.
@@ -8,6 +8,7 @@
 # 4. Otherwise: one line that says what to install, exit 5.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
+takes_none "$@"
 
 log=/var/log/cloister-engine.log
 ready_within_s=60 # first start on a slow disk; 3 to 20 s is usual

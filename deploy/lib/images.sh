@@ -7,6 +7,13 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
 
+for name in "$@"; do # before the minutes that environment and engine may take
+  grep -q "Recipe(\"$name\"" "$repo/deploy/lib/images.py" || {
+    say "error: no image is called $name"
+    say "hint: one of $(grep -o 'Recipe("[a-z-]*"' "$repo/deploy/lib/images.py" | cut -d'"' -f2 | tr '\n' ' ')"
+    exit 2
+  }
+done
 venv="$("$repo/deploy/lib/environment.sh" product)"
 DOCKER_HOST="$("$repo/deploy/lib/engine.sh")"
 export DOCKER_HOST

@@ -21,6 +21,22 @@ quietly() {
   "$@" >>"$log" 2>&1 </dev/null 8>&- 9>&-
 }
 
+# Every script answers -h and --help, anywhere before a `--`, with the comment at its head, and does nothing else.
+for word in "$@"; do
+  case "$word" in
+    --) break ;;
+    -h | --help)
+      sed -n '1d; /^#/!q; s/^# \{0,1\}//p' "$0"
+      exit 0
+      ;;
+  esac
+done
+
+# takes_none "$@": for scripts without arguments, so that a slip is not taken for consent.
+takes_none() {
+  [ "$#" -eq 0 ] || { printf 'error: %s takes no argument\nhint: %s --help\n' "${0##*/}" "$0" >&2; exit 2; }
+}
+
 am_root() { [ "$(id -u)" -eq 0 ]; }
 
 # The two systems this is tried on. Elsewhere one clear line, before anything is changed.
