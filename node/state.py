@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +37,16 @@ class Folder:
     mode: int
 
 
-def folders(config: NodeConfig) -> Iterator[Folder]:
-    """Every folder of the state folder, parents first."""
-    paths, owners = config.paths, config.users.accounts()
-    core, intake, broker, link = (owners[role] for role in ("core", "intake", "broker", "link"))
+def folders(config: NodeConfig, starter: Account | None = None) -> Iterator[Folder]:
+    """Every folder of the state folder, parents first. `starter` is who starts the node: this process's user, if not
+    given."""
+    us = starter or Account(os.geteuid(), os.getegid())
+    separate, roles = config.users.separate, ("core", "intake", "broker", "link")
+    paths, owners = config.paths, config.users.accounts() if separate else dict.fromkeys(roles, us)
+    core, intake, broker, link = (owners[role] for role in roles)
     # what two processes share is the writer's, readable by the reader's group; the bit 02000 gives that group to
     # whatever appears in it. Under one user that group could be everybody's, so the group gets nothing.
-    shared = 0o2750 if config.users.separate else 0o700
+    shared = 0o2750 if separate else 0o700
 
     def own(path: Path, account: Account, mode: int = 0o700) -> Folder:
         return Folder(path, account.uid, account.gid, mode)
@@ -61,7 +64,6 @@ def folders(config: NodeConfig) -> Iterator[Folder]:
     yield own(paths.probe, broker, 0o755)
     yield own(paths.run, core, 0o711)
     yield Folder(paths.broker_socket.parent, broker.uid, core.gid, 0o2711)
-    us = Account(os.geteuid(), os.getegid())
     yield own(paths.logs, us)
     yield own(paths.supervisor_pid.parent, us, 0o755)
 
@@ -85,22 +87,51 @@ def prepare_state(config: NodeConfig) -> None:
     _make_keys(config)
 
 
+@dataclass(frozen=True)
+class StateSeen:
+    """What differs from how the folders must be, one line each, and the folders this user may not even look at."""
+
+    wrong: list[str]
+    unseen: list[str]
+
+
 def check_state(config: NodeConfig) -> list[str]:
-    """What differs from how the folders must be, one line each; empty when all is well."""
-    wrong = []
-    for folder in folders(config):
+    """What differs from how the folders must be for a node that this user starts; empty when all is well."""
+    seen = _look(folders(config))
+    return [*seen.wrong, *(f"{path} cannot be looked at" for path in seen.unseen)]
+
+
+def look_at_state(config: NodeConfig) -> StateSeen:
+    """The same for anybody who looks at the node of somebody else: whoever owns the state folder has started it, or
+    root, where each process has a user of its own."""
+    try:
+        owner = config.paths.root.lstat()
+    except FileNotFoundError:
+        return StateSeen([f"{config.paths.root} is missing: cloister node init"], [])
+    except PermissionError:
+        return StateSeen([], [str(config.paths.root)])
+    starter = Account(0, 0) if config.users.separate else Account(owner.st_uid, owner.st_gid)
+    return _look(folders(config, starter))
+
+
+def _look(expected: Iterable[Folder]) -> StateSeen:
+    seen = StateSeen([], [])
+    for folder in expected:
         try:
             found = folder.path.lstat()
         except FileNotFoundError:
-            wrong.append(f"{folder.path} is missing")
+            seen.wrong.append(f"{folder.path} is missing")
+            continue
+        except PermissionError:
+            seen.unseen.append(str(folder.path))
             continue
         if not stat.S_ISDIR(found.st_mode):
-            wrong.append(f"{folder.path} is not a folder")
+            seen.wrong.append(f"{folder.path} is not a folder")
         elif (found.st_uid, found.st_gid) != (folder.uid, folder.gid):
-            wrong.append(f"{folder.path} belongs to {found.st_uid}:{found.st_gid}, not {folder.uid}:{folder.gid}")
+            seen.wrong.append(f"{folder.path} belongs to {found.st_uid}:{found.st_gid}, not {folder.uid}:{folder.gid}")
         elif stat.S_IMODE(found.st_mode) != folder.mode:
-            wrong.append(f"{folder.path} has mode {stat.S_IMODE(found.st_mode):o}, not {folder.mode:o}")
-    return wrong
+            seen.wrong.append(f"{folder.path} has mode {stat.S_IMODE(found.st_mode):o}, not {folder.mode:o}")
+    return seen
 
 
 def _make(folder: Folder) -> None:

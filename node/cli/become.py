@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mediator.errors import CloisterError, NotNow
 from node.ipc.messages import pack_error, unpack_error
@@ -11,8 +11,9 @@ from node.ipc.messages import pack_error, unpack_error
 _VALUE, _ERROR = b"V", b"E"
 
 
-def run_as(user: tuple[int, int] | None, action: Callable[[], str]) -> str:
-    """The result of `action`, done as (uid, gid) in a child process; as ourselves where `user` is None or us.
+def run_as(user: tuple[int, int] | None, action: Callable[[], str], groups: Sequence[int] = ()) -> str:
+    """The result of `action`, done as (uid, gid) and in `groups` in a child process; as ourselves where `user` is None
+    or us.
 
     Raises what `action` raised if it is one of our errors, `NotNow` if the child died.
     """
@@ -21,7 +22,7 @@ def run_as(user: tuple[int, int] | None, action: Callable[[], str]) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _child(user, action, reading, writing)
+        _child(user, groups, action, reading, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
         raw = answer.read()
@@ -33,12 +34,12 @@ def run_as(user: tuple[int, int] | None, action: Callable[[], str]) -> str:
     return raw[1:].decode("utf-8")
 
 
-def _child(user: tuple[int, int], action: Callable[[], str], reading: int, writing: int) -> None:
+def _child(user: tuple[int, int], groups: Sequence[int], action: Callable[[], str], reading: int, writing: int) -> None:
     """Never returns: the parent's open files and exit handlers are not the child's business."""
     status = 1
     try:
         os.close(reading)
-        os.setgroups([])
+        os.setgroups(list(groups))
         os.setgid(user[1])
         os.setuid(user[0])
         os.umask(0o077)

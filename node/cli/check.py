@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from mediator.errors import CloisterError, IntegrityBroken, NotNow
+from mediator.errors import CloisterError, IntegrityBroken, NotNow, UsageFault
+from mediator.terms import is_placeholder
+from node.cli.check_config import configured
+from node.cli.check_config import finding as _finding
 from node.cli.check_machine import machine
 from node.cli.options import Json
 from node.cli.output import data, show, talk
 
+_COLOURS = {"ok": "green", "warning": "yellow", "missing": "red", "unknown": "dim"}
 _OURS = ("node", "mediator", "containers", "federation")
 
 
@@ -24,7 +30,10 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check this installation, and with --config a node: its configuration, folders, engine, processes and sandbox."""
+    """Check this installation, and with --config a node: its configuration, folders, engine, processes and sandbox.
+
+    Any user may: what they may not look at is `unknown`, which is no fault. Exit code 5 when anything is missing.
+    """
     findings = [_python(), _packages()]
     if config is not None:
         findings += _node(config)
@@ -32,17 +41,11 @@ def check(
         show(findings, as_json=True)
     else:
         for finding in findings:
-            mark = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[red]missing[/]"}[
-                finding["state"]
-            ]
-            data.print(f"{mark:9} {finding['what']}: {finding['detail']}", soft_wrap=True)
+            mark = Text(f"{finding['state']:8}", style=_COLOURS[finding["state"]])
+            data.print(mark, Text(f"{finding['what']}: {finding['detail']}"), soft_wrap=True)
     if any(finding["state"] == "missing" for finding in findings):
         talk.print("error: something is missing, see above", markup=False)
         raise typer.Exit(5)
-
-
-def _finding(what: str, state: str, detail: str) -> dict[str, Any]:
-    return {"what": what, "state": state, "detail": detail}
 
 
 def _python() -> dict[str, Any]:
@@ -66,20 +69,24 @@ def _node(path: Path) -> list[dict[str, Any]]:
     from node.cli.admin import client_for, load
     from node.ipc import verbs
     from node.ipc.messages import Empty
-    from node.state import check_state
 
     config = load(path)
-    found = [_finding("configuration", "ok", f"site {config.site}, fingerprint {config.fingerprint[:12]}")]
-    wrong = check_state(config)
-    found.append(_finding("state folder", "missing" if wrong else "ok", "; ".join(wrong) or str(config.state_dir)))
-    if config.users.separate:
-        found.append(_finding("users", "ok", "core, broker, intake and link each under their own"))
-    else:
-        found.append(_finding("users", "warning", "all processes share one user: the modes of files separate nothing"))
-    found += [_engine(config), *machine(config)]
+    found = [_finding("configuration", "ok", f"site {config.site}, fingerprint {config.fingerprint}")]
+    found += configured(config)
+    users_exist = all(each["what"] != "users" or each["state"] != "missing" for each in found)
+    if users_exist:
+        found.append(_state_folder(config))
+    engine = _engine(config)
+    found += [engine, *_sentinel(config, asks=engine["state"] == "ok")]
+    if engine["state"] == "ok":
+        found += machine(config)
+    if not users_exist:
+        return found
     try:
         with client_for(config, verbs.STATUS) as client:
             status = client.call(verbs.STATUS, Empty(), timeout_s=5.0)
+    except UsageFault as fault:
+        return [*found, _finding("core", "unknown", fault.message)]
     except CloisterError as error:
         return [*found, _finding("core", "missing", error.message)]
     found.append(_finding("core", "warning" if status.paused else "ok", "paused" if status.paused else "answers"))
@@ -102,6 +109,33 @@ def _node(path: Path) -> list[dict[str, Any]]:
     return [*found, _finding("audit log", "ok", seen)]
 
 
+def _state_folder(config: Any) -> dict[str, Any]:
+    from node.state import look_at_state
+
+    seen = look_at_state(config)
+    if seen.wrong:
+        return _finding("state folder", "missing", "; ".join(seen.wrong))
+    if seen.unseen:
+        return _finding("state folder", "unknown", f"this user may not look at {', '.join(seen.unseen)}")
+    return _finding("state folder", "ok", str(config.state_dir))
+
+
+def _sentinel(config: Any, *, asks: bool) -> Iterator[dict[str, Any]]:
+    """The image that holds a job's folders: without it no container is ever made."""
+    from containers.engine import Engine
+
+    digest, cure = config.engine.sentinel, "deploy/lib/images.sh cloister-sentinel makes it and prints its digest"
+    if is_placeholder(digest):
+        yield _finding("sentinel image", "missing", f"[engine] sentinel is a placeholder of zeros: {cure}")
+    elif asks:
+        try:
+            held = Engine(config.engine.socket).image(digest) is not None
+        except NotNow as error:
+            yield _finding("sentinel image", "missing", error.message)
+            return
+        yield _finding("sentinel image", "ok" if held else "missing", digest if held else f"not in the engine: {cure}")
+
+
 def _sandbox(word: str, age_s: float | None) -> dict[str, Any]:
     """What the newest canary found; one older than a day is renewed before the next task."""
     if age_s is None:
@@ -114,10 +148,14 @@ def _engine(config: Any) -> dict[str, Any]:
     from containers.engine import Engine
 
     address = config.engine.socket.removeprefix("unix://")
-    if not Path(address).exists():
+    try:
+        Path(address).stat()
+    except PermissionError:
+        return _finding("engine", "unknown", f"this user may not look at {address}")
+    except OSError:
         return _finding("engine", "missing", f"there is none at {address}")
     if not os.access(address, os.W_OK):
-        return _finding("engine", "warning", f"{address} is not open to this user; the broker must be able to use it")
+        return _finding("engine", "unknown", f"{address} is not open to this user; the broker must be able to use it")
     try:
         facts = Engine(config.engine.socket).facts(config.engine.runtime or "")
     except NotNow as error:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from mediator.errors import Denied, NotNow
+from node.cli.check_config import finding
 from node.config import NodeConfig
 
 # it opens the driver, which takes a second or two for each GPU where nothing keeps it open
@@ -33,11 +34,11 @@ def machine(config: NodeConfig) -> list[dict[str, Any]]:
 def _processors(config: NodeConfig, there: int) -> dict[str, Any]:
     lent = config.limits.cpus
     if lent <= there:
-        return {"what": "processors", "state": "ok", "detail": f"{lent:g} of {there} for one container"}
+        return finding("processors", "ok", f"{lent:g) of {there} for one container"}
     detail = (
         f"[limits] cpus is {lent:g} and this machine has {there}: a permit that asks for more than {there} is refused"
     )
-    return {"what": "processors", "state": "warning", "detail": detail}
+    return finding("processors", "warning", detail)
 
 
 def _gpus(config: NodeConfig, offer: Any) -> dict[str, Any]:
@@ -50,9 +51,9 @@ def _gpus(config: NodeConfig, offer: Any) -> dict[str, Any]:
             ways[_WORDS[gpu.decide(offer, (each.id,), config.engine.runtime or "")]] += 1
         except Denied as denied:
             detail = f"{denied.reasons[0].detail} ({denied.hint}); a job that is granted one ends with gpu_unavailable"
-            return {"what": "gpus", "state": "missing", "detail": detail}
+            return finding("gpus", "missing", detail)
     said = ", ".join(f"{count} {way}" for way, count in ways.items())
-    return {"what": "gpus", "state": "ok", "detail": f"{said}; cloister node canary starts a container with them"}
+    return finding("gpus", "ok", f"{said); cloister node canary starts a container with them"}
 
 
 def _cards(config: NodeConfig) -> list[dict[str, Any]]:
@@ -66,15 +67,15 @@ def _cards(config: NodeConfig) -> list[dict[str, Any]]:
         answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=_DRIVER_S).stdout
         there = {uuid.strip(): int(mib) << 20 for uuid, mib in (line.split(",") for line in answer.splitlines())}
     except (OSError, ValueError, subprocess.SubprocessError):
-        return [{"what": "driver", "state": "missing", "detail": "nvidia-smi gives no answer: is the driver whole?"}]
+        return [finding("driver", "missing", "nvidia-smi gives no answer: is the driver whole?")]
     wrong = [f"{uuid} is not in this machine" for uuid in named if uuid not in there]
     if wrong:
-        return [{"what": "driver", "state": "missing", "detail": "; ".join(wrong)}]
+        return [finding("driver", "missing", "; ".join(wrong))]
     large = [
         f"{uuid} has {there[uuid]} bytes, [[schedule.gpus]] says {size}: a job that needs as much would fail"
         for uuid, size in named.items()
         if size > there[uuid]
     ]
     return [
-        {"what": "driver", "state": "warning" if large else "ok", "detail": "; ".join(large) or f"{len(named)} found"}
+        finding("driver", "warning" if large else "ok", "; ".join(large) or f"{len(named)) found"}
     ]
