@@ -75,8 +75,8 @@ class IngestOrder:
     def __post_init__(self) -> None:
         for what in ("order", "site", "project", "dataset"):
             check_identifier(getattr(self, what), what)
-        if not self.source.startswith("/"):
-            raise ValueError("the source folder is an absolute path")
+        if not self.source.startswith("/") or ".." in self.source.split("/"):
+            raise ValueError("the source folder is an absolute path, without ..")
         if not 0 <= self.test_fraction < 1:
             raise ValueError("test_fraction is at least 0 and below 1")
         names = [column.name for column in self.columns]

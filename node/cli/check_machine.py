@@ -34,7 +34,7 @@ def machine(config: NodeConfig) -> list[dict[str, Any]]:
 def _processors(config: NodeConfig, there: int) -> dict[str, Any]:
     lent = config.limits.cpus
     if lent <= there:
-        return finding("processors", "ok", f"{lent:g) of {there} for one container"}
+        return finding("processors", "ok", f"{lent:g} of {there} for one container")
     detail = (
         f"[limits] cpus is {lent:g} and this machine has {there}: a permit that asks for more than {there} is refused"
     )
@@ -53,7 +53,7 @@ def _gpus(config: NodeConfig, offer: Any) -> dict[str, Any]:
             detail = f"{denied.reasons[0].detail} ({denied.hint}); a job that is granted one ends with gpu_unavailable"
             return finding("gpus", "missing", detail)
     said = ", ".join(f"{count} {way}" for way, count in ways.items())
-    return finding("gpus", "ok", f"{said); cloister node canary starts a container with them"}
+    return finding("gpus", "ok", f"{said}; cloister node canary starts a container with them")
 
 
 def _cards(config: NodeConfig) -> list[dict[str, Any]]:
@@ -77,5 +77,5 @@ def _cards(config: NodeConfig) -> list[dict[str, Any]]:
         if size > there[uuid]
     ]
     return [
-        finding("driver", "warning" if large else "ok", "; ".join(large) or f"{len(named)) found"}
+        finding("driver", "warning" if large else "ok", "; ".join(large) or f"{len(named)} found")
     ]

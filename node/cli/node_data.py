@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,12 +49,18 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Bring a folder in: quarantined, de-identified, published as an immutable dataset version, originals destroyed."""
+    if clinical is not None and not column:
+        raise UsageFault(
+            "of a clinical file without --column nothing would be kept", hint="name what may survive: --column NAME=0:1"
+        )
+    if column and clinical is None:
+        raise UsageFault("--column names a column of a file", hint="say which: --clinical FILE")
     request = verbs.Ingest(
         project=project,
         dataset=dataset,
-        source=str(folder.absolute()),
+        source=os.path.abspath(folder),
         profile=profile,
-        clinical=clinical,
+        clinical=None if clinical is None else os.path.normpath(clinical),
         columns=tuple(_column(text) for text in column or ()),
         test_fraction=test_fraction,
     )
@@ -61,7 +68,7 @@ def ingest(
         last = _follow(client.stream(verbs.INGEST, request))
     if last.kind == "failed":
         words = f"nothing was published: {last.error}"
-        raise NotNow(words, hint="give the order again") if last.again else UsageFault(words)
+        raise NotNow(words, hint="give the order again") if last.again else UsageFault(words, hint=last.hint)
     answer: dict[str, Any] = {
         "order": last.order,
         "dataset_version": last.dataset_version,

@@ -1,13 +1,15 @@
 """One ingest order from a hospital's folder to a handover folder; every step may be broken off and run again.
 
-1. *Take in*: each source file is numbered and copied into quarantine, encrypted.
-2. *De-identify*: each original passes gate 0 into a hidden staging folder, once more where others of its patient's
+1. *Look*: the clinical table is read whole and the source opened. What is wrong with an order is told now, and not
+   after the minutes that its files take.
+2. *Take in*: each source file is numbered and copied into quarantine, encrypted.
+3. *De-identify*: each original passes gate 0 into a hidden staging folder, once more where others of its patient's
    say whose name its texts hold, then its series' pixels are read; a worker's failure is a finding. At last each is
    searched for what the files after it lost.
-3. *Hand over*: studies in their final order, `clinical.parquet`, `report.json`; made visible by one rename.
-4. *Forget*: quarantine and `intake.db` are destroyed, and how many files that were goes into the report.
+4. *Hand over*: studies in their final order, `clinical.parquet`, `report.json`; made visible by one rename.
+5. *Forget*: quarantine and `intake.db` are destroyed, and how many files that were goes into the report.
 
-A run that finds its handover folder complete goes straight to 4. Nothing yielded, raised or reported names a path or
+A run that finds its handover folder complete goes straight to 5. Nothing yielded, raised or reported names a path or
 a DICOM value: a source is `src#0042`.
 """
 
@@ -85,21 +87,23 @@ def run_ingest(
     room = rooms.quarantine / order.order
     quarantine = Quarantine(room / "files", keys.quarantine)
     if not (finished / REPORT).is_file():
+        pseudonyms = Pseudonyms(keys.site, order.project)
+        clinical = _clinical(order, pseudonyms)  # (1)
+        folder.look(order.source, skip=order.clinical)
         database = IntakeDb(room / "intake.db")
         try:
-            yield from _take_in(order, database, quarantine)  # (1)
+            yield from _take_in(order, database, quarantine)  # (2)
             staging = _fresh(rooms.handover / f".{order.order}.partial")
-            pseudonyms = Pseudonyms(keys.site, order.project)
             assembly = Assembly(order, engine.table, staging, pseudonyms)
             gate = Gate0(engine, pseudonyms, staging / "studies")
-            yield from _deidentify(database, quarantine, gate, engine, pixels, assembly)  # (2)
-            report = assembly.finish(_clinical(order, pseudonyms))
+            yield from _deidentify(database, quarantine, gate, engine, pixels, assembly)  # (3)
+            report = assembly.finish(clinical)
         finally:
             database.close()
-        _hand_over(staging, finished, report)  # (3)
+        _hand_over(staging, finished, report)  # (4)
         yield Progress("hand_over", 1, 1)
     report = read_report(finished)
-    destroyed = quarantine.destroy()  # (4)
+    destroyed = quarantine.destroy()  # (5)
     shutil.rmtree(room)
     yield Progress("forget", destroyed, destroyed, report=replace(report, destroyed=destroyed))
 
@@ -119,8 +123,6 @@ def _take_in(order: IngestOrder, database: IntakeDb, quarantine: Quarantine) -> 
             if entry.handle is not None:
                 os.close(entry.handle)
         yield Progress("take_in", done, 0)
-    if not done:
-        raise UsageFault("the source folder is empty")
 
 
 def _deidentify(

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ MAX_FILES = 1_000_000
 MAX_DEPTH = 32
 # A multi-frame file of 2 GB passes; what is larger than a disk image of a DVD set is no instance.
 MAX_FILE_BYTES = 16 << 30
+_WHY_CLOSED = {
+    errno.ENOENT: "is not there", errno.EACCES: "is closed to the user who reads it",
+    errno.ENOTDIR: "is no folder, or a link", errno.ELOOP: "is a link",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,21 @@ def walk(source: str, skip: str | None = None, largest: int = MAX_FILE_BYTES) ->
         os.close(root)
 
 
+def look(source: str, skip: str | None = None) -> None:
+    """Whether there is anything to take in. Raises `UsageFault` where no single file of `source` can be opened."""
+    found = False
+    for entry in walk(source, skip):
+        if entry.handle is not None:
+            os.close(entry.handle)
+            return
+        found = True
+    if found:
+        raise UsageFault(
+            "no file in the source folder can be read", hint="open its files to the user who reads them, as by setfacl"
+        )
+    raise UsageFault("the source folder is empty")
+
+
 def open_inside(source: str, relative: str) -> int:
     """A descriptor of the regular file `relative` inside `source`; no part of its path may be a link. `UsageFault`."""
     parts = PurePosixPath(relative).parts
@@ -64,17 +84,19 @@ def open_inside(source: str, relative: str) -> int:
     finally:
         os.close(here)
     if handle is None:
-        raise UsageFault("the clinical file is not there, or is not a regular file")
+        raise UsageFault(
+            "the clinical file is not there, is closed to the user who reads it, or is no regular file",
+            hint="its name is relative to the source folder",
+        )
     return handle
 
 
 def _open_folder(source: str) -> int:
     try:
         return os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        raise UsageFault(
-            "the source folder cannot be opened", hint="an absolute path of a folder, not a link"
-        ) from None
+    except OSError as error:
+        words = _WHY_CLOSED.get(error.errno or 0, "cannot be opened")
+        raise UsageFault(f"the source folder {words}", hint="a folder, not a link, that this user may read") from None
 
 
 def _folder(handle: int, prefix: str, depth: int, largest: int) -> Iterator[Entry]:

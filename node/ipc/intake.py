@@ -17,7 +17,7 @@ class IntakeSide(Protocol):
 
     def follow(self, active: Callable[[], bool]) -> Iterator[IngestOrder]: ...
     def progress(self, order: str, stage: str, done: int, total: int) -> None: ...
-    def ended(self, order: str, destroyed: int, error: str, again: bool) -> None: ...
+    def ended(self, order: str, destroyed: int, error: str, hint: str, again: bool) -> None: ...
 
 
 def handlers(core: IntakeSide) -> Mapping[Verb[Any, Any], Handler]:
@@ -32,7 +32,7 @@ def handlers(core: IntakeSide) -> Mapping[Verb[Any, Any], Handler]:
         return Empty()
 
     def report(request: verbs.IngestEnd) -> Empty:
-        core.ended(request.order, request.destroyed, request.error, request.again)
+        core.ended(request.order, request.destroyed, request.error, request.hint, request.again)
         return Empty()
 
     return {verbs.ORDERS: orders, verbs.PROGRESS: progress, verbs.REPORT: report}

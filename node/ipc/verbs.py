@@ -109,7 +109,7 @@ class IngestProgress(Message):
 
 
 class IngestEnd(Message):
-    """An order is over: its folder under handover is complete, or `error` says why there is none.
+    """An order is over: its folder under handover is complete, or `error` says why there is none, `hint` what to do.
 
     `destroyed` counts the quarantined files that were destroyed; `again`: nothing is wrong with the order itself.
     """
@@ -117,6 +117,7 @@ class IngestEnd(Message):
     order: str
     destroyed: int
     error: str = ""
+    hint: str = ""
     again: bool = False
 
 
@@ -254,6 +255,7 @@ class IngestHappened(Message):
     counts: Mapping[str, int] = {}
     excluded: Mapping[str, int] = {}
     error: str = ""
+    hint: str = ""
     again: bool = False
 
 

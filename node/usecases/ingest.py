@@ -35,6 +35,7 @@ class Happened:
     total: int = 0
     manifest: Manifest | None = None
     error: str = ""
+    hint: str = ""
     again: bool = False
 
 
@@ -96,7 +97,7 @@ class Ingests:
         if entry is not None:
             entry.news.put(Happened("progress", order, stage=stage, done=done, total=total))
 
-    def ended(self, order: str, destroyed: int, error: str, again: bool) -> None:
+    def ended(self, order: str, destroyed: int, error: str, hint: str, again: bool) -> None:
         """Intake is through: write down what became of the originals, then publish what it handed over.
 
         Raises `NotNow` where that could not be written down: the order stays open, and intake says it again.
@@ -113,13 +114,13 @@ class Ingests:
         with self._changed:
             del self._open[order]
         if error:
-            entry.news.put(Happened("failed", order, error=error, again=again))
+            entry.news.put(Happened("failed", order, error=error, hint=hint, again=again))
             return
         last = Happened("failed", order, error="the node failed; core's log names the class of the error")
         try:
             last = Happened("published", order, manifest=self._publish(entry.order))
         except CloisterError as fault:
-            last = Happened("failed", order, error=fault.message, again=isinstance(fault, NotNow))
+            last = Happened("failed", order, error=fault.message, hint=fault.hint, again=isinstance(fault, NotNow))
         except OSError as fault:
             if not is_full(fault):
                 raise

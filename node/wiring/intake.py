@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 from mediator import canonical
 from mediator.deid.orders import IngestOrder
@@ -55,10 +56,10 @@ class Intake:
         """Until core ends the stream. Raises `NotNow` while it is away."""
         for message in self._core.stream(verbs.ORDERS, Empty()):
             order = canonical.decode(IngestOrder, message.text.encode("utf-8"))
-            self._end(order, *self._carry_out(order))
+            self._end(self._carry_out(order))
 
-    def _carry_out(self, order: IngestOrder) -> tuple[int, str, bool]:
-        """(originals destroyed, error, whether to try again): an error's text is ours: no path and no patient."""
+    def _carry_out(self, order: IngestOrder) -> verbs.IngestEnd:
+        """How it ended. An error's text is ours: no path and no patient."""
         try:
             self._check_source(order)
             # read for each order: a key that was retired meanwhile must not live on in this process
@@ -80,18 +81,28 @@ class Intake:
         except NotNow:
             raise
         except CloisterError as error:
-            return self._give_up(order), error.message, False
+            return self._failed(order, error.message, hint=error.hint)
         except Exception as error:  # noqa: BLE001 - the worker loop: the order is answered, the originals destroyed
             log.error("%s failed: %s", order.order, type(error).__name__)
             if _is_full(error):
-                return self._give_up(order), "the disk is full", True
-            return self._give_up(order), "intake failed; its log names the class of the error", False
-        return destroyed, "", False
+                return self._failed(order, "the disk is full", again=True)
+            return self._failed(order, "intake failed; its log names the class of the error")
+        return verbs.IngestEnd(order=order.order, destroyed=destroyed)
+
+    def _failed(self, order: IngestOrder, error: str, *, hint: str = "", again: bool = False) -> verbs.IngestEnd:
+        destroyed = self._give_up(order)
+        return verbs.IngestEnd(order=order.order, destroyed=destroyed, error=error, hint=hint, again=again)
 
     def _check_source(self, order: IngestOrder) -> None:
-        roots = self._config.intake.source_roots
-        if not any(root in (order.source, *_parents(order.source)) for root in map(str, roots)):
-            raise UsageFault("the folder is under none of the configured source roots")
+        """Links on the way are followed before they are judged: a link out of a root leads out of it."""
+        source, state = (Path(os.path.realpath(path)) for path in (order.source, self._config.state_dir))
+        roots = [os.path.realpath(root) for root in self._config.intake.source_roots]
+        if not any(source.is_relative_to(root) for root in roots):
+            raise UsageFault(
+                "the folder is under none of the configured source roots", hint="see [intake] source_roots"
+            )
+        if source.is_relative_to(state) or state.is_relative_to(source):
+            raise UsageFault("the node's own state folder is no source", hint="bring data in from a folder of its own")
 
     def _give_up(self, order: IngestOrder) -> int:
         """Destroy what an order left in quarantine; how many files that were."""
@@ -107,21 +118,15 @@ class Intake:
             verbs.IngestProgress(order=order.order, stage=progress.stage, done=progress.done, total=progress.total),
         )
 
-    def _end(self, order: IngestOrder, destroyed: int, error: str, again: bool) -> None:
-        report = verbs.IngestEnd(order=order.order, destroyed=destroyed, error=error, again=again)
+    def _end(self, report: verbs.IngestEnd) -> None:
         self._core.call(verbs.REPORT, report, timeout_s=3600.0)
-        shutil.rmtree(self._rooms.handover / order.order, ignore_errors=True)
+        shutil.rmtree(self._rooms.handover / report.order, ignore_errors=True)
 
 
 def _is_full(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
     return isinstance(error, OSError) and is_full(error)
-
-
-def _parents(path: str) -> list[str]:
-    parts = path.rstrip("/").split("/")
-    return ["/".join(parts[:n]) or "/" for n in range(1, len(parts))]
 
 
 def _leave(*_signal: object) -> None:

@@ -154,6 +154,7 @@ class _Asked:
                 counts={} if manifest is None else manifest.counts,
                 excluded={} if manifest is None else manifest.excluded,
                 error=news.error,
+                hint=news.hint,
                 again=news.again,
             )
 

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +139,41 @@ def test_a_folder_outside_the_source_roots_is_not_taken_in(house: House, where: 
     done = attempt("node", "ingest", where, "--project", "p", "--dataset", "p", "--config", node.config)
     done.fault(2, "source roots")
     assert node.json("dataset", "list") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--clinical", "clinical.csv", "--column", "lesoin=0:1"), "no column lesoin"),
+        (("--clinical", "clinical.csv", "--column", "remark=0:1"), "a value for remark"),
+        (("--clinical", "absent.csv", "--column", "lesion=0:1"), "clinical file is not there"),
+        (("--clinical", "clinical.csv"), "without --column"), (("--column", "lesion=0:1"), "--column names"),
+        (("--clinical", "clinical.csv", "--column", "Lesion=0:1"), "lower case"),
+        (("--profile", "eucain"), "no such de-identification profile"), (("--test-fraction", "2"), "--test-fraction"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_an_order_is_told_in_the_first_second_and_nothing_is_taken_in(
+    house: House, words: tuple[str, ...], says: str
+) -> None:
+    node = house.hospitals[0]
+    before, begun = node.last(), time.monotonic()
+    done = attempt(
+        "node", "ingest", node.source, "--project", "slips", "--dataset", "slips", *words, "--config", node.config
+    )
+    assert time.monotonic() - begun < 10, "most of which is the start of the command"
+    done.fault(2, says)
+    assert node.count(before, action="dataset_publish") == 0
+    assert list((node.state / "intake" / "quarantine").iterdir()) == []
+
+
+def test_a_link_out_of_a_source_root_and_the_nodes_own_state_are_no_sources(house: House) -> None:
+    node = house.hospitals[0]
+    (node.source / "out").symlink_to(node.state)
+    try:
+        for where in (node.source / "out", node.source / "out" / "audit", node.source / ".." / "state" / "audit"):
+            attempt("node", "ingest", where, "--project", "p", "--dataset", "p", "--config", node.config).fault(2)
+    finally:
+        (node.source / "out").unlink()
 
 
 def test_a_dataset_of_another_project_is_not_overwritten(house: House) -> None:

@@ -230,6 +230,41 @@ def test_an_empty_folder_is_a_fault_and_a_report_that_is_missing_too(tmp_path):
         read_report(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"columns": (Column("lesoin", minimum=0, maximum=1),)}, "no column lesoin"),
+        ({"clinical": "absent.csv"}, "is not there"),
+        ({"columns": (Column("remark", minimum=0),)}, "a value for remark"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_the_clinical_file_is_told_before_a_single_file_is_taken_in(tmp_path, changes, says):
+    source, where = tmp_path / "source", rooms(tmp_path)
+    source.mkdir()
+    write_cohort(source, "alpha", 3, seed=2)
+    running = steps_of(order_for(source, **changes), where)
+    with pytest.raises(UsageFault, match=says):
+        next(running)  # not one step is made
+    assert not [path for path in where.quarantine.rglob("*") if path.is_file()] and not list(where.handover.iterdir())
+
+
+def test_a_source_of_which_nothing_can_be_read_is_told_at_once(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "clinical.csv").write_text("PatientID,StudyInstanceUID,lesion\nP1,1.2,1\n")
+    with pytest.raises(UsageFault, match="is empty"):
+        next(steps_of(order_for(source), rooms(tmp_path)))
+    (source / "link").symlink_to("/etc/passwd")
+    with pytest.raises(UsageFault, match="no file in the source folder can be read"):
+        next(steps_of(order_for(source), rooms(tmp_path)))
+
+
+@pytest.mark.parametrize("source", ["relative", "/srv/../etc", "/srv/export/.."])
+def test_an_order_names_an_absolute_folder_and_climbs_nowhere(source):
+    with pytest.raises(ValueError, match="absolute"):
+        order_for(source)
+
+
 def test_keys_are_not_printed():
     assert "ssss" not in repr(KEYS) and "qqqq" not in repr(KEYS)
 

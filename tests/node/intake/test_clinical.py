@@ -1,6 +1,10 @@
+import csv
+import io
 import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mediator.deid.orders import Column
 from mediator.deid.pseudonyms import Pseudonyms
@@ -38,17 +42,74 @@ def test_a_row_of_another_patient_or_given_twice_says_nothing(tmp_path):
     assert dict(clinical.refused) == {"patient_mismatch": 1, "study_twice": 1}
 
 
+ROW = "P1,1.2.1,x,1,low\n"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says", "cure"),
     [
-        "", "PatientID,lesion,grade\n", "PatientID,StudyInstanceUID,lesion\n",
-        "PatientID,StudyInstanceUID,lesion,lesion,grade\n", b"\xff\xfe" + HEAD.encode(),
-        HEAD + '"unfinished',
+        ("", "no column PatientID, StudyInstanceUID, lesion, grade", "first line"),
+        ("PatientID,lesion,grade\n", "no column StudyInstanceUID", "wanted are PatientID, StudyInstanceUID, lesion"),
+        ("PatientID,StudyInstanceUID,lesion\n", "no column grade", "first line"),
+        ("PatientID,StudyInstanceUID,Lesion,grade \n", "no column lesion, grade", "in other letters"),
+        ("PatientID,StudyInstanceUID,lesion,lesion,grade\n", "the column lesion twice", "rename"),
+        ((HEAD + ROW).replace(",", ";"), "no column PatientID", "not separated by commas"),
+        ((HEAD + ROW).replace(",", "\t"), "no column PatientID", "not separated by commas"),
+        (ROW + ROW, "no column PatientID", "its first line names its columns"),
+        (b"\xff\xfe" + HEAD.encode(), "not CSV in UTF-8", "CSV UTF-8"),
+        ((HEAD + ROW).encode("utf-16"), "not CSV in UTF-8", "CSV UTF-8"),
+        ((HEAD + ROW.replace("x", "\u00fc")).encode("latin-1"), "not CSV in UTF-8", "CSV UTF-8"),
+        (HEAD + '"unfinished', "not CSV", "CSV UTF-8"),
+        (HEAD, "no row", ""),
+        (HEAD + "\n\n", "no row", ""),
+        (HEAD + ROW + "P2,1.2.2,Hartog, J,1,low\n", "line 3 of the clinical file has 6 cells, its first 5", "quotes"),
+        (HEAD + ROW + "P2,1.2.2\n", "line 3 of the clinical file has 2 cells", "quotes"),
+        (HEAD + "P1,1.2E+45,x,1,low\n", "UID under StudyInstanceUID", "text"),
+        (HEAD + ",1.2.1,x,1,low\n", "no row of the clinical file has a PatientID", "text"),
+        (HEAD + "P1,1.2.1,x,yes,low\n", "a value for lesion that --column allows", "a number of 0 to 1"),
+        (HEAD + "P1,1.2.1,x,1,LOW\n", "a value for grade that --column allows", "one of low, high"),
+        (HEAD + ROW + ROW, "every study has several rows", "one row for each study"),
     ],
 )  # fmt: skip
-def test_a_table_that_is_not_what_was_ordered_is_refused(tmp_path, text):
-    with pytest.raises(UsageFault):
+def test_a_table_that_is_not_what_was_ordered_is_refused_and_the_cure_named(tmp_path, text, says, cure):
+    with pytest.raises(UsageFault) as fault:
         read(tmp_path, text)
+    assert says in fault.value.message and cure in fault.value.hint, (fault.value.message, fault.value.hint)
+
+
+TOKEN = "Zephyrine"
+cells = st.sampled_from(
+    ["", "1", "low", "1.2.3", "1e400", f"{TOKEN}", f"{TOKEN};{TOKEN}", f'"{TOKEN}', f"{TOKEN}\n", "lesion"]
+)
+names_of_columns = st.sampled_from(
+    ["PatientID", "StudyInstanceUID", "lesion", "grade", "patientid", f" {TOKEN}", TOKEN, f"{TOKEN};lesion", ""]
+)
+tables = st.tuples(
+    st.lists(names_of_columns, max_size=6), st.lists(st.lists(cells, max_size=6), max_size=4), st.sampled_from(",;\t")
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(tables)
+def test_no_cell_of_the_file_is_ever_said_not_even_of_its_first_line(tmp_path, table):
+    header, rows, mark = table
+    text = io.StringIO()
+    csv.writer(text, delimiter=mark, quoting=csv.QUOTE_MINIMAL, escapechar="\\").writerows([header, *rows])
+    try:
+        clinical = read(tmp_path, text.getvalue())
+    except UsageFault as fault:
+        assert TOKEN not in fault.message + fault.hint
+    else:
+        assert TOKEN not in repr(clinical.refused) + repr(clinical.types)
+
+
+@given(st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_bytes_are_a_table_or_a_fault_of_ours(tmp_path, raw):
+    try:
+        read(tmp_path, raw)
+    except UsageFault:
+        pass
 
 
 @pytest.mark.parametrize(
