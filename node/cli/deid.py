@@ -188,12 +188,19 @@ def verify(
     compared one by one where identical pixels, or our own key, say which original a file was made from.
     """
     from node.deid.verify import verify_folders
-    from node.intake.folder import walk
+    from node.intake.folder import look, walk
     from node.wiring.deid_worker import pseudonyms, table_of
 
     for folder in (source, output):
-        if not folder.is_dir():
+        if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
             raise UsageFault("SRC and DST are folders that can be read")
+    one, other = source.resolve(), output.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise UsageFault("SRC and DST must not lie inside each other", hint="DST is what was made of SRC")
+    look(str(source.absolute()), name="SRC")
+    look(str(output.absolute()), name="DST")  # nothing found in no file would be no answer
+    if key is None and (project or site):
+        raise UsageFault("--project and --site belong to --key", hint="without the key they change nothing")
     table, keyed = table_of(profile), None
     if key is not None:
         _identifiers(site, project, needed=table.scope == "project")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,8 @@ def check(
     if (key is None) != (seen is None):
         raise UsageFault("--key and --seen belong together", hint="neither finds copies inside FOLDER alone")
     secret = read_raw_key(key) if key is not None else None
+    if seen is not None:
+        _check_store(seen)
     files = list_files(str(folder.absolute()))
     if source_index is not None:
         write_source_index(source_index, files)
@@ -51,3 +54,11 @@ def check(
             of = f" in {one.series}" if one.series else f" of {one.same_as}" if one.same_as else ""
             data.print(f"{one.finding}{of}: {one.sources[0]}{many}", markup=False, soft_wrap=True)
     say(f"{len(files)} files, {len(found)} findings")
+
+
+def _check_store(path: Path) -> None:
+    """Before a picture is decoded: what was seen must be readable, and what is seen now can be written down."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UsageFault("--seen is a file, not a link or a folder")
+    if not os.access(path if path.exists() else path.absolute().parent, os.R_OK | os.W_OK):
+        raise UsageFault("--seen cannot be read and written by this user", hint="it is made where it is not there yet")

@@ -52,8 +52,9 @@ def walk(source: str, skip: str | None = None, largest: int = MAX_FILE_BYTES) ->
         os.close(root)
 
 
-def look(source: str, skip: str | None = None) -> None:
-    """Whether there is anything to take in. Raises `UsageFault` where no single file of `source` can be opened."""
+def look(source: str, skip: str | None = None, name: str = "the source folder") -> None:
+    """Whether there is anything to read. Raises `UsageFault`, which calls it `name`, where no single file below it can
+    be opened."""
     found = False
     for entry in walk(source, skip):
         if entry.handle is not None:
@@ -62,9 +63,9 @@ def look(source: str, skip: str | None = None) -> None:
         found = True
     if found:
         raise UsageFault(
-            "no file in the source folder can be read", hint="open its files to the user who reads them, as by setfacl"
+            f"no file in {name} can be read", hint="open its files to the user who reads them, as by setfacl"
         )
-    raise UsageFault("the source folder is empty")
+    raise UsageFault(f"{name} is empty")
 
 
 def open_inside(source: str, relative: str) -> int:

@@ -132,7 +132,8 @@ class Tally:
 
 
 def check_rooms(source: Path, rooms: Rooms) -> None:
-    """Neither folder inside the other, and DST a real folder or none. Raises `UsageFault` without naming a path."""
+    """Neither folder inside the other, and DST a real folder or none, in a place that can be written to. Before a file
+    is read. Raises `UsageFault` without naming a path."""
     if not source.is_dir():
         raise UsageFault("SRC is no folder that can be read")
     ours, theirs = rooms.output.absolute(), source.resolve()
@@ -142,6 +143,14 @@ def check_rooms(source: Path, rooms: Rooms) -> None:
     for room in (rooms.output, rooms.review, rooms.partial):
         if room.is_symlink() or (room.exists() and not room.is_dir()):
             raise UsageFault("DST, DST.review and .DST.partial are folders, not links or files")
+        if room.exists() and not os.access(room, os.W_OK | os.X_OK):
+            raise UsageFault("DST cannot be written, or DST.review: they are closed to this user")
+    for written in (rooms.report, rooms.summary):
+        if written.is_symlink() or (written.exists() and not written.is_file()):
+            raise UsageFault("the reports beside DST are files, not links or folders", hint="move them out of the way")
+    above = next(folder for folder in ours.parents if folder.exists())  # what is missing below it is made
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UsageFault("DST cannot be written: the folder it goes into is no folder, or closed to this user")
 
 
 def batches(files: Sequence[File]) -> Iterator[list[File]]:

@@ -48,7 +48,8 @@ def about(settings: Settings, table: Table) -> dict[str, Any]:
 
 
 def list_files(source: str) -> list[File]:
-    """Every file below SRC in the order of its path, numbered from 1. Raises `UsageFault` when there is none."""
+    """Every file below SRC in the order of its path, numbered from 1. Raises `UsageFault` when there is none, or when
+    none of them can be opened."""
     found = []
     for number, entry in enumerate(folder.walk(source), start=1):
         if entry.handle is not None:
@@ -56,6 +57,8 @@ def list_files(source: str) -> list[File]:
         found.append(File(number, entry.path, entry.refused.value if entry.refused else None))
     if not found:
         raise UsageFault("SRC holds no file")
+    if all(file.refused for file in found):
+        raise UsageFault("no file in SRC can be read by this user", hint="links are not followed")
     return found
 
 
