@@ -192,7 +192,7 @@ def verify(
     from node.wiring.deid_worker import pseudonyms, table_of
 
     for folder in (source, output):
-        if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+        if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):  # False where one may not look
             raise UsageFault("SRC and DST are folders that can be read")
     one, other = source.resolve(), output.resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):

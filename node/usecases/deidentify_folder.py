@@ -134,6 +134,13 @@ class Tally:
 def check_rooms(source: Path, rooms: Rooms) -> None:
     """Neither folder inside the other, and DST a real folder or none, in a place that can be written to. Before a file
     is read. Raises `UsageFault` without naming a path."""
+    try:
+        _check_rooms(source, rooms)
+    except PermissionError:
+        raise UsageFault("SRC or DST lies in a folder that this user may not enter") from None
+
+
+def _check_rooms(source: Path, rooms: Rooms) -> None:
     if not source.is_dir():
         raise UsageFault("SRC is no folder that can be read")
     ours, theirs = rooms.output.absolute(), source.resolve()

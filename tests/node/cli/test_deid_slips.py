@@ -106,5 +106,8 @@ def test_a_folder_of_somebody_else_is_told_by_who_cannot_write_there():
                 folder.mkdir(mode=0o755)
             with pytest.raises(UsageFault, match="DST cannot be written"):
                 run_as((NOBODY, NOBODY), lambda: str(check_rooms(root / "src", Rooms(root / "dst"))))
+        root.chmod(0o700)
+        with pytest.raises(UsageFault, match="may not enter"):
+            run_as((NOBODY, NOBODY), lambda: str(check_rooms(root / "src", Rooms(root / "dst"))))
     finally:
         shutil.rmtree(root)
