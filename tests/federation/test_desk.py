@@ -26,6 +26,7 @@ from mediator.permit import open_permit, schema_sha256
 from mediator.release import tensors
 from mediator.signatures import KeyRing
 from mediator.types import Dtype, RevocationList, TensorSpec
+from tests.end_to_end.commands import attempt, cloister
 from tests.federation.ground import COMMITTEE, RESEARCHER, SITES, Town, found, key, model, order, permit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -320,3 +321,26 @@ def test_a_run_of_many_rounds_goes_on_where_it_stood(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"model").hexdigest()
     kept.put(RoundCheckpoint("long", 1200, 1, digest, NOW, history), b"model")
     assert kept.latest("long") == (1200, b"model")
+
+
+# --- how runs and sites are named on the command line ---------------------------------------------------------
+
+
+def test_a_run_is_named_by_its_beginning_and_shown_whole_when_piped(tmp_path: Path) -> None:
+    town, long = found(tmp_path), "lung-2026.11.26." + "x" * 40
+    for run in (long, "lung-2026.11.27", "lung"):
+        town.submit(run)
+    words = ("--config", tmp_path / "hub.toml")
+    listed = cloister("hub", "run", "list", *words).out
+    assert [line.split("\t")[0] for line in listed.splitlines()] and long in listed and "…" not in listed
+    shown = cloister("hub", "run", "show", "lung-2026.11.26", "--json", *words)
+    assert shown.json()["run"] == long and shown.err == f"run {long}\n"
+    assert cloister("hub", "run", "show", "lung", "--json", *words).json()["run"] == "lung"
+    attempt("hub", "run", "show", "lung-2", *words).fault(2, long, "lung-2026.11.27")
+    attempt("hub", "run", "stop", "lung-20", *words).fault(2, "too little")
+    attempt("hub", "run", "stop", "lung-2026", *words).fault(2, "2 different ones")
+    assert {row["state"] for row in town.hub.list_runs()} == {"submitted"}
+    assert f"stopped {long}" in cloister("hub", "run", "stop", "lung-2026.11.26", *words).err
+    assert [row["run"] for row in town.hub.list_runs() if row["state"] == "stopped"] == [long]
+    attempt("hub", "node", "revoke", SITES[0][:-1], *words).fault(2, "too little")
+    assert {row["site"] for row in town.hub.nodes()} == set(SITES)
