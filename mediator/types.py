@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Literal
 
 from mediator.analysis import AnalysisRules
 
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# The one grammar of ids: of runs, permits, sites, projects, datasets and persons, in documents, messages and records.
+IDENTIFIER = r"[a-z0-9][a-z0-9._-]{0,63}"
+_IDENTIFIER = re.compile(IDENTIFIER)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # names of tensors and metrics: what torch's state dict and Flower's examples use, nothing that holds text

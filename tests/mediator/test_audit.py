@@ -26,8 +26,12 @@ from mediator.audit import (
     sign_checkpoint,
     witness_checkpoint,
 )
+from mediator.audit_check import verify_log
+from mediator.canonical import MAX_INTEGER
 from mediator.errors import IntegrityBroken, Malformed, UnsupportedVersion
-from mediator.signatures import KeyRing
+from mediator.signatures import KeyRing, open_signed
+from mediator.types import IDENTIFIER, Instruction, Kind, RunOrder
+from tests.mediator import samples
 from tests.mediator.samples import COMMITTEE, HUB, NOW, SITE, key
 
 NODE = key("audit")
@@ -96,6 +100,69 @@ def test_what_could_name_a_patient_or_carry_text_cannot_be_recorded(changes: dic
 )
 def test_our_own_ids_can_be_recorded(name: str) -> None:
     assert record(object=name).object == name
+
+
+# --- every document that opens can be written down ------------------------------------------------------------
+
+# ids as researchers, committees and hospitals choose them: dates, versions and underscores among them
+CHOSEN = ("lung-2026.11.26.1.2", "2026.11.26.1.2", "lung_2026", "v2.25.1", "a-1.2.3.4.5", "0.0.0.0.0.0", "9" * 64)
+IDENTIFIERS = st.one_of(st.from_regex(IDENTIFIER, fullmatch=True), st.sampled_from(CHOSEN))
+NUMBERS = st.one_of(st.integers(1, 9), st.just(MAX_INTEGER), st.integers(1, MAX_INTEGER))
+
+
+def printed_and_read(**changes: Any) -> AuditRecord:
+    """A record with these changes, as `cloister audit verify` reads it out of its segment."""
+    written = record(**changes)
+    files = {
+        checkpoint_name(1): encode_checkpoint(sign_checkpoint(SITE, tree([encode_line(written)[:-1]]), NOW, NODE)),
+        segment_name(1): encode_line(written),
+    }
+    assert verify_log(sorted(files.items()), KeyRing([NODE.verify_key])).ok
+    return decode_line(files[segment_name(1)][:-1])
+
+
+@given(name=IDENTIFIERS, permit=IDENTIFIERS, version=NUMBERS)
+def test_whatever_a_run_order_may_be_called_can_be_recorded(name: str, permit: str, version: int) -> None:
+    order = samples.order(run=name, permit=permit, permit_version=version)
+    opened = open_signed(RunOrder, samples.RESEARCHER.sign(order), KeyRing([samples.RESEARCHER.verify_key])).document
+    granted = f"{opened.permit}@{opened.permit_version}"
+    for about in (f"run-order/{opened.run}", f"run/{opened.run}", f"releases/{opened.run}"):
+        read = printed_and_read(object=about, permit=granted)
+        assert (read.object, read.permit) == (about, granted)
+
+
+@given(run=IDENTIFIERS, site=IDENTIFIERS, kind=st.sampled_from(Kind), round_=NUMBERS, attempt=NUMBERS)
+def test_whatever_an_instruction_may_be_called_can_be_recorded(
+    run: str, site: str, kind: Kind, round_: int, attempt: int
+) -> None:
+    asked = samples.instruction(run=run, site=site, task=kind, round=round_ - 1, attempt=attempt)
+    asked = open_signed(Instruction, HUB.sign(asked), samples.HUB_RING).document
+    for about in (asked.id, f"{asked.id}@{'f' * 64}", f"site/{asked.site}"):
+        assert printed_and_read(object=about, actor=asked.site).object == about
+
+
+@given(number=NUMBERS)
+def test_whatever_a_revocation_list_may_be_numbered_can_be_recorded(number: int) -> None:
+    assert printed_and_read(object=f"revocation-list/{number}").object == f"revocation-list/{number}"
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "study/1.2.840.113619.2.55.3",
+        "ingest/1.2.840.113619.2.55.3",
+        "run-orders/1.2.840.113619.2.55.3",
+        "run-1/2/1.2.840.113619.2.55.3/1",
+        "run-1/2/train/1@1.2.840.113619.2.55.3",
+        "site/aachen/1.2.840.113619.2.55.3",
+        "run/1.2.840.113619.2.55.3/1.2.840.113619.2.55.4",
+        "file-2.25.329800735698586629295641978511506172918",
+    ],
+)
+def test_a_uid_that_is_no_documents_own_id_cannot_be_recorded(about: str) -> None:
+    """A study's UID names a patient. Where no id of a document stands, nothing that reads like one is written."""
+    with pytest.raises(ValueError, match=r"."):
+        record(object=about)
 
 
 def test_a_record_of_an_unknown_version_or_action_is_refused() -> None:
