@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from mediator.errors import Malformed, UnsupportedVersion
 from mediator.signatures import MAX_SIGNED_BYTES
+from mediator.types import IDENTIFIER
 
 EVENTS = "/v1/control/events"
 RELEASES = "/v1/control/releases"
@@ -23,7 +24,7 @@ INVENTORY = "/v1/control/inventory"
 # A signed document in JSON is base64 text with no character to escape; the rest of a message is short.
 MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
 
-Site = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Site = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Signed = Annotated[str, StringConstraints(max_length=MAX_SIGNED_BYTES, pattern=r"^[A-Za-z0-9_.-]*$")]

@@ -19,7 +19,7 @@ from typing import ClassVar
 from mediator import canonical
 from mediator.errors import Code, IntegrityBroken
 from mediator.signatures import SigningKey, VerifyKey
-from mediator.types import check_hex256, check_identifier
+from mediator.types import IDENTIFIER, Kind, check_hex256, check_identifier
 
 RECORDS_PER_SEGMENT = 10_000
 # the longest record that the rules below allow has about 600 bytes
@@ -27,11 +27,20 @@ MAX_LINE_BYTES = 2048
 # a checkpoint or witness line: two signatures, two key ids, a site
 MAX_CHECKPOINT_BYTES = 4096
 
-# What an object may look like: our own ids (`run-7/2/train/1`, `sha256:…`, `job-12`). No capitals, no spaces, no file
-# name's extension can be told from an id's dot, so this is a fence against text, not against every secret.
+# A document's number is at most 2^53 - 1 (`canonical.MAX_INTEGER`): 16 digits.
+_NUMBER = r"(0|[1-9][0-9]{0,15})"
+_PERMIT = re.compile(rf"{IDENTIFIER}@[1-9][0-9]{{0,15}}")
+# Objects that hold an id which a signed document or the site's configuration gave: whatever may be opened can be
+# recorded, a run called `lung-2026.11.26.1.2` too. Such ids are chosen where no patient's UID is known.
+_NAMED = re.compile(
+    rf"(run-order|run|releases|site)/{IDENTIFIER}"
+    rf"|{IDENTIFIER}/{_NUMBER}/({'|'.join(Kind)})/{_NUMBER}(@[0-9a-f]{{64}})?"
+)
+# What any other object may look like: ids this node makes (`sha256:…`, `job-12`). No capitals, no spaces; a file name's
+# extension cannot be told from an id's dot, so this is a fence against text, not against every secret.
 _OBJECT = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,159}")
-_PERMIT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,8}")
-# a DICOM UID names one patient's study (PS3.5 section 9.1); 2.25 is the root of UUID-derived ones
+# A DICOM UID names one patient's study (PS3.5 section 9.1); 2.25 is the root of UUID-derived ones. Nothing this node
+# makes an id of reads like one.
 _DICOM_UID = re.compile(r"[0-9]+(\.[0-9]+){4,}|(^|[^0-9])2\.25\.")
 
 
@@ -109,12 +118,16 @@ class AuditRecord:
         check_identifier(self.actor, "actor")
         if self.sequence < 1:
             raise ValueError("records are numbered from 1")
-        if not _OBJECT.fullmatch(self.object) or _DICOM_UID.search(self.object):
+        if not _NAMED.fullmatch(self.object) and not _is_own_id(self.object):
             raise ValueError("the object of a record is an id of ours")
         if self.permit and not _PERMIT.fullmatch(self.permit):
             raise ValueError("the permit of a record is id@version, or empty")
         if self.code and self.code not in Code.__members__.values():
             raise ValueError("the code of a record is one of ours, or empty")
+
+
+def _is_own_id(text: str) -> bool:
+    return _OBJECT.fullmatch(text) is not None and _DICOM_UID.search(text) is None
 
 
 def encode_line(record: AuditRecord) -> bytes:

@@ -158,6 +158,8 @@ class Code(StrEnum):
     REVIEW_REPLAYED = "review_replayed"
     REVIEW_REFUSED = "review_refused"
     REVIEW_OVERDUE = "review_overdue"
+    # an error of this node that nobody foresaw: it ends the one message that met it
+    INTERNAL = "internal"
 
 
 class HubCode(StrEnum):
@@ -288,6 +290,8 @@ def plain_hub_code(code: Code) -> HubCode:
     """One of the eight plain words for `code`; whatever has no entry of its own is about the permit."""
     if code is Code.HOSPITAL_PAUSED:
         return HubCode.PAUSED
+    if code is Code.INTERNAL:
+        return HubCode.INTERNAL
     for codes, outward in (
         (_INSTRUCTION_CODES, HubCode.REFUSED_INSTRUCTION),
         (_BUDGET_CODES, HubCode.REFUSED_BUDGET),

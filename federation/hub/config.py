@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from federation.control import PublicKey
+from federation.control import PublicKey, Site
 from mediator.errors import UsageFault
 
 Host = Annotated[str, StringConstraints(max_length=253, pattern=r"^[A-Za-z0-9.:-]+$")]
@@ -54,7 +54,7 @@ class HubConfig(_Strict):
     """`hub.toml`."""
 
     version: Literal[1]
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    name: Site
     state_dir: Path
     ingress: Ingress
     trust: Trust

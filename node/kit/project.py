@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mediator.canonical import print_time
 from mediator.errors import UsageFault
+from mediator.types import IDENTIFIER
 from node.faults import cannot_write
 
 TEMPLATES = ("torch", "flower", "flower-numpy", "plain")
@@ -27,7 +28,7 @@ def new_project(folder: Path, template: str, name: str, today: datetime) -> tupl
     """
     if template not in TEMPLATES:
         raise UsageFault(f"there is no template {template}", hint=f"one of {', '.join(TEMPLATES)}")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+    if not re.fullmatch(IDENTIFIER, name):
         raise UsageFault(
             "a project's name is lower-case letters, digits, '.', '_' and '-'", hint="give one with --name"
         )

@@ -1,6 +1,7 @@
 """Gate 1, called from here and nowhere else: an instruction in, a decision that is written down out.
 
-1. The instruction is opened with the hub's ring; what is not genuine is answered at once and leaves one record.
+1. The instruction is opened with the hub's ring; what is not genuine is answered at once and leaves one record, and so
+   does whatever meets an error that nobody foresaw: it ends that instruction, and never the link that brought it.
 2. The very same call again (same text, same reply context) gets the same answer and does nothing.
 3. In one transaction: the ledger is read, gate 1 asked, the decision recorded, the ledger charged, the job kept.
 4. What came in touches the disk only after gate 1 said yes to it.
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -29,7 +31,7 @@ from mediator.admission import (
     admit,
 )
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, HubCode, Malformed, Reason
+from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
 from mediator.jobs import Event
 from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
 from mediator.release.decide import reserve_bytes
@@ -37,6 +39,7 @@ from mediator.schedule import Calendar
 from mediator.signatures import KeyRing, Signed, open_signed
 from mediator.types import DataPermit, Instruction, Kind
 from node import records
+from node.faults import is_full
 from node.usecases.context import CORE, Core, event, permit_name
 from node.usecases.documents import code_of
 from node.usecases.privacy import epsilon
@@ -45,6 +48,8 @@ from node.usecases.release_output import redeliver
 if TYPE_CHECKING:
     from node.store.reads import Reads
     from node.store.writes import Tx
+
+log = logging.getLogger(__name__)
 
 # the header of a model's file: 1 MiB at most (mediator.release.tensors), 8 bytes of length
 _HEADER_BYTES = (1 << 20) + 8
@@ -56,15 +61,26 @@ MODEL = "model.safetensors"
 def receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
     """Take an instruction in. None: the answer comes through the outbox; else what the hub is told at once.
 
-    Raises `NotNow` when the upload broke off.
+    Raises `NotNow` when the upload broke off or the disk is full, `IntegrityBroken` when the node's own state is.
     """
-    now = core.clock()
     try:
-        signed = open_signed(Instruction, text, core.trust.hub)  # (1)
-        if signed.document.task is Kind.ANALYSE:  # which starts here, and is nobody's outside
-            raise Denied(Reason(Code.KIND_NOT_PERMITTED))
-    except (Denied, Malformed) as error:
-        return _refuse_unread(core, text, code_of(error), now)
+        return _receive(core, text, reply_context, model)
+    except (Denied, Malformed) as error:  # (1)
+        return _refuse_unread(core, text, code_of(error))
+    except CloisterError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise NotNow("the disk is full", hint="make room") from error
+        log.exception("an instruction met an error nobody foresaw")  # (1)
+        return _refuse_unread(core, text, Code.INTERNAL)
+
+
+def _receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
+    now = core.clock()
+    signed = open_signed(Instruction, text, core.trust.hub)  # (1)
+    if signed.document.task is Kind.ANALYSE:  # which starts here, and is nobody's outside
+        raise Denied(Reason(Code.KIND_NOT_PERMITTED))
     with core.store.read() as snapshot:
         seen = snapshot.instruction(signed.document.id)
         limit = _model_limit(core, snapshot, signed.document)
@@ -301,9 +317,9 @@ def _refuse_replayed(tx: Tx, signed: Signed[Instruction]) -> HubCode:
     return HubCode.REFUSED_INSTRUCTION
 
 
-def _refuse_unread(core: Core, text: str, code: Code, now: datetime) -> HubCode:
+def _refuse_unread(core: Core, text: str, code: Code) -> HubCode:
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-    with core.store.transaction(now) as tx:
+    with core.store.transaction(core.clock()) as tx:
         refused = event(Action.INSTRUCTION_RECEIVE, f"document/{digest}", Verdict.REFUSED, code=code)
         tx.record(event=refused)
-    return HubCode.REFUSED_INSTRUCTION
+    return HubCode.INTERNAL if code is Code.INTERNAL else HubCode.REFUSED_INSTRUCTION

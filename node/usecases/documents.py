@@ -6,11 +6,12 @@ Each is opened with the ring that may sign it, written down, and kept; a documen
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, Malformed, Reason, UnsupportedVersion
+from mediator.errors import CloisterError, Code, Denied, Malformed, Reason, UnsupportedVersion
 from mediator.permit import (
     compile_permit,
     open_acceptance,
@@ -23,6 +24,8 @@ from mediator.signatures import Signed, peek_kind
 from mediator.types import Acceptance, DataPermit, RevocationList, RunOrder
 from node.usecases.context import CORE, Core, event, permit_name
 
+log = logging.getLogger(__name__)
+
 
 class Documents:
     """Takes documents in. `on_change` is called after every document that was new."""
@@ -32,15 +35,25 @@ class Documents:
         self._on_change = on_change
 
     def receive(self, text: str, *, actor: str = CORE) -> bool:
-        """Keep a document; false when it was held already. Raises `Denied` or `Malformed`, recorded either way."""
+        """Keep a document; false when it was held already.
+
+        Raises `Denied` or `Malformed`, recorded either way. An error that nobody foresaw ends this document, recorded
+        too (`internal`), and never the stream of those that come after it.
+        """
         try:
             signed, action = self._open(text)
             with self._core.store.transaction(self._core.clock()) as tx:
                 happened = event(action, about(signed), Verdict.DONE, permit=_permit(signed), actor=actor)
                 new = tx.add_document(signed, event=happened)
         except (Denied, Malformed) as error:
-            self._record_refusal(text, error, actor)
+            self._record_refusal(text, code_of(error), actor)
             raise
+        except CloisterError:
+            raise
+        except Exception as error:
+            log.exception("a document met an error nobody foresaw")
+            self._record_refusal(text, Code.INTERNAL, actor)
+            raise Denied(Reason(Code.INTERNAL)) from error
         if new:
             self._on_change()
         return new
@@ -58,7 +71,7 @@ class Documents:
                 raise Denied(Reason(Code.SITE_NOT_NAMED, "the acceptance is for another site"))
             compile_permit(open_permit(row.text, self._core.trust.committee), signed)
         except (Denied, Malformed) as error:
-            self._record_refusal(text, error, actor)
+            self._record_refusal(text, code_of(error), actor)
             raise
         return self.receive(text, actor=actor)
 
@@ -79,10 +92,10 @@ class Documents:
             return open_run_order(text, held), Action.DOCUMENT_IMPORT
         raise Malformed("a document of a kind this node does not take")
 
-    def _record_refusal(self, text: str, error: Denied | Malformed, actor: str) -> None:
+    def _record_refusal(self, text: str, code: Code, actor: str) -> None:
         # the text is a stranger's: only its hash is written down
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-        refused = event(Action.DOCUMENT_IMPORT, f"document/{digest}", Verdict.REFUSED, code=code_of(error), actor=actor)
+        refused = event(Action.DOCUMENT_IMPORT, f"document/{digest}", Verdict.REFUSED, code=code, actor=actor)
         with self._core.store.transaction(self._core.clock()) as tx:
             tx.record(event=refused)
 

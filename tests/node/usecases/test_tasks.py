@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from mediator.jobs import Event, State
 from mediator.types import ContainerSpec, Kind
 from node.usecases import pause
 from node.usecases.context import event
+from node.usecases.documents import Documents
 from node.usecases.ingest import Ingests
 from tests.mediator import samples
 from tests.node.usecases.desk import VERDICT, Desk, Gate, Written, eventually, later
@@ -311,3 +314,54 @@ def test_a_hub_that_asks_a_failing_job_again_and_again_hears_a_plain_word(tmp_pa
     assert desk.job(TOLD_PER_RUN + 1).code in (Code.RAISED_VALUE_ERROR, Code.RAISED_KEY_ERROR)
     desk.jobs.stop()
     desk.core.store.close()
+
+
+@pytest.mark.parametrize("run", ["lung-2026.11.26.1.2", "2026.11.26.1.2", "lung_v2.25.1"])
+def test_a_run_named_with_a_date_is_kept_admitted_released_and_written_down(desk: Desk, gate: Gate, run: str) -> None:
+    gate.open.set()
+    before = desk.size()
+    assert desk.documents.receive(samples.RESEARCHER.sign(samples.order(run=run)))
+    assert desk.ask(run=run) is None
+    eventually(lambda: [each for each in desk.releases() if each.startswith(f"{run}/1/train/1@")])
+    assert Written("document_import", f"run-order/{run}", "done", "") in desk.log(before)
+    assert Written("task_admit", f"{run}/1/train/1", "allowed", "") in desk.log(before)
+
+
+def test_the_largest_numbers_a_hub_can_sign_are_answered_and_written_down(desk: Desk, gate: Gate) -> None:
+    before, largest = desk.size(), (1 << 53) - 1
+    assert desk.ask(round=largest, attempt=largest) is None
+    refused = desk.log(before)[-1]
+    assert (refused.about, refused.verdict) == (f"run-1/{largest}/train/{largest}", "refused")
+    gate.open.set()
+    assert desk.ask(attempt=largest) is None
+    assert eventually(desk.releases)[0].startswith(f"run-1/1/train/{largest}@")
+
+
+def test_an_instruction_that_meets_an_error_nobody_foresaw_is_answered_and_written_down(desk: Desk) -> None:
+    """Somebody took the folder of the jobs away: this instruction ends with a word, and the next one is served."""
+    (desk.root / "jobs").rename(desk.root / "gone")
+    before = desk.size()
+    assert desk.ask() is HubCode.INTERNAL
+    digest = hashlib.sha256(samples.HUB.sign(samples.instruction()).encode()).hexdigest()
+    assert desk.log(before) == [Written("instruction_receive", f"document/{digest}", "refused", "internal")]
+    assert not desk.charges()
+    (desk.root / "gone").rename(desk.root / "jobs")
+    assert desk.ask(attempt=2) is None
+
+
+def test_a_document_that_meets_an_error_nobody_foresaw_is_refused_and_written_down(desk: Desk) -> None:
+    times = iter([ValueError("a clock nobody foresaw")])
+
+    def clock() -> datetime:
+        for error in times:
+            raise error
+        return desk.now
+
+    documents = Documents(replace(desk.core, clock=clock), lambda: None)
+    text, before = samples.RESEARCHER.sign(samples.order(run="run-2")), desk.size()
+    with pytest.raises(Denied) as denied:
+        documents.receive(text)
+    assert denied.value.reasons[0].code is Code.INTERNAL
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert desk.log(before) == [Written("document_import", f"document/{digest}", "refused", "internal")]
+    assert documents.receive(text), "nothing of it was kept, so it may come again"
