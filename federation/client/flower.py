@@ -44,9 +44,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from google.protobuf.message import DecodeError
 
-from federation import tls
+from federation import tls, tree
 from federation.arrays import Array
-from federation.client import tree
 from federation.client.objects import MODEL_RECORD
 from mediator.errors import HubCode, IntegrityBroken, Malformed, NotNow
 from mediator.signatures import MAX_SIGNED_BYTES

@@ -25,7 +25,7 @@ from federation.client.enrolment import LinkConfig
 from federation.client.flower import HEARTBEAT_INTERVAL_S, AnswerLost, Fleet, HubUnreachable, NotActive, RunOver, Task
 from federation.client.notes import Notes
 from federation.client.ports import CorePort, Outgoing
-from mediator.errors import CloisterError, Denied, HubCode, IntegrityBroken, Malformed, NotNow
+from mediator.errors import CloisterError, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.release import tensors
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
@@ -37,6 +37,8 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
 # the hub looks for replies four times a second, and finds out that a node is away when it does
 _AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
+# hub or core is away, or this process may not use core's socket: no message's fault, so it is tried again
+_LATER = (NotNow, UsageFault)
 
 
 async def run_link(config: LinkConfig, core: CorePort) -> None:
@@ -81,18 +83,22 @@ class Link:
             await self._leave()
 
     async def _for_ever(self, name: str, errand: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Repeat an errand. One that ended in `NotNow` or any other of our errors is tried again after a pause."""
+        """Repeat an errand. One that ended in an error is tried again after a pause, one that nobody foresaw too: it
+        would end the other errands with it."""
         wait_s, troubled = _BACKOFF_FIRST_S, False
         while True:
             begun = asyncio.get_running_loop().time()
             try:
                 await errand()
                 troubled = False
-            except CloisterError as error:
+            except Exception as error:
                 if asyncio.get_running_loop().time() - begun > _BACKOFF_MOST_S:
                     wait_s, troubled = _BACKOFF_FIRST_S, False
                 level = logging.DEBUG if troubled else logging.WARNING
-                log.log(level, "%s: %s; trying again", name, error.message)
+                if isinstance(error, CloisterError):
+                    log.log(level, "%s: %s; trying again", name, error.message)
+                else:
+                    log.log(level, "%s: an error nobody foresaw; trying again", name, exc_info=error)
                 troubled = True
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, _BACKOFF_MOST_S) if troubled else _BACKOFF_FIRST_S
@@ -145,17 +151,26 @@ class Link:
         return True
 
     async def _handle(self, name: str, note: bytes) -> None:
+        """Serve one message to its end. Only what is nobody's fault (`_LATER`) leaves it for another time; anything
+        else, foreseen or not, ends this message with an answer, because it would only happen again."""
         try:
             await self._hand_over(await self._fetch(note))
             await asyncio.to_thread(self._fleet.confirm, note)
         except RunOver:
             log.info("an instruction was withdrawn by the hub before it was taken")
-        except Malformed as error:
-            log.warning("a message was refused: %s", error.message)
-            await self._refuse(note, HubCode.REFUSED_INSTRUCTION)
+        except _LATER:
+            raise
+        except Exception as error:
+            if isinstance(error, CloisterError):
+                log.warning("a message was refused: %s", error.message)
+            else:
+                log.exception("a message met an error nobody foresaw")
+            malformed = isinstance(error, Malformed)
+            await self._end(note, HubCode.REFUSED_INSTRUCTION if malformed else HubCode.INTERNAL)
         self._notes.done(name)
 
     async def _fetch(self, note: bytes) -> Task:
+        """What a stranger's bytes ask for; whatever they meet while they are read, they are malformed."""
         try:
             return await asyncio.to_thread(self._fleet.fetch, note)
         except CloisterError:
@@ -163,6 +178,15 @@ class Link:
         except Exception as error:
             log.exception("a message that nobody foresaw")
             raise Malformed("a message that nobody foresaw") from error
+
+    async def _end(self, note: bytes, code: HubCode) -> None:
+        """Refuse a message that may be so odd that not even its sender can be told."""
+        try:
+            await self._refuse(note, code)
+        except _LATER:
+            raise
+        except Exception:
+            log.exception("a message cannot be answered")
 
     async def _hand_over(self, task: Task) -> None:
         try:
@@ -194,9 +218,19 @@ class Link:
             if event.kind == "wake":
                 self._wake.set()
             elif event.kind == "document":
-                outcome = await self._core.deliver_document(event.text)
-                log.debug("a document from the hub: %s", outcome)
+                await self._pass_on(event.text)
         raise HubUnreachable("the hub closed the events stream")
+
+    async def _pass_on(self, document: str) -> None:
+        """Hand a document to core. One that core fails over is left behind: the hub sends it again with every stream,
+        and it must not keep back those that come after it."""
+        try:
+            outcome = await self._core.deliver_document(document)
+            log.debug("a document from the hub: %s", outcome)
+        except _LATER:
+            raise
+        except CloisterError as error:
+            log.error("a document from the hub was not taken: %s", error.message)
 
     # --- from core to the hub ---------------------------------------------------------------------------------
 
@@ -204,7 +238,12 @@ class Link:
         async for outgoing in self._core.outbox():
             await self._active.wait()
             await self._send(outgoing)
-            await self._core.delivered(outgoing.instruction)
+            try:
+                await self._core.delivered(outgoing.instruction)
+            except _LATER:
+                raise
+            except CloisterError as error:  # core keeps it, and gives it again with its next stream
+                log.error("%s was sent, but core did not take note of it: %s", outgoing.instruction, error.message)
         raise NotNow("core closed the outbox")
 
     async def _send(self, outgoing: Outgoing) -> None:
@@ -224,9 +263,15 @@ class Link:
             self._notes.use(outgoing.envelope)
         except RunOver:
             log.info("the hub no longer waits for %s", outgoing.instruction)
-        except (Denied, IntegrityBroken, Malformed) as error:
-            log.error("the reply to %s cannot be sent: %s", outgoing.instruction, error.message)
-            await self._refuse(outgoing.reply_context, HubCode.INTERNAL)
+        except _LATER:
+            raise
+        except Exception as error:
+            # one reply that cannot go out must not keep back those that wait behind it
+            if isinstance(error, CloisterError):
+                log.error("the reply to %s cannot be sent: %s", outgoing.instruction, error.message)
+            else:
+                log.exception("the reply to %s met an error nobody foresaw", outgoing.instruction)
+            await self._end(outgoing.reply_context, HubCode.INTERNAL)
 
     async def _witness(self) -> None:
         async for text in self._core.checkpoints():

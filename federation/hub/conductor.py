@@ -5,7 +5,7 @@ A reply counts only if
 2. the RecordDict id computed from what was read is the envelope's `root`, and no other object came along,
 3. that envelope was not used before,
 4. its tensors are the permit's: names in the permit's order, shapes, types, finite,
-5. its metrics are the permit's for this task: names and finite numbers, with a positive `num-examples`.
+5. its metrics are the permit's for this task: names and numbers in range, with a positive `num-examples`.
 Anything else is dropped and recorded with one of `Drop`. One site's extra tensor would otherwise end the run for all
 (Flower raises `InconsistentMessageReplies`).
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +31,10 @@ from federation.hub.database import Database
 from federation.hub.steering import Interrupted, Metrics, Reply, RunStopped, Verdict
 from federation.hub.tables import AttemptRow, EnvelopeRow, InstructionRow, ReplyRow, RoundRow, RunRow
 from mediator.canonical import print_time
-from mediator.errors import Denied, HubCode
+from mediator.errors import Denied, HubCode, Malformed
 from mediator.release import tensors
 from mediator.signatures import KeyRing, SigningKey, open_signed
-from mediator.types import DataPermit, Instruction, Kind, ReleaseEnvelope, RunOrder
+from mediator.types import DataPermit, Instruction, Kind, MetricSpec, ReleaseEnvelope, RunOrder
 
 log = logging.getLogger("cloister.hub")
 
@@ -57,7 +56,9 @@ class Drop(StrEnum):
     METRICS_MISMATCH = "metrics_mismatch"
     UNKNOWN_CODE = "unknown_code"
     AWAY = "away"
+    ABSENT = "absent"
     TIMEOUT = "timeout"
+    NOT_ENROLLED = "not_enrolled"
 
 
 class Conductor:
@@ -86,7 +87,10 @@ class Conductor:
         self._release_keys = release_keys
         self._event, self._ending = threading.Event(), ""
         self._round, self._task, self._model_sha256 = 0, Kind.EVALUATE, ""
-        self._started, self._waiting_since, self._waiting = 0.0, 0.0, ""
+        self._started, self._waiting = 0.0, ""
+        self._missed: frozenset[str] = frozenset()
+        self._minimum = len(order.sites)
+        self._without: set[str] = set()
         self._asked: dict[str, tuple[str, float]] = {}
         self._retries: dict[str, int] = {}
         self._attempt = 0
@@ -117,12 +121,14 @@ class Conductor:
     def begin(self, round_: int, task: Kind, model: Mapping[str, Array]) -> None:
         self._round, self._task = round_, task
         self._model_sha256 = hashlib.sha256(tensors.encode(dict(model))).hexdigest()
-        self._started, self._waiting_since, self._waiting = time.monotonic(), 0.0, ""
-        self._asked, self._retries = {}, {}
+        self._started, self._waiting = time.monotonic(), ""
+        self._asked, self._retries, self._without = {}, {}, set()
+        self._missed = self._missed_before()
         with self._database.write() as session:
             again = (ReplyRow.run == self._order.run, ReplyRow.round == round_, ReplyRow.task == task.value)
             # a round done again after a crash starts from nothing; what was refused stays in the record
             session.execute(delete(ReplyRow).where(*again, ReplyRow.outcome == "used"))
+            self._minimum = session.get_one(RunRow, self._order.run).minimum_sites
             session.merge(
                 RoundRow(
                     run=self._order.run,
@@ -132,14 +138,17 @@ class Conductor:
                     started=print_time(self._clock()),
                 )
             )
+        for site in sorted(set(self._order.sites) - self.flower_keys.keys()):
+            self._record(Reply(site), "missing", Drop.NOT_ENROLLED)
+            self._without.add(site)
+        self.enough(sorted(self.flower_keys))
+
+    def patience_s(self, site: str) -> float:
+        counted_on = len(self._order.sites) - len(self._missed)
+        return 0.0 if site in self._missed and counted_on >= self._minimum else self._patience_s
 
     def waiting(self, sites: Sequence[str]) -> None:
         text = f"waiting for {', '.join(sites)}" if sites else ""
-        now = time.monotonic()
-        if text and not self._waiting:
-            self._waiting_since = now
-        if text and now - self._waiting_since > self._patience_s:
-            raise RunStopped(f"{text} in vain")
         if text != self._waiting:
             self._waiting = text
             self._set_state(runs.WAITING if text else runs.RUNNING, text or self._progress())
@@ -187,7 +196,10 @@ class Conductor:
             row = session.get(EnvelopeRow, (site, self._asked[site][0]))
         if row is None or row.used is not None:
             return None
-        return open_signed(ReleaseEnvelope, row.text, self._release_keys[site]).document  # (1)
+        try:
+            return open_signed(ReleaseEnvelope, row.text, self._release_keys[site]).document  # (1)
+        except (Denied, Malformed):  # the site was enrolled anew, with another key, while it computed
+            return None
 
     def judge(self, reply: Reply) -> tuple[Verdict, float]:
         if reply.away:
@@ -201,15 +213,20 @@ class Conductor:
         self._record(reply, "used", "")
         return Verdict.USED, 0.0
 
-    def missing(self, site: str) -> None:
-        self._record(Reply(site), "missing", Drop.TIMEOUT)
+    def missing(self, site: str, *, absent: bool) -> None:
+        code = Drop.ABSENT if absent else Drop.TIMEOUT
+        self._record(Reply(site), "missing", code)
+        self._without.add(site)
+        log.warning("run %s: round %d goes on without %s (%s)", self._order.run, self._round, site, code.value)
+        self._waiting = ""
+        self._set_state(runs.RUNNING, self._progress())
 
-    def enough(self, used: Sequence[str]) -> None:
-        with self._database.read() as session:
-            minimum = session.get_one(RunRow, self._order.run).minimum_sites
-        if len(used) < minimum:
-            absent = ", ".join(sorted(set(self.flower_keys) - set(used)))
-            raise RunStopped(f"round {self._round}: {len(used)} of {minimum} sites; without {absent}")
+    def enough(self, sites: Sequence[str]) -> None:
+        minimum = self._minimum
+        if len(sites) < minimum:
+            absent = ", ".join(sorted(set(self._order.sites) - set(sites)))
+            where = f"round {self._round}, {self._task.value}"
+            raise RunStopped(f"{where}: {len(sites)} of at least {minimum} sites; without {absent}")
 
     def nap(self, seconds: float) -> bool:
         happened = self._event.wait(seconds)
@@ -260,7 +277,8 @@ class Conductor:
         if times == 1 or code not in _TRANSIENT:
             self._record(reply, "refused", code.value)
             log.warning("run %s: %s refused round %d (%s)", self._order.run, reply.site, self._round, code.value)
-        if code not in _TRANSIENT or time.monotonic() - self._started > self._patience_s:
+        if code not in _TRANSIENT or time.monotonic() - self._started >= self.patience_s(reply.site):
+            self._without.add(reply.site)
             return Verdict.OUT, 0.0
         self._set_state(runs.WAITING, f"{reply.site} is {code.value.replace('_', ' ')}")
         return Verdict.AGAIN, min(_RETRY_FIRST_S * 2 ** (times - 1), _RETRY_MOST_S)
@@ -295,9 +313,13 @@ class Conductor:
         )
 
     def _metrics_fit(self, metrics: Metrics) -> bool:
-        allowed = {spec.name for spec in self._permit.metrics.get(self._task.value, ())}
-        numbers = all(math.isfinite(value) for value in metrics.values())
-        return metrics.keys() == allowed and numbers and metrics.get(WEIGHT, 0) > 0
+        allowed = {spec.name: spec for spec in self._permit.metrics.get(self._task.value, ())}
+        # gate 2's own range: a finite weight of 1e308 would make the average of all sites none
+        return (
+            metrics.keys() == allowed.keys()
+            and all(_in_range(metrics[name], spec) for name, spec in allowed.items())
+            and metrics.get(WEIGHT, 0) > 0
+        )
 
     def _record(self, reply: Reply, outcome: str, code: str) -> None:
         asked, sent = self._asked.get(reply.site, ("", time.monotonic()))
@@ -323,6 +345,23 @@ class Conductor:
                 )
             )
 
+    def _missed_before(self) -> frozenset[str]:
+        """The sites whose reply did not count in the task that was finished last, also by a hub before this one."""
+        mine = RoundRow.run == self._order.run
+        with self._database.read() as session:
+            finished = select(RoundRow).where(mine, RoundRow.finished.is_not(None))
+            # a round is trained first and evaluated then
+            last = session.scalar(finished.order_by(RoundRow.round.desc(), RoundRow.task).limit(1))
+            if last is None:
+                return frozenset()
+            counted = select(ReplyRow.site).where(
+                ReplyRow.run == last.run,
+                ReplyRow.round == last.round,
+                ReplyRow.task == last.task,
+                ReplyRow.outcome == "used",
+            )
+            return frozenset(self._order.sites) - frozenset(session.scalars(counted))
+
     def _finish(self) -> None:
         mine = (ReplyRow.run == self._order.run, ReplyRow.round == self._round, ReplyRow.task == self._task.value)
         with self._database.write() as session:
@@ -339,7 +378,8 @@ class Conductor:
             session.add(AttemptRow(run=row.run, attempt=row.attempt, flower_run=flower_run, reason=reason, opened=now))
 
     def _progress(self) -> str:
-        return f"round {self._round} of {self._order.rounds}: {self._task.value}"
+        without = f", without {', '.join(sorted(self._without))}" if self._without else ""
+        return f"round {self._round} of {self._order.rounds}: {self._task.value}{without}"
 
     def _set_state(self, state: str, detail: str) -> None:
         with self._database.write() as session:
@@ -358,6 +398,12 @@ def weighted_mean(metrics: Sequence[Metrics]) -> dict[str, float]:
     names = sorted(set.intersection(*(set(each) for each in metrics)) - {WEIGHT})
     mean = {name: sum(each[name] * each[WEIGHT] for each in metrics) / total for name in names}
     return mean | {WEIGHT: total}
+
+
+def _in_range(value: float, spec: MetricSpec) -> bool:
+    # a site rounds to the permit's digits after it looked at the range
+    rounding = 10.0**-spec.digits
+    return spec.minimum - rounding <= value <= spec.maximum + rounding
 
 
 def _typed(array: Array, dtype: np.dtype[np.generic]) -> Array:

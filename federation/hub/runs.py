@@ -137,13 +137,15 @@ class Runs:
 
 
 def rounds_of(session: Session, run: str) -> list[dict[str, Any]]:
-    """The rounds of a run as plain JSON, in order."""
+    """The rounds of a run as plain JSON, in order.
+
+    `missing` names, for each task that has ended, the sites it went on without; why is in `refusals`.
+    """
     rounds: dict[int, dict[str, Any]] = {}
     for row in session.scalars(select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.round)):
-        entry = rounds.setdefault(
-            row.round,
-            {"round": row.round, "seconds": None, "mean": None, "train": {}, "evaluate": {}, "refusals": []},
-        )
+        entry = rounds.setdefault(row.round, _empty(row.round))
+        if row.finished is not None:
+            entry["missing"][row.task] = []
         entry[f"{row.task}_seconds"] = row.seconds
         if row.task == "evaluate":
             entry["model_sha256"] = row.model_sha256
@@ -169,7 +171,23 @@ def rounds_of(session: Session, run: str) -> list[dict[str, Any]]:
                     "time": reply.received,
                 }
             )
+    for entry in rounds.values():
+        for task, missing in entry["missing"].items():
+            others = {each["site"] for each in entry["refusals"] if each["task"] == task} - entry[task].keys()
+            missing += sorted(others)
     return [rounds[number] for number in sorted(rounds)]
+
+
+def _empty(number: int) -> dict[str, Any]:
+    return {
+        "round": number,
+        "seconds": None,
+        "mean": None,
+        "train": {},
+        "evaluate": {},
+        "missing": {},
+        "refusals": [],
+    }
 
 
 def _summary(row: RunRow) -> dict[str, Any]:

@@ -153,10 +153,9 @@ class Hub:
             sender.sendto(b"\n", str(self.notify_socket))
 
     def conductor(self, order: RunOrder, permit: DataPermit, wake: Callable[[Sequence[str]], None]) -> Conductor:
-        """A conductor for one attempt at a run. Raises `UsageFault` when a site is no longer enrolled."""
+        """A conductor for one attempt at a run. A site that is no longer enrolled is missing from it."""
         peers = self.registry.active()
-        if absent := sorted(set(order.sites) - peers.keys()):
-            raise UsageFault(f"no longer enrolled: {', '.join(absent)}")
+        enrolled = [site for site in order.sites if site in peers]
         limits = self.config.runs
         return Conductor(
             order,
@@ -164,8 +163,8 @@ class Hub:
             database=self.database,
             checkpoints=self.checkpoints,
             key=self.instruction_key,
-            flower_keys={site: peers[site].flower_key for site in order.sites},
-            release_keys={site: peers[site].release_keys for site in order.sites},
+            flower_keys={site: peers[site].flower_key for site in enrolled},
+            release_keys={site: peers[site].release_keys for site in enrolled},
             clock=self.clock,
             wake=wake,
             poll_s=limits.poll_s,

@@ -56,7 +56,7 @@ class Reply:
 
 
 class Steering(Protocol):
-    """One run, as Flower's side sees it. `flower_keys` maps each site to its Flower public key (PEM)."""
+    """One run, as Flower's side sees it. `flower_keys` maps each enrolled site to its Flower public key (PEM)."""
 
     flower_keys: Mapping[str, bytes]
     poll_s: float
@@ -65,8 +65,12 @@ class Steering(Protocol):
     def begin(self, round_: int, task: Kind, model: Mapping[str, Array]) -> None:
         """A round's training or evaluation begins with this model."""
 
+    def patience_s(self, site: str) -> float:
+        """How long `site` is waited for while it is not connected: not at all where it was missing from the task before
+        this one, and the others are enough."""
+
     def waiting(self, sites: Sequence[str]) -> None:
-        """These sites are not connected; empty when all are. Raises `RunStopped` when patience is over."""
+        """These sites are not connected and are waited for; empty when all are."""
 
     def instruct(self, site: str, *, again: bool) -> str:
         """A signed instruction for the task that has begun; a new attempt when `again`."""
@@ -77,11 +81,11 @@ class Steering(Protocol):
     def judge(self, reply: Reply) -> tuple[Verdict, float]:
         """What becomes of a reply, and after how many seconds its site is asked again."""
 
-    def missing(self, site: str) -> None:
-        """`site` did not answer in time."""
+    def missing(self, site: str, *, absent: bool) -> None:
+        """The task goes on without `site`: it was not connected (`absent`), or did not answer in time."""
 
-    def enough(self, used: Sequence[str]) -> None:
-        """Raises `RunStopped` unless these sites' replies are enough to go on."""
+    def enough(self, sites: Sequence[str]) -> None:
+        """Raises `RunStopped` unless these sites' replies, be they there or only hoped for, are enough to go on."""
 
     def nap(self, seconds: float) -> bool:
         """Wait; true when something happened meanwhile. Raises `Interrupted` or `RunStopped` when told to end."""

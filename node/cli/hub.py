@@ -143,7 +143,7 @@ def show_run(
     follow: Annotated[bool, typer.Option("--follow", help="a line per finished round, until the run ends")] = False,
     as_json: Json = False,
 ) -> None:
-    """A run in full: rounds, metrics of each site and their weighted mean, seconds, refusals.
+    """A run in full: rounds, metrics of each site and their weighted mean, seconds, missing sites, refusals.
 
     With --follow --json: one object a line, whenever anything has changed.
     """
@@ -159,7 +159,11 @@ def show_run(
         show(history, as_json=True)
         return
     say(f"run {run}: {history['state']} {history['detail']}".rstrip())
-    show(history, as_json=False, table=table(("round", "seconds", "mean", "sites", "refusals"), _rounds(history)))
+    show(
+        history,
+        as_json=False,
+        table=table(("round", "seconds", "mean", "sites", "missing", "refusals"), _rounds(history)),
+    )
 
 
 @runs.command("stop")
@@ -224,7 +228,8 @@ def _changes(hub: Hub, run: str) -> Iterator[dict[str, Any]]:
 def _rounds(history: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     for row in history["rounds"]:
         refusals = [f"{each['site']} {each['code']}" for each in row["refusals"]]
-        yield row["round"], row["seconds"], row["mean"], sorted(row["evaluate"]), refusals
+        missing = [f"{site} ({task})" for task, sites in row["missing"].items() for site in sites]
+        yield row["round"], row["seconds"], row["mean"], sorted(row["evaluate"]), missing, refusals
 
 
 def _show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -52,6 +52,9 @@ class OneMessage:
 
     def begin(self, round_: int, task: Kind, model: Mapping[str, Array]) -> None: ...
 
+    def patience_s(self, site: str) -> float:
+        return self.timeout_s
+
     def waiting(self, sites: Sequence[str]) -> None: ...
 
     def instruct(self, site: str, *, again: bool) -> str:
@@ -64,10 +67,10 @@ class OneMessage:
         self.heard.append(reply)
         return Verdict.OUT, 0.0
 
-    def missing(self, site: str) -> None:
+    def missing(self, site: str, *, absent: bool) -> None:
         self.heard.append(Reply(site, refusal="no answer"))
 
-    def enough(self, used: Sequence[str]) -> None: ...
+    def enough(self, sites: Sequence[str]) -> None: ...
 
     def nap(self, seconds: float) -> bool:
         time.sleep(seconds)

@@ -15,8 +15,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from federation import tree
 from federation.arrays import DTYPES, read_npy, write_npy
-from federation.client import tree
 from federation.client.objects import FlowerCodec
 from federation.hub.flower.grid import to_record, to_tensors
 from mediator.errors import Malformed

@@ -12,8 +12,8 @@ from flwr.app.message import make_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import ObjectTree
 
-from federation import control, tls
-from federation.client import enrolment, tree
+from federation import control, tls, tree
+from federation.client import enrolment
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
 from federation.client.flower import Fleet, RunOver, Task, _reply, outer_message

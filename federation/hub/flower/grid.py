@@ -7,12 +7,11 @@ from typing import cast
 
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, Message
-from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.run import Run
 from flwr.superlink.grid import HttpGrid
 
@@ -21,7 +20,6 @@ from federation.hub.flower.superlink import SuperLink
 
 # objects arrive after the message that names them; Flower's own first pause is a whole second
 _OBJECT_POLL_S, _OBJECT_SLOWEST_S, _OBJECT_PATIENCE_S = 0.02, 0.25, 180.0
-_AWAY = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE})
 
 
 class FastGrid(HttpGrid):
@@ -46,10 +44,10 @@ class FastGrid(HttpGrid):
         pairs = zip(response.messages_list, response.message_object_trees, strict=True)
         return [(proto.metadata.reply_to_message_id, proto.metadata.message_id, tree) for proto, tree in pairs]
 
-    def fetch(self, message_id: str, tree: ObjectTree) -> Message:
-        """The reply itself. Raises `ObjectPullError` when its objects do not arrive."""
+    def fetch(self, message_id: str, tree: ObjectTree) -> dict[str, bytes]:
+        """The bytes of a reply's objects by id, unread. Raises `ObjectPullError` when they do not arrive."""
         run_id = cast(Run, self._run).run_id
-        contents = pull_objects(
+        contents: dict[str, bytes] = pull_objects(
             [node.object_id for node in iterate_object_tree(tree)],
             make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id),
             max_time=_OBJECT_PATIENCE_S,
@@ -58,7 +56,7 @@ class FastGrid(HttpGrid):
             backoff_cap=_OBJECT_SLOWEST_S,
         )
         self.forget(message_id)
-        return cast(Message, inflate_object_from_contents(message_id, contents))
+        return contents
 
     def forget(self, message_id: str) -> None:
         """Let the SuperLink delete a reply's objects."""

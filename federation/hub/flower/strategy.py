@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, Metadata, MetricRecord, RecordDict
 from flwr.app.message import make_message
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.serde import context_from_proto, run_from_proto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
@@ -22,28 +24,32 @@ from flwr.supercore.run import Run
 
 from federation.arrays import Array
 from federation.hub.flower.grid import FastGrid, to_record, to_tensors
+from federation.hub.flower.reading import METRICS, MODEL, read_reply
 from federation.hub.flower.superlink import SuperLink, answering
 from federation.hub.steering import Reply, Steering, Verdict
-from mediator.errors import Malformed
 from mediator.types import Kind
 
-MODEL, METRICS, INSTRUCTION_RECORD, INSTRUCTION = "model", "metrics", "cloister", "instruction"
+log = logging.getLogger("cloister.hub")
+
+INSTRUCTION_RECORD, INSTRUCTION = "cloister", "instruction"
 WEIGHT = "num-examples"
 _NODES_EVERY_S = 0.5
 _SLOWEST_POLL_S = 0.25
-# what the SuperLink itself answers for a node that went away or never finished its upload
-_AWAY = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE})
+# a reply is read up to this much beyond the model sent: a tensor too many is then told by its own code
+_TOO_MANY_BYTES = 1 << 20
 
 
 @dataclass
 class _Pending:
-    """One site in one exchange: asked under `message_id`, or to be asked (again) at `due`."""
+    """One site in one exchange: asked under `message_id`, or to be asked (again) at `due`; `away_since` it is not
+    connected, which it must be to be asked (`inf` while it is, or while its answer is awaited)."""
 
     site: str
     message_id: str = ""
     due: float = 0.0
     sent: float = 0.0
     times: int = 0
+    away_since: float = math.inf
 
 
 class SignedFedAvg(FedAvg):
@@ -55,7 +61,7 @@ class SignedFedAvg(FedAvg):
         self._steering = steering
         self._offset = offset
         self._run_id, self._task_id = run_id, task_id
-        self._task, self._round, self._arrays = Kind.EVALUATE, 0, ArrayRecord()
+        self._task, self._round, self._arrays, self._model_bytes = Kind.EVALUATE, 0, ArrayRecord(), _TOO_MANY_BYTES
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -84,34 +90,59 @@ class SignedFedAvg(FedAvg):
     def ask(self, task: Kind, round_: int, arrays: ArrayRecord) -> Iterable[Message]:
         """Begin a task. `exchange` makes the messages, one per site and attempt, so there is none to return yet."""
         self._task, self._round, self._arrays = task, round_, arrays
-        self._steering.begin(round_, task, to_tensors(arrays))
+        model = to_tensors(arrays)
+        self._model_bytes = sum(array.nbytes for array in model.values()) + _TOO_MANY_BYTES
+        self._steering.begin(round_, task, model)
         return ()
 
     def exchange(self, grid: FastGrid, _messages: Iterable[Message]) -> list[Message]:
         """The replies that count, one per site, in the order of the sites' names: sums then come out the same.
 
         Waits until every site of the order is connected, asks each, and goes on until each has been heard, is out of
-        this round, or has let its time pass. A site that was away, paused or not ready is asked again.
+        this task, or has let its time pass. A site that was away, paused or not ready is asked again. One clock runs
+        from the beginning: a site that is away is waited for as long as the run has patience with it, one that was
+        asked has the time of a task, and nobody has more than both together. Whoever lets it pass is missing, and the
+        others go on where they are enough.
         """
-        steering = self._steering
+        steering, begun = self._steering, time.monotonic()
         open_, used = {site: _Pending(site) for site in sorted(steering.flower_keys)}, dict[str, Message]()
         nodes, nodes_at, pause_s = dict[bytes, int](), 0.0, steering.poll_s
         while open_:
             now = time.monotonic()
             if now - nodes_at > _NODES_EVERY_S and any(not each.message_id for each in open_.values()):
                 nodes, nodes_at = grid.connected(), now
-                steering.waiting([site for site in open_ if steering.flower_keys[site] not in nodes])
+                self._note_absent(open_, nodes, now)
+            self._drop_late(open_, used, now, begun)
             started = bool(used) or any(each.times for each in open_.values())
             self._send_due(grid, open_, nodes, now, started)
             happened = self._take_replies(grid, open_, used)
-            for site in [each.site for each in open_.values() if each.sent and now - each.sent > steering.timeout_s]:
-                steering.missing(site)
-                del open_[site]
             pause_s = steering.poll_s if happened else min(pause_s * 1.2, _SLOWEST_POLL_S)
             if open_ and steering.nap(pause_s):
                 pause_s = steering.poll_s
         steering.enough(sorted(used))
         return [used[site] for site in sorted(used)]
+
+    def _note_absent(self, open_: Mapping[str, _Pending], nodes: Mapping[bytes, int], now: float) -> None:
+        for each in open_.values():
+            here = each.message_id or self._steering.flower_keys[each.site] in nodes
+            each.away_since = math.inf if here else min(each.away_since, now)
+        self._steering.waiting([each.site for each in open_.values() if each.away_since < math.inf])
+
+    def _drop_late(self, open_: dict[str, _Pending], used: Mapping[str, Message], now: float, begun: float) -> None:
+        """End the task for whoever has let its time pass. Raises `RunStopped` where the others are not enough."""
+        steering = self._steering
+        patience_s = {site: steering.patience_s(site) for site in open_}
+        away = {site: now - each.away_since for site, each in open_.items() if each.away_since < math.inf}
+        # nobody waits for a site without credit; but while another is waited for, it may come back as well
+        waited = any(patience_s[site] for site in away)
+        for site, each in list(open_.items()):
+            over = now - begun > steering.timeout_s + patience_s[site]
+            unanswered = bool(each.message_id) and now - each.sent > steering.timeout_s
+            absent = site in away and away[site] >= patience_s[site] and not (waited and not patience_s[site])
+            if over or unanswered or absent:
+                steering.missing(site, absent=site in away)
+                del open_[site]
+                steering.enough(sorted({*used, *open_}))
 
     def _send_due(
         self, grid: FastGrid, open_: Mapping[str, _Pending], nodes: Mapping[bytes, int], now: float, started: bool
@@ -130,38 +161,49 @@ class SignedFedAvg(FedAvg):
         found = grid.replies(asked) if asked else []
         for asked_id, reply_id, tree in found:
             pending = asked[asked_id]
-            message, reply = self._read(grid, pending.site, reply_id, tree)
+            reply = self._read(grid, pending.site, reply_id, tree)
             verdict, after_s = self._steering.judge(reply)
             if verdict is Verdict.AGAIN:
                 pending.message_id, pending.sent, pending.due = "", 0.0, time.monotonic() + after_s
                 continue
             del open_[pending.site]
-            if verdict is Verdict.USED and message is not None:
-                used[pending.site] = message
+            if verdict is Verdict.USED:
+                used[pending.site] = self._counted(reply)
         return bool(found)
 
-    def _read(self, grid: FastGrid, site: str, reply_id: str, tree: ObjectTree) -> tuple[Message | None, Reply]:
+    def _read(self, grid: FastGrid, site: str, reply_id: str, tree: ObjectTree) -> Reply:
         """A reply's contents. Objects that no envelope of this site names are not even fetched."""
         envelope = self._steering.envelope(site)
-        if tree.children:
-            ids = {node.object_id for node in iterate_object_tree(tree)} - {reply_id}
-            named = set() if envelope is None else {entry.id for entry in envelope.objects}
-            root = tree.children[0].object_id
-            if envelope is None or len(tree.children) != 1 or root != envelope.root or ids - named:
-                grid.forget(reply_id)
-                return None, Reply(site, root=root)
         try:
-            message = grid.fetch(reply_id, tree)
+            if tree.children:
+                ids = {node.object_id for node in iterate_object_tree(tree)} - {reply_id}
+                named = set() if envelope is None else {entry.id for entry in envelope.objects}
+                root = tree.children[0].object_id
+                if envelope is None or len(tree.children) != 1 or root != envelope.root or ids - named:
+                    grid.forget(reply_id)
+                    return Reply(site, root=root)
+            contents = grid.fetch(reply_id, tree)
         except ObjectPullError:
-            return None, Reply(site, away=True)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None, Reply(site, malformed=True)
-        if message.has_error():
-            return None, Reply(site, refusal=message.error.reason or "", away=message.error.code in _AWAY)
-        return message, _take_apart(site, message)
+            return Reply(site, away=True)
+        except httpx.HTTPStatusError as error:
+            # it answers, but not about these objects; one that answers nothing any more is met by the next question
+            log.warning("the SuperLink does not give a reply of %s (HTTP %d)", site, error.response.status_code)
+            return Reply(site, malformed=True)
+        return read_reply(site, reply_id, contents, self._model_bytes)
+
+    def _counted(self, reply: Reply) -> Message:
+        """A reply that counts, for Flower's averaging: made here, out of values that were read and judged."""
+        records = RecordDict()
+        if reply.tensors is not None:
+            records[MODEL] = to_record(reply.tensors)
+        records[METRICS] = MetricRecord(dict(reply.metrics or {}))
+        return make_message(self._metadata(SUPERLINK_NODE_ID), records)
 
     def _message(self, site: str, node_id: int, *, again: bool) -> Message:
         signed = ConfigRecord({INSTRUCTION: self._steering.instruct(site, again=again)})
+        return make_message(self._metadata(node_id), RecordDict({MODEL: self._arrays, INSTRUCTION_RECORD: signed}))
+
+    def _metadata(self, node_id: int) -> Metadata:
         metadata = Metadata(
             run_id=self._run_id,
             message_id="",
@@ -175,22 +217,7 @@ class SignedFedAvg(FedAvg):
             src_task_id=self._task_id,
         )
         metadata.delivered_at = ""
-        return make_message(metadata, RecordDict({MODEL: self._arrays, INSTRUCTION_RECORD: signed}))
-
-
-def _take_apart(site: str, message: Message) -> Reply:
-    content, root = message.content, message.content.object_id
-    names, models = set(content.keys()), set(content.array_records)
-    if set(content.metric_records) != {METRICS} or models - {MODEL} or names != models | {METRICS}:
-        return Reply(site, root=root, malformed=True)
-    metrics = dict(content.metric_records[METRICS].items())
-    if not all(type(value) in (int, float) for value in metrics.values()):
-        return Reply(site, root=root, malformed=True)
-    try:
-        tensors = to_tensors(content.array_records[MODEL]) if MODEL in names else None
-    except Malformed:
-        return Reply(site, root=root, malformed=True)
-    return Reply(site, root=root, tensors=tensors, metrics=metrics)  # type: ignore[arg-type]
+        return metadata
 
 
 class FlowerRun:
