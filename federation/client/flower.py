@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import ConfigRecord, Error, Metadata, RecordDict
+from flwr.app import Error, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto
@@ -37,6 +37,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import ConfigRecord
 from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
@@ -354,13 +355,13 @@ def _signed(body: bytes) -> str:
     if len(body) > MAX_SIGNED_BYTES + 1024:
         raise Malformed("a signed instruction that is too large")
     try:
-        config = ConfigRecord.inflate(_object("ConfigRecord", "", body))
-    except (DecodeError, ValueError, TypeError, KeyError) as error:
+        items = ConfigRecord.FromString(body).items
+    except DecodeError as error:
         raise Malformed("a record that is not a Flower configuration") from error
-    text = config.get(INSTRUCTION_FIELD)
-    if len(config) != 1 or not isinstance(text, str):
+    kinds = [(item.key, item.value.WhichOneof("value")) for item in items]
+    if kinds != [(INSTRUCTION_FIELD, "string")]:
         raise Malformed("a configuration with more or less than a signed instruction")
-    return text
+    return str(items[0].value.string)
 
 
 def _error_code(response: httpx.Response) -> object:

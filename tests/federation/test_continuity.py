@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from federation.client.ports import Delivery
-from mediator.errors import NotNow
+from federation.client.objects import FlowerCodec
+from federation.client.ports import Delivery, Outgoing
+from mediator.errors import CloisterError, IntegrityBroken, NotNow
+from mediator.signatures import open_signed
+from mediator.types import Instruction
 from tests.federation.ground import Town, found
 from tests.sim.core import FakeCore
 
@@ -80,6 +84,55 @@ async def test_an_instruction_survives_a_core_that_falls_over_it(town: Town) -> 
         history = await town.settled("fallen")
     assert core.broken and history["state"] == "done" and history["attempt"] == 1
     assert len(core.instructions) == 3 and not core.refused
+
+
+class Failing(FakeCore):
+    """A core that fails over one run's instructions, and over every document."""
+
+    error: Exception = ValueError("a word that nobody may hear")
+
+    async def deliver_instruction(self, signed: str, reply_context: bytes, model: AsyncIterator[bytes]) -> Delivery:
+        if open_signed(Instruction, signed, self.instruction_keys).document.run.startswith("odd"):
+            raise self.error
+        return await super().deliver_instruction(signed, reply_context, model)
+
+    async def deliver_document(self, text: str) -> str:
+        await super().deliver_document(text)
+        raise CloisterError("internal error in another process of this node")
+
+
+@pytest.mark.parametrize("error", [ValueError("a word"), CloisterError("internal error"), IntegrityBroken("damaged")])
+async def test_what_core_fails_over_ends_that_message_and_not_the_link(town: Town, error: Exception) -> None:
+    known = town.core("bergen")
+    core = Failing("bergen", known.release, known.instruction_keys, known.specs, known.spool)
+    core.error = error
+    odd, even = f"odd-{type(error).__name__.lower()}", f"even-{type(error).__name__.lower()}"
+    async with town.links(core):
+        town.submit(odd, sites=("bergen",), rounds=1)
+        history = await town.settled(odd)
+        assert history["state"] == "stopped" and history["rounds"][0]["refusals"][0]["code"] == "internal"
+        # the same link serves the next run, and got every document though core took none
+        town.submit(even, sites=("bergen",), rounds=1)
+        assert (await town.settled(even))["state"] == "done"
+    assert len(core.documents) >= 4
+    assert not list((town.link_folder("bergen") / "notes/pulled").iterdir())
+
+
+async def test_a_reply_whose_objects_are_gone_ends_that_reply_and_not_the_link(town: Town) -> None:
+    def gone(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing | None:
+        if instruction.run != "gone":
+            return None
+        root, objects = FlowerCodec().encode(instruction.task, {}, {"auc": 0.5, "loss": 0.1, "num-examples": 10})
+        outgoing = core.wrap(instruction, context, root, objects)
+        shutil.rmtree(core.spool / str(outgoing.folder))
+        return outgoing
+
+    async with town.links(town.core("bergen", answer=gone)):
+        town.submit("gone", sites=("bergen",), rounds=1)
+        history = await town.settled("gone")
+        assert history["rounds"][0]["refusals"][0]["code"] == "internal"
+        town.submit("not-gone", sites=("bergen",), rounds=1)
+        assert (await town.settled("not-gone"))["state"] == "done"
 
 
 async def test_an_instruction_survives_a_killed_link(town: Town) -> None:

@@ -16,6 +16,7 @@ SURFACE = {
     "flwr.common.constant": "ErrorCode SUPERLINK_NODE_ID",
     "flwr.common.serde": "context_from_proto message_to_proto run_from_proto",
     "flwr.common.serde_utils": "metadata_from_proto metadata_to_proto",
+    "flwr.proto.recorddict_pb2": "ConfigRecord MetricRecord",
     "flwr.serverapp": "Grid ServerApp",
     "flwr.serverapp.strategy": "FedAvg",
     "flwr.supercore.constant": "HEAD_BODY_DIVIDER HEAD_VALUE_DIVIDER TaskType",
@@ -23,7 +24,7 @@ SURFACE = {
     "flwr.supercore.heartbeat": "HeartbeatSender",
     "flwr.supercore.inflatable.inflatable_object": "get_all_nested_objects iterate_object_tree",
     "flwr.supercore.inflatable.inflatable_protobuf_utils": "make_pull_object_fn_protobuf",
-    "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError inflate_object_from_contents pull_objects",
+    "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError pull_objects",
     "flwr.supercore.interceptors": (
         "RuntimeTokenHttpInterceptor RuntimeVersionHttpInterceptor SuperExecAuthHttpInterceptor"
     ),

@@ -204,6 +204,9 @@ def test_one_chunk_named_a_million_times_is_not_joined() -> None:
         {"dtype": "float32", "shape": [3], "stype": "numpy.ndarray"},
         {"dtype": "float32", "shape": [3], "stype": "numpy.ndarray", "arraychunk_ids": [0], "note": "hello"},
         {"dtype": "object", "shape": [3], "stype": "numpy.ndarray", "arraychunk_ids": [0]},
+        {"dtype": ["float32"], "shape": [3], "stype": "numpy.ndarray", "arraychunk_ids": [0]},
+        {"dtype": {"float32": 1}, "shape": [3], "stype": "numpy.ndarray", "arraychunk_ids": [0]},
+        {"dtype": "float32", "shape": [10**400], "stype": "numpy.ndarray", "arraychunk_ids": [0]},
         {"dtype": "float32", "shape": [3], "stype": "pickle", "arraychunk_ids": [0]},
         {"dtype": "float32", "shape": [-3], "stype": "numpy.ndarray", "arraychunk_ids": [0]},
         {"dtype": "float32", "shape": [True], "stype": "numpy.ndarray", "arraychunk_ids": [0]},
@@ -247,6 +250,13 @@ def test_a_record_names_its_parts_and_nothing_else() -> None:
     for body in (b"{}", b"[]", json.dumps({"a": key, "b": "cd" * 32}).encode(), b"{", json.dumps({"a": 3}).encode()):
         with pytest.raises(Malformed):
             tree.references(tree.Node("RecordDict", (key,), body))
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "John Smith", "w\n", "a" * 129, "naïve"])
+def test_a_part_has_a_permitted_name(name: str) -> None:
+    key = "ab" * 32
+    with pytest.raises(Malformed):
+        tree.references(tree.Node("ArrayRecord", (key,), json.dumps({name: key}).encode()))
 
 
 def test_flowers_record_of_a_scalar_survives() -> None:

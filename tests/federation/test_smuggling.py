@@ -20,6 +20,7 @@ from mediator.signatures import open_signed
 from mediator.types import Instruction, Kind
 from tests.federation.ground import Town, model
 from tests.federation.rogue_hub import RogueHub
+from tests.federation.test_reading import ODD
 from tests.sim.core import FakeCore
 from tests.sim.rogue_link import RogueLink
 
@@ -133,6 +134,37 @@ async def test_one_sites_odd_update_does_not_end_the_run_for_the_others(town: To
     assert code == ("model_mismatch" if change == "extra tensor" else "metrics_mismatch")
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "a metric without a value",
+        "an open bracket in the header",
+        "another stype",
+        "one chunk a million times",
+    ],
+)
+async def test_one_sites_odd_bytes_do_not_end_the_run_for_the_others(town: Town, odd: str) -> None:
+    """Signed by its own core, taken by the SuperLink: that reply is malformed, and the round is done with the two."""
+
+    def answer(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing | None:
+        if instruction.task is not Kind.TRAIN:
+            return None
+        objects: dict[str, bytes] = {}
+        root = ODD[odd].parts[0].put(objects)
+        return core.wrap(instruction, context, root, objects)
+
+    run = f"bytes-{odd.replace(' ', '-')}"
+    cores = [town.core("aachen"), town.core("bergen", answer=answer), town.core("coimbra")]
+    async with town.links(*cores):
+        town.submit(run, rounds=1, minimum_sites=2)
+        history = await town.settled(run)
+    assert history["state"] == "done" and history["attempt"] == 1, history
+    assert set(history["rounds"][1]["train"]) == {"aachen", "coimbra"}
+    assert history["rounds"][1]["missing"] == {"train": ["bergen"], "evaluate": []}
+    refusals = [(each["site"], each["outcome"], each["code"]) for each in history["rounds"][1]["refusals"]]
+    assert refusals == [("bergen", "dropped", "malformed")]
+
+
 async def test_the_link_pushes_nothing_that_core_did_not_sign(town: Town) -> None:
     """Somebody changes a spooled object between core and link: the hub hears one word, and no byte of it."""
 
@@ -192,6 +224,14 @@ async def test_bytes_behind_a_tensor_from_the_hub_do_not_reach_core(town: Town) 
     hiding = {name: Array(each.dtype, each.shape, each.stype, each.data + b"x") for name, each in plain.items()}
     async with town.links(core):
         assert await asyncio.to_thread(rogue.send, "aachen", signed, ArrayRecord(hiding)) == "refused_instruction"
+        assert not core.instructions
+        # nor does a model that says odd things of itself
+        for odd in (
+            {"w\ud800": plain["layer.bias"]},
+            {"John Smith": plain["layer.bias"]},
+            {"layer.bias": Array("float64", (10**400,), "numpy.ndarray", b"\x93NUMPY\x01\x00v\x00{'descr': (")},
+        ):
+            assert await asyncio.to_thread(rogue.send, "aachen", signed, ArrayRecord(odd)) == "refused_instruction"
         assert not core.instructions
         # the link goes on: the same with nothing hidden reaches core (whose answer the honest ingress then refuses)
         assert await asyncio.to_thread(rogue.send, "aachen", signed, plain) == "internal"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from flwr.app import MetricRecord
 from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
+from flwr.proto.recorddict_pb2 import MetricRecord
+from google.protobuf.message import DecodeError
 
 from federation import tree
 from federation.hub.steering import Metrics, Reply
@@ -31,7 +31,7 @@ def read_reply(site: str, message: str, contents: Mapping[str, bytes], max_model
     Never raises: what is not a reply, foreseen or not, is a malformed one.
     """
     try:
-        return _read(site, message, contents, max_model_bytes)
+        return take_apart(site, message, contents, max_model_bytes)
     except Malformed as error:
         log.warning("a reply of %s is malformed: %s", site, error.message)
     except Exception:
@@ -39,8 +39,8 @@ def read_reply(site: str, message: str, contents: Mapping[str, bytes], max_model
     return Reply(site, malformed=True)
 
 
-def _read(site: str, message: str, contents: Mapping[str, bytes], max_model_bytes: int) -> Reply:
-    """The reply, or `Malformed`.
+def take_apart(site: str, message: str, contents: Mapping[str, bytes], max_model_bytes: int) -> Reply:
+    """The reply, or `Malformed`; `read_reply` is for whoever goes on with others.
 
     1. Every object hashes to its id, has a place in a reply, and all together are not larger than the model sent.
     2. An error is a code and a word and holds no objects.
@@ -55,7 +55,10 @@ def _read(site: str, message: str, contents: Mapping[str, bytes], max_model_byte
 
     nodes = tree.collect(message, given, max_model_bytes, tree.REPLY)  # (1)
     children = nodes[message].children
-    proto = ProtoMessage.FromString(nodes[message].body)
+    try:
+        proto = ProtoMessage.FromString(nodes[message].body)
+    except DecodeError as error:
+        raise Malformed("a message that is not a Flower message") from error
     if proto.HasField("error"):  # (2)
         if children:
             raise Malformed("an error that brings objects")
@@ -67,18 +70,21 @@ def _read(site: str, message: str, contents: Mapping[str, bytes], max_model_byte
     kinds = {name: nodes[key].type for name, key in records.items()}
     if kinds not in ({METRICS: "MetricRecord"}, {METRICS: "MetricRecord", MODEL: "ArrayRecord"}):  # (3)
         raise Malformed("a reply of other records than a model and metrics")
-    metrics = _metrics(nodes[records[METRICS]].body)  # (4)
+    metrics = _metrics(nodes[records[METRICS]])  # (4)
     model = None
     if MODEL in records:
         model = tree.tensors(nodes[records[MODEL]], nodes, max_model_bytes)  # (4)
     return Reply(site, root=root, tensors=model, metrics=metrics)
 
 
-def _metrics(body: bytes) -> Metrics:
-    head = HEAD_VALUE_DIVIDER.join(("MetricRecord", "", str(len(body)))).encode("ascii")
-    found: dict[str, float | int] = {}
-    for name, value in MetricRecord.inflate(head + HEAD_BODY_DIVIDER + body).items():
-        if type(value) not in (int, float):
-            raise Malformed("a metric that is not one number")
-        found[name] = value  # type: ignore[assignment]
+def _metrics(node: tree.Node) -> Metrics:
+    try:
+        items = MetricRecord.FromString(node.body).items
+    except DecodeError as error:
+        raise Malformed("a record that is not Flower's metrics") from error
+    # not by Flower's own reader, which takes a value of no type for one
+    kinds = {item.value.WhichOneof("value") for item in items}
+    found = {item.key: getattr(item.value, item.value.WhichOneof("value") or "double") for item in items}
+    if node.children or not kinds <= {"double", "sint64", "uint64"} or len(found) != len(items):
+        raise Malformed("a record that is not one number for each metric")
     return found
