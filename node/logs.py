@@ -1,7 +1,8 @@
-"""Logging of a node's processes: one line each, to stderr or a file, and never a word of another library's error.
+"""Logging of our processes, a node's and the hub's: one line each, never a word of another library's error.
 
-A text by pydicom or SQLAlchemy may quote the value it choked on. Whatever does not come from our own packages is
-logged by logger, level and the class of its exception; its message is left out.
+A text by pydicom or SQLAlchemy may quote the value it choked on, one by aiohttp what a stranger sent. Whatever does not
+come from our own packages is logged by logger, level, and the class and place of its exception; its message is left
+out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Literal
 
@@ -36,9 +39,11 @@ def set_up(process: str, *, level: str, form: Literal["text", "json"], file: Pat
     root.setLevel(logging.WARNING)
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
-    # a warning or an unraisable error is printed by Python itself, text and all, unless it is caught here
+    # a warning, and an error that nothing catches, is printed by Python itself, text and all, unless it is caught here
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
+    threading.excepthook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
+    sys.unraisablehook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
     # a formatting error would print the record's arguments
     logging.raiseExceptions = False
 
@@ -51,12 +56,13 @@ class TextForm(logging.Formatter):
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        said = "".join(f" [{error}]" for error in _error_of(record))
+        error = " at ".join(_error_of(record))
+        said = f" [{error}]" if error else ""
         return f"{_moment(record)} {self._process} {record.levelname} {record.name}: {_message(record)}{said}"
 
 
 class JsonForm(logging.Formatter):
-    """One JSON object a line: time, process, level, logger, message and, if there was one, error."""
+    """One JSON object a line: time, process, level, logger, message and, if there was one, error and its place."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -70,8 +76,7 @@ class JsonForm(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
         }
-        for error in _error_of(record):
-            members["error"] = error
+        members |= dict(zip(("error", "place"), _error_of(record), strict=False))
         return json.dumps(members, ensure_ascii=True)
 
 
@@ -91,10 +96,27 @@ def _message(record: logging.LogRecord) -> str:
     return text.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
 
 
-def _error_of(record: logging.LogRecord) -> tuple[str, ...]:
-    if not record.exc_info or record.exc_info[1] is None:
-        return ()
-    return (describe(record.exc_info[1]).replace("\n", "\\n"),)
+def place(error: BaseException) -> str:
+    """`store/jobs.py:31`, the last line of ours that an exception came through; empty for one that was never raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    root = Path(__file__).resolve().parents[1]
+    ours = [
+        frame
+        for frame in frames
+        if Path(frame.filename).resolve().is_relative_to(root) and "site-packages" not in frame.filename
+    ]
+    at = ours[-1] if ours else (frames[-1] if frames else None)
+    return f"{Path(at.filename).parent.name}/{Path(at.filename).name}:{at.lineno}" if at else ""
+
+
+def _error_of(record: logging.LogRecord) -> list[str]:
+    """An exception's description and, unless its text is ours, its place; nothing without an exception."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return []
+    said = describe(error).replace("\n", "\\n")
+    at = "" if isinstance(error, CloisterError) else place(error)
+    return [said, at] if at else [said]
 
 
 def _moment(record: logging.LogRecord) -> str:
@@ -102,7 +124,9 @@ def _moment(record: logging.LogRecord) -> str:
     return f"{whole}.{int(record.msecs):03d}Z"
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, _trace: object) -> None:
-    if issubclass(kind, KeyboardInterrupt):
+def _uncaught(kind: type[BaseException], error: BaseException | None, _trace: object) -> None:
+    if issubclass(kind, KeyboardInterrupt | SystemExit):
         return
-    logging.getLogger("node").critical("ended by %s", describe(error))
+    at = place(error) if error is not None else ""
+    said = describe(error) if error is not None else kind.__name__
+    logging.getLogger("node").critical("ended by %s%s", said, f" at {at}" if at else "")

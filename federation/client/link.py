@@ -18,7 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 
-from federation import control, pki, tls
+from federation import control, flower_log, pki, tls
 from federation.client import enrolment
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
@@ -50,7 +50,7 @@ class Link:
     """One node's link. `run` owns every connection it opens."""
 
     def __init__(self, config: LinkConfig, core: CorePort) -> None:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every poll
+        flower_log.hand_over()
         self._config = config
         self._core = core
         self._own = enrolment.load(config.folder)

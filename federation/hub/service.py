@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from datetime import timedelta
 
-from federation import pki, tls
+from federation import flower_log, pki, tls
 from federation.hub.channel import Channel
 from federation.hub.coordinator import Coordinator
 from federation.hub.ingress import Ingress
@@ -39,9 +39,7 @@ class Service:
     """One running hub."""
 
     def __init__(self, hub: Hub) -> None:
-        # Flower's own log is for people who run Flower, and its client's has a line for every poll
-        logging.getLogger("flwr").setLevel(logging.ERROR)
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        flower_log.hand_over()
         self._hub = hub
         authority = hub.authority
         self._superlink = SuperLinkProcess(hub.config.state_dir / "superlink", authority)

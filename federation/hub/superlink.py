@@ -64,6 +64,9 @@ class SuperLinkProcess:
         record = self._folder / "superlink.log"
         if record.exists() and record.stat().st_size > _LOG_BYTES:
             os.replace(record, record.with_suffix(".log.1"))
+        # Flower's own words, about what strangers sent it too: beside the hub's log, and for its operator alone
+        record.touch(mode=0o600)
+        record.chmod(0o600)
         with record.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "federation.hub.tether", str(os.getpid()), str(program), *self._arguments()],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -56,8 +55,9 @@ def init(config: HubConfig) -> None:
 def serve(config: HubConfig) -> None:
     """Run the hub until SIGTERM: Flower's SuperLink on loopback, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
+    from node.logs import set_up
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up("hub", level="info", form="text")
     with opened(config) as hub:
         asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
 

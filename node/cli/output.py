@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -18,6 +16,7 @@ from rich.text import Text
 from mediator.canonical import to_plain
 from mediator.errors import CloisterError, exit_code_of
 from mediator.images import printable
+from node.logs import place
 
 talk = Console(stderr=True, highlight=False)
 data = Console(highlight=False)
@@ -100,17 +99,9 @@ def fail(error: BaseException) -> int:
 
 
 def where(error: BaseException) -> str:
-    """`KeyError at node/store/jobs.py:31`: enough to find a defect, nothing that could hold data."""
-    frames = traceback.extract_tb(error.__traceback__)
-    root = Path(__file__).resolve().parents[2]
-    ours = [
-        frame
-        for frame in frames
-        if Path(frame.filename).resolve().is_relative_to(root) and "site-packages" not in frame.filename
-    ]
-    at = ours[-1] if ours else (frames[-1] if frames else None)
-    place = f" at {Path(at.filename).parent.name}/{Path(at.filename).name}:{at.lineno}" if at else ""
-    return f"{type(error).__name__}{place}"
+    """`KeyError at store/jobs.py:31`: enough to find a defect, nothing that could hold data."""
+    at = place(error)
+    return f"{type(error).__name__} at {at}" if at else type(error).__name__
 
 
 def _inline(value: object) -> str:

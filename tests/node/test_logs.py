@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,23 @@ def test_no_text_of_another_library_reaches_the_log(form: str) -> None:
 def test_json_is_one_object_a_line() -> None:
     lines = [json.loads(line) for line in run("json").stderr.splitlines()]
     assert lines[0]["message"] == "served round 2" and lines[0]["process"] == "core" and lines[0]["level"] == "info"
-    assert next(line for line in lines if line["message"] == "reading failed")["error"] == "ValueError"
+    failed = next(line for line in lines if line["message"] == "reading failed")
+    assert failed["error"] == "ValueError" and re.fullmatch(r"\S*:[0-9]+", failed["place"])
+
+
+def test_what_ends_a_thread_is_told_by_its_class() -> None:
+    loud = SCRIPT.replace(
+        'raise KeyError("DOE^JANE")',
+        """
+def end():
+    raise LookupError("DOE^JANE")
+thread = threading.Thread(target=end)
+thread.start()
+thread.join()
+""",
+    )
+    done = subprocess.run([sys.executable, "-c", loud, "text"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "ended by LookupError at" in done.stderr and "DOE" not in done.stderr
 
 
 def test_a_log_file_is_its_owners_alone(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
 """A hub as a process of its own: `python -m tests.sim.hub hub.toml`. Prints `ready` once nodes may connect."""
 
 import asyncio
-import logging
 import sys
 from pathlib import Path
 
 from federation.hub.config import load_config
 from federation.hub.service import serve_hub
 from federation.hub.state import Hub
+from node.logs import set_up
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    set_up("hub", level="info", form="text")
     hub = Hub(load_config(Path(sys.argv[1])))
     asyncio.run(serve_hub(hub, lambda: print("ready", flush=True)))
 

@@ -1,7 +1,6 @@
 """A link with a played core as one process: `python -m tests.sim.node hub.toml SITE [--die-at-hand-over]`."""
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from federation.client.link import run_link
 from federation.client.ports import Delivery
+from node.logs import set_up
 from tests.federation.ground import reopened
 from tests.sim.core import FakeCore
 
@@ -32,5 +32,5 @@ async def run(config: Path, site: str, dies: bool) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    set_up("link", level="info", form="text")
     asyncio.run(run(Path(sys.argv[1]), sys.argv[2], "--die-at-hand-over" in sys.argv))
