@@ -136,6 +136,9 @@ class Conductor:
                     task=task.value,
                     model_sha256=self._model_sha256,
                     started=print_time(self._clock()),
+                    finished=None,
+                    seconds=None,
+                    metrics=None,
                 )
             )
         for site in sorted(set(self._order.sites) - self.flower_keys.keys()):
@@ -209,6 +212,7 @@ class Conductor:
             return self._refused(reply)
         if (drop := self._fault(reply)) is not None:
             self._record(reply, "dropped", drop)
+            self._without.add(reply.site)
             return Verdict.OUT, 0.0
         self._record(reply, "used", "")
         return Verdict.USED, 0.0
@@ -272,6 +276,7 @@ class Conductor:
             code = HubCode(reply.refusal or "")
         except ValueError:
             self._record(reply, "dropped", Drop.UNKNOWN_CODE)
+            self._without.add(reply.site)
             return Verdict.OUT, 0.0
         times = self._retries[reply.site] = self._retries.get(reply.site, 0) + 1
         if times == 1 or code not in _TRANSIENT:

@@ -41,7 +41,8 @@ class Runs(_Strict):
     """How runs are conducted.
 
     `minimum_sites` 0 means all of the order's sites: a federation that silently loses a hospital computes something
-    else than what was asked for. A site that is paused or away is waited for up to `patience_s`.
+    else than what was asked for. A site that is paused or away is waited for up to `patience_s`; then the round goes on
+    without it where `minimum_sites` are left, and else the run stops.
     """
 
     minimum_sites: int = Field(default=0, ge=0)

@@ -109,18 +109,18 @@ async def test_bytes_behind_a_tensor_end_at_the_hub_even_when_core_signed_them(t
     assert history["rounds"][1]["refusals"][0]["code"] == "malformed"
 
 
-@pytest.mark.parametrize("change", ["extra tensor", "missing metric", "no examples"])
+@pytest.mark.parametrize("change", ["extra tensor", "missing metric", "no examples", "a weight of 1e308"])
 async def test_one_sites_odd_update_does_not_end_the_run_for_the_others(town: Town, change: str) -> None:
     def odd(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing | None:
         if instruction.task is not Kind.TRAIN:
             return None
-        update, metrics = model(1.0), {"loss": 0.1, "num-examples": 10}
+        update, metrics = model(1.0), {"loss": 0.1, "num-examples": 10.0}
         if change == "extra tensor":
             update["layer.extra"] = np.zeros(3, dtype=np.float32)
         elif change == "missing metric":
             del metrics["loss"]
-        else:
-            metrics["num-examples"] = 0
+        else:  # of finite weights like this one the average would be none, for everybody
+            metrics["num-examples"] = 0 if change == "no examples" else 1e308
         return core.wrap(instruction, context, *FlowerCodec().encode(Kind.TRAIN, update, metrics))
 
     run = f"odd-{change.replace(' ', '-')}"

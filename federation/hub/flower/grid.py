@@ -48,7 +48,7 @@ class FastGrid(HttpGrid):
         """The bytes of a reply's objects by id, unread. Raises `ObjectPullError` when they do not arrive."""
         run_id = cast(Run, self._run).run_id
         contents: dict[str, bytes] = pull_objects(
-            [node.object_id for node in iterate_object_tree(tree)],
+            list(dict.fromkeys(node.object_id for node in iterate_object_tree(tree))),
             make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id),
             max_time=_OBJECT_PATIENCE_S,
             max_tries_per_object=None,
