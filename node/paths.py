@@ -19,6 +19,11 @@ class StatePaths:
         return self.root / "node.db"
 
     @property
+    def pause_mark(self) -> Path:
+        """There while the node is paused, whatever the database says."""
+        return self.root / "paused"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys"
 

@@ -190,7 +190,8 @@ BROKER = (PREPARE, EXECUTE, FINALISE, TERMINATE, CLEAN)
 
 
 class Status(Message):
-    """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed."""
+    """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed,
+    `unrecorded` how much of what was stopped the store has not taken yet."""
 
     site: str
     cloister: str
@@ -210,15 +211,19 @@ class Status(Message):
     audit_witnessed: int
     airlock_waiting: int = 0
     airlock_overdue: int = 0
+    unrecorded: int = 0
     sandbox: Literal["held", "failed", "unknown"]
     sandbox_age_s: float | None = None
 
 
 class Paused(Message):
-    """How many jobs were stopped, and whether all had ended when the answer was given."""
+    """How many containers were ended, whether all were when the answer was given, whether the log has the pause yet,
+    and whether a restart keeps it."""
 
     stopped: int
     all_ended: bool
+    recorded: bool = True
+    kept: bool = True
 
 
 class IngestColumn(Message):

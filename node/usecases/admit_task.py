@@ -101,7 +101,7 @@ def admission_request(
     instruction, trust = signed.document, core.trust
     permit_row = snapshot.permit(instruction.permit, instruction.permit_version)
     acceptance_row = snapshot.acceptance(instruction.permit, instruction.permit_version)
-    order_row, list_row = snapshot.run_order(instruction.run), snapshot.newest_revocation_list()
+    order_row, list_row = snapshot.run_order(instruction.run), core.revocations(snapshot)
     permit = None if permit_row is None else open_permit(permit_row.text, trust.committee)
     order = None
     if permit is not None and order_row is not None and _same_permit(order_row, permit.document):

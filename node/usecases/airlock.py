@@ -238,7 +238,7 @@ def _facts(core: Core, snapshot: Reads, row: AirlockRow) -> FileFacts:
 def _may_not_leave(core: Core, snapshot: Reads, row: AirlockRow) -> Reason | None:
     if row.state is not FileState.APPROVED:
         return Reason(Code.REVIEW_MISMATCH, f"the file is {row.state.value}")
-    if snapshot.paused():
+    if core.paused(snapshot):
         return Reason(Code.HOSPITAL_PAUSED)
     if code := permit_ended(core, snapshot, row.permit, row.permit_version):
         return Reason(code)

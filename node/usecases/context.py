@@ -13,9 +13,11 @@ from mediator.errors import Code
 from mediator.policy import Policy
 from mediator.ports import Clock, UpdateCodec
 from mediator.schedule import Site
-from mediator.signatures import KeyRing, SigningKey
-from mediator.types import Kind, Resources
-from node.records import AuditEvent
+from mediator.signatures import KeyRing, Signed, SigningKey
+from mediator.types import Kind, Resources, RevocationList
+from node.records import AuditEvent, RevocationListRow
+from node.usecases.owed import Owed
+from node.usecases.switch import Switch
 
 if TYPE_CHECKING:
     from node.store.reads import Reads
@@ -70,9 +72,19 @@ class Airlock:
     expire: timedelta = timedelta(days=14)
 
 
+@dataclass
+class Heard:
+    """The newest revocation list that came in, whether the store has taken it or not."""
+
+    revocations: RevocationListRow | None = None
+
+
 @dataclass(frozen=True)
 class Core:
-    """One node's core. `random_bytes` is a cryptographic source (gate 2's noise)."""
+    """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
+
+    `switch`, `heard` and `owed` are what a stop rests on while the store answers nobody.
+    """
 
     site: str
     store: Store
@@ -85,12 +97,34 @@ class Core:
     max_revocation_age: timedelta
     codec: UpdateCodec
     random_bytes: Callable[[int], bytes]
+    owed: Owed
     airlock: Airlock = field(default_factory=Airlock)
+    switch: Switch = field(default_factory=Switch)
+    heard: Heard = field(default_factory=Heard)
+
+    def paused(self, snapshot: Reads) -> bool:
+        """Whether the hospital has paused its node."""
+        return self.switch.on or snapshot.paused()
+
+    def revocations(self, snapshot: Reads) -> RevocationListRow | None:
+        """The list with the highest number, of those stored and those heard."""
+        return newer(snapshot.newest_revocation_list(), self.heard.revocations)
+
+    def hear(self, signed: Signed[RevocationList]) -> bool:
+        """Hold to a revocation list from now on. False where one with its number, or a higher one, was heard before."""
+        heard, listed = self.heard.revocations, signed.document
+        if heard is not None and heard.number >= listed.number:
+            return False
+        self.heard.revocations = RevocationListRow(
+            text=signed.text, sha256=signed.sha256, key_id=signed.key_id, received=self.clock(), number=listed.number,
+            issued=listed.issued,
+        )  # fmt: skip
+        return True
 
     def policy(self, snapshot: Reads) -> Policy:
         """The hospital's policy as it stands in this snapshot."""
         return Policy(
-            paused=snapshot.paused(),
+            paused=self.paused(snapshot),
             kinds=frozenset(Kind),
             images=snapshot.approved_images(),
             resources=self.ceiling,
@@ -106,6 +140,13 @@ def event(
 ) -> AuditEvent:
     """An audit event; `about` is one of our own ids."""
     return AuditEvent(actor=actor, action=action, object=about, verdict=verdict, permit=permit, code=code)
+
+
+def newer(stored: RevocationListRow | None, heard: RevocationListRow | None) -> RevocationListRow | None:
+    """The list with the higher number; the stored one where they are equal."""
+    if stored is None or (heard is not None and heard.number > stored.number):
+        return heard
+    return stored
 
 
 def permit_name(permit: str, permit_version: int) -> str:

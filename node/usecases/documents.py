@@ -28,20 +28,23 @@ log = logging.getLogger(__name__)
 
 
 class Documents:
-    """Takes documents in. `on_change` is called after every document that was new."""
+    """Takes documents in. `on_change` is called after every document that was new, and for a revocation list before
+    it is kept, too."""
 
     def __init__(self, core: Core, on_change: Callable[[], None]) -> None:
         self._core = core
         self._on_change = on_change
 
     def receive(self, text: str, *, actor: str = CORE) -> bool:
-        """Keep a document; false when it was held already.
+        """Keep a document; false when it was held already. What a revocation list ends has ended before it is kept.
 
         Raises `Denied` or `Malformed`, recorded either way. An error that nobody foresaw ends this document, recorded
         too (`internal`), and never the stream of those that come after it.
         """
         try:
             signed, action = self._open(text)
+            if isinstance(signed.document, RevocationList) and self._core.hear(signed):
+                self._on_change()
             with self._core.store.transaction(self._core.clock()) as tx:
                 happened = event(action, about(signed), Verdict.DONE, permit=_permit(signed), actor=actor)
                 new = tx.add_document(signed, event=happened)

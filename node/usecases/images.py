@@ -118,15 +118,22 @@ def approve(core: Core, digest: str, by: str, note: str, *, role: str, architect
 
 
 def withdraw(core: Core, sandboxes: Sandboxes, digest: str, by: str, *, role: str) -> int:
-    """Take an approval back: gate 1 refuses from now on, and containers of the image are ended; how many."""
+    """Take an approval back: containers of the image are ended, and gate 1 refuses from now on; how many.
+
+    Where that cannot be written down (`NotNow`), they have ended all the same, and the approval still stands.
+    """
     actor = named(role, by)
     with core.store.read() as snapshot:
         standing = known(snapshot, digest)
     digests = {standing.image, *([standing.row.manifest] if standing.row and standing.row.manifest else [])}
     gone = event(Action.IMAGE_WITHDRAW, standing.image, Verdict.DONE, actor=actor)
-    with core.store.transaction(core.clock()) as tx:
-        tx.withdraw_image(standing.image, event=gone)
-    return sandboxes.stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)
+    stopping = sandboxes.begin_stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)
+    try:
+        with core.store.transaction(core.clock()) as tx:
+            tx.withdraw_image(standing.image, event=gone)
+    finally:
+        stopping.wait()
+    return stopping.count + sandboxes.stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)
 
 
 def named(role: str, person: str) -> str:

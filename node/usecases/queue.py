@@ -17,6 +17,7 @@ from mediator.errors import CloisterError
 from mediator.ports import Clock
 from mediator.schedule import HALF_LIFE, Plan, Running, Site, Wait, Waiting, decayed, plan
 from node.records import UseRow
+from node.usecases.context import permit_name
 from node.usecases.sandboxes import Holding, Sandboxes, SandboxKey
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ class Turn:
     gpus: tuple[str, ...]
     since: datetime
     leaving: bool = False
+
+    @property
+    def permit(self) -> str:
+        """The permit it rests on, as audit records name it."""
+        return permit_name(self.ask.key.permit, self.ask.key.permit_version)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 MakeView = Callable[[str, str, tuple[str, ...], Path], None]
 """(dataset version, split, columns, folder): fill `/data`."""
 
+# whoever stops a job is told once that is written down, or after this
+_RECORD_S = 1.0
 # A task gives up its place this long after the engine went away, then tries again.
 _RETRY_S = 2.0
 # how often an attempt looks whether the one before it has ended
@@ -66,6 +68,8 @@ class Jobs:
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._taken: set[str] = set()
         self._ordered_to_end: set[str] = set()
+        # how jobs have ended whose rows do not say so yet
+        self._ends: dict[str, Reason] = {}
         self.queue = Queue(core.schedule, core.clock, sandboxes, self._is_paused, self._queue.put)
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -95,31 +99,47 @@ class Jobs:
         for job in new:
             self._queue.put(job)
 
+    def leave_off(self) -> None:
+        """Begin nothing more."""
+        self._ended.set()
+
     def stop(self) -> None:
         """Take no more jobs. Running ones go back to where the next start continues."""
-        self._ended.set()
+        self.leave_off()
         self.queue.stop()
         for _ in self._workers:
             self._queue.put(None)
 
     def end(self, job: str, actor: str) -> None:
-        """End a job that has not ended, for a member of the staff. Raises `UsageFault` for any other."""
+        """End a job that has not ended, for a member of the staff; one that has its turn before anything is asked of
+        the store. Raises `UsageFault` for any other, `NotNow` where it is stopped and that is not written down yet."""
+        turn = self.queue.turn(job)
+        permit = self._open_permit(job) if turn is None else turn.permit
+        self._ordered_to_end.add(job)
+        stopping = None
+        if turn is not None:
+            stopping = self._sandboxes.begin_stop(Code.STOPPED, lambda key: key == turn.ask.key)
+        asked = event(Action.JOB_STOP, job, Verdict.ALLOWED, permit=permit, actor=actor)
+        debt = self._core.owed.add(lambda tx: tx.record(event=asked))
+        if stopping is not None:
+            stopping.wait()
+        self.queue.recall(job)
+        if not debt.paid.wait(_RECORD_S):
+            raise NotNow(
+                "the job is stopped, which is not written down yet: a restart would begin it again",
+                hint="is the disk full, or the database locked? when that is mended, do it again",
+            )
+
+    def _open_permit(self, job: str) -> str:
         with self._core.store.read() as snapshot:
             row = snapshot.job(job)
         if row is None or row.state in _THROUGH:
             raise UsageFault("there is no such job, or it has ended")
-        asked = event(
-            Action.JOB_STOP, job, Verdict.ALLOWED, permit=permit_name(row.permit, row.permit_version), actor=actor
-        )
-        with self._core.store.transaction(self._core.clock()) as tx:
-            tx.record(event=asked)
-        self._ordered_to_end.add(job)
-        turn = self.queue.turn(job)
-        if turn is not None:
-            self._sandboxes.stop(Code.STOPPED, lambda key: key == turn.ask.key)
-        self.queue.recall(job)
+        return permit_name(row.permit, row.permit_version)
 
     def _is_paused(self) -> bool:
+        if self._core.switch.on:
+            return True
         with self._core.store.read() as snapshot:
             return snapshot.paused()
 
@@ -128,11 +148,23 @@ class Jobs:
             again_s: float | None = None
             try:
                 again_s = self._advance(job)
+            except NotNow as error:  # nothing can be read or written: what the job is at stays as it is
+                log.warning("job %s waits: %s", job, error.message)
+                again_s = _RETRY_S
             except Exception as error:  # noqa: BLE001 - the worker loop: the job is answered, the worker goes on
                 log.error("job %s failed: %s", job, type(error).__name__)
-                self._answer(job, Reason(Code.JOB_FAILED))
+                again_s = self._fail(job)
             finally:
                 self._put_off(job, again_s)
+
+    def _fail(self, job: str) -> float | None:
+        """End a job that nobody foresaw the end of; after how many seconds to try again where that fails too."""
+        try:
+            self._answer(job, Reason(Code.JOB_FAILED))
+        except Exception as error:  # noqa: BLE001 - the worker must live for the other jobs
+            log.error("job %s cannot be answered: %s", job, type(error).__name__)
+            return _RETRY_S
+        return None
 
     def _put_off(self, job: str, again_s: float | None) -> None:
         """Look at a job again after so many seconds, when the queue calls it (infinity), or never (None)."""
@@ -147,7 +179,12 @@ class Jobs:
     def _advance(self, job: str) -> float | None:
         """Work on one job until it has ended, or waits; after how many seconds to look again, None for never."""
         while not self._ended.is_set():
+            if (reason := self._ends.get(job)) is not None:
+                self._answer(job, reason)
+                return None
             row, instruction = self._load(job)
+            if row.state in (State.PREPARING, State.RUNNING):  # its container is gone, which could not be written
+                row = self._recover(row)
             try:
                 if job in self._ordered_to_end and row.state not in _THROUGH:
                     raise Denied(Reason(Code.STOPPED))
@@ -242,10 +279,10 @@ class Jobs:
             guard=guard,
             gpus=turn.gpus,
         )
+        if is_last(admitted):  # before anything that may wait for the disk
+            self._sandboxes.begin_stop(Code.STOPPED, lambda other: other == key)
         keep_output(folder, files)
         self._step(row.job, Event.PRODUCE, Action.JOB_PRODUCE, instruction.instruction, permit)
-        if is_last(admitted):
-            self._sandboxes.stop(Code.STOPPED, lambda other: other == key)
 
     def _make_room(self, job: str, instruction: InstructionRow, checkpoint: bytes | None) -> None:
         """Keep what the job left to go on from; it waits for its next turn."""
@@ -302,14 +339,19 @@ class Jobs:
             used_s = self.queue.spent_s(job) if happened in (Event.PRODUCE, Event.PREEMPT) else 0.0
             tx.advance(job, happened, event=decided, sandbox=sandbox, used_s=used_s)
 
-    def _recover(self, row: JobRow) -> None:
+    def _recover(self, row: JobRow) -> JobRow:
         with self._core.store.transaction(self._core.clock()) as tx:
-            tx.recover(row.job, event=event(Action.RECOVER, row.job, Verdict.DONE))
+            return tx.recover(row.job, event=event(Action.RECOVER, row.job, Verdict.DONE))
 
     def _answer(self, job: str, reason: Reason) -> None:
-        """End a job with a code: refused by a gate, failed in its container, or stopped from outside."""
+        """End a job with a code: refused by a gate, failed in its container, or stopped from outside.
+
+        Raises `NotNow` while that cannot be written down; it has ended so all the same, and is answered later.
+        """
+        self._ends.setdefault(job, reason)
         row, instruction = self._load(job)
         if row.state in _THROUGH:
+            del self._ends[job]
             return
         permit = permit_name(instruction.permit, instruction.permit_version)
         if reason.code in _STOPPING:
@@ -331,6 +373,7 @@ class Jobs:
             used_s = self.queue.spent_s(job) if row.state in (State.PREPARING, State.RUNNING) else 0.0
             tx.advance(job, happened, event=written, code=reason.code, hub_code=outward, used_s=used_s)
         forget(self._core, job)
+        del self._ends[job]
         self._ordered_to_end.discard(job)
 
     def _sweep_folders(self, kept: set[str]) -> None:

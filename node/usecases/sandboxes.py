@@ -44,6 +44,20 @@ _RAISED = frozenset(RAISED.values())
 _ITS_OWN = _RAISED | set(_ENDINGS.values()) - {Code.STOPPED}
 
 
+class Stopping:
+    """Containers that are being ended: how many, and which of them nobody had told before."""
+
+    def __init__(self, count: int, told: tuple[SandboxKey, ...], thread: threading.Thread) -> None:
+        self.count = count
+        self.told = told
+        self._thread = thread
+
+    def wait(self, within_s: float | None = None) -> bool:
+        """Until they are ended, as far as the engine answers; false where that takes longer."""
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+
 class Sandboxes:
     """The containers of this node, by key. Thread-safe: tasks of several runs may ask at once."""
 
@@ -163,10 +177,22 @@ class Sandboxes:
 
     def stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> int:
         """End every chosen container now (pause, revocation, expiry). Returns how many were ended."""
+        stopping = self.begin_stop(code, chosen)
+        stopping.wait()
+        return stopping.count
+
+    def begin_stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> Stopping:
+        """The same, for who does not wait until they are ended. Needs neither disk nor database."""
         with self._lock:
             hit = [sandbox for sandbox in self._by_key.values() if chosen(sandbox.key)]
-            for sandbox in hit:
+            told = [sandbox for sandbox in hit if sandbox.stop_code is None]
+            for sandbox in told:
                 sandbox.stop_code = code
+        thread = threading.Thread(target=self._end, args=(hit, chosen), name="stop", daemon=True)
+        thread.start()
+        return Stopping(len(hit), tuple(sandbox.key for sandbox in told), thread)
+
+    def _end(self, hit: Sequence[Sandbox], chosen: Callable[[SandboxKey], bool]) -> None:
         workers = [threading.Thread(target=self.destroy, args=(sandbox,)) for sandbox in hit]
         for worker in workers:
             worker.start()
@@ -175,7 +201,6 @@ class Sandboxes:
         while self._any_ending(hit):  # by the thread whose task it served
             time.sleep(_POLL_S / 10)
         self._drop_logs(lambda key, _: chosen(key))
-        return len(hit)
 
     def _drop_logs(self, chosen: Callable[[SandboxKey, float], bool]) -> None:
         """Remove kept containers, by key and by when they may go."""
@@ -289,6 +314,8 @@ class Sandboxes:
     def _take(self, key: SandboxKey, gpus: tuple[str, ...]) -> Sandbox:
         with self._sweeping, self._lock:
             sandbox = self._by_key.get(key)
+            if self._closing.is_set():
+                raise NotNow("the node is shutting down")
             if sandbox is None:
                 # the name carries nothing a container could not know anyway
                 name = f"{key.task.value}-{secrets.token_hex(8)}"

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, NotNow, Reason
@@ -16,9 +17,14 @@ from mediator.types import ContainerSpec, Resources
 from node.usecases.context import Core, event
 from node.usecases.sandboxes import Sandboxes
 
+if TYPE_CHECKING:
+    from node.store.writes import Tx
+
 log = logging.getLogger(__name__)
 
 VALID_FOR = timedelta(hours=24)
+# whoever asked for the canary is told once its failure is written down, or after this
+_RECORD_S = 1.0
 
 RunCanary = Callable[[str, ContainerSpec, str | None], tuple[str, tuple[str, ...]]]
 """(canary's name, a job's spec, the fingerprint expected) -> the fingerprint, and the names of what gave way (empty
@@ -33,6 +39,8 @@ class SandboxTrust:
         self._run_canary = run_canary
         self._one_at_a_time = threading.Lock()
         self._renewing = threading.Lock()
+        # what gave way last, whether the store has it or not
+        self._broken: set[str] = set()
         # set once by whoever wires both: the containers ask for trust, and a failed canary ends the containers
         self.sandboxes: Sandboxes
 
@@ -43,7 +51,6 @@ class SandboxTrust:
                 return
             _, failures = self._probe(spec, prepared.fingerprint)
         if failures:
-            self.sandboxes.stop(Code.CANARY_FAILED, lambda _: True)
             raise Denied(Reason(Code.CANARY_FAILED, ", ".join(failures)))
 
     def renew(self) -> None:
@@ -79,8 +86,6 @@ class SandboxTrust:
         spec = ContainerSpec("canary", "canary", image, "/", "/", limits, now, until, gpus)
         with self._one_at_a_time:
             fingerprint, failures = self._probe(spec, None)
-        if failures:
-            self.sandboxes.stop(Code.CANARY_FAILED, lambda _: True)
         return fingerprint, failures
 
     def _probe(self, spec: ContainerSpec, expected: str | None) -> tuple[str, tuple[str, ...]]:
@@ -91,11 +96,24 @@ class SandboxTrust:
         probes = dict.fromkeys(failures, False) or {"all": True}
         code, verdict = (Code.CANARY_FAILED, Verdict.FAILED) if failures else (None, Verdict.DONE)
         found = event(Action.CANARY, f"sandbox/{fingerprint or 'unknown'}", verdict, code=code)
-        with self._core.store.transaction(self._core.clock()) as tx:
+
+        def write(tx: Tx) -> None:
             tx.add_canary(fingerprint, not failures, probes, event=found)
+
+        if failures:  # what gave way ends before it is written down
+            self._broken.add(fingerprint)
+            stopping = self.sandboxes.begin_stop(Code.CANARY_FAILED, lambda _: True)
+            self._core.owed.add(write).paid.wait(_RECORD_S)
+            stopping.wait()
+        else:
+            with self._core.store.transaction(self._core.clock()) as tx:
+                write(tx)
+            self._broken.discard(fingerprint)
         return fingerprint, failures
 
     def _is_valid(self, fingerprint: str) -> bool:
+        if fingerprint in self._broken:
+            return False
         with self._core.store.read() as snapshot:
             canary = snapshot.newest_canary(fingerprint)
         return canary is not None and canary.passed and timedelta(0) <= self._core.clock() - canary.time <= VALID_FOR

@@ -1,22 +1,31 @@
-"""What core looks after by the clock: permits that end, idle containers, checkpoints of the log."""
+"""What core looks after by the clock: permits that end, idle containers, checkpoints of the log.
+
+Two threads, since whatever ends a container waits for no record: one ends them, the other writes.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mediator.audit import Action, Verdict, decode_witness
 from mediator.errors import CloisterError, Code, IntegrityBroken, Malformed
 from mediator.permit import check_live, open_acceptance, open_permit, open_revocations
-from node.usecases.context import Core, event, permit_name
+from mediator.types import Acceptance, DataPermit
+from node.records import RevocationListRow
+from node.usecases.context import Core, event, newer, permit_name
 from node.usecases.outbox import Outbox
+from node.usecases.pause import heed_mark
 from node.usecases.sandboxes import Sandboxes, SandboxKey
 
 if TYPE_CHECKING:
     from node.store.reads import Reads
+    from node.store.writes import Tx
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +33,7 @@ TICK_S = 1.0
 
 
 class Watch:
-    """One thread. Every tick is safe to miss and safe to repeat."""
+    """Every tick is safe to miss and safe to repeat."""
 
     def __init__(
         self,
@@ -49,50 +58,75 @@ class Watch:
         self._checkpoint_every_s = checkpoint_every_s
         self._tend = tend
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        # what each container rested on when the store was last read
+        self._standings: dict[SandboxKey, Standing] = {}
+        self._threads = [
+            threading.Thread(target=self._run, name=name, args=(steps,), daemon=True)
+            for name, steps in {
+                "watch": (self.look, lambda: self._sandboxes.stop_idle(self._idle_s), self._sandboxes.tidy),
+                "upkeep": (lambda: self._tend(self._core), self._checkpoint_when_due),
+            }.items()
+        ]
         self._checkpointed_s = time.monotonic()
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         self._ended.set()
-        self._thread.join(5)
+        until_s = time.monotonic() + 5
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
 
     def look(self) -> None:
-        """End every container whose permit is no longer live, now."""
-        for key in self._sandboxes.running():
-            code = self._why_not_live(key)
-            if code is None:
-                continue
-            permit = permit_name(key.permit, key.permit_version)
-            ended = event(Action.PERMIT_END, f"run/{key.run}", Verdict.REFUSED, permit=permit, code=code)
-            with self._core.store.transaction(self._core.clock()) as tx:
-                tx.record(event=ended)
-            self._sandboxes.stop(code, lambda other, key=key: other == key)  # type: ignore[misc]
+        """End every container whose permit is no longer live, now; what ended them is written down after.
 
-    def _run(self) -> None:
+        A store that does not answer says nothing new, so what it said last is held against the clock, and against the
+        newest revocation list that was heard.
+        """
+        heed_mark(self._core, self._sandboxes)
+        running = self._sandboxes.running()
+        over: dict[Code, set[SandboxKey]] = {}
+        for key in running:
+            if (code := self._why_not_live(key)) is not None:
+                over.setdefault(code, set()).add(key)
+        self._standings = {key: found for key, found in list(self._standings.items()) if key in running}
+        begun = [
+            (code, self._sandboxes.begin_stop(code, lambda key, keys=keys: key in keys))  # type: ignore[misc]
+            for code, keys in over.items()
+        ]
+        for code, stopping in begun:
+            for key in stopping.told:
+                self._core.owed.add(_ended(key, code))
+        for _, stopping in begun:
+            stopping.wait()
+
+    def _run(self, steps: Sequence[Callable[[], object]]) -> None:
         while not self._ended.wait(TICK_S):
-            try:
-                self.look()
-                self._tend(self._core)  # before whatever an engine that is away would break off
-                self._sandboxes.stop_idle(self._idle_s)
-                self._sandboxes.tidy()
-                self._checkpoint_when_due()
-            except CloisterError as error:
-                log.warning("watch: %s", error.message)
-            except Exception as error:  # noqa: BLE001 - the thread must not end: the next tick tries again
-                log.error("watch: %s", type(error).__name__)
+            for step in steps:
+                try:
+                    step()
+                except CloisterError as error:
+                    log.warning("watch: %s", error.message)
+                except Exception as error:  # noqa: BLE001 - the thread must not end: the next tick tries again
+                    log.error("watch: %s", type(error).__name__)
 
     def _why_not_live(self, key: SandboxKey) -> Code | None:
         core = self._core
-        with core.store.read() as snapshot:
-            order = snapshot.run_order(key.run)
-            if order is None:
-                return Code.PERMIT_MISSING
-            if core.clock() >= order.expires:
-                return Code.RUN_ORDER_EXPIRED
-            return permit_ended(core, snapshot, key.permit, key.permit_version)
+        try:
+            with core.store.read() as snapshot:
+                order = snapshot.run_order(key.run)
+                found = standing(core, snapshot, key.permit, key.permit_version)
+        except CloisterError as error:
+            log.warning("watch: %s", error.message)
+            known = self._standings.get(key)
+            return None if known is None else known.ended(core)
+        if order is None or found is None:
+            return Code.PERMIT_MISSING
+        found = replace(found, order_expires=order.expires)
+        self._standings[key] = found
+        return found.ended(core)
 
     def _checkpoint_when_due(self) -> None:
         if time.monotonic() - self._checkpointed_s < self._checkpoint_every_s:
@@ -106,25 +140,62 @@ class Watch:
         self._export()
 
 
-def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Code | None:
-    """Why a permit is not live here and now; None while it is."""
+def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:
+    permit = permit_name(key.permit, key.permit_version)
+    ended = event(Action.PERMIT_END, f"run/{key.run}", Verdict.REFUSED, permit=permit, code=code)
+    return lambda tx: tx.record(event=ended)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a permit rests on, as one snapshot of the store has it."""
+
+    permit: DataPermit
+    acceptance: Acceptance
+    revocations: RevocationListRow | None
+    siblings: Sequence[DataPermit]
+    newest_audit: datetime | None
+    order_expires: datetime | None = None
+
+    def ended(self, core: Core) -> Code | None:
+        """Why the permit, or the order where there is one, is not live now; None while it is."""
+        now = core.clock()
+        if self.order_expires is not None and now >= self.order_expires:
+            return Code.RUN_ORDER_EXPIRED
+        row = newer(self.revocations, core.heard.revocations)
+        reasons = check_live(
+            self.permit,
+            self.acceptance,
+            None if row is None else open_revocations(row.text, core.trust.committee).document,
+            siblings=self.siblings,
+            highest_revocation=0 if row is None else row.number,
+            max_revocation_age=core.max_revocation_age,
+            newest_audit=self.newest_audit,
+            now=now,
+        )
+        return reasons[0].code if reasons else None
+
+
+def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Standing | None:
+    """What a permit rests on; None where the node does not hold it, or has not accepted it."""
     permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
-    list_row = snapshot.newest_revocation_list()
     if permit_row is None or acceptance_row is None:
-        return Code.PERMIT_MISSING
+        return None
     committee = core.trust.committee
     siblings = [row for row in snapshot.permits() if row.permit == permit]
-    reasons = check_live(
-        open_permit(permit_row.text, committee).document,
-        open_acceptance(acceptance_row.text, core.trust.stewards).document,
-        None if list_row is None else open_revocations(list_row.text, committee).document,
+    return Standing(
+        permit=open_permit(permit_row.text, committee).document,
+        acceptance=open_acceptance(acceptance_row.text, core.trust.stewards).document,
+        revocations=core.revocations(snapshot),
         siblings=[open_permit(row.text, committee).document for row in siblings],
-        highest_revocation=0 if list_row is None else list_row.number,
-        max_revocation_age=core.max_revocation_age,
         newest_audit=snapshot.newest_audit_time(),
-        now=core.clock(),
     )
-    return reasons[0].code if reasons else None
+
+
+def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Code | None:
+    """Why a permit is not live here and now; None while it is."""
+    found = standing(core, snapshot, permit, permit_version)
+    return Code.PERMIT_MISSING if found is None else found.ended(core)
 
 
 def checkpoint(core: Core) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from containers.canary import canary_spec, run_canary
 from federation.client.objects import FlowerCodec
 from mediator.audit import Action, Verdict
-from mediator.errors import HubCode, NotNow
+from mediator.errors import CloisterError, HubCode, NotNow
 from mediator.jobs import State
 from mediator.ports import Runner
 from mediator.types import ContainerSpec
@@ -24,20 +24,25 @@ from node.ipc.runner import RemoteRunner
 from node.keys import read_signing_key
 from node.records import JobRow, OutgoingRow
 from node.store.audit_log import AuditLog
-from node.store.store import open_store
+from node.store.store import Store, open_store
 from node.usecases import admit_task, airlock, watch
 from node.usecases.context import Core, Folders, Keys, Trust, event
 from node.usecases.documents import Documents
 from node.usecases.ingest import Ingests
 from node.usecases.outbox import Outbox
+from node.usecases.owed import Owed
 from node.usecases.publish import job_view, read_manifest
 from node.usecases.run_job import Jobs
 from node.usecases.sandboxes import Sandbox, Sandboxes, SandboxKey
+from node.usecases.switch import Switch
 from node.usecases.trust_sandbox import RunCanary, SandboxTrust
 from node.wiring import staff
 from node.wiring.airlock import settings
 
 log = logging.getLogger(__name__)
+
+# the supervisor waits 6 s for this process to end
+_LAST_WORDS_S = 1.0
 
 
 def now() -> datetime:
@@ -93,20 +98,26 @@ class CoreProcess:
 
     def start(self) -> None:
         """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files."""
+        self._sweep()
         self.export()
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
         watch.checkpoint(self.core)  # a log without any signature proves nothing
         self._exporter.start()
-        self._sweep()
         self.jobs.start()
         self.watch.start()
 
+    def halt(self) -> None:
+        """End every container, before anything that may wait for a disk or a caller."""
+        self.jobs.leave_off()
+        self.sandboxes.shut_down()
+
     def stop(self) -> None:
-        """Stop taking work. Containers are ended: their tasks are given again at the next start."""
+        """Stop taking work. Containers are ended first: their tasks are given again at the next start."""
+        self.halt()
         self.jobs.stop()
         self.watch.stop()
-        self.sandboxes.shut_down()
+        self.core.owed.close(_LAST_WORDS_S)
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()
@@ -125,6 +136,8 @@ class CoreProcess:
     def greet(self, connected: bool) -> bool:
         """The link says whether the hub has it; told whether the node is paused."""
         self._hub_has_link = connected
+        if self.core.switch.on:
+            return True
         with self.core.store.read() as snapshot:
             return snapshot.paused()
 
@@ -211,8 +224,8 @@ class CoreProcess:
 
     def _destroyed(self, sandbox: Sandbox) -> None:
         permit = f"{sandbox.key.permit}@{sandbox.key.permit_version}"
-        with self.core.store.transaction(now()) as tx:
-            tx.record(event=event(Action.WORK_DELETE, f"sandbox/{sandbox.name}", Verdict.DONE, permit=permit))
+        deleted = event(Action.WORK_DELETE, f"sandbox/{sandbox.name}", Verdict.DONE, permit=permit)
+        self.core.owed.add(lambda tx: tx.record(event=deleted))
 
     def _sweep(self) -> None:
         try:
@@ -226,9 +239,10 @@ class CoreProcess:
             self._wake_export.clear()
             try:
                 self.export()
-            except Exception as error:  # noqa: BLE001 - the thread must live; the next commit exports what this one could not
+            except Exception as error:  # noqa: BLE001 - the thread must live: it tries again
                 log.error("the audit log could not be exported: %s", type(error).__name__)
                 self._ended.wait(1.0)
+                self._wake_export.set()
 
 
 def run(config: NodeConfig) -> None:
@@ -237,7 +251,9 @@ def run(config: NodeConfig) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    process = CoreProcess(config, RemoteRunner(Client(paths.broker_socket)))
+    runner = RemoteRunner(Client(paths.broker_socket))
+    end_what_ran(runner)
+    process = CoreProcess(config, runner)
     process.start()
     groups = {role: account.gid if config.users.separate else None for role, account in config.users.accounts().items()}
     servers = [
@@ -250,16 +266,28 @@ def run(config: NodeConfig) -> None:
             server.start()
         ended.wait()
     finally:
+        process.halt()
         for server in servers:
             server.stop()
         process.stop()
 
 
-def _core(config: NodeConfig, store: object) -> Core:
+def end_what_ran(runner: Runner) -> None:
+    """End what an earlier core left running, before a database or a disk is needed that may keep this one from
+    starting. Whoever is away now is asked again by the sweep at the start."""
+    try:
+        runner.clean(())
+    except CloisterError as error:
+        log.warning("left-over containers are not ended yet: %s", error.message)
+
+
+def _core(config: NodeConfig, store: Store) -> Core:
     paths, trust = config.paths, config.trust
     return Core(
         site=config.site,
-        store=store,  # type: ignore[arg-type]
+        store=store,
+        owed=Owed(store, now),
+        switch=Switch(paths.pause_mark),
         clock=now,
         keys=Keys(
             audit=read_signing_key(paths.audit_key),

@@ -52,8 +52,8 @@ def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handle
     core, asked = process.core, _Asked(process, actor)
 
     def do_pause(_request: Empty) -> verbs.Paused:
-        stopped, all_ended = pause.pause(core, process.sandboxes, actor)
-        return verbs.Paused(stopped=stopped, all_ended=all_ended)
+        done = pause.pause(core, process.sandboxes, actor)
+        return verbs.Paused(stopped=done.stopped, all_ended=done.all_ended, recorded=done.recorded, kept=done.kept)
 
     def do_resume(_request: Empty) -> Empty:
         pause.resume(core, actor)
@@ -100,14 +100,14 @@ class _Asked:
         core, process = self._core, self._process
         with core.store.read() as snapshot:
             newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
-            listed, canary = snapshot.newest_revocation_list(), snapshot.newest_canary_of_all()
+            listed, canary = core.revocations(snapshot), snapshot.newest_canary_of_all()
             waiting, late = waits(core, snapshot)
             return verbs.Status(
                 site=core.site,
                 cloister=version("cloister"),
                 config=process.config.fingerprint,
                 started=process.started,
-                paused=snapshot.paused(),
+                paused=core.paused(snapshot),
                 containers=len(process.sandboxes.running()),
                 jobs_unfinished=len(snapshot.unfinished()),
                 datasets=sum(1 for row in snapshot.dataset_versions() if row.withdrawn is None),
@@ -122,6 +122,7 @@ class _Asked:
                 airlock_waiting=waiting,
                 airlock_overdue=late,
                 sandbox="unknown" if canary is None else ("held" if canary.passed else "failed"),
+                unrecorded=core.owed.count(),
                 sandbox_age_s=None if canary is None else (core.clock() - canary.time).total_seconds(),
             )
 
@@ -183,15 +184,20 @@ class _Asked:
         if row is None:
             raise UsageFault("there is no such dataset version")
         gone = event(Action.DATASET_WITHDRAW, about, Verdict.DONE, actor=self._actor)
-        with core.store.transaction(core.clock()) as tx:
-            tx.withdraw_dataset_version(about, event=gone)
-        self._process.sandboxes.stop(Code.DATASET_MISSING, lambda key: key.dataset_version == about)
+        sandboxes = self._process.sandboxes
+        stopping = sandboxes.begin_stop(Code.DATASET_MISSING, lambda key: key.dataset_version == about)
+        try:
+            with core.store.transaction(core.clock()) as tx:
+                tx.withdraw_dataset_version(about, event=gone)
+        finally:
+            stopping.wait()
+        sandboxes.stop(Code.DATASET_MISSING, lambda key: key.dataset_version == about)  # begun meanwhile
         return Empty()
 
     def permits(self, _request: Empty) -> verbs.Permits:
         core = self._core
         with core.store.read() as snapshot:
-            listed, rows = snapshot.newest_revocation_list(), snapshot.permits()
+            listed, rows = core.revocations(snapshot), snapshot.permits()
             accepted = {row.sha256: snapshot.acceptance(row.permit, row.permit_version) for row in rows}
         revoked = () if listed is None else open_revocations(listed.text, core.trust.committee).document.permits
         return verbs.Permits(

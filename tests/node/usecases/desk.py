@@ -24,8 +24,10 @@ from node.usecases import admit_task
 from node.usecases.context import Airlock, Core, Folders, Keys, Trust, event
 from node.usecases.documents import Documents
 from node.usecases.outbox import Outbox
+from node.usecases.owed import Owed
 from node.usecases.run_job import Jobs
 from node.usecases.sandboxes import Sandboxes
+from node.usecases.switch import Switch
 from node.usecases.watch import Watch
 from tests.mediator import samples
 from tests.sim.runner import Behaviour, FakeRunner
@@ -99,6 +101,7 @@ class Desk:
             trust=Trust(samples.COMMITTEE_RING, samples.STEWARD_RING, samples.HUB_RING, samples.HUB_RING),
             folders=Folders(*folders), ceiling=samples.POLICY.resources, schedule=self.schedule,
             max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes, airlock=self.airlock,
+            owed=Owed(store, lambda: self.now, retry_s=0.1), switch=Switch(self.root / "paused"),
         )  # fmt: skip
         self.boxes = Sandboxes(
             self.engine or self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,

@@ -124,7 +124,7 @@ def test_a_core_killed_in_the_middle_of_a_task_continues_and_charges_nothing_twi
 def test_a_pause_ends_a_task_and_a_resume_lets_the_hub_ask_again(desk: Desk, gate: Gate) -> None:
     desk.ask()
     eventually(lambda: gate.asked == 1)
-    assert pause.pause(desk.core, desk.boxes, "it_admin") == (1, True)
+    assert pause.pause(desk.core, desk.boxes, "it_admin") == (1, True, True, True)
     assert desk.until(State.STOPPED).code is Code.HOSPITAL_PAUSED
     assert list((desk.root / "work").iterdir()) == [] and len(desk.deleted) == 1
     row, _ = next(desk.outbox.follow(lambda: True))
@@ -142,7 +142,7 @@ def test_a_pause_while_the_engine_is_away_does_not_say_that_all_has_ended(desk: 
     desk.ask()
     eventually(lambda: gate.asked == 1)
     desk.runner.away = True
-    assert pause.pause(desk.core, desk.boxes, "it_admin") == (1, False)
+    assert pause.pause(desk.core, desk.boxes, "it_admin") == (1, False, True, True)
     assert len(desk.runner.containers) == 1
     desk.runner.away = False
     desk.boxes.tidy()
