@@ -249,14 +249,10 @@ def check_live(
     reasons = []
     if newest_audit is not None and now < newest_audit - CLOCK_TOLERANCE:  # (1)
         reasons.append(Reason(Code.CLOCK_WENT_BACK, "now is before the newest audit record"))
-    if now < permit.not_before:  # (2)
-        reasons.append(Reason(Code.PERMIT_NOT_YET_VALID, f"valid from {canonical.print_time(permit.not_before)}"))
-    if now >= permit.expires:
-        reasons.append(Reason(Code.PERMIT_EXPIRED, f"expired {canonical.print_time(permit.expires)}"))
+    reasons += _dates(permit, now)  # (2)
     if now >= acceptance.expires:
         reasons.append(Reason(Code.ACCEPTANCE_EXPIRED, f"expired {canonical.print_time(acceptance.expires)}"))
-    if any(_supersedes(other, permit, now) for other in siblings):  # (3)
-        reasons.append(Reason(Code.PERMIT_SUPERSEDED, "a later version is in force"))
+    reasons += _replaced(permit, siblings, now)  # (3)
     if revocations is None:  # (4)
         return (*reasons, Reason(Code.REVOCATION_LIST_MISSING))
     if revocations.number < highest_revocation:
@@ -265,9 +261,43 @@ def check_live(
         reasons.append(Reason(Code.REVOCATION_LIST_STALE, f"issued {canonical.print_time(revocations.issued)}"))
     if revocations.issued > now + CLOCK_TOLERANCE:  # (1) a list from the future would stay fresh for too long
         reasons.append(Reason(Code.CLOCK_WENT_BACK, "now is before the revocation list was issued"))
-    if permit.permit in revocations.permits:  # (5)
-        reasons.append(Reason(Code.PERMIT_REVOKED, f"by revocation list {revocations.number}"))
-    return tuple(reasons)
+    return (*reasons, *_revoked(permit, revocations))  # (5)
+
+
+def check_granted(
+    permit: DataPermit, revocations: RevocationList | None, *, siblings: Iterable[DataPermit], now: datetime
+) -> tuple[Reason, ...]:
+    """Why no hospital would find a permit live at `now`, as far as that is known without one; empty otherwise.
+
+    The part of `check_live` that rests on the committee's documents alone: a hub asks it before it sends anybody
+    anything. It is no permission: whether a list is recent, and what a hospital has accepted, each node asks itself.
+
+    1. Not before ≤ now < expiry.
+    2. No version in force supersedes this one.
+    3. The newest revocation list, where there is one, does not name it.
+    """
+    withdrawn = _revoked(permit, revocations) if revocations is not None else ()
+    return (*_dates(permit, now), *_replaced(permit, siblings, now), *withdrawn)
+
+
+def _dates(permit: DataPermit, now: datetime) -> list[Reason]:
+    if now < permit.not_before:
+        return [Reason(Code.PERMIT_NOT_YET_VALID, f"valid from {canonical.print_time(permit.not_before)}")]
+    if now >= permit.expires:
+        return [Reason(Code.PERMIT_EXPIRED, f"expired {canonical.print_time(permit.expires)}")]
+    return []
+
+
+def _replaced(permit: DataPermit, siblings: Iterable[DataPermit], now: datetime) -> list[Reason]:
+    if any(_supersedes(other, permit, now) for other in siblings):
+        return [Reason(Code.PERMIT_SUPERSEDED, "a later version is in force")]
+    return []
+
+
+def _revoked(permit: DataPermit, revocations: RevocationList) -> list[Reason]:
+    if permit.permit in revocations.permits:
+        return [Reason(Code.PERMIT_REVOKED, f"by revocation list {revocations.number}")]
+    return []
 
 
 def _supersedes(other: DataPermit, permit: DataPermit, now: datetime) -> bool:

@@ -64,13 +64,22 @@ class Checkpoints:
         if not found:
             return -1, (folder / _INITIAL).read_bytes()
         number = max(found)
-        # as long as the rounds were many: it is our own, and written without a limit
-        written = found[number].read_bytes()
-        checkpoint = canonical.decode(RoundCheckpoint, written, limit=len(written))
-        model = found[number].with_suffix(".safetensors").read_bytes()
-        if checkpoint.run != run or hashlib.sha256(model).hexdigest() != checkpoint.model_sha256:
-            raise IntegrityBroken(f"the checkpoint of round {number} is not what was written")
-        return number, model
+        return number, self.after(run, number)
+
+    def after(self, run: str, round_: int) -> bytes:
+        """The model after a round that was finished. Raises `IntegrityBroken` when it is not what was written."""
+        path = self._folder / run / f"round-{round_:04d}.json"
+        try:
+            # as long as the rounds were many: it is our own, and written without a limit
+            written = path.read_bytes()
+            checkpoint = canonical.decode(RoundCheckpoint, written, limit=len(written))
+            model = path.with_suffix(".safetensors").read_bytes()
+        except FileNotFoundError:
+            raise IntegrityBroken(f"the checkpoint of round {round_} is not there") from None
+        whole = hashlib.sha256(model).hexdigest() == checkpoint.model_sha256
+        if (checkpoint.run, checkpoint.round) != (run, round_) or not whole:
+            raise IntegrityBroken(f"the checkpoint of round {round_} is not what was written")
+        return model
 
     def model(self, run: str, round_: int) -> bytes:
         """The model after a round."""

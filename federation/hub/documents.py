@@ -18,7 +18,7 @@ from mediator import canonical
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
-from mediator.permit import open_permit, open_revocations, open_run_order
+from mediator.permit import check_granted, open_permit, open_revocations, open_run_order
 from mediator.signatures import KeyRing, Signed
 from mediator.sizes import check_tensors
 from mediator.terms import outside, unaddressed
@@ -69,6 +69,27 @@ class Documents:
                 return signed, permit
         raise Denied(Reason(Code.PERMIT_MISSING, "no permit of this id and version"))
 
+    def signed_permit(self, permit: DataPermit) -> Signed[DataPermit]:
+        """The same permit as the committee signed it."""
+        name = permit_name(permit.permit, permit.permit_version)
+        with self._database.read() as session:
+            query = select(DocumentRow.text).where(DocumentRow.kind == DataPermit.KIND, DocumentRow.name == name)
+            return open_permit(session.scalars(query).one(), self._committee)
+
+    def not_granted(self, permit: DataPermit) -> tuple[Reason, ...]:
+        """Why no node would serve anything under this permit now, by the committee's documents that are here; empty
+        otherwise."""
+        listed = self.newest_revocations()
+        with self._database.read() as session:
+            rows = session.scalars(select(DocumentRow).where(DocumentRow.kind == DataPermit.KIND)).all()
+        known = [open_permit(row.text, self._committee).document for row in rows]
+        return check_granted(
+            permit,
+            None if listed is None else open_revocations(listed, self._committee).document,
+            siblings=[each for each in known if each.permit == permit.permit],
+            now=self._clock(),
+        )
+
     def submit_local(self, text: str, actor: str) -> Signed[RunOrder]:
         """Take in an order for a local analysis: it is passed on, and nothing is run here. Raises `Denied`."""
         signed, permit = self.open_order(text)
@@ -77,8 +98,7 @@ class Documents:
         if order.strategy != LOCAL:
             reasons.append(Reason(Code.RUN_ORDER_MISMATCH, f"a local analysis is ordered as {LOCAL}"))
         reasons += outside(order, permit) + unaddressed(order, permit)
-        if self._clock() >= min(order.expires, permit.expires):
-            reasons.append(Reason(Code.RUN_ORDER_EXPIRED, "the run order or its permit has expired"))
+        reasons += order_expired(order, self._clock()) + list(self.not_granted(permit))
         if reasons:
             raise Denied(reasons)
         with self._database.write() as session:
@@ -150,6 +170,12 @@ class Documents:
             )
         )
         note(session, now, actor, "document_submit", f"{kind.removeprefix('cloister.')}/{name}", "done")
+
+
+def order_expired(order: RunOrder, now: datetime) -> list[Reason]:
+    if now < order.expires:
+        return []
+    return [Reason(Code.RUN_ORDER_EXPIRED, f"expired {print_time(order.expires)}")]
 
 
 def permit_name(permit: str, version: int) -> str:

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.database import Database, note
-from federation.hub.documents import Documents
-from federation.hub.tables import AttemptRow, ReplyRow, RoundRow, RunRow, SiteRow
+from federation.hub.documents import Documents, order_expired
+from federation.hub.tables import AttemptRow, EventRow, ReplyRow, RoundRow, RunRow, SiteRow
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
@@ -24,6 +24,8 @@ from mediator.sizes import check_tensors
 from mediator.terms import outside, unaddressed
 from mediator.types import RunOrder
 
+# an export, as the hub's records name it
+EXPORT = "run_export"
 SUBMITTED, WAITING, RUNNING, DONE, STOPPED = "submitted", "waiting", "running", "done", "stopped"
 # a run in one of these states is the coordinator's to conduct
 OPEN = (SUBMITTED, WAITING, RUNNING)
@@ -46,7 +48,7 @@ class Runs:
         1. A person whom the permit names signed it, and the hub knows that permit.
         2. The order keeps to its permit (`mediator.terms`): what the researcher was asked when they signed it; and a
            model of the permit's tensors can be released at all.
-        3. Neither has expired, and every site is enrolled.
+        3. The order has not expired; the permit is in force, not superseded and not revoked; every site is enrolled.
         4. The model is exactly the permit's tensors.
 
         The same order again is no fault and changes nothing. Raises `Malformed`, `Denied`, `UsageFault`.
@@ -56,8 +58,7 @@ class Runs:
         reasons = outside(order, permit) + unaddressed(order, permit) + check_tensors(permit.tensors)  # (2)
         if order.strategy == LOCAL:
             reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "an order for local analyses is published, not run here"))
-        if self._clock() >= min(order.expires, permit.expires):  # (3)
-            reasons.append(Reason(Code.RUN_ORDER_EXPIRED, "the run order or its permit has expired"))
+        reasons += order_expired(order, self._clock()) + list(self._documents.not_granted(permit))  # (3)
         if reasons:
             raise Denied(reasons)
         parsed = tensors.parse(model, permit.tensors)  # (4)
@@ -83,13 +84,23 @@ class Runs:
             note(session, self._clock(), actor, "run_stop", run, "done")
 
     def resume(self, run: str, actor: str) -> None:
-        """Let a stopped run go on after its last completed round."""
+        """Let a stopped run go on after its last completed round. Raises `Denied` where no site would serve it."""
+        order, permit = self._documents.open_order(self.order_text(run))
+        reasons = order_expired(order.document, self._clock()) + list(self._documents.not_granted(permit))
+        if reasons:
+            raise Denied(reasons)
         with self._database.write() as session:
             row = _get(session, run)
             if row.state != STOPPED:
                 raise UsageFault(f"this run is {row.state}")
             self.set_state(session, row, SUBMITTED, "")
             note(session, self._clock(), actor, "run_resume", run, "done")
+
+    def order_text(self, run: str) -> str:
+        """The order of a run. Raises `UsageFault` where there is no such run."""
+        with self._database.read() as session:
+            _get(session, run)
+        return self._documents.order_text(run)
 
     def set_state(self, session: Session, row: RunRow, state: str, detail: str) -> None:
         row.state, row.detail, row.updated = state, detail, print_time(self._clock())
@@ -111,11 +122,26 @@ class Runs:
         with self._database.read() as session:
             row = _get(session, run)
             attempts = session.scalars(select(AttemptRow).where(AttemptRow.run == run).order_by(AttemptRow.attempt))
+            exports = session.scalars(
+                select(EventRow)
+                .where(EventRow.action == EXPORT, EventRow.object.startswith(f"{run}/", autoescape=True))
+                .order_by(EventRow.sequence)
+            )
             return _summary(row) | {
                 "attempts": [
                     {"attempt": each.attempt, "reason": each.reason, "opened": each.opened} for each in attempts
                 ],
                 "rounds": rounds_of(session, run),
+                "exports": [
+                    {
+                        "time": each.time,
+                        "by": each.actor,
+                        "object": each.object,
+                        "verdict": each.verdict,
+                        "code": each.code,
+                    }
+                    for each in exports
+                ],
             }
 
     def _row(self, order: RunOrder, minimum_sites: int, model: bytes) -> RunRow:

@@ -27,6 +27,7 @@ from federation.hub.conductor import Conductor
 from federation.hub.config import HubConfig
 from federation.hub.database import Database
 from federation.hub.documents import Documents
+from federation.hub.export import Export, Exports
 from federation.hub.registry import Registry
 from federation.hub.runs import Runs
 from federation.pki import Authority
@@ -56,6 +57,7 @@ class Hub:
         self.documents = Documents(self.database, committee, clock)
         self.registry = Registry(self.database, self.authority, clock)
         self.runs = Runs(self.database, self.documents, self.checkpoints, clock)
+        self.exports = Exports(self.database, self.documents, self.checkpoints, clock)
         self.notify_socket = make_folder(folder / "run") / "notify.sock"
 
     @classmethod
@@ -137,6 +139,14 @@ class Hub:
 
     def run_history(self, run: str) -> dict[str, Any]:
         return self.runs.history(run)
+
+    def export_run(self, run: str, round_: int | None = None) -> Export:
+        """The trained model of a run with its history and lineage; recorded as allowed before it is returned."""
+        return self.exports.make(run, round_, _actor())
+
+    def exported(self, export: Export) -> None:
+        """Record that an export's files were written."""
+        self.exports.written(export, _actor())
 
     @property
     def instruction_key(self) -> SigningKey:

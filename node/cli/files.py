@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from mediator.canonical import MAX_DOCUMENT_BYTES
@@ -42,4 +45,33 @@ def write_new(path: Path, content: str, *, mode: int = 0o644) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise `UsageFault` for a folder that holds anything, or for what is no folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageFault(f"{path} is there already and not an empty folder", hint="give another folder")
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], *, mode: int = 0o600) -> None:
+    """Write a new folder of files, whole or not at all: it appears by rename, everything in it on the disk.
+
+    Raises `UsageFault` for a folder that holds anything, which is left as it is.
+    """
+    check_new_folder(path)
+    part: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        for name, content in files.items():
+            descriptor = os.open(part / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        part.rename(path)
+    except OSError as error:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
         raise cannot_write(path, error) from error

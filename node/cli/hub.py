@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 import time
@@ -15,7 +16,14 @@ import typer
 
 from mediator.signatures import VerifyKey
 from node.cli.beginnings import complete
-from node.cli.files import MAX_MODEL_BYTES, read_bytes, read_text, write_new
+from node.cli.files import (
+    MAX_MODEL_BYTES,
+    check_new_folder,
+    read_bytes,
+    read_text,
+    write_folder,
+    write_new,
+)
 from node.cli.options import HubConfig, Json, Out
 from node.cli.output import say, show, table
 
@@ -164,6 +172,35 @@ def show_run(
         as_json=False,
         table=table(("round", "seconds", "mean", "sites", "missing", "refusals"), _rounds(history)),
     )
+
+
+@runs.command("export")
+def export_run(
+    config: HubConfig,
+    run: Run,
+    to: Annotated[Path, typer.Option(help="the folder to make; an empty one may be there")],
+    round_: Annotated[
+        int | None,
+        typer.Option("--round", help="a finished round (0: the untrained model); the last if not given", min=0),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's trained model, its history (JSON, CSV), its lineage, order and permit into a new folder.
+
+    A run that goes on is exported only by --round. The hub records who exported what.
+    """
+    check_new_folder(to)
+    with opened(config) as hub:
+        export = hub.export_run(_whole(hub, run), round_)
+        write_folder(to, export.files)
+        hub.exported(export)
+    if as_json:
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in export.files.items()}
+        answer = {"run": export.run, "round": export.round, "model_sha256": export.model_sha256}
+        show(answer | {"folder": str(to), "files": files}, as_json=True)
+        return
+    say(f"exported run {export.run} after round {export.round} to {to}: {', '.join(export.files)}")
+    say("the permit does not speak of release: none was needed, and the hub's record says so")
 
 
 @runs.command("stop")

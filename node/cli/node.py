@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.errors import Code, Denied, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance
-from node.cli import node_airlock, node_data, node_enrol, node_images, node_jobs
+from node.cli import node_airlock, node_data, node_enrol, node_images, node_jobs, node_pause
 from node.cli.admin import client_for, load
 from node.cli.beginnings import complete
 from node.cli.documents import made
@@ -37,6 +37,8 @@ app.add_typer(node_airlock.airlock, name="airlock", help="Files of analyses: see
 app.add_typer(log, name="audit", help="The audit log of a running node.")
 app.command("ingest")(node_data.ingest)
 app.command("import")(node_data.import_document)
+app.command("pause")(node_pause.pause)
+app.command("resume")(node_pause.resume)
 
 
 @app.command("init")
@@ -78,24 +80,6 @@ def status(config: NodeConfig, as_json: Json = False) -> None:
         answer = plain(client.call(verbs.STATUS, Empty()))
     answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
     show(answer, as_json=as_json)
-
-
-@app.command("pause")
-def pause(config: NodeConfig) -> None:
-    """Stop everything within five seconds, whether the hub is reachable or not, until `resume`."""
-    with client_for(load(config), verbs.PAUSE) as client:
-        answer = client.call(verbs.PAUSE, Empty())
-    say(f"paused; {answer.stopped} containers ended")
-    if not answer.all_ended:
-        raise NotNow("a container may still be running", hint="does the engine answer? see the broker's log")
-
-
-@app.command("resume")
-def resume(config: NodeConfig) -> None:
-    """Take the pause away. Nothing starts by itself: the hub asks again when it asks."""
-    with client_for(load(config), verbs.RESUME) as client:
-        client.call(verbs.RESUME, Empty())
-    say("resumed")
 
 
 @app.command("canary")
