@@ -23,7 +23,8 @@ from typing import Any, Literal
 import docker
 import requests
 import urllib3
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException
+from docker.errors import NotFound as NotFound
 
 from containers import gpu
 from containers.lines import Lines

@@ -9,16 +9,18 @@ import io
 import re
 import tarfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from containers.broker import Broker
-from containers.engine import Engine, _asking
+from containers.engine import Engine, NotFound, _asking
+from containers.tarballs import Tar, exactly
 from mediator.errors import EngineUnavailable, UsageFault
 from mediator.ports import JobEvent, Prepared
-from mediator.types import OutputFile
+from mediator.types import OutputFile, Resources
 
 CONTAINERFILE = "Containerfile"
 # an image's project is code; a folder larger than this holds something that does not belong into it
@@ -26,6 +28,11 @@ MAX_CONTEXT_BYTES = 256 << 20
 # a layer of torch on a slow disk stays silent for long
 BUILD_TIMEOUT_S = 600.0
 LAST_LINES = 30
+# how an image is asked for its untrained model (containers/job/initial.py), and where
+INITIAL_OPTION = "--initial"
+_INITIAL = "/tmp/initial"  # noqa: S108  inside the container
+_JOB_USER = "65532:65532"
+_MAX_FILES = 64
 _SAMPLE_S = 0.25
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE | re.MULTILINE)
 
@@ -69,6 +76,53 @@ class HomeEngine(Engine):
                     )
                 yield from filter(None, map(printable, str(answer.get("stream", "")).splitlines()))
 
+    def initial(self, image: str, limits: Resources, within_s: float, limit_bytes: int) -> Initial:
+        """Have an image make its untrained model: started as `--initial FOLDER`, without a network, data or rights.
+
+        What it wrote is read out of the ended container, which is removed. One that does not end in time is ended.
+        """
+        with _asking("make a container"):
+            container: str = self._api.create_container(
+                image, [INITIAL_OPTION, _INITIAL], user=_JOB_USER, network_disabled=True,
+                host_config=self._api.create_host_config(
+                    network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges"],
+                    mem_limit=limits.memory_bytes, memswap_limit=limits.memory_bytes,
+                    nano_cpus=int(limits.cpus * 1e9), pids_limit=limits.pids,
+                ),
+            )["Id"]  # fmt: skip
+        try:
+            self.start(container)
+            status = self._ended(container, within_s)
+            return Initial(status, self._files(container, limit_bytes), self.last_lines(container))
+        finally:
+            self.remove(container)
+
+    def _ended(self, container: str, within_s: float) -> int | None:
+        until_s = time.monotonic() + within_s
+        while time.monotonic() < until_s:
+            state = (self.inspect(container) or {}).get("State", {})
+            if state.get("Status") in ("exited", "dead", "stopped"):
+                return int(state.get("ExitCode", -1))
+            time.sleep(_SAMPLE_S)
+        self.stop(container, 0)
+        return None
+
+    def _files(self, container: str, limit_bytes: int) -> dict[str, bytes]:
+        """The plain files of the folder that the container was told to fill; nothing where there is none."""
+        with _asking("read a container's files"):
+            try:
+                blocks, _ = self._api.get_archive(container, _INITIAL)
+            except NotFound:
+                return {}
+            tar, files, left = Tar(_Blocks(blocks), max_entries=_MAX_FILES), {}, limit_bytes
+            for entry in tar:
+                if entry.kind == "file":
+                    left -= entry.size_bytes
+                    if left < 0:
+                        raise UsageFault(f"the image's untrained model is larger than {limit_bytes} bytes")
+                    files[entry.name.rpartition("/")[2]] = exactly(tar, entry.size_bytes)
+            return files
+
     def memory_bytes(self, container: str) -> int:
         """What a container holds in memory at this moment, without the file cache that the kernel would give up."""
         with _asking("measure a container"):
@@ -92,6 +146,32 @@ class HomeEngine(Engine):
                     hint=f"ours are made without a registry: ./deploy/lib/images.sh {printable(base)}",
                 )
             stages.add(stage.lower())
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What an image made of `--initial`: its exit status (None: it did not end), its files, its last lines."""
+
+    status: int | None
+    files: Mapping[str, bytes] = field(repr=False)
+    lines: tuple[str, ...] = ()
+
+
+class _Blocks:
+    """The engine's answer, block by block, as something to read from."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                return b""
+            self._rest = block
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
 
 
 @dataclass

@@ -32,14 +32,16 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
     return raw
 
 
-def write_new(path: Path, content: str, *, mode: int = 0o644) -> None:
-    """Write a file whole or not at all; an existing one is replaced by rename."""
+def write_new(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all; an existing one is replaced by rename. A text ends with a line end."""
+    if isinstance(content, str):
+        content = (content if content.endswith("\n") else content + "\n").encode("utf-8")
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content if content.endswith("\n") else content + "\n")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -1,4 +1,4 @@
-"""`cloister job new`, `build` and `test`: a job made and tried at home, as a hospital would run it."""
+"""`cloister job new`, `build`, `test`: a job made and tried at home, as a hospital would run it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,12 @@ _TEST_SHARE = 3
 
 def register(app: typer.Typer) -> None:
     """Add the kit's commands to `cloister job`."""
+    from node.cli.job_initial import init_model
+
     app.command("new")(new)
     app.command("build")(build)
     app.command("test")(test)
+    app.command("init-model")(init_model)
 
 
 def new(
@@ -67,7 +70,7 @@ def build(
 ) -> None:
     """Build a project's image without a network, and print its digest: what a permit names."""
     tag = tag or name_of(folder)
-    home = _engine(engine, building=True)
+    home = home_engine(engine, building=True)
     for line in home.build(folder, tag):
         say(f"  {line}")
     digest = home.digest_of(tag)
@@ -93,8 +96,8 @@ def test(
     as_json: Json = False,
 ) -> None:
     """Try an image as a hospital would run it, on made-up studies, and say what would leave, or why nothing would."""
-    draft = _draft(permit)
-    home = _engine(engine)
+    draft = draft_of(permit)
+    home = home_engine(engine)
     from node.kit.beginning import least_config, random_model
     from node.usecases.try_job import Trial
     from node.wiring import try_job as wired
@@ -122,7 +125,7 @@ def test(
                 _tell(step, place)
         except Denied as denied:
             bar.end()
-            _reasons(denied.reasons)
+            say_reasons(denied.reasons)
             if as_json:
                 show(_report(digest, place, manifest.counts, steps, denied), as_json=True)
             raise
@@ -137,7 +140,7 @@ def test(
 # --- what is asked for --------------------------------------------------------------------------------------
 
 
-def _engine(url: str, *, building: bool = False) -> HomeEngine:
+def home_engine(url: str, *, building: bool = False) -> HomeEngine:
     try:
         from containers.engine import TIMEOUT_S
         from containers.home import BUILD_TIMEOUT_S, HomeEngine
@@ -163,7 +166,7 @@ def _found_engine() -> str:
     raise UsageFault("no container engine was found", hint="start Docker or Podman, or give --engine unix:///its.sock")
 
 
-def _draft(path: Path) -> DataPermit:
+def draft_of(path: Path) -> DataPermit:
     raw = read_bytes(path, limit=MAX_DOCUMENT_BYTES)
     try:
         return from_plain(DataPermit, json.loads(raw))
@@ -263,16 +266,16 @@ def _tell_canary(place: Home) -> None:
 
 def _tell(step: Step, place: Home) -> None:
     seen = place.seen.observed.get(step.sandbox)
-    peak = f", {_size(seen.peak_bytes)} at most" if seen and seen.peak_bytes else ""
+    peak = f", {size(seen.peak_bytes)} at most" if seen and seen.peak_bytes else ""
     say(f"round {step.round} {step.kind.value}: {step.verdict} after {step.seconds:.1f} s ({step.start}{peak})")
     if step.verdict == "released":
         numbers = ", ".join(f"{name} {value:g}" for name, value in sorted(step.metrics.items()))
-        say(f"  would leave: {_size(step.size_bytes)}; {numbers}")
+        say(f"  would leave: {size(step.size_bytes)}; {numbers}")
         if step.norm is not None:
             shortened = ", clipped to the draft's clip_norm" if step.clipped else ""
             say(f"  the update's norm is {step.norm:.4g}{shortened}")
         return
-    _reasons(step.reasons)
+    say_reasons(step.reasons)
     if step.gate == 0 and seen:
         _say_lines(seen)
 
@@ -284,13 +287,13 @@ def _say_lines(seen: Observed) -> None:
         say(f"    {line}")
 
 
-def _reasons(reasons: Iterable[Reason]) -> None:
+def say_reasons(reasons: Iterable[Reason]) -> None:
     for reason in reasons:
         say(f"  {reason}")
         say(f"    {mend(reason.code)}")
 
 
-def _size(size_bytes: int) -> str:
+def size(size_bytes: int) -> str:
     for unit, factor in (("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f} {unit}"

@@ -11,6 +11,7 @@ from mediator.signatures import open_signed
 from mediator.types import Acceptance, DataPermit
 from node.config import load_config
 from node.keys import read_signing_key
+from tests.end_to_end.commands import attempt
 from tests.end_to_end.hospital import Hospital
 from tests.end_to_end.house import House, Permit
 from tests.end_to_end.machine import eventually
@@ -76,11 +77,13 @@ def test_a_permit_revoked_by_the_committee_ends_its_containers_and_every_later_r
     ledger, last = node.ledger(run), node.last()
     assert ledger["releases"] == 1
 
-    again = house.begin("recalled-again", permit, node, misbehave="none")
-    assert house.hub.ended(again)["state"] == "stopped"
-    node.recorded(last, about=f"{again}/", action="task_admit", verdict="refused", code="permit_revoked")
+    # the hub asks nobody for what nobody would serve, neither anew nor again
+    hub, order = house.hub, house.order("recalled-again", permit, node, misbehave="none")
+    words = ("hub", "run", "submit", "--order", order, "--model", permit.job.model, "--config", hub.config)
+    attempt(*words, uid=hub.uid).fault(3, "permit_revoked")
+    attempt("hub", "run", "resume", run, "--config", hub.config, uid=hub.uid).fault(3, "permit_revoked")
     assert node.count(last, action="job_prepare") == 0 == node.count(last, action="release", verdict="done")
-    assert node.ledger(run) == ledger and node.ledger(again)["bytes_charged"] == 0
+    assert node.ledger(run) == ledger
     assert next(line for line in node.json("permit", "list") if line["permit"] == "revoked")["revoked"] is True
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from cloister_job.contract import Task, Tasks
 from cloister_job.dataset import Dataset
+from cloister_job.initial import offer_initial
 from cloister_job.loader import batches, default_workers
 from torch import nn
 
@@ -91,11 +92,18 @@ def print_tensors() -> None:
     print(json.dumps(named, indent=1))
 
 
+def untrained() -> dict[str, torch.Tensor]:
+    """What the hub begins with; equal every time it is made."""
+    torch.manual_seed(0)
+    return Net().state_dict()
+
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 if __name__ == "__main__":
     if "--tensors" in sys.argv:
         sys.exit(print_tensors())
+    offer_initial(untrained)  # started as `--initial FOLDER` it writes the untrained model there, and ends
     tasks = Tasks()  # first: from here on, an exception's class is told
     data = Dataset()
     for task in tasks:
