@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tests.end_to_end.hub import Hub
 from tests.end_to_end.machine import AS_ROOT, HOST, UID_BASE, eventually, give, kill_whole, public, stop
 from tests.sim.cohort import write_cohort
 
+Launch = Callable[..., "subprocess.Popen[bytes]"]
 ROLES = ("core", "intake", "broker", "link")
 SENTINEL = "cloister-sentinel"
 
@@ -116,9 +117,10 @@ class Hospital:
         hub.run("node", "approve", request, "--out", bundle)
         self.run("enrol", "install", bundle)
 
-    def serve(self) -> None:
+    def serve(self, launch: Launch = start) -> None:
+        """Serve, and come back when the node is ready. `launch` starts what `cloister node serve` starts."""
         said = self.log.stat().st_size if self.log.exists() else 0
-        process = self.process = start(self.log, "node", "serve", "--config", self.config)
+        process = self.process = launch(self.log, "node", "serve", "--config", self.config)
 
         def ready() -> bool:
             assert process.poll() is None, self.log.read_text()[-2000:]

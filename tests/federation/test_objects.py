@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, validate_object_content
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from federation import tree
 from federation.arrays import DTYPES, read_npy, write_npy
-from federation.client.objects import FlowerCodec
+from federation.client.objects import FlowerCodec, metric_record
 from federation.hub.flower.grid import to_record, to_tensors
 from mediator.errors import Malformed
 from mediator.ports import UpdateCodec
@@ -40,6 +40,47 @@ def test_the_objects_are_flowers_and_name_themselves() -> None:
     read = to_tensors(records.array_records["model"])
     assert all(np.array_equal(read[name], array) for name, array in model(1.5).items())
     assert dict(records.metric_records["metrics"]) == METRICS
+
+
+def flowers(task: Kind, tensors: Mapping[str, np.ndarray], metrics: Mapping[str, float]) -> tuple[str, list]:
+    """What Flower's own classes make of the same values: the root's id, and (id, bytes) in pushing order."""
+    records = RecordDict()
+    if task is Kind.TRAIN:
+        made = {
+            name: Array(dtype=a.dtype.name, shape=a.shape, stype="numpy.ndarray", data=write_npy(a))
+            for name, a in tensors.items()
+        }
+        records["model"] = ArrayRecord(made)
+    records["metrics"] = MetricRecord(dict(sorted(metrics.items())))
+    return records.object_id, [(key, one.deflate()) for key, one in get_all_nested_objects(records).items()]
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,20}", fullmatch=True)
+NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63), 2**63 - 1))
+ARRAYS = st.builds(
+    lambda dtype, shape, seed: np.asarray(np.random.default_rng(seed).integers(-2, 2, shape)).astype(DTYPES[dtype]),
+    st.sampled_from(sorted(DTYPES)), st.lists(st.integers(1, 3), max_size=4), st.integers(0, 9),
+)  # fmt: skip
+
+
+@given(st.sampled_from([Kind.TRAIN, Kind.EVALUATE]), st.dictionaries(NAMES, ARRAYS), st.dictionaries(NAMES, NUMBERS))
+def test_every_object_is_flowers_own_to_the_byte(
+    task: Kind, tensors: dict[str, np.ndarray], metrics: dict[str, float]
+) -> None:
+    root, objects = CODEC.encode(task, tensors, metrics)
+    assert (root, list(objects.items())) == flowers(task, tensors, metrics)
+
+
+def test_chunks_that_are_alike_are_one_object_as_in_flower() -> None:
+    alike = {"w": np.zeros(4_000_000, dtype=np.float32), "v": np.zeros(4_000_000, dtype=np.float32)}
+    root, objects = CODEC.encode(Kind.TRAIN, alike, METRICS)
+    assert (root, list(objects.items())) == flowers(Kind.TRAIN, alike, METRICS)
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
+def test_a_number_that_has_no_64_bits_is_not_written_as_another(number: int) -> None:
+    with pytest.raises(OverflowError):
+        metric_record({"n": number})
 
 
 def test_children_stand_before_parents() -> None:

@@ -1,0 +1,100 @@
+"""The walls between a node's processes are contracts (`pyproject.toml`). Each must fail when it is breached, deep
+inside too, so every breach is planted in a copy of the sources."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from node.supervisor import ROLES
+
+REPO = Path(__file__).resolve().parents[1]
+PACKAGES = ("node", "mediator", "containers", "federation")
+LINT = Path(sys.executable).with_name("lint-imports")
+
+# contract: the module of that process it is planted in, and the import
+BREACHES = {
+    "core": [
+        ("node/wiring/core.py", "import httpx"),
+        ("node/usecases/publish.py", "import requests"),
+        ("federation/client/objects.py", "import flwr.app"),
+        ("node/store/engine.py", "from federation import tls"),
+        ("node/usecases/sandboxes.py", "from containers import engine"),
+        ("mediator/permit.py", "import aiohttp"),
+        ("node/records.py", "import node.deid.engine"),
+    ],
+    "broker": [
+        ("node/wiring/broker.py", "import flwr"),
+        ("containers/volumes.py", "import sqlalchemy"),
+        ("node/ipc/runner.py", "from federation import tls"),
+        ("containers/lines.py", "import node.store.store"),
+        ("node/keys.py", "import mediator.admission"),
+    ],
+    "link": [
+        ("node/wiring/link.py", "import docker"),
+        ("federation/client/link.py", "import containers.engine"),
+        ("federation/client/tree.py", "import node.deid.engine"),
+        ("node/ipc/channel.py", "import sqlite3"),
+        ("federation/client/control.py", "from mediator.release import decide"),
+        ("federation/files.py", "import federation.hub.state"),
+    ],
+    "intake": [
+        ("node/wiring/intake.py", "from federation.client import control"),
+        ("node/intake/folder.py", "import aiohttp"),
+        ("node/deid/stream.py", "import containers.broker"),
+        ("node/usecases/deidentify.py", "import node.store.store"),
+        ("node/keys.py", "import flwr"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    for package in PACKAGES:
+        shutil.copytree(REPO / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.csv"))
+    shutil.copy(REPO / "pyproject.toml", folder)
+    return folder
+
+
+def lint(folder: Path, contract: str) -> subprocess.CompletedProcess[str]:
+    command = [str(LINT), "--no-logo", "--no-cache", "--contract", contract]
+    # what is checked is the copy, not the sources this interpreter finds by itself
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def name_of(contract: str) -> str:
+    contracts = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    return str(next(each["name"] for each in contracts if each["id"] == contract))
+
+
+def test_every_process_has_a_wall() -> None:
+    assert BREACHES.keys() == set(ROLES)
+
+
+@pytest.mark.parametrize("contract", BREACHES)
+def test_the_wall_stands(copy: Path, contract: str) -> None:
+    """Positive control: the copy is whole, and nothing is planted in it yet."""
+    assert lint(copy, contract).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("contract", "place", "breach"),
+    [(contract, *planted) for contract, plants in BREACHES.items() for planted in plants],
+)
+def test_a_breach_is_seen(copy: Path, contract: str, place: str, breach: str) -> None:
+    module = copy / place
+    before = module.read_text("utf-8")
+    try:
+        module.write_text(f"{before}\n\ndef _planted() -> None:\n    {breach}\n", "utf-8")
+        done = lint(copy, contract)
+    finally:
+        module.write_text(before, "utf-8")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{name_of(contract)} BROKEN" in " ".join(done.stdout.split())
