@@ -76,6 +76,4 @@ def _cards(config: NodeConfig) -> list[dict[str, Any]]:
         for uuid, size in named.items()
         if size > there[uuid]
     ]
-    return [
-        finding("driver", "warning" if large else "ok", "; ".join(large) or f"{len(named)} found")
-    ]
+    return [finding("driver", "warning" if large else "ok", "; ".join(large) or f"{len(named)} found")]

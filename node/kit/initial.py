@@ -10,7 +10,7 @@ from typing import Any
 from mediator import canonical
 from mediator.errors import CloisterError, UsageFault
 from mediator.release import tensors
-from mediator.release.tensors import MAX_HEADER_BYTES
+from mediator.sizes import MAX_HEADER_BYTES
 from mediator.types import Dtype, TensorSpec
 
 MODEL, TENSORS = "initial.safetensors", "tensors.json"
