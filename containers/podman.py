@@ -188,7 +188,8 @@ _NODE = re.compile(r"/dev/nvidia(?:ctl|-uvm|-uvm-tools|-modeset|-caps/nvidia-cap
 def nodes_differ(inspect: Mapping[str, Any], gpus: Sequence[str]) -> bool:
     """Whether a running container has other device nodes than those of as many GPUs. Podman tells of a CDI request
     nowhere, and of the nodes it brought once the container runs."""
-    names = [str(node.get("PathInContainer")) for node in inspect["HostConfig"].get("Devices") or []]
+    devices = _at(inspect, "HostConfig.Devices")
+    names = [str(node.get("PathInContainer")) for node in devices] if isinstance(devices, list) else []
     known = [found for name in names if (found := _NODE.fullmatch(name))]
     least, most = gpu.nodes(gpus)
     return len(known) < len(names) or not least <= sum(bool(found["number"]) for found in known) <= most

@@ -40,6 +40,8 @@ _ENDINGS: Mapping[str, Code] = {
     "out_full": Code.CONTRACT_OUT_FULL,
 }
 _RAISED = frozenset(RAISED.values())
+# what the broker says of a start that its image had no part in
+_NOT_THE_IMAGES = frozenset({Code.GPU_UNAVAILABLE, Code.NOT_SEALED})
 # how a job ends by itself: then its log is worth keeping
 _ITS_OWN = _RAISED | set(_ENDINGS.values()) - {Code.STOPPED}
 
@@ -354,7 +356,7 @@ class Sandboxes:
             sandbox.engine_lost = True
         except Denied as denied:
             # the container is gone, or its keeper said what no keeper says: either way it is over
-            if denied.reasons[0].code is Code.GPU_UNAVAILABLE:
+            if denied.reasons[0].code in _NOT_THE_IMAGES:
                 sandbox.refused = denied.reasons[0]
         sandbox.events.put(JobEvent("exited", status=-1))
 

@@ -196,6 +196,21 @@ def test_an_engine_that_is_away_is_not_now(house: House) -> None:
         house.serve()
 
 
+@pytest.mark.parametrize("code", [Code.GPU_UNAVAILABLE, Code.NOT_SEALED])
+def test_a_start_that_its_image_had_no_part_in_does_not_blame_the_image(house: House, code: Code) -> None:
+    house.runner.refusals["execute"] = Reason(code, "gpus")
+    with pytest.raises(Denied) as caught:
+        house.serve()
+    assert caught.value.reasons == (Reason(code, "gpus"),)
+    assert house.runner.containers == {}
+
+
+def test_any_other_no_at_the_start_is_still_the_end_of_the_job(house: House) -> None:
+    house.runner.refusals["execute"] = Reason(Code.JOB_UNKNOWN)
+    with pytest.raises(Denied, match="job_failed"):
+        house.serve()
+
+
 def keeping(house: House, keep_log_s: float) -> None:
     house.boxes = Sandboxes(
         house.runner, house.root, house.key.sign, house._trust, lambda *_: None,
