@@ -70,6 +70,11 @@ def test_every_templates_image_makes_the_model_that_its_draft_names(tmp_path: Pa
     )
 
 
+def refused_by(line: str) -> str:
+    """A program that ends with status 9 where the system refuses what it does."""
+    return f"import sys\ntry:\n    {line}\nexcept OSError:\n    sys.exit(9)\n"
+
+
 PROGRAMS = {
     "fails": ("import sys; print('PATIENT 17'); sys.exit(7)", 2, "status 7"),
     "ignores": ("pass", 2, "left no initial.safetensors"),
@@ -78,9 +83,9 @@ PROGRAMS = {
     "a-folder": ("import os, sys; os.makedirs(sys.argv[2] + '/initial.safetensors')", 2, "left no initial.safetensors"),
     "a-link": ("import os, sys; os.mkdir(sys.argv[2]); os.symlink('/etc/passwd', sys.argv[2] + '/initial.safetensors')",
                2, "left no initial.safetensors"),
-    # sealed: whoever asks the network or for rights gets neither
-    "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 2)", 2, "status 1"),
-    "root": ("import os; os.setuid(0)", 2, "status 1"),
+    # sealed: who asks for the network, or for rights, gets neither
+    "network": (refused_by("import socket; socket.create_connection(('192.0.2.1', 53), 2)"), 2, "status 9"),
+    "root": (refused_by("import os; os.setuid(0)"), 2, "status 9"),
 }  # fmt: skip
 
 
