@@ -40,7 +40,7 @@ def node(house: House) -> Iterator[Hospital]:
     try:
         hospital.install(house.hub, (house.root / "committee.key.pub").read_text().strip())
         hospital.serve()
-        hospital.ingest(patients=PATIENTS, seed=9)
+        hospital.ingest(patients=PATIENTS, seed=1)
         add_image(hospital, house.hospitals[0])
         hospital.run("image", "approve", image_id(ROGUE), "--by", "it.admin", "--yes")
         yield hospital
