@@ -44,7 +44,7 @@ from node.usecases.deidentify import (
     suspects,
     withdrawn,
 )
-from node.usecases.publish import REPORT, read_report
+from node.versions import REPORT, read_report
 
 
 @dataclass(frozen=True)

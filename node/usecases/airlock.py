@@ -25,8 +25,8 @@ from mediator.types import OutputFile
 from node.records import AirlockRow, JobRow, NewAirlockFile, NewReview, ReviewRow
 from node.usecases.context import Core, event, permit_name
 from node.usecases.documents import code_of
-from node.usecases.publish import read_manifest
 from node.usecases.watch import permit_ended
+from node.versions import read_manifest
 
 if TYPE_CHECKING:
     from node.store.reads import Reads

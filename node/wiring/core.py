@@ -31,11 +31,11 @@ from node.usecases.documents import Documents
 from node.usecases.ingest import Ingests
 from node.usecases.outbox import Outbox
 from node.usecases.owed import Owed
-from node.usecases.publish import job_view, read_manifest
 from node.usecases.run_job import Jobs
 from node.usecases.sandboxes import Sandbox, Sandboxes, SandboxKey
 from node.usecases.switch import Switch
 from node.usecases.trust_sandbox import RunCanary, SandboxTrust
+from node.versions import job_view, read_manifest
 from node.wiring import staff
 from node.wiring.airlock import settings
 

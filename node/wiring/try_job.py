@@ -21,9 +21,9 @@ from mediator.ports import Prepared
 from mediator.signatures import KeyRing, SigningKey
 from mediator.types import ContainerSpec, Kind, Manifest, Resources
 from node.kit.synthetic import Shape, write_version
-from node.usecases.publish import job_view
 from node.usecases.sandboxes import Sandboxes, SandboxKey
 from node.usecases.try_job import Step, Trial, try_job
+from node.versions import job_view
 
 SENTINEL = "cloister-sentinel"
 

@@ -20,7 +20,7 @@ from mediator.types import DataPermit, Manifest
 from node.kit.beginning import least_config, random_model
 from node.kit.project import TEMPLATES
 from node.kit.synthetic import plain_shape, read_manifest, shape_of, write_version
-from node.usecases.publish import job_view
+from node.versions import job_view
 
 COLUMNS = {"lesion": "double", "age": "double", "side": "string"}
 

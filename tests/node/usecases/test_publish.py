@@ -14,7 +14,8 @@ from mediator.errors import Denied, IntegrityBroken, Malformed
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
 from node.intake.batch import Keys, Rooms, run_ingest
-from node.usecases.publish import folder_of, job_view, publish, read_manifest, read_report
+from node.usecases.publish import folder_of, publish
+from node.versions import job_view, read_manifest, read_report
 from tests.sim.cohort import write_cohort
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

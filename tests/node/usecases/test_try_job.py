@@ -18,9 +18,9 @@ from mediator.errors import Code, Denied
 from mediator.signatures import SigningKey
 from mediator.types import DataPermit, Dtype, Kind, Manifest, MetricSpec, Resources, TensorSpec
 from node.kit.synthetic import plain_shape, write_version
-from node.usecases.publish import job_view
 from node.usecases.sandboxes import Sandboxes
 from node.usecases.try_job import Step, Trial, try_job
+from node.versions import job_view
 from tests.mediator import samples
 from tests.sim.runner import Behaviour, FakeRunner
 
