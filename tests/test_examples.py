@@ -6,7 +6,7 @@ from pathlib import Path
 
 from federation.hub.config import HubConfig
 from federation.hub.config import load_config as load_hub
-from node.config import NodeConfig, load_config
+from node.host.config import NodeConfig, load_config
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node.supervisor import ROLES
+from node.host.supervisor import ROLES
 
 REPO = Path(__file__).resolve().parents[1]
 PACKAGES = ("node", "mediator", "containers", "federation")
@@ -20,23 +20,23 @@ LINT = Path(sys.executable).with_name("lint-imports")
 # contract: the module of that process it is planted in, and the import
 BREACHES = {
     "core": [
-        ("node/wiring/core.py", "import httpx"),
-        ("node/usecases/publish.py", "import requests"),
+        ("node/core/process.py", "import httpx"),
+        ("node/core/datasets/publish.py", "import requests"),
         ("federation/client/objects.py", "import flwr.app"),
-        ("node/store/engine.py", "from federation import tls"),
-        ("node/usecases/sandboxes.py", "from containers import engine"),
+        ("node/core/store/engine.py", "from federation import tls"),
+        ("containers/warm/pool.py", "from containers import engine"),
         ("mediator/permit.py", "import aiohttp"),
-        ("node/records.py", "import node.deid.engine"),
+        ("node/core/records.py", "import node.deid.engine"),
     ],
     "broker": [
-        ("node/wiring/broker.py", "import flwr"),
+        ("node/broker/process.py", "import flwr"),
         ("containers/volumes.py", "import sqlalchemy"),
         ("node/ipc/runner.py", "from federation import tls"),
-        ("containers/lines.py", "import node.store.store"),
-        ("node/keys.py", "import mediator.admission"),
+        ("containers/lines.py", "import node.core.store.store"),
+        ("node/host/keys.py", "import mediator.admission"),
     ],
     "link": [
-        ("node/wiring/link.py", "import docker"),
+        ("node/link/process.py", "import docker"),
         ("federation/client/link.py", "import containers.engine"),
         ("federation/client/tree.py", "import node.deid.engine"),
         ("node/ipc/channel.py", "import sqlite3"),
@@ -44,11 +44,11 @@ BREACHES = {
         ("federation/files.py", "import federation.hub.state"),
     ],
     "intake": [
-        ("node/wiring/intake.py", "from federation.client import control"),
-        ("node/intake/folder.py", "import aiohttp"),
+        ("node/intake/process.py", "from federation.client import control"),
+        ("node/deid/source_folder.py", "import aiohttp"),
         ("node/deid/stream.py", "import containers.broker"),
-        ("node/usecases/deidentify.py", "import node.store.store"),
-        ("node/keys.py", "import flwr"),
+        ("node/deid/deidentify.py", "import node.core.store.store"),
+        ("node/host/keys.py", "import flwr"),
     ],
 }
 

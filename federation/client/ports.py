@@ -1,4 +1,4 @@
-"""What the link asks of core: the LINK verbs, as a protocol that `node.wiring` and the fake in `tests/sim` implement.
+"""What the link asks of core: the LINK verbs, as a protocol that `node.link` and the fake in `tests/sim` implement.
 
 Every method may raise `NotNow` while core is away; the link then waits and asks again.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mediator.errors import NotNow, UsageFault
 from mediator.roles import Role, may
-from node.config import NodeConfig, load_config
+from node.host.config import NodeConfig, load_config
 from node.ipc.channel import Client, Verb
 
 

@@ -17,14 +17,15 @@ Exit codes: 0 done, 1 our defect, 2 wrong usage, 3 refused by a rule, 4 integrit
 """
 
 
+# name of the group: the module below `node.cli` that has it, and what its help says
 _GROUPS = {
-    "node": "A hospital's node: install, serve, bring data in, accept permits, pause.",
-    "hub": "The central hub: enrol sites, publish permits, run federated rounds.",
-    "deid": "De-identify a folder by itself; explain and verify.",
-    "job": "For researchers: make a job, try it at home, order a run.",
-    "permit": "For the Access Committee: sign permits and revocation lists.",
-    "audit": "Check an audit log, offline.",
-    "keys": "Make key files.",
+    "node": ("it.node", "A hospital's node: install, serve, bring data in, accept permits, pause."),
+    "hub": ("coordinator.hub", "The central hub: enrol sites, publish permits, run federated rounds."),
+    "deid": ("steward.deid", "De-identify a folder by itself; explain and verify."),
+    "job": ("researcher.job", "For researchers: make a job, try it at home, order a run."),
+    "permit": ("committee.permit", "For the Access Committee: sign permits and revocation lists."),
+    "audit": ("auditor.audit", "Check an audit log, offline."),
+    "keys": ("keys", "Make key files."),
 }
 
 
@@ -33,9 +34,10 @@ def application(first: str | None = None) -> typer.Typer:
     app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(_root)
     for name in [first] if first in _GROUPS else _GROUPS:
-        app.add_typer(import_module(f"node.cli.{name}").app, name=name, help=_GROUPS[name])
+        module, words = _GROUPS[name]
+        app.add_typer(import_module(f"node.cli.{module}").app, name=name, help=words)
     if first not in _GROUPS:
-        app.command("check")(import_module("node.cli.check").check)
+        app.command("check")(import_module("node.cli.it.check").check)
     return app
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from node.cli.output import say
-from node.keys import new_signing_key
+from node.host.keys import new_signing_key
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from mediator.canonical import to_plain
 from mediator.errors import CloisterError, exit_code_of
 from mediator.images import printable
-from node.logs import place
+from node.host.logs import place
 
 talk = Console(stderr=True, highlight=False)
 data = Console(highlight=False)

@@ -56,7 +56,7 @@ class Source:
 
 
 class Engine:
-    """Implements `node.usecases.deidentify.DicomEngine` for one compiled profile."""
+    """Implements `node.deid.deidentify.DicomEngine` for one compiled profile."""
 
     def __init__(self, table: Table, standard: Standard, copiers: Copiers | None = None) -> None:
         """`copiers`: threads that copy the pixels of what is begun; without them they are copied at once."""

@@ -72,7 +72,7 @@ Patient = tuple[str, str]
 
 
 class Entry(Protocol):
-    """A file below a folder, as `node.intake.folder.walk` yields it."""
+    """A file below a folder, as `node.deid.source_folder.walk` yields it."""
 
     @property
     def path(self) -> str: ...

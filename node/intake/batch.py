@@ -28,12 +28,8 @@ from mediator.deid.orders import IngestOrder, IngestReport
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.errors import UsageFault
-from node.intake import folder
-from node.intake.clinical import Clinical
-from node.intake.handover import Assembly
-from node.intake.intake_db import IntakeDb, SourceFile
-from node.intake.quarantine import Quarantine
-from node.usecases.deidentify import (
+from node.deid import source_folder as folder
+from node.deid.deidentify import (
     DicomEngine,
     Finished,
     Gate0,
@@ -44,7 +40,11 @@ from node.usecases.deidentify import (
     suspects,
     withdrawn,
 )
-from node.versions import REPORT, read_report
+from node.host.versions import REPORT, read_report
+from node.intake.clinical import Clinical
+from node.intake.handover import Assembly
+from node.intake.intake_db import IntakeDb, SourceFile
+from node.intake.quarantine import Quarantine
 
 
 @dataclass(frozen=True)

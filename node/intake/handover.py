@@ -19,8 +19,8 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, Table
 from mediator.deid.screening import Exclusion
 from mediator.types import Study
+from node.deid.deidentify import Outcome
 from node.intake.clinical import Clinical, Row
-from node.usecases.deidentify import Outcome
 
 Split = Literal["train", "test", "unlabelled"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from containers.engine import Engine
+from containers.warm.pool import _ENDINGS
 from mediator.errors import Code, hub_code
 from mediator.ports import JobEvent
-from node.usecases.sandboxes import _ENDINGS
 from tests.attacks.surroundings import nothing_else_changes
 from tests.containers.bench import Bench, until
 

@@ -30,10 +30,10 @@ from mediator.jobs import State
 from mediator.schedule import Capacity, Site
 from mediator.signatures import KeyRing
 from mediator.types import ConfigField, MetricSpec, SiteDatasets
-from node.usecases.context import event
+from node.core.context import event
 from tests.containers.bench import CEILING, ENGINE_URL, LIMITS, Bench, image_id, until, utc_now
 from tests.mediator import samples
-from tests.node.usecases.desk import VERDICT, Desk, manifest
+from tests.node.core.desk import VERDICT, Desk, manifest
 
 PROJECTS = ("a", "b", "c", "d", "e")
 CONFIG = (ConfigField("misbehave", "str", None, None, ("nothing-wrong",)),)

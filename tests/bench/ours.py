@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mediator.deid.pseudonyms import Pseudonyms
 from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
+from node.deid.deidentify import Finished, Gate0, Placement, suspects
+from node.deid.deidentify_folder import BATCH
 from node.deid.engine import Engine
 from node.deid.profiles import load_profile, standard
-from node.usecases.deidentify import Finished, Gate0, Placement, suspects
-from node.usecases.deidentify_folder import BATCH
 from tests.bench.timing import timed
 
 

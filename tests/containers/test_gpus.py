@@ -22,9 +22,9 @@ import pytest
 from containers import canary, gpu
 from containers.engine import Engine
 from containers.job_log import job_log
+from containers.warm.pool import SandboxKey, Task
 from mediator.errors import Code, Denied
 from mediator.types import ContainerSpec, Kind
-from node.usecases.sandboxes import SandboxKey, Task
 from tests.containers.bench import LIMITS, MODEL, REPO, Bench, by_name, image_id, until
 from tests.containers.spare import Spare
 from tests.containers.test_canary import spec_of

@@ -17,9 +17,9 @@ import pytest
 
 from containers import canary
 from containers.engine import Engine
+from containers.warm.pool import Sandboxes, SandboxKey, Task
 from mediator.errors import Denied, EngineUnavailable, NotNow
 from mediator.types import Kind
-from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
 from tests.containers.bench import LIMITS, MODEL, Bench, by_name, image_id, until
 from tests.containers.contract import RunnerContract
 from tests.containers.spare import Spare

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from containers import canary, sandbox
+from containers.warm.pool import Sandboxes, SandboxKey, Task
 from mediator.audit import Action
 from mediator.errors import Code, Denied
 from mediator.types import ContainerSpec, Kind
-from node.usecases.sandboxes import Sandboxes, SandboxKey, Task
-from node.usecases.trust_sandbox import SandboxTrust
+from node.core.tasks.trust_sandbox import SandboxTrust
 from tests.containers.bench import LIMITS, MODEL, Bench, by_name
 from tests.containers.test_canary import WEAKER
-from tests.node.usecases.desk import Desk
+from tests.node.core.desk import Desk
 
 pytestmark = pytest.mark.engine
 

@@ -14,7 +14,7 @@ import pytest
 
 from mediator.types import RunOrder
 from node.cli.documents import unverified
-from node.keys import read_signing_key
+from node.host.keys import read_signing_key
 from tests.end_to_end.commands import cloister
 from tests.end_to_end.hospital import Hospital
 from tests.end_to_end.house import House, Permit

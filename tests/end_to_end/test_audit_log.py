@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mediator.audit import Frontier, decode_checkpoint, encode_checkpoint, sign_checkpoint
-from node.keys import read_signing_key
+from node.host.keys import read_signing_key
 from tests.end_to_end.commands import Done, attempt
 from tests.end_to_end.hospital import Hospital
 from tests.end_to_end.house import House, Permit

@@ -15,7 +15,7 @@ from joserfc import jws
 
 from mediator import canonical
 from mediator.signatures import SigningKey
-from node.keys import read_signing_key
+from node.host.keys import read_signing_key
 from tests.containers.bench import ENGINE_URL
 from tests.end_to_end.commands import attempt, start
 from tests.end_to_end.house import House, Permit

@@ -9,8 +9,8 @@ import pytest
 
 from mediator.signatures import open_signed
 from mediator.types import Acceptance, DataPermit
-from node.config import load_config
-from node.keys import read_signing_key
+from node.host.config import load_config
+from node.host.keys import read_signing_key
 from tests.end_to_end.commands import attempt
 from tests.end_to_end.hospital import Hospital
 from tests.end_to_end.house import House, Permit

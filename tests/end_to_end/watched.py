@@ -77,9 +77,9 @@ def process(reports: Path, role: str, config: str) -> None:
 
 
 def serve(reports: Path, config: Path) -> None:
-    from node.config import load_config
-    from node.logs import set_up
-    from node.supervisor import Supervisor
+    from node.host.config import load_config
+    from node.host.logs import set_up
+    from node.host.supervisor import Supervisor
 
     def command(role: str) -> Sequence[str]:
         return [sys.executable, "-P", __file__, str(reports), "process", role, str(config)]

@@ -141,7 +141,7 @@ def test_every_update_is_named_as_the_sites_own_log_names_its_release(trained: T
         for entry in lineage["rounds"]
         for update in entry["updates"]
     }  # fmt: skip
-    # a node records `instruction@root` of each release (node.usecases.release_output)
+    # a node records `instruction@root` of each release (node.core.tasks.release_output)
     released = {(core.site, f"{each.instruction}@{each.root}") for core in trained.cores for each in core.released}
     assert named <= released and len(named) == 4 * 3 + 3 * 3 - 1
     tasks = [(entry["round"], entry["task"]) for entry in lineage["rounds"]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from federation.hub.config import load_config
 from federation.hub.service import serve_hub
 from federation.hub.state import Hub
-from node.logs import set_up
+from node.host.logs import set_up
 
 
 def main() -> None:

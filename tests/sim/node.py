@@ -9,7 +9,7 @@ from pathlib import Path
 
 from federation.client.link import run_link
 from federation.client.ports import Delivery
-from node.logs import set_up
+from node.host.logs import set_up
 from tests.federation.ground import reopened
 from tests.sim.core import FakeCore
 

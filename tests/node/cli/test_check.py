@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from node.cli.check import _sandbox
-from node.cli.check_config import configured
-from node.config import load_config
+from node.cli.it.check import _sandbox
+from node.cli.it.check_config import configured
+from node.core import staff
+from node.core.process import CoreProcess
+from node.host.config import load_config
+from node.host.keys import read_verify_key
+from node.host.state import prepare_state
 from node.ipc.channel import Server
-from node.keys import read_verify_key
-from node.state import prepare_state
-from node.wiring import staff
-from node.wiring.core import CoreProcess
 from tests.containers.bench import ENGINE_URL
 from tests.end_to_end.commands import CLOISTER, ENVIRONMENT
-from tests.node.wiring.test_core import configured as written
+from tests.node.core.process.test_process import configured as written
 from tests.sim.runner import FakeRunner
 from tests.sim.users import NOBODY, as_user
 

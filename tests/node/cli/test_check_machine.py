@@ -9,10 +9,10 @@ import pytest
 
 from containers.engine import Engine
 from containers.gpu import Offer
-from node.cli.check_machine import _cards, _gpus, _processors, machine
-from node.config import NodeConfig, load_config
+from node.cli.it.check_machine import _cards, _gpus, _processors, machine
+from node.host.config import NodeConfig, load_config
 from tests.containers.bench import ENGINE_URL
-from tests.node.minimal import MINIMAL
+from tests.node.host.minimal import MINIMAL
 from tests.sim import nvidia
 from tests.sim.nvidia import CARDS
 

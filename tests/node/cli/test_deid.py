@@ -14,9 +14,9 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from mediator import canonical
 from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.signatures import VerifyKey
-from node.usecases.deidentify_folder import Rooms, deidentify_folder
-from node.wiring.deid import Processes, list_files
-from node.wiring.deid_worker import Settings
+from node.deid.deidentify_folder import Rooms, deidentify_folder
+from node.deid.run import Processes, list_files
+from node.deid.worker import Settings
 from tests.node.cli.deid_desk import cloister as cloister
 from tests.node.cli.deid_desk import files, instances, options, plain_slice, put, report
 from tests.node.cli.deid_desk import key as key

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mediator.errors import UsageFault
-from node.cli.become import run_as
-from node.usecases.deidentify_folder import Rooms, check_rooms
+from node.cli.it.become import run_as
+from node.deid.deidentify_folder import Rooms, check_rooms
 from tests.node.cli.deid_desk import cloister, key, options, plain_slice, put
 from tests.sim.users import NOBODY
 

@@ -21,15 +21,15 @@ import docker
 import pytest
 
 from node.cli import main
-from node.config import load_config
+from node.core import staff
+from node.core.images.handlers import architecture
+from node.core.process import CoreProcess
+from node.host.config import load_config
+from node.host.keys import read_verify_key
+from node.host.state import prepare_state
 from node.ipc.channel import Server
-from node.keys import read_verify_key
-from node.state import prepare_state
-from node.wiring import staff
-from node.wiring.core import CoreProcess
-from node.wiring.images import architecture
 from tests.containers.bench import ENGINE_URL, image_id
-from tests.node.wiring.test_core import configured
+from tests.node.core.process.test_process import configured
 from tests.sim.images import BASE, Tiny, layer, registry, sha, unfold, write
 from tests.sim.runner import FakeRunner
 from tests.sim.users import as_user

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from node.cli import node_jobs
-from node.cli.node_jobs import readable, standing
+from node.cli.it import jobs as node_jobs
+from node.cli.it.jobs import readable, standing
 from node.ipc.jobs import JobLine
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

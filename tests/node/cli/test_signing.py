@@ -12,7 +12,7 @@ import pytest
 
 from mediator.canonical import to_plain
 from mediator.signatures import VerifyKey
-from node.keys import new_signing_key
+from node.host.keys import new_signing_key
 from tests.end_to_end.commands import CLOISTER, ENVIRONMENT, Done
 from tests.mediator import samples
 

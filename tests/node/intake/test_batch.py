@@ -10,11 +10,11 @@ import pytest
 
 from mediator.deid.orders import Column, IngestOrder, IngestReport
 from mediator.errors import IntegrityBroken, UsageFault
+from node.deid.deidentify import PixelReader
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
+from node.host.versions import read_report
 from node.intake.batch import Keys, Rooms, run_ingest
-from node.usecases.deidentify import PixelReader
-from node.versions import read_report
 from tests.sim.cohort import SLICES, write_cohort
 from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.pictures import NAME, as_file, dataset, draw, us

@@ -17,10 +17,10 @@ from mediator.admission import check_model
 from mediator.errors import Malformed, UsageFault
 from mediator.terms import check_config
 from mediator.types import DataPermit, Manifest
+from node.host.versions import job_view
 from node.kit.beginning import least_config, random_model
 from node.kit.project import TEMPLATES
 from node.kit.synthetic import plain_shape, read_manifest, shape_of, write_version
-from node.versions import job_view
 
 COLUMNS = {"lesion": "double", "age": "double", "side": "string"}
 

@@ -1,0 +1,1 @@
+"""The process beside the container engine: five verbs, and nothing else."""

@@ -1,0 +1,1 @@
+"""Commands of the Access Committee: `cloister permit`."""

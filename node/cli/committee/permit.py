@@ -1,0 +1,83 @@
+"""`cloister permit`: what the Access Committee does, on a machine of its own."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mediator import canonical
+from mediator.errors import Denied, Malformed, UsageFault
+from mediator.permit import open_permit
+from mediator.signatures import KeyRing, VerifyKey, open_signed, peek_kind
+from mediator.terms import ungrantable
+from mediator.types import Acceptance, DataPermit, Instruction, RevocationList, RunOrder
+from node.cli.documents import made, unverified
+from node.cli.files import read_text, write_new
+from node.cli.options import Json, Key, Out
+from node.cli.output import say, show
+from node.host.keys import read_signing_key
+from node.kit.mending import MENDING
+
+app = typer.Typer(no_args_is_help=True)
+
+_KINDS: dict[str, Any] = {cls.KIND: cls for cls in (DataPermit, Acceptance, RunOrder, RevocationList, Instruction)}
+
+
+@app.command("sign")
+def sign(draft: Annotated[Path, typer.Argument(help="the permit as JSON")], key: Key, out: Out) -> None:
+    """Sign a data permit. The draft is JSON with the fields of a permit; one that nobody could use is refused.
+
+    No placeholder may be left in it, and its `issuer` is the id of the key that signs.
+    """
+    permit, signer = canonical.from_plain(DataPermit, read_json(draft)), read_signing_key(key)
+    if reasons := ungrantable(permit, signer.key_id, datetime.now(UTC)):
+        raise Denied(reasons, hint=MENDING.get(reasons[0].code, "mend the draft: nothing was signed"))
+    text = signer.sign(permit)
+    open_permit(text, KeyRing([signer.verify_key]))  # what nobody could open is not handed out
+    write_new(out, text)
+    say(f"signed permit {permit.permit} version {permit.permit_version}: {out}")
+
+
+@app.command("revocations")
+def revocations(
+    key: Key,
+    out: Out,
+    number: Annotated[int, typer.Option(help="the list's number: one more than the last list's", min=1)],
+    permit: Annotated[list[str] | None, typer.Option(help="a permit that no longer holds (repeat)")] = None,
+) -> None:
+    """Sign a revocation list. Sign one at least daily, also when nothing is revoked: nodes refuse an old list."""
+    issued = datetime.now(UTC).replace(microsecond=0)
+    document = made(RevocationList, number=number, issued=issued, permits=tuple(sorted(permit or ())))
+    write_new(out, read_signing_key(key).sign(document))
+    say(f"signed revocation list {number} with {len(document.permits)} permits: {out}")
+
+
+@app.command("show")
+def show_document(
+    file: Annotated[Path, typer.Argument(help="a signed document of any kind")],
+    public_key: Annotated[Path | None, typer.Option("--key", help="the public key to check the signature with")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a signed document says; with --key, only if that key signed it."""
+    text = read_text(file)
+    kind = peek_kind(text)
+    if kind not in _KINDS:
+        raise Malformed(f"{file} is of an unknown kind")
+    if public_key is None:
+        document = unverified(_KINDS[kind], text)
+        say("the signature was not checked: give --key to check it")
+    else:
+        document = open_signed(_KINDS[kind], text, KeyRing([VerifyKey.from_text(read_text(public_key))])).document
+    show(document, as_json=as_json)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file, or one clear line saying where it is wrong."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UsageFault(f"{path} is not JSON: line {error.lineno}, column {error.colno}") from error

@@ -1,0 +1,1 @@
+"""Commands of the hub's coordinator: `cloister hub`."""

@@ -1,0 +1,278 @@
+"""`cloister hub`: what the hub's coordinator does."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mediator.signatures import VerifyKey
+from node.cli.beginnings import complete
+from node.cli.files import (
+    MAX_MODEL_BYTES,
+    check_new_folder,
+    read_bytes,
+    read_text,
+    write_folder,
+    write_new,
+)
+from node.cli.options import HubConfig, Json, Out
+from node.cli.output import say, show, table
+
+if TYPE_CHECKING:
+    from federation.hub.state import Hub
+
+app = typer.Typer(no_args_is_help=True)
+nodes = typer.Typer(no_args_is_help=True)
+permits = typer.Typer(no_args_is_help=True)
+revocations = typer.Typer(no_args_is_help=True)
+runs = typer.Typer(no_args_is_help=True)
+app.add_typer(nodes, name="node", help="Enrol and revoke sites.")
+app.add_typer(permits, name="permit", help="Publish permits.")
+app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
+app.add_typer(runs, name="run", help="Submit and follow runs.")
+
+Run = Annotated[str, typer.Argument(help="the run, or the beginning of its name")]
+
+_ENDED = ("done", "stopped")
+_FOLLOW_S = 0.25
+
+
+@app.command("init")
+def init(config: HubConfig) -> None:
+    """Make the hub's state folder, its certificate authority and its signing keys. Once."""
+    from federation.hub.config import load_config
+    from federation.hub.state import Hub
+
+    hub = Hub.create(load_config(config))
+    say(f"the hub's state is in {hub.config.state_dir}")
+    _say_key("instruction key (nodes: [trust] hub)", hub.instruction_key.verify_key)
+    _say_key("witness key (nodes: [trust] witnesses)", hub.witness_key.verify_key)
+    hub.close()
+
+
+@app.command("serve")
+def serve(config: HubConfig) -> None:
+    """Run the hub until SIGTERM: Flower's SuperLink on loopback, the mutual-TLS port, the runs."""
+    from federation.hub.service import serve_hub
+    from node.host.logs import set_up
+
+    set_up("hub", level="info", form="text")
+    with opened(config) as hub:
+        asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
+
+
+@nodes.command("approve")
+def approve(
+    config: HubConfig, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
+) -> None:
+    """Enrol a site: its request becomes a bundle to send back. Compare key ids by telephone first."""
+    with opened(config) as hub:
+        bundle = hub.approve(read_bytes(request, limit=1 << 20))
+    write_new(out, bundle.decode("utf-8"))
+    say(f"enrolled; send {out} back to the site")
+
+
+@nodes.command("list")
+def list_nodes(config: HubConfig, as_json: Json = False) -> None:
+    """Enrolled sites, their certificates and when they were last heard of."""
+    with opened(config) as hub:
+        rows = hub.nodes()
+    _show_rows(rows, as_json)
+
+
+@nodes.command("revoke")
+def revoke(
+    config: HubConfig, site: Annotated[str, typer.Argument(help="the site, or the beginning of its name")]
+) -> None:
+    """End a site: its certificate is refused and its open connections are closed at once."""
+    with opened(config) as hub:
+        site = complete(site, (row["site"] for row in hub.nodes()), "site", acts=True)
+        hub.revoke(site)
+    say(f"revoked {site}")
+
+
+@permits.command("publish")
+def publish_permit(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed permit")]) -> None:
+    """Send a committee's permit to every site, now and whenever one connects."""
+    with opened(config) as hub:
+        permit = hub.submit_permit(read_text(file))
+    say(f"published permit {permit.permit} version {permit.permit_version}")
+
+
+@revocations.command("publish")
+def publish_revocations(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed list")]) -> None:
+    """Send a committee's revocation list to every site at once."""
+    with opened(config) as hub:
+        hub.submit_revocations(read_text(file))
+    say("published the revocation list")
+
+
+@runs.command("submit")
+def submit(
+    config: HubConfig,
+    order: Annotated[Path, typer.Option(help="the researcher's signed run order")],
+    model: Annotated[Path, typer.Option(help="the untrained model (safetensors, exactly the permit's tensors)")],
+) -> None:
+    """Submit a run; a hub that is running begins it at once."""
+    with opened(config) as hub:
+        ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_BYTES))
+    say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
+
+
+@runs.command("publish")
+def publish_order(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed local order")]) -> None:
+    """Send an order for local analyses to the sites, where hospital staff start it or do not. No run begins here."""
+    with opened(config) as hub:
+        order = hub.submit_local(read_text(file))
+    say(f"published the local order {order.run} for {', '.join(order.sites)}")
+
+
+@runs.command("list")
+def list_runs(config: HubConfig, as_json: Json = False) -> None:
+    """Every run, newest first."""
+    with opened(config) as hub:
+        rows = hub.list_runs()
+    _show_rows(rows, as_json)
+
+
+@runs.command("show")
+def show_run(
+    config: HubConfig,
+    run: Run,
+    follow: Annotated[bool, typer.Option("--follow", help="a line per finished round, until the run ends")] = False,
+    as_json: Json = False,
+) -> None:
+    """A run in full: rounds, metrics of each site and their weighted mean, seconds, missing sites, refusals.
+
+    With --follow --json: one object a line, whenever anything has changed.
+    """
+    with opened(config) as hub:
+        run = _whole(hub, run)
+        if follow and as_json:
+            for history in _changes(hub, run):
+                sys.stdout.write(json.dumps(history) + "\n")
+                sys.stdout.flush()
+            return
+        history = _follow(hub, run) if follow else hub.run_history(run)
+    if as_json:
+        show(history, as_json=True)
+        return
+    say(f"run {run}: {history['state']} {history['detail']}".rstrip())
+    show(
+        history,
+        as_json=False,
+        table=table(("round", "seconds", "mean", "sites", "missing", "refusals"), _rounds(history)),
+    )
+
+
+@runs.command("export")
+def export_run(
+    config: HubConfig,
+    run: Run,
+    to: Annotated[Path, typer.Option(help="the folder to make; an empty one may be there")],
+    round_: Annotated[
+        int | None,
+        typer.Option("--round", help="a finished round (0: the untrained model); the last if not given", min=0),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's trained model, its history (JSON, CSV), its lineage, order and permit into a new folder.
+
+    A run that goes on is exported only by --round. The hub records who exported what.
+    """
+    check_new_folder(to)
+    with opened(config) as hub:
+        export = hub.export_run(_whole(hub, run), round_)
+        write_folder(to, export.files)
+        hub.exported(export)
+    if as_json:
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in export.files.items()}
+        answer = {"run": export.run, "round": export.round, "model_sha256": export.model_sha256}
+        show(answer | {"folder": str(to), "files": files}, as_json=True)
+        return
+    say(f"exported run {export.run} after round {export.round} to {to}: {', '.join(export.files)}")
+    say("the permit does not speak of release: none was needed, and the hub's record says so")
+
+
+@runs.command("stop")
+def stop_run(config: HubConfig, run: Run) -> None:
+    """End a run; its checkpoints stay."""
+    with opened(config) as hub:
+        run = _whole(hub, run, acts=True)
+        hub.stop_run(run)
+    say(f"stopped {run}")
+
+
+@runs.command("resume")
+def resume_run(config: HubConfig, run: Run) -> None:
+    """Let a stopped run go on after its last completed round."""
+    with opened(config) as hub:
+        run = _whole(hub, run, acts=True)
+        hub.resume_run(run)
+    say(f"resumed {run}")
+
+
+def _whole(hub: Hub, run: str, *, acts: bool = False) -> str:
+    return complete(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
+
+
+@contextmanager
+def opened(config: Path) -> Iterator[Hub]:
+    """The hub's desk, closed again."""
+    from federation.hub.config import load_config
+    from federation.hub.state import Hub
+
+    hub = Hub(load_config(config))
+    try:
+        yield hub
+    finally:
+        hub.close()
+
+
+def _follow(hub: Hub, run: str) -> dict[str, Any]:
+    """A line of talk per finished round; the run's history once it has ended."""
+    told, history = 0, {}
+    for history in _changes(hub, run):
+        finished = [row for row in history["rounds"] if row["mean"] is not None]
+        for row in finished[told:]:
+            mean = ", ".join(f"{name} {value:.4g}" for name, value in row["mean"].items())
+            say(f"round {row['round']}: {mean} ({row['seconds']:.1f} s)")
+        told = len(finished)
+    return history
+
+
+def _changes(hub: Hub, run: str) -> Iterator[dict[str, Any]]:
+    """The run's history now, and whenever it is another than before, until the run has ended."""
+    seen: dict[str, Any] = {}
+    while seen.get("state") not in _ENDED:
+        history = hub.run_history(run)
+        if history == seen:
+            time.sleep(_FOLLOW_S)
+            continue
+        seen = history
+        yield history
+
+
+def _rounds(history: dict[str, Any]) -> Iterator[tuple[object, ...]]:
+    for row in history["rounds"]:
+        refusals = [f"{each['site']} {each['code']}" for each in row["refusals"]]
+        missing = [f"{site} ({task})" for task, sites in row["missing"].items() for site in sites]
+        yield row["round"], row["seconds"], row["mean"], sorted(row["evaluate"]), missing, refusals
+
+
+def _show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    columns = list(rows[0]) if rows else ["nothing yet"]
+    show(rows, as_json=as_json, table=table(columns, ([row[column] for column in columns] for row in rows)))
+
+
+def _say_key(what: str, key: VerifyKey) -> None:
+    say(f"{what}: {key.text} (key id {key.key_id})")

@@ -1,0 +1,1 @@
+"""Commands of hospital IT: `cloister node`, `cloister check`."""

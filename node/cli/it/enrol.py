@@ -1,0 +1,80 @@
+"""`cloister node enrol`: two files change hands, and the node is known to the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mediator.errors import UsageFault
+from node.cli.admin import load
+from node.cli.files import read_bytes, write_new
+from node.cli.it.become import run_as
+from node.cli.options import NodeConfig, Out
+from node.cli.output import say
+from node.host.config import NodeConfig as Config
+from node.host.keys import public_path, read_verify_key
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("request")
+def request(config: NodeConfig, out: Out) -> None:
+    """Make the link's keys (they never leave) and write the request for the hub's operator."""
+    from federation.client.enrolment import make_request
+
+    loaded = load(config)
+    paths = loaded.paths
+    release, audit = read_verify_key(public_path(paths.release_key)), read_verify_key(public_path(paths.audit_key))
+
+    def make() -> str:
+        made = make_request(paths.link, loaded.site, release_key=release, audit_key=audit)
+        return made.decode("utf-8")
+
+    write_new(out, run_as(_link_user(loaded), make))
+    say(f"wrote {out}; send it to the hub's operator and compare key ids by telephone:")
+    say(f"  release key id {release.key_id}, audit key id {audit.key_id}")
+
+
+@app.command("install")
+def install(config: NodeConfig, bundle: Annotated[Path, typer.Argument(help="the hub's bundle.json")]) -> None:
+    """Install the hub's answer. It is refused if the hub's keys are not those pinned in this node's [trust]."""
+    from federation.client.enrolment import install as install_bundle
+    from federation.control import EnrolmentBundle, decode
+
+    loaded = load(config)
+    raw = read_bytes(bundle, limit=1 << 20)
+    shown = decode(EnrolmentBundle, raw)
+    # the bundle came by mail: the keys that count are those a person wrote into the configuration
+    if not set(shown.instruction_keys) <= set(loaded.trust.hub) or not set(shown.witness_keys) <= set(
+        loaded.trust.witnesses
+    ):
+        raise UsageFault(
+            "the bundle's hub keys are not those pinned in [trust]",
+            hint="compare them with the hub's operator by telephone",
+        )
+    if shown.hub != loaded.hub.url:
+        raise UsageFault("the bundle names another hub than this configuration", hint="see [hub] host and port")
+
+    def put() -> str:
+        return install_bundle(loaded.paths.link, raw).site
+
+    run_as(_link_user(loaded), put)
+    write_audit_keys(loaded)
+    say(f"enrolled at {loaded.hub.url}")
+
+
+def write_audit_keys(config: Config) -> None:
+    """`audit-keys.txt`: what an auditor needs to check this node's log, public."""
+    path = config.paths.audit_keys
+    audit = read_verify_key(public_path(config.paths.audit_key)).text
+    lines = [f"audit {audit}", *(f"witness {key}" for key in config.trust.witnesses)]
+    write_new(path, "\n".join(lines))
+    path.chmod(0o644)
+
+
+def _link_user(config: Config) -> tuple[int, int] | None:
+    link = config.users.accounts()["link"]
+    return (link.uid, link.gid) if config.users.separate and os.geteuid() == 0 else None

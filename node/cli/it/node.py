@@ -1,0 +1,191 @@
+"""`cloister node`: what hospital IT and the data steward do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from mediator.errors import Code, Denied, Reason
+from mediator.permit import compile_permit, open_acceptance, open_permit
+from mediator.signatures import KeyRing
+from mediator.types import Acceptance
+from node.cli.admin import client_for, load
+from node.cli.beginnings import complete
+from node.cli.documents import made
+from node.cli.it import enrol as node_enrol
+from node.cli.it import images as node_images
+from node.cli.it import jobs as node_jobs
+from node.cli.it import pause as node_pause
+from node.cli.options import Json, Key, NodeConfig
+from node.cli.output import plain, say, show, table
+from node.cli.steward import airlock as node_airlock
+from node.cli.steward import data as node_data
+from node.host.keys import read_signing_key
+from node.ipc import verbs
+from node.ipc.channel import Client
+from node.ipc.messages import Empty
+
+app = typer.Typer(no_args_is_help=True)
+permits = typer.Typer(no_args_is_help=True)
+runs = typer.Typer(no_args_is_help=True)
+log = typer.Typer(no_args_is_help=True)
+app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
+app.add_typer(node_data.datasets, name="dataset", help="Published dataset versions.")
+app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
+app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")
+app.add_typer(node_jobs.app, name="job", help="Tasks given to containers.")
+app.add_typer(node_images.app, name="image", help="Container images this hospital lets run.")
+app.add_typer(node_airlock.analysis, name="analysis", help="Analyses that run at this hospital alone.")
+app.add_typer(node_airlock.airlock, name="airlock", help="Files of analyses: see them, review them, hand them out.")
+app.add_typer(log, name="audit", help="The audit log of a running node.")
+app.command("ingest")(node_data.ingest)
+app.command("import")(node_data.import_document)
+app.command("pause")(node_pause.pause)
+app.command("resume")(node_pause.resume)
+
+
+@app.command("init")
+def init(config: NodeConfig) -> None:
+    """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
+    from node.cli.it.enrol import write_audit_keys
+    from node.host.state import prepare_state
+
+    loaded = load(config)
+    prepare_state(loaded)
+    write_audit_keys(loaded)
+    say(f"the node's state is in {loaded.state_dir}")
+
+
+@app.command("serve")
+def serve(config: NodeConfig) -> None:
+    """Run the node until SIGTERM: core, broker, intake and link, each its own process (as root: its own user)."""
+    from node.host.logs import set_up
+    from node.host.supervisor import Supervisor
+
+    loaded = load(config)
+    set_up("supervisor", level=loaded.logging.level, form=loaded.logging.format)
+    Supervisor(loaded, config).run()
+
+
+@app.command("process", hidden=True)
+def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
+    """Run one of the node's processes; the supervisor's business."""
+    from node.host.processes import start
+
+    start(role, load(config))
+
+
+@app.command("status")
+def status(config: NodeConfig, as_json: Json = False) -> None:
+    """The node in one look: paused or not, what waits, how far the log is witnessed."""
+    loaded = load(config)
+    with client_for(loaded, verbs.STATUS) as client:
+        answer = plain(client.call(verbs.STATUS, Empty()))
+    answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
+    show(answer, as_json=as_json)
+
+
+@app.command("canary")
+def canary(config: NodeConfig, as_json: Json = False) -> None:
+    """Attack our own sandbox now: a container of the very same making tries to get out, and tells."""
+    with client_for(load(config), verbs.CANARY) as client:
+        answer = client.call(verbs.CANARY, Empty(), timeout_s=300.0)
+    show(answer, as_json=as_json)
+    if answer.failures:
+        raise Denied(Reason(Code.CANARY_FAILED, ", ".join(answer.failures)), hint="no job runs until a canary passes")
+    say("the sandbox held")
+
+
+@log.command("checkpoint")
+def checkpoint(config: NodeConfig) -> None:
+    """Sign the log as it stands now and ask the hub to witness it."""
+    with client_for(load(config), verbs.AUDIT_CHECKPOINT) as client:
+        client.call(verbs.AUDIT_CHECKPOINT, Empty(), timeout_s=30.0)
+    say("checkpoint signed")
+
+
+@permits.command("list")
+def list_permits(config: NodeConfig, as_json: Json = False) -> None:
+    """Permits this node holds, and whether the hospital has accepted them."""
+    with client_for(load(config), verbs.PERMITS) as client:
+        items = client.call(verbs.PERMITS, Empty()).items
+    rows = ((p.permit, p.permit_version, p.project, p.expires.date(), p.accepted, p.revoked) for p in items)
+    columns = ("permit", "version", "project", "expires", "accepted", "revoked")
+    show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+@permits.command("show")
+def show_permit(
+    config: NodeConfig,
+    permit: Annotated[str, typer.Argument(help="the permit, or the beginning of its name")],
+    version: Annotated[int, typer.Argument(help="its version")],
+) -> None:
+    """Print a permit in full, as JSON: read it before you accept it."""
+    loaded = load(config)
+    with client_for(loaded, verbs.PERMIT_TEXT) as client:
+        permit = _whole(client, permit)
+        answer = client.call(verbs.PERMIT_TEXT, verbs.PermitId(permit=permit, permit_version=version))
+    show(open_permit(answer.text, loaded.trust.ring("committee")).document, as_json=True)
+
+
+def _whole(client: Client, permit: str, *, acts: bool = False) -> str:
+    return complete(permit, (line.permit for line in client.call(verbs.PERMITS, Empty()).items), "permit", acts=acts)
+
+
+@permits.command("accept")
+def accept(
+    config: NodeConfig,
+    permit: Annotated[str, typer.Argument(help="the permit, or the beginning of its name")],
+    version: Annotated[int, typer.Argument(help="its version")],
+    key: Key,
+    days: Annotated[float | None, typer.Option(help="accept for so many days only", min=0.01)] = None,
+    maximum_rounds: Annotated[int | None, typer.Option(help="accept fewer rounds than granted", min=1)] = None,
+    byte_budget: Annotated[int | None, typer.Option(help="accept fewer bytes than granted", min=1)] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="accept for these dataset versions only (repeat)")] = None,
+) -> None:
+    """Say yes for this hospital to exactly this version of a permit, signed with the steward's key. May only narrow."""
+    loaded = load(config)
+    with client_for(loaded, verbs.PERMIT_TEXT) as client:
+        permit = _whole(client, permit, acts=True)
+        text = client.call(verbs.PERMIT_TEXT, verbs.PermitId(permit=permit, permit_version=version)).text
+    signed = open_permit(text, loaded.trust.ring("committee"))
+    steward = read_signing_key(key)
+    expires = signed.document.expires
+    if days is not None:
+        expires = min(expires, datetime.now(UTC).replace(microsecond=0) + timedelta(days=days))
+    granted = signed.document.versions_of(loaded.site)
+    acceptance = made(
+        Acceptance,
+        site=loaded.site,
+        permit=permit,
+        permit_version=version,
+        permit_sha256=signed.sha256,
+        expires=expires,
+        maximum_rounds=maximum_rounds,
+        byte_budget=byte_budget,
+        versions=tuple(complete(each, granted, "dataset version", acts=True) for each in dataset) if dataset else None,
+    )
+    text = steward.sign(acceptance)
+    compile_permit(
+        signed, open_acceptance(text, KeyRing([steward.verify_key]))
+    )  # every reason, before anything is sent
+    with client_for(loaded, verbs.PERMIT_ACCEPT) as client:
+        answer = client.call(verbs.PERMIT_ACCEPT, verbs.SignedText(text=text))
+    if answer.code is not None:
+        raise Denied(Reason(answer.code, "the node refused the acceptance"))
+    say(f"accepted permit {permit} version {version} until {expires.date()}")
+
+
+@app.command("ledger")
+@runs.command("list")
+def list_runs(config: NodeConfig, as_json: Json = False) -> None:
+    """Runs at this node: rounds and bytes charged, what left, epsilon spent."""
+    with client_for(load(config), verbs.RUNS) as client:
+        items = client.call(verbs.RUNS, Empty()).items
+    columns = ("run", "permit", "rounds", "charged", "releases", "bytes out", "epsilon", "state")
+    rows = (
+        (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
+    )
+    show(list(items), as_json=as_json, table=table(columns, rows))

@@ -1,0 +1,1 @@
+"""Commands of the data steward: data, permits, analyses, the airlock, `cloister deid`."""

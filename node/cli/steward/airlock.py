@@ -1,0 +1,179 @@
+"""`cloister node analysis` and `cloister node airlock`: what the hospital's people do with a local analysis."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import typing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mediator.airlock import Review, Why
+from mediator.errors import IntegrityBroken, UsageFault
+from node.cli.admin import client_for, load
+from node.cli.beginnings import complete
+from node.cli.documents import made
+from node.cli.options import Json, Key, NodeConfig
+from node.cli.output import data, plain, say, show, table
+from node.host.faults import cannot_write
+from node.host.keys import read_signing_key
+from node.ipc import airlock as verbs
+from node.ipc import verbs as node_verbs
+from node.ipc.channel import Client
+from node.ipc.messages import Empty
+
+analysis = typer.Typer(no_args_is_help=True)
+airlock = typer.Typer(no_args_is_help=True)
+
+File = Annotated[str, typer.Argument(help="the file, as the list names it (file-…), or the beginning of its name")]
+_REASONS = ", ".join(word for word in typing.get_args(Why) if word != "safe")
+
+
+@analysis.callback()
+def _analyses() -> None:
+    """Analyses that run at this hospital alone, without a hub."""
+
+
+@analysis.command("start")
+def start(
+    config: NodeConfig,
+    run: Annotated[str, typer.Argument(help="the run of a local run order, or its beginning")],
+) -> None:
+    """Let a researcher's local run order run here, once; its files go into the airlock."""
+    with client_for(load(config), verbs.ANALYSIS_START) as client:
+        run = complete(run, (line.run for line in client.call(node_verbs.RUNS, Empty()).items), "run", acts=True)
+        answer = client.call(verbs.ANALYSIS_START, verbs.StartAnalysis(run=run))
+    say(f"admitted {answer.instruction}; follow it with: cloister node job list")
+
+
+@airlock.command("list")
+def list_files(config: NodeConfig, as_json: Json = False) -> None:
+    """Files of analyses, newest first: what the rules found, who has agreed, what waits too long."""
+    with client_for(load(config), verbs.AIRLOCK_LIST) as client:
+        items = client.call(verbs.AIRLOCK_LIST, Empty()).items
+    columns = ("file", "run", "name", "rules", "state", "agreed", "since", "late", "code")
+    rows = (
+        (
+            item.file,
+            item.run,
+            item.name,
+            item.outcome,
+            item.state,
+            f"{item.approvals} of {item.needed}",
+            item.created.date(),
+            item.late,
+            item.code or "",
+        )
+        for item in items
+    )
+    show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+@airlock.command("show")
+def show_file(config: NodeConfig, file: File, as_json: Json = False) -> None:
+    """A file as it would leave, and its disclosure record: which rule was asked, and what it minded."""
+    with client_for(load(config), verbs.AIRLOCK_SHOW) as client:
+        answer = client.call(verbs.AIRLOCK_SHOW, verbs.FileId(file=_whole(client, file)))
+    record = json.loads(answer.record)
+    if as_json:
+        show(_told(answer, record), as_json=True)
+        return
+    line = answer.line
+    say(f"{line.name}: {line.state}, {line.approvals} of {line.needed} persons have agreed")
+    found = (
+        (each["rule"], each["result"], each["looked_at"], each["minded"], each["limit"]) for each in record["findings"]
+    )
+    table(("rule", "result", "looked at", "minded", "limit"), found).print()
+    for each in answer.reviews:
+        say(f"{each.subject}: {each.decision}, {each.why}")
+    data.print(answer.content.decode("ascii"), markup=False, highlight=False, soft_wrap=True, end="")
+
+
+@airlock.command("review")
+def review(
+    config: NodeConfig,
+    file: File,
+    key: Key,
+    approve: Annotated[bool | None, typer.Option("--approve/--refuse", help="your decision")] = None,
+    reason: Annotated[str | None, typer.Option(help=f"why you refuse: {_REASONS}")] = None,
+) -> None:
+    """Say yes or no to a file, signed with your key: to exactly the content and the record that `show` prints now."""
+    if approve is None or (reason is None) is not approve:
+        raise UsageFault("say --approve, or --refuse with --reason", hint=f"reasons: {_REASONS}")
+    why = "safe" if reason is None else reason
+    if why not in typing.get_args(Why) or (why == "safe") is not approve:
+        raise UsageFault("this reason is not one of the list", hint=f"reasons: {_REASONS}")
+    loaded = load(config)
+    with client_for(loaded, verbs.AIRLOCK_SHOW) as client:
+        file = _whole(client, file, acts=True)
+        found = client.call(verbs.AIRLOCK_SHOW, verbs.FileId(file=file))
+        document = made(
+            Review,
+            site=loaded.site,
+            file=file,
+            content_sha256=hashlib.sha256(found.content).hexdigest(),
+            record_sha256=hashlib.sha256(found.record.encode("utf-8")).hexdigest(),
+            decision="approve" if approve else "refuse",
+            why=why,
+            issued=datetime.now(UTC).replace(microsecond=0),
+        )
+        text = read_signing_key(key).sign(document)
+        answer = client.call(verbs.AIRLOCK_REVIEW, verbs.ReviewText(text=text))
+    say(f"{file} is {answer.state}")
+
+
+@airlock.command("release")
+def release(
+    config: NodeConfig,
+    file: File,
+    to: Annotated[Path, typer.Option(help="a folder; the file is written into it, with its record and its reviews")],
+) -> None:
+    """Fetch an approved file. Its disclosure record and its signed reviews come with it; the node keeps no copy."""
+    with client_for(load(config), verbs.AIRLOCK_TAKE) as client:
+        file = _whole(client, file, acts=True)
+        found = client.call(verbs.AIRLOCK_TAKE, verbs.FileId(file=file))
+        if hashlib.sha256(found.content).hexdigest() != found.content_sha256:
+            raise IntegrityBroken("the file is not the one that was reviewed")
+        written = _write(to, found)
+        client.call(verbs.AIRLOCK_TAKEN, verbs.FileId(file=file))
+    say(f"released {file}: {written}")
+
+
+def _whole(client: Client, file: str, *, acts: bool = False) -> str:
+    return complete(file, (line.file for line in client.call(verbs.AIRLOCK_LIST, Empty()).items), "file", acts=acts)
+
+
+def _write(folder: Path, found: verbs.FileShown) -> Path:
+    """The file, and beside it what was decided about it; on the disk before the node hears that it arrived."""
+    target = folder / found.line.name
+    beside = folder / f"{found.line.name}.disclosure.json"
+    told = json.dumps(_told(found, json.loads(found.record)) | {"content": None}, indent=2).encode("utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists() and target.read_bytes() != found.content:
+            raise UsageFault(f"another {target.name} is in {folder}", hint="choose another folder")
+        for path, content in ((beside, told), (target, found.content)):
+            part = path.with_name(f".{path.name}.part")
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o640), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    return target
+
+
+def _told(answer: verbs.FileShown, record: Any) -> dict[str, Any]:
+    return {
+        "file": plain(answer.line),
+        "content": answer.content.decode("ascii"),
+        "content_sha256": answer.content_sha256,
+        "record": record,
+        "record_sha256": answer.record_sha256,
+        "reviews": [plain(each) for each in answer.reviews],
+    }

@@ -1,0 +1,247 @@
+"""`cloister deid`: gate 0 by itself, on a folder, without a node."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from mediator.errors import UsageFault
+from mediator.types import check_identifier
+from node.cli.options import Json
+from node.cli.output import data, say, show, table, talk
+from node.cli.steward import deid_check, deid_key
+from node.host.keys import read_raw_key
+
+app = typer.Typer(no_args_is_help=True)
+app.add_typer(deid_key.app, name="key", help="Make and destroy the key pseudonyms are computed with.")
+app.command("check")(deid_check.check)
+
+Profile = Annotated[str, typer.Option(help="basic, eucaim, eucaim-v5, pseudonymise, or the path of a site's TOML file")]
+KeyFile = Annotated[Path, typer.Option("--key", help="32 raw bytes, mode 0600 (cloister deid key new FILE)")]
+
+
+@app.callback()
+def _group() -> None:
+    """De-identify a folder, see what would happen to a file, check another tool's work."""
+
+
+@app.command("run")
+def run(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="a folder of DICOM files, at any depth")],
+    output: Annotated[
+        Path, typer.Argument(metavar="DST", help="the folder to write; DST.review and reports beside it")
+    ],
+    profile: Profile,
+    site: Annotated[str, typer.Option(help="the site's id")],
+    key: KeyFile,
+    project: Annotated[
+        str, typer.Option(help="the project's id (not for pseudonymise: its secret is the site's)")
+    ] = "",
+    jobs: Annotated[int, typer.Option(help="worker processes", min=1, max=64)] = 1,
+    ocr: Annotated[
+        Literal["auto", "every-frame", "off"],
+        typer.Option(help="reading of pixels; what needs reading and is not read goes to review"),
+    ] = "auto",
+    source_index: Annotated[
+        Path | None, typer.Option(help="a new file (0600) that says which path each src#0001 is")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """De-identify every file of SRC into DST; what a person must look at into DST.review.
+
+    DST.report.jsonl has a line for each file. Exit code 0 also when single files were refused (they are listed), 3 when
+    nothing could be written. Running it again does no harm: what is there already and the same stays.
+    """
+    from node.deid import run as wiring
+    from node.deid.deidentify_folder import Result, Rooms, check_rooms, deidentify_folder, write_source_index
+    from node.deid.worker import Settings, table_of
+
+    rooms = Rooms(Path(os.path.normpath(output.absolute())))
+    check_rooms(source, rooms)
+    compiled = table_of(profile)
+    _identifiers(site, project, needed=compiled.scope == "project")
+    secret = read_raw_key(key)
+    settings = Settings(str(source.absolute()), rooms.output, profile, secret, project, site, ocr)
+    files = wiring.list_files(settings.source)
+    if source_index is not None:
+        write_source_index(source_index, files)
+    summary: dict[str, Any] = {}
+    with (
+        wiring.Processes(settings, jobs) as workers,
+        Progress(*_words(workers), console=talk, disable=not talk.is_terminal, transient=True) as bars,
+    ):
+        bar = bars.add_task("de-identifying", total=len(files))
+        begun = time.monotonic()
+        about = wiring.about(settings, compiled) | {"jobs": jobs}
+        for event in deidentify_folder(files, rooms, workers, about):
+            if isinstance(event, Result):
+                bars.advance(bar)
+            else:
+                summary = event | {"seconds": round(time.monotonic() - begun, 2)}
+    if not as_json:  # each series is in DST.summary.json
+        summary["series_findings"] = len(summary["series_findings"])
+    show(summary, as_json=as_json)
+    say(f"{summary['written']} written, {summary['review']} to review, {summary['refused']} refused")
+    if not summary["written"] and not summary["review"]:
+        say("error: nothing could be written")
+        say("hint: the report beside DST lists each file with its reason")
+        raise typer.Exit(3)
+
+
+@app.command("explain")
+def explain(
+    file: Annotated[Path, typer.Argument(help="a DICOM file")],
+    profile: Profile = "eucaim",
+    values: Annotated[
+        bool, typer.Option("--values", help="show the file's values too: they identify a patient")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say for each element of a file what will happen to it and which rule says so. Nothing is written."""
+    from node.deid.explain import explain_file
+    from node.deid.worker import table_of
+
+    verdict, lines = explain_file(file, table_of(profile), values=values)
+    if as_json:
+        show({"verdict": verdict, "elements": [line.plain(values) for line in lines]}, as_json=True)
+    else:
+        for line in lines:
+            data.print(line.text(values), markup=False, soft_wrap=True)
+    say(f"the file: {verdict}")
+
+
+@app.command("profiles")
+def profiles(
+    name: Annotated[str | None, typer.Argument(help="a profile, or a site's own file: told rule by rule")] = None,
+    options: Annotated[
+        bool, typer.Option("--options", help="the options of PS3.15 E.3 a site's file may take")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the profiles, or tell one of them rule by rule (Markdown)."""
+    from mediator.deid.describe import describe
+    from mediator.deid.statement import OPTION_CODES
+    from node.deid.profiles import load_profile, profile_names, profile_text, standard
+    from node.deid.worker import table_of
+
+    if options:
+        rows = [{"option": option, "code": code, "meaning": text} for option, (code, text) in OPTION_CODES.items()]
+        show(rows, as_json=as_json, table=table(("option", "code", "meaning"), [tuple(row.values()) for row in rows]))
+    elif name is None:
+        rows = [wiring_row(load_profile(each), profile_text(each)) for each in profile_names()]
+        columns = ("profile", "version", "scope", "dates", "title")
+        show(rows, as_json=as_json, table=table(columns, [tuple(row[c] for c in columns) for row in rows]))
+    else:
+        compiled = table_of(name)
+        counts = Counter(rule.action.value for rule in compiled.rules.values())
+        if as_json:
+            show({"profile": compiled.profile, "fingerprint": compiled.fingerprint, "rules": counts}, as_json=True)
+        else:
+            data.print(describe(compiled, standard()), markup=False, soft_wrap=True, end="")
+
+
+def wiring_row(compiled: Any, text: str) -> dict[str, Any]:
+    """One profile as the list shows it."""
+    title = next(line.partition('"')[2].rstrip('"') for line in text.splitlines() if line.startswith("title"))
+    return {
+        "profile": compiled.profile,
+        "version": compiled.profile_version,
+        "scope": compiled.scope,
+        "dates": compiled.dates,
+        "options": sorted(compiled.options),
+        "codes": [code for code, _ in compiled.codes],
+        "fingerprint": compiled.fingerprint,
+        "title": title,
+    }
+
+
+@app.command("verify")
+def verify(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="the originals")],
+    output: Annotated[Path, typer.Argument(metavar="DST", help="what any tool made of them")],
+    profile: Annotated[str, typer.Option(help="what should have been removed or replaced")] = "basic",
+    key: Annotated[
+        Path | None, typer.Option("--key", help="the key DST was made with: dates are compared in every file then")
+    ] = None,
+    project: Annotated[str, typer.Option(help="with --key: the project's id")] = "",
+    site: Annotated[str, typer.Option(help="with --key: the site's id")] = "",
+    as_json: Json = False,
+) -> None:
+    """Search DST for everything of SRC that the profile removes or replaces. Exit code 3 when something is left.
+
+    Works on the output of any tool. An element whose value the profile itself would keep is no finding. Dates are
+    compared one by one where identical pixels, or our own key, say which original a file was made from.
+    """
+    from node.deid.source_folder import look, walk
+    from node.deid.verify import verify_folders
+    from node.deid.worker import pseudonyms, table_of
+
+    for folder in (source, output):
+        if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):  # False where one may not look
+            raise UsageFault("SRC and DST are folders that can be read")
+    one, other = source.resolve(), output.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise UsageFault("SRC and DST must not lie inside each other", hint="DST is what was made of SRC")
+    look(str(source.absolute()), name="SRC")
+    look(str(output.absolute()), name="DST")  # nothing found in no file would be no answer
+    if key is None and (project or site):
+        raise UsageFault("--project and --site belong to --key", hint="without the key they change nothing")
+    table, keyed = table_of(profile), None
+    if key is not None:
+        _identifiers(site, project, needed=table.scope == "project")
+        keyed = pseudonyms(table, read_raw_key(key), project, site)
+    report = verify_folders(str(source.absolute()), str(output.absolute()), table, walk, keyed)
+    told = report.plain()
+    if not as_json:  # a person reads where things are left; each file is in --json
+        del told["findings"]
+    show(told, as_json=as_json)
+    if report.findings:
+        say(f"error: {report.damaged} of {report.outputs} files hold something that should have gone")
+        raise typer.Exit(3)
+    say(f"nothing found in {report.outputs} files")
+
+
+class _UnderWay(ProgressColumn):
+    """What workers did of files that are not finished yet: reading pixels takes longest, and is done by series."""
+
+    def __init__(self, workers: Any) -> None:
+        super().__init__()
+        self._workers = workers
+
+    def render(self, task: Task) -> Text:
+        converted, pictures = self._workers.under_way
+        return Text(f"{converted} converted, {pictures} pictures")
+
+
+def _words(workers: Any) -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _UnderWay(workers),
+        TimeRemainingColumn(),
+    )
+
+
+def _identifiers(site: str, project: str, *, needed: bool) -> None:
+    try:
+        check_identifier(site, "--site")
+        if needed or project:
+            check_identifier(project, "--project")
+    except ValueError as error:
+        raise UsageFault(str(error)) from None

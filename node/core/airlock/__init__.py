@@ -1,0 +1,1 @@
+"""Analyses at this hospital, and the files that wait for a person's review."""

@@ -1,0 +1,154 @@
+"""What the use cases of core share: the store, the clock, the keys, the rings of trust, the seams to the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mediator.audit import Action, Verdict
+from mediator.errors import Code
+from mediator.policy import Policy
+from mediator.ports import Clock, UpdateCodec
+from mediator.schedule import Site
+from mediator.signatures import KeyRing, Signed, SigningKey
+from mediator.types import Kind, Resources, RevocationList
+from node.core.owed import Owed
+from node.core.records import AuditEvent, RevocationListRow
+from node.core.switch import Switch
+
+if TYPE_CHECKING:
+    from node.core.store.reads import Reads
+    from node.core.store.store import Store
+
+# the actor of what the node does by itself; people are named by their role
+CORE = "core"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Core's own folders. `jobs` keeps a task's model and output until it is released, `releases` what was released
+    until its run ends, `spool` what the link may read, `datasets` the published versions, `work` the containers'."""
+
+    jobs: Path
+    releases: Path
+    spool: Path
+    datasets: Path
+    handover: Path
+    work: Path
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signatures count, each ring for one purpose."""
+
+    committee: KeyRing
+    stewards: KeyRing
+    hub: KeyRing
+    witnesses: KeyRing
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Core's private keys: the log's, the release envelopes', the container specs'."""
+
+    audit: SigningKey = field(repr=False)
+    release: SigningKey = field(repr=False)
+    verdict: SigningKey = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Airlock:
+    """What the hospital has decided about its airlock: who reviews (`subjects` has a name for each key id of `ring`),
+    the floors under every permit's rules, when a waiting file is called overdue, and when it is deleted."""
+
+    ring: KeyRing = field(default_factory=KeyRing)
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    threshold: int = 10
+    reviewers: Literal[1, 2] = 1
+    remind: timedelta = timedelta(days=2)
+    expire: timedelta = timedelta(days=14)
+
+
+@dataclass
+class Heard:
+    """The newest revocation list that came in, whether the store has taken it or not."""
+
+    revocations: RevocationListRow | None = None
+
+
+@dataclass(frozen=True)
+class Core:
+    """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
+
+    `switch`, `heard` and `owed` are what a stop rests on while the store answers nobody.
+    """
+
+    site: str
+    store: Store
+    clock: Clock
+    keys: Keys
+    trust: Trust
+    folders: Folders
+    ceiling: Resources
+    schedule: Site
+    max_revocation_age: timedelta
+    codec: UpdateCodec
+    random_bytes: Callable[[int], bytes]
+    owed: Owed
+    airlock: Airlock = field(default_factory=Airlock)
+    switch: Switch = field(default_factory=Switch)
+    heard: Heard = field(default_factory=Heard)
+
+    def paused(self, snapshot: Reads) -> bool:
+        """Whether the hospital has paused its node."""
+        return self.switch.on or snapshot.paused()
+
+    def revocations(self, snapshot: Reads) -> RevocationListRow | None:
+        """The list with the highest number, of those stored and those heard."""
+        return newer(snapshot.newest_revocation_list(), self.heard.revocations)
+
+    def hear(self, signed: Signed[RevocationList]) -> bool:
+        """Hold to a revocation list from now on. False where one with its number, or a higher one, was heard before."""
+        heard, listed = self.heard.revocations, signed.document
+        if heard is not None and heard.number >= listed.number:
+            return False
+        self.heard.revocations = RevocationListRow(
+            text=signed.text, sha256=signed.sha256, key_id=signed.key_id, received=self.clock(), number=listed.number,
+            issued=listed.issued,
+        )  # fmt: skip
+        return True
+
+    def policy(self, snapshot: Reads) -> Policy:
+        """The hospital's policy as it stands in this snapshot."""
+        return Policy(
+            paused=self.paused(snapshot),
+            kinds=frozenset(Kind),
+            images=snapshot.approved_images(),
+            resources=self.ceiling,
+            max_revocation_age=self.max_revocation_age,
+            schedule=self.schedule,
+            threshold=self.airlock.threshold,
+            reviewers=self.airlock.reviewers,
+        )
+
+
+def event(
+    action: Action, about: str, verdict: Verdict, *, permit: str = "", code: Code | None = None, actor: str = CORE
+) -> AuditEvent:
+    """An audit event; `about` is one of our own ids."""
+    return AuditEvent(actor=actor, action=action, object=about, verdict=verdict, permit=permit, code=code)
+
+
+def newer(stored: RevocationListRow | None, heard: RevocationListRow | None) -> RevocationListRow | None:
+    """The list with the higher number; the stored one where they are equal."""
+    if stored is None or (heard is not None and heard.number > stored.number):
+        return heard
+    return stored
+
+
+def permit_name(permit: str, permit_version: int) -> str:
+    """A permit as audit records name it."""
+    return f"{permit}@{permit_version}"

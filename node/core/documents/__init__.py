@@ -1,0 +1,1 @@
+"""Permits, acceptances, run orders and revocation lists."""

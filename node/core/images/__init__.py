@@ -1,0 +1,1 @@
+"""Container images that this hospital lets run."""

@@ -1,0 +1,163 @@
+"""The audit folder: committed records, exported in order to files that somebody else can check.
+
+The database is the truth and the folder its copy: records reach it only after they are committed, and a crash in
+between is made good at the next start. The folder holds segments and checkpoints and nothing else, ever; what has to
+be written aside first is written beside the witness file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mediator.audit import RECORDS_PER_SEGMENT, checkpoint_name, decode_witness, segment_name, segment_of
+from mediator.errors import IntegrityBroken, Malformed, NotNow
+from node.core.store.store import Store
+
+# lines read from the database at a time: about half a megabyte
+_BATCH = 1000
+
+
+class AuditLog:
+    """Exports one store's records to one folder. Thread-safe; one object for each folder."""
+
+    def __init__(self, store: Store, folder: Path, witness_file: Path) -> None:
+        self._store = store
+        self._folder = folder
+        self._witness_file = witness_file
+        self._lock = threading.Lock()
+        # None: what the folder holds has to be looked at first
+        self._exported: int | None = None
+        self._checkpointed = 0
+        self._witnessed = 0
+
+    def export(self) -> int:
+        """Export everything committed and not yet exported; the number of records exported in all.
+
+        The first call makes good what a crash left out. Raises `IntegrityBroken` when the folder holds what the
+        database does not, `NotNow` when the disk does not take it: the next call makes that good.
+        """
+        with self._lock:
+            try:
+                if self._exported is None:
+                    self._exported, self._checkpointed = self._recover(), 0
+                    self._witnessed = self._recover_witness()
+                self._exported = self._append_records(self._exported)
+                self._write_checkpoints(self._exported)
+                self._append_witness()
+                return self._exported
+            except OSError as error:
+                self._exported = None  # a line may be torn
+                raise NotNow("the audit folder cannot be written", hint=error.strerror or "is the disk full?") from None
+
+    # --- inside
+
+    def _append_records(self, exported: int) -> int:
+        while True:
+            with self._store.read() as reads:
+                lines = reads.audit_lines(exported, _BATCH)
+            if not lines:
+                return exported
+            while lines:
+                segment = segment_of(exported + 1)
+                room = segment * RECORDS_PER_SEGMENT - exported
+                with _appending(self._folder / segment_name(segment)) as descriptor:
+                    for line in lines[:room]:
+                        _write_whole(descriptor, line.encode("ascii") + b"\n")
+                exported += len(lines[:room])
+                lines = lines[room:]
+
+    def _write_checkpoints(self, exported: int) -> None:
+        with self._store.read() as reads:
+            rows = reads.checkpoints(self._checkpointed)
+        for row in rows:
+            if row.size > exported:  # never a checkpoint before the records it covers
+                return
+            path = self._folder / checkpoint_name(row.size)
+            if not path.exists():
+                part = self._witness_file.parent / ".checkpoint.part"
+                part.unlink(missing_ok=True)
+                with _appending(part) as descriptor:
+                    _write_whole(descriptor, row.text.encode("ascii") + b"\n")
+                part.rename(path)
+                _sync_folder(self._folder)
+            self._checkpointed = row.size
+
+    def _append_witness(self) -> None:
+        with self._store.read() as reads:
+            rows = reads.witnessed(self._witnessed)
+        if rows:
+            with _appending(self._witness_file) as descriptor:
+                for row in rows:
+                    _write_whole(descriptor, row.text.encode("ascii") + b"\n")
+                    self._witnessed = row.size
+
+    def _recover(self) -> int:
+        """How many records the folder holds, after a torn last line was cut off."""
+        segments = sorted(self._folder.glob("segment-*.jsonl"))
+        if [path.name for path in segments] != [segment_name(number + 1) for number in range(len(segments))]:
+            raise IntegrityBroken("a segment of the audit log is missing")
+        if not segments:
+            return 0
+        lines = _whole_lines(segments[-1])
+        before = (len(segments) - 1) * RECORDS_PER_SEGMENT
+        with self._store.read() as reads:
+            ours = reads.audit_lines(before, RECORDS_PER_SEGMENT)
+        if [line.encode("ascii") for line in ours[: len(lines)]] != lines:
+            raise IntegrityBroken(
+                "the audit folder holds records that the database does not",
+                hint="was the database restored from a backup? keep the folder: it says what happened since",
+            )
+        return before + len(lines)
+
+    def _recover_witness(self) -> int:
+        """The size of the last witnessed checkpoint in the witness file."""
+        lines = _whole_lines(self._witness_file) if self._witness_file.exists() else []
+        if not lines:
+            return 0
+        try:
+            return decode_witness(lines[-1]).checkpoint.size
+        except Malformed:
+            raise IntegrityBroken("the last line of the witness file is not a witnessed checkpoint") from None
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    """A file open for appending; on the disk, and its name too, when the block ends."""
+    new = not path.exists()
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if new:
+        _sync_folder(path.parent)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    if os.write(descriptor, line) != len(line):
+        raise OSError(28, "a line was not written whole")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file without their ends; a last line without an end is cut off the file."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "r+b") as file:
+        *lines, torn = file.read().split(b"\n")
+        if torn:
+            file.truncate(file.tell() - len(torn))
+            os.fsync(descriptor)
+    return lines

@@ -1,0 +1,191 @@
+"""From documents and values to the models that keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from mediator.errors import Code, Denied, Reason
+from mediator.jobs import State
+from mediator.signatures import Signed
+from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
+from node.core import records
+from node.core.store import models
+
+
+def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.Base | None:
+    """The model that keeps a signed document, or nothing when exactly this document is held."""
+    document = signed.document
+    if isinstance(document, DataPermit):
+        key = (document.permit, document.permit_version)
+        return _new(session.get(models.Permit, key), signed, _permit(signed, now), "permit and version")
+    if isinstance(document, Acceptance):
+        held = session.get(models.Acceptance, signed.sha256)
+        return _new(held, signed, _acceptance(signed, now), "acceptance")
+    if isinstance(document, RunOrder):
+        row = _new(session.get(models.RunOrder, document.run), signed, _run_order(signed, now), "run")
+        if row is not None:
+            session.add(models.Run(run=document.run, state="ordered", changed=now))
+            session.flush()
+        return row
+    if isinstance(document, RevocationList):
+        return _revocation_list(session, signed, now)
+    raise TypeError(f"the store keeps no {type(document).__name__}")
+
+
+def _new(held: Any, signed: Signed[Any], row: models.Base, what: str) -> models.Base | None:
+    if held is None:
+        return row
+    if held.sha256 != signed.sha256:
+        raise Denied(Reason(Code.DOCUMENT_CONFLICT, f"another document has this {what}"))
+    return None
+
+
+def _signed(signed: Signed[Any], now: datetime) -> dict[str, Any]:
+    return {"text": signed.text, "sha256": signed.sha256, "key_id": signed.key_id, "received": now}
+
+
+def _permit(signed: Signed[DataPermit], now: datetime) -> models.Permit:
+    permit = signed.document
+    return models.Permit(
+        permit=permit.permit,
+        permit_version=permit.permit_version,
+        project=permit.project,
+        not_before=permit.not_before,
+        expires=permit.expires,
+        **_signed(signed, now),
+    )
+
+
+def _acceptance(signed: Signed[Acceptance], now: datetime) -> models.Acceptance:
+    acceptance = signed.document
+    return models.Acceptance(
+        permit=acceptance.permit,
+        permit_version=acceptance.permit_version,
+        expires=acceptance.expires,
+        **_signed(signed, now),
+    )
+
+
+def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrder:
+    order = signed.document
+    return models.RunOrder(
+        run=order.run,
+        permit=order.permit,
+        permit_version=order.permit_version,
+        rounds=order.rounds,
+        expires=order.expires,
+        **_signed(signed, now),
+    )
+
+
+def _revocation_list(session: Session, signed: Signed[RevocationList], now: datetime) -> models.Base | None:
+    document = signed.document
+    newest = session.query(models.RevocationList).order_by(models.RevocationList.number.desc()).first()
+    row = models.RevocationList(number=document.number, issued=document.issued, **_signed(signed, now))
+    if newest is not None and document.number == newest.number:
+        return _new(newest, signed, row, "number")
+    if newest is not None and document.number < newest.number:
+        raise Denied(Reason(Code.REVOCATION_LIST_ROLLED_BACK, f"the newest list held is number {newest.number}"))
+    return row
+
+
+def dataset_rows(
+    session: Session, manifest: Manifest, manifest_sha256: str, folder: str, now: datetime
+) -> Iterator[models.Base]:
+    """A published version and what it stands on, in an order that satisfies every foreign key."""
+    if session.get(models.Site, manifest.site) is None:
+        yield models.Site(site=manifest.site, added=now)
+    if session.get(models.Project, manifest.project) is None:
+        yield models.Project(project=manifest.project, added=now)
+    dataset = session.get(models.Dataset, manifest.dataset)
+    if dataset is None:
+        yield models.Dataset(dataset=manifest.dataset, project=manifest.project, site=manifest.site)
+    elif dataset.project != manifest.project:
+        raise Denied(Reason(Code.DOCUMENT_CONFLICT, "a dataset of this name belongs to another project"))
+    yield models.DatasetVersion(
+        dataset_version=manifest.dataset_version,
+        dataset=manifest.dataset,
+        created=manifest.created,
+        supersedes=manifest.supersedes,
+        folder=folder,
+        manifest_sha256=manifest_sha256,
+        profile_fingerprint=manifest.profile_fingerprint,
+        engine_version=manifest.engine_version,
+        counts=dict(manifest.counts),
+        excluded=dict(manifest.excluded),
+    )
+    for pseudonym in sorted({study.patient for study in manifest.studies}):
+        key = {"project": manifest.project, "pseudonym": pseudonym}
+        if session.get(models.Patient, (manifest.project, pseudonym)) is None:
+            yield models.Patient(**key)
+        yield models.VersionPatient(dataset_version=manifest.dataset_version, **key)
+
+
+def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: datetime) -> models.Instruction:
+    document = signed.document
+    return models.Instruction(
+        instruction=document.id,
+        run=document.run,
+        permit=document.permit,
+        permit_version=document.permit_version,
+        round=document.round,
+        task=document.task.value,
+        attempt=document.attempt,
+        model_sha256=document.model_sha256,
+        text=signed.text,
+        reply_context=reply_context,
+        received=now,
+        expires=document.expires,
+        state="open",
+    )
+
+
+def job_model(document: Instruction, job: str, now: datetime) -> models.Job:
+    return models.Job(
+        job=job,
+        instruction=document.id,
+        run=document.run,
+        round=document.round,
+        task=document.task.value,
+        permit=document.permit,
+        permit_version=document.permit_version,
+        state=State.RECEIVED.value,
+        created=now,
+        updated=now,
+    )
+
+
+def release_model(release: records.NewRelease, now: datetime) -> models.Release:
+    return models.Release(
+        instruction=release.instruction,
+        permit=release.permit,
+        permit_version=release.permit_version,
+        run=release.run,
+        round=release.round,
+        task=release.task.value,
+        attempt=release.attempt,
+        model_sha256=release.model_sha256,
+        root=release.root,
+        objects=[[entry.id, entry.size_bytes] for entry in release.objects],
+        size_bytes=release.size_bytes,
+        folder=release.folder,
+        envelope=release.envelope,
+        created=now,
+    )
+
+
+def ledger_model(charge: records.Charge, now: datetime) -> models.LedgerEntry:
+    return models.LedgerEntry(
+        permit=charge.permit,
+        permit_version=charge.permit_version,
+        run=charge.run,
+        round=charge.round,
+        task=charge.task.value,
+        size_bytes=charge.size_bytes,
+        epsilon=charge.epsilon,
+        time=now,
+    )

@@ -1,0 +1,54 @@
+"""Bringing a database to this version: never one from the future, never without a copy of what was there."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from mediator.errors import UnsupportedVersion
+from node.core.store.engine import sqlite_path, writing
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(engine: Engine, url: str, now: datetime, migrations: Path = MIGRATIONS) -> None:
+    """Migrate to the newest revision in the folder `migrations`.
+
+    1. A revision we do not know was made by a newer Cloister: refused, the file stays untouched.
+    2. A SQLite database with anything in it is copied before the first change.
+    3. All migrations run in one transaction: they happen, or they do not.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(migrations))
+    scripts = ScriptDirectory.from_config(config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    with engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == scripts.get_current_head():
+        return
+    if revision is not None and revision not in known:  # (1)
+        raise UnsupportedVersion(
+            "the database was written by a newer version of cloister",
+            hint="install that version again, or restore the backup made before its migration",
+        )
+    path = sqlite_path(url)
+    if revision is not None and path is not None:  # (2)
+        _copy(path, path.with_name(f"{path.name}.{revision}-{now:%Y%m%dT%H%M%SZ}.backup"))
+    with writing(engine).begin() as connection:  # (3)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _copy(path: Path, backup: Path) -> None:
+    os.close(os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)

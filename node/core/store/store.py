@@ -1,0 +1,74 @@
+"""Opening the store, reading from it, and writing to it one transaction at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from node.core.store.engine import make_engine, telling_faults, writing
+from node.core.store.migrate import migrate
+from node.core.store.reads import Reads
+from node.core.store.writes import Tx
+
+
+class Store:
+    """The node's database. Thread-safe: many read at once, one writes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writing = writing(engine)
+        self._lock = threading.Lock()
+        self._writer: int | None = None
+        self._after_commit: list[Callable[[], None]] = []
+
+    @contextmanager
+    def transaction(self, now: datetime) -> Iterator[Tx]:
+        """A transaction at `now`: committed when the block ends, rolled back when it raises.
+
+        Raises `NotNow` when the database does not answer, `IntegrityBroken` when its file is damaged.
+        """
+        if self._writer == threading.get_ident():
+            raise RuntimeError("a transaction inside a transaction")
+        with self._lock:
+            self._writer = threading.get_ident()
+            try:
+                with telling_faults(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+                    yield Tx(session, now)
+            finally:
+                self._writer = None
+        for told in self._after_commit:
+            told()
+
+    @contextmanager
+    def read(self) -> Iterator[Reads]:
+        """One consistent snapshot."""
+        with telling_faults(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield Reads(session)
+
+    def after_commit(self, told: Callable[[], None]) -> None:
+        """Have `told` called, in the writer's thread, after every transaction that committed."""
+        self._after_commit.append(told)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_store(url: str, now: datetime) -> Store:
+    """The store behind a database URL, migrated to this version of Cloister.
+
+    A database written by a newer version is refused (`UnsupportedVersion`), and a copy of a SQLite database is made
+    beside it before it is migrated. For another database the backup is its operator's, as its migrations are.
+    """
+    engine = make_engine(url)
+    try:
+        with telling_faults():
+            migrate(engine, url, now)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Store(engine)

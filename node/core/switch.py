@@ -1,0 +1,95 @@
+"""The switch that pauses a node, and its mark: a file that is there while the node is paused, or not there.
+
+The store remembers a pause too, when it can. The switch is what gate 1 can ask when the store answers nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from mediator.roles import Role
+from node.host.faults import cannot_write
+
+# a role's name
+_MARK_BYTES = 64
+
+
+class Switch:
+    """Whether the hospital has paused its node, as far as that is known without asking the store. Thread-safe."""
+
+    def __init__(self, mark: Path | None = None) -> None:
+        self._mark = mark
+        self._lock = threading.Lock()
+        self._on = False
+        self.turn = 0
+
+    @property
+    def on(self) -> bool:
+        return self._on or self.marked
+
+    @property
+    def heeded(self) -> bool:
+        """Whether this process was asked to pause, or has acted on the mark."""
+        return self._on
+
+    @property
+    def marked(self) -> bool:
+        return self._mark is not None and os.path.lexists(self._mark)
+
+    def turn_on(self) -> int:
+        """Pause. Returns the number of this turn."""
+        with self._lock:
+            self._on = True
+            self.turn += 1
+            return self.turn
+
+    def turn_off(self, turn: int) -> None:
+        """Take the mark away and let gate 1 ask the store again, unless somebody paused after this turn."""
+        if self.turn != turn:
+            return
+        if self._mark is not None:  # outside the lock: a disk that hangs must not keep the next pause waiting
+            try:
+                self._mark.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(self._mark, error) from None
+        with self._lock:
+            self._on = self.turn != turn
+
+    def mark(self, actor: str, turn: int = 0) -> bool:
+        """Leave the mark, which a full disk may still have room for: the file counts, and who asked only if it fits.
+
+        A disk that hung may make it later than a resume: what `turn` marked goes with its pause.
+        """
+        if self._mark is None:
+            return False
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._mark, flags, 0o644)
+        except FileExistsError:
+            return True
+        except OSError:
+            return False
+        try:
+            os.fchmod(descriptor, 0o644)  # root's mark is core's to read, whatever the umask
+            os.write(descriptor, actor.encode("ascii")[:_MARK_BYTES])
+            os.fsync(descriptor)
+        except OSError:
+            pass  # no room for a word
+        finally:
+            os.close(descriptor)
+        with self._lock:
+            if turn and not self._on:
+                self._mark.unlink(missing_ok=True)
+                return False
+        return True
+
+    def marked_by(self) -> str:
+        """The role that left the mark; nothing where the mark does not say."""
+        try:
+            with open(self._mark or os.devnull, "rb") as file:
+                said = file.read(_MARK_BYTES).decode("ascii", "replace")
+        except OSError:
+            said = ""
+        return said if said in {role.value for role in Role} else ""

@@ -1,0 +1,325 @@
+"""Gate 1, called from here and nowhere else: an instruction in, a decision that is written down out.
+
+1. The instruction is opened with the hub's ring; what is not genuine is answered at once and leaves one record, and so
+   does whatever meets an error that nobody foresaw: it ends that instruction, and never the link that brought it.
+2. The very same call again (same text, same reply context) gets the same answer and does nothing.
+3. In one transaction: the ledger is read, gate 1 asked, the decision recorded, the ledger charged, the job kept.
+4. What came in touches the disk only after gate 1 said yes to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mediator.admission import (
+    AdmissionRequest,
+    Admitted,
+    DatasetFacts,
+    Ledger,
+    NodeFacts,
+    PriorRelease,
+    Redeliver,
+    admit,
+)
+from mediator.audit import Action, Verdict
+from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
+from mediator.jobs import Event
+from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
+from mediator.release.decide import reserve_bytes
+from mediator.schedule import Calendar
+from mediator.signatures import KeyRing, Signed, open_signed
+from mediator.types import DataPermit, Instruction, Kind
+from node.core import records
+from node.core.context import CORE, Core, event, permit_name
+from node.core.documents.documents import code_of
+from node.core.tasks.privacy import epsilon
+from node.core.tasks.release_output import redeliver
+from node.host.faults import is_full
+
+if TYPE_CHECKING:
+    from node.core.store.reads import Reads
+    from node.core.store.writes import Tx
+
+log = logging.getLogger(__name__)
+
+# the header of a model's file: 1 MiB at most (mediator.release.tensors), 8 bytes of length
+_HEADER_BYTES = (1 << 20) + 8
+# a model for a permit we do not hold is read no further than this before it is refused
+_UNKNOWN_MODEL_BYTES = 1 << 20
+MODEL = "model.safetensors"
+
+
+def receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
+    """Take an instruction in. None: the answer comes through the outbox; else what the hub is told at once.
+
+    Raises `NotNow` when the upload broke off or the disk is full, `IntegrityBroken` when the node's own state is.
+    """
+    try:
+        return _receive(core, text, reply_context, model)
+    except (Denied, Malformed) as error:  # (1)
+        return _refuse_unread(core, text, code_of(error))
+    except CloisterError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise NotNow("the disk is full", hint="make room") from error
+        log.exception("an instruction met an error nobody foresaw")  # (1)
+        return _refuse_unread(core, text, Code.INTERNAL)
+
+
+def _receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
+    now = core.clock()
+    signed = open_signed(Instruction, text, core.trust.hub)  # (1)
+    if signed.document.task is Kind.ANALYSE:  # which starts here, and is nobody's outside
+        raise Denied(Reason(Code.KIND_NOT_PERMITTED))
+    with core.store.read() as snapshot:
+        seen = snapshot.instruction(signed.document.id)
+        limit = _model_limit(core, snapshot, signed.document)
+    if seen is not None and (seen.text, seen.reply_context) == (text, reply_context):  # (2)
+        return None
+    content = _collect(model, limit)
+    with core.store.transaction(now) as tx:  # (3)
+        if tx.instruction(signed.document.id) is not None:
+            return _refuse_replayed(tx, signed)
+        _decide(core, tx, signed, reply_context, content, now)
+    return None
+
+
+def admission_request(
+    core: Core, snapshot: Reads, signed: Signed[Instruction], model: bytes, now: datetime
+) -> AdmissionRequest:
+    """Everything gate 1 asks about, from one snapshot. A stored document that no longer opens counts as missing."""
+    instruction, trust = signed.document, core.trust
+    permit_row = snapshot.permit(instruction.permit, instruction.permit_version)
+    acceptance_row = snapshot.acceptance(instruction.permit, instruction.permit_version)
+    order_row, list_row = snapshot.run_order(instruction.run), core.revocations(snapshot)
+    permit = None if permit_row is None else open_permit(permit_row.text, trust.committee)
+    order = None
+    if permit is not None and order_row is not None and _same_permit(order_row, permit.document):
+        order = open_run_order(order_row.text, [permit.document])
+    siblings = [
+        open_permit(row.text, trust.committee).document
+        for row in snapshot.permits()
+        if row.permit == instruction.permit
+    ]
+    return AdmissionRequest(
+        instruction=signed,
+        model=model,
+        permit=permit,
+        acceptance=None if acceptance_row is None else open_acceptance(acceptance_row.text, trust.stewards),
+        order=order,
+        revocations=None if list_row is None else open_revocations(list_row.text, trust.committee),
+        policy=core.policy(snapshot),
+        facts=NodeFacts(
+            site=core.site,
+            newest_audit=snapshot.newest_audit_time(),
+            highest_revocation=0 if list_row is None else list_row.number,
+            siblings=siblings,
+            datasets=[_dataset_facts(row) for row in snapshot.dataset_versions()],
+        ),
+        ledger=_ledger(snapshot, instruction, None if permit is None else permit.document),
+        now=now,
+    )
+
+
+def ask_again(core: Core, instruction_text: str, model: bytes, *, computing: bool = True) -> Admitted | Redeliver:
+    """Gate 1 once more, before a container is sought and right before a task is handed to it. Raises `Denied`.
+
+    The attempt that is being served is not a replay of itself: only the ledger's `last_attempt` is set back. What is
+    no longer `computing` is not held to the site's hours.
+    """
+    signed = _open(core, instruction_text)
+    with core.store.read() as snapshot:
+        request = admission_request(core, snapshot, signed, model, core.clock())
+    if not computing:
+        always = replace(core.schedule, calendar=Calendar())
+        request = replace(request, policy=replace(request.policy, schedule=always))
+    return admit(replace(request, ledger=replace(request.ledger, last_attempt=signed.document.attempt - 1)))
+
+
+def receive_own(core: Core, make: Callable[[Reads, datetime], Instruction], actor: str) -> Instruction:
+    """Take in an instruction for an analysis, signed by this node itself; `make` knows the earlier ones.
+
+    Raises `Denied` with every reason; what is refused is kept and written down like an instruction of the hub's.
+    """
+    now = core.clock()
+    with core.store.transaction(now) as tx:
+        signed = _open(core, core.keys.verdict.sign(make(tx, now)))
+        refusal = _decide(core, tx, signed, b"", b"", now, actor)
+    if refusal is not None:
+        raise refusal
+    return signed.document
+
+
+def _open(core: Core, text: str) -> Signed[Instruction]:
+    """An instruction that was taken in: by the hub, or for an analysis by this node and nobody else."""
+    own = core.keys.verdict.verify_key
+    signed = open_signed(Instruction, text, KeyRing([*core.trust.hub.values(), own]))
+    if (signed.document.task is Kind.ANALYSE) is not (signed.key_id == own.key_id):
+        raise Denied(Reason(Code.UNTRUSTED_KEY, "the hub asks for no analysis, and the node for nothing else"))
+    return signed
+
+
+def job_folder(core: Core, job: str) -> Path:
+    """Where a job's model and output stay until it is released."""
+    return core.folders.jobs / job
+
+
+def _decide(
+    core: Core,
+    tx: Tx,
+    signed: Signed[Instruction],
+    reply_context: bytes,
+    model: bytes,
+    now: datetime,
+    actor: str = CORE,
+) -> Denied | None:
+    instruction = signed.document
+    permit = permit_name(instruction.permit, instruction.permit_version)
+    job = f"job-{secrets.token_hex(8)}"
+    try:
+        request = admission_request(core, tx, signed, model, now)
+        verdict = admit(request)
+        refusal = None
+    except Denied as denied:
+        verdict, refusal = None, denied
+    received = event(Action.INSTRUCTION_RECEIVE, instruction.id, Verdict.DONE, permit=permit, actor=actor)
+    tx.add_instruction(signed, reply_context, job, event=received)
+    if refusal is not None or verdict is None:
+        code = refusal.reasons[0].code if refusal else Code.MALFORMED
+        refused = event(Action.TASK_ADMIT, instruction.id, Verdict.REFUSED, permit=permit, code=code)
+        tx.advance(job, Event.REFUSE, event=refused, code=code, hub_code=refusal.hub_code if refusal else None)
+    elif isinstance(verdict, Redeliver):
+        tx.advance(job, Event.REDELIVER, event=event(Action.REDELIVER, instruction.id, Verdict.ALLOWED, permit=permit))
+        redeliver(core, tx, job, verdict)
+    else:
+        _keep_model(job_folder(core, job), model)  # (4)
+        admitted = event(Action.TASK_ADMIT, instruction.id, Verdict.ALLOWED, permit=permit)
+        tx.advance(job, Event.ADMIT, event=admitted, dataset_version=verdict.dataset_version)
+        _charge(tx, verdict, request.ledger, permit)
+    return refusal
+
+
+def _charge(tx: Tx, admitted: Admitted, ledger: Ledger, permit: str) -> None:
+    """Charge the ledger before the job; nothing where an earlier attempt was charged."""
+    charge, instruction = admitted.charge, admitted.instruction
+    if charge is None:
+        return
+    spent = 0.0
+    if admitted.permit.privacy is not None and instruction.task is Kind.TRAIN and ledger.epsilon_after is not None:
+        spent = (
+            ledger.epsilon_after
+            - tx.ledger_totals(instruction.permit, instruction.permit_version, instruction.run).epsilon
+        )
+    row = records.Charge(
+        permit=instruction.permit,
+        permit_version=instruction.permit_version,
+        run=charge.run,
+        round=charge.round,
+        task=charge.task,
+        size_bytes=charge.size_bytes,
+        epsilon=spent,
+    )
+    tx.charge(row, event=event(Action.LEDGER_CHARGE, instruction.id, Verdict.DONE, permit=permit))
+
+
+def _ledger(snapshot: Reads, instruction: Instruction, permit: DataPermit | None) -> Ledger:
+    charges = snapshot.charges(instruction.permit)
+    release = snapshot.find_release(instruction.run, instruction.round, instruction.task)
+    mine = [row for row in charges if (row.run, row.round, row.task) == _task(instruction)]
+    epsilon_after = None
+    if permit is not None and permit.privacy is not None:
+        trained = {row.round for row in charges if row.run == instruction.run and row.task is Kind.TRAIN}
+        if instruction.task is Kind.TRAIN:
+            trained.add(instruction.round)
+        epsilon_after = epsilon(permit.privacy, len(trained))
+    return Ledger(
+        rounds_charged=frozenset((row.run, row.round) for row in charges),
+        bytes_charged=sum(row.size_bytes for row in charges),
+        epsilon_after=epsilon_after,
+        dataset_version=snapshot.run_dataset_version(instruction.run),
+        task_charged=bool(mine),
+        last_attempt=snapshot.last_attempt(instruction.run, instruction.round, instruction.task),
+        release=None if release is None else PriorRelease(release.instruction, release.model_sha256),
+        held=snapshot.is_held(instruction.run),
+    )
+
+
+def _task(instruction: Instruction) -> tuple[str, int, Kind]:
+    return (instruction.run, instruction.round, instruction.task)
+
+
+def _same_permit(order: records.RunOrderRow, permit: DataPermit) -> bool:
+    return (order.permit, order.permit_version) == (permit.permit, permit.permit_version)
+
+
+def _dataset_facts(row: records.DatasetVersionRow) -> DatasetFacts:
+    return DatasetFacts(
+        version=row.dataset_version,
+        project=row.project,
+        published=row.created,
+        train_studies=row.counts.get("train", 0),
+        test_studies=row.counts.get("test", 0),
+        withdrawn=row.withdrawn is not None,
+    )
+
+
+def _model_limit(core: Core, snapshot: Reads, instruction: Instruction) -> int:
+    """The most bytes worth reading: the permit's tensors and a header; one megabyte where there is no permit."""
+    row = snapshot.permit(instruction.permit, instruction.permit_version)
+    if row is None:
+        return _UNKNOWN_MODEL_BYTES
+    permit = open_permit(row.text, core.trust.committee).document
+    return reserve_bytes(permit.tensors, Kind.TRAIN) + _HEADER_BYTES
+
+
+def _collect(chunks: Iterable[bytes], limit: int) -> bytes:
+    """The upload's bytes; what lies beyond `limit` is read (the sender must hear an answer) and thrown away.
+
+    A cut model has another hash than the instruction names, so gate 1 refuses it.
+    """
+    kept, size = [], 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size <= limit:
+            kept.append(chunk)
+    return b"".join(kept)
+
+
+def _keep_model(folder: Path, model: bytes) -> None:
+    folder.mkdir(mode=0o700)
+    descriptor = os.open(folder / MODEL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(model)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def forget(core: Core, job: str) -> None:
+    """Delete a job's model and output."""
+    shutil.rmtree(job_folder(core, job), ignore_errors=True)
+
+
+def _refuse_replayed(tx: Tx, signed: Signed[Instruction]) -> HubCode:
+    instruction = signed.document
+    permit = permit_name(instruction.permit, instruction.permit_version)
+    code = Code.INSTRUCTION_REPLAYED
+    tx.record(event=event(Action.TASK_ADMIT, instruction.id, Verdict.REFUSED, permit=permit, code=code))
+    return HubCode.REFUSED_INSTRUCTION
+
+
+def _refuse_unread(core: Core, text: str, code: Code) -> HubCode:
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    with core.store.transaction(core.clock()) as tx:
+        refused = event(Action.INSTRUCTION_RECEIVE, f"document/{digest}", Verdict.REFUSED, code=code)
+        tx.record(event=refused)
+    return HubCode.INTERNAL if code is Code.INTERNAL else HubCode.REFUSED_INSTRUCTION

@@ -1,0 +1,43 @@
+"""What hospital staff are shown: read from the store, nothing that names a patient or a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from node.core.records import RunOrderRow
+
+if TYPE_CHECKING:
+    from node.core.store.reads import Reads
+
+
+@dataclass(frozen=True)
+class RunAccount:
+    """A run in the ledger's numbers."""
+
+    order: RunOrderRow
+    rounds_charged: int
+    bytes_charged: int
+    bytes_released: int
+    releases: int
+    epsilon: float
+    state: str
+
+
+def run_account(snapshot: Reads, order: RunOrderRow) -> RunAccount:
+    """What one run was charged and what it released. Rounds are training rounds; releases are counted once each,
+    however often a hub that restarted had them delivered again."""
+    totals = snapshot.ledger_totals(order.permit, order.permit_version, order.run)
+    released = {(row.round, row.task): row for row in snapshot.releases(order.run)}
+    charged = {row.round for row in snapshot.charges(order.permit) if row.run == order.run and row.round > 0}
+    served = {round_ for round_, _task in released}
+    return RunAccount(
+        order=order,
+        rounds_charged=len(charged),
+        bytes_charged=totals.size_bytes,
+        bytes_released=sum(row.size_bytes for row in released.values()),
+        releases=len(released),
+        epsilon=totals.epsilon,
+        # an analysis is over when its files are in the airlock: it releases nothing to a hub
+        state="complete" if order.rounds in served or snapshot.is_held(order.run) else order.state,
+    )

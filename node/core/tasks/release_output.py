@@ -1,0 +1,141 @@
+"""Gate 2, called from here and nowhere else: what a container left behind in, a signed envelope or a refusal out.
+
+Decided is written down before done: first `release allowed`, then the objects reach the disk, then `release done`
+with the root id that the hub will hold. What is released twice is the same bytes: a redelivery takes what is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mediator.admission import Admitted, Redeliver
+from mediator.audit import Action, Verdict
+from mediator.errors import IntegrityBroken
+from mediator.jobs import Event
+from mediator.permit import EnforcedPermit
+from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
+from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
+from node.core import records
+from node.core.context import Core, event, permit_name
+
+if TYPE_CHECKING:
+    from node.core.store.writes import Tx
+
+_INDEX = "files.json"
+
+
+def keep_output(folder: Path, files: Sequence[OutputFile]) -> None:
+    """Store a task's output for gate 2, under names of our own, so that a crash costs no computation."""
+    out, part = folder / "out", folder / "out.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(mode=0o700)
+    for number, file in enumerate(files):
+        write_whole(part / str(number), file.content)
+    write_whole(part / _INDEX, json.dumps([file.name for file in files]).encode())
+    part.rename(out)
+
+
+def kept_output(folder: Path) -> list[OutputFile]:
+    """The output stored for gate 2. Raises `IntegrityBroken` when it is not there."""
+    try:
+        names = json.loads((folder / "out" / _INDEX).read_bytes())
+        return [OutputFile(name, (folder / "out" / str(number)).read_bytes()) for number, name in enumerate(names)]
+    except OSError as error:
+        raise IntegrityBroken("the stored output of a job is not there") from error
+
+
+def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: bytes, files: list[OutputFile]) -> None:
+    """Ask gate 2 about a produced output and release it. Raises `Denied`; the caller writes the refusal down."""
+    instruction, permit = admitted.instruction, admitted.permit
+    training = instruction.task is Kind.TRAIN
+    released = release(
+        ReleaseRequest(
+            permit=permit,
+            task=instruction.task,
+            files=files,
+            given=given,
+            given_sha256=instruction.model_sha256,
+            byte_limit=admitted.byte_limit,
+            noise=core.random_bytes(noise_bytes(permit)) if training else b"",
+        )
+    )
+    root, objects = core.codec.encode(instruction.task, released.tensors, released.metrics)
+    signed = core.keys.release.sign(
+        envelope(permit, instruction, root, core.codec.listing(objects), admitted.byte_limit)
+    )
+    with core.store.transaction(core.clock()) as tx:
+        allowed = event(Action.RELEASE, instruction.id, Verdict.ALLOWED, permit=_name(permit))
+        tx.advance(job.job, Event.RELEASE, event=allowed)
+    folder = store_objects(core.folders.releases / instruction.run, instruction, objects)
+    row = _row(instruction, permit, root, core.codec.listing(objects), folder, signed)
+    with core.store.transaction(core.clock()) as tx:
+        _add(tx, row, job.job, Action.RELEASE, permit)
+
+
+def redeliver(core: Core, tx: Tx, job: str, verdict: Redeliver) -> None:
+    """Envelop a stored release anew for a later attempt: the same objects, nothing computed, nothing charged."""
+    instruction, permit = verdict.instruction, verdict.permit
+    stored = tx.find_release(instruction.run, instruction.round, instruction.task)
+    if stored is None or not (core.folders.releases / stored.folder).is_dir():
+        raise IntegrityBroken("a stored release is not there")
+    signed = core.keys.release.sign(envelope(permit, instruction, stored.root, stored.objects, verdict.byte_limit))
+    row = _row(instruction, permit, stored.root, stored.objects, stored.folder, signed)
+    _add(tx, row, job, Action.REDELIVER, permit)
+
+
+def store_objects(run_folder: Path, instruction: Instruction, objects: Mapping[str, bytes]) -> str:
+    """Write released objects, each a file named by its id, whole or not at all; the folder's name below `releases/`."""
+    name = f"{instruction.round}-{instruction.task.value}"
+    part = run_folder / f".{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(run_folder / name, ignore_errors=True)  # left by a crash before the release was written down
+    part.mkdir(mode=0o700, parents=True)
+    for object_id, content in objects.items():
+        write_whole(part / object_id, content)
+    part.rename(run_folder / name)
+    return f"{run_folder.name}/{name}"
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a new file and have it on the disk before returning."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)  # the umask is 077
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _row(
+    instruction: Instruction, permit: EnforcedPermit, root: str, objects: tuple[ReleasedObject, ...],
+    folder: str, signed: str,
+) -> records.NewRelease:  # fmt: skip
+    return records.NewRelease(
+        instruction=instruction.id,
+        permit=permit.permit,
+        permit_version=permit.permit_version,
+        run=instruction.run,
+        round=instruction.round,
+        task=instruction.task,
+        attempt=instruction.attempt,
+        model_sha256=instruction.model_sha256,
+        root=root,
+        objects=objects,
+        folder=folder,
+        envelope=signed,
+    )
+
+
+def _add(tx: Tx, row: records.NewRelease, job: str, action: Action, permit: EnforcedPermit) -> None:
+    # the record holds the root id: what the hub holds can be matched to this decision
+    done = event(action, f"{row.instruction}@{row.root}", Verdict.DONE, permit=_name(permit))
+    tx.add_release(row, job, event=done)
+
+
+def _name(permit: EnforcedPermit) -> str:
+    return permit_name(permit.permit, permit.permit_version)

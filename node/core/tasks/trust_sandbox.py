@@ -1,0 +1,119 @@
+"""No job in a sandbox that has not just been attacked by ourselves: the canary's verdict, kept for a day."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from containers.warm.pool import Sandboxes
+from mediator.audit import Action, Verdict
+from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.ports import Prepared
+from mediator.types import ContainerSpec, Resources
+from node.core.context import Core, event
+
+if TYPE_CHECKING:
+    from node.core.store.writes import Tx
+
+log = logging.getLogger(__name__)
+
+VALID_FOR = timedelta(hours=24)
+# whoever asked for the canary is told once its failure is written down, or after this
+_RECORD_S = 1.0
+
+RunCanary = Callable[[str, ContainerSpec, str | None], tuple[str, tuple[str, ...]]]
+"""(canary's name, a job's spec, the fingerprint expected) -> the fingerprint, and the names of what gave way (empty
+when the sandbox held). Without an expectation whatever fingerprint the sandbox has is probed."""
+
+
+class SandboxTrust:
+    """Runs a canary where none is valid, and ends the node's containers when one fails."""
+
+    def __init__(self, core: Core, run_canary: RunCanary) -> None:
+        self._core = core
+        self._run_canary = run_canary
+        self._one_at_a_time = threading.Lock()
+        self._renewing = threading.Lock()
+        # what gave way last, whether the store has it or not
+        self._broken: set[str] = set()
+        # set once by whoever wires both: the containers ask for trust, and a failed canary ends the containers
+        self.sandboxes: Sandboxes
+
+    def require(self, spec: ContainerSpec, prepared: Prepared) -> None:
+        """Return only if a passed canary of at most 24 h stands for this fingerprint. Raises `Denied`."""
+        with self._one_at_a_time:
+            if self._is_valid(prepared.fingerprint):
+                return
+            _, failures = self._probe(spec, prepared.fingerprint)
+        if failures:
+            raise Denied(Reason(Code.CANARY_FAILED, ", ".join(failures)))
+
+    def renew(self) -> None:
+        """Give containers that outlive their canary's 24 h another one; called by the clock, works in a thread.
+
+        If it fails, they end, whatever they are at.
+        """
+        due = {
+            made.fingerprint: (spec, made)
+            for spec, made in self.sandboxes.vouched()
+            if not self._is_valid(made.fingerprint)
+        }
+        if due and self._renewing.acquire(blocking=False):
+            threading.Thread(target=self._renew, args=(list(due.values()),), name="canary", daemon=True).start()
+
+    def _renew(self, due: list[tuple[ContainerSpec, Prepared]]) -> None:
+        try:
+            for spec, prepared in due:
+                self.require(spec, prepared)
+        except (Denied, NotNow) as error:
+            # a failure has ended the containers already; an engine that is away is asked again by the next tick
+            log.warning("canary: %s", error.message)
+        finally:
+            self._renewing.release()
+
+    def probe_now(self, limits: Resources) -> tuple[str, tuple[str, ...]]:
+        """Run a canary under these limits, whatever stands already: its fingerprint, and what gave way."""
+        now = self._core.clock()
+        # the canary brings its own image and folders; of a job's spec only the limits count, and how many GPUs
+        gpus = tuple(gpu.id for gpu in self._core.schedule.capacity.gpus[: limits.gpus])
+        limits = replace(limits, gpu_memory_bytes=0)
+        image, until = f"sha256:{'0' * 64}", now + VALID_FOR
+        spec = ContainerSpec("canary", "canary", image, "/", "/", limits, now, until, gpus)
+        with self._one_at_a_time:
+            fingerprint, failures = self._probe(spec, None)
+        return fingerprint, failures
+
+    def _probe(self, spec: ContainerSpec, expected: str | None) -> tuple[str, tuple[str, ...]]:
+        name = f"canary-{secrets.token_hex(8)}"
+        with self.sandboxes.guest(name):
+            fingerprint, failures = self._run_canary(name, spec, expected)
+        self.sandboxes.sweep_guests()
+        probes = dict.fromkeys(failures, False) or {"all": True}
+        code, verdict = (Code.CANARY_FAILED, Verdict.FAILED) if failures else (None, Verdict.DONE)
+        found = event(Action.CANARY, f"sandbox/{fingerprint or 'unknown'}", verdict, code=code)
+
+        def write(tx: Tx) -> None:
+            tx.add_canary(fingerprint, not failures, probes, event=found)
+
+        if failures:  # what gave way ends before it is written down
+            self._broken.add(fingerprint)
+            stopping = self.sandboxes.begin_stop(Code.CANARY_FAILED, lambda _: True)
+            self._core.owed.add(write).paid.wait(_RECORD_S)
+            stopping.wait()
+        else:
+            with self._core.store.transaction(self._core.clock()) as tx:
+                write(tx)
+            self._broken.discard(fingerprint)
+        return fingerprint, failures
+
+    def _is_valid(self, fingerprint: str) -> bool:
+        if fingerprint in self._broken:
+            return False
+        with self._core.store.read() as snapshot:
+            canary = snapshot.newest_canary(fingerprint)
+        return canary is not None and canary.passed and timedelta(0) <= self._core.clock() - canary.time <= VALID_FOR

@@ -1,0 +1,225 @@
+"""What core looks after by the clock: permits that end, idle containers, checkpoints of the log.
+
+Two threads, since whatever ends a container waits for no record: one ends them, the other writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from containers.warm.pool import Sandboxes, SandboxKey
+from mediator.audit import Action, Verdict, decode_witness
+from mediator.errors import CloisterError, Code, IntegrityBroken, Malformed
+from mediator.permit import check_live, open_acceptance, open_permit, open_revocations
+from mediator.types import Acceptance, DataPermit
+from node.core.context import Core, event, newer, permit_name
+from node.core.records import RevocationListRow
+from node.core.tasks.outbox import Outbox
+from node.core.tasks.pause import heed_mark
+
+if TYPE_CHECKING:
+    from node.core.store.reads import Reads
+    from node.core.store.writes import Tx
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+
+
+class Watch:
+    """Every tick is safe to miss and safe to repeat."""
+
+    def __init__(
+        self,
+        core: Core,
+        sandboxes: Sandboxes,
+        outbox: Outbox,
+        export: Callable[[], None],
+        *,
+        idle_s: float,
+        checkpoint_every_s: float,
+        tend: Callable[[Core], None] = lambda _core: None,
+    ) -> None:
+        """`tend` looks after the airlock.
+
+        `idle_s`: a warm container nobody asks for anything still holds memory and patients' data; then it ends.
+        """
+        self._core = core
+        self._sandboxes = sandboxes
+        self._outbox = outbox
+        self._export = export
+        self._idle_s = idle_s
+        self._checkpoint_every_s = checkpoint_every_s
+        self._tend = tend
+        self._ended = threading.Event()
+        # what each container rested on when the store was last read
+        self._standings: dict[SandboxKey, Standing] = {}
+        self._threads = [
+            threading.Thread(target=self._run, name=name, args=(steps,), daemon=True)
+            for name, steps in {
+                "watch": (self.look, lambda: self._sandboxes.stop_idle(self._idle_s), self._sandboxes.tidy),
+                "upkeep": (lambda: self._tend(self._core), self._checkpoint_when_due),
+            }.items()
+        ]
+        self._checkpointed_s = time.monotonic()
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        until_s = time.monotonic() + 5
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+
+    def look(self) -> None:
+        """End every container whose permit is no longer live, now; what ended them is written down after.
+
+        A store that does not answer says nothing new, so what it said last is held against the clock, and against the
+        newest revocation list that was heard.
+        """
+        heed_mark(self._core, self._sandboxes)
+        running = self._sandboxes.running()
+        over: dict[Code, set[SandboxKey]] = {}
+        for key in running:
+            if (code := self._why_not_live(key)) is not None:
+                over.setdefault(code, set()).add(key)
+        self._standings = {key: found for key, found in list(self._standings.items()) if key in running}
+        begun = [
+            (code, self._sandboxes.begin_stop(code, lambda key, keys=keys: key in keys))  # type: ignore[misc]
+            for code, keys in over.items()
+        ]
+        for code, stopping in begun:
+            for key in stopping.told:
+                self._core.owed.add(_ended(key, code))
+        for _, stopping in begun:
+            stopping.wait()
+
+    def _run(self, steps: Sequence[Callable[[], object]]) -> None:
+        while not self._ended.wait(TICK_S):
+            for step in steps:
+                try:
+                    step()
+                except CloisterError as error:
+                    log.warning("watch: %s", error.message)
+                except Exception as error:  # noqa: BLE001 - the thread must not end: the next tick tries again
+                    log.error("watch: %s", type(error).__name__)
+
+    def _why_not_live(self, key: SandboxKey) -> Code | None:
+        core = self._core
+        try:
+            with core.store.read() as snapshot:
+                order = snapshot.run_order(key.run)
+                found = standing(core, snapshot, key.permit, key.permit_version)
+        except CloisterError as error:
+            log.warning("watch: %s", error.message)
+            known = self._standings.get(key)
+            return None if known is None else known.ended(core)
+        if order is None or found is None:
+            return Code.PERMIT_MISSING
+        found = replace(found, order_expires=order.expires)
+        self._standings[key] = found
+        return found.ended(core)
+
+    def _checkpoint_when_due(self) -> None:
+        if time.monotonic() - self._checkpointed_s < self._checkpoint_every_s:
+            return
+        self._checkpointed_s = time.monotonic()
+        with self._core.store.read() as snapshot:
+            due = snapshot.records_since_checkpoint() > 0
+        if due:
+            checkpoint(self._core)
+        self._outbox.forget_ended_runs()
+        self._export()
+
+
+def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:
+    permit = permit_name(key.permit, key.permit_version)
+    ended = event(Action.PERMIT_END, f"run/{key.run}", Verdict.REFUSED, permit=permit, code=code)
+    return lambda tx: tx.record(event=ended)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a permit rests on, as one snapshot of the store has it."""
+
+    permit: DataPermit
+    acceptance: Acceptance
+    revocations: RevocationListRow | None
+    siblings: Sequence[DataPermit]
+    newest_audit: datetime | None
+    order_expires: datetime | None = None
+
+    def ended(self, core: Core) -> Code | None:
+        """Why the permit, or the order where there is one, is not live now; None while it is."""
+        now = core.clock()
+        if self.order_expires is not None and now >= self.order_expires:
+            return Code.RUN_ORDER_EXPIRED
+        row = newer(self.revocations, core.heard.revocations)
+        reasons = check_live(
+            self.permit,
+            self.acceptance,
+            None if row is None else open_revocations(row.text, core.trust.committee).document,
+            siblings=self.siblings,
+            highest_revocation=0 if row is None else row.number,
+            max_revocation_age=core.max_revocation_age,
+            newest_audit=self.newest_audit,
+            now=now,
+        )
+        return reasons[0].code if reasons else None
+
+
+def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Standing | None:
+    """What a permit rests on; None where the node does not hold it, or has not accepted it."""
+    permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
+    if permit_row is None or acceptance_row is None:
+        return None
+    committee = core.trust.committee
+    siblings = [row for row in snapshot.permits() if row.permit == permit]
+    return Standing(
+        permit=open_permit(permit_row.text, committee).document,
+        acceptance=open_acceptance(acceptance_row.text, core.trust.stewards).document,
+        revocations=core.revocations(snapshot),
+        siblings=[open_permit(row.text, committee).document for row in siblings],
+        newest_audit=snapshot.newest_audit_time(),
+    )
+
+
+def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Code | None:
+    """Why a permit is not live here and now; None while it is."""
+    found = standing(core, snapshot, permit, permit_version)
+    return Code.PERMIT_MISSING if found is None else found.ended(core)
+
+
+def checkpoint(core: Core) -> str:
+    """Sign the log as it stands; returns the checkpoint's line, which the link shows to the hub."""
+    with core.store.transaction(core.clock()) as tx:
+        size = tx.audit_size() + 1
+        tx.add_checkpoint(
+            core.site, core.keys.audit, event=event(Action.CHECKPOINT, f"checkpoint/{size}", Verdict.DONE)
+        )
+        newest = tx.newest_checkpoint()
+    assert newest is not None
+    return newest.text
+
+
+def witnessed(core: Core, line: str) -> None:
+    """Keep a checkpoint the hub co-signed. Raises `Malformed` or `IntegrityBroken` for anything else."""
+    try:
+        shown = decode_witness(line.encode("ascii"))
+    except UnicodeEncodeError as error:
+        raise Malformed("not a witnessed checkpoint") from error
+    shown.verify(core.trust.witnesses)
+    shown.checkpoint.verify({core.keys.audit.key_id: core.keys.audit.verify_key})
+    if shown.checkpoint.site != core.site:
+        raise IntegrityBroken("a witnessed checkpoint of another site")
+    kept = event(Action.CHECKPOINT, f"witness/{shown.checkpoint.size}", Verdict.DONE)
+    with core.store.transaction(core.clock()) as tx:
+        tx.add_witnessed(shown, event=kept)

@@ -1,0 +1,22 @@
+"""Starts one of a node's processes: each is a folder of its own, and its `process.py` sees every adapter of it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from mediator.errors import UsageFault
+from node.host.logs import set_up
+
+if TYPE_CHECKING:  # the plain install has `cloister deid` and `cloister job test`, and no node's configuration
+    from node.host.config import NodeConfig
+
+ROLES = ("core", "broker", "intake", "link")
+
+
+def start(role: str, config: NodeConfig) -> None:
+    """Run one process until SIGTERM. Each imports only what it needs: intake knows no engine, the broker no Flower."""
+    if role not in ROLES:
+        raise UsageFault(f"there is no process {role}", hint=f"one of {', '.join(ROLES)}")
+    set_up(role, level=config.logging.level, form=config.logging.format)
+    import_module(f"node.{role}.process").run(config)

@@ -1,0 +1,311 @@
+"""Starts a node's processes, each as its own user, and starts again whichever dies.
+
+One thread and no gRPC in here: children are made with fork and exec. A child dies with its supervisor (PDEATHSIG),
+so that a supervisor killed outright leaves nothing behind that nobody watches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediator.errors import NotNow, UsageFault
+from mediator.roles import Role
+from node.host.accounts import Account
+from node.host.config import NodeConfig
+from node.host.state import check_state
+
+log = logging.getLogger(__name__)
+
+# Started in this order. Ended the other way round as far as it matters: core ends its containers through the broker.
+ROLES = ("broker", "core", "intake", "link")
+# A node stops within 10 s: so long for everything but the broker, then so long for the broker, then SIGKILL.
+_GRACE_S = 6.0
+_LAST_GRACE_S = 2.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+# a child that lived this long was well: its next start is not delayed by its earlier ones
+_WELL_S = 60.0
+_MAX_LOG_BYTES = 16 << 20
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Command = Callable[[str], Sequence[str]]
+
+
+@dataclass
+class Child:
+    """One process: running, or waiting for its next start."""
+
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    pause_s: float = _FIRST_PAUSE_S
+    next_start_s: float = 0.0
+
+
+class Supervisor:
+    """Runs the processes of one node until it is told to stop.
+
+    `command` gives a role's command line; by default `cloister node process ROLE`.
+    """
+
+    def __init__(self, config: NodeConfig, config_file: Path, *, command: Command | None = None) -> None:
+        self._config = config
+        self._config_file = config_file.resolve()
+        self._command = command or self._default_command
+        self._children = [Child(role) for role in ROLES]
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; every child has ended when this returns.
+
+        Raises `UsageFault` when the state folder is not prepared or this user may not change users, `NotNow` when
+        the node is running already.
+        """
+        self._check()
+        with _only_one(self._config.paths.supervisor_pid), _wakeups(self._stop) as wakeup:
+            try:
+                self._watch(wakeup)
+            finally:
+                self._end_all()
+
+    def _check(self) -> None:
+        if self._config.users.separate and os.geteuid() != 0:
+            raise UsageFault("only root can give each process its own user", hint="run as root, or leave [users] out")
+        if wrong := check_state(self._config):
+            raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init")
+
+    def _watch(self, wakeup: int) -> None:
+        ready = False
+        while not self._stopping:
+            for child in self._children:
+                self._look_after(child)
+            if not ready and is_ready(self._config):
+                ready = True
+                log.info("the node is ready")
+            select.select([wakeup], [], [], 0.1 if not ready else 1.0)
+            _drain(wakeup)
+
+    def _look_after(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.process is not None:
+            status = child.process.poll()
+            if status is None:
+                return
+            _kill_group(child.process)
+            child.process = None
+            if now - child.started_s > _WELL_S:
+                child.pause_s = _FIRST_PAUSE_S
+            child.next_start_s = now + child.pause_s
+            log.warning("%s ended with status %d; it starts again in %.1f s", child.role, status, child.pause_s)
+            child.pause_s = min(2 * child.pause_s, _LONGEST_PAUSE_S)
+        if now >= child.next_start_s and not self._stopping:
+            try:
+                child.process = self._start(child.role)
+            except OSError as error:
+                self._put_off(child, error, now)
+                return
+            child.started_s = now
+            log.info("%s started, process %d", child.role, child.process.pid)
+
+    def _put_off(self, child: Child, error: OSError, now: float) -> None:
+        """A start that failed: the first one ends the node, since nothing will get better; later ones are retried."""
+        if child.started_s == 0.0:
+            raise UsageFault(
+                f"cannot start {child.role}: {error.strerror}",
+                hint="the installation must be readable for the node's users",
+            ) from None
+        log.error("%s could not be started: %s", child.role, error.strerror)
+        child.next_start_s = now + _LONGEST_PAUSE_S
+
+    def _start(self, role: str) -> subprocess.Popen[bytes]:
+        account = self._config.users.accounts()[role]
+        change = self._config.users.separate
+        parent = os.getpid()
+        with _log_file(self._config.paths.logs / f"{role}.log") as out:
+            return subprocess.Popen(
+                self._command(role),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd="/",
+                env=self._environment(role),
+                start_new_session=True,
+                umask=0o077,
+                user=account.uid if change else None,
+                group=account.gid if change else None,
+                extra_groups=groups_of(self._config, role) if change else None,
+                # this process has one thread, so nothing is locked at the fork
+                preexec_fn=lambda: _tie_to(parent),
+            )
+
+    def _default_command(self, role: str) -> Sequence[str]:
+        # -P: the folder we happen to stand in is no place to import from
+        return [sys.executable, "-P", "-m", "node.cli", "node", "process", role, "--config", str(self._config_file)]
+
+    def _environment(self, role: str) -> dict[str, str]:
+        """What a child is given; nothing of ours is inherited, proxies and credentials least of all."""
+        paths = self._config.paths
+        homes = {"core": paths.root, "intake": paths.intake, "broker": paths.broker, "link": paths.link}
+        return {
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+            "HOME": str(homes[role]),
+            # Flower asks home for updates and sends statistics unless told not to
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+        }
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _end_all(self) -> None:
+        """SIGTERM, the broker last, then SIGKILL for whoever is left."""
+        running = [child.process for child in self._children if child.process is not None]
+        brokers = [child.process for child in self._children if child.process is not None and child.role == "broker"]
+        others = [process for process in running if process not in brokers]
+        _terminate(others, _GRACE_S)
+        _terminate(brokers, _LAST_GRACE_S)
+        for process in running:
+            _kill_group(process)
+            process.wait()
+
+
+def is_ready(config: NodeConfig) -> bool:
+    """Whether every socket of the node is served."""
+    paths = config.paths
+    sockets = [paths.broker_socket, paths.link_socket, paths.intake_socket]
+    sockets += [paths.staff_socket(role.value) for role in Role]
+    return all(_answers(path) for path in sockets)
+
+
+def groups_of(config: NodeConfig, role: str) -> list[int]:
+    """The groups a process has besides its own, by number.
+
+    Core is in those whose sockets and folders it serves; the broker in the one that may use the engine's socket. A
+    user of the system's keeps the groups the hospital gave it (a source folder may be readable by one).
+    """
+    accounts: dict[str, Account] = dict(config.users.accounts())
+    groups = set(accounts[role].groups)
+    if role == "core":
+        groups |= {accounts["link"].gid, accounts["intake"].gid}
+        groups |= {group for group in config.staff.groups().values() if group is not None}
+    if role == "broker" and config.engine.socket.startswith("unix://"):
+        try:
+            groups.add(os.stat(config.engine.socket.removeprefix("unix://")).st_gid)
+        except OSError:
+            log.warning("the engine's socket is not there yet")
+    return sorted(groups - {accounts[role].gid})
+
+
+def _tie_to(parent: int) -> None:
+    """In the child, before exec: die with the parent, gain no privileges from anything executed."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we were tied to it
+        os._exit(1)
+
+
+def _terminate(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
+    deadline = time.monotonic() + grace_s
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("process %d does not end by itself", process.pid)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a child and whatever it started; each child leads a session of its own."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[int]:
+    """A child's log, appended to; the one before it is kept once it grew large."""
+    try:
+        if path.exists() and path.stat().st_size > _MAX_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise NotNow(f"cannot write the log {path}: {error.strerror}") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Hold the pid file; the kernel lets go of it when this process dies, however it dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotNow(
+                "the node is running already", hint="stop it first, or give this one its own state_dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _wakeups(stop: Callable[[], None]) -> Iterator[int]:
+    """A descriptor that is readable after a signal; SIGTERM and SIGINT call `stop`."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop()),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: stop()),
+        signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
+    }
+    previous = signal.set_wakeup_fd(writing)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, 4096):
+            pass
+    except BlockingIOError:
+        pass

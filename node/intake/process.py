@@ -1,0 +1,134 @@
+"""The intake process: the only one that sees identified data."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+from mediator import canonical
+from mediator.deid.orders import IngestOrder
+from mediator.errors import CloisterError, NotNow, UsageFault
+from node.deid.engine import open_engine
+from node.deid.pixels import PixelGate
+from node.host.config import NodeConfig
+from node.host.faults import is_full
+from node.host.keys import read_raw_key
+from node.intake.batch import Keys, Progress, Rooms, run_ingest
+from node.ipc import verbs
+from node.ipc.channel import Client
+from node.ipc.messages import Empty
+
+log = logging.getLogger(__name__)
+
+# at most four lines a second to core, whatever the number of files
+_REPORT_EVERY_S = 0.25
+
+
+def run(config: NodeConfig) -> None:
+    """Carry out orders until SIGTERM; an order broken off is given again and continues."""
+    # what is handed over is core's to read, by the folder's group; quarantine is closed by its own folder's mode
+    os.umask(0o027)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    paths = config.paths
+    intake = Intake(config, Client(paths.intake_socket))
+    while True:
+        try:
+            intake.serve()
+        except NotNow:
+            time.sleep(0.5)  # core is starting or restarting
+
+
+class Intake:
+    """Takes one order after another from core."""
+
+    def __init__(self, config: NodeConfig, core: Client) -> None:
+        self._config = config
+        self._core = core
+        self._rooms = Rooms(quarantine=config.paths.quarantine, handover=config.paths.handover)
+
+    def serve(self) -> None:
+        """Until core ends the stream. Raises `NotNow` while it is away."""
+        for message in self._core.stream(verbs.ORDERS, Empty()):
+            order = canonical.decode(IngestOrder, message.text.encode("utf-8"))
+            self._end(self._carry_out(order))
+
+    def _carry_out(self, order: IngestOrder) -> verbs.IngestEnd:
+        """How it ended. An error's text is ours: no path and no patient."""
+        try:
+            self._check_source(order)
+            # read for each order: a key that was retired meanwhile must not live on in this process
+            paths = self._config.paths
+            keys = Keys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
+            destroyed, told_s, stage = 0, 0.0, ""
+            engine = open_engine(order.profile)
+            read_text, faces = self._config.intake.read_pixel_text, "clean-visual-features" in engine.table.options
+            with PixelGate(read_text=read_text, hold_faces=faces) as pixels:
+                for progress in run_ingest(order, engine=engine, pixels=pixels, keys=keys, rooms=self._rooms):
+                    if progress.report is not None:
+                        destroyed = progress.report.destroyed
+                    if progress.line:
+                        log.info("%s: %s", order.order, progress.line)
+                    begins, stage = progress.stage != stage, progress.stage
+                    if begins or time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
+                        told_s = time.monotonic()
+                        self._tell(order, progress)
+        except NotNow:
+            raise
+        except CloisterError as error:
+            return self._failed(order, error.message, hint=error.hint)
+        except Exception as error:  # noqa: BLE001 - the worker loop: the order is answered, the originals destroyed
+            log.error("%s failed: %s", order.order, type(error).__name__)
+            if _is_full(error):
+                return self._failed(order, "the disk is full", again=True)
+            return self._failed(order, "intake failed; its log names the class of the error")
+        return verbs.IngestEnd(order=order.order, destroyed=destroyed)
+
+    def _failed(self, order: IngestOrder, error: str, *, hint: str = "", again: bool = False) -> verbs.IngestEnd:
+        destroyed = self._give_up(order)
+        return verbs.IngestEnd(order=order.order, destroyed=destroyed, error=error, hint=hint, again=again)
+
+    def _check_source(self, order: IngestOrder) -> None:
+        """Links on the way are followed before they are judged: a link out of a root leads out of it."""
+        source, state = (Path(os.path.realpath(path)) for path in (order.source, self._config.state_dir))
+        roots = [os.path.realpath(root) for root in self._config.intake.source_roots]
+        if not any(source.is_relative_to(root) for root in roots):
+            raise UsageFault(
+                "the folder is under none of the configured source roots", hint="see [intake] source_roots"
+            )
+        if source.is_relative_to(state) or state.is_relative_to(source):
+            raise UsageFault("the node's own state folder is no source", hint="bring data in from a folder of its own")
+
+    def _give_up(self, order: IngestOrder) -> int:
+        """Destroy what an order left in quarantine; how many files that were."""
+        room = self._rooms.quarantine / order.order
+        files = sum(1 for path in (room / "files").rglob("*") if path.is_file()) if room.exists() else 0
+        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(self._rooms.handover / f".{order.order}.partial", ignore_errors=True)
+        return files
+
+    def _tell(self, order: IngestOrder, progress: Progress) -> None:
+        self._core.call(
+            verbs.PROGRESS,
+            verbs.IngestProgress(order=order.order, stage=progress.stage, done=progress.done, total=progress.total),
+        )
+
+    def _end(self, report: verbs.IngestEnd) -> None:
+        self._core.call(verbs.REPORT, report, timeout_s=3600.0)
+        shutil.rmtree(self._rooms.handover / report.order, ignore_errors=True)
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and is_full(error)
+
+
+def _leave(*_signal: object) -> None:
+    """End at once, in the middle of whatever it is: an order that was broken off continues at the next start."""
+    os._exit(0)

@@ -1,0 +1,139 @@
+"""The link process: the federation's client, with core behind its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from federation.client.enrolment import LinkConfig
+from federation.client.link import run_link
+from federation.client.ports import Delivery, Greeting, Outgoing
+from node.host.config import NodeConfig
+from node.ipc import verbs
+from node.ipc.channel import Client, Verb
+from node.ipc.messages import Empty, Message
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+# pieces of a model between the event loop and the thread that uploads them: 8 MiB
+_PIECES = 8
+
+
+def run(config: NodeConfig) -> None:
+    """Serve until SIGTERM; then tell the hub that this node goes offline."""
+    asyncio.run(_run(config))
+
+
+async def _run(config: NodeConfig) -> None:
+    link = LinkConfig(folder=config.paths.link, spool=config.paths.spool, software=version("cloister"))
+    with closing(RemoteCore(config.paths.link_socket)) as core:
+        task = asyncio.create_task(run_link(link, core))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass  # SIGTERM: the link has said goodbye
+
+
+class RemoteCore:
+    """The LINK verbs as coroutines. Each raises what core raised, or `NotNow` while core is away."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._client = Client(socket)
+
+    def close(self) -> None:
+        self._client.close()
+
+    async def hello(self, software: str, connected: bool) -> Greeting:
+        answer = await self._call(verbs.HELLO, verbs.Hello(link_version=software, connected=connected))
+        return Greeting(answer.site, answer.paused)
+
+    async def deliver_document(self, text: str) -> str:
+        answer = await self._call(verbs.DELIVER_DOCUMENT, verbs.SignedText(text=text))
+        return answer.outcome if answer.code is None else f"{answer.outcome} ({answer.code.value})"
+
+    async def deliver_instruction(self, signed: str, reply_context: bytes, model: AsyncIterator[bytes]) -> Delivery:
+        start = verbs.InstructionStart(text=signed, reply_context=reply_context)
+        pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES)
+
+        def upload() -> verbs.InstructionAnswer:
+            return self._client.upload(verbs.DELIVER_INSTRUCTION, start, iter(pieces.get, None))
+
+        answer = asyncio.create_task(asyncio.to_thread(upload))
+        async for piece in model:
+            await _put(pieces, piece, answer)
+        await _put(pieces, None, answer)
+        taken = await answer
+        return Delivery(taken.accepted, taken.hub_code)
+
+    async def outbox(self) -> AsyncIterator[Outgoing]:
+        async for item in self._stream(verbs.OUTBOX, Empty()):
+            yield Outgoing(item.instruction, item.reply_context, item.envelope, item.hub_code, item.folder)
+
+    async def delivered(self, instruction: str) -> None:
+        await self._call(verbs.DELIVERED, verbs.InstructionId(instruction=instruction))
+
+    async def checkpoints(self) -> AsyncIterator[str]:
+        async for checkpoint in self._stream(verbs.CHECKPOINTS, Empty()):
+            yield checkpoint.text
+
+    async def witnessed(self, text: str) -> None:
+        await self._call(verbs.WITNESSED, verbs.CheckpointText(text=text))
+
+    async def _call(self, verb: Verb[Q, R], request: Q) -> R:
+        return await asyncio.to_thread(self._client.call, verb, request)
+
+    async def _stream(self, verb: Verb[Q, R], request: Q) -> AsyncIterator[R]:
+        """A blocking stream, read by a thread of its own and handed over one message at a time.
+
+        It has a client of its own, whose end ends it: a stream that only waits cannot be told in another way, and
+        core would go on serving it.
+        """
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[R | BaseException | None] = asyncio.Queue()
+        client = Client(self._socket)
+        stream = client.stream(verb, request)
+        ended = threading.Event()
+
+        def read() -> None:
+            last: BaseException | None = None
+            try:
+                for message in stream:
+                    loop.call_soon_threadsafe(arrived.put_nowait, message)
+                    if ended.is_set():
+                        return
+            except BaseException as error:  # noqa: BLE001 - carried over to the coroutine, which raises it
+                last = error
+            if not ended.is_set():
+                loop.call_soon_threadsafe(arrived.put_nowait, last)
+
+        threading.Thread(target=read, name=f"stream-{verb.name}", daemon=True).start()
+        try:
+            while (item := await arrived.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            ended.set()
+            client.close()
+
+
+async def _put(pieces: queue.Queue[bytes | None], piece: bytes | None, answer: asyncio.Task[Any]) -> None:
+    """Hand a piece over, unless the upload has ended already (core may answer before it read everything)."""
+    while not answer.done():
+        try:
+            pieces.put_nowait(piece)
+            return
+        except queue.Full:
+            await asyncio.sleep(0.005)

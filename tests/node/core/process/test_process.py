@@ -1,0 +1,189 @@
+"""The core process with its real sockets, in this process; a fake stands for the engine alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mediator.audit_check import verify_log
+from mediator.errors import CloisterError, Code, Denied
+from mediator.roles import PERMISSIONS, Role, may
+from mediator.signatures import KeyRing
+from node.core import staff
+from node.core.process import CoreProcess
+from node.core.tasks import link_handlers as link
+from node.host.config import NodeConfig, load_config
+from node.host.keys import public_path, read_verify_key
+from node.host.state import prepare_state
+from node.ipc import deid_keys, images, jobs, verbs
+from node.ipc.channel import Client, Server
+from node.ipc.messages import Empty
+from tests.mediator import samples
+from tests.sim.runner import FakeRunner
+
+
+@dataclass
+class Served:
+    config: NodeConfig
+    core: CoreProcess
+    runner: FakeRunner
+
+    def client(self, role: Role) -> Client:
+        return Client(self.config.paths.staff_socket(role.value))
+
+
+def configured(root: Path) -> NodeConfig:
+    keys = {
+        "committee": samples.COMMITTEE, "stewards": samples.STEWARD, "hub": samples.HUB, "witnesses": samples.HUB,
+    }  # fmt: skip
+    trust = "\n".join(f'{purpose} = ["{key.verify_key.text}"]' for purpose, key in keys.items())
+    file = root / "node.toml"
+    file.write_text(
+        f'site = "{samples.SITE}"\nstate_dir = "{root}/state"\n[hub]\nhost = "hub"\nport = 1\n[trust]\n{trust}\n'
+        f'[engine]\nsentinel = "{samples.IMAGE}"\n[intake]\nsource_roots = ["{root}"]\n'
+    )
+    return load_config(file)
+
+
+@pytest.fixture
+def config() -> Iterator[NodeConfig]:
+    # a Unix socket's name has at most 107 bytes
+    root = Path(tempfile.mkdtemp(prefix="cl-"))
+    made = configured(root)
+    prepare_state(made)
+    yield made
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def served(config: NodeConfig) -> Iterator[Served]:
+    runner = FakeRunner(read_verify_key(config.paths.verdict_public_key), {})
+    core = CoreProcess(config, runner)
+    core.start()
+    servers = [Server(config.paths.link_socket, verbs.LINK, link.handlers(core), group=None)]
+    servers += staff.servers(config, core)
+    for server in servers:
+        server.start()
+    yield Served(config, core, runner)
+    for server in servers:
+        server.stop()
+    core.stop()
+
+
+def eventually(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_node_that_just_started_has_a_log_that_verifies(served: Served) -> None:
+    paths = served.config.paths
+    served.core.export()
+    files = [(path.name, path.read_bytes()) for path in sorted(paths.audit.iterdir())]
+    report = verify_log(files, KeyRing([read_verify_key(public_path(paths.audit_key))]))
+    assert report.ok and report.site == samples.SITE and report.checkpointed == report.records == 2
+
+
+REQUESTS = {
+    "status": (verbs.STATUS, Empty()), "permits": (verbs.PERMITS, Empty()), "runs": (verbs.RUNS, Empty()),
+    "jobs": (jobs.JOBS, Empty()), "images": (images.IMAGES, Empty()), "datasets": (verbs.DATASETS, Empty()),
+    "pause": (verbs.PAUSE, Empty()), "resume": (verbs.RESUME, Empty()),
+    "documents_import": (verbs.DOCUMENTS_IMPORT, verbs.SignedText(text="x")),
+    "permit_accept": (verbs.PERMIT_ACCEPT, verbs.SignedText(text="x")),
+    "dataset_withdraw": (verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=samples.VERSION)),
+    "image_add": (images.IMAGE_ADD, images.AddImage(facts="{}")),
+    "image_show": (images.IMAGE_SHOW, images.AskImage(image=samples.IMAGE)),
+    "image_approve": (images.IMAGE_APPROVE, images.ApproveImage(image=samples.IMAGE, by="a.silva")),
+    "image_withdraw": (images.IMAGE_WITHDRAW, images.WithdrawImage(image=samples.IMAGE, by="a.silva")),
+    "deid_key_retire": (deid_keys.DEID_KEY_RETIRE, deid_keys.KeyRetirement(key="0" * 16)),
+    "job_show": (jobs.JOB_SHOW, jobs.AskJob(job="job-1")), "job_stop": (jobs.JOB_STOP, jobs.AskJob(job="job-1")),
+    "job_logs": (jobs.JOB_LOGS, jobs.AskJob(job="job-1")),
+    "permit_text": (verbs.PERMIT_TEXT, verbs.PermitId(permit="p", permit_version=1)),
+}  # fmt: skip
+
+
+def test_every_verb_is_refused_to_every_role_that_may_not_ask_it(served: Served) -> None:
+    size = served.core.core.store
+    with size.read() as snapshot:
+        before = snapshot.audit_size()
+    refused = 0
+    for role in Role:
+        with served.client(role) as client:
+            for name, (verb, request) in REQUESTS.items():
+                if not may(role.value, name):
+                    refused += 1
+                    with pytest.raises(Denied) as denied:
+                        client.call(verb, request)
+                    assert denied.value.reasons[0].code is Code.ROLE_NOT_PERMITTED, (role, name)
+    with size.read() as snapshot:
+        assert snapshot.audit_size() == before, "nothing was changed"
+    assert refused == sum(not may(role.value, name) for role in Role for name in REQUESTS) > 0
+    assert set(REQUESTS) <= set(PERMISSIONS)
+
+
+def test_every_role_may_look(served: Served) -> None:
+    for role in Role:
+        with served.client(role) as client:
+            assert client.call(verbs.STATUS, Empty()).site == samples.SITE
+
+
+def test_who_asked_stands_in_the_log(served: Served) -> None:
+    with served.client(Role.IT_ADMIN) as client:
+        assert client.call(verbs.PAUSE, Empty()).all_ended
+        client.call(verbs.RESUME, Empty())
+        assert not client.call(verbs.STATUS, Empty()).paused
+    with served.core.core.store.read() as snapshot:
+        newest = snapshot.audit_lines(2, 10)
+    assert ['"actor":"it_admin"' in line for line in newest] == [True, True]
+
+
+def test_a_document_from_the_hub_signed_by_nobody_we_trust_is_answered_and_written_down(served: Served) -> None:
+    forged = samples.STRANGER.sign(samples.permit())
+    with Client(served.config.paths.link_socket) as hub:
+        answer = hub.call(verbs.DELIVER_DOCUMENT, verbs.SignedText(text=forged))
+        assert (answer.outcome, answer.code) == ("refused", Code.UNTRUSTED_KEY)
+        answer = hub.call(verbs.DELIVER_DOCUMENT, verbs.SignedText(text=samples.COMMITTEE.sign(samples.permit())))
+        assert (answer.outcome, answer.code) == ("accepted", None)
+    with served.client(Role.AUDITOR) as client:
+        assert [each.permit for each in client.call(verbs.PERMITS, Empty()).items] == ["lesions-2026"]
+
+
+def test_the_hub_counts_as_connected_only_while_a_link_says_so_and_listens(served: Served) -> None:
+    with Client(served.config.paths.link_socket) as hub:
+        hub.call(verbs.HELLO, verbs.Hello(link_version="1", connected=True))
+        assert not served.core.hub_connected, "nobody takes answers"
+    with Client(served.config.paths.link_socket) as hub:
+        stream = hub.stream(verbs.OUTBOX, Empty())
+        threading.Thread(target=lambda: list(_until_closed(stream)), daemon=True).start()
+        eventually(lambda: served.core.hub_connected)
+    eventually(lambda: not served.core.hub_connected)
+
+
+def _until_closed(stream: Iterator[object]) -> Iterator[object]:
+    try:
+        yield from stream
+    except CloisterError:
+        return
+
+
+def test_what_an_engine_that_was_away_at_the_start_still_holds_is_removed_later(config: NodeConfig) -> None:
+    runner = FakeRunner(read_verify_key(config.paths.verdict_public_key), {})
+    left = config.paths.work / "train-left-over"
+    left.mkdir()
+    runner.away = True
+    core = CoreProcess(config, runner)
+    core.start()
+    try:
+        assert left.exists() and not core.sandboxes.settled()
+        runner.away = False
+        eventually(lambda: not left.exists() and core.sandboxes.settled())
+    finally:
+        core.stop()

@@ -1,0 +1,360 @@
+"""Whatever stops a container stops it first and records it after: on a full disk, and with a database that is held."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mediator.errors import Code, Denied, NotNow
+from mediator.jobs import State
+from node.core.images import images
+from node.core.owed import Owed
+from node.core.switch import Switch
+from node.core.tasks import pause
+from node.core.tasks.trust_sandbox import SandboxTrust
+from tests.mediator import samples
+from tests.node.core.desk import Desk, Gate, eventually
+from tests.sim.runner import FakeRunner
+
+WITHIN_S = 5.0
+
+
+class Locked:
+    """Another process holds the database."""
+
+    def __init__(self, root: Path) -> None:
+        self._other = sqlite3.connect(root / "node.db", isolation_level=None)
+
+    def break_(self) -> None:
+        self._other.execute("BEGIN EXCLUSIVE")
+
+    def mend(self) -> None:
+        if self._other.in_transaction:
+            self._other.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self.mend()
+        self._other.close()
+
+
+class Full:
+    """The disk has not a byte left, and the write-ahead log no room that it was given before."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def break_(self) -> None:
+        with closing(sqlite3.connect(self._root / "node.db", isolation_level=None)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        fill(self._root / "filler")
+
+    def mend(self) -> None:
+        (self._root / "filler").unlink(missing_ok=True)
+
+    close = mend
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            try:
+                while file.write(b"\0" * size):
+                    pass
+            except OSError:
+                pass
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount one")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@dataclass
+class Scene:
+    """A container at work on a store that can be broken."""
+
+    desk: Desk
+    gate: Gate
+    fault: Locked | Full
+
+
+@pytest.fixture(params=["locked", "full"])
+def scene(request: pytest.FixtureRequest, gate: Gate) -> Iterator[Scene]:
+    root = request.getfixturevalue("place" if request.param == "full" else "tmp_path")
+    desk = Desk(root, gate)
+    desk.jobs.start()
+    desk.ask()
+    eventually(lambda: gate.asked == 1)
+    desk.watch.look()
+    fault = Full(root) if request.param == "full" else Locked(root)
+    yield Scene(desk, gate, fault)
+    fault.close()
+    gate.open.set()
+    desk.jobs.stop()
+    desk.core.owed.close(1)
+    desk.core.store.close()
+
+
+def by_pause(scene: Scene) -> None:
+    answer = pause.pause(scene.desk.core, scene.desk.boxes, "it_admin")
+    assert answer == (1, True, False, True), answer
+
+
+def by_revocation(scene: Scene) -> None:
+    threading.Thread(target=_revoke, args=(scene.desk,), daemon=True).start()
+
+
+def _revoke(desk: Desk) -> None:
+    """The committee's next list, which names the permit. The link brings it again while the store does not take it."""
+    text = samples.COMMITTEE.sign(samples.revocations(number=6, permits=("lesions-2026",)))
+    with suppress(NotNow):
+        desk.documents.receive(text)
+
+
+def by_expiry(scene: Scene) -> None:
+    scene.desk.now += 25 * samples.DAY
+    scene.desk.watch.look()
+
+
+def by_the_staff(scene: Scene) -> None:
+    with pytest.raises(NotNow, match="not written down yet"):
+        scene.desk.jobs.end(scene.desk.job().job, "it_admin")
+
+
+def by_a_failed_canary(scene: Scene) -> None:
+    trust = SandboxTrust(scene.desk.core, lambda *_: ("f" * 64, ("network",)))
+    trust.sandboxes = scene.desk.boxes
+    assert trust.probe_now(samples.RESOURCES) == ("f" * 64, ("network",))
+    assert not trust._is_valid("f" * 64)
+
+
+STOPS: dict[str, tuple[Callable[[Scene], None], Code, str]] = {
+    "pause": (by_pause, Code.HOSPITAL_PAUSED, "pause"),
+    "revocation": (by_revocation, Code.PERMIT_REVOKED, "permit_end"),
+    "expiry": (by_expiry, Code.RUN_ORDER_EXPIRED, "permit_end"),
+    "job-stop": (by_the_staff, Code.STOPPED, "job_stop"),
+    "canary": (by_a_failed_canary, Code.CANARY_FAILED, "canary"),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_what_stops_a_container_waits_for_no_record(scene: Scene, stop: str) -> None:
+    act, code, action = STOPS[stop]
+    desk = scene.desk
+    scene.fault.break_()
+    begun = time.monotonic()
+    act(scene)
+    eventually(lambda: desk.runner.containers == {} and not list((desk.root / "work").iterdir()), WITHIN_S)
+    assert time.monotonic() - begun < WITHIN_S
+    assert action not in [each.action for each in desk.log()], "the store took nothing"
+    scene.fault.mend()
+    row = eventually(lambda: row if (row := desk.job()).state in (State.STOPPED, State.FAILED) else None, 25)
+    assert row.code is code
+    written = eventually(lambda: [each for each in desk.log() if each.action == action] or None, 25)
+    assert len(written) == 1, written
+    assert desk.releases() == []
+
+
+@pytest.mark.slow
+def test_a_pause_that_cannot_be_written_down_admits_nothing_and_is_written_down_when_it_can(scene: Scene) -> None:
+    desk = scene.desk
+    scene.fault.break_()
+    answer = pause.pause(desk.core, desk.boxes, "it_admin")
+    assert (answer.stopped, answer.all_ended, answer.recorded, answer.kept) == (1, True, False, True)
+    with pytest.raises(NotNow):
+        desk.ask(round=2)
+    with pytest.raises(NotNow, match="pause itself"):
+        pause.resume(desk.core, "it_admin")
+    assert desk.core.switch.on and desk.runner.containers == {} and scene.gate.asked == 1
+    scene.fault.mend()
+    assert desk.core.owed.settle(25)
+    with desk.core.store.read() as snapshot:
+        assert snapshot.paused()
+    desk.ask(round=3)
+    assert desk.job(round_=3).code is Code.HOSPITAL_PAUSED
+    assert [each.action for each in desk.log()].count("pause") == 1
+    # and every thread is alive to go on with
+    pause.resume(desk.core, "it_admin")
+    assert not desk.core.switch.on
+    scene.gate.open.set()
+    eventually(lambda: desk.job().state is State.STOPPED, 25)
+    desk.ask(attempt=2)
+    desk.until(State.RELEASED, attempt=2)
+
+
+@pytest.mark.slow
+def test_a_withdrawn_image_runs_no_longer_though_its_withdrawal_cannot_be_written_down(scene: Scene) -> None:
+    desk = scene.desk
+    scene.fault.break_()
+    stopped: list[str] = []
+
+    def withdraw() -> None:
+        with pytest.raises(NotNow):
+            images.withdraw(desk.core, desk.boxes, samples.IMAGE, "a.silva", role="it_admin")
+        stopped.append("told")
+
+    threading.Thread(target=withdraw, daemon=True).start()
+    eventually(lambda: desk.runner.containers == {}, within_s=WITHIN_S)
+    eventually(lambda: stopped == ["told"], within_s=25)
+
+
+@pytest.mark.slow
+def test_a_revocation_heard_and_not_stored_admits_nothing_more(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    fault = Locked(tmp_path)
+    fault.break_()
+    _revoke(desk)
+    fault.close()
+    desk.ask()
+    assert desk.job().code is Code.PERMIT_REVOKED
+    # an older list, replayed, takes nothing back
+    with pytest.raises(Denied):
+        desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=4)))
+    desk.ask(attempt=2)
+    assert desk.job(2).code is Code.PERMIT_REVOKED
+    desk.core.store.close()
+
+
+def test_a_database_that_cannot_even_be_read_ends_no_container_early_and_none_late(tmp_path: Path, gate: Gate) -> None:
+    """What was read last is held against the clock."""
+    desk = Desk(tmp_path, gate)
+    desk.jobs.start()
+    desk.ask()
+    eventually(lambda: gate.asked == 1)
+    desk.watch.look()
+    whole = (tmp_path / "node.db").read_bytes()
+    desk.core.store.close()  # connections that are open would go on with the file they hold
+    (tmp_path / "node.db").write_bytes(b"\0" * len(whole))
+    for name in ("node.db-wal", "node.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    desk.watch.look()
+    assert len(desk.runner.containers) == 1
+    desk.now += 25 * samples.DAY
+    desk.watch.look()
+    assert desk.runner.containers == {}
+    gate.open.set()
+    desk.jobs.leave_off()
+
+
+# ---- the mark
+
+
+def test_a_restart_before_the_pause_could_be_written_down_finds_the_node_paused(tmp_path: Path) -> None:
+    desk, fault = Desk(tmp_path), Locked(tmp_path)
+    fault.break_()
+    assert not pause.pause(desk.core, desk.boxes, "data_steward").recorded
+    desk.core.owed._ended.set()  # as a crash ends it
+    fault.close()
+    reborn = Desk(tmp_path, documents=False)
+    with reborn.core.store.read() as snapshot:
+        assert reborn.core.paused(snapshot)
+    reborn.ask()
+    assert reborn.job().code is Code.HOSPITAL_PAUSED
+    reborn.watch.look()
+    assert reborn.core.owed.settle(25)
+    assert [each.action for each in reborn.log()].count("pause") == 1
+    reborn.watch.look()
+    assert reborn.core.owed.settle(5) and [each.action for each in reborn.log()].count("pause") == 1
+    pause.resume(reborn.core, "it_admin")
+    assert not (tmp_path / "paused").exists()
+    reborn.ask(attempt=2)
+    assert reborn.job(2).state is State.ADMITTED
+    reborn.core.store.close()
+
+
+def test_a_mark_left_by_hand_pauses_a_core_that_runs(desk: Desk, gate: Gate) -> None:
+    desk.ask()
+    eventually(lambda: gate.asked == 1)
+    assert Switch(desk.root / "paused").mark("it_admin")
+    desk.ask(round=2)
+    assert desk.job(round_=2).code is Code.HOSPITAL_PAUSED
+    desk.watch.look()
+    assert desk.runner.containers == {}
+    assert desk.until(State.STOPPED).code is Code.HOSPITAL_PAUSED
+    assert desk.core.owed.settle(5)
+    with desk.core.store.read() as snapshot:
+        assert '"actor":"it_admin"' in next(line for line in snapshot.audit_lines(0, 1000) if '"pause"' in line)
+
+
+@pytest.mark.parametrize("said", [b"", b"nobody_we_know", b"\xff" * 500, b"it_admin\n"])
+def test_a_mark_that_says_nothing_pauses_all_the_same(tmp_path: Path, said: bytes) -> None:
+    (tmp_path / "paused").write_bytes(said)
+    switch = Switch(tmp_path / "paused")
+    assert switch.on and switch.marked_by() == ""
+    assert switch.mark("it_admin") and switch.marked_by() == "", "one that is there is kept as it is"
+
+
+def test_a_mark_made_later_than_the_resume_goes_with_its_pause(tmp_path: Path) -> None:
+    switch = Switch(tmp_path / "paused")
+    turn = switch.turn_on()
+    switch.turn_off(turn)
+    assert not switch.mark("it_admin", turn) and not switch.on
+
+
+def test_a_pause_during_a_resume_stands(tmp_path: Path) -> None:
+    switch = Switch(tmp_path / "paused")
+    turn = switch.turn_on()
+    switch.turn_on()
+    switch.turn_off(turn)
+    assert switch.on
+
+
+# ---- what is owed
+
+
+def test_what_is_owed_is_written_in_order_and_one_that_cannot_be_holds_up_no_other(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    owed, seen = Owed(desk.core.store, desk.core.clock, retry_s=0.02), []
+    tries = []
+
+    def never(_tx: object) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError("PATIENT 17")
+
+    owed.add(lambda _tx: seen.append(1))
+    bad = owed.add(never)
+    last = owed.add(lambda _tx: seen.append(2))
+    assert last.paid.wait(5) and seen == [1, 2]
+    assert bad.paid.wait(5) and owed.count() == 0
+    owed.close(1)
+    desk.core.store.close()
+
+
+def test_a_container_asked_for_while_the_node_shuts_down_is_not_made(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.jobs.start()
+    desk.boxes.shut_down()
+    desk.ask()
+    time.sleep(0.5)
+    assert isinstance(desk.runner, FakeRunner) and desk.runner.specs == []
+    desk.jobs.stop()
+    desk.core.store.close()
+
+
+def test_a_last_rounds_container_ends_though_its_output_cannot_be_kept(tmp_path: Path, gate: Gate) -> None:
+    desk, fault = Desk(tmp_path, gate), Locked(tmp_path)
+    desk.jobs.start()
+    desk.ask(round=samples.order().rounds)
+    eventually(lambda: gate.asked == 1)
+    fault.break_()
+    gate.open.set()
+    eventually(lambda: desk.runner.containers == {}, within_s=WITHIN_S)
+    fault.close()
+    desk.until(State.RELEASED, round_=samples.order().rounds)
+    desk.jobs.stop()
+    desk.core.store.close()
