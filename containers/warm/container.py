@@ -8,15 +8,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mediator import canonical
+from mediator.admission import Admitted
 from mediator.errors import Code, Reason
 from mediator.ports import JobEvent, Prepared
 from mediator.types import ContainerSpec, Kind
-
-if TYPE_CHECKING:
-    from mediator.admission import Admitted
 
 # the contract's name for what a job leaves for itself when it is asked to make room
 CHECKPOINT = "checkpoint"

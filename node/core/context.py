@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mediator.audit import Action, Verdict
 from mediator.errors import Code
@@ -17,11 +17,9 @@ from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
 from node.core.owed import Owed
 from node.core.records import AuditEvent, RevocationListRow
+from node.core.store.reads import Reads
+from node.core.store.store import Store
 from node.core.switch import Switch
-
-if TYPE_CHECKING:
-    from node.core.store.reads import Reads
-    from node.core.store.store import Store
 
 # the actor of what the node does by itself; people are named by their role
 CORE = "core"

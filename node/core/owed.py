@@ -11,14 +11,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mediator.errors import CloisterError
 from mediator.ports import Clock
-
-if TYPE_CHECKING:
-    from node.core.store.store import Store
-    from node.core.store.writes import Tx
+from node.core.store.store import Store
+from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 

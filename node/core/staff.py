@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mediator.audit import Action, Verdict
 from mediator.deid.orders import Column, IngestOrder
@@ -16,6 +16,7 @@ from mediator.roles import Role, require
 from node.core.airlock import handlers as airlock
 from node.core.airlock.airlock import waits
 from node.core.context import event
+from node.core.core import CoreProcess
 from node.core.images import handlers as images
 from node.core.site_keys.retire import record_retirement
 from node.core.tasks import handlers as jobs
@@ -26,9 +27,6 @@ from node.host.config import NodeConfig
 from node.ipc import deid_keys, verbs
 from node.ipc.channel import Call, Handler, Server, Verb
 from node.ipc.messages import Empty
-
-if TYPE_CHECKING:
-    from node.core.process import CoreProcess
 
 # a checkpoint is asked for by people: long enough for a hub across the country to answer
 _WITNESS_WAIT_S = 10.0

@@ -21,11 +21,12 @@ from node.cli.documents import made, unverified
 from node.cli.files import read_text, write_new
 from node.cli.options import Key, Out
 from node.cli.output import say
-from node.cli.researcher import job_kit
+from node.cli.researcher import job_initial, job_kit
 from node.host.keys import read_signing_key
 
 app = typer.Typer(no_args_is_help=True)
 job_kit.register(app)
+app.command("init-model")(job_initial.init_model)
 
 
 @app.callback()

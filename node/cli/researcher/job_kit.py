@@ -38,12 +38,9 @@ _TEST_SHARE = 3
 
 def register(app: typer.Typer) -> None:
     """Add the kit's commands to `cloister job`."""
-    from node.cli.researcher.job_initial import init_model
-
     app.command("new")(new)
     app.command("build")(build)
     app.command("test")(test)
-    app.command("init-model")(init_model)
 
 
 def new(

@@ -10,7 +10,6 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mediator import canonical
 from mediator.admission import Admitted
@@ -25,12 +24,10 @@ from mediator.types import OutputFile
 from node.core.context import Core, event, permit_name
 from node.core.documents.documents import code_of
 from node.core.records import AirlockRow, JobRow, NewAirlockFile, NewReview, ReviewRow
+from node.core.store.reads import Reads
+from node.core.store.writes import Tx
 from node.core.tasks.watch import permit_ended
 from node.host.versions import read_manifest
-
-if TYPE_CHECKING:
-    from node.core.store.reads import Reads
-    from node.core.store.writes import Tx
 
 # What ends a permit for good. A list that is late, or a clock that is wrong, keeps files where they are.
 _OVER = frozenset(

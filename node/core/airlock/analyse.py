@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.jobs import TERMINAL
 from mediator.permit import open_permit, open_run_order
 from mediator.types import Instruction, Kind, RunOrder
 from node.core.context import Core
+from node.core.store.reads import Reads
 from node.core.tasks.admit_task import receive_own
-
-if TYPE_CHECKING:
-    from node.core.store.reads import Reads
 
 _ROUND = 1
 

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mediator.airlock import overdue
-from mediator.signatures import KeyRing, VerifyKey
 from node.core.airlock import airlock, analyse
-from node.core.context import Airlock
+from node.core.core import CoreProcess
 from node.core.records import AirlockRow, ReviewRow
-from node.host.config import Airlock as Section
 from node.ipc import airlock as verbs
 from node.ipc.channel import Handler, Verb
 from node.ipc.messages import Empty
-
-if TYPE_CHECKING:
-    from node.core.process import CoreProcess
-
-
-def settings(section: Section) -> Airlock:
-    """What the configuration says, as the use cases want it."""
-    return Airlock(
-        ring=KeyRing(VerifyKey.from_text(person.public_key) for person in section.persons),
-        subjects={VerifyKey.from_text(person.public_key).key_id: person.subject for person in section.persons},
-        threshold=section.threshold,
-        # two where the configuration says so; otherwise what a permit says
-        reviewers=section.reviewers,
-        remind=timedelta(seconds=section.remind_s),
-        expire=timedelta(seconds=section.expire_s),
-    )
 
 
 def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handler]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mediator.errors import UsageFault
 from mediator.images import unfit
+from node.core.core import CoreProcess
 from node.core.images import images
 from node.core.images.images import Standing
 from node.ipc import images as ipc
 from node.ipc.channel import Handler, Verb
 from node.ipc.messages import Empty
-
-if TYPE_CHECKING:
-    from node.core.process import CoreProcess
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 

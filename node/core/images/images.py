@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
@@ -17,9 +16,7 @@ from mediator.images import ImageFacts, printable, read_facts, unfit
 from mediator.types import check_digest, check_identifier
 from node.core.context import Core, event
 from node.core.records import ImageFactsRow, ImageRow
-
-if TYPE_CHECKING:
-    from node.core.store.reads import Reads
+from node.core.store.reads import Reads
 
 _MAX_NOTE = 200
 # a role, a dot and the person fill an audit record's actor, which has 64 places

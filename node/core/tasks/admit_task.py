@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mediator.admission import (
     AdmissionRequest,
@@ -41,13 +40,11 @@ from mediator.types import DataPermit, Instruction, Kind
 from node.core import records
 from node.core.context import CORE, Core, event, permit_name
 from node.core.documents.documents import code_of
+from node.core.store.reads import Reads
+from node.core.store.writes import Tx
 from node.core.tasks.privacy import epsilon
 from node.core.tasks.release_output import redeliver
 from node.host.faults import is_full
-
-if TYPE_CHECKING:
-    from node.core.store.reads import Reads
-    from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 

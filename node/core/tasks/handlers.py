@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mediator.audit import Action, Verdict
 from mediator.errors import UsageFault
 from node.core.context import event, permit_name
+from node.core.core import CoreProcess
 from node.core.records import JobRow
 from node.core.tasks.queue import Place
 from node.ipc import jobs as ipc
 from node.ipc.channel import Handler, Verb
 from node.ipc.messages import Empty
-
-if TYPE_CHECKING:
-    from node.core.process import CoreProcess
 
 
 def handlers(process: CoreProcess, actor: str) -> Mapping[Verb[Any, Any], Handler]:

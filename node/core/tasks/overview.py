@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from node.core.records import RunOrderRow
-
-if TYPE_CHECKING:
-    from node.core.store.reads import Reads
+from node.core.store.reads import Reads
 
 
 @dataclass(frozen=True)

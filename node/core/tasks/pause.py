@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, NotNow
 from node.core.context import CORE, Core, event
-
-if TYPE_CHECKING:
-    from containers.warm.pool import Sandboxes
-    from node.core.store.writes import Tx
+from node.core.store.writes import Tx
 
 # a pause has 5 s: SIGTERM, 2 s, SIGKILL and removal in the first of them, its mark and its record in what is left
 _STOP_S = 4.5

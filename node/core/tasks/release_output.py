@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mediator.admission import Admitted, Redeliver
 from mediator.audit import Action, Verdict
@@ -22,9 +21,7 @@ from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, relea
 from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
 from node.core import records
 from node.core.context import Core, event, permit_name
-
-if TYPE_CHECKING:
-    from node.core.store.writes import Tx
+from node.core.store.writes import Tx
 
 _INDEX = "files.json"
 

@@ -12,7 +12,7 @@ import logging
 import math
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from containers.warm.container import sandbox_key
@@ -22,8 +22,7 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, UsageFault
 from mediator.exits import told
 from mediator.jobs import TERMINAL, Event, State
-from mediator.types import Kind
-from node.core.airlock.airlock import hold
+from mediator.types import Kind, OutputFile
 from node.core.context import Core, event, permit_name
 from node.core.records import InstructionRow, JobRow
 from node.core.tasks.admit_task import MODEL, ask_again, forget, job_folder
@@ -34,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MakeView = Callable[[str, str, tuple[str, ...], Path], None]
 """(dataset version, split, columns, folder): fill `/data`."""
+Hold = Callable[[Core, JobRow, Admitted, Sequence[OutputFile]], None]
+"""Ask gate 2 about an analysis's output, and keep every file. Raises `Denied` for no output."""
 
 # whoever stops a job is told once that is written down, or after this
 _RECORD_S = 1.0
@@ -58,13 +59,17 @@ _STOPPING = frozenset(
 
 
 class Jobs:
-    """Works through jobs with a few threads; `submit` takes what the store says is unfinished."""
+    """Works through jobs with a few threads; `submit` takes what the store says is unfinished.
 
-    def __init__(self, core: Core, sandboxes: Sandboxes, make_view: MakeView) -> None:
+    `hold` takes an analysis's files into the airlock.
+    """
+
+    def __init__(self, core: Core, sandboxes: Sandboxes, make_view: MakeView, hold: Hold) -> None:
         workers = core.schedule.capacity.concurrent_jobs + _SPARE_WORKERS
         self._core = core
         self._sandboxes = sandboxes
         self._make_view = make_view
+        self._hold = hold
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._taken: set[str] = set()
         self._ordered_to_end: set[str] = set()
@@ -297,7 +302,7 @@ class Jobs:
         admitted = _still(ask_again(core, instruction.text, given, computing=False))
         try:
             if admitted.instruction.task is Kind.ANALYSE:
-                hold(core, row, admitted, kept_output(folder))
+                self._hold(core, row, admitted, kept_output(folder))
             else:
                 release_output(core, row, admitted, given, kept_output(folder))
         except Denied:

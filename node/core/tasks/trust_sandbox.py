@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
@@ -16,9 +15,7 @@ from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.ports import Prepared
 from mediator.types import ContainerSpec, Resources
 from node.core.context import Core, event
-
-if TYPE_CHECKING:
-    from node.core.store.writes import Tx
+from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 

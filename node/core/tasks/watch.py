@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from containers.warm.pool import Sandboxes, SandboxKey
 from mediator.audit import Action, Verdict, decode_witness
@@ -20,12 +19,10 @@ from mediator.permit import check_live, open_acceptance, open_permit, open_revoc
 from mediator.types import Acceptance, DataPermit
 from node.core.context import Core, event, newer, permit_name
 from node.core.records import RevocationListRow
+from node.core.store.reads import Reads
+from node.core.store.writes import Tx
 from node.core.tasks.outbox import Outbox
 from node.core.tasks.pause import heed_mark
-
-if TYPE_CHECKING:
-    from node.core.store.reads import Reads
-    from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import pytest
 from node.cli.it.check import _sandbox
 from node.cli.it.check_config import configured
 from node.core import staff
-from node.core.process import CoreProcess
+from node.core.core import CoreProcess
 from node.host.config import load_config
 from node.host.keys import read_verify_key
 from node.host.state import prepare_state

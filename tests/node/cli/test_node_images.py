@@ -22,8 +22,8 @@ import pytest
 
 from node.cli import main
 from node.core import staff
+from node.core.core import CoreProcess
 from node.core.images.handlers import architecture
-from node.core.process import CoreProcess
 from node.host.config import load_config
 from node.host.keys import read_verify_key
 from node.host.state import prepare_state

@@ -19,6 +19,7 @@ from mediator.jobs import State
 from mediator.ports import Runner
 from mediator.schedule import Capacity, Site
 from mediator.types import Kind, Manifest, Study
+from node.core.airlock.airlock import hold
 from node.core.context import Airlock, Core, Folders, Keys, Trust, event
 from node.core.documents.documents import Documents
 from node.core.owed import Owed
@@ -108,7 +109,7 @@ class Desk:
             lambda box: self.deleted.append(box.name),
         )  # fmt: skip
         self.outbox = Outbox(self.core)
-        self.jobs = Jobs(self.core, self.boxes, lambda version, split, columns, into: into.mkdir())
+        self.jobs = Jobs(self.core, self.boxes, lambda version, split, columns, into: into.mkdir(), hold)
         self.watch = Watch(self.core, self.boxes, self.outbox, lambda: None, idle_s=900, checkpoint_every_s=900)
         self.documents = Documents(self.core, self._changed)
 

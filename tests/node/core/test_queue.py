@@ -19,6 +19,7 @@ from mediator.errors import Code, UsageFault
 from mediator.jobs import State
 from mediator.schedule import Calendar, Capacity, Closed, Gpu, Site, Wait
 from mediator.types import SiteDatasets
+from node.core.airlock.airlock import hold
 from node.core.context import event
 from node.core.tasks import pause
 from node.core.tasks.run_job import Jobs
@@ -370,7 +371,7 @@ def test_what_was_used_before_a_restart_counts_after_it(make: Make) -> None:
     ask(desk, "a-1")
     desk.now += timedelta(seconds=1)
     ask(desk, "b-0")
-    desk.jobs = Jobs(desk.core, desk.boxes, lambda version, split, columns, into: into.mkdir())
+    desk.jobs = Jobs(desk.core, desk.boxes, lambda version, split, columns, into: into.mkdir(), hold)
     desk.jobs.start()
     eventually(lambda: len(desk.jobs.queue.places()) == 2)
     desk.jobs.queue.look()

@@ -17,7 +17,7 @@ from mediator.errors import CloisterError, Code, Denied
 from mediator.roles import PERMISSIONS, Role, may
 from mediator.signatures import KeyRing
 from node.core import staff
-from node.core.process import CoreProcess
+from node.core.core import CoreProcess
 from node.core.tasks import link_handlers as link
 from node.host.config import NodeConfig, load_config
 from node.host.keys import public_path, read_verify_key

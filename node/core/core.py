@@ -1,0 +1,277 @@
+"""One node's core: the store, the gates' callers, and what looks after them, put together."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from containers.canary import canary_spec, run_canary
+from containers.warm.pool import Sandbox, Sandboxes, SandboxKey
+from federation.client.objects import FlowerCodec
+from mediator.audit import Action, Verdict
+from mediator.errors import HubCode, NotNow
+from mediator.jobs import State
+from mediator.ports import Runner
+from mediator.types import ContainerSpec
+from node.core.airlock import airlock
+from node.core.airlock.settings import settings
+from node.core.context import Core, Folders, Keys, Trust, event
+from node.core.datasets.ingest import Ingests
+from node.core.documents.documents import Documents
+from node.core.owed import Owed
+from node.core.records import JobRow, OutgoingRow
+from node.core.store.audit_log import AuditLog
+from node.core.store.store import Store, open_store
+from node.core.switch import Switch
+from node.core.tasks import admit_task, watch
+from node.core.tasks.outbox import Outbox
+from node.core.tasks.run_job import Jobs
+from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
+from node.host.config import NodeConfig
+from node.host.keys import read_signing_key
+from node.host.versions import job_view, read_manifest
+
+log = logging.getLogger(__name__)
+
+# the supervisor waits 6 s for this process to end
+_LAST_WORDS_S = 1.0
+
+
+def now() -> datetime:
+    """The one clock of this process."""
+    return datetime.now(UTC)
+
+
+class CoreProcess:
+    """One node's core, wired. `runner` is the broker, or what a test puts in its place."""
+
+    def __init__(self, config: NodeConfig, runner: Runner) -> None:
+        self.config = config
+        self.site = config.site
+        self.started = now()
+        self._hub_has_link = False
+        self._outboxes = 0
+        self._progress: dict[tuple[str, str], float] = {}
+        paths = config.paths
+        store = open_store(config.database_url(), now())
+        self.core = _core(config, store)
+        self.audit_log = AuditLog(store, paths.audit, paths.witness_file)
+        self._exporting = threading.Lock()
+        self.trust = SandboxTrust(self.core, self._canary(runner))
+        self.sandboxes = Sandboxes(
+            runner,
+            paths.work,
+            self.core.keys.verdict.sign,
+            self.trust.require,
+            self._progressed,
+            self._destroyed,
+            config.limits.keep_log_s,
+        )
+        self.trust.sandboxes = self.sandboxes
+        self.outbox = Outbox(self.core)
+        self.jobs = Jobs(self.core, self.sandboxes, self._make_view, airlock.hold)
+        self.watch = watch.Watch(
+            self.core,
+            self.sandboxes,
+            self.outbox,
+            self.export,
+            idle_s=config.limits.idle_s,
+            checkpoint_every_s=config.audit.checkpoint_interval_s,
+            tend=self._tend,
+        )
+        self.documents = Documents(self.core, self._documents_changed)
+        self.ingests = Ingests(self.core)
+        self._wake_export = threading.Event()
+        self._ended = threading.Event()
+        store.after_commit(self._wake_export.set)
+        self._exporter = threading.Thread(target=self._export_for_ever, name="audit-export", daemon=True)
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files."""
+        self._sweep()
+        self.export()
+        with self.core.store.transaction(now()) as tx:
+            tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
+        watch.checkpoint(self.core)  # a log without any signature proves nothing
+        self._exporter.start()
+        self.jobs.start()
+        self.watch.start()
+
+    def halt(self) -> None:
+        """End every container, before anything that may wait for a disk or a caller."""
+        self.jobs.leave_off()
+        self.sandboxes.shut_down()
+
+    def stop(self) -> None:
+        """Stop taking work. Containers are ended first: their tasks are given again at the next start."""
+        self.halt()
+        self.jobs.stop()
+        self.watch.stop()
+        self.core.owed.close(_LAST_WORDS_S)
+        with self.core.store.transaction(now()) as tx:
+            tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
+        self._ended.set()
+        self._wake_export.set()
+        self._exporter.join(5)
+        self.export()
+        self.core.store.close()
+
+    def export(self) -> None:
+        """Bring the log's files up to what is committed."""
+        with self._exporting:
+            self.audit_log.export()
+
+    # --- what the link asks (node.core.tasks.link_handlers.CoreSide) ----------------------------------------------
+
+    def greet(self, connected: bool) -> bool:
+        """The link says whether the hub has it; told whether the node is paused."""
+        self._hub_has_link = connected
+        if self.core.switch.on:
+            return True
+        with self.core.store.read() as snapshot:
+            return snapshot.paused()
+
+    def receive_document(self, text: str) -> bool:
+        return self.documents.receive(text)
+
+    def receive_instruction(self, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
+        code = admit_task.receive(self.core, text, reply_context, model)
+        self.jobs.submit_unfinished()
+        return code
+
+    def outgoing(self, active: Callable[[], bool]) -> Iterator[tuple[OutgoingRow, str | None]]:
+        self._outboxes += 1
+        try:
+            yield from self.outbox.follow(active)
+        finally:
+            self._outboxes -= 1
+
+    @property
+    def hub_connected(self) -> bool:
+        """What the link said last, while there is a link."""
+        return self._hub_has_link and self._outboxes > 0
+
+    def delivered(self, instruction: str) -> None:
+        self.outbox.delivered(instruction)
+
+    def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
+        """Checkpoints no witness has signed, the newest first of all: it covers the others."""
+        shown = 0
+        while active():
+            with self.core.store.read() as snapshot:
+                newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
+            done = max([shown, *(row.size for row in seen)])
+            if newest is not None and newest.size > done:
+                shown = newest.size
+                yield newest.text
+            else:
+                self._ended.wait(0.2)
+
+    def witnessed(self, text: str) -> None:
+        watch.witnessed(self.core, text)
+
+    # --- what the staff's verbs ask -----------------------------------------------------------------------------
+
+    def progress_of(self, job: JobRow) -> float:
+        """The fraction a running job has reported of itself; a container's word, for eyes only."""
+        if job.state is State.RUNNING:
+            return self._progress.get((job.run, job.task.value), 0.0)
+        return (
+            1.0 if job.state in (State.PRODUCED, State.RELEASING, State.RELEASED, State.DELIVERED, State.HELD) else 0.0
+        )
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _canary(self, runner: Runner) -> RunCanary:
+        def run(name: str, spec: ContainerSpec, expected: str | None) -> tuple[str, tuple[str, ...]]:
+            sentinel, root = self.config.engine.sentinel, self.config.paths.probe
+            probe = canary_spec(spec, name=name, sentinel=sentinel, probe_root=root, now=now())
+            signed = self.core.keys.verdict.sign(probe)
+            fingerprint = runner.prepare(signed).fingerprint if expected is None else expected
+            return fingerprint, run_canary(runner, signed, fingerprint).failures
+
+        return run
+
+    def _make_view(self, dataset_version: str, split: str, columns: tuple[str, ...], into: Path) -> None:
+        with self.core.store.read() as snapshot:
+            row = snapshot.dataset_version(dataset_version)
+        if row is None:
+            raise NotNow("the dataset version is gone")
+        version = self.core.folders.datasets / row.folder
+        job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
+
+    def _tend(self, core: Core) -> None:
+        airlock.tend(core)
+        self.trust.renew()
+
+    def _documents_changed(self) -> None:
+        """A permit or a list came in: what computes is looked at first, then what waits."""
+        self.watch.look()
+        self.jobs.queue.recheck()
+
+    def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
+        self._progress[key.run, key.task.value] = fraction
+
+    def _destroyed(self, sandbox: Sandbox) -> None:
+        permit = f"{sandbox.key.permit}@{sandbox.key.permit_version}"
+        deleted = event(Action.WORK_DELETE, f"sandbox/{sandbox.name}", Verdict.DONE, permit=permit)
+        self.core.owed.add(lambda tx: tx.record(event=deleted))
+
+    def _sweep(self) -> None:
+        try:
+            self.sandboxes.sweep()
+        except NotNow as error:
+            log.warning("left-over containers are removed when the engine answers: %s", error.message)
+
+    def _export_for_ever(self) -> None:
+        while not self._ended.is_set():
+            self._wake_export.wait()
+            self._wake_export.clear()
+            try:
+                self.export()
+            except Exception as error:  # noqa: BLE001 - the thread must live: it tries again
+                log.error("the audit log could not be exported: %s", type(error).__name__)
+                self._ended.wait(1.0)
+                self._wake_export.set()
+
+
+def _core(config: NodeConfig, store: Store) -> Core:
+    paths, trust = config.paths, config.trust
+    return Core(
+        site=config.site,
+        store=store,
+        owed=Owed(store, now),
+        switch=Switch(paths.pause_mark),
+        clock=now,
+        keys=Keys(
+            audit=read_signing_key(paths.audit_key),
+            release=read_signing_key(paths.release_key),
+            verdict=read_signing_key(paths.verdict_key),
+        ),
+        trust=Trust(
+            committee=trust.ring("committee"),
+            stewards=trust.ring("stewards"),
+            hub=trust.ring("hub"),
+            witnesses=trust.ring("witnesses"),
+        ),
+        folders=Folders(
+            jobs=paths.jobs,
+            releases=paths.releases,
+            spool=paths.spool,
+            datasets=paths.datasets,
+            handover=paths.handover,
+            work=paths.work,
+        ),
+        ceiling=config.ceiling,
+        schedule=config.schedule.site,
+        max_revocation_age=config.limits.max_revocation_age,
+        codec=FlowerCodec(),
+        random_bytes=secrets.token_bytes,
+        airlock=settings(config.airlock),
+    )
