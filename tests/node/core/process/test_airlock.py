@@ -9,7 +9,7 @@ import pytest
 
 from mediator.errors import Code, Denied, UsageFault
 from mediator.roles import Role, may
-from node.core.airlock.handlers import settings
+from node.core.airlock.settings import settings
 from node.host.config import load_config
 from node.ipc import airlock, verbs
 from node.ipc.messages import Empty
