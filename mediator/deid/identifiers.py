@@ -177,8 +177,9 @@ def _words(identifier: Identifier) -> set[str]:
 
 def _together(pieces: Sequence[str]) -> set[str]:
     """Words of a name written as one (`vanderberg`)."""
-    runs = ("".join(pieces[at : at + count]) for at in range(len(pieces)) for count in range(2, _MOST_TOGETHER + 1))
-    return {word for run in runs for word in _spellings(run) if len(word) >= SHORTEST_INSIDE}
+    runs = (pieces[at : at + count] for at in range(len(pieces)) for count in range(2, _MOST_TOGETHER + 1))
+    joined = ("".join(run) for run in runs if not _PARTICLES.issuperset(map(fold, run)))
+    return {word for run in joined for word in _spellings(run) if len(word) >= SHORTEST_INSIDE}
 
 
 def _spellings(word: str) -> set[str]:
