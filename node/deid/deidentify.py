@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -68,6 +68,9 @@ class DicomEngine(Protocol):
 
     def search(self, source: Any, subject: Subject, path: Path) -> Exclusion | None:
         """Why what was made of this file, `path`, must not stand by all that is lost until now; nothing is written."""
+
+    def named(self, source: Any) -> list[Identifier]:
+        """The names and numbers of a patient that a file holds."""
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
@@ -242,9 +245,22 @@ class Gate0:
             return self._engine.read(original)
         return self._engine.open(original) if isinstance(original, int) else self._engine.take(original)
 
+    def survey(self, handle: int) -> tuple[tuple[str, ...], list[Identifier]]:
+        """Whose an open file is, and of which study; the names and numbers it holds. Nothing is written."""
+        source = self._engine.open(handle)
+        if isinstance(source, Exclusion) or sort(source.facts, source.finding).place == "refuse":
+            return (), []
+        keys = (self._subject(source.facts).patient, self._uid(source.facts.study))
+        return keys, self._engine.named(source)
+
+    def expect(self, known: Mapping[str, Sequence[Identifier]]) -> None:
+        """Names and numbers of patients whose files are to come."""
+        self._lost = {patient: list(identifiers) for patient, identifiers in known.items()}
+
     def forget(self) -> None:
-        """Of patients who come again, what they lost before is somebody else's to search for."""
-        self._lost = {}
+        """Of patients who come again, what they lost before is somebody else's to search for: what becomes of a file
+        does not depend on which others came before it here."""
+        self._lost, self._subjects = {}, {}
 
     def _note(self, subject: Subject) -> tuple[Lost, ...]:
         """What the file before was the first of its patient's to lose."""

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.mandatory import Mandatory
+from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import Action, Table
 from mediator.deid.screening import Exclusion, Facts
 from mediator.deid.statement import statement
@@ -157,6 +158,16 @@ class Engine:
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
         return Searcher(self.table, self._mandatory, self.vr_of)
+
+    def named(self, source: Source) -> list[Identifier]:
+        """The names and numbers of a patient that a file holds; identifying. None, where its header cannot be made."""
+        nobody = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "named"), "-", 1)  # nothing of these is written
+        rewriter = Rewriter(self.table, self._mandatory, nobody)
+        try:
+            rewriter.header(source.parsed, ())
+        except (DatesDiffer, TooMuch):
+            return []
+        return rewriter.take_named()
 
     def lost(self, subject: Subject) -> list[Lost]:
         """What this patient's files lost since this was last asked; identifying."""

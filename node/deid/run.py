@@ -1,5 +1,6 @@
 """`cloister deid run`: a folder walked, worker processes, and in each the engine, the pixel gate and gate 0.
 
+The first file of each batch is asked whose names and numbers it holds, for the other batches of its patient and study.
 Batches go to workers (`node.deid.worker`); what a batch lost is kept in memory, and at the end searched for in
 the other batches of the same patient and study. A batch whose worker died is tried again file by file.
 """
@@ -27,7 +28,7 @@ from node.deid.copiers import THREADS
 from node.deid.deidentify import groups
 from node.deid.deidentify_folder import File, Result, Rooms
 from node.deid.pixels import PixelGate
-from node.deid.worker import Batch, Counts, Places, Settings, Trace, look, run, run_again, start
+from node.deid.worker import Batch, Counts, Known, Places, Settings, Trace, look, run, run_again, start, survey
 
 
 def about(settings: Settings, table: Table) -> dict[str, Any]:
@@ -60,6 +61,10 @@ def list_files(source: str) -> list[File]:
     if all(file.refused for file in found):
         raise UsageFault("no file in SRC can be read by this user", hint="links are not followed")
     return found
+
+
+Task = tuple[Sequence[File], Known]
+"""A batch, and what is known of its patients beforehand."""
 
 
 class Processes:
@@ -99,13 +104,32 @@ class Processes:
 
     def run(self, batches: Iterable[Sequence[File]]) -> Iterator[Sequence[Result]]:
         """The results of each batch, in the order of the batches; at most two batches a worker are under way."""
-        waiting: deque[tuple[Sequence[File], Future[Batch]]] = deque()
-        for batch in batches:
-            waiting.append((batch, self._submit(batch)))
+        waiting: deque[tuple[Task, Future[Batch]]] = deque()
+        for task in self._surveyed(list(batches)):
+            waiting.append((task, self._submit(task)))
             if len(waiting) >= 2 * self._jobs:
                 yield self._next(waiting)
         while waiting:
             yield self._next(waiting)
+
+    def _surveyed(self, batches: Sequence[Sequence[File]]) -> Iterator[Task]:
+        """Each batch with what the first files of its patient's and study's other batches say whose names there are.
+
+        A report in a folder of its own names who wrote it; its images may have the word in a description.
+        """
+        try:
+            told = (
+                list(self._pool.map(survey, [batch[0] for batch in batches], chunksize=8)) if len(batches) > 1 else []
+            )
+        except BrokenProcessPool:  # the batch of whichever file it was will tell
+            self._pool, told = self._open(self._jobs), []
+        known: list[Known] = [{} for _ in batches]
+        for group in groups([keys for keys, _named in told]):
+            named = list(dict.fromkeys(one for place in group for one in told[place][1]))
+            everybody = {told[place][0][0]: named for place in group}
+            for place in group:
+                known[place] = everybody
+        yield from zip(batches, known, strict=True)
 
     def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
         """Findings on each series."""
@@ -164,14 +188,14 @@ class Processes:
                 place[1].unlink(missing_ok=True)
                 return [Result(place[0].number, "refused", ("unreadable",))]
 
-    def _next(self, waiting: deque[tuple[Sequence[File], Future[Batch]]]) -> Sequence[Result]:
-        batch, future = waiting.popleft()
+    def _next(self, waiting: deque[tuple[Task, Future[Batch]]]) -> Sequence[Result]:
+        (batch, known), future = waiting.popleft()
         try:
             return self._kept(future.result())
         except BrokenProcessPool:
-            results = [self._alone(file) for file in batch]
+            results = [self._alone(file, known) for file in batch]
             self._pool = self._open(self._jobs)
-            again = [(files, self._submit(files)) for files, _ in waiting]
+            again = [(task, self._submit(task)) for task, _ in waiting]
             waiting.clear()
             waiting.extend(again)
             return results
@@ -180,18 +204,18 @@ class Processes:
         self._traces += batch[1]
         return batch[0]
 
-    def _submit(self, batch: Sequence[File]) -> Future[Batch]:
+    def _submit(self, task: Task) -> Future[Batch]:
         try:
-            return self._pool.submit(run, batch)
+            return self._pool.submit(run, *task)
         except BrokenProcessPool as broken:
             failed: Future[Batch] = Future()
             failed.set_exception(broken)
             return failed
 
-    def _alone(self, file: File) -> Result:
+    def _alone(self, file: File, known: Known) -> Result:
         """A file whose batch took its worker down, in a worker of its own."""
         with self._open(1) as pool:
             try:
-                return self._kept(pool.submit(run, [file]).result())[0]
+                return self._kept(pool.submit(run, [file], known).result())[0]
             except BrokenProcessPool:
                 return Result(file.number, "refused", ("unreadable",))

@@ -22,7 +22,7 @@ from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
-from mediator.deid.identifiers import Lost
+from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import Table
 from mediator.errors import NotNow, UsageFault
@@ -40,6 +40,10 @@ from node.deid.slices import SliceReader
 from node.host.faults import is_full
 
 T = TypeVar("T")
+Survey = tuple[tuple[str, ...], list[Identifier]]
+"""A patient and a study by their pseudonyms, and names and numbers."""
+Known = Mapping[str, Sequence[Identifier]]
+"""Names and numbers by a patient's pseudonym."""
 Counts: TypeAlias = "SynchronizedArray[int]"
 """Shared by all workers: files converted, and pictures read, so far."""
 Ocr = Literal["auto", "every-frame", "off"]
@@ -108,8 +112,26 @@ class Worker:
             reader=ReaderProcess(on_picture=partial(self._count, 1)),
         )
 
-    def batch(self, files: Sequence[File]) -> tuple[list[Result], list[Trace]]:
-        """What became of each file, in order; and what they lost, by patient and study."""
+    def survey(self, file: File) -> Survey:
+        """Whose a file is, and the names and numbers it holds; nothing of one that cannot be read."""
+        try:
+            handle = folder.open_inside(self._settings.source, file.path)
+        except UsageFault:
+            return (), []
+        try:
+            return self._gate.survey(handle)
+        except Exception:  # noqa: BLE001 - the worker loop: what is wrong with the file is told when its turn comes
+            return (), []
+        finally:
+            os.close(handle)
+            self._gate.forget()
+
+    def batch(self, files: Sequence[File], known: Known) -> tuple[list[Result], list[Trace]]:
+        """What became of each file, in order; and what they lost, by patient and study.
+
+        `known`: names and numbers of patients that are of use here, from the first files of other batches.
+        """
+        self._gate.expect(known)
         placed = {}
         for number, done in self._converted(files):
             placed[number] = done
@@ -324,8 +346,12 @@ def _started() -> Worker:
     return _worker
 
 
-def run(files: Sequence[File]) -> Batch:
-    return _started().batch(files)
+def survey(file: File) -> Survey:
+    return _started().survey(file)
+
+
+def run(files: Sequence[File], known: Known) -> Batch:
+    return _started().batch(files, known)
 
 
 def look(names: Sequence[str]) -> list[str]:

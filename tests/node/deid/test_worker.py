@@ -58,7 +58,7 @@ def test_hostile_headers_one_after_the_other_leave_a_worker_small(settings, work
     for number in range(6):
         body = element(0x00420011, b"OB", os.urandom(1 << 10) * (20 << 10))
         Path(settings.source, f"wide-{number}.dcm").write_bytes(raw_file(body))
-    outcomes = [result.outcome for result in worker.submit(run, list_files(settings.source)).result()[0]]
+    outcomes = [result.outcome for result in worker.submit(run, list_files(settings.source), {}).result()[0]]
     assert len(outcomes) == 10 and outcomes[:4] == ["review"] * 4  # --ocr off: nobody read their pixels
     assert worker.submit(peak_bytes).result() < 300_000_000
 
@@ -75,7 +75,7 @@ def test_a_file_that_vanished_is_a_finding_among_files_under_way(settings, worke
     slices(settings.source, 9)
     files = list_files(settings.source)
     Path(settings.source, "004.dcm").unlink()
-    results = worker.submit(run, [*files, File(10, "link", "not_a_file")]).result()[0]
+    results = worker.submit(run, [*files, File(10, "link", "not_a_file")], {}).result()[0]
     assert [result.number for result in results] == list(range(1, 11))
     assert {result.number: result.reasons for result in results if result.outcome == "refused"} == {
         5: ("not_a_file",),

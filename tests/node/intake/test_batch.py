@@ -300,3 +300,21 @@ def test_progress_is_told_in_every_stage_while_pixels_are_read_too(tmp_path):
     ]  # fmt: skip
     read = [(step.done, step.total) for step in steps if step.stage == "read_pixels"]
     assert read == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("order", ["12", "21"])
+def test_a_term_that_another_file_of_the_study_says_is_a_name_goes_whatever_comes_first(tmp_path, order):
+    where, source = rooms(tmp_path), tmp_path / "source"
+    source.mkdir()
+    for number, name in enumerate(order):
+        data = ct_slice()
+        data.SOPInstanceUID, data.InstanceNumber, data.SeriesDescription = f"1.2.{number}", number, "HAND CHEST B31"
+        data.BodyPartExamined = "HAND"
+        if number:
+            data.OperatorsName, data.OtherPatientIDs = "Händ^X", "B31"
+        (source / name).write_bytes(to_bytes(data))
+    report = ingest(order_for(source, clinical=None, columns=()), where)
+    assert report.instances_published == 2
+    paths = sorted((where.handover / "order-1" / "studies").rglob("*.dcm"))
+    said = [(one.SeriesDescription, one.BodyPartExamined) for one in map(pydicom.dcmread, paths)]
+    assert said == [("CHEST", "HAND"), ("CHEST", "HAND")]
