@@ -147,7 +147,10 @@ def test_a_saved_image_is_added_shown_and_approved_and_its_facts_are_the_engines
         installed(engine, image)
     )
     assert shown["state"] == "added" and shown["unfit"] == [] and shown["against"] is None
-    done = desk.run("approve", image, "--by", "a.silva", "--yes")
+    done = desk.run("approve", image.removeprefix("sha256:")[:7], "--by", "a.silva", "--yes")
+    assert done.code == 2 and "too little" in done.err and desk.approved() == frozenset()
+    done = desk.run("approve", image.removeprefix("sha256:")[:8], "--by", "a.silva", "--yes")
+    assert done.err.startswith(f"image {image}\n") and desk.approved() == {image}, done
     assert done.code == 0 and f"approved {image}" in done.err
     for said in ("entry point", "keeper.py", "layer", "deb (", "libc6", "bill of materials", "linux/"):
         assert said in done.out, said
