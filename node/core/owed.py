@@ -19,7 +19,7 @@ from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 
-Write = Callable[["Tx"], object]
+Write = Callable[[Tx], object]
 
 
 class Debt:
