@@ -160,13 +160,10 @@ class Engine:
         return Searcher(self.table, self._mandatory, self.vr_of)
 
     def named(self, source: Source) -> list[Identifier]:
-        """The names and numbers of a patient that a file holds; identifying. None, where its header cannot be made."""
+        """The names and numbers a file holds, but for those in its largest sequences; identifying."""
         nobody = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "named"), "-", 1)  # nothing of these is written
         rewriter = Rewriter(self.table, self._mandatory, nobody)
-        try:
-            rewriter.header(source.parsed, ())
-        except (DatesDiffer, TooMuch):
-            return []
+        rewriter.meet(source.parsed)
         return rewriter.take_named()
 
     def lost(self, subject: Subject) -> list[Lost]:

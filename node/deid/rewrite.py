@@ -127,6 +127,24 @@ class Rewriter:
         fresh, self._fresh = list(self._fresh), {}
         return fresh
 
+    def meet(self, parsed: Parsed) -> None:
+        """What a file names, but for what stands in its largest sequences, is the patient's own: see `take_named`."""
+        charset = _charset_of(parsed)
+        for element in parsed.elements:
+            tag, vr, raw, _start = element
+            if (vr == "SQ" and len(raw) <= _MEMO_BYTES) or self._kind(tag, vr) is not None:
+                self._meet(parsed.node(element), charset)
+
+    def _meet(self, node: Node, charset: bytes) -> None:
+        if node.items is None:
+            if (kind := self._kind(node.tag, node.vr)) is not None:
+                self._name(kind, node, charset)
+            return
+        for item in node.items:
+            own = next((inner.value for inner in item if inner.tag == CHARSET), charset)
+            for inner in item:
+                self._meet(inner, own)
+
     def names_someone(self, kept: bytes) -> bool:
         """Whether a text that was kept as it stood has a name or number of the patient's own in it."""
         if not self._named:
@@ -141,10 +159,8 @@ class Rewriter:
         Raises `TooMuch`, `DatesDiffer`.
         """
         self._forget_some()
-        if not self._named:  # a patient's first file: most of what it names stands at its top
-            for element in parsed.elements:
-                if element[1] != "SQ" and (kind := self._kind(element[0], element[1])) is not None:
-                    self._name(kind, parsed.node(element), _charset_of(parsed))
+        if not self._named:
+            self.meet(parsed)  # what is met later costs this header once more
             self.learn(self._fresh)
         while True:
             found = self._header(parsed, ours)

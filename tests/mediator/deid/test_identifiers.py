@@ -12,7 +12,8 @@ from node.deid.profiles import load_profile, standard
 
 KEYED = Pseudonyms(bytes(32), "liver")
 TABLE = load_profile("eucaim")
-WORDS = sorted(term for term in TABLE.terms if term.isalpha() and len(term) >= 2)
+NOBODY = {"UNKNOWN", "NONE", "REMOVED"}
+WORDS = sorted(term for term in TABLE.terms - NOBODY if term.isalpha() and len(term) >= 2)
 TURNING = {"NO", "NOT", "NON", "NONE", "WITHOUT", "WO", "OR", "LESS", "MINUS", "EXCEPT", "PREVIOUS", "PRIOR"}
 TURNING |= {"BEFORE", "AFTER", "POST", "PRE"}
 BODY_PARTS = sorted(standard().defined["BodyPartExamined"])
