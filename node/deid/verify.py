@@ -6,8 +6,8 @@
 3. An element whose value the profile would keep as it stands for this patient, or that only says what was done, is no
    finding and is counted. The patient's own names and numbers, two letters or more, convict in any text that is not as
    a whole a term of the standard's for its attribute. Whose an output is, its pixels say, its UIDs, or others under the
-   same PatientID; of one that could be anybody's of several, nobody's name is told apart from a term. Words that name
-   nobody (`anonymous`) and UIDs of the standard are not searched for.
+   same PatientID; where nothing does and SRC is of several patients, a listed word is a term. Words that name nobody
+   (`anonymous`) and UIDs of the standard are not searched for.
 4. Dates and times are not searched for (a moved date may be another's original) but compared, element by element at
    every depth, with the original a file was made of: none stands that the profile moves, cuts or removes; where it
    moves them, all of a patient's by the same days; where it cuts them, to their month. The pixels say which original
@@ -163,6 +163,7 @@ class _Verifier:
         self._rewriter = Rewriter(table, self._mandatory, self._subject)
         self._owner: Patient | None = None
         self._own: dict[Patient, Own] = {}
+        self._together: dict[frozenset[Patient], Own] = {}
         self._called: dict[str, set[Patient]] = {}  # whose outputs have this PatientID
         self._by_pixels: dict[bytes, list[_Original]] = {}
         self._by_uid: dict[str, list[_Original]] = {}
@@ -216,20 +217,26 @@ class _Verifier:
         self._own[patient] = self._rewriter.own
 
     def _recognise(self, handle: int) -> None:
-        """Whose an output is says whose all outputs under its PatientID are."""
+        """Whose all outputs under one PatientID may be: who each of them that has a known original may be of."""
         source = self._engine.open(handle)
         if isinstance(source, Source) and (originals := self._originals(source)):
-            self._called.setdefault(source.facts.patient_id, set()).update(one.patient for one in originals)
+            found = {one.patient for one in originals}
+            self._called[source.facts.patient_id] = self._called.get(source.facts.patient_id, found) & found
 
     def _originals(self, source: Source) -> list[_Original]:
         if self._keyed is not None:
             return self._by_uid.get(source.facts.sop_instance, [])
         return self._by_pixels.get(_pixel_digest(source) or b"", [])
 
-    def _owners(self, source: Source) -> Iterable[Patient]:
-        """Who an output may be of."""
-        found = {one.patient for one in self._originals(source)} or self._called.get(source.facts.patient_id)
-        return found or (self._own if len(self._own) == 1 else [("", "")])
+    def _own_of(self, source: Source) -> Own:
+        """The names and numbers of whom an output is of. Equal pixels may be of several: then of all of them."""
+        found = {one.patient for one in self._originals(source)}
+        called = self._called.get(source.facts.patient_id, set())
+        patients = frozenset((found & called) or found or called or (self._own if len(self._own) == 1 else ()))
+        if (own := self._together.get(patients)) is None:
+            own = Own(one for patient in patients if patient in self._own for one in self._own[patient].identifiers)
+            self._together[patients] = own
+        return own
 
     def _check(self, handle: int, label: str, path: str) -> None:
         """One output. (2)"""
@@ -242,30 +249,24 @@ class _Verifier:
             return
         if self._hits(_before_dataset(handle)):
             self._find(label, "preamble or file meta")
-        # (3) equal pixels, or one PatientID given twice, may be of several patients: then one that fits is enough
-        judged = (self._judged(source, self._own.get(patient, NOBODYS)) for patient in self._owners(source))
-        pardoned, places = min(judged, key=lambda one: len(one[1]))
-        self._report.pardoned += pardoned
-        for place in places:
-            self._find(label, place)
+        self._check_texts(source, label)
         pixels = source.parsed.pixels
         if pixels is not None and self._hits(source.parsed.stream.read(pixels.end, _WHOLE_BYTES)):
             self._find(label, "after the pixels")
         self._compare_dates(source, label)
 
-    def _judged(self, source: Source, own: Own) -> tuple[int, list[str]]:
-        """(how many elements keep on purpose what somebody lost, where one may not), were it of this patient. (3)"""
+    def _check_texts(self, source: Source, label: str) -> None:
+        """(3)"""
+        own = self._own_of(source)
         subject = replace(self._subject, own=own)
-        pardoned, places = 0, []
         for leaf in self._leaves(source):
             if leaf.node.vr in DATE_VRS:
                 continue
             hit = self._hits(leaf.node.value)
             if (hit and not self._stays(leaf, subject)) or self._names(leaf, own):
-                places.append(leaf.place)
+                self._find(label, leaf.place)
             else:
-                pardoned += hit
-        return pardoned, places
+                self._report.pardoned += hit
 
     def _names(self, leaf: _Leaf, own: Own) -> bool:
         """Whether a text is somebody's who is called so, however short, however it is spelled."""

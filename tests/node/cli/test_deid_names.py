@@ -130,6 +130,16 @@ def test_verify_tells_patients_apart(cloister, tmp_path):
     assert said.json["findings"] == ["dst#0001 value (0008,103E)", "dst#0002 value (0008,103E)"]
 
 
+def test_verify_lets_no_name_stand_because_pixels_are_equal(cloister, tmp_path):
+    """The same picture of two patients (a blank one, a phantom): each one's name may stand in neither."""
+    source, output = tmp_path / "source", tmp_path / "other"
+    for number, name in enumerate(["White^X", "Black^X"]):
+        put(source, name, plain_slice(PatientName=name, PatientID=f"ID-{name}", SOPInstanceUID=f"1.2.3.{number}"))
+        put(output, str(number), clean(SeriesDescription=name.replace("^X", " CHEST").upper()))
+    said = cloister("deid", "verify", source, output, *VERIFY)
+    assert said.json["findings"] == ["dst#0001 value (0008,103E)", "dst#0002 value (0008,103E)"]
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 @pytest.mark.parametrize("profile", ["eucaim", "eucaim-v5", "basic", "pseudonymise"])
 def test_verify_finds_nothing_in_our_own_output_of_everybody(cloister, key, tmp_path, profile, keyed):
