@@ -120,12 +120,12 @@ class Jobs:
         the store. Raises `UsageFault` for any other, `NotNow` where it is stopped and that is not written down yet."""
         turn = self.queue.turn(job)
         permit = self._open_permit(job) if turn is None else turn.permit
+        asked = event(Action.JOB_STOP, job, Verdict.ALLOWED, permit=permit, actor=actor)
+        debt = self._core.owed.add(lambda tx: tx.record(event=asked))
         self._ordered_to_end.add(job)
         stopping = None
         if turn is not None:
             stopping = self._sandboxes.begin_stop(Code.STOPPED, lambda key: key == turn.ask.key)
-        asked = event(Action.JOB_STOP, job, Verdict.ALLOWED, permit=permit, actor=actor)
-        debt = self._core.owed.add(lambda tx: tx.record(event=asked))
         if stopping is not None:
             stopping.wait()
         self.queue.recall(job)
@@ -354,6 +354,8 @@ class Jobs:
         Raises `NotNow` while that cannot be written down; it has ended so all the same, and is answered later.
         """
         self._ends.setdefault(job, reason)
+        if job in self._ordered_to_end:  # who asked for it is written first
+            self._core.owed.settle(_RECORD_S)
         row, instruction = self._load(job)
         if row.state in _THROUGH:
             del self._ends[job]

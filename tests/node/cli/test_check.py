@@ -106,7 +106,7 @@ def test_who_is_trusted_for_what_is_said(tmp_path: Path, purpose: str, keys: str
 def test_zeros_are_found_wherever_the_example_has_them(tmp_path: Path, old: str, new: str, what: str) -> None:
     pairs = [(old, new)]
     if what == "GPUs":
-        pairs.append(("# memory_bytes = 85899345920", "memory_bytes = 85899345920"))
+        pairs.append(("# memory_bytes = 83751862272", "memory_bytes = 83751862272"))
     found = {each["what"]: each for each in configured(load_config(changed(tmp_path, *pairs)))}
     assert found[what]["state"] == "missing"
 

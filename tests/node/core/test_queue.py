@@ -223,6 +223,7 @@ def test_a_job_that_ignores_the_request_is_ended_after_its_grace_and_begins_agai
     ask(desk, "b-0", 2)
     desk.now += timedelta(minutes=31)
     eventually(lambda: row(desk, "b-0", 2).state is State.RUNNING)
+    eventually(lambda: len(work.given) == 2)
     assert row(desk, "a-0").preempted == 1 and work.given == [None, None]
     assert not (desk.root / "jobs" / row(desk, "a-0").job / "checkpoint").exists()
 

@@ -53,7 +53,7 @@ import sys
 from pathlib import Path
 from node.host.config import load_config
 from node.host.logs import set_up
-from node import supervisor
+from node.host import supervisor
 config, child, orders = (Path(text) for text in sys.argv[1:4])
 set_up("supervisor", level="info", form="text")
 loaded = load_config(config)
