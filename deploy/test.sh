@@ -19,6 +19,13 @@ fi
 
 venv="$(deploy/lib/environment.sh dev)"
 export PATH="$venv/bin:$PATH"
+# A wrong argument is told now, not behind the images and every other check.
+if [ $# -gt 0 ] && ! told="$(python -m pytest --collect-only -qq "$@" 2>&1 </dev/null)"; then
+  printf '%s\n' "$told" | tail -5 >&2
+  say 'error: pytest finds no test with these arguments'
+  say 'hint: name a file or a folder below tests/, or an option of pytest'
+  exit 2
+fi
 if [ "$fast" = yes ]; then
   set -- -m 'not engine and not slow' "$@"
 else
