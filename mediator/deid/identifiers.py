@@ -5,9 +5,12 @@
 2. A number (PatientID, AccessionNumber, an order's) goes whole, by its parts that hold a digit, and by words of four
    letters that stand free in it: `LUNG-012` is no reason to lose the lung. One without any digit is a name. Inside
    another word from four characters on, from three where letters and digits meet (`N45` in `N45a`).
+   A word ends where letters and digits meet: Wu and Li stand in `Wu1` and `2Li`, number 123 in `T123`. Beside letters a
+   number of fewer than three digits (`T33`, `33mm`) cannot be told from a measure, and stays.
 3. Letter case, accents and ligatures make no other name, nor does ä, ae or a (`Müller`, `MUELLER`, `Muller`); a name
    written in pieces (`White Head`) or in one (`vanderberg`) is that name.
-4. What stands for nobody (`Anonymous`, `Unknown`) names nobody; a long keyed number holds four digits by chance.
+4. What stands for nobody (`Anonymous`, `Unknown`) names nobody; a long keyed number holds four digits by chance,
+   and a short name between digits.
 """
 
 from __future__ import annotations
@@ -41,9 +44,14 @@ _PARTICLES = frozenset({
     "st", "mac", "mc", "dr", "prof", "mr", "mrs", "ms", "md", "phd", "jr", "sr", "ii", "iii", "of", "the", "and",
     "in", "op", "aan",
 })  # fmt: skip
+_NO_WORDS: frozenset[str] = frozenset()
 _WORDS = re.compile(r"[^\W_]+")
+# words inside a word, where letters and digits meet (2)
+_RUNS = re.compile(r"[^\W\d_]{2,}|\d{3,}")
 _PARTS = re.compile(r"[\s\\^=,;:/]+")
 _KEYED = re.compile(r"[0-9a-f]{16,}")
+# ours: an accession number or label, of base32, and a pseudonym behind whatever a profile puts before it
+_OURS = re.compile(r"^[a-z2-7]{16}$|[0-9a-f]{32}$")
 # what folding an accent away does not reach
 _LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
@@ -121,14 +129,20 @@ class Own:
         if not self.identifiers:
             return False
         words = _WORDS.findall(fold(text))
-        told = (self._is(word) for word in words if cleaned or word not in _PARTICLES)
+        told = (self._is(word, _NO_WORDS if cleaned else _PARTICLES) for word in words)
         return any(told) or bool(self._joined(words))
 
-    def _is(self, folded: str) -> bool:
+    def _is(self, folded: str, but: frozenset[str] = _NO_WORDS) -> bool:
+        if folded in but:
+            return False
         if folded in self._whole:
             return True
+        if _KEYED.fullmatch(folded):
+            return False
         inside = self._inside
-        return inside is not None and inside.search(folded) is not None and not _KEYED.fullmatch(folded)
+        if inside is not None and inside.search(folded) is not None:
+            return True
+        return any(run in self._whole and run not in but for run in _RUNS.findall(_OURS.sub("", folded)))
 
     def _joined(self, words: Sequence[str]) -> range:
         """The places of the first words that only together are one of these."""
@@ -166,7 +180,7 @@ def _words(identifier: Identifier) -> set[str]:
             found.add(fold("".join(pieces)))
         elif named or (len(pieces) == 1 and len(part) >= SHORTEST_INSIDE):
             found |= {word for piece in pieces for word in _spellings(piece)}
-            found |= {word for piece in pieces for word in _spellings(piece.rstrip("0123456789"))}
+            found |= {word for piece in pieces for word in _spellings(piece.strip("0123456789"))}
     if not named:
         found.add(fold("".join(_WORDS.findall(text))))
     for group in re.split(r"[\^=]", text) if named else ():

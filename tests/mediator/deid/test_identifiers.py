@@ -73,6 +73,11 @@ def test_of_a_description_all_words_stay_but_the_name(spell, name, others, at):
         ("Yamada^Tarou=山田^太郎=ハンド^Hand", "HAND FOOT", "FOOT"),
         ("O'Hand^Y", "HAND FOOT OHAND", "FOOT"),
         ("White2^X", "WHITE FOOT", "FOOT"),
+        ("Wu^Bo", "WU1 Bo2 wu12 bo1a W1 axial", "W1 axial"),
+        ("Li^Ming", "LiGTV GTVLi Li2 li_gtv liver_li LI. 2li", "gtv liver"),
+        ("2Wu^X", "WU1 FOOT", "FOOT"),
+        ("Mm^X", "5mm 5.5mm FOOT", "FOOT"),
+        ("Fc^X", "FC08 F08 FOOT", "F08 FOOT"),
     ],
 )
 def test_the_family_of_names(name, text, left):
@@ -93,6 +98,9 @@ def test_the_family_of_names(name, text, left):
         ("number", "Breast_MRI_001", "BREAST MRI T1", "BREAST MRI T1"),
         ("number", "T2", "T2 T2w CT", "T2w CT"),
         ("number", "0", "T2 CT", "T2 CT"),
+        ("number", "33", "T33 B33f 33mm 33 33s CT", "T33 B33f 33mm 33s CT"),
+        ("number", "123", "T123 B123f 123 T12 CT", "T12 CT"),
+        ("number", "AB-12", "B12f A12 AB12 CT", "B12f A12 CT"),
         ("order", "CTHEAD", "CT HEAD", "CT HEAD"),
         ("order", "LUNG", "CT LUNG", "CT LUNG"),
         ("order", "B31", "CT B31f B30f", "CT B30f"),
@@ -100,6 +108,23 @@ def test_the_family_of_names(name, text, left):
 )
 def test_the_family_of_numbers(kind, number, text, left):
     assert cleaned(text, own((kind, number))) == (left,)
+
+
+@given(
+    name=st.sampled_from(["Wu", "LI", "bo", "Fc", "Ng", "Tan", "Hand"]),
+    before=st.sampled_from(["", "1", "22", "b3", "0"]),
+    after=st.sampled_from(["", "1", "02", "1a", "999", "4f"]),
+)
+def test_a_name_between_digits_is_still_one(name, before, after):
+    whose, typed = own(f"{name}^Zzyzx"), f"{before}{name}{after}"
+    assert whose.is_word(typed) and whose.name(f"seen by {typed.upper()}.")
+    assert cleaned(f"CT {typed} FOOT", whose) == ("CT FOOT",)
+
+
+def test_a_pseudonym_of_ours_holds_a_short_name_by_chance():
+    hexadecimal = "0ed1fa2" + "0" * 25
+    assert not own("Ed^Fa").name(hexadecimal) and not own("Ed^Fa").name(f"SITE{hexadecimal}")
+    assert own("Ed^Fa").name(f"ed4SITE{hexadecimal}")
 
 
 def test_a_name_that_turns_a_meaning_round_takes_the_text_with_it():
@@ -141,7 +166,8 @@ def test_a_label_and_a_code_that_are_somebodys_are_keyed_or_the_constant():
     [
         ("de patient van der Meer in een BOX", False), ("BO was here", True), ("seen by mrs HÄND", True),
         ("second-hand", True), ("vanderhand", True), ("van der", False), ("", False),
-        ("0123456789abcdef0123456789abcdef", False),
+        ("0123456789abcdef0123456789abcdef", False), ("bo2 was here", True), ("seen by 2BO", True),
+        ("van4 der2", False), ("A2BO4C7DEFGHIJ2K", False), ("ward4567", True),
     ],
 )  # fmt: skip
 def test_a_sentence_nobody_cleaned_may_hold_a_particle_and_no_name(text, named):

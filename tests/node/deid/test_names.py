@@ -39,8 +39,10 @@ CALLED = [
     ("Tran^X", "TRANSVERSE"),
     ("Whitehead^X", "WHITE HEAD"), ("White-Head^X", "HEAD"), ("van der Head^Al", "AL"), ("Cor^Per", "COR"),
     ("Smith^X^^Dr^SR", "SR"), ("Yamada^Tarou=山田^太郎=やまだ^Head", "HEAD"), ("Ge^X", "GE"), ("Mary^X", "PRIMARY"),
+    ("Wu^Bo", "WU1"), ("Wu^Bo", "bo1a"), ("Li^Ming", "Li2"), ("Ng-Fc^X", "FC08"),
 ]  # fmt: skip
 NUMBERED = [("AB123", "AB123"), ("P017", "p017"), ("N45", "N45a"), ("T-2", "T2"), ("FC-08", "FC08"), ("HAND", "HAND")]
+NUMBERED += [("123", "T123")]
 PEOPLE = [
     "PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ReferringPhysicianName",
     "OperatorsName", "PerformingPhysicianName", "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord",
