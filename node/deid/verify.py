@@ -12,6 +12,7 @@
    every depth, with the original a file was made of: none stands that the profile moves, cuts or removes; where it
    moves them, all of a patient's by the same days; where it cuts them, to their month. The pixels say which original
    that is; with the key of our own output so do the UIDs, and the days are the patient's own.
+5. A key under which no output's UID is an original's made none of them: that is told, and pixels say what they can.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Verification:
     unreadable_originals: int = 0
     outputs: int = 0
     matched: int = 0  # outputs of which the original is known
+    made_with_key: bool | None = None  # whether any output's UID is an original's, keyed or as it was; None: no key
     pardoned: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -116,6 +118,7 @@ class Verification:
             "unreadable_originals": self.unreadable_originals,
             "outputs": self.outputs,
             "outputs_matched": self.matched,
+            "made_with_key": self.made_with_key,
             "kept_on_purpose": self.pardoned,
             "outputs_with_findings": self.damaged,
             "findings_by_place": dict(Counter(f"{one.kind} {one.where}" for one in self.findings).most_common()),
@@ -148,7 +151,13 @@ def verify_folders(source: str, output: str, table: Table, walk: Walk, keyed: Ps
 
     `keyed`: what our own output was made with.
     """
-    return _Verifier(table, keyed).run(source, output, walk)
+    report = _Verifier(table, keyed).run(source, output, walk)
+    if keyed is None or report.matched:
+        report.made_with_key = None if keyed is None else True
+        return report
+    report = _Verifier(table, None).run(source, output, walk)  # (5)
+    report.made_with_key = False
+    return report
 
 
 class _Verifier:

@@ -212,6 +212,10 @@ def verify(
     show(told, as_json=as_json)
     if report.findings:
         say(f"error: {report.damaged} of {report.outputs} files hold something that should have gone")
+    if report.made_with_key is False:  # what was not compared is not clean
+        say(f"error: this key, project and site made none of these {report.outputs} files of these originals")
+        say("hint: DST.summary.json says which made them; without --key, pixels alone say what is compared")
+    if report.findings or report.made_with_key is False:
         raise typer.Exit(3)
     say(f"nothing found in {report.outputs} files")
 

@@ -80,3 +80,24 @@ def test_with_its_key_verify_compares_each_date_of_our_own_output(cloister, key,
     said = cloister("deid", "verify", source, output, *check)
     assert said.code == 3 and len(said.json["findings"]) == 1, said.out
     assert said.json["findings"][0].split()[1] in ("date", "interval")
+
+
+@pytest.mark.parametrize("wrong", ["key", "project", "site", ""])
+def test_a_key_that_made_none_of_the_files_is_no_good_news(cloister, key, tmp_path, wrong):
+    source, output, other = tmp_path / "source", tmp_path / "out", tmp_path / "other.key"
+    put(source, "1", plain_slice())
+    other.write_bytes(bytes(32))
+    other.chmod(0o600)
+    cloister("deid", "run", source, output, *options(key))
+    given = {"profile": "eucaim", "key": key, "project": "liver", "site": "alpha"}
+    given |= {name: value for name, value in (("key", other), ("project", "p2"), ("site", "beta")) if name == wrong}
+    check = [word for name, value in given.items() for word in (f"--{name}", value)]
+    said = cloister("deid", "verify", source, output, *check, "--json")
+    assert said.json["made_with_key"] is not bool(wrong)
+    assert (said.code, "made none of these 1 files" in said.err) == ((3, True) if wrong else (0, False))
+    ((name, out),) = instances(output).items()
+    out.StudyDate = "20240301"
+    out.save_as(output / name)
+    said = cloister("deid", "verify", source, output, *check, "--json")
+    assert said.code == 3 and said.json["outputs_matched"] == 1  # the pixels say whose it is
+    assert any("(0008,0020)" in one for one in said.json["findings"])
