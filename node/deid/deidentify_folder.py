@@ -160,6 +160,25 @@ def _check_rooms(source: Path, rooms: Rooms) -> None:
         raise UsageFault("DST cannot be written: the folder it goes into is no folder, or closed to this user")
 
 
+def check_same_pseudonyms(rooms: Rooms, about: Mapping[str, Any]) -> None:
+    """What DST holds of an earlier run was made with the same key, project and site: other pseudonyms beside it would
+    be other patients, and nothing told them apart. Raises `UsageFault`."""
+    if not any(room.is_dir() and any(room.iterdir()) for room in (rooms.output, rooms.review)):
+        return
+    try:
+        told = json.loads(rooms.summary.read_bytes())
+    except (OSError, ValueError):  # no run came to its end here
+        return
+    if not isinstance(told, dict):
+        return
+    others = [what for what in ("key", "project", "site") if what in told and told[what] != about[what]]
+    if others:
+        raise UsageFault(
+            f"DST holds what was made with another {' and another '.join(others)}",
+            hint="DST.summary.json says which; give a DST of its own",
+        )
+
+
 def batches(files: Sequence[File]) -> Iterator[list[File]]:
     """Consecutive files of one folder, at most `BATCH`: most often one series, whose pixels are judged together."""
     batch: list[File] = []

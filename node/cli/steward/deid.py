@@ -68,7 +68,14 @@ def run(
     nothing could be written. Running it again does no harm: what is there already and the same stays.
     """
     from node.deid import run as wiring
-    from node.deid.deidentify_folder import Result, Rooms, check_rooms, deidentify_folder, write_source_index
+    from node.deid.deidentify_folder import (
+        Result,
+        Rooms,
+        check_rooms,
+        check_same_pseudonyms,
+        deidentify_folder,
+        write_source_index,
+    )
     from node.deid.worker import Settings, table_of
 
     rooms = Rooms(Path(os.path.normpath(output.absolute())))
@@ -77,6 +84,8 @@ def run(
     _identifiers(site, project, needed=compiled.scope == "project")
     secret = read_raw_key(key)
     settings = Settings(str(source.absolute()), rooms.output, profile, secret, project, site, ocr)
+    about = wiring.about(settings, compiled) | {"jobs": jobs}
+    check_same_pseudonyms(rooms, about)
     files = wiring.list_files(settings.source)
     if source_index is not None:
         write_source_index(source_index, files)
@@ -87,7 +96,6 @@ def run(
     ):
         bar = bars.add_task("de-identifying", total=len(files))
         begun = time.monotonic()
-        about = wiring.about(settings, compiled) | {"jobs": jobs}
         for event in deidentify_folder(files, rooms, workers, about):
             if isinstance(event, Result):
                 bars.advance(bar)

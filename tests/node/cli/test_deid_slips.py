@@ -111,3 +111,19 @@ def test_a_folder_of_somebody_else_is_told_by_who_cannot_write_there():
             run_as((NOBODY, NOBODY), lambda: str(check_rooms(root / "src", Rooms(root / "dst"))))
     finally:
         shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("what", ["key", "project", "site"])
+def test_a_dst_made_with_other_pseudonyms_is_left_alone(tmp_path, cloister, key, what):
+    source, output = tmp_path / "src", tmp_path / "dst"
+    other = tmp_path / "other.key"
+    other.write_bytes(bytes(32))
+    other.chmod(0o600)
+    assert cloister("deid", "run", source, output, *options(key)).code == 0
+    there = before(tmp_path)
+    given = {"key": options(other), "project": options(key, project="lung"), "site": options(key, site="beta")}[what]
+    said = cloister("deid", "run", source, output, *given)
+    assert said.code == 2 and f"made with another {what}" in said.err and before(tmp_path) == there
+    assert cloister("deid", "run", source, output, *options(key)).code == 0
+    shutil.rmtree(output)
+    assert cloister("deid", "run", source, output, *given).code == 0
