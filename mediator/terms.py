@@ -138,7 +138,9 @@ def unorderable(order: RunOrder, permit: DataPermit, key_id: str, now: datetime)
     reasons += outside(order, permit) + unaddressed(order, permit)  # (2)
     if now >= permit.expires:  # (3)
         reasons.append(Reason(Code.PERMIT_EXPIRED, f"expired {canonical.print_time(permit.expires)}"))
-    if order.expires <= max(now, permit.not_before):
+    elif order.expires <= now:
+        reasons.append(Reason(Code.RUN_ORDER_EXPIRED, f"expired {canonical.print_time(order.expires)}"))
+    elif order.expires <= permit.not_before:
         begins = canonical.print_time(permit.not_before)
         reasons.append(Reason(Code.RUN_ORDER_EXPIRED, f"the order is over before the permit begins, {begins}"))
     return reasons

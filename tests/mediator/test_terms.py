@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mediator.admission import check_order
 from mediator.analysis import LOCAL
-from mediator.canonical import from_plain
+from mediator.canonical import from_plain, print_time
 from mediator.errors import Code
 from mediator.permit import compile_permit, open_permit, schema_sha256
 from mediator.signatures import Signed
@@ -141,7 +141,7 @@ ASKED: list[tuple[dict[str, Any], str]] = [
     ({"strategy": "FedAvg"}, f"run_order_mismatch: the strategy is not one of fedavg, {LOCAL}"),
     ({"strategy": LOCAL, "rounds": 1}, "kind_not_permitted: the permit does not allow analyse"),
     ({"strategy": LOCAL}, "run_order_mismatch: an analysis has one round"),
-    ({"expires": NOW}, "run_order_expired: the order is over before the permit begins, 2026-11-21T12:00:00Z"),
+    ({"expires": NOW}, f"run_order_expired: expired {print_time(NOW)}"),
 ]  # fmt: skip
 
 
@@ -158,6 +158,10 @@ def test_an_order_is_signed_by_a_person_of_a_permit_that_holds() -> None:
     late = permit(not_before=NOW + 20 * DAY)
     early = unorderable(asked(), late, RESEARCHER.key_id, NOW)
     assert [reason.code for reason in early] == [Code.RUN_ORDER_EXPIRED]
+    assert early[0].detail.startswith("the order is over before the permit begins, ")
+    # an order ends with its permit: over with it, it is no fault of its own
+    ended = unorderable(asked(expires=NOW), over, RESEARCHER.key_id, NOW)
+    assert [reason.code for reason in ended] == [Code.PERMIT_EXPIRED]
 
 
 def test_a_permit_for_analyses_alone_needs_no_model_and_takes_local_orders_alone() -> None:

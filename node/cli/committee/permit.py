@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mediator import canonical
-from mediator.errors import Denied, Malformed, UsageFault
+from mediator.errors import Code, Denied, Malformed, UsageFault
 from mediator.permit import open_permit
 from mediator.signatures import KeyRing, VerifyKey, open_signed, peek_kind
 from mediator.terms import ungrantable
@@ -25,6 +25,10 @@ from node.kit.mending import MENDING
 app = typer.Typer(no_args_is_help=True)
 
 _KINDS: dict[str, Any] = {cls.KIND: cls for cls in (DataPermit, Acceptance, RunOrder, RevocationList, Instruction)}
+# A trial's other hints are about a program and its outputs, and would name what is not the cause here.
+_MENDED = {
+    code: MENDING[code] for code in (Code.PERMIT_TOO_LARGE, Code.TENSOR_ORDER, Code.CONDITION_UNENFORCEABLE)
+}  # fmt: skip
 
 
 @app.command("sign")
@@ -35,7 +39,7 @@ def sign(draft: Annotated[Path, typer.Argument(help="the permit as JSON")], key:
     """
     permit, signer = canonical.from_plain(DataPermit, read_json(draft)), read_signing_key(key)
     if reasons := ungrantable(permit, signer.key_id, datetime.now(UTC)):
-        raise Denied(reasons, hint=MENDING.get(reasons[0].code, "mend the draft: nothing was signed"))
+        raise Denied(reasons, hint=_MENDED.get(reasons[0].code, "mend the draft: nothing was signed"))
     text = signer.sign(permit)
     open_permit(text, KeyRing([signer.verify_key]))  # what nobody could open is not handed out
     write_new(out, text)

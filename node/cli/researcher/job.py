@@ -71,7 +71,7 @@ def order(
         expires=min(now.replace(microsecond=0) + timedelta(hours=hours), granted.expires),
     )
     if reasons := unorderable(document, granted, signer.key_id, now):
-        raise Denied(reasons, hint="see what it grants: cloister permit show PERMIT")
+        raise Denied(reasons, hint=f"see what it grants: cloister permit show {permit}")
     write_new(out, signer.sign(document))
     until = print_time(document.expires)
     say(f"signed run order {run}: {rounds} rounds at {', '.join(document.sites)}, until {until}: {out}")

@@ -86,7 +86,9 @@ def test_a_draft_that_nobody_could_use_is_refused_and_nothing_is_written(
     desk: Path, changes: dict[str, Any], says: str
 ) -> None:
     draft(desk, **changes)
-    sign(desk).fault(3, says)
+    done = sign(desk)
+    done.fault(3, says)
+    assert "hint: mend the draft: nothing was signed" in done.err
     assert not (desk / "permit.jws").exists()
 
 
@@ -108,6 +110,7 @@ def test_an_order_its_permit_does_not_cover_is_refused(
     done = order(desk, **changes)
     if code:
         done.fault(code, says)
+        assert code != 3 or "cloister permit show permit.jws" in done.err
     else:
         assert done.code == 0, done
     assert (desk / "order.jws").exists() is (code == 0)
