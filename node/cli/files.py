@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,21 +34,57 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
 
 
 def write_new(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
-    """Write a file whole or not at all; an existing one is replaced by rename. A text ends with a line end."""
-    if isinstance(content, str):
-        content = (content if content.endswith("\n") else content + "\n").encode("utf-8")
+    """Write a file whole or not at all. A text ends with a line end.
+
+    Raises `UsageFault` for what is there already, which may be a key or a draft. The very same content is no fault: a
+    command that is repeated has nothing to lose.
+    """
+    content = _as_bytes(content)
+    if os.path.lexists(path):
+        if not _holds(path, content):
+            raise _there(path)
+        return
+    replace_file(path, content, mode=mode)
+
+
+def replace_file(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """The same, for a file of our own that is brought up to date: an existing one is replaced by rename."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.write(_as_bytes(content))
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def check_new(path: Path) -> None:
+    """Raise `UsageFault` for what is there already: asked before an act that cannot be done twice."""
+    if os.path.lexists(path):
+        raise _there(path)
+
+
+def _as_bytes(content: str | bytes) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    return (content if content.endswith("\n") else content + "\n").encode("utf-8")
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        # no link and no pipe: only what a former run of ours left
+        return stat.S_ISREG(path.lstat().st_mode) and read_bytes(path, limit=len(content)) == content
+    except (OSError, UsageFault):
+        return False
+
+
+def _there(path: Path) -> UsageFault:
+    return UsageFault(f"{path} is there already, and is not overwritten", hint="give another name, or move it away")
 
 
 def check_new_folder(path: Path) -> None:

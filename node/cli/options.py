@@ -14,5 +14,5 @@ NodeConfig = Annotated[
 HubConfig = Annotated[
     Path, typer.Option("--config", envvar="CLOISTER_HUB_CONFIG", help="the hub's TOML file", show_envvar=True)
 ]
-Out = Annotated[Path, typer.Option("--out", help="the file to write")]
+Out = Annotated[Path, typer.Option("--out", help="the file to write; one that is there is not overwritten")]
 Key = Annotated[Path, typer.Option("--key", help="your private key file (mode 0600)")]

@@ -182,6 +182,17 @@ def test_a_request_made_again_keeps_its_keys(tmp_path: Path) -> None:
     assert first.flower_key == second.flower_key
 
 
+def test_a_site_is_not_enrolled_where_its_bundle_would_have_no_place(town: Town, tmp_path: Path) -> None:
+    verify = key("z").verify_key
+    request, bundle = tmp_path / "request.json", tmp_path / "bundle.json"
+    request.write_bytes(enrolment.make_request(tmp_path / "link", "delft", release_key=verify, audit_key=verify))
+    bundle.write_text("another site's")
+    words = ("hub", "node", "approve", request, "--config", town.folder / "hub.toml", "--out", bundle)
+    attempt(*words).fault(2, "bundle.json is there already")
+    assert bundle.read_text() == "another site's"
+    assert [node["site"] for node in town.hub.nodes()] == list(SITES)
+
+
 def test_anothers_flower_key_cannot_be_enrolled(town: Town, tmp_path: Path) -> None:
     verify = key("z").verify_key
     request = control.decode(

@@ -18,6 +18,7 @@ from mediator.signatures import VerifyKey
 from node.cli.beginnings import complete
 from node.cli.files import (
     MAX_MODEL_BYTES,
+    check_new,
     check_new_folder,
     read_bytes,
     read_text,
@@ -75,6 +76,7 @@ def approve(
     config: HubConfig, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
 ) -> None:
     """Enrol a site: its request becomes a bundle to send back. Compare key ids by telephone first."""
+    check_new(out)  # a site is enrolled once: its bundle must have somewhere to go
     with opened(config) as hub:
         bundle = hub.approve(read_bytes(request, limit=1 << 20))
     write_new(out, bundle.decode("utf-8"))

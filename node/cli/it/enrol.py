@@ -10,7 +10,7 @@ import typer
 
 from mediator.errors import UsageFault
 from node.cli.admin import load
-from node.cli.files import read_bytes, write_new
+from node.cli.files import read_bytes, replace_file, write_new
 from node.cli.it.become import run_as
 from node.cli.options import NodeConfig, Out
 from node.cli.output import say
@@ -71,7 +71,7 @@ def write_audit_keys(config: Config) -> None:
     path = config.paths.audit_keys
     audit = read_verify_key(public_path(config.paths.audit_key)).text
     lines = [f"audit {audit}", *(f"witness {key}" for key in config.trust.witnesses)]
-    write_new(path, "\n".join(lines))
+    replace_file(path, "\n".join(lines))
     path.chmod(0o644)
 
 

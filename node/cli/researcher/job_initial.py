@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mediator.errors import Denied, UsageFault
-from node.cli.files import MAX_MODEL_BYTES, read_text, write_new
+from node.cli.files import MAX_MODEL_BYTES, read_text, replace_file, write_new
 from node.cli.options import Json
 from node.cli.output import say, show
 from node.cli.researcher.job_kit import Engine, draft_of, home_engine, say_reasons, size
@@ -49,9 +49,9 @@ def init_model(
     except Denied as denied:
         say_reasons(denied.reasons)
         raise Denied(denied.reasons, hint="--fill puts the model's own tensors into the draft") from None
+    write_new(out, model)  # first: a draft is not filled for a model that nobody gets
     if fill:
-        write_new(permit, with_tensors(text, draft.tensors))
-    write_new(out, model)
+        replace_file(permit, with_tensors(text, draft.tensors))
     if as_json:
         show(
             {

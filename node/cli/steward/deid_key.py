@@ -12,7 +12,7 @@ import typer
 
 from mediator.deid.traceability import NO_TRACEABILITY, key_id, retirement, signing_key
 from mediator.errors import UsageFault
-from node.cli.files import read_text, write_new
+from node.cli.files import read_text, replace_file
 from node.cli.output import say
 from node.host.keys import new_raw_key, read_raw_key, retired_record, write_verify_key
 
@@ -65,7 +65,7 @@ def retire(
     if node is not None:
         node.record(key_id(key), destroyed=True)
     for summary, told in summaries:
-        write_new(summary, json.dumps({**told, "traceability": NO_TRACEABILITY, "key_retired": now}, indent=2))
+        replace_file(summary, json.dumps({**told, "traceability": NO_TRACEABILITY, "key_retired": now}, indent=2))
     say(f"destroyed key {key_id(key)}: {NO_TRACEABILITY}")
 
 

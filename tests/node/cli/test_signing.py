@@ -121,3 +121,28 @@ def test_an_order_ends_with_its_permit(desk: Path) -> None:
     assert order(desk, hours=24 * 90).code == 0
     ends = run(desk, "permit", "show", "order.jws", "--json").json()["expires"]
     assert ends == run(desk, "permit", "show", "permit.jws", "--json").json()["expires"]
+
+
+# ---- what is there is not overwritten
+
+
+def test_a_key_or_a_draft_named_by_out_is_left_as_it_is(desk: Path) -> None:
+    before = {path.name: path.read_bytes() for path in desk.iterdir()}
+    revoke = ("permit", "revocations", "--number", 1, "--key", "committee", "--out")
+    for name in ("committee", "researcher", "committee.pub", "draft.json"):
+        run(desk, *revoke, name).fault(2, f"{name} is there already")
+    run(desk, "permit", "sign", "draft.json", "--key", "committee", "--out", "draft.json").fault(2, "there already")
+    (desk / "link").symlink_to("absent")
+    run(desk, *revoke, "link").fault(2, "link is there already")
+    (desk / "link").unlink()
+    assert {path.name: path.read_bytes() for path in desk.iterdir()} == before
+
+
+def test_signing_the_same_again_is_no_fault_and_another_document_in_its_place_is(desk: Path) -> None:
+    assert sign(desk).code == 0 and sign(desk).code == 0
+    signed = (desk / "permit.jws").read_bytes()
+    draft(desk, maximum_rounds=21)
+    sign(desk).fault(2, "permit.jws is there already")
+    assert (desk / "permit.jws").read_bytes() == signed
+    assert order(desk).code == 0
+    order(desk).fault(2, "order.jws is there already")  # its nonce is another: two orders, not one
