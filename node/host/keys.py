@@ -18,6 +18,8 @@ from node.host.faults import cannot_write
 
 _HEX = re.compile(r"[0-9a-f]{64}\n?")
 RAW_KEY_BYTES = 32
+# the ending by which a key's public half is told from the key: both are 64 digits
+_PUBLIC = ".pub"
 
 
 def new_signing_key(path: Path) -> SigningKey:
@@ -45,7 +47,7 @@ def read_signing_key(path: Path, *, owner: int | None = None) -> SigningKey:
 
 def public_path(path: Path) -> Path:
     """Where the public half of the private key file `path` stands."""
-    return path.with_name(path.name + ".pub")
+    return path.with_name(path.name + _PUBLIC)
 
 
 def write_verify_key(path: Path, key: VerifyKey) -> None:
@@ -55,6 +57,7 @@ def write_verify_key(path: Path, key: VerifyKey) -> None:
 
 def read_verify_key(path: Path) -> VerifyKey:
     """The public key in a `.pub` file (64 hexadecimal digits)."""
+    check_not_private(path)
     try:
         raw = path.read_bytes()[:66]
     except OSError as error:
@@ -63,6 +66,17 @@ def read_verify_key(path: Path) -> VerifyKey:
     if not _HEX.fullmatch(text):
         raise UsageFault(f"{path} is not a public key file", hint="the file that ends in .pub is the public one")
     return VerifyKey.from_text(text)
+
+
+def check_not_private(path: Path) -> None:
+    """Raise `UsageFault` for what is given as a public key and is a private one, as far as can be told: it has a public
+    half beside it, and nobody but its owner may read it."""
+    try:
+        private = path.suffix != _PUBLIC and public_path(path).is_file() and not path.stat().st_mode & 0o077
+    except OSError:
+        return  # whoever reads it says why it cannot be read
+    if private:
+        raise UsageFault(f"{path} is a private key", hint=f"give its public half: {public_path(path)}")
 
 
 def new_raw_key(path: Path) -> bytes:
@@ -87,6 +101,9 @@ def read_raw_key(path: Path, *, owner: int | None = None) -> bytes:
 
 def _read_private(path: Path, limit: int, owner: int | None) -> bytes:
     """At most `limit` + 1 bytes of a private file, once its kind, owner and mode are known to be right."""
+    # before the mode: a public key reads like a private one, and must not be made to pass for one by a chmod
+    if path.suffix == _PUBLIC:
+        raise UsageFault(f"{path} is a public key", hint=f"give the private one: {path.with_suffix('')}")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

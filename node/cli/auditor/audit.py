@@ -15,6 +15,7 @@ from mediator.signatures import KeyRing, VerifyKey
 from node.cli.files import read_bytes, read_text
 from node.cli.options import Json
 from node.cli.output import say, show
+from node.host.keys import check_not_private
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -97,6 +98,7 @@ def _summary(report: AuditReport) -> dict[str, Any]:
 
 def read_keys(path: Path) -> tuple[KeyRing, KeyRing]:
     """(audit keys, witness keys) from a file of `purpose hex` lines, or of one key alone."""
+    check_not_private(path)
     found: dict[str, list[VerifyKey]] = {"audit": [], "witness": []}
     for line in read_text(path, limit=1 << 16).splitlines():
         purpose, _, text = line.strip().rpartition(" ")

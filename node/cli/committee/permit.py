@@ -19,7 +19,7 @@ from node.cli.documents import made, unverified
 from node.cli.files import read_text, write_new
 from node.cli.options import Json, Key, Out
 from node.cli.output import say, show
-from node.host.keys import read_signing_key
+from node.host.keys import check_not_private, read_signing_key
 from node.kit.mending import MENDING
 
 app = typer.Typer(no_args_is_help=True)
@@ -75,6 +75,7 @@ def show_document(
         document = unverified(_KINDS[kind], text)
         say("the signature was not checked: give --key to check it")
     else:
+        check_not_private(public_key)
         document = open_signed(_KINDS[kind], text, KeyRing([VerifyKey.from_text(read_text(public_key))])).document
     show(document, as_json=as_json)
 

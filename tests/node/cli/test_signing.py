@@ -146,3 +146,14 @@ def test_signing_the_same_again_is_no_fault_and_another_document_in_its_place_is
     assert (desk / "permit.jws").read_bytes() == signed
     assert order(desk).code == 0
     order(desk).fault(2, "order.jws is there already")  # its nonce is another: two orders, not one
+
+
+def test_the_wrong_half_of_a_key_is_named(desk: Path) -> None:
+    assert sign(desk).code == 0
+    done = run(desk, "permit", "sign", "draft.json", "--key", "committee.pub", "--out", "other.jws")
+    done.fault(2, "committee.pub is a public key")
+    assert "hint: give the private one: committee\n" in done.err
+    for words in (("permit", "show", "permit.jws"), ("audit", "verify", ".")):
+        done = run(desk, *words, "--key", "committee")
+        done.fault(2, "committee is a private key")
+        assert "hint: give its public half: committee.pub" in done.err

@@ -96,3 +96,21 @@ def test_a_private_key_is_not_taken_for_a_public_file(tmp_path: Path) -> None:
     (tmp_path / "x.pub").write_text("not hex")
     with pytest.raises(UsageFault, match="not a public key"):
         read_verify_key(tmp_path / "x.pub")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_a_public_key_is_no_private_one_whatever_its_mode(key_file: Path, mode: int) -> None:
+    public_path(key_file).chmod(mode)
+    for read in (read_signing_key, read_raw_key):
+        with pytest.raises(UsageFault, match="is a public key") as caught:
+            read(public_path(key_file))
+        assert caught.value.hint == f"give the private one: {key_file}"
+
+
+def test_a_private_key_given_as_a_public_one_is_named(key_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageFault, match="is a private key") as caught:
+        read_verify_key(key_file)
+    assert caught.value.hint == f"give its public half: {public_path(key_file)}"
+    copy = tmp_path / "committee"  # a public key under another name stays one
+    copy.write_bytes(public_path(key_file).read_bytes())
+    assert read_verify_key(copy) == read_verify_key(public_path(key_file))
