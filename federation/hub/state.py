@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import shutil
 import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from federation.files import make_folder
@@ -40,12 +42,29 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _own(path: Path) -> bool:
+    """Whether something is there, which this process may read and write. Raises `UsageFault` for what it may not."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _anothers() from error
+    if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
+        raise _anothers()
+    return True
+
+
+def _anothers() -> UsageFault:
+    return UsageFault("the hub's state is not open to this user", hint="run the command as the hub's own user")
+
+
 class Hub:
     """The operator's desk: everything `cloister hub …` does, apart from serving."""
 
     def __init__(self, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> None:
         folder = config.state_dir
-        if not (folder / "hub.db").exists():
+        if not _own(folder / "hub.db"):
             raise UsageFault("this hub has no state yet", hint="run `cloister hub init`")
         self.config = config
         self.clock = clock
@@ -67,7 +86,7 @@ class Hub:
         Raises `UsageFault`, `NotNow`.
         """
         folder = config.state_dir
-        if folder.exists() and any(folder.iterdir()):
+        if _own(folder) and any(folder.iterdir()):
             raise UsageFault("the state folder is not empty", hint="a hub is made once")
         make_folder(folder)
         try:

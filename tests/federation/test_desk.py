@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,9 @@ from mediator.permit import open_permit, schema_sha256
 from mediator.release import tensors
 from mediator.signatures import KeyRing
 from mediator.types import Dtype, RevocationList, TensorSpec
-from tests.end_to_end.commands import attempt, cloister
+from tests.end_to_end.commands import CLOISTER, ENVIRONMENT, Done, attempt, cloister
 from tests.federation.ground import COMMITTEE, RESEARCHER, SITES, Town, found, key, model, order, permit
+from tests.sim.users import as_user
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 MANY = tuple(TensorSpec(f"layer{number}", (4,), Dtype.F32) for number in range(6000))
@@ -355,3 +359,26 @@ def test_a_run_is_named_by_its_beginning_and_shown_whole_when_piped(tmp_path: Pa
     assert [row["run"] for row in town.hub.list_runs() if row["state"] == "stopped"] == [long]
     attempt("hub", "node", "revoke", SITES[0][:-1], *words).fault(2, "too little")
     assert {row["site"] for row in town.hub.nodes()} == set(SITES)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_another_user_is_told_whose_command_it_is() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        town = found(folder)
+        state = town.config.state_dir
+
+        def asked(*words: str) -> Done:
+            command = [str(CLOISTER), "hub", *words, "--config", str(folder / "hub.toml")]
+            ended = subprocess.run(
+                as_user(command), capture_output=True, text=True, cwd="/", timeout=60, env=dict(ENVIRONMENT),
+                check=False,
+            )  # fmt: skip
+            return Done(tuple(command), ended.returncode, ended.stdout, ended.stderr)
+
+        for mode in (0o700, 0o755):  # the folder closed, then only what is in it
+            state.chmod(mode)
+            for words in (("node", "list"), ("init",)):
+                asked(*words).fault(2, "the hub's state is not open to this user")
+        town.hub.close()
