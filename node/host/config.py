@@ -28,7 +28,7 @@ from mediator.schedule import Calendar, Capacity, Closed, Gpu, Site
 from mediator.signatures import KeyRing, VerifyKey
 from mediator.types import Resources, check_digest, check_gpu, check_identifier
 from node.host.accounts import Account, account, group_id
-from node.host.paths import StatePaths
+from node.host.paths import MAX_SOCKET_BYTES, StatePaths
 
 # a configuration is a page; this is a hundred
 _MAX_BYTES = 1 << 20
@@ -55,6 +55,15 @@ def _public_key(text: str) -> str:
 def _absolute(path: Path) -> Path:
     if not path.is_absolute() or ".." in path.parts:
         raise ValueError("a path here is absolute and holds no ..")
+    return path
+
+
+def _state_dir(path: Path) -> Path:
+    """A node whose sockets cannot be bound would be made, checked and then started again for ever."""
+    longest = max(len(os.fsencode(socket)) for socket in StatePaths(path).sockets)
+    if over := max(0, longest - MAX_SOCKET_BYTES):
+        room = len(os.fsencode(path)) - over
+        raise ValueError(f"too long for the sockets below it: at most {room} bytes")
     return path
 
 
@@ -331,7 +340,7 @@ class NodeConfig(Section):
     """Everything an operator decides about a node."""
 
     site: Annotated[str, AfterValidator(_identifier)]
-    state_dir: AbsolutePath
+    state_dir: Annotated[AbsolutePath, AfterValidator(_state_dir)]
     database: SecretReference | None = Field(default=None, repr=False)
     hub: Hub
     trust: Trust = Trust()

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mediator.roles import Role
+
+# sockaddr_un holds 108 bytes with the closing NUL (unix(7))
+MAX_SOCKET_BYTES = 107
+
 
 @dataclass(frozen=True)
 class StatePaths:
@@ -142,6 +147,11 @@ class StatePaths:
     def broker_socket(self) -> Path:
         """In a folder of its own, where the broker may write and core may look."""
         return self.run / "broker" / "broker.sock"
+
+    @property
+    def sockets(self) -> tuple[Path, ...]:
+        """Every socket that a node's processes bind."""
+        return (*map(self.staff_socket, Role), self.link_socket, self.intake_socket, self.broker_socket)
 
     @property
     def supervisor_pid(self) -> Path:

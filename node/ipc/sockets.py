@@ -8,11 +8,10 @@ import stat
 from pathlib import Path
 
 from mediator.errors import NotNow, UsageFault
+from node.host.paths import MAX_SOCKET_BYTES
 
 SOCKET_MODE = 0o660
 FOLDER_MODE = 0o711
-# sockaddr_un holds 108 bytes with the closing NUL (unix(7))
-MAX_PATH_BYTES = 107
 
 
 class SocketFile:
@@ -74,9 +73,9 @@ class SocketFile:
 
 def check_length(path: Path) -> None:
     """Raise `UsageFault` for a path the kernel could not bind."""
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+    if len(os.fsencode(path)) > MAX_SOCKET_BYTES:
         raise UsageFault(
-            f"the socket path {path} is longer than {MAX_PATH_BYTES} bytes", hint="choose a shorter state_dir"
+            f"the socket path {path} is longer than {MAX_SOCKET_BYTES} bytes", hint="choose a shorter state_dir"
         )
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from mediator.errors import UsageFault
 from node.host.config import load_config, read_secret
+from node.host.paths import MAX_SOCKET_BYTES
+from node.ipc.sockets import check_length
 from tests.node.host.minimal import MINIMAL
 
 KEY = "ab" * 32
@@ -58,6 +60,7 @@ def test_an_unknown_key_is_named_with_its_file(tmp_path: Path, extra: str, key: 
         ('site = "north"', "", "the key site is missing"),
         ('site = "north"', 'site = "Nord Klinik"', "site: a site is not"),
         ('"/var/lib/cloister"', '"var/lib"', "state_dir: a path here is absolute"),
+        ('"/var/lib/cloister"', f'"/{"s" * 84}"', "state_dir: too long for the sockets below it: at most 84 bytes"),
         ('"/var/lib/cloister"', '"/var/../etc"', "state_dir: a path here is absolute"),
         ("port = 9443", 'port = "9443"', "hub.port: should be a valid integer"),
         ("port = 9443", "port = 70000", "hub.port: should be less than"),
@@ -141,3 +144,11 @@ def test_staff_groups_are_found(tmp_path: Path) -> None:
     lost = load_config(write(tmp_path, f"{MINIMAL}\n[staff]\nit_admin = 'no-such-group'\n"))
     with pytest.raises(UsageFault):
         lost.staff.groups()
+
+
+def test_the_longest_state_folder_leaves_room_for_every_socket(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text(MINIMAL.replace("/var/lib/cloister", "/" + "s" * 83))
+    sockets = load_config(tmp_path / "node.toml").paths.sockets
+    assert max(len(str(path)) for path in sockets) == MAX_SOCKET_BYTES
+    for path in sockets:
+        check_length(path)
