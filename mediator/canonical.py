@@ -177,7 +177,10 @@ def _build(kind: Any, plain: Any, where: str, depth: int) -> Any:
     if origin is tuple:
         if not isinstance(plain, list):
             raise Malformed(f"{where}: not a list")
-        return tuple(_build(arguments[0], item, f"{where}[]", depth + 1) for item in plain)
+        # counted from one, as the rules count a permit's persons and images
+        return tuple(
+            _build(arguments[0], item, f"{where}[{number}]", depth + 1) for number, item in enumerate(plain, 1)
+        )
     if origin is Mapping:
         if not isinstance(plain, dict):
             raise Malformed(f"{where}: not an object")
@@ -214,7 +217,10 @@ def _build_dataclass(cls: Any, plain: Any, where: str, depth: int) -> Any:
 
 def _build_scalar(kind: Any, plain: Any, where: str) -> Any:
     if kind is datetime and isinstance(plain, str):
-        return parse_time(plain)
+        try:
+            return parse_time(plain)
+        except Malformed as error:
+            raise Malformed(f"{where}: {error.message}, as 2027-01-31T00:00:00Z is") from error
     if isinstance(kind, type) and issubclass(kind, Enum):
         try:
             return kind(plain)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mediator.canonical import MAX_DOCUMENT_BYTES
 from mediator.errors import UsageFault
@@ -20,6 +22,19 @@ MAX_MODEL_BYTES = 4 << 30
 def read_text(path: Path, *, limit: int = 2 * MAX_DOCUMENT_BYTES) -> str:
     """The text of a small file, or one clear line."""
     return read_bytes(path, limit=limit).decode("utf-8", "replace").strip()
+
+
+def parse_json(path: Path, raw: bytes | str) -> Any:
+    """The JSON that was read from `path`, or one clear line saying where it is wrong."""
+    text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+    if text.startswith("\ufeff"):  # what some editors put before a text, and JSON does not allow
+        raise UsageFault(f"{path} begins with a byte order mark", hint="save it as UTF-8 without one (BOM)")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageFault(f"{path} is not JSON: line {error.lineno}, column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise UsageFault(f"{path} is not JSON") from error
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from mediator import canonical
-from mediator.errors import Code, Denied, Malformed, UsageFault
+from mediator.errors import Code, Denied, Malformed
 from mediator.permit import open_permit
 from mediator.signatures import KeyRing, VerifyKey, open_signed, peek_kind
 from mediator.terms import ungrantable
 from mediator.types import Acceptance, DataPermit, Instruction, RevocationList, RunOrder
 from node.cli.documents import made, unverified
-from node.cli.files import read_text, write_new
+from node.cli.files import parse_json, read_text, write_new
 from node.cli.options import Json, Key, Out
 from node.cli.output import say, show
 from node.host.keys import check_not_private, read_signing_key
@@ -37,7 +36,7 @@ def sign(draft: Annotated[Path, typer.Argument(help="the permit as JSON")], key:
 
     No placeholder may be left in it, and its `issuer` is the id of the key that signs.
     """
-    permit, signer = canonical.from_plain(DataPermit, read_json(draft)), read_signing_key(key)
+    permit, signer = canonical.from_plain(DataPermit, parse_json(draft, read_text(draft))), read_signing_key(key)
     if reasons := ungrantable(permit, signer.key_id, datetime.now(UTC)):
         raise Denied(reasons, hint=_MENDED.get(reasons[0].code, "mend the draft: nothing was signed"))
     text = signer.sign(permit)
@@ -78,11 +77,3 @@ def show_document(
         check_not_private(public_key)
         document = open_signed(_KINDS[kind], text, KeyRing([VerifyKey.from_text(read_text(public_key))])).document
     show(document, as_json=as_json)
-
-
-def read_json(path: Path) -> Any:
-    """The JSON in a file, or one clear line saying where it is wrong."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UsageFault(f"{path} is not JSON: line {error.lineno}, column {error.colno}") from error

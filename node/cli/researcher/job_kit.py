@@ -17,7 +17,7 @@ from mediator.canonical import MAX_DOCUMENT_BYTES, from_plain
 from mediator.datasets import MAX_MANIFEST_BYTES
 from mediator.errors import Denied, Reason, UsageFault
 from mediator.types import DataPermit, Kind, Resources, check_gpu
-from node.cli.files import MAX_MODEL_BYTES, read_bytes
+from node.cli.files import MAX_MODEL_BYTES, parse_json, read_bytes
 from node.cli.options import Json
 from node.cli.output import data, say, show, talk
 from node.kit.mending import mend
@@ -164,11 +164,7 @@ def _found_engine() -> str:
 
 
 def draft_of(path: Path) -> DataPermit:
-    raw = read_bytes(path, limit=MAX_DOCUMENT_BYTES)
-    try:
-        return from_plain(DataPermit, json.loads(raw))
-    except ValueError as error:
-        raise UsageFault(f"{path} is not JSON") from error
+    return from_plain(DataPermit, parse_json(path, read_bytes(path, limit=MAX_DOCUMENT_BYTES)))
 
 
 def _settings(text: str) -> dict[str, Any]:

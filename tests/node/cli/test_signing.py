@@ -157,3 +157,20 @@ def test_the_wrong_half_of_a_key_is_named(desk: Path) -> None:
         done = run(desk, *words, "--key", "committee")
         done.fault(2, "committee is a private key")
         assert "hint: give its public half: committee.pub" in done.err
+
+
+# ---- slips in a draft
+
+
+def test_a_slip_in_a_draft_is_told_with_its_place(desk: Path) -> None:
+    draft(desk, expires="2027-13-01")
+    sign(desk).fault(2, "expires: not an RFC 3339 time in UTC, as 2027-01-31T00:00:00Z is")
+    first = json.loads((desk / "draft.json").read_text())["persons"][0]
+    draft(desk, persons=[first, first | {"public_key": 7}])
+    sign(desk).fault(2, "persons[2].public_key: not of type str")
+    draft(desk)
+    text = (desk / "draft.json").read_bytes()
+    (desk / "draft.json").write_bytes(b"\xef\xbb\xbf" + text)
+    sign(desk).fault(2, "draft.json begins with a byte order mark")
+    (desk / "draft.json").write_bytes(text[:-1])
+    sign(desk).fault(2, "draft.json is not JSON: line 1, column ")
