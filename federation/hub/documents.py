@@ -6,7 +6,7 @@ no mailbox for anybody else's; each node opens every text again with the keys it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sqlalchemy import or_, select
@@ -19,7 +19,7 @@ from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import check_granted, open_permit, open_revocations, open_run_order
-from mediator.signatures import KeyRing, Signed
+from mediator.signatures import KeyRing, Signed, peek_payload
 from mediator.sizes import check_tensors
 from mediator.terms import outside, unaddressed
 from mediator.types import DataPermit, RevocationList, RunOrder
@@ -62,7 +62,10 @@ class Documents:
         with self._database.read() as session:
             rows = session.scalars(select(DocumentRow).where(DocumentRow.kind == DataPermit.KIND)).all()
         permits = [open_permit(row.text, self._committee).document for row in rows]
-        signed = open_run_order(text.strip(), permits)
+        try:
+            signed = open_run_order(text.strip(), permits)
+        except Denied as denied:
+            raise _permit_first(text.strip(), permits) or denied from None
         order = signed.document
         for permit in permits:
             if (permit.permit, permit.permit_version) == (order.permit, order.permit_version):
@@ -176,6 +179,17 @@ def order_expired(order: RunOrder, now: datetime) -> list[Reason]:
     if now < order.expires:
         return []
     return [Reason(Code.RUN_ORDER_EXPIRED, f"expired {print_time(order.expires)}")]
+
+
+def _permit_first(text: str, permits: Iterable[DataPermit]) -> Denied | None:
+    """What to say of an order that was refused, where nobody has published the permit it claims: its key is unknown
+    because the permit is, and it is the permit that has to come."""
+    claimed = canonical.decode(RunOrder, peek_payload(text))
+    if any((each.permit, each.permit_version) == (claimed.permit, claimed.permit_version) for each in permits):
+        return None
+    missing = permit_name(claimed.permit, claimed.permit_version)
+    reason = Reason(Code.PERMIT_MISSING, f"this hub holds no {missing}")
+    return Denied(reason, hint="publish the permit first: cloister hub permit publish")
 
 
 def permit_name(permit: str, version: int) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,19 @@ def test_a_run_of_many_rounds_goes_on_where_it_stood(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"model").hexdigest()
     kept.put(RoundCheckpoint("long", 1200, 1, digest, NOW, history), b"model")
     assert kept.latest("long") == (1200, b"model")
+
+
+def test_an_order_before_its_permit_is_told_what_is_missing(town: Town) -> None:
+    early = order("early", permit="of-tomorrow")
+    submits: list[Callable[[str], object]] = [
+        town.hub.submit_local, lambda text: town.hub.submit_order(text, tensors.encode(model())),
+    ]  # fmt: skip
+    for submit in submits:
+        with pytest.raises(Denied) as caught:
+            submit(key("x").sign(early))
+        assert [str(reason) for reason in caught.value.reasons] == ["permit_missing: this hub holds no of-tomorrow@1"]
+        assert "cloister hub permit publish" in caught.value.hint
+    assert "early" not in runs(town)
 
 
 # --- how runs and sites are named on the command line ---------------------------------------------------------
