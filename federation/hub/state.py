@@ -35,11 +35,30 @@ from federation.hub.runs import Runs
 from federation.pki import Authority
 from mediator.errors import UsageFault
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
+from mediator.terms import is_placeholder
 from mediator.types import DataPermit, RunOrder
+
+# what `deploy/hub.example.toml` calls the hub (RFC 2606: nobody's name)
+_EXAMPLE_HOST = ".example.org"
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _check_filled_in(config: HubConfig) -> None:
+    """Raise `UsageFault` for what the example leaves to be changed: the host goes into certificates, which stay."""
+    if any(is_placeholder(text) for text in config.trust.committee_keys):
+        raise UsageFault(
+            "the hub's configuration: trust.committee_keys is the example's zeros",
+            hint="write the Access Committee's public key: what its .pub file holds",
+        )
+    for host in config.ingress.hosts:
+        if f".{host}".endswith(_EXAMPLE_HOST):
+            raise UsageFault(
+                f"the hub's configuration: ingress.hosts: {host} is the example's",
+                hint="write the names and addresses that nodes reach this hub by",
+            )
 
 
 def _own(path: Path) -> bool:
@@ -85,6 +104,7 @@ class Hub:
 
         Raises `UsageFault`, `NotNow`.
         """
+        _check_filled_in(config)
         folder = config.state_dir
         if _own(folder) and any(folder.iterdir()):
             raise UsageFault("the state folder is not empty", hint="a hub is made once")

@@ -396,3 +396,16 @@ def test_another_user_is_told_whose_command_it_is() -> None:
             for words in (("node", "list"), ("init",)):
                 asked(*words).fault(2, "the hub's state is not open to this user")
         town.hub.close()
+
+
+def test_a_hub_is_not_made_of_the_example_as_it_stands(tmp_path: Path) -> None:
+    config = tmp_path / "hub.toml"
+    text = (Path(__file__).parents[2] / "deploy" / "hub.example.toml").read_text("utf-8")
+    words = ("hub", "init", "--config", config)
+    config.write_text(text)
+    attempt(*words).fault(2, "trust.committee_keys")
+    config.write_text(text := text.replace("0" * 64, COMMITTEE.verify_key.text))
+    attempt(*words).fault(2, "ingress.hosts: hub.example.org")
+    assert not (tmp_path / "state").exists()
+    config.write_text(text.replace("hub.example.org", "hub.example"))
+    assert attempt(*words).code == 0 and (tmp_path / "state" / "hub.db").exists()
