@@ -69,7 +69,7 @@ def test_a_permit_is_shown_as_the_committee_signed_it(house: House, rogue: Permi
 def test_the_hub_lists_nodes_and_runs(house: House) -> None:
     hub = house.hub
     nodes: list[dict[str, Any]] = hub.run("node", "list", "--json").json()
-    assert {each["site"] for each in nodes} == {each.site for each in house.hospitals}
+    assert {each.site for each in house.hospitals} <= {each["site"] for each in nodes}, "others may be enrolled, too"
     assert isinstance(hub.run("run", "list", "--json").json(), list)
 
 
