@@ -51,7 +51,7 @@ def test_a_hub_that_signs_permit_and_order_itself_is_refused_at_every_step(house
     own = hub.state / "keys" / "instruction.key"
     own_public = hub.public_key("instruction")
     draft = house.draft("forged", house.rogue, persons=[_person(own_public)], issuer=_key_id(own_public))
-    permit, order = (_write(hub.folder / name, hub.uid) for name in ("forged.jws", "forged-order.jws"))
+    permit, order = hub.folder / "forged.jws", hub.folder / "forged-order.jws"
     asked = _write(hub.folder / "forged.json", hub.uid, json.dumps(draft))
     cloister("permit", "sign", asked, "--key", own, "--out", permit, uid=hub.uid)
     cloister(
@@ -157,7 +157,7 @@ def _key_id(public_key: str) -> str:
     return VerifyKey.from_text(public_key).key_id
 
 
-def _write(path: Path, uid: int | None, text: str = "") -> Path:
+def _write(path: Path, uid: int | None, text: str) -> Path:
     path.write_text(text)
     give(path, uid)
     return path
