@@ -139,15 +139,18 @@ def test_a_pause_on_a_full_disk_or_a_held_database_stops_first_and_is_recorded_o
     node.recorded(before, action="pause", verdict="done")
     node.recorded(before, about=f"{at_work}/1/train", action="job_end", code="hospital_paused")
     node.recorded(before, action="work_delete", permit="pausing@1")
-    # what the link could not hand over it hands over again, after a pause that grows to 15 s
-    node.recorded(
-        before, within_s=90, about=f"{other}/", action="task_admit", verdict="refused", code="hospital_paused"
-    )
+    if fault is locked:  # on a full disk the link cannot even note what it was given
+        # what the link could not hand over it hands over again, after a pause that grows to 15 s
+        refused = {"action": "task_admit", "verdict": "refused", "code": "hospital_paused"}
+        node.recorded(before, within_s=90, about=f"{other}/", **refused)
     assert node.count(before, action="pause") == 1 and node.count(before, action="job_prepare") == 0
     assert node.json("status")["unrecorded"] == 0 and node.containers() == []
     attempt("hub", "run", "stop", at_work, "--config", house.hub.config, uid=house.hub.uid)
     node.run("resume")
-    assert house.hub.ended(other, within_s=60)["state"] == "done"
+    if fault is locked:
+        assert house.hub.ended(other, within_s=60)["state"] == "done"
+    else:
+        attempt("hub", "run", "stop", other, "--config", house.hub.config, uid=house.hub.uid)
 
 
 def test_a_pause_that_could_not_be_recorded_survives_the_nodes_death(node: Hospital, at_work: str) -> None:
