@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node.host.supervisor import ROLES
+from node.host.processes import ROLES
 
 REPO = Path(__file__).resolve().parents[1]
 PACKAGES = ("node", "mediator", "containers", "federation")

@@ -11,7 +11,8 @@ from node.host.logs import set_up
 if TYPE_CHECKING:  # the plain install has `cloister deid` and `cloister job test`, and no node's configuration
     from node.host.config import NodeConfig
 
-ROLES = ("core", "broker", "intake", "link")
+# in the order in which they are started
+ROLES = ("broker", "core", "intake", "link")
 
 
 def start(role: str, config: NodeConfig) -> None:

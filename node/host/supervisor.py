@@ -25,12 +25,12 @@ from mediator.errors import NotNow, UsageFault
 from mediator.roles import Role
 from node.host.accounts import Account
 from node.host.config import NodeConfig
+from node.host.processes import ROLES
 from node.host.state import check_state
 
 log = logging.getLogger(__name__)
 
-# Started in this order. Ended the other way round as far as it matters: core ends its containers through the broker.
-ROLES = ("broker", "core", "intake", "link")
+# Children are ended the other way round as far as it matters: core ends its containers through the broker.
 # A node stops within 10 s: so long for everything but the broker, then so long for the broker, then SIGKILL.
 _GRACE_S = 6.0
 _LAST_GRACE_S = 2.0
