@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from containers.blobs import Blob, Hashed, Limits, Shelf, file_members, outer_name, tar_members, unpacked
+from containers.blobs import ArchiveLimits, Blob, Hashed, Shelf, file_members, outer_name, tar_members, unpacked
 from containers.layers import combine, read_sbom
 from containers.tarballs import BLOCK, PIECE_BYTES, header
 from mediator import canonical
@@ -45,20 +45,24 @@ class _Found:
 
 
 def read_file(
-    path: Path, *, architecture: str, progress: Callable[[int], None] = lambda _: None, limits: Limits | None = None
+    path: Path,
+    *,
+    architecture: str,
+    progress: Callable[[int], None] = lambda _: None,
+    limits: ArchiveLimits | None = None,
 ) -> tuple[Archived, ...]:
     """The images of an archive, verified. `progress` hears how many more bytes were read.
 
     Raises `Malformed` for what is no archive, lies or is beyond a limit, `IntegrityBroken` for a digest that does not
     fit, `UsageFault` for a file that cannot be read.
     """
-    bounds = limits or Limits()
+    bounds = limits or ArchiveLimits()
     return _images(Shelf(file_members(path, bounds, progress), bounds), "archive", architecture)
 
 
-def read_stream(stream: Any, *, architecture: str, limits: Limits | None = None) -> tuple[Archived, ...]:
+def read_stream(stream: Any, *, architecture: str, limits: ArchiveLimits | None = None) -> tuple[Archived, ...]:
     """The same for an archive that an engine sends."""
-    bounds = limits or Limits()
+    bounds = limits or ArchiveLimits()
     return _images(Shelf(tar_members(stream, bounds), bounds), "engine", architecture)
 
 
@@ -69,7 +73,7 @@ def rebuilt(
 
     Raises `IntegrityBroken` when a layer is no longer the one that was verified.
     """
-    bounds = Limits()
+    bounds = ArchiveLimits()
     wanted = {name: diff_id for image in images for diff_id, name in image.members.items()}
     sizes = {layer.diff_id: layer.size_bytes for image in images for layer in image.facts.layers}
     for entry, stream in file_members(path, bounds, progress):
@@ -83,7 +87,7 @@ def rebuilt(
     yield bytes(2 * BLOCK)
 
 
-def _layer(diff_id: str, size: int, stream: Any, limits: Limits) -> Iterator[bytes]:
+def _layer(diff_id: str, size: int, stream: Any, limits: ArchiveLimits) -> Iterator[bytes]:
     plain = Hashed(unpacked(Hashed(stream), limits).stream)
     yield header(f"{_hex(diff_id)}/layer.tar", size)
     while plain.size < size and (piece := plain.read(min(PIECE_BYTES, size - plain.size))):

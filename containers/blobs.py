@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.layers import MAX_ENTRIES, MAX_FILE_BYTES, Content, read_layer
-from containers.tarballs import BLOCK, PIECE_BYTES, Entry, Readable, Tar, is_header
+from containers.tarballs import BLOCK, PIECE_BYTES, Readable, Tar, TarEntry, is_header
 from mediator.errors import IntegrityBroken, Malformed, UsageFault
 
 _NAMED_BY_HASH = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
@@ -25,7 +25,7 @@ _SHARED_LAYER = re.compile(r"\.\./([0-9a-f]{64}(?:/layer)?\.tar)")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """What an archive may come to. The largest public training images unpack to some 30 GiB.
 
     `ratio` is what a packed layer may unpack to, beyond the first `free_bytes`: real layers stay under 20, a bomb
@@ -55,7 +55,7 @@ class Blob:
     fault: str = "not a tar file"
 
 
-Member = tuple[Entry, Readable]
+Member = tuple[TarEntry, Readable]
 
 
 class Hashed:
@@ -94,7 +94,7 @@ class _Begun:
 class Packed:
     """What a packed stream unpacks to. Raises `Malformed` for damaged data and beyond the limits."""
 
-    def __init__(self, stream: Any, packed: Hashed, limits: Limits) -> None:
+    def __init__(self, stream: Any, packed: Hashed, limits: ArchiveLimits) -> None:
         self._stream = stream
         self._packed = packed
         self._limits = limits
@@ -120,7 +120,7 @@ class Unpacked:
     was_packed: bool
 
 
-def unpacked(stream: Hashed, limits: Limits) -> Unpacked:
+def unpacked(stream: Hashed, limits: ArchiveLimits) -> Unpacked:
     head = _head(stream)
     begun = _Begun(head, stream)
     if head[:2] == b"\x1f\x8b":
@@ -166,7 +166,7 @@ class Shelf:
     3. A member that is named by a hash has that hash.
     """
 
-    def __init__(self, members: Iterator[Member], limits: Limits) -> None:
+    def __init__(self, members: Iterator[Member], limits: ArchiveLimits) -> None:
         self._limits = limits
         self._room = limits.unpacked_bytes
         self._keep = limits.kept_bytes
@@ -261,14 +261,14 @@ def outer_name(name: str) -> str:
 # --- where members come from --------------------------------------------------------------------------------
 
 
-def tar_members(stream: Readable, limits: Limits) -> Iterator[Member]:
+def tar_members(stream: Readable, limits: ArchiveLimits) -> Iterator[Member]:
     """The members of a tar stream, which may be packed as a whole."""
     tar = Tar(unpacked(Hashed(stream), limits).stream, max_entries=limits.members)
     for entry in tar:
         yield entry, tar
 
 
-class File:
+class ProgressFile:
     """A file that tells how far it was read."""
 
     def __init__(self, descriptor: int, progress: Callable[[int], None]) -> None:
@@ -281,19 +281,19 @@ class File:
         return piece
 
 
-def file_members(path: Path, limits: Limits, progress: Callable[[int], None]) -> Iterator[Member]:
+def file_members(path: Path, limits: ArchiveLimits, progress: Callable[[int], None]) -> Iterator[Member]:
     """The members of an archive: a tar file, or a folder in OCI layout."""
     if path.is_dir():
         yield from _folder_members(path, limits, progress)
         return
     descriptor = _open(path, 0)
     try:
-        yield from tar_members(File(descriptor, progress), limits)
+        yield from tar_members(ProgressFile(descriptor, progress), limits)
     finally:
         os.close(descriptor)
 
 
-def _folder_members(folder: Path, limits: Limits, progress: Callable[[int], None]) -> Iterator[Member]:
+def _folder_members(folder: Path, limits: ArchiveLimits, progress: Callable[[int], None]) -> Iterator[Member]:
     for number, path in enumerate(sorted(folder.rglob("*")), 1):
         name = path.relative_to(folder).as_posix()
         if number > limits.members:
@@ -302,7 +302,7 @@ def _folder_members(folder: Path, limits: Limits, progress: Callable[[int], None
             continue
         descriptor = _open(path, os.O_NOFOLLOW)
         try:
-            yield Entry(name, "file", os.fstat(descriptor).st_size, ""), File(descriptor, progress)
+            yield TarEntry(name, "file", os.fstat(descriptor).st_size, ""), ProgressFile(descriptor, progress)
         finally:
             os.close(descriptor)
 

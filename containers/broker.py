@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from containers import canary, gpu, podman, sandbox, volumes
-from containers.engine import Container, Engine, Offer, Users
-from containers.runner import Endings, Running
-from containers.sandbox import Role, Sandbox
+from containers.engine import Container, ContainerEngine, EngineOffer, EngineUsers
+from containers.runner import Endings, RunningContainer
+from containers.sandbox import Role, SandboxPolicy
 from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed, Reason
 from mediator.ports import Clock, JobEvent, Prepared
 from mediator.signatures import VerifyKey, open_signed
@@ -29,7 +29,7 @@ CLOCK_TOLERANCE = timedelta(seconds=120)
 
 Verb = Literal["prepare", "execute", "finalise", "terminate", "clean"]
 Record = Callable[[Verb, str, str], None]
-Build = Callable[[ContainerSpec, Role, Sandbox, str], dict[str, Any]]
+Build = Callable[[ContainerSpec, Role, SandboxPolicy, str], dict[str, Any]]
 
 
 class Broker:
@@ -40,8 +40,8 @@ class Broker:
 
     def __init__(
         self,
-        engine: Engine,
-        site: Sandbox,
+        engine: ContainerEngine,
+        site: SandboxPolicy,
         verdict_keys: Mapping[str, VerifyKey],
         clock: Clock,
         record: Record,
@@ -152,7 +152,7 @@ class Broker:
 
     # --- checks -------------------------------------------------------------------------------------------------
 
-    def _check(self, spec: ContainerSpec, offer: Offer) -> str:
+    def _check(self, spec: ContainerSpec, offer: EngineOffer) -> str:
         """Checks (1) to (4) of `prepare`; the image's id, or `Denied` with every reason at once."""
         reasons = []
         now = self._clock()
@@ -181,7 +181,7 @@ class Broker:
             raise Denied(reasons)
         return image.id
 
-    def _site_for(self, spec: ContainerSpec, offer: Offer) -> Sandbox:
+    def _site_for(self, spec: ContainerSpec, offer: EngineOffer) -> SandboxPolicy:
         """The site with the way in which its engine gives these GPUs (4). Raises `Denied` if it cannot."""
         if not spec.gpu_devices:
             return self._site
@@ -200,7 +200,7 @@ class Broker:
     def _root(self, spec: ContainerSpec) -> Path:
         return self._site.probe_root if spec.purpose == "canary" else self._site.work_root
 
-    def _lay_out_probe(self, spec: ContainerSpec, signed_spec: str, users: Users) -> None:
+    def _lay_out_probe(self, spec: ContainerSpec, signed_spec: str, users: EngineUsers) -> None:
         folder = self._site.probe_root / spec.job
         if (spec.data_dir, spec.in_dir) != (str(folder / "data"), str(folder / "in")):
             raise Denied(Reason(Code.MOUNT_NOT_PERMITTED, "a canary's folders are the broker's own"))
@@ -219,7 +219,7 @@ class Broker:
             if there is None or replace(there, issued=spec.issued, expires=spec.expires) != spec:
                 raise Denied(Reason(Code.JOB_UNKNOWN, "a container of this job was made for another spec"))
 
-    def _start(self, running: Running, container: str) -> None:
+    def _start(self, running: RunningContainer, container: str) -> None:
         """Start one of a job's two containers. What Podman gives by CDI, it shows once the container runs: not that,
         and the container is removed."""
         gpus = running.spec.gpu_devices if container == running.main else ()
@@ -229,7 +229,7 @@ class Broker:
             raise Denied(Reason(Code.NOT_SEALED, "gpus"))
 
     def _ensure(
-        self, spec: ContainerSpec, signed_spec: str, role: Role, image_id: str, site: Sandbox
+        self, spec: ContainerSpec, signed_spec: str, role: Role, image_id: str, site: SandboxPolicy
     ) -> dict[str, Any]:
         """Create the container of this role unless it exists; refuse and remove one that is not sealed (6)."""
         arguments = self._build(spec, role, site, image_id)
@@ -249,7 +249,7 @@ class Broker:
 
     # --- what the engine knows ----------------------------------------------------------------------------------
 
-    def _found(self, job: str) -> Running:
+    def _found(self, job: str) -> RunningContainer:
         """The job's two containers. Raises `Denied` unless both are there and core's."""
         containers = self._engine.containers(self._site.site, job)
         by_role = {("keeper" if one.role == "keeper" else "job"): one for one in containers}
@@ -258,8 +258,8 @@ class Broker:
             raise Denied(Reason(Code.JOB_UNKNOWN))
         return self._running(spec, by_role["keeper"].id, by_role["job"].id)
 
-    def _running(self, spec: ContainerSpec, keeper: str, main: str) -> Running:
-        return Running(self._engine, self._clock, self._endings, spec, keeper, main)
+    def _running(self, spec: ContainerSpec, keeper: str, main: str) -> RunningContainer:
+        return RunningContainer(self._engine, self._clock, self._endings, spec, keeper, main)
 
     def _spec_of(self, container: Container) -> ContainerSpec | None:
         """The spec in its label, if core signed it for this job; long expired it may be."""

@@ -54,7 +54,7 @@ class Container:
 
 
 @dataclass(frozen=True)
-class Image:
+class EngineImage:
     """What matters of an image before it may start: its id, the volumes it declares, whether it names a program,
     and whether that program is for this machine's processor."""
 
@@ -65,7 +65,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Users:
+class EngineUsers:
     """How an engine's containers stand to the users of this machine.
 
     `rootless`: the engine is no root itself. `first`: the user and group that a container's 0 is outside, where
@@ -89,15 +89,15 @@ class Users:
 
 
 @dataclass(frozen=True)
-class Offer:
+class EngineOffer:
     """What an engine can give at all, by its own account: the users of its containers, processors, GPUs."""
 
-    users: Users
+    users: EngineUsers
     cpus: int
-    gpus: gpu.Offer
+    gpus: gpu.GpuOffer
 
 
-class Engine:
+class ContainerEngine:
     """One engine's socket, for example `unix:///run/docker.sock`. Connects at the first call."""
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -119,16 +119,16 @@ class Engine:
             answer = self._api.get(f"{self._api.base_url}/_ping", timeout=self._timeout_s)
         return "podman" if "Libpod-Api-Version" in answer.headers else "docker"
 
-    def users(self) -> Users:
+    def users(self) -> EngineUsers:
         """Whether its containers live in a user namespace of their own, and if their limits are kept there."""
         return self.offer().users
 
-    def offer(self) -> Offer:
+    def offer(self) -> EngineOffer:
         """What it can give a container: asked anew each time, for drivers and runtimes come and go."""
         info = self._info()
         # engine and broker share a machine
         cpus = int(info.get("NCPU") or os.cpu_count() or 1)
-        return Offer(_users(info), cpus, gpu.Offer.of(info, self.kind))
+        return EngineOffer(_users(info), cpus, gpu.GpuOffer.of(info, self.kind))
 
     def _info(self) -> dict[str, Any]:
         with _asking("describe itself"):
@@ -162,7 +162,7 @@ class Engine:
 
     # --- images -------------------------------------------------------------------------------------------------
 
-    def image(self, digest: str) -> Image | None:
+    def image(self, digest: str) -> EngineImage | None:
         """The image with this id or repository digest, or None if the engine holds none."""
         if not _DIGEST.fullmatch(digest):  # a tag, or a part of an id, might find one too
             return None
@@ -179,7 +179,7 @@ class Engine:
         program = bool(config.get("Entrypoint") or config.get("Cmd"))
         # engine and broker share a machine; an image that does not say is left to the engine
         runs_here = found.get("Architecture") in (None, "", _MACHINE)
-        return Image(found["Id"], tuple(sorted(config.get("Volumes") or {})), program, runs_here)
+        return EngineImage(found["Id"], tuple(sorted(config.get("Volumes") or {})), program, runs_here)
 
     def _by_repository_digest(self, digest: str) -> Any:
         for entry in self._api.images():
@@ -342,14 +342,14 @@ class Engine:
         return Lines(stream)
 
 
-def _users(info: Mapping[str, Any]) -> Users:
+def _users(info: Mapping[str, Any]) -> EngineUsers:
     options = {part for text in info.get("SecurityOptions") or [] for part in str(text).split(",")}
     rootless = bool(info.get("Rootless")) or "name=rootless" in options
     # dockerd names the folder of a remapped engine after the first of its users and groups
     remapped = re.search(r"/([0-9]+)\.([0-9]+)$", str(info.get("DockerRootDir")))
     first = (int(remapped[1]), int(remapped[2])) if remapped and "name=userns" in options else (0, 0)
     limited = not rootless or (str(info.get("CgroupVersion")) == "2" and info.get("CgroupDriver") != "none")
-    return Users(rootless, first, limited)
+    return EngineUsers(rootless, first, limited)
 
 
 def _container(container: str, label: Mapping[str, str]) -> Container:

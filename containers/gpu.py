@@ -31,7 +31,7 @@ _GENERATE = "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 
 
 @dataclass(frozen=True)
-class Offer:
+class GpuOffer:
     """What an engine says of GPUs. `folders` are those of its CDI specs, none where it has no CDI; `found` the CDI
     devices that it lists (Docker from 28.2 does; else None)."""
 
@@ -42,7 +42,7 @@ class Offer:
     runtimes: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, info: Mapping[str, Any], engine: Literal["docker", "podman"]) -> Offer:
+    def of(cls, info: Mapping[str, Any], engine: Literal["docker", "podman"]) -> GpuOffer:
         version = str(info.get("ServerVersion"))
         if engine == "podman":  # it lists every runtime it has heard of
             since = re.match(r"(\d+)\.(\d+)", version)
@@ -89,7 +89,7 @@ class Offer:
                 yield path, text if 0 < len(text) < MAX_SPEC_BYTES else None
 
 
-def decide(offer: Offer, gpus: Sequence[str], runtime: str) -> Way:
+def decide(offer: GpuOffer, gpus: Sequence[str], runtime: str) -> Way:
     """How these GPUs are asked for, where containers run on `runtime` ("": the engine's own).
 
     1. On gVisor's kernel no job has a GPU.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator.errors import NotNow
 
 # how long one look waits for the next lines
 _LOOK_S = 1.0
 
 
-def job_log(engine: Engine, site: str, sandbox: str, *, follow: bool) -> Iterator[bytes]:
+def job_log(engine: ContainerEngine, site: str, sandbox: str, *, follow: bool) -> Iterator[bytes]:
     """The lines of a job's container, from the first that the engine still has; with `follow` until it ends.
 
     Raises `NotNow` where the engine has no such container (any more), `EngineUnavailable` where it does not answer.

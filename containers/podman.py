@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from containers import gpu
-from containers.sandbox import KEEPER, OPEN_FILES, SECCOMP, Role, Sandbox, volume_name
+from containers.sandbox import KEEPER, OPEN_FILES, SECCOMP, Role, SandboxPolicy, volume_name
 from mediator.types import ContainerSpec, Resources
 
 # Podman would ask for 1,048,576, which a service without CAP_SYS_RESOURCE may not give. It counts all processes of
@@ -72,7 +72,7 @@ def spoken(arguments: Mapping[str, Any], profile: Path) -> dict[str, Any]:
 
 
 def unsealed(
-    inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id: str, profile: Path
+    inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: SandboxPolicy, image_id: str, profile: Path
 ) -> tuple[str, ...]:
     """The names of the restrictions that the container Podman really made does not have; empty if sealed.
 
@@ -90,7 +90,7 @@ def unsealed(
 
 
 def _expected(
-    limits: Resources, sandbox: Sandbox, image_id: str, profile: Path
+    limits: Resources, sandbox: SandboxPolicy, image_id: str, profile: Path
 ) -> dict[str, tuple[str, tuple[Any, ...]]]:
     """Path in the inspect → (name of the restriction, the values it may have)."""
     ulimits = [
@@ -165,7 +165,9 @@ def _tmpfs_differ(inspect: Mapping[str, Any], limits: Resources) -> Iterator[str
         yield "tmp"
 
 
-def _mounts_differ(inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: Sandbox) -> Iterator[str]:
+def _mounts_differ(
+    inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: SandboxPolicy
+) -> Iterator[str]:
     wanted = {("volume", "/out", volume_name(spec.job, sandbox.site), True)}
     if role != "keeper":
         wanted |= {("bind", "/data", spec.data_dir, False), ("bind", "/in", spec.in_dir, False)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from containers import volumes
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator.errors import Code, Denied, EngineUnavailable, Reason
 from mediator.ports import Clock, JobEvent
 from mediator.types import ContainerSpec, OutputFile
@@ -59,10 +59,10 @@ class Endings:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningContainer:
     """A job's two containers, and the spec they were made for."""
 
-    engine: Engine
+    engine: ContainerEngine
     clock: Clock
     endings: Endings
     spec: ContainerSpec

@@ -47,7 +47,7 @@ _PROGRAMS: Mapping[Role, list[str] | None] = {
 
 
 @dataclass(frozen=True)
-class Sandbox:
+class SandboxPolicy:
     """What one site decides about its containers, read once from its configuration.
 
     `sentinel` is the digest of the image that holds the keeper and the canary's probe; `ceiling` the most any
@@ -93,7 +93,7 @@ def labels(job: str, role: str, site: str) -> dict[str, str]:
     return {SITE_LABEL: site, JOB_LABEL: job, ROLE_LABEL: role}
 
 
-def volume_arguments(spec: ContainerSpec, sandbox: Sandbox, first: tuple[int, int] = (0, 0)) -> dict[str, Any]:
+def volume_arguments(spec: ContainerSpec, sandbox: SandboxPolicy, first: tuple[int, int] = (0, 0)) -> dict[str, Any]:
     """The body of the engine's create call for `/out`: a tmpfs whose bytes and file count the kernel bounds.
 
     `first` is the user and group outside that a container's 0 is: the engine mounts the volume outside.
@@ -116,7 +116,7 @@ def volume_name(job: str, site: str) -> str:
     return f"cloister-{job}-out-{hashlib.sha256(site.encode()).hexdigest()[:8]}"
 
 
-def create_arguments(spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id: str) -> dict[str, Any]:
+def create_arguments(spec: ContainerSpec, role: Role, sandbox: SandboxPolicy, image_id: str) -> dict[str, Any]:
     """The body of the engine's create call (Docker API 1.41): DESIGN section 3's restrictions, all of them constants
     but the limits, the mounts and the image."""
     limits = KEEPER if role == "keeper" else spec.resources
@@ -159,7 +159,7 @@ _RIGHTS: Mapping[str, Any] = {
 }
 
 
-def _limits(limits: Resources, sandbox: Sandbox) -> dict[str, Any]:
+def _limits(limits: Resources, sandbox: SandboxPolicy) -> dict[str, Any]:
     return {
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,  # equal to memory: no swap
@@ -184,7 +184,7 @@ def _environment(limits: Resources, visible: Sequence[str]) -> list[str]:
     return ["HOME=/tmp", "USER=job", f"OMP_NUM_THREADS={threads}", f"CLOISTER_CPUS={threads}", *driver]
 
 
-def _mounts(spec: ContainerSpec, role: Role, sandbox: Sandbox) -> list[dict[str, Any]]:
+def _mounts(spec: ContainerSpec, role: Role, sandbox: SandboxPolicy) -> list[dict[str, Any]]:
     out = {
         "Type": "volume",
         "Source": volume_name(spec.job, sandbox.site),
@@ -230,7 +230,7 @@ def fingerprint(arguments: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
 
 
 def unsealed(
-    inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: Sandbox, image_id: str
+    inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: SandboxPolicy, image_id: str
 ) -> tuple[str, ...]:
     """The names of the restrictions that the container the engine really made does not have; empty if sealed."""
     limits = KEEPER if role == "keeper" else spec.resources
@@ -242,7 +242,7 @@ def unsealed(
     return tuple(dict.fromkeys(found))
 
 
-def _expected(limits: Resources, sandbox: Sandbox, image_id: str) -> dict[str, tuple[str, Any]]:
+def _expected(limits: Resources, sandbox: SandboxPolicy, image_id: str) -> dict[str, tuple[str, Any]]:
     """Path in the inspect → (name of the restriction, the one value it may have)."""
     return {
         "Image": ("image", image_id),
@@ -298,7 +298,9 @@ def _rights_missing(host: Mapping[str, Any]) -> Iterator[str]:
         yield "read-only paths"
 
 
-def _mounts_differ(inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: Sandbox) -> Iterator[str]:
+def _mounts_differ(
+    inspect: Mapping[str, Any], spec: ContainerSpec, role: Role, sandbox: SandboxPolicy
+) -> Iterator[str]:
     out = ("volume", "/out", volume_name(spec.job, sandbox.site), True)
     wanted = {out}
     if role != "keeper":

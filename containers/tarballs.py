@@ -31,7 +31,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
+class TarEntry:
     """One member: its name as it stands there, and where a link points."""
 
     name: str
@@ -49,7 +49,7 @@ class Tar:
         self._left = 0
         self._padding = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         """Raises `Malformed` for a truncated or unknown form, and beyond `max_entries`."""
         long: dict[str, str] = {}
         for _ in range(self._max_entries + 1):
@@ -73,7 +73,7 @@ class Tar:
             target = long.get("linkpath") or _text(header[157:257])
             self._left = size if _KINDS[kind] == "file" else 0
             self._padding = -self._left % BLOCK
-            yield Entry(name, _KINDS[kind], self._left, target)
+            yield TarEntry(name, _KINDS[kind], self._left, target)
             long = {}
         raise Malformed(f"a tar file holds more than {self._max_entries} members")
 

@@ -31,17 +31,17 @@ Signed = Annotated[str, StringConstraints(max_length=MAX_SIGNED_BYTES, pattern=r
 Pem = Annotated[str, StringConstraints(max_length=16 << 10, pattern=r"^-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n -]+$")]
 Line = Annotated[str, StringConstraints(max_length=16 << 10)]
 
-M = TypeVar("M", bound="Message")
+M = TypeVar("M", bound="ControlMessage")
 
 
-class Message(BaseModel):
+class ControlMessage(BaseModel):
     """What every message has: a version, and no room for anything unknown."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     version: Literal[1] = 1
 
 
-class Event(Message):
+class ControlEvent(ControlMessage):
     """One line of the events stream.
 
     `document`: a signed text, at connect everything live and later what is new (the newest revocation list comes
@@ -52,43 +52,43 @@ class Event(Message):
     text: Signed = ""
 
 
-class Release(Message):
+class ReleaseMessage(ControlMessage):
     """A signed release envelope, sent before its objects."""
 
     envelope: Signed
 
 
-class Stored(Message):
+class Stored(ControlMessage):
     """The hub has it; `known` when it had it before."""
 
     outcome: Literal["stored", "known"]
 
 
-class Checkpoint(Message):
+class CheckpointMessage(ControlMessage):
     """A signed audit checkpoint (canonical JSON) to be witnessed: a hash and a size, never a record."""
 
     checkpoint: Line
 
 
-class Witnessed(Message):
+class WitnessedMessage(ControlMessage):
     """The line for the node's `witness.jsonl`: the checkpoint with the hub's signature over it."""
 
     witness: Line
 
 
-class Renewal(Message):
+class Renewal(ControlMessage):
     """A signing request for a new certificate, sent with the old one."""
 
     request: Pem
 
 
-class Renewed(Message):
+class Renewed(ControlMessage):
     """The node's new certificate; the old one stays valid to its end."""
 
     certificate: Pem
 
 
-class DatasetSummary(Message):
+class DatasetSummary(ControlMessage):
     """A published dataset version, in numbers."""
 
     dataset: Site
@@ -96,7 +96,7 @@ class DatasetSummary(Message):
     studies: int = Field(ge=0)
 
 
-class Inventory(Message):
+class Inventory(ControlMessage):
     """What a node can take part with."""
 
     software: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9._+-]*$")]
@@ -104,14 +104,14 @@ class Inventory(Message):
     images: list[Digest] = Field(max_length=1000)
 
 
-class Problem(Message):
+class Problem(ControlMessage):
     """Why a request was refused: a stable code and one line."""
 
     code: Annotated[str, StringConstraints(max_length=64)]
     message: Annotated[str, StringConstraints(max_length=400)]
 
 
-class EnrolmentRequest(Message):
+class EnrolmentRequest(ControlMessage):
     """What a node sends the hub's operator, by file: its signing request and its public keys."""
 
     kind: Literal["cloister.enrolment-request"] = "cloister.enrolment-request"
@@ -122,7 +122,7 @@ class EnrolmentRequest(Message):
     audit_key: PublicKey
 
 
-class EnrolmentBundle(Message):
+class EnrolmentBundle(ControlMessage):
     """What the hub's operator sends back, by file: the certificate, whom to trust, and where the hub is."""
 
     kind: Literal["cloister.enrolment-bundle"] = "cloister.enrolment-bundle"
@@ -136,7 +136,7 @@ class EnrolmentBundle(Message):
     release_key: PublicKey
 
 
-def encode(message: Message) -> bytes:
+def encode(message: ControlMessage) -> bytes:
     """The message as one line of JSON without its newline."""
     return message.model_dump_json().encode("utf-8")
 

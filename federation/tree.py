@@ -39,7 +39,7 @@ _ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Node:
+class TreeNode:
     """One object: its type, its children's ids in order, its body."""
 
     type: str
@@ -47,7 +47,7 @@ class Node:
     body: bytes
 
 
-def split(content: bytes) -> Node:
+def split(content: bytes) -> TreeNode:
     """The parts of one object's bytes, or `Malformed`."""
     head, found, body = content.partition(b"\0")
     try:
@@ -57,10 +57,10 @@ def split(content: bytes) -> Node:
             raise ValueError("head")
     except ValueError as error:
         raise Malformed("an object without a proper head") from error
-    return Node(kind, ids, body)
+    return TreeNode(kind, ids, body)
 
 
-def collect(root: str, fetch: Fetch, max_model_bytes: int, levels: Levels = INSTRUCTION) -> dict[str, Node]:
+def collect(root: str, fetch: Fetch, max_model_bytes: int, levels: Levels = INSTRUCTION) -> dict[str, TreeNode]:
     """Every object under `root`, level by level; `fetch` gives the contents for ids, in their order.
 
     1. Each object's bytes hash to the id it was asked for by.
@@ -69,7 +69,7 @@ def collect(root: str, fetch: Fetch, max_model_bytes: int, levels: Levels = INST
 
     Raises `Malformed`.
     """
-    nodes: dict[str, Node] = {}
+    nodes: dict[str, TreeNode] = {}
     wanted: Sequence[str] = (root,)
     total = 0
     for allowed in levels:
@@ -91,7 +91,7 @@ def collect(root: str, fetch: Fetch, max_model_bytes: int, levels: Levels = INST
     return nodes
 
 
-def references(node: Node) -> dict[str, str]:
+def references(node: TreeNode) -> dict[str, str]:
     """Names to ids of a RecordDict or an ArrayRecord; each child is named, by a permitted name, and nothing else."""
     plain = _json(node.body)
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain.values()):
@@ -106,7 +106,7 @@ def references(node: Node) -> dict[str, str]:
     return plain
 
 
-def tensors(record: Node, nodes: Mapping[str, Node], max_model_bytes: int) -> dict[str, Array]:
+def tensors(record: TreeNode, nodes: Mapping[str, TreeNode], max_model_bytes: int) -> dict[str, Array]:
     """The arrays of an ArrayRecord, each exactly the `.npy` its metadata announces. Raises `Malformed`."""
     found: dict[str, Array] = {}
     room = max_model_bytes
@@ -122,7 +122,7 @@ def tensors(record: Node, nodes: Mapping[str, Node], max_model_bytes: int) -> di
     return found
 
 
-def _array_metadata(node: Node) -> tuple[str, tuple[int, ...], list[str]]:
+def _array_metadata(node: TreeNode) -> tuple[str, tuple[int, ...], list[str]]:
     plain = _json(node.body)
     if not isinstance(plain, dict) or plain.keys() != {"dtype", "shape", "stype", "arraychunk_ids"}:
         raise Malformed("an array with other metadata than an array has")

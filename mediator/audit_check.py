@@ -47,7 +47,7 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing that is wrong. `file` is a name of ours, or empty for a file that has none."""
 
     fault: Fault
@@ -68,7 +68,7 @@ class AuditReport:
     checkpointed: int
     witnessed: int
     in_flight: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
 
     @property
     def beyond(self) -> int:
@@ -132,13 +132,13 @@ class _Check:
     tree: Frontier = field(default_factory=Frontier)
     segments: int = 0
     unfinished: bool = False
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     wanted: set[int] = field(default_factory=set)
     roots: dict[int, str] = field(default_factory=lambda: {0: Frontier().root})
 
     def find(self, fault: Fault, file: str, detail: str) -> None:
-        self.findings.append(Finding(fault, file, detail))
+        self.findings.append(AuditFinding(fault, file, detail))
 
     def read_checkpoint(self, name: str, content: bytes) -> None:
         try:

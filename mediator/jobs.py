@@ -12,7 +12,7 @@ from enum import StrEnum
 from mediator import transitions
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     RECEIVED = "received"  # the instruction is stored; nothing is decided
     ADMITTED = "admitted"  # gate 1 said yes and the ledger is charged; it waits for its turn
     PREPARING = "preparing"  # work area, container and canary are being made
@@ -27,7 +27,7 @@ class State(StrEnum):
     STOPPED = "stopped"  # pause, revocation, expiry or shutdown ended it
 
 
-class Event(StrEnum):
+class JobStep(StrEnum):
     ADMIT = "admit"
     REDELIVER = "redeliver"  # the release of an earlier attempt, in a new envelope
     PREPARE = "prepare"
@@ -43,65 +43,65 @@ class Event(StrEnum):
     STOP = "stop"
 
 
-TERMINAL = frozenset({State.DELIVERED, State.HELD, State.REFUSED, State.FAILED, State.STOPPED})
+TERMINAL = frozenset({JobState.DELIVERED, JobState.HELD, JobState.REFUSED, JobState.FAILED, JobState.STOPPED})
 
-TRANSITIONS: Mapping[tuple[State, Event], State] = {
-    (State.RECEIVED, Event.ADMIT): State.ADMITTED,
-    (State.RECEIVED, Event.REDELIVER): State.RELEASED,
-    (State.RECEIVED, Event.REFUSE): State.REFUSED,
-    (State.RECEIVED, Event.FAIL): State.FAILED,
-    (State.RECEIVED, Event.STOP): State.STOPPED,
-    (State.ADMITTED, Event.PREPARE): State.PREPARING,
-    (State.ADMITTED, Event.REDELIVER): State.RELEASED,
-    (State.ADMITTED, Event.REFUSE): State.REFUSED,
-    (State.ADMITTED, Event.FAIL): State.FAILED,
-    (State.ADMITTED, Event.STOP): State.STOPPED,
-    (State.PREPARING, Event.START): State.RUNNING,
-    (State.PREPARING, Event.REFUSE): State.REFUSED,
-    (State.PREPARING, Event.FAIL): State.FAILED,
-    (State.PREPARING, Event.STOP): State.STOPPED,
-    (State.RUNNING, Event.PREEMPT): State.ADMITTED,
-    (State.RUNNING, Event.PRODUCE): State.PRODUCED,
-    (State.RUNNING, Event.FAIL): State.FAILED,
-    (State.RUNNING, Event.STOP): State.STOPPED,
-    (State.PRODUCED, Event.RELEASE): State.RELEASING,
-    (State.PRODUCED, Event.HOLD): State.HELD,
-    (State.PRODUCED, Event.REFUSE): State.REFUSED,
-    (State.PRODUCED, Event.FAIL): State.FAILED,
-    (State.PRODUCED, Event.STOP): State.STOPPED,
-    (State.RELEASING, Event.SPOOL): State.RELEASED,
-    (State.RELEASING, Event.REFUSE): State.REFUSED,
-    (State.RELEASING, Event.FAIL): State.FAILED,
-    (State.RELEASING, Event.STOP): State.STOPPED,
-    (State.RELEASED, Event.DELIVER): State.DELIVERED,
-    (State.RELEASED, Event.FAIL): State.FAILED,
-    (State.RELEASED, Event.STOP): State.STOPPED,
+TRANSITIONS: Mapping[tuple[JobState, JobStep], JobState] = {
+    (JobState.RECEIVED, JobStep.ADMIT): JobState.ADMITTED,
+    (JobState.RECEIVED, JobStep.REDELIVER): JobState.RELEASED,
+    (JobState.RECEIVED, JobStep.REFUSE): JobState.REFUSED,
+    (JobState.RECEIVED, JobStep.FAIL): JobState.FAILED,
+    (JobState.RECEIVED, JobStep.STOP): JobState.STOPPED,
+    (JobState.ADMITTED, JobStep.PREPARE): JobState.PREPARING,
+    (JobState.ADMITTED, JobStep.REDELIVER): JobState.RELEASED,
+    (JobState.ADMITTED, JobStep.REFUSE): JobState.REFUSED,
+    (JobState.ADMITTED, JobStep.FAIL): JobState.FAILED,
+    (JobState.ADMITTED, JobStep.STOP): JobState.STOPPED,
+    (JobState.PREPARING, JobStep.START): JobState.RUNNING,
+    (JobState.PREPARING, JobStep.REFUSE): JobState.REFUSED,
+    (JobState.PREPARING, JobStep.FAIL): JobState.FAILED,
+    (JobState.PREPARING, JobStep.STOP): JobState.STOPPED,
+    (JobState.RUNNING, JobStep.PREEMPT): JobState.ADMITTED,
+    (JobState.RUNNING, JobStep.PRODUCE): JobState.PRODUCED,
+    (JobState.RUNNING, JobStep.FAIL): JobState.FAILED,
+    (JobState.RUNNING, JobStep.STOP): JobState.STOPPED,
+    (JobState.PRODUCED, JobStep.RELEASE): JobState.RELEASING,
+    (JobState.PRODUCED, JobStep.HOLD): JobState.HELD,
+    (JobState.PRODUCED, JobStep.REFUSE): JobState.REFUSED,
+    (JobState.PRODUCED, JobStep.FAIL): JobState.FAILED,
+    (JobState.PRODUCED, JobStep.STOP): JobState.STOPPED,
+    (JobState.RELEASING, JobStep.SPOOL): JobState.RELEASED,
+    (JobState.RELEASING, JobStep.REFUSE): JobState.REFUSED,
+    (JobState.RELEASING, JobStep.FAIL): JobState.FAILED,
+    (JobState.RELEASING, JobStep.STOP): JobState.STOPPED,
+    (JobState.RELEASED, JobStep.DELIVER): JobState.DELIVERED,
+    (JobState.RELEASED, JobStep.FAIL): JobState.FAILED,
+    (JobState.RELEASED, JobStep.STOP): JobState.STOPPED,
 }
 
 # Before the output is stored, a crash costs the computation: the task is given again to a new container, and
 # the ledger, charged once per (run, round, task), is not charged again. From then on nothing is computed twice.
 # A release interrupted halfway goes back to what is stored, so that gate 2 decides anew.
-AFTER_RESTART: Mapping[State, State] = {
-    State.RECEIVED: State.RECEIVED,
-    State.ADMITTED: State.ADMITTED,
-    State.PREPARING: State.ADMITTED,
-    State.RUNNING: State.ADMITTED,
-    State.PRODUCED: State.PRODUCED,
-    State.RELEASING: State.PRODUCED,
-    State.RELEASED: State.RELEASED,
-    State.DELIVERED: State.DELIVERED,
-    State.HELD: State.HELD,
-    State.REFUSED: State.REFUSED,
-    State.FAILED: State.FAILED,
-    State.STOPPED: State.STOPPED,
+AFTER_RESTART: Mapping[JobState, JobState] = {
+    JobState.RECEIVED: JobState.RECEIVED,
+    JobState.ADMITTED: JobState.ADMITTED,
+    JobState.PREPARING: JobState.ADMITTED,
+    JobState.RUNNING: JobState.ADMITTED,
+    JobState.PRODUCED: JobState.PRODUCED,
+    JobState.RELEASING: JobState.PRODUCED,
+    JobState.RELEASED: JobState.RELEASED,
+    JobState.DELIVERED: JobState.DELIVERED,
+    JobState.HELD: JobState.HELD,
+    JobState.REFUSED: JobState.REFUSED,
+    JobState.FAILED: JobState.FAILED,
+    JobState.STOPPED: JobState.STOPPED,
 }
 
 
-def advance(state: State, event: Event) -> State:
+def advance(state: JobState, event: JobStep) -> JobState:
     """The state after `event`. Raises `IntegrityBroken` for an event the table does not have in this state."""
     return transitions.advance(TRANSITIONS, state, event, "a job")
 
 
 def mermaid() -> str:
     """The table as a Mermaid state diagram, for the documentation."""
-    return transitions.mermaid(TRANSITIONS, State.RECEIVED, TERMINAL)
+    return transitions.mermaid(TRANSITIONS, JobState.RECEIVED, TERMINAL)

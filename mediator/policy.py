@@ -12,7 +12,7 @@ from typing import Literal
 
 from mediator.analysis import AnalysisRules
 from mediator.errors import Code, Reason
-from mediator.schedule import Site
+from mediator.schedule import SiteSchedule
 from mediator.types import Kind, Resources
 
 
@@ -32,7 +32,7 @@ class Policy:
     images: frozenset[str] = frozenset()
     resources: Resources | None = None
     max_revocation_age: timedelta = timedelta(0)
-    schedule: Site = field(default_factory=Site)
+    schedule: SiteSchedule = field(default_factory=SiteSchedule)
     threshold: int = 0
     reviewers: Literal[1, 2] = 2
 

@@ -97,7 +97,7 @@ class Calendar:
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteSchedule:
     """A site's whole schedule. `quantum` is how long a job waits before others make room, and how long they had;
     `grace` how long they have for a checkpoint."""
 
@@ -122,7 +122,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningJob:
     """Who holds something. An `idle` container holds its GPUs and no other slot; one that is `ending` gives back
     what it holds by itself."""
 
@@ -161,7 +161,11 @@ def decayed(seconds: float, since: datetime, now: datetime) -> float:
 
 
 def plan(
-    now: datetime, site: Site, waiting: Iterable[Waiting], running: Iterable[Running], used: Mapping[str, float]
+    now: datetime,
+    site: SiteSchedule,
+    waiting: Iterable[Waiting],
+    running: Iterable[RunningJob],
+    used: Mapping[str, float],
 ) -> Plan:
     """What is to happen at `now`. `used` are each project's slot-seconds, already decayed."""
     held = list(running)
@@ -180,7 +184,7 @@ def plan(
 
 
 def _line(
-    now: datetime, site: Site, waiting: list[Waiting], running: list[Running], used: Mapping[str, float]
+    now: datetime, site: SiteSchedule, waiting: list[Waiting], running: list[RunningJob], used: Mapping[str, float]
 ) -> list[Waiting]:
     """Everybody who waits, in the order in which they are to be served (2).
 
@@ -216,7 +220,9 @@ class _Board:
     `_slots` and `_free` count what is free now; below zero they are claims on what comes free.
     """
 
-    def __init__(self, now: datetime, site: Site, running: Sequence[Running], line: Sequence[Waiting]) -> None:
+    def __init__(
+        self, now: datetime, site: SiteSchedule, running: Sequence[RunningJob], line: Sequence[Waiting]
+    ) -> None:
         self._now = now
         self._site = site
         self._running = running
@@ -262,7 +268,7 @@ class _Board:
         found = [gpu.id for gpu in fitting if free[gpu.id] > 0][: job.gpus]
         return tuple(found) if len(found) == job.gpus else None
 
-    def _container_of(self, job: Waiting) -> Running | None:
+    def _container_of(self, job: Waiting) -> RunningJob | None:
         """The idle container that would serve it, unless that was given up for another in this very plan."""
         same = (one for one in self._idle() if one.job == job.container and len(one.gpus) == job.gpus)
         return next(same, None)
@@ -284,18 +290,18 @@ class _Board:
 
     # --- making room
 
-    def _idle(self) -> list[Running]:
+    def _idle(self) -> list[RunningJob]:
         """Idle containers that nobody was promised and nobody ends, the longest idle first."""
         taken = {*self._spoken_for, *self.evict}
         idle = [one for one in self._running if one.idle and not one.ending and one.job not in taken]
         return sorted(idle, key=lambda one: one.since)
 
-    def _leaving(self) -> list[Running]:
+    def _leaving(self) -> list[RunningJob]:
         """Those that give back what they hold by themselves, or have been asked to."""
         asked = {*self.preempt, *self.evict}
         return [one for one in self._running if one.ending or one.job in asked]
 
-    def _ask(self, job: Waiting, givers: Sequence[Running]) -> bool:
+    def _ask(self, job: Waiting, givers: Sequence[RunningJob]) -> bool:
         """Have the first of `givers` make room, as many as it takes; false, and none asked, where all would not do."""
         slots, free, asked = self._slots, Counter(self._free), []
         for one in self._leaving():
@@ -317,11 +323,11 @@ class _Board:
         self.preempt += [one.job for one in asked if not one.idle]
         return True
 
-    def _over_share(self, job: Waiting, *, lacks_gpus: bool) -> list[Running]:
+    def _over_share(self, job: Waiting, *, lacks_gpus: bool) -> list[RunningJob]:
         """Whom an overdue job may ask (5): who has run for a quantum, of projects over their share, the newest of the
         largest first, down to the share; nobody where the job's own project has its share."""
 
-        def units(one: Running) -> int:
+        def units(one: RunningJob) -> int:
             return len(one.gpus) if lacks_gpus else 1
 
         capacity = self._site.capacity
@@ -334,7 +340,7 @@ class _Board:
             holds[one.project] += units(one)
         if holds[job.project] >= share:
             return []
-        chosen: list[Running] = []
+        chosen: list[RunningJob] = []
         left = [one for one in busy if self._now - one.since >= self._site.quantum and units(one)]
         while over := [one for one in left if one.project != job.project and holds[one.project] > share]:
             one = max(over, key=lambda one: (holds[one.project], one.since, one.job))

@@ -56,7 +56,7 @@ def sandbox_key(admitted: Admitted) -> SandboxKey:
 
 
 @dataclass(frozen=True)
-class Task:
+class WarmTask:
     """What goes into `/in/tasks/<n>/`: the contract's task.json members and the model, already checked by gate 1; and
     the checkpoint of this very task, if it made room before. `tensors` are the model's names in the permit's order."""
 
@@ -81,7 +81,7 @@ class Holding:
 
 
 @dataclass
-class Sandbox:
+class WarmContainer:
     """One container: its host folders, how many tasks it was given, and its stream of events.
 
     `leave_by_s` (monotonic) is when a task that was asked to make room is ended; `refused` why it could not start,

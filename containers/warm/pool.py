@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from containers.warm.container import CHECKPOINT, Holding, Preempted, Sandbox, SandboxKey, Task
+from containers.warm.container import CHECKPOINT, Holding, Preempted, SandboxKey, WarmContainer, WarmTask
 from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.exits import RAISED
 from mediator.ports import JobEvent, Prepared, Runner
 from mediator.types import ContainerSpec, OutputFile
 
-__all__ = ["CHECKPOINT", "Holding", "Preempted", "Sandbox", "SandboxKey", "Sandboxes", "Task"]
+__all__ = ["CHECKPOINT", "Holding", "Preempted", "SandboxKey", "Sandboxes", "WarmContainer", "WarmTask"]
 
 # how often a waiting task looks whether it was told to stop: well under the 5 s that a pause may take
 _POLL_S = 0.2
@@ -70,7 +70,7 @@ class Sandboxes:
         sign_spec: Callable[[ContainerSpec], str],
         trust: Callable[[ContainerSpec, Prepared], None],
         on_progress: Callable[[SandboxKey, int, float], None],
-        on_destroyed: Callable[[Sandbox], None],
+        on_destroyed: Callable[[WarmContainer], None],
         keep_log_s: float = 0.0,
     ) -> None:
         """`trust` returns only if a valid canary stands for the prepared container; it raises `Denied` otherwise.
@@ -87,8 +87,8 @@ class Sandboxes:
         # held while containers are swept away, and taken before one is added: no sweep meets one it has not heard of
         self._sweeping = threading.Lock()
         self._untidy = threading.Event()
-        self._by_key: dict[SandboxKey, Sandbox] = {}
-        self._ending: dict[str, Sandbox] = {}
+        self._by_key: dict[SandboxKey, WarmContainer] = {}
+        self._ending: dict[str, WarmContainer] = {}
         self._guests: set[str] = set()
         # ended containers that hold nothing but a log: whose, and until when (monotonic)
         self._kept: dict[str, tuple[SandboxKey, float]] = {}
@@ -109,7 +109,7 @@ class Sandboxes:
     def serve(
         self,
         key: SandboxKey,
-        task: Task,
+        task: WarmTask,
         make_view: Callable[[Path], None],
         make_spec: Callable[[str, Path, Path], ContainerSpec],
         limit_s: float,
@@ -194,7 +194,7 @@ class Sandboxes:
         thread.start()
         return Stopping(len(hit), tuple(sandbox.key for sandbox in told), thread)
 
-    def _end(self, hit: Sequence[Sandbox], chosen: Callable[[SandboxKey], bool]) -> None:
+    def _end(self, hit: Sequence[WarmContainer], chosen: Callable[[SandboxKey], bool]) -> None:
         workers = [threading.Thread(target=self.destroy, args=(sandbox,)) for sandbox in hit]
         for worker in workers:
             worker.start()
@@ -239,11 +239,11 @@ class Sandboxes:
         with self._lock:
             return not self._by_key and not self._ending and not self._kept and not self._untidy.is_set()
 
-    def _any_ending(self, sandboxes: Sequence[Sandbox]) -> bool:
+    def _any_ending(self, sandboxes: Sequence[WarmContainer]) -> bool:
         with self._lock:
             return any(sandbox.name in self._ending for sandbox in sandboxes)
 
-    def destroy(self, sandbox: Sandbox) -> bool:
+    def destroy(self, sandbox: WarmContainer) -> bool:
         """Stop and remove a container and its work area; false if that was done, or is being done, already."""
         with self._lock:
             if self._by_key.get(sandbox.key) is not sandbox:
@@ -260,7 +260,7 @@ class Sandboxes:
         self._on_destroyed(sandbox)
         return True
 
-    def _remove(self, sandbox: Sandbox) -> None:
+    def _remove(self, sandbox: WarmContainer) -> None:
         with self._lock:
             kept = sandbox.name in self._kept
         try:
@@ -313,7 +313,7 @@ class Sandboxes:
     def _names(self) -> list[str]:
         return [*self._guests, *self._kept, *(sandbox.name for sandbox in self._by_key.values())]
 
-    def _take(self, key: SandboxKey, gpus: tuple[str, ...]) -> Sandbox:
+    def _take(self, key: SandboxKey, gpus: tuple[str, ...]) -> WarmContainer:
         with self._sweeping, self._lock:
             sandbox = self._by_key.get(key)
             if self._closing.is_set():
@@ -321,7 +321,7 @@ class Sandboxes:
             if sandbox is None:
                 # the name carries nothing a container could not know anyway
                 name = f"{key.task.value}-{secrets.token_hex(8)}"
-                sandbox = self._by_key[key] = Sandbox(name, key, self._work_root / name, gpus=gpus)
+                sandbox = self._by_key[key] = WarmContainer(name, key, self._work_root / name, gpus=gpus)
             if sandbox.busy:
                 raise NotNow("this container is serving another task")
             sandbox.busy = True
@@ -329,7 +329,7 @@ class Sandboxes:
 
     def _start(
         self,
-        sandbox: Sandbox,
+        sandbox: WarmContainer,
         make_view: Callable[[Path], None],
         make_spec: Callable[[str, Path, Path], ContainerSpec],
     ) -> None:
@@ -347,7 +347,7 @@ class Sandboxes:
             raise Denied(Reason(sandbox.stop_code))
         threading.Thread(target=self._listen, args=(sandbox,), name=f"events-{sandbox.name}", daemon=True).start()
 
-    def _listen(self, sandbox: Sandbox) -> None:
+    def _listen(self, sandbox: WarmContainer) -> None:
         """Feed the container's events to whoever waits; the end of the stream counts as the container's end."""
         try:
             for event in self._runner.execute(sandbox.name):
@@ -360,7 +360,7 @@ class Sandboxes:
                 sandbox.refused = denied.reasons[0]
         sandbox.events.put(JobEvent("exited", status=-1))
 
-    def _hand_over(self, sandbox: Sandbox, task: Task) -> int:
+    def _hand_over(self, sandbox: WarmContainer, task: WarmTask) -> int:
         number = sandbox.tasks_given = sandbox.tasks_given + 1
         tasks = sandbox.in_dir / "tasks"
         part = tasks / f".{number}.part"
@@ -383,7 +383,7 @@ class Sandboxes:
         part.rename(tasks / str(number))
         return number
 
-    def _wait(self, sandbox: Sandbox, number: int, limit_s: float) -> None:
+    def _wait(self, sandbox: WarmContainer, number: int, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
         raised: Code | None = None
         while True:
@@ -417,7 +417,7 @@ class Sandboxes:
                 own = raised if event.kind == "exited" else None
                 raise Denied(Reason(sandbox.stop_code or own or _ENDINGS[event.kind]))
 
-    def _checkpoint(self, sandbox: Sandbox, number: int) -> bytes | None:
+    def _checkpoint(self, sandbox: WarmContainer, number: int) -> bytes | None:
         """What a job that ended by itself left to go on from. Whatever breaks the contract is no checkpoint."""
         try:
             files = self._runner.finalise(sandbox.name, number)

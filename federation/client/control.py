@@ -9,10 +9,10 @@ import aiohttp
 
 from federation import control, tls
 from federation.client.flower import HubUnreachable
-from federation.control import Message
+from federation.control import ControlMessage
 from mediator.errors import Code, Denied, Malformed, Reason
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ControlMessage)
 
 # the hub says something at least every 10 s; three of them missed, and the stream is dead
 _SILENCE_S = 30.0
@@ -30,7 +30,7 @@ class ControlChannel:
     async def close(self) -> None:
         await self._session.close()
 
-    async def events(self) -> AsyncIterator[control.Event]:
+    async def events(self) -> AsyncIterator[control.ControlEvent]:
         """What the hub says, as it says it, until the stream ends."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_S, sock_read=_SILENCE_S)
         try:
@@ -39,11 +39,11 @@ class ControlChannel:
             ) as response:
                 await self._check(response)
                 async for line in _lines(response.content):
-                    yield control.decode(control.Event, line)
+                    yield control.decode(control.ControlEvent, line)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise HubUnreachable(f"the hub's events stream broke ({type(error).__name__})") from error
 
-    async def ask(self, path: str, message: Message, answer: type[M]) -> M:
+    async def ask(self, path: str, message: ControlMessage, answer: type[M]) -> M:
         """One request and its answer."""
         timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
         try:

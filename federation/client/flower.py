@@ -93,7 +93,7 @@ class RunOver(NotNow):
 
 
 @dataclass(frozen=True)
-class Task:
+class FlowerTask:
     """What one Flower message asks: the signed instruction, the model, and what a reply to it needs (opaque)."""
 
     signed: str
@@ -160,7 +160,7 @@ class Fleet:
         note: bytes = ProtoMessage(metadata=response.messages_list[0].metadata).SerializeToString()
         return note
 
-    def fetch(self, note: bytes) -> Task:
+    def fetch(self, note: bytes) -> FlowerTask:
         """What the message asks for.
 
         1. Every object hashes to its id and has a place in an instruction (`tree.collect`).
@@ -191,7 +191,7 @@ class Fleet:
             raise Malformed("an instruction whose records are of the wrong kind")
         metadata.__dict__["_message_id"] = root
         context = ProtoMessage(metadata=metadata_to_proto(metadata)).SerializeToString(deterministic=True)
-        return Task(_signed(config.body), context, tree.tensors(model, nodes, self._max_model_bytes))  # (4)
+        return FlowerTask(_signed(config.body), context, tree.tensors(model, nodes, self._max_model_bytes))  # (4)
 
     def confirm(self, note: bytes) -> None:
         """Tell the SuperLink that it may forget the message's objects."""

@@ -6,7 +6,7 @@
     checkpoints  have the audit log's checkpoints witnessed
     renewal      a new certificate when two thirds of the old one's life are over
 
-Nothing is lost on SIGKILL of either side: what the hub hands out once is noted before it is fetched (`Notes`), what
+Nothing is lost on SIGKILL of either side: what the hub hands out once is noted before it is fetched (`LinkState`), what
 core wants delivered stays in its outbox until we say so, and a push repeated has the same message id.
 """
 
@@ -22,9 +22,17 @@ from federation import control, flower_log, pki, tls
 from federation.client import enrolment
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
-from federation.client.flower import HEARTBEAT_INTERVAL_S, AnswerLost, Fleet, HubUnreachable, NotActive, RunOver, Task
-from federation.client.notes import Notes
-from federation.client.ports import CorePort, Outgoing
+from federation.client.flower import (
+    HEARTBEAT_INTERVAL_S,
+    AnswerLost,
+    Fleet,
+    FlowerTask,
+    HubUnreachable,
+    NotActive,
+    RunOver,
+)
+from federation.client.link_state import LinkState
+from federation.client.ports import CorePort, OutgoingReply
 from mediator.errors import CloisterError, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.release import tensors
 from mediator.signatures import open_signed
@@ -54,7 +62,7 @@ class Link:
         self._config = config
         self._core = core
         self._own = enrolment.load(config.folder)
-        self._notes = Notes(config.folder / "notes")
+        self._notes = LinkState(config.folder / "notes")
         self._wake = asyncio.Event()
         self._active = asyncio.Event()
         self._lost = False
@@ -169,7 +177,7 @@ class Link:
             await self._end(note, HubCode.REFUSED_INSTRUCTION if malformed else HubCode.INTERNAL)
         self._notes.done(name)
 
-    async def _fetch(self, note: bytes) -> Task:
+    async def _fetch(self, note: bytes) -> FlowerTask:
         """What a stranger's bytes ask for; whatever they meet while they are read, they are malformed."""
         try:
             return await asyncio.to_thread(self._fleet.fetch, note)
@@ -188,7 +196,7 @@ class Link:
         except Exception:
             log.exception("a message cannot be answered")
 
-    async def _hand_over(self, task: Task) -> None:
+    async def _hand_over(self, task: FlowerTask) -> None:
         try:
             model = tensors.encode(task.tensors)
         except Denied:
@@ -246,7 +254,7 @@ class Link:
                 log.error("%s was sent, but core did not take note of it: %s", outgoing.instruction, error.message)
         raise NotNow("core closed the outbox")
 
-    async def _send(self, outgoing: Outgoing) -> None:
+    async def _send(self, outgoing: OutgoingReply) -> None:
         try:
             if outgoing.envelope is None or outgoing.folder is None:
                 code = outgoing.hub_code or HubCode.INTERNAL
@@ -255,7 +263,7 @@ class Link:
             if self._notes.used(outgoing.envelope):
                 return
             envelope = open_signed(ReleaseEnvelope, outgoing.envelope, self._own.release_keys).document
-            release = control.Release(envelope=outgoing.envelope)
+            release = control.ReleaseMessage(envelope=outgoing.envelope)
             await self._channel.ask(control.RELEASES, release, control.Stored)
             folder = self._config.spool / _plain_name(outgoing.folder)
             read = lambda key: (folder / _plain_name(key)).read_bytes()  # noqa: E731
@@ -275,9 +283,9 @@ class Link:
 
     async def _witness(self) -> None:
         async for text in self._core.checkpoints():
-            checkpoint = control.Checkpoint(checkpoint=text)
+            checkpoint = control.CheckpointMessage(checkpoint=text)
             try:
-                answer = await self._channel.ask(control.CHECKPOINTS, checkpoint, control.Witnessed)
+                answer = await self._channel.ask(control.CHECKPOINTS, checkpoint, control.WitnessedMessage)
             except Denied as error:
                 log.error("the hub does not witness a checkpoint of the audit log: %s", error.message)
                 continue

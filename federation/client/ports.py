@@ -29,7 +29,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class OutgoingReply:
     """A reply on its way to the hub: an envelope with a spool folder that holds its objects, or a refusal.
 
     `folder` is a name under the spool; each object lies in it as a file named by its id.
@@ -59,7 +59,7 @@ class CorePort(Protocol):
         reply context is a replay.
         """
 
-    def outbox(self) -> AsyncIterator[Outgoing]:
+    def outbox(self) -> AsyncIterator[OutgoingReply]:
         """Replies as they become ready, beginning with every one not yet `delivered`."""
 
     async def delivered(self, instruction: str) -> None:

@@ -13,8 +13,8 @@ from federation import control
 from federation.hub.database import note
 from federation.hub.ingress import PEER, reply
 from federation.hub.registry import Peer
-from federation.hub.state import Hub
-from federation.hub.tables import EnvelopeRow, InstructionRow
+from federation.hub.state import HubState
+from federation.hub.tables import EnvelopeRow, HubInstructionRow
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason
 from mediator.signatures import open_signed
@@ -40,7 +40,7 @@ class _Stream:
 class Channel:
     """Handlers of `/v1/control/*`. `nudge` is told the run of every envelope received."""
 
-    def __init__(self, hub: Hub, nudge: Callable[[str], None]) -> None:
+    def __init__(self, hub: HubState, nudge: Callable[[str], None]) -> None:
         self._hub = hub
         self._nudge = nudge
         self._streams: dict[str, _Stream] = {}
@@ -101,14 +101,16 @@ class Channel:
         stream.stir.clear()
         events = []
         for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
-            events.append(control.Event(kind="document", text=text))
+            events.append(control.ControlEvent(kind="document", text=text))
             stream.sequence = max(stream.sequence, sequence)
         if stream.wake:
             stream.wake = False
-            events.append(control.Event(kind="wake"))
+            events.append(control.ControlEvent(kind="wake"))
         if not events and self._loop.time() - stream.said >= _HEARTBEAT_S:
             newest = await asyncio.to_thread(self._hub.documents.newest_revocations)
-            events.append(control.Event(kind="document", text=newest) if newest else control.Event(kind="alive"))
+            events.append(
+                control.ControlEvent(kind="document", text=newest) if newest else control.ControlEvent(kind="alive")
+            )
         for event in events:
             await response.write(control.encode(event) + b"\n")
             stream.said = self._loop.time()
@@ -116,7 +118,7 @@ class Channel:
             await asyncio.wait_for(stream.stir.wait(), max(0.0, stream.said + _HEARTBEAT_S - self._loop.time()))
 
     async def _releases(self, request: web.Request) -> web.Response:
-        release = control.decode(control.Release, await request.read())
+        release = control.decode(control.ReleaseMessage, await request.read())
         run, known = await asyncio.to_thread(self._take_envelope, request[PEER], release.envelope)
         self._nudge(run)
         return reply(control.Stored(outcome="known" if known else "stored"))
@@ -131,7 +133,7 @@ class Channel:
         envelope = open_signed(ReleaseEnvelope, text, peer.release_keys).document  # (1)
         now = self._hub.clock()
         with self._hub.database.write() as session:
-            asked = session.get(InstructionRow, (peer.site, envelope.instruction))
+            asked = session.get(HubInstructionRow, (peer.site, envelope.instruction))
             known = session.get(EnvelopeRow, (peer.site, envelope.instruction))
             fault = None
             if envelope.site != peer.site:  # (1)
@@ -158,10 +160,10 @@ class Channel:
         return envelope.run, known is not None
 
     async def _checkpoints(self, request: web.Request) -> web.Response:
-        message = control.decode(control.Checkpoint, await request.read())
+        message = control.decode(control.CheckpointMessage, await request.read())
         registry, key = self._hub.registry, self._hub.witness_key
         witness = await asyncio.to_thread(registry.witness, request[PEER], message.checkpoint, key)
-        return reply(control.Witnessed(witness=witness))
+        return reply(control.WitnessedMessage(witness=witness))
 
     async def _renew(self, request: web.Request) -> web.Response:
         message = control.decode(control.Renewal, await request.read())

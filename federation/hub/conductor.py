@@ -28,8 +28,8 @@ from federation.arrays import PERMITTED, Array
 from federation.hub import runs
 from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_text
 from federation.hub.database import Database
-from federation.hub.steering import Interrupted, Metrics, Reply, RunStopped, Verdict
-from federation.hub.tables import AttemptRow, EnvelopeRow, InstructionRow, ReplyRow, RoundRow, RunRow
+from federation.hub.steering import Interrupted, Metrics, Reply, ReplyVerdict, RunStopped
+from federation.hub.tables import AttemptRow, EnvelopeRow, HubInstructionRow, ReplyRow, RoundRow, RunRow
 from mediator.canonical import print_time
 from mediator.errors import Denied, HubCode, Malformed
 from mediator.release import tensors
@@ -179,7 +179,7 @@ class Conductor:
         text = self._key.sign(instruction)
         with self._database.write() as session:
             session.add(
-                InstructionRow(
+                HubInstructionRow(
                     site=site,
                     instruction=instruction.id,
                     run=instruction.run,
@@ -204,18 +204,18 @@ class Conductor:
         except (Denied, Malformed):  # the site was enrolled anew, with another key, while it computed
             return None
 
-    def judge(self, reply: Reply) -> tuple[Verdict, float]:
+    def judge(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         if reply.away:
             self._record(reply, "missing", Drop.AWAY)
-            return Verdict.AGAIN, _AWAY_S
+            return ReplyVerdict.AGAIN, _AWAY_S
         if reply.refusal is not None:
             return self._refused(reply)
         if (drop := self._fault(reply)) is not None:
             self._record(reply, "dropped", drop)
             self._without.add(reply.site)
-            return Verdict.OUT, 0.0
+            return ReplyVerdict.OUT, 0.0
         self._record(reply, "used", "")
-        return Verdict.USED, 0.0
+        return ReplyVerdict.USED, 0.0
 
     def missing(self, site: str, *, absent: bool) -> None:
         code = Drop.ABSENT if absent else Drop.TIMEOUT
@@ -271,22 +271,22 @@ class Conductor:
 
     # --- within ---------------------------------------------------------------------------------------------
 
-    def _refused(self, reply: Reply) -> tuple[Verdict, float]:
+    def _refused(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         try:
             code = HubCode(reply.refusal or "")
         except ValueError:
             self._record(reply, "dropped", Drop.UNKNOWN_CODE)
             self._without.add(reply.site)
-            return Verdict.OUT, 0.0
+            return ReplyVerdict.OUT, 0.0
         times = self._retries[reply.site] = self._retries.get(reply.site, 0) + 1
         if times == 1 or code not in _TRANSIENT:
             self._record(reply, "refused", code.value)
             log.warning("run %s: %s refused round %d (%s)", self._order.run, reply.site, self._round, code.value)
         if code not in _TRANSIENT or time.monotonic() - self._started >= self.patience_s(reply.site):
             self._without.add(reply.site)
-            return Verdict.OUT, 0.0
+            return ReplyVerdict.OUT, 0.0
         self._set_state(runs.WAITING, f"{reply.site} is {code.value.replace('_', ' ')}")
-        return Verdict.AGAIN, min(_RETRY_FIRST_S * 2 ** (times - 1), _RETRY_MOST_S)
+        return ReplyVerdict.AGAIN, min(_RETRY_FIRST_S * 2 ** (times - 1), _RETRY_MOST_S)
 
     def _fault(self, reply: Reply) -> Drop | None:
         if reply.malformed:

@@ -18,7 +18,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Ingress(_Strict):
+class IngressConfig(_Strict):
     """The one port nodes reach. `hosts` are the names and addresses they may call it by, the first in bundles."""
 
     listen: Host = "0.0.0.0"  # noqa: S104 - the one thing a hub does in public, and it takes mutual TLS only
@@ -31,13 +31,13 @@ class Ingress(_Strict):
         return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
 
 
-class Trust(_Strict):
+class HubTrustConfig(_Strict):
     """Whose permits and revocation lists this hub passes on. Nodes have their own list and decide by that one."""
 
     committee_keys: list[PublicKey] = Field(min_length=1)
 
 
-class Runs(_Strict):
+class RunsConfig(_Strict):
     """How runs are conducted.
 
     `minimum_sites` 0 means all of the order's sites: a federation that silently loses a hospital computes something
@@ -57,9 +57,9 @@ class HubConfig(_Strict):
     version: Literal[1]
     name: Site
     state_dir: Path
-    ingress: Ingress
-    trust: Trust
-    runs: Runs = Runs()
+    ingress: IngressConfig
+    trust: HubTrustConfig
+    runs: RunsConfig = RunsConfig()
 
 
 def load_config(path: Path) -> HubConfig:

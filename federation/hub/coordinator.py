@@ -14,7 +14,7 @@ from federation.hub import runs
 from federation.hub.conductor import Conductor
 from federation.hub.flower.strategy import FlowerRun
 from federation.hub.flower.superlink import SuperLink
-from federation.hub.state import Hub
+from federation.hub.state import HubState
 from federation.hub.steering import Interrupted, RunStopped
 from federation.hub.tables import RunRow
 from mediator.errors import CloisterError, NotNow
@@ -30,7 +30,9 @@ _JOIN_S = 10.0
 class Coordinator:
     """The runs being conducted, one thread each."""
 
-    def __init__(self, hub: Hub, superlink: Callable[[], SuperLink], wake: Callable[[Sequence[str]], None]) -> None:
+    def __init__(
+        self, hub: HubState, superlink: Callable[[], SuperLink], wake: Callable[[Sequence[str]], None]
+    ) -> None:
         self._hub = hub
         self._superlink = superlink
         self._wake = wake

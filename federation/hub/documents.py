@@ -13,7 +13,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from federation.hub.database import Database, note
-from federation.hub.tables import DocumentRow
+from federation.hub.tables import HubDocumentRow
 from mediator import canonical
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
@@ -27,7 +27,7 @@ from mediator.types import DataPermit, RevocationList, RunOrder
 _Signed = Signed[DataPermit] | Signed[RunOrder] | Signed[RevocationList]
 
 
-class Documents:
+class HubDocuments:
     """The table `documents`."""
 
     def __init__(self, database: Database, committee: KeyRing, clock: Callable[[], datetime]) -> None:
@@ -60,7 +60,7 @@ class Documents:
     def open_order(self, text: str) -> tuple[Signed[RunOrder], DataPermit]:
         """A run order and the permit it is under. Raises `Denied` when the permit is unknown or names no such key."""
         with self._database.read() as session:
-            rows = session.scalars(select(DocumentRow).where(DocumentRow.kind == DataPermit.KIND)).all()
+            rows = session.scalars(select(HubDocumentRow).where(HubDocumentRow.kind == DataPermit.KIND)).all()
         permits = [open_permit(row.text, self._committee).document for row in rows]
         try:
             signed = open_run_order(text.strip(), permits)
@@ -76,7 +76,9 @@ class Documents:
         """The same permit as the committee signed it."""
         name = permit_name(permit.permit, permit.permit_version)
         with self._database.read() as session:
-            query = select(DocumentRow.text).where(DocumentRow.kind == DataPermit.KIND, DocumentRow.name == name)
+            query = select(HubDocumentRow.text).where(
+                HubDocumentRow.kind == DataPermit.KIND, HubDocumentRow.name == name
+            )
             return open_permit(session.scalars(query).one(), self._committee)
 
     def not_granted(self, permit: DataPermit) -> tuple[Reason, ...]:
@@ -84,7 +86,7 @@ class Documents:
         otherwise."""
         listed = self.newest_revocations()
         with self._database.read() as session:
-            rows = session.scalars(select(DocumentRow).where(DocumentRow.kind == DataPermit.KIND)).all()
+            rows = session.scalars(select(HubDocumentRow).where(HubDocumentRow.kind == DataPermit.KIND)).all()
         known = [open_permit(row.text, self._committee).document for row in rows]
         return check_granted(
             permit,
@@ -115,7 +117,7 @@ class Documents:
     def order_text(self, run: str) -> str:
         """The text of a run's order."""
         with self._database.read() as session:
-            query = select(DocumentRow.text).where(DocumentRow.kind == RunOrder.KIND, DocumentRow.name == run)
+            query = select(HubDocumentRow.text).where(HubDocumentRow.kind == RunOrder.KIND, HubDocumentRow.name == run)
             return session.scalars(query).one()
 
     def after(self, sequence: int) -> list[tuple[int, str]]:
@@ -126,11 +128,11 @@ class Documents:
         """
         now = print_time(self._clock())
         with self._database.read() as session:
-            query = select(DocumentRow).where(
-                DocumentRow.sequence > sequence,
-                or_(DocumentRow.expires.is_(None), DocumentRow.expires > now),
+            query = select(HubDocumentRow).where(
+                HubDocumentRow.sequence > sequence,
+                or_(HubDocumentRow.expires.is_(None), HubDocumentRow.expires > now),
             )
-            rows = list(session.scalars(query.order_by(DocumentRow.sequence)))
+            rows = list(session.scalars(query.order_by(HubDocumentRow.sequence)))
             if sequence == 0:
                 newest = self._newest_revocations(session)
                 first = [newest] if newest is not None else []
@@ -139,7 +141,7 @@ class Documents:
 
     def newest_sequence(self) -> int:
         with self._database.read() as session:
-            query = select(DocumentRow.sequence).order_by(DocumentRow.sequence.desc()).limit(1)
+            query = select(HubDocumentRow.sequence).order_by(HubDocumentRow.sequence.desc()).limit(1)
             return session.scalar(query) or 0
 
     def newest_revocations(self) -> str | None:
@@ -148,13 +150,13 @@ class Documents:
             row = self._newest_revocations(session)
             return None if row is None else row.text
 
-    def _newest_revocations(self, session: Session) -> DocumentRow | None:
-        rows = session.scalars(select(DocumentRow).where(DocumentRow.kind == RevocationList.KIND)).all()
+    def _newest_revocations(self, session: Session) -> HubDocumentRow | None:
+        rows = session.scalars(select(HubDocumentRow).where(HubDocumentRow.kind == RevocationList.KIND)).all()
         return max(rows, key=lambda row: int(row.name), default=None)
 
     def _add(self, session: Session, signed: _Signed, name: str, expires: datetime | None, actor: str) -> None:
         kind, now = signed.document.KIND, self._clock()
-        known = session.scalar(select(DocumentRow).where(DocumentRow.kind == kind, DocumentRow.name == name))
+        known = session.scalar(select(HubDocumentRow).where(HubDocumentRow.kind == kind, HubDocumentRow.name == name))
         if known is not None:
             if known.sha256 != signed.sha256:
                 raise UsageFault(
@@ -162,7 +164,7 @@ class Documents:
                 )
             return
         session.add(
-            DocumentRow(
+            HubDocumentRow(
                 kind=kind,
                 name=name,
                 sha256=signed.sha256,

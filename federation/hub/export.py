@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 from federation.hub import runs
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.database import Database, note
-from federation.hub.documents import Documents
+from federation.hub.documents import HubDocuments
 from federation.hub.tables import AttemptRow, EnvelopeRow, ReplyRow, RoundRow, RunRow
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, NotNow, UsageFault
@@ -63,7 +63,7 @@ class Exports:
     """Makes exports out of `hub.db` and the checkpoints, and records them."""
 
     def __init__(
-        self, database: Database, documents: Documents, checkpoints: Checkpoints, clock: Callable[[], datetime]
+        self, database: Database, documents: HubDocuments, checkpoints: Checkpoints, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
         self._documents = documents

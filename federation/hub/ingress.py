@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp import web
 
 from federation import tls
-from federation.control import Message, Problem, encode
+from federation.control import ControlMessage, Problem, encode
 from federation.hub.registry import Peer, serial_of
 from mediator.errors import CloisterError, Code, Denied, IntegrityBroken, Malformed, NotNow, Reason, UsageFault
 
@@ -142,7 +142,7 @@ class Ingress:
         raise NotNow("the SuperLink does not answer")
 
 
-def reply(message: Message) -> web.Response:
+def reply(message: ControlMessage) -> web.Response:
     """A message as an HTTP answer."""
     return web.Response(body=encode(message), content_type="application/json")
 

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from federation import pki
 from federation.control import EnrolmentBundle, EnrolmentRequest, Inventory, decode, encode
 from federation.hub.database import Database, note
-from federation.hub.tables import CertificateRow, CheckpointRow, SiteRow
+from federation.hub.tables import CertificateRow, HubCheckpointRow, SiteRow
 from mediator.audit import decode_checkpoint, decode_witness, encode_checkpoint, witness_checkpoint
 from mediator.canonical import parse_time, print_time
 from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
@@ -162,9 +162,9 @@ class Registry:
         checkpoint = decode_checkpoint(text.encode("utf-8"))
         with self._database.write() as session:
             newest = session.scalar(
-                select(CheckpointRow)
-                .where(CheckpointRow.site == peer.site)
-                .order_by(CheckpointRow.size.desc())
+                select(HubCheckpointRow)
+                .where(HubCheckpointRow.site == peer.site)
+                .order_by(HubCheckpointRow.size.desc())
                 .limit(1)
             )
             previous = decode_witness(newest.witness).checkpoint if newest else None
@@ -180,7 +180,7 @@ class Registry:
                 refusal = None
                 if newest is None or checkpoint.size > newest.size:
                     session.add(
-                        CheckpointRow(
+                        HubCheckpointRow(
                             site=peer.site,
                             size=checkpoint.size,
                             root=checkpoint.root,
@@ -199,7 +199,7 @@ class Registry:
             for row in session.scalars(select(CertificateRow)):
                 newest[row.site] = max(newest.get(row.site, ""), row.expires)
             sizes: dict[str, int] = {}
-            for checkpoint in session.scalars(select(CheckpointRow)):
+            for checkpoint in session.scalars(select(HubCheckpointRow)):
                 sizes[checkpoint.site] = max(sizes.get(checkpoint.site, 0), checkpoint.size)
             return [
                 {

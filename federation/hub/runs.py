@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.database import Database, note
-from federation.hub.documents import Documents, order_expired
+from federation.hub.documents import HubDocuments, order_expired
 from federation.hub.tables import AttemptRow, EventRow, ReplyRow, RoundRow, RunRow, SiteRow
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
@@ -31,11 +31,11 @@ SUBMITTED, WAITING, RUNNING, DONE, STOPPED = "submitted", "waiting", "running", 
 OPEN = (SUBMITTED, WAITING, RUNNING)
 
 
-class Runs:
+class HubRuns:
     """The tables `runs`, `rounds` and `replies`, for the command line and the coordinator."""
 
     def __init__(
-        self, database: Database, documents: Documents, checkpoints: Checkpoints, clock: Callable[[], datetime]
+        self, database: Database, documents: HubDocuments, checkpoints: Checkpoints, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
         self._documents = documents

@@ -15,7 +15,7 @@ from federation import flower_log, pki, tls
 from federation.hub.channel import Channel
 from federation.hub.coordinator import Coordinator
 from federation.hub.ingress import Ingress
-from federation.hub.state import Hub
+from federation.hub.state import HubState
 from federation.hub.superlink import SuperLinkProcess
 from mediator.errors import CloisterError
 
@@ -27,7 +27,7 @@ _REVOCATIONS_EVERY = timedelta(hours=6)
 _SERVER_MARGIN = timedelta(days=30)
 
 
-async def serve_hub(hub: Hub, ready: Callable[[], None] | None = None) -> None:
+async def serve_hub(hub: HubState, ready: Callable[[], None] | None = None) -> None:
     """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,7 +38,7 @@ async def serve_hub(hub: Hub, ready: Callable[[], None] | None = None) -> None:
 class Service:
     """One running hub."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: HubState) -> None:
         flower_log.hand_over()
         self._hub = hub
         authority = hub.authority

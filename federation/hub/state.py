@@ -28,10 +28,10 @@ from federation.hub.checkpoints import Checkpoints
 from federation.hub.conductor import Conductor
 from federation.hub.config import HubConfig
 from federation.hub.database import Database
-from federation.hub.documents import Documents
+from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.registry import Registry
-from federation.hub.runs import Runs
+from federation.hub.runs import HubRuns
 from federation.pki import Authority
 from mediator.errors import UsageFault
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
@@ -78,7 +78,7 @@ def _anothers() -> UsageFault:
     return UsageFault("the hub's state is not open to this user", hint="run the command as the hub's own user")
 
 
-class Hub:
+class HubState:
     """The operator's desk: everything `cloister hub …` does, apart from serving."""
 
     def __init__(self, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> None:
@@ -92,14 +92,14 @@ class Hub:
         self.authority = Authority(folder / "pki")
         self.checkpoints = Checkpoints(make_folder(folder / "checkpoints"))
         committee = KeyRing(VerifyKey.from_text(text) for text in config.trust.committee_keys)
-        self.documents = Documents(self.database, committee, clock)
+        self.documents = HubDocuments(self.database, committee, clock)
         self.registry = Registry(self.database, self.authority, clock)
-        self.runs = Runs(self.database, self.documents, self.checkpoints, clock)
+        self.runs = HubRuns(self.database, self.documents, self.checkpoints, clock)
         self.exports = Exports(self.database, self.documents, self.checkpoints, clock)
         self.notify_socket = make_folder(folder / "run") / "notify.sock"
 
     @classmethod
-    def create(cls, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> Hub:
+    def create(cls, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> HubState:
         """Make a new hub's state folder: database, certificate authority, signing keys; whole or not at all.
 
         Raises `UsageFault`, `NotNow`.

@@ -31,7 +31,7 @@ class Interrupted(CloisterError):
     exit_code = 5
 
 
-class Verdict(Enum):
+class ReplyVerdict(Enum):
     """What becomes of a reply: it counts, its site is out of this round, or the site is asked again."""
 
     USED = "used"
@@ -78,7 +78,7 @@ class Steering(Protocol):
     def envelope(self, site: str) -> ReleaseEnvelope | None:
         """The envelope received for the newest instruction of `site`."""
 
-    def judge(self, reply: Reply) -> tuple[Verdict, float]:
+    def judge(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         """What becomes of a reply, and after how many seconds its site is asked again."""
 
     def missing(self, site: str, *, absent: bool) -> None:

@@ -69,7 +69,14 @@ class SuperLinkProcess:
         record.chmod(0o600)
         with record.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "federation.hub.tether", str(os.getpid()), str(program), *self._arguments()],
+                [
+                    sys.executable,
+                    "-m",
+                    "federation.hub.die_with_parent",
+                    str(os.getpid()),
+                    str(program),
+                    *self._arguments(),
+                ],
                 env=self._environment(),
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,

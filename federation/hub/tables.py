@@ -14,11 +14,11 @@ _NAME = String(64)
 _HEX = String(64)
 
 
-class Base(DeclarativeBase):
+class HubBase(DeclarativeBase):
     """All tables of `hub.db`."""
 
 
-class SiteRow(Base):
+class SiteRow(HubBase):
     """An enrolled hospital: its public keys, and whether it may connect."""
 
     __tablename__ = "sites"
@@ -33,7 +33,7 @@ class SiteRow(Base):
     connected: Mapped[str | None] = mapped_column(_TIME)
 
 
-class CertificateRow(Base):
+class CertificateRow(HubBase):
     """A certificate the authority issued to a node."""
 
     __tablename__ = "certificates"
@@ -45,7 +45,7 @@ class CertificateRow(Base):
     pem: Mapped[str] = mapped_column(Text)
 
 
-class DocumentRow(Base):
+class HubDocumentRow(HubBase):
     """A signed permit, run order or revocation list to be sent to nodes, in the order they came in."""
 
     __tablename__ = "documents"
@@ -60,7 +60,7 @@ class DocumentRow(Base):
     __table_args__ = (UniqueConstraint("kind", "name"),)
 
 
-class RunRow(Base):
+class RunRow(HubBase):
     """A Cloister run: one run order, however many Flower runs it takes."""
 
     __tablename__ = "runs"
@@ -78,7 +78,7 @@ class RunRow(Base):
     updated: Mapped[str] = mapped_column(_TIME)
 
 
-class AttemptRow(Base):
+class AttemptRow(HubBase):
     """One opening of a Flower run, or one repetition of an instruction, under a Cloister run."""
 
     __tablename__ = "attempts"
@@ -89,7 +89,7 @@ class AttemptRow(Base):
     opened: Mapped[str] = mapped_column(_TIME)
 
 
-class RoundRow(Base):
+class RoundRow(HubBase):
     """One round's training or evaluation over all sites."""
 
     __tablename__ = "rounds"
@@ -103,7 +103,7 @@ class RoundRow(Base):
     metrics: Mapped[str | None] = mapped_column(Text)  # weighted by num-examples over the sites that count
 
 
-class InstructionRow(Base):
+class HubInstructionRow(HubBase):
     """An instruction sent to one site."""
 
     __tablename__ = "instructions"
@@ -117,7 +117,7 @@ class InstructionRow(Base):
     text: Mapped[str] = mapped_column(Text)
 
 
-class EnvelopeRow(Base):
+class EnvelopeRow(HubBase):
     """A release envelope received from a site, before its objects."""
 
     __tablename__ = "envelopes"
@@ -130,7 +130,7 @@ class EnvelopeRow(Base):
     text: Mapped[str] = mapped_column(Text)
 
 
-class ReplyRow(Base):
+class ReplyRow(HubBase):
     """What became of each reply, in the order they came: used, refused by the node, or dropped by us."""
 
     __tablename__ = "replies"
@@ -150,7 +150,7 @@ class ReplyRow(Base):
     __table_args__ = (Index("replies_by_round", "run", "round", "task"),)
 
 
-class CheckpointRow(Base):
+class HubCheckpointRow(HubBase):
     """An audit checkpoint of a site that this hub has co-signed."""
 
     __tablename__ = "checkpoints"
@@ -161,7 +161,7 @@ class CheckpointRow(Base):
     witness: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class EventRow(Base):
+class EventRow(HubBase):
     """The hub's own audit lines: who did what, and what came of it. No free text."""
 
     __tablename__ = "events"

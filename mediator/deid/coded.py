@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mediator.deid.rules import Table
+from mediator.deid.rules import ProfileTable
 
 CODE, SCHEME, MEANING = 0x00080100, 0x00080102, 0x00080104
 CODED = frozenset({CODE, SCHEME, MEANING})
 
 
-def coded_tags(said: Mapping[int, str], table: Table) -> frozenset[int]:
+def coded_tags(said: Mapping[int, str], table: ProfileTable) -> frozenset[int]:
     """Which of the elements of one item (text by tag) stay whatever the patient is called."""
     meanings = table.coded.get((said.get(SCHEME, "").strip(" \0"), said.get(CODE, "").strip(" \0")))
     if meanings is None:

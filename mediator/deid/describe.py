@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mediator.deid.rules import DEFAULT_RULE, Action, Rule, Table
+from mediator.deid.rules import DEFAULT_RULE, ElementAction, ProfileTable, Rule
 from mediator.deid.tables import Element, Standard, tag_text
 
 
-def describe(table: Table, standard: Standard) -> str:
+def describe(table: ProfileTable, standard: Standard) -> str:
     """Markdown: one line per element that stays in any form or goes for a stated reason."""
     lines = [
         f"# De-identification profile `{table.profile}` (version {table.profile_version})",
@@ -23,7 +23,7 @@ def describe(table: Table, standard: Standard) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compare(tables: Sequence[Table], standard: Standard) -> str:
+def compare(tables: Sequence[ProfileTable], standard: Standard) -> str:
     """Markdown: what each profile is, then Table E.1-1 and every element a profile names, side by side."""
     names = [table.profile for table in tables]
     lines = [
@@ -48,7 +48,7 @@ def _line(name: str, cells: Sequence[str]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _compared(tables: Sequence[Table], standard: Standard) -> Iterator[str]:
+def _compared(tables: Sequence[ProfileTable], standard: Standard) -> Iterator[str]:
     named = {
         tag for table in tables for tag, rule in table.rules.items() if rule.source.startswith(f"{table.profile}: ")
     }
@@ -61,18 +61,18 @@ def _compared(tables: Sequence[Table], standard: Standard) -> Iterator[str]:
         yield _line(tag_text(tag), [name, code, *cells])
 
 
-def _is_by_name(table: Table, element: Element) -> bool:
+def _is_by_name(table: ProfileTable, element: Element) -> bool:
     """Whether the profile's file says this keyword itself."""
     return table.rule(element.tag).source == f"{table.profile}: {element.keyword}"
 
 
-def _rows(table: Table, standard: Standard) -> Iterator[str]:
+def _rows(table: ProfileTable, standard: Standard) -> Iterator[str]:
     for tag, rule in sorted(table.rules.items()):
         element = standard.elements[tag]
         yield f"| {tag_text(tag)} | {element.keyword} | {'/'.join(rule.vrs)} | {_action(rule)} | {rule.source} |"
 
 
-def _private_rows(table: Table) -> Iterator[str]:
+def _private_rows(table: ProfileTable) -> Iterator[str]:
     for (creator, group, element), rule in sorted(table.private.items()):
         tag = f"({group:04X},xx{element:02X})"
         yield f"| {tag} | private, {creator} | {'/'.join(rule.vrs)} | {_action(rule)} | {rule.source} |"
@@ -80,4 +80,4 @@ def _private_rows(table: Table) -> Iterator[str]:
 
 def _action(rule: Rule) -> str:
     constant = f" `{rule.constant}`" if rule.constant else ""
-    return rule.action.value + (constant if rule.action is not Action.RECURSE else "")
+    return rule.action.value + (constant if rule.action is not ElementAction.RECURSE else "")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mediator.deid.rules import Action, Rule
+from mediator.deid.rules import ElementAction, Rule
 from mediator.deid.tables import Standard
 from mediator.deid.values import EMPTY, Written
 
@@ -122,9 +122,9 @@ class Mandatory:
         """What is written in the end for `values` of `tag`, when the rule alone would write `written`."""
         if not any(values):
             return EMPTY if written is None and tag in self._filler else written
-        if rule.action in (Action.CONSTANT, Action.DUMMY, Action.PSEUDONYM):
+        if rule.action in (ElementAction.CONSTANT, ElementAction.DUMMY, ElementAction.PSEUDONYM):
             return written
-        if rule.action in (Action.CLEAN, Action.REMOVE) and self._is_standard(tag, values):
+        if rule.action in (ElementAction.CLEAN, ElementAction.REMOVE) and self._is_standard(tag, values):
             return Written(tuple(value.strip() for value in values))  # (1)
         if (written is not None and any(written.values)) or (filler := self._filler.get(tag)) is None:
             return written

@@ -21,7 +21,7 @@ from typing import Any, get_args
 from mediator import canonical
 from mediator.deid.identifiers import identifying
 from mediator.deid.pseudonyms import NORMALISATION
-from mediator.deid.rules import ENGINE_VERSION, Action, Dates, Rule, Scope, Table
+from mediator.deid.rules import ENGINE_VERSION, Dates, ElementAction, ProfileTable, Rule, Scope
 from mediator.deid.statement import OPTION_CODES, profile_codes
 from mediator.deid.tables import Element, Standard
 from mediator.errors import Malformed, UnsupportedVersion
@@ -40,7 +40,14 @@ _LINES = frozenset({"CS", "LO", "SH"})
 _BYTES = frozenset({"OB", "OW", "UN"})
 # what keeps a value or part of it
 _RETAINING = frozenset(
-    {Action.KEEP, Action.CLEAN, Action.SHIFT_DATE, Action.TRUNCATE_DATE, Action.KEEP_ZONE, Action.CAP_AGE}
+    {
+        ElementAction.KEEP,
+        ElementAction.CLEAN,
+        ElementAction.SHIFT_DATE,
+        ElementAction.TRUNCATE_DATE,
+        ElementAction.KEEP_ZONE,
+        ElementAction.CAP_AGE,
+    }
 )
 
 
@@ -55,7 +62,7 @@ class Profile:
     options: frozenset[str]
     dates: Dates
     elements: Mapping[str, str]
-    vrs: Mapping[str, Action]
+    vrs: Mapping[str, ElementAction]
 
 
 def parse(text: str) -> Profile:
@@ -80,20 +87,20 @@ def parse(text: str) -> Profile:
             options=frozenset(_text(item) for item in plain["options"]),
             dates=_one_of(plain["dates"], get_args(Dates)),
             elements={key: _text(value) for key, value in plain["elements"].items()},
-            vrs={key: Action(value) for key, value in plain["vr"].items()},
+            vrs={key: ElementAction(value) for key, value in plain["vr"].items()},
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise Malformed("a de-identification profile holds a value of the wrong type") from error
 
 
-def compile_profile(profile: Profile, standard: Standard) -> Table:
+def compile_profile(profile: Profile, standard: Standard) -> ProfileTable:
     """One rule per element. Raises `Malformed` for an option or keyword nobody knows, or choices that contradict."""
     by_keyword = standard.by_keyword()
     _check(profile, by_keyword)
     rules = {tag: rule for tag, element in standard.elements.items() if (rule := _rule(profile, standard, element))}
     private = _private(profile, standard)
     departs = tuple(sorted(word for word in profile.elements if _departs(profile, standard, by_keyword[word])))
-    return Table(
+    return ProfileTable(
         profile=profile.name,
         profile_version=profile.version,
         fingerprint=_fingerprint(profile, standard, rules, private),
@@ -152,7 +159,7 @@ def _private(profile: Profile, standard: Standard) -> Mapping[tuple[str, int, in
         return {}
     return {
         (entry.creator, entry.group, entry.element): Rule(
-            Action.KEEP, f"PS3.15 E.3.10: safe private, {entry.meaning}", (entry.vr,), entry.vm_max
+            ElementAction.KEEP, f"PS3.15 E.3.10: safe private, {entry.meaning}", (entry.vr,), entry.vm_max
         )
         for entry in standard.safe_private
     }
@@ -187,57 +194,57 @@ def _departs(profile: Profile, standard: Standard, element: Element) -> bool:
     named, by_table = _rule(profile, standard, element), _by_table(profile, standard, element)
     if named is None or by_table is None or named.action not in _RETAINING:
         return False
-    return by_table.action is not named.action and by_table.action is not Action.KEEP
+    return by_table.action is not named.action and by_table.action is not ElementAction.KEEP
 
 
-def _make(standard: Standard, action: Action, source: str, element: Element, constant: str = "") -> Rule:
+def _make(standard: Standard, action: ElementAction, source: str, element: Element, constant: str = "") -> Rule:
     return Rule(action, source, element.vrs, element.vm_max, constant, standard.terms_of(element))
 
 
-def _basic(code: str, element: Element) -> Action:
+def _basic(code: str, element: Element) -> ElementAction:
     """PS3.15 E.1-1's codes. Where the standard leaves a choice by type (X/Z/D), take the one valid for all types."""
     sequence = element.vrs == ("SQ",)
     if code == "X":
-        return Action.REMOVE
+        return ElementAction.REMOVE
     if code in ("Z", "X/Z"):
-        return Action.EMPTY
+        return ElementAction.EMPTY
     if code in ("U", "X/Z/U*"):
-        return Action.RECURSE if sequence else Action.REPLACE_UID
+        return ElementAction.RECURSE if sequence else ElementAction.REPLACE_UID
     if sequence:
         # a dummy sequence: the items stay, and inside them the default is still to remove
-        return Action.RECURSE
-    return Action.REPLACE_UID if element.vrs == ("UI",) else Action.DUMMY
+        return ElementAction.RECURSE
+    return ElementAction.REPLACE_UID if element.vrs == ("UI",) else ElementAction.DUMMY
 
 
-def _option(profile: Profile, code: str, option: str, element: Element) -> Action:
+def _option(profile: Profile, code: str, option: str, element: Element) -> ElementAction:
     """An option's `K` (keep) or `C` (clean) for an element of these VRs; bytes nobody can read are removed."""
     if element.vrs == ("SQ",):
-        return Action.RECURSE
+        return ElementAction.RECURSE
     if set(element.vrs) & _BYTES:
-        return Action.REMOVE
+        return ElementAction.REMOVE
     if option in ("full-dates", "modified-dates"):
         return _date(profile.dates, element)
     if option == "patient-characteristics":
         if element.vrs == ("AS",):
-            return Action.CAP_AGE
+            return ElementAction.CAP_AGE
         # a word somebody typed about a patient stays when it is a term
-        return Action.CLEAN if set(element.vrs) <= _LINES else Action.KEEP
+        return ElementAction.CLEAN if set(element.vrs) <= _LINES else ElementAction.KEEP
     if code == "K":
-        return Action.KEEP
-    return Action.CLEAN if set(element.vrs) <= _LINES else Action.REMOVE
+        return ElementAction.KEEP
+    return ElementAction.CLEAN if set(element.vrs) <= _LINES else ElementAction.REMOVE
 
 
-def _date(dates: Dates, element: Element) -> Action:
+def _date(dates: Dates, element: Element) -> ElementAction:
     if element.vrs == ("SH",):
-        return Action.KEEP_ZONE
+        return ElementAction.KEEP_ZONE
     if dates == "kept" or element.vrs == ("TM",):
-        return Action.KEEP
-    return Action.SHIFT_DATE if dates == "shifted" else Action.TRUNCATE_DATE
+        return ElementAction.KEEP
+    return ElementAction.SHIFT_DATE if dates == "shifted" else ElementAction.TRUNCATE_DATE
 
 
-def _action(profile: Profile, name: str) -> Action:
+def _action(profile: Profile, name: str) -> ElementAction:
     try:
-        return Action(name)
+        return ElementAction(name)
     except ValueError as error:
         raise Malformed(f"{profile.name}: unknown action {name[:40]!r}") from error
 

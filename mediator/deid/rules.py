@@ -18,7 +18,7 @@ from mediator.deid.identifiers import Kind
 ENGINE_VERSION = "4"
 
 
-class Action(StrEnum):
+class ElementAction(StrEnum):
     """What becomes of one element."""
 
     KEEP = "keep"  # stays when it fits its VR and VM as the standard has them, else it is emptied
@@ -61,7 +61,7 @@ class Rule:
     `terms` are the standard's own for this attribute: as a whole value one of them stays, whoever's name it is.
     """
 
-    action: Action
+    action: ElementAction
     source: str
     vrs: tuple[str, ...] = ()
     vm_max: int | None = None
@@ -69,11 +69,11 @@ class Rule:
     terms: frozenset[str] = frozenset()
 
 
-DEFAULT_RULE = Rule(Action.REMOVE, "default: no rule names it")
+DEFAULT_RULE = Rule(ElementAction.REMOVE, "default: no rule names it")
 
 
 @dataclass(frozen=True)
-class Table:
+class ProfileTable:
     """A profile, compiled: a rule for every tag that stays in some form or goes for a stated reason.
 
     `codes` are those of CID 7050 that hold for every instance; what depends on the instance's pixels (113101, 113102)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mediator.deid.rules import Table
+from mediator.deid.rules import ProfileTable
 
 # PS3.16 CID 7050, by the option of PS3.15 E.3 that each code states
 BASIC = ("113100", "Basic Application Confidentiality Profile")
@@ -49,7 +49,7 @@ def profile_codes(options: Iterable[str], departs: Iterable[str]) -> tuple[tuple
     return tuple(sorted(stated if tuple(departs) else [BASIC, *stated]))
 
 
-def statement(table: Table, *, pixels_examined: bool = False, defaced: bool = False) -> Statement:
+def statement(table: ProfileTable, *, pixels_examined: bool = False, defaced: bool = False) -> Statement:
     """What to write into one instance. (2)"""
     done = {"clean-pixel-data": pixels_examined, "clean-visual-features": defaced}
     codes = [*table.codes, *(OPTION_CODES[option] for option, was in done.items() if was)]

@@ -26,7 +26,7 @@ from mediator.deid.dates import (
 )
 from mediator.deid.identifiers import NOBODYS, Own
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import Action, Rule, Table
+from mediator.deid.rules import ElementAction, ProfileTable, Rule
 
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
@@ -88,23 +88,23 @@ class Written:
 EMPTY = Written(())
 
 
-def decide(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: Subject) -> Written | None:
+def decide(rule: Rule, vr: str, values: tuple[str, ...], table: ProfileTable, subject: Subject) -> Written | None:
     """What is written for an element of text VR `vr` that holds `values`; None: nothing, it is removed."""
     match rule.action:
-        case Action.REMOVE | Action.RECURSE:
+        case ElementAction.REMOVE | ElementAction.RECURSE:
             return None
-        case Action.EMPTY:
+        case ElementAction.EMPTY:
             return EMPTY
-        case Action.CONSTANT:
+        case ElementAction.CONSTANT:
             return Written((rule.constant,))
-        case Action.DUMMY:
+        case ElementAction.DUMMY:
             return Written((_DUMMIES.get(vr, "ANONYMIZED"),))
-        case Action.PSEUDONYM:
+        case ElementAction.PSEUDONYM:
             name = f"{rule.constant}{subject.patient}"
             return Written((f"{name}^Anonymous" if vr == "PN" else name,))
-        case Action.SITE:
+        case ElementAction.SITE:
             return Written((subject.site,))
-        case Action.SITE_HASH:
+        case ElementAction.SITE_HASH:
             return Written((subject.pseudonyms.site(subject.site),))
     if not any(value.strip(" \0") for value in values):
         return EMPTY
@@ -113,32 +113,32 @@ def decide(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: 
     return _each(rule, vr, tuple(value.strip(" \0") for value in values), table, subject)
 
 
-def _each(rule: Rule, vr: str, values: tuple[str, ...], table: Table, subject: Subject) -> Written | None:
+def _each(rule: Rule, vr: str, values: tuple[str, ...], table: ProfileTable, subject: Subject) -> Written | None:
     match rule.action:
-        case Action.REPLACE_UID:
+        case ElementAction.REPLACE_UID:
             return _whole(tuple(_uid(value, table, subject) for value in values))
-        case Action.SHIFT_DATE:
+        case ElementAction.SHIFT_DATE:
             shift = shift_date if vr == "DA" else shift_datetime
             return _whole(tuple(shift(value, subject.shift_days) for value in values))
-        case Action.TRUNCATE_DATE:
+        case ElementAction.TRUNCATE_DATE:
             cut = truncate_date if vr == "DA" else truncate_datetime
             return _whole(tuple(cut(value) for value in values))
-        case Action.KEEP_ZONE:
+        case ElementAction.KEEP_ZONE:
             return _whole(tuple(keep_zone(value) for value in values))
-        case Action.CODE:
+        case ElementAction.CODE:
             known = (value in table.code_values and not subject.own.is_word(value) for value in values)
             return _whole(tuple(value if one else rule.constant for value, one in zip(values, known, strict=True)))
-        case Action.MEANING:
+        case ElementAction.MEANING:
             cleaned = _clean(rule, vr, values, table, subject.own)
             return cleaned if cleaned.values or not rule.constant else Written((rule.constant,))
-        case Action.CAP_AGE:
+        case ElementAction.CAP_AGE:
             return _whole(tuple(cap_age(value) for value in values))
-        case Action.ACCESSION:
+        case ElementAction.ACCESSION:
             return Written(tuple(subject.pseudonyms.accession(value) for value in values))
-        case Action.LABEL:
+        case ElementAction.LABEL:
             own = subject.own
             return Written(tuple(v if _is_term(v, table, own) else subject.pseudonyms.label(v) for v in values))
-        case Action.CLEAN:
+        case ElementAction.CLEAN:
             return _clean(rule, vr, values, table, subject.own)
     return _keep(vr, values)
 
@@ -148,7 +148,7 @@ def _whole(values: tuple[str, ...]) -> Written:
     return Written(values) if all(values) else EMPTY
 
 
-def _uid(value: str, table: Table, subject: Subject) -> str:
+def _uid(value: str, table: ProfileTable, subject: Subject) -> str:
     if value in table.class_uids:
         return value
     return subject.pseudonyms.uid(value) if value else ""
@@ -163,7 +163,7 @@ def _keep(vr: str, values: tuple[str, ...]) -> Written:
     return Written(values) if all(value == "" or (len(value) <= limit and fits(value)) for value in values) else EMPTY
 
 
-def _clean(rule: Rule, vr: str, values: tuple[str, ...], table: Table, own: Own) -> Written:
+def _clean(rule: Rule, vr: str, values: tuple[str, ...], table: ProfileTable, own: Own) -> Written:
     if vr == "CS":
         # a code string is one term: all its words are listed, or it says nothing; a place left free stays free
         kept = [value.upper() in rule.terms or _is_term(value, table, own) if value else None for value in values]
@@ -189,7 +189,7 @@ def _known(word: str, terms: frozenset[str]) -> bool:
     return word.isascii() and (word.upper() in terms or _MARK.fullmatch(word) is not None)
 
 
-def _is_term(value: str, table: Table, own: Own) -> bool:
+def _is_term(value: str, table: ProfileTable, own: Own) -> bool:
     """Whether a code string is made of listed terms, none of which is this patient's own."""
     if len(value) > _LONGEST["CS"] or not value.isascii():
         return False

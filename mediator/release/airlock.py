@@ -25,7 +25,7 @@ from mediator.disclosure import releasable
 from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.release import tables
 from mediator.release.differencing import Group, group_of, revealing
-from mediator.release.tables import Table
+from mediator.release.tables import OutputTable
 from mediator.types import OutputFile, check_unique
 
 OUTPUTS_FILE = "outputs.json"
@@ -95,7 +95,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Finding:
+class DisclosureFinding:
     """One rule on one file: how many cells it looked at, how many it minds, and the limit it held them to."""
 
     rule: Rule
@@ -128,7 +128,7 @@ class DisclosureRecord:
     size_bytes: int
     sha256: str
     outcome: Outcome
-    findings: tuple[Finding, ...]
+    findings: tuple[DisclosureFinding, ...]
     rules: AnalysisRules
 
 
@@ -150,7 +150,7 @@ class AirlockRequest:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedFile:
     """A file with its record. `content` is our own encoding of its values, empty for a file that is refused."""
 
     record: DisclosureRecord
@@ -158,7 +158,7 @@ class Checked:
     code: Code | None
 
 
-def check(request: AirlockRequest) -> tuple[Checked, ...]:
+def check(request: AirlockRequest) -> tuple[CheckedFile, ...]:
     """Every declared file with its record. Raises `Denied` when the output as a whole is not one.
 
     1. `outputs.json` declares every file that is there and none that is not; no more than the permit's number.
@@ -208,8 +208,8 @@ class _Look:
     def __init__(self, request: AirlockRequest, file: Declared, raw: bytes, needles: frozenset[str]) -> None:
         self._request, self._rules, self._file, self._raw = request, request.rules, file, raw
         self._needles = needles
-        self._findings: list[Finding] = []
-        self._table: Table | None = None
+        self._findings: list[DisclosureFinding] = []
+        self._table: OutputTable | None = None
         self.group: Group | None = None
 
     @property
@@ -218,7 +218,7 @@ class _Look:
 
     def find(self, rule: Rule, looked_at: int, minded: int, limit: str, *, review: bool = False) -> None:
         result: Outcome = "pass" if not minded else ("review" if review else "fail")
-        self._findings.append(Finding(rule, result, looked_at, minded, limit))
+        self._findings.append(DisclosureFinding(rule, result, looked_at, minded, limit))
 
     def at_the_file(self) -> None:
         """1. plain text of a permitted type; 2. a table within its limits; 3. columns; 4. cells; 5. what it tells."""
@@ -241,7 +241,7 @@ class _Look:
             self._disclosure(self._table)  # (5)
         return None
 
-    def checked(self) -> Checked:
+    def checked(self) -> CheckedFile:
         table, file = self._table, self._file
         failing = [finding.rule for finding in self._findings if finding.result == "fail"]
         content = b""
@@ -266,7 +266,7 @@ class _Look:
             findings=tuple(self._findings),
             rules=self._rules,
         )
-        return Checked(record, content, _CODES.get(failing[0], Code.TABLE_NOT_PERMITTED) if failing else None)
+        return CheckedFile(record, content, _CODES.get(failing[0], Code.TABLE_NOT_PERMITTED) if failing else None)
 
     def _identifiers(self) -> None:
         """Pseudonyms, whole or their first characters, and anything of a DICOM UID's form, in names and in cells."""
@@ -277,7 +277,7 @@ class _Look:
             found += sum(run[at : at + _TELLING] in self._needles for at in range(len(run) - _TELLING + 1))
         self.find("identifiers", len(self._needles), found, "no pseudonym, no UID")
 
-    def _columns(self, table: Table) -> None:
+    def _columns(self, table: OutputTable) -> None:
         """The columns are those declared; only estimates may have more, which are numbers."""
         file = self._file
         named = {*file.labels, file.count, *file.largest, *([] if file.value is None else [file.value])}
@@ -288,7 +288,7 @@ class _Look:
         extremes = [name for name in have - set(file.largest) if _EXTREMES.intersection(name.split("_"))]
         self.find("extremes", len(have), len(extremes), "no smallest and no largest value")
 
-    def _cells(self, table: Table) -> None:
+    def _cells(self, table: OutputTable) -> None:
         """Labels hold the permit's words and nothing else; every other cell is a number of few digits."""
         file, rules = self._file, self._rules
         formulas = sum(tables.is_formula(cell) for row in table.rows for cell in row)
@@ -310,7 +310,7 @@ class _Look:
                 wrong += sum(tables.number(cell, digits) is None for cell in table.column(name))
         self.find("numbers", len(table.rows) * len(table.columns), wrong, f"{rules.digits} significant digits")
 
-    def _disclosure(self, table: Table) -> None:
+    def _disclosure(self, table: OutputTable) -> None:
         file, rules = self._file, self._rules
         counts = [tables.count(cell) for cell in table.column(file.count)]
         small = sum(number is not None and not releasable(number, rules.threshold) for number in counts)
@@ -325,7 +325,7 @@ class _Look:
         if file.what == "estimates":
             self._freedom(table, [number or 0 for number in counts])
 
-    def _dominance(self, table: Table) -> None:
+    def _dominance(self, table: OutputTable) -> None:
         """Sums that a few contributors make up. n,k: the n largest hold less than k %. p %: without the two largest
         there remains at least p % of the largest. Negative numbers and a sum of nothing have no dominance, and are
         minded. (`acro` 1.0.2 finds the same on 4,000 random cells.)"""
@@ -352,7 +352,7 @@ class _Look:
             f"the rest at least {rules.p_percent:g} % of the largest",
         )  # fmt: skip
 
-    def _freedom(self, table: Table, counts: Sequence[int]) -> None:
+    def _freedom(self, table: OutputTable, counts: Sequence[int]) -> None:
         """Residual degrees of freedom: patients less the numbers estimated from them, as ACRO has it for models. What
         an estimate is, no rule can tell: a person looks at each."""
         numbers = len(table.columns) - len(self._file.labels) - 1

@@ -37,7 +37,7 @@ _PRINTABLE = frozenset(range(0x20, 0x7F)) | {0x0A, 0x0D}
 
 
 @dataclass(frozen=True)
-class Table:
+class OutputTable:
     """Column names and rows of texts, as they stood in the file: (rows, columns). An empty text is no value."""
 
     columns: tuple[str, ...]
@@ -47,9 +47,11 @@ class Table:
         at = self.columns.index(name)
         return tuple(row[at] for row in self.rows)
 
-    def without(self, names: Sequence[str]) -> Table:
+    def without(self, names: Sequence[str]) -> OutputTable:
         kept = [at for at, name in enumerate(self.columns) if name not in names]
-        return Table(tuple(self.columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in self.rows))
+        return OutputTable(
+            tuple(self.columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in self.rows)
+        )
 
 
 def check_plain(raw: bytes) -> None:
@@ -65,7 +67,7 @@ def check_plain(raw: bytes) -> None:
         raise Denied(Reason(Code.FILE_NOT_PERMITTED, "not printable ASCII"))
 
 
-def parse(raw: bytes, kind: FileType, *, rows: int, columns: int) -> Table:
+def parse(raw: bytes, kind: FileType, *, rows: int, columns: int) -> OutputTable:
     """The table in `raw`, which `check_plain` has passed. Raises `Denied` (`table_not_permitted`).
 
     1. At most `rows` rows and `columns` columns, at least one of each; counted before they are built.
@@ -75,7 +77,7 @@ def parse(raw: bytes, kind: FileType, *, rows: int, columns: int) -> Table:
     return _parse_csv(raw, rows, columns) if kind == "csv" else _parse_json(raw, rows, columns)
 
 
-def encode(table: Table, kind: FileType, labels: Sequence[str]) -> bytes:
+def encode(table: OutputTable, kind: FileType, labels: Sequence[str]) -> bytes:
     """The one file of this kind for these values: numbers printed anew, JSON canonical, lines ended by `\\n`."""
     printed = [
         [cell if name in labels or not cell else print_number(Decimal(cell)) for name, cell in _cells(table, row)]
@@ -115,7 +117,7 @@ def print_number(value: Decimal) -> str:
     return format(value.normalize(), "f") if value else "0"
 
 
-def _parse_csv(raw: bytes, rows: int, columns: int) -> Table:
+def _parse_csv(raw: bytes, rows: int, columns: int) -> OutputTable:
     text = raw.decode("ascii").replace("\r\n", "\n").removesuffix("\n")
     if "\r" in text or '"' in text:  # (3)
         raise _refused("a quote, or a line end of another kind")
@@ -125,7 +127,7 @@ def _parse_csv(raw: bytes, rows: int, columns: int) -> Table:
     return _table(lines[0], lines[1:], columns)
 
 
-def _parse_json(raw: bytes, rows: int, columns: int) -> Table:
+def _parse_json(raw: bytes, rows: int, columns: int) -> OutputTable:
     try:
         found = json.loads(raw, object_pairs_hook=_members, parse_int=str, parse_float=str, parse_constant=_members)
     except (ValueError, RecursionError, TypeError):
@@ -144,12 +146,12 @@ def _parse_json(raw: bytes, rows: int, columns: int) -> Table:
     return _table(names, lines, columns)
 
 
-def _table(names: tuple[str, ...], lines: Sequence[tuple[str, ...]], columns: int) -> Table:
+def _table(names: tuple[str, ...], lines: Sequence[tuple[str, ...]], columns: int) -> OutputTable:
     if not lines or not 0 < len(names) <= columns:  # (1)
         raise _refused(f"no row, or not 1 to {columns} columns")
     if len(set(names)) != len(names) or any(len(line) != len(names) for line in lines):  # (2)
         raise _refused("a column stands twice, or a row has another number of cells")
-    return Table(names, tuple(lines))
+    return OutputTable(names, tuple(lines))
 
 
 def _members(pairs: Any) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def _members(pairs: Any) -> dict[str, Any]:
     return members
 
 
-def _cells(table: Table, row: tuple[str, ...]) -> list[tuple[str, str]]:
+def _cells(table: OutputTable, row: tuple[str, ...]) -> list[tuple[str, str]]:
     return list(zip(table.columns, row, strict=True))
 
 

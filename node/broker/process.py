@@ -8,8 +8,8 @@ import threading
 from datetime import UTC, datetime
 
 from containers.broker import Broker
-from containers.engine import Engine
-from containers.sandbox import Sandbox
+from containers.engine import ContainerEngine
+from containers.sandbox import SandboxPolicy
 from mediator.errors import CloisterError
 from mediator.signatures import KeyRing
 from node.host.config import NodeConfig
@@ -46,7 +46,7 @@ def engine_site(config: NodeConfig) -> str:
 def make_broker(config: NodeConfig) -> Broker:
     """The broker of this node, on its engine, trusting its core's verdicts alone."""
     verdicts = read_verify_key(config.paths.verdict_public_key)
-    site = Sandbox(
+    site = SandboxPolicy(
         site=engine_site(config),
         sentinel=config.engine.sentinel,
         ceiling=config.ceiling,
@@ -56,7 +56,7 @@ def make_broker(config: NodeConfig) -> Broker:
         gid=config.users.job_gid,
         runtime=config.engine.runtime or "",
     )
-    return Broker(Engine(config.engine.socket), site, KeyRing([verdicts]), lambda: datetime.now(UTC), _record)
+    return Broker(ContainerEngine(config.engine.socket), site, KeyRing([verdicts]), lambda: datetime.now(UTC), _record)
 
 
 def _record(verb: str, job: str, code: str) -> None:

@@ -10,7 +10,7 @@ import typer
 from mediator.errors import NotNow
 from node.cli.app import application
 from node.cli.output import fail, say
-from node.host.faults import is_full
+from node.host.disk_errors import is_full
 
 
 def main() -> None:

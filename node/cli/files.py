@@ -13,7 +13,7 @@ from typing import Any
 
 from mediator.canonical import MAX_DOCUMENT_BYTES
 from mediator.errors import UsageFault
-from node.host.faults import cannot_write
+from node.host.disk_errors import cannot_write
 
 # the largest initial model a command takes: 4 GiB, the most one gRPC or safetensors header of ours is tested with
 MAX_MODEL_BYTES = 4 << 30

@@ -12,10 +12,10 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code
 from mediator.policy import Policy
 from mediator.ports import Clock, UpdateCodec
-from mediator.schedule import Site
+from mediator.schedule import SiteSchedule
 from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
-from node.core.owed import Owed
+from node.core.deferred_records import DeferredRecords
 from node.core.records import AuditEvent, RevocationListRow
 from node.core.store.reads import Reads
 from node.core.store.store import Store
@@ -49,7 +49,7 @@ class Trust:
 
 
 @dataclass(frozen=True)
-class Keys:
+class CoreKeys:
     """Core's private keys: the log's, the release envelopes', the container specs'."""
 
     audit: SigningKey = field(repr=False)
@@ -58,7 +58,7 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class Airlock:
+class AirlockSettings:
     """What the hospital has decided about its airlock: who reviews (`subjects` has a name for each key id of `ring`),
     the floors under every permit's rules, when a waiting file is called overdue, and when it is deleted."""
 
@@ -81,22 +81,22 @@ class Heard:
 class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
 
-    `switch`, `heard` and `owed` are what a stop rests on while the store answers nobody.
+    `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
     """
 
     site: str
     store: Store
     clock: Clock
-    keys: Keys
+    keys: CoreKeys
     trust: Trust
     folders: Folders
     ceiling: Resources
-    schedule: Site
+    schedule: SiteSchedule
     max_revocation_age: timedelta
     codec: UpdateCodec
     random_bytes: Callable[[int], bytes]
-    owed: Owed
-    airlock: Airlock = field(default_factory=Airlock)
+    deferred: DeferredRecords
+    airlock: AirlockSettings = field(default_factory=AirlockSettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
 

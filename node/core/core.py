@@ -10,26 +10,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from containers.canary import canary_spec, run_canary
-from containers.warm.pool import Sandbox, Sandboxes, SandboxKey
+from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from federation.client.objects import FlowerCodec
 from mediator.audit import Action, Verdict
 from mediator.errors import HubCode, NotNow
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.ports import Runner
 from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
-from node.core.context import Core, Folders, Keys, Trust, event
+from node.core.context import Core, CoreKeys, Folders, Trust, event
 from node.core.datasets.ingest import Ingests
+from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
-from node.core.owed import Owed
 from node.core.records import JobRow, OutgoingRow
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task, watch
 from node.core.tasks.outbox import Outbox
-from node.core.tasks.run_job import Jobs
+from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
 from node.host.config import NodeConfig
 from node.host.keys import read_signing_key
@@ -73,7 +73,7 @@ class CoreProcess:
         )
         self.trust.sandboxes = self.sandboxes
         self.outbox = Outbox(self.core)
-        self.jobs = Jobs(self.core, self.sandboxes, self._make_view, airlock.hold)
+        self.jobs = JobThreads(self.core, self.sandboxes, self._make_view, airlock.hold)
         self.watch = watch.Watch(
             self.core,
             self.sandboxes,
@@ -113,7 +113,7 @@ class CoreProcess:
         self.halt()
         self.jobs.stop()
         self.watch.stop()
-        self.core.owed.close(_LAST_WORDS_S)
+        self.core.deferred.close(_LAST_WORDS_S)
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()
@@ -180,10 +180,13 @@ class CoreProcess:
 
     def progress_of(self, job: JobRow) -> float:
         """The fraction a running job has reported of itself; a container's word, for eyes only."""
-        if job.state is State.RUNNING:
+        if job.state is JobState.RUNNING:
             return self._progress.get((job.run, job.task.value), 0.0)
         return (
-            1.0 if job.state in (State.PRODUCED, State.RELEASING, State.RELEASED, State.DELIVERED, State.HELD) else 0.0
+            1.0
+            if job.state
+            in (JobState.PRODUCED, JobState.RELEASING, JobState.RELEASED, JobState.DELIVERED, JobState.HELD)
+            else 0.0
         )
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -218,10 +221,10 @@ class CoreProcess:
     def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
         self._progress[key.run, key.task.value] = fraction
 
-    def _destroyed(self, sandbox: Sandbox) -> None:
+    def _destroyed(self, sandbox: WarmContainer) -> None:
         permit = f"{sandbox.key.permit}@{sandbox.key.permit_version}"
         deleted = event(Action.WORK_DELETE, f"sandbox/{sandbox.name}", Verdict.DONE, permit=permit)
-        self.core.owed.add(lambda tx: tx.record(event=deleted))
+        self.core.deferred.add(lambda tx: tx.record(event=deleted))
 
     def _sweep(self) -> None:
         try:
@@ -246,10 +249,10 @@ def _core(config: NodeConfig, store: Store) -> Core:
     return Core(
         site=config.site,
         store=store,
-        owed=Owed(store, now),
+        deferred=DeferredRecords(store, now),
         switch=Switch(paths.pause_mark),
         clock=now,
-        keys=Keys(
+        keys=CoreKeys(
             audit=read_signing_key(paths.audit_key),
             release=read_signing_key(paths.release_key),
             verdict=read_signing_key(paths.verdict_key),

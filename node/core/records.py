@@ -10,7 +10,7 @@ from typing import Literal
 from mediator.airlock import FileState
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, HubCode
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.types import Kind, ReleasedObject
 
 
@@ -148,7 +148,7 @@ class JobRow:
     permit: str
     permit_version: int
     dataset_version: str | None
-    state: State
+    state: JobState
     sandbox: str | None
     code: Code | None
     created: datetime
@@ -206,7 +206,7 @@ class OutgoingRow:
 
 
 @dataclass(frozen=True)
-class Charge:
+class NewCharge:
     """What one task costs, at most: bytes that may leave, epsilon that may be spent."""
 
     permit: str
@@ -228,7 +228,7 @@ class LedgerTotals:
 
 
 @dataclass(frozen=True)
-class ChargeRow(Charge):
+class ChargeRow(NewCharge):
     time: datetime
 
 

@@ -122,7 +122,7 @@ class _Asked:
                 airlock_waiting=waiting,
                 airlock_overdue=late,
                 sandbox="unknown" if canary is None else ("held" if canary.passed else "failed"),
-                unrecorded=core.owed.count(),
+                unrecorded=core.deferred.count(),
                 sandbox_age_s=None if canary is None else (core.clock() - canary.time).total_seconds(),
             )
 

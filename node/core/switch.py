@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from mediator.roles import Role
-from node.host.faults import cannot_write
+from node.host.disk_errors import cannot_write
 
 # a role's name
 _MARK_BYTES = 64

@@ -23,7 +23,7 @@ DUPLICATE, SEEN_BEFORE, NOT_DECODED = "duplicate_pixels", "pixels_seen_before", 
 
 
 @dataclass(frozen=True)
-class Checked:
+class FolderFinding:
     """One finding: which files, what, and of which other file they are a copy."""
 
     finding: str
@@ -38,7 +38,7 @@ class Checked:
 
 def check_folder(
     source: Path, files: Sequence[File], *, pixels: bool, key: bytes | None = None, store: Path | None = None
-) -> Iterator[Checked]:
+) -> Iterator[FolderFinding]:
     """Every finding of a folder. Without a key, copies are found among these files alone. Raises `OSError`."""
     readable = [file for file in files if file.refused is None]
     yield from _series(source, readable)  # (1)
@@ -46,26 +46,26 @@ def check_folder(
         yield from _duplicates(source, readable, key or secrets.token_bytes(KEY_BYTES), store if key else None)  # (2)
 
 
-def summary(files: Sequence[File], found: Sequence[Checked]) -> dict[str, Any]:
+def summary(files: Sequence[File], found: Sequence[FolderFinding]) -> dict[str, Any]:
     """How many files there are, and how many findings of each kind."""
     return {"files": len(files), "findings": dict(sorted(Counter(one.finding for one in found).items()))}
 
 
-def _series(source: Path, files: Sequence[File]) -> Iterator[Checked]:
+def _series(source: Path, files: Sequence[File]) -> Iterator[FolderFinding]:
     slices = [read_slice(source / file.path) for file in files]
     members: dict[str, list[str]] = {}
     for file, one in zip(files, slices, strict=True):
         if one is None:
-            yield Checked(SeriesFinding.HEADER.value, (file.label,))
+            yield FolderFinding(SeriesFinding.HEADER.value, (file.label,))
         else:
             members.setdefault(one.series, []).append(file.label)
     findings = integrity(one for one in slices if one is not None)
     for number, (series, labels) in enumerate(members.items(), start=1):
         for finding in findings.get(series, ()):
-            yield Checked(finding.value, tuple(labels), f"series#{number:04d}")
+            yield FolderFinding(finding.value, tuple(labels), f"series#{number:04d}")
 
 
-def _duplicates(source: Path, files: Sequence[File], key: bytes, store: Path | None) -> Iterator[Checked]:
+def _duplicates(source: Path, files: Sequence[File], key: bytes, store: Path | None) -> Iterator[FolderFinding]:
     known, first = SeenPixels(store), dict[bytes, str]()
     reader = ReaderProcess()
     try:
@@ -75,12 +75,12 @@ def _duplicates(source: Path, files: Sequence[File], key: bytes, store: Path | N
             except ReaderDied:
                 digest = None
             if digest is None:
-                yield Checked(NOT_DECODED, (file.label,))
+                yield FolderFinding(NOT_DECODED, (file.label,))
             elif digest in first:
-                yield Checked(DUPLICATE, (file.label,), same_as=first[digest])
+                yield FolderFinding(DUPLICATE, (file.label,), same_as=first[digest])
             else:
                 first[digest] = file.label
                 if known.add(digest):
-                    yield Checked(SEEN_BEFORE, (file.label,))
+                    yield FolderFinding(SEEN_BEFORE, (file.label,))
     finally:
         reader.close()

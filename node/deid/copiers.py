@@ -22,7 +22,7 @@ SWITCH_S = 0.0002
 UNDER_WAY = 6
 
 
-class Job(Generic[T]):
+class CopyJob(Generic[T]):
     """Work that some thread does, or whoever asks for its result first."""
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -31,7 +31,7 @@ class Job(Generic[T]):
         self._error: BaseException | None = None
         self._running: Lock | None = None
 
-    def hand_over(self) -> Job[T]:
+    def hand_over(self) -> CopyJob[T]:
         """Before a thread gets it: `result` waits for the thread from now on."""
         self._running = Lock()
         self._running.acquire()
@@ -61,7 +61,7 @@ class Copiers:
     """A few threads, from the first job until the end of the `with`."""
 
     def __init__(self, threads: int = THREADS) -> None:
-        self._queue: SimpleQueue[Job[object] | None] = SimpleQueue()
+        self._queue: SimpleQueue[CopyJob[object] | None] = SimpleQueue()
         self._threads: list[Thread] = []
         self._count = threads
 
@@ -77,7 +77,7 @@ class Copiers:
             thread.join()
         self._threads = []
 
-    def submit(self, job: Job[T]) -> None:
+    def submit(self, job: CopyJob[T]) -> None:
         """Have it done by a thread, in turn."""
         if not self._threads:
             self._threads = [Thread(target=self._loop, daemon=True) for _ in range(self._count)]

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import Table
+from mediator.deid.rules import ProfileTable
 from mediator.deid.screening import Exclusion, Facts, Sorting, screen, sort
 from mediator.deid.values import Subject
 
@@ -37,9 +37,9 @@ class DicomSource(Protocol):
 
 
 class DicomEngine(Protocol):
-    """Reads and writes DICOM by a compiled profile (implemented by `node.deid.engine.Engine`)."""
+    """Reads and writes DICOM by a compiled profile (implemented by `node.deid.engine.ProfileEngine`)."""
 
-    table: Table
+    table: ProfileTable
 
     def read(self, content: bytes) -> Any:
         """A `DicomSource`, or the `Exclusion` that says why the file cannot be read."""
@@ -72,12 +72,12 @@ class DicomEngine(Protocol):
     def named(self, source: Any) -> list[Identifier]:
         """The names and numbers of a patient that a file holds."""
 
-    def searcher(self) -> Searcher:
+    def searcher(self) -> FileSearcher:
         """For finished files, once what the files after them lost is known."""
 
 
-class Searcher(Protocol):
-    """Lost values, and the finished files they are looked for in (implemented by `node.deid.again.Searcher`)."""
+class FileSearcher(Protocol):
+    """Lost values, and the finished files they are looked for in (implemented by `node.deid.searcher.Searcher`)."""
 
     def lost(self, values: Iterable[Lost]) -> None:
         """Look for these from now on, too."""

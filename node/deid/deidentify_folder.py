@@ -75,7 +75,7 @@ class Workers(Protocol):
 
 
 @dataclass(frozen=True)
-class Rooms:
+class OutputFolders:
     """Where a run writes. All of it lies beside DST, so that DST holds instances and nothing else."""
 
     output: Path
@@ -131,7 +131,7 @@ class Tally:
         }
 
 
-def check_rooms(source: Path, rooms: Rooms) -> None:
+def check_rooms(source: Path, rooms: OutputFolders) -> None:
     """Neither folder inside the other, and DST a real folder or none, in a place that can be written to. Before a file
     is read. Raises `UsageFault` without naming a path."""
     try:
@@ -140,7 +140,7 @@ def check_rooms(source: Path, rooms: Rooms) -> None:
         raise UsageFault("SRC or DST lies in a folder that this user may not enter") from None
 
 
-def _check_rooms(source: Path, rooms: Rooms) -> None:
+def _check_rooms(source: Path, rooms: OutputFolders) -> None:
     if not source.is_dir():
         raise UsageFault("SRC is no folder that can be read")
     ours, theirs = rooms.output.absolute(), source.resolve()
@@ -160,7 +160,7 @@ def _check_rooms(source: Path, rooms: Rooms) -> None:
         raise UsageFault("DST cannot be written: the folder it goes into is no folder, or closed to this user")
 
 
-def check_same_pseudonyms(rooms: Rooms, about: Mapping[str, Any]) -> None:
+def check_same_pseudonyms(rooms: OutputFolders, about: Mapping[str, Any]) -> None:
     """What DST holds of an earlier run was made with the same key, project and site: other pseudonyms beside it would
     be other patients, and nothing told them apart. Raises `UsageFault`."""
     if not any(room.is_dir() and any(room.iterdir()) for room in (rooms.output, rooms.review)):
@@ -192,7 +192,7 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
 
 
 def deidentify_folder(
-    files: Sequence[File], rooms: Rooms, workers: Workers, about: Mapping[str, Any]
+    files: Sequence[File], rooms: OutputFolders, workers: Workers, about: Mapping[str, Any]
 ) -> Iterator[Result | dict[str, Any]]:
     """A `Result` for each file in order, then the summary (`about` and the counts), which is also written."""
     tally = Tally()

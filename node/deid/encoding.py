@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from node.deid.reader import Parsed
-from node.deid.structure import LONG_VRS, Node, Pixels
+from node.deid.structure import LONG_VRS, ElementNode, Pixels
 
 # ours, made once with uuid4: a constant, so that it tells nothing about a site (PS3.7 D.3.3.2)
 IMPLEMENTATION_CLASS_UID = "2.25.263985395658335445047794755638673316349"
@@ -30,7 +30,7 @@ def text_value(vr: str, values: Iterable[str]) -> bytes:
     return raw
 
 
-def dataset(nodes: Iterable[Node], *, implicit: bool, little: bool) -> bytes:
+def dataset(nodes: Iterable[ElementNode], *, implicit: bool, little: bool) -> bytes:
     """The bytes of elements, in ascending order of tags."""
     item, word = _TAG[little](0xFFFE, 0xE000), _WORD[little]
     parts: list[bytes] = []
@@ -61,11 +61,11 @@ def file_meta(syntax: str, sop_class: str, sop_instance: str) -> bytes:
 @lru_cache(maxsize=64)
 def _meta_around(syntax: str, sop_class: str) -> tuple[bytes, bytes]:
     """What stands before and after (0002,0003)."""
-    before = (Node(0x00020001, "OB", b"\0\1"), Node(0x00020002, "UI", text_value("UI", [sop_class])))
+    before = (ElementNode(0x00020001, "OB", b"\0\1"), ElementNode(0x00020002, "UI", text_value("UI", [sop_class])))
     after = (
-        Node(0x00020010, "UI", text_value("UI", [syntax])),
-        Node(0x00020012, "UI", text_value("UI", [IMPLEMENTATION_CLASS_UID])),
-        Node(0x00020013, "SH", text_value("SH", [IMPLEMENTATION_VERSION])),
+        ElementNode(0x00020010, "UI", text_value("UI", [syntax])),
+        ElementNode(0x00020012, "UI", text_value("UI", [IMPLEMENTATION_CLASS_UID])),
+        ElementNode(0x00020013, "SH", text_value("SH", [IMPLEMENTATION_VERSION])),
     )
     return dataset(before, implicit=False, little=True), dataset(after, implicit=False, little=True)
 

@@ -24,24 +24,24 @@ from pathlib import Path
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
-from mediator.deid.rules import Action, Table
+from mediator.deid.rules import ElementAction, ProfileTable
 from mediator.deid.screening import Exclusion, Facts
 from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
 from mediator.deid.values import Subject
 from node.deid import encoding
-from node.deid.again import Searcher
 from node.deid.copiers import Copiers
-from node.deid.dated import DatesDiffer
-from node.deid.draft import Conversion, Draft, matches, named
+from node.deid.date_check import DatesDiffer
 from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, facts_of, pixels_fit
 from node.deid.lenient import parse_leniently
 from node.deid.pixels.rle import RLE
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
 from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch, usual_vr
+from node.deid.searcher import Searcher
 from node.deid.stream import FileStream, MemoryStream, Stream
-from node.deid.structure import Node, Unreadable
+from node.deid.structure import ElementNode, Unreadable
+from node.deid.write_output import Conversion, OutputWriter, matches, named
 
 _ISSUER = 0x00100021  # Issuer of Patient ID
 _SOP_INSTANCE = 0x00080018
@@ -56,10 +56,10 @@ class Source:
     parsed: Parsed = field(repr=False)
 
 
-class Engine:
+class ProfileEngine:
     """Implements `node.deid.deidentify.DicomEngine` for one compiled profile."""
 
-    def __init__(self, table: Table, standard: Standard, copiers: Copiers | None = None) -> None:
+    def __init__(self, table: ProfileTable, standard: Standard, copiers: Copiers | None = None) -> None:
         """`copiers`: threads that copy the pixels of what is begun; without them they are copied at once."""
         self.table = table
         self._copiers = copiers
@@ -113,7 +113,7 @@ class Engine:
         chunks = self._header(source, rewriter)
         if isinstance(chunks, Exclusion):
             return partial(Conversion, chunks)
-        return Draft(  # (2) (3)
+        return OutputWriter(  # (2) (3)
             path,
             parsed,
             chunks,
@@ -188,7 +188,7 @@ class Engine:
         facts = source.facts
         known = self.table.class_uids
         sop_class = facts.sop_class if facts.sop_class in known else rewriter.uid(facts.sop_class)
-        stays = self.table.rule(_SOP_INSTANCE).action is Action.KEEP  # PS3.10 7.1: equal to the dataset's
+        stays = self.table.rule(_SOP_INSTANCE).action is ElementAction.KEEP  # PS3.10 7.1: equal to the dataset's
         sop_instance = facts.sop_instance if stays else rewriter.uid(facts.sop_instance)
         return encoding.file_meta(source.parsed.syntax, sop_class, sop_instance)
 
@@ -209,12 +209,12 @@ class Engine:
                 (_text(0x00080100, "SH", code), _text(0x00080102, "SH", "DCM"), _text(0x00080104, "LO", meaning))
                 for code, meaning in said.codes
             )
-            issued = self.table.rule(_ISSUER).action is Action.SITE
+            issued = self.table.rule(_ISSUER).action is ElementAction.SITE
             nodes = [
                 *([_text(_ISSUER, "LO", subject.site)] if issued else []),
                 _text(0x00120062, "CS", said.removed),
                 _text(0x00120063, "LO", said.method),
-                Node(0x00120064, "SQ", items=codes),
+                ElementNode(0x00120064, "SQ", items=codes),
                 _text(0x00280303, "CS", said.temporal),
             ]
             raw = [encoding.dataset((node,), implicit=form[0], little=form[1]) for node in nodes]
@@ -222,10 +222,10 @@ class Engine:
         return self._statements[form]
 
 
-def open_engine(profile: str, copiers: Copiers | None = None) -> Engine:
+def open_engine(profile: str, copiers: Copiers | None = None) -> ProfileEngine:
     """The engine for a profile that comes with the package. Raises `UsageFault` for a name that is none."""
-    return Engine(load_profile(profile), standard(), copiers)
+    return ProfileEngine(load_profile(profile), standard(), copiers)
 
 
-def _text(tag: int, vr: str, text: str) -> Node:
-    return Node(tag, vr, encoding.text_value(vr, [text[:64]]))
+def _text(tag: int, vr: str, text: str) -> ElementNode:
+    return ElementNode(tag, vr, encoding.text_value(vr, [text[:64]]))

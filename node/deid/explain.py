@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
-from mediator.deid.rules import Action, Rule, Table
+from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.screening import Exclusion, sort
 from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject
 from mediator.errors import UsageFault
-from node.deid.dated import DatesDiffer
-from node.deid.engine import Engine
+from node.deid.date_check import DatesDiffer
+from node.deid.engine import ProfileEngine
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.pixels import needs_check
 from node.deid.profiles import standard
 from node.deid.rewrite import Rewriter, TooMuch, block_of, coded_in
-from node.deid.structure import Node
+from node.deid.structure import ElementNode
 
 _CHARSET = 0x00080005
 # Written by us whatever the file says (PS3.15 E.1.1).
@@ -59,14 +59,14 @@ class Line:
         return f"{where:<56} {self.action:<13} {self.rule}" + (f"   [{self.value}]" if values and self.value else "")
 
 
-def explain_file(path: Path, table: Table, *, values: bool = False) -> tuple[str, list[Line]]:
+def explain_file(path: Path, table: ProfileTable, *, values: bool = False) -> tuple[str, list[Line]]:
     """(what becomes of the whole file, a line for each element). Raises `UsageFault` for what cannot be opened."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageFault(f"the file cannot be opened: {error.strerror}") from None
     try:
-        engine = Engine(table, standard())
+        engine = ProfileEngine(table, standard())
         source = engine.open(handle)
         if isinstance(source, Exclusion):
             return f"refused: {source.value}", []
@@ -94,10 +94,10 @@ def explain_file(path: Path, table: Table, *, values: bool = False) -> tuple[str
         os.close(handle)
 
 
-def _with_ours(lines: list[Line], table: Table) -> list[Line]:
+def _with_ours(lines: list[Line], table: ProfileTable) -> list[Line]:
     """What is written although the file does not have it, in its place."""
     ours = dict(_STATED)
-    if table.rule(_ISSUER).action is Action.SITE:
+    if table.rule(_ISSUER).action is ElementAction.SITE:
         ours[_ISSUER] = "LO"
     there = {line.tag for line in lines if line.depth == 0}
     for tag, vr in sorted(ours.items()):
@@ -110,17 +110,17 @@ def _with_ours(lines: list[Line], table: Table) -> list[Line]:
     return lines
 
 
-def _said(tag: int, table: Table) -> Rule:
-    return table.rule(tag) if tag == _ISSUER else Rule(Action.CONSTANT, "PS3.15 E.1.1: says what was done")
+def _said(tag: int, table: ProfileTable) -> Rule:
+    return table.rule(tag) if tag == _ISSUER else Rule(ElementAction.CONSTANT, "PS3.15 E.1.1: says what was done")
 
 
 @dataclass(frozen=True)
 class _Explainer:
-    table: Table
+    table: ProfileTable
     rewriter: Rewriter
     values: bool
 
-    def lines(self, nodes: Sequence[Node], charset: bytes, depth: int) -> Iterator[Line]:
+    def lines(self, nodes: Sequence[ElementNode], charset: bytes, depth: int) -> Iterator[Line]:
         """A line for each element, those of a sequence that stays below it."""
         charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
         creators: dict[int, str] = {}
@@ -137,45 +137,51 @@ class _Explainer:
                 action, source = _effect(rule, node, made, charset)
             shown = _value(node, charset) if self.values else ""
             yield Line(depth, tag_text(node.tag), node.vr, name, action, source, shown)
-            if node.items is not None and action == Action.RECURSE.value:
+            if node.items is not None and action == ElementAction.RECURSE.value:
                 for item in node.items:
                     yield from self.lines(item, charset, depth + 1)
 
 
-def _effect(rule: Rule, node: Node, made: Node | None, charset: bytes) -> tuple[str, str]:
+def _effect(rule: Rule, node: ElementNode, made: ElementNode | None, charset: bytes) -> tuple[str, str]:
     """What really becomes of an element, and why when that is not simply its rule."""
     intended = rule.action
     if made is None:
-        why = "" if intended is Action.REMOVE else "; nothing of it may stay"
-        return Action.REMOVE.value, rule.source + why
+        why = "" if intended is ElementAction.REMOVE else "; nothing of it may stay"
+        return ElementAction.REMOVE.value, rule.source + why
     if made.items is not None:
-        return (Action.RECURSE if intended is Action.RECURSE else Action.EMPTY).value, rule.source
+        return (ElementAction.RECURSE if intended is ElementAction.RECURSE else ElementAction.EMPTY).value, rule.source
     before, after = _words(node, charset), _words(made, b"ISO_IR 192")
     if not made.value.strip(b" \0"):
-        as_meant = intended is Action.EMPTY or not node.value.strip(b" \0")
-        return Action.EMPTY.value, rule.source + ("" if as_meant else "; its value may not stay")
-    if intended is Action.CONSTANT:
+        as_meant = intended is ElementAction.EMPTY or not node.value.strip(b" \0")
+        return ElementAction.EMPTY.value, rule.source + ("" if as_meant else "; its value may not stay")
+    if intended is ElementAction.CONSTANT:
         return "written by us", rule.source
-    if intended in (Action.REMOVE, Action.EMPTY) and after == before:
-        return Action.KEEP.value, f"PS3.3: one of the values it lists; without that, {rule.source}"
-    if intended in (Action.REMOVE, Action.EMPTY, Action.CLEAN, Action.SHIFT_DATE, Action.TRUNCATE_DATE):
-        if intended is Action.CLEAN and set(after) <= set(before) | {"OTHER"}:
+    if intended in (ElementAction.REMOVE, ElementAction.EMPTY) and after == before:
+        return ElementAction.KEEP.value, f"PS3.3: one of the values it lists; without that, {rule.source}"
+    if intended in (
+        ElementAction.REMOVE,
+        ElementAction.EMPTY,
+        ElementAction.CLEAN,
+        ElementAction.SHIFT_DATE,
+        ElementAction.TRUNCATE_DATE,
+    ):
+        if intended is ElementAction.CLEAN and set(after) <= set(before) | {"OTHER"}:
             return intended.value, rule.source
-        if intended not in (Action.SHIFT_DATE, Action.TRUNCATE_DATE) or after == [_DUMMY_DATE]:
-            return Action.DUMMY.value, f"PS3.5 7.4: may not be missing or empty; without that, {rule.source}"
+        if intended not in (ElementAction.SHIFT_DATE, ElementAction.TRUNCATE_DATE) or after == [_DUMMY_DATE]:
+            return ElementAction.DUMMY.value, f"PS3.5 7.4: may not be missing or empty; without that, {rule.source}"
     return intended.value, rule.source
 
 
-def _words(node: Node, charset: bytes) -> list[str]:
+def _words(node: ElementNode, charset: bytes) -> list[str]:
     return " ".join(decode(node.value, node.vr, charset)).split() if node.vr in TEXT_VRS else []
 
 
-def _rule(node: Node, table: Table, creators: dict[int, str]) -> tuple[Rule, str]:
+def _rule(node: ElementNode, table: ProfileTable, creators: dict[int, str]) -> tuple[Rule, str]:
     if node.tag >> 16 & 1:
         if 0x10 <= node.tag & 0xFFFF <= 0xFF and node.items is None:
             creators[block_of(node.tag)] = node.value.decode("latin-1").strip(" \0")
             return Rule(
-                Action.REMOVE, "private creator: stays only before an element of its block that stays"
+                ElementAction.REMOVE, "private creator: stays only before an element of its block that stays"
             ), "creator"
         # what a private block is called may be text somebody typed: only names of the safe list are ever shown
         return table.private_rule(creators.get(node.tag & 0xFFFFFF00, ""), node.tag), "private"
@@ -183,7 +189,7 @@ def _rule(node: Node, table: Table, creators: dict[int, str]) -> tuple[Rule, str
     return table.rule(node.tag), element.keyword if element else "unknown"
 
 
-def _value(node: Node, charset: bytes) -> str:
+def _value(node: ElementNode, charset: bytes) -> str:
     if node.items is not None:
         return f"{len(node.items)} items"
     if node.vr in TEXT_VRS:

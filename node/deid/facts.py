@@ -11,7 +11,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 
 from mediator.deid.screening import Facts
 from node.deid.pixels.rle import Layout
-from node.deid.reader import Parsed, Run
+from node.deid.reader import ByteRun, Parsed
 
 TEXT_VRS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
@@ -113,7 +113,7 @@ def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
     return fields, shape
 
 
-def _read(run: Run, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes]]:
+def _read(run: ByteRun, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes]]:
     """What one run tells. Runs are the same from slice to slice, and so is this."""
     fields: dict[str, Any] = {}
     shape: dict[int, bytes] = {}

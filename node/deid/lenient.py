@@ -32,7 +32,7 @@ from node.deid.structure import (
     PIXEL_TAGS,
     SHORT_VRS,
     UNDEFINED,
-    Node,
+    ElementNode,
     Unreadable,
     VrOf,
     pixels_at,
@@ -88,9 +88,9 @@ class _Patience:
             return Parsed(self._syntax, self._stream, runs, None, problem.finding, vr_of=self._vr_of)
         return Parsed(self._syntax, self._stream, runs, pixels, vr_of=self._vr_of)
 
-    def _nodes(self, file: io.BytesIO, data: bytes, implicit: bool) -> tuple[Node, ...]:
+    def _nodes(self, file: io.BytesIO, data: bytes, implicit: bool) -> tuple[ElementNode, ...]:
         """The elements before the pixels, ascending, each tag once."""
-        found: dict[int, Node] = {}
+        found: dict[int, ElementNode] = {}
         end = 0
         header = struct.Struct("<HHL" if self._little else ">HHL")
         for element in data_element_generator(file, implicit, self._little, stop_when=_at_pixels):
@@ -102,7 +102,7 @@ class _Patience:
             raise Unreadable(Exclusion.TRUNCATED)  # the beginning of an element that is not there
         return tuple(node for _, node in sorted(found.items()))
 
-    def _node(self, element: RawDataElement | DataElement, implicit: bool, little: bool, depth: int) -> Node:
+    def _node(self, element: RawDataElement | DataElement, implicit: bool, little: bool, depth: int) -> ElementNode:
         self._seen += 1
         if self._seen > MAX_ELEMENTS:
             raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
@@ -111,18 +111,18 @@ class _Patience:
             raise Unreadable(Exclusion.MALFORMED)
         if isinstance(element, DataElement):
             items = tuple(tuple(self._item(item, depth)) for item in element.value)
-            return Node(tag, "SQ", items=items)
+            return ElementNode(tag, "SQ", items=items)
         value = element.value or b""
         if element.length == UNDEFINED:
-            return Node(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
+            return ElementNode(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
         if len(value) != element.length:
             raise Unreadable(Exclusion.TRUNCATED)
         vr = element.VR if element.VR in _VRS else self._vr_of(tag)
         if vr == "SQ":
-            return Node(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
-        return Node(tag, vr, value)
+            return ElementNode(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
+        return ElementNode(tag, vr, value)
 
-    def _item(self, item: Dataset, depth: int) -> Iterator[Node]:
+    def _item(self, item: Dataset, depth: int) -> Iterator[ElementNode]:
         """An item pydicom took apart already (of a sequence without a length)."""
         if depth >= MAX_DEPTH:
             raise Unreadable(Exclusion.TOO_DEEP)
@@ -132,7 +132,7 @@ class _Patience:
         for tag in sorted(item.keys()):
             yield self._node(item.get_item(tag), bool(implicit), bool(little), depth + 1)
 
-    def _items(self, value: bytes, implicit: bool, little: bool, depth: int) -> Iterator[tuple[Node, ...]]:
+    def _items(self, value: bytes, implicit: bool, little: bool, depth: int) -> Iterator[tuple[ElementNode, ...]]:
         """The items in the value of a sequence of defined length."""
         items = convert_SQ(value, implicit, little)
         header = struct.Struct("<HHL" if little else ">HHL")

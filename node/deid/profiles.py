@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from mediator.deid.profile import MAX_PROFILE_BYTES, compile_profile, parse
-from mediator.deid.rules import Table
+from mediator.deid.rules import ProfileTable
 from mediator.deid.tables import TABLE_FILES, Standard, parse_standard
 from mediator.errors import UsageFault
 
@@ -33,12 +33,12 @@ def profile_text(name: str) -> str:
 
 
 @cache
-def load_profile(name: str) -> Table:
+def load_profile(name: str) -> ProfileTable:
     """A profile of the package by its name, compiled. Raises `UsageFault` for a name that is none."""
     return compile_profile(parse(profile_text(name)), standard())
 
 
-def load_profile_file(path: Path) -> Table:
+def load_profile_file(path: Path) -> ProfileTable:
     """A site's own profile, compiled. Its name may be none of ours: (0012,0063) must tell them apart.
 
     Raises `UsageFault`, `Malformed`, `UnsupportedVersion`.

@@ -29,8 +29,8 @@ from node.deid.structure import (
     MAX_INFLATED_BYTES,
     SHORT_VRS,
     SYNTAXES,
+    ElementNode,
     MoreNeeded,
-    Node,
     Pixels,
     Unreadable,
     VrOf,
@@ -49,7 +49,7 @@ _SHORT_HEADER, _LENGTH = struct.Struct("<H2sH").unpack_from, struct.Struct("<L")
 Raw = tuple[int, str, bytes, int]
 
 
-class Run:
+class ByteRun:
     """Consecutive elements as they stand in a file. Compared by identity."""
 
     __slots__ = ("elements", "first", "last", "raw", "told")
@@ -71,7 +71,7 @@ class Parsed:
 
     syntax: str
     stream: Stream = field(repr=False)
-    runs: tuple[Run, ...] = field(repr=False)
+    runs: tuple[ByteRun, ...] = field(repr=False)
     pixels: Pixels | None
     finding: Exclusion | None = None  # the header is whole, the pixels are not
     vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
@@ -95,15 +95,15 @@ class Parsed:
         return tuple(element for run in self.runs for element in run.elements)
 
     @cached_property
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[ElementNode, ...]:
         """The elements as nodes, sequences taken apart."""
         return tuple(map(self.node, self.elements))
 
-    def node(self, element: Raw) -> Node:
+    def node(self, element: Raw) -> ElementNode:
         """One top-level element as a node."""
         tag, vr, raw, start = element
         if vr != "SQ":
-            return Node(tag, vr, raw[start:])
+            return ElementNode(tag, vr, raw[start:])
         walk = Walk(raw, len(raw), "<" if self.little else ">", self.vr_of)
         return walk.sequence(0, len(raw), implicit=self.implicit)[0]
 
@@ -116,7 +116,7 @@ class Reader:
         self._vr_of = vr_of
         self._private_alone = private_alone
         self._window = FIRST_WINDOW
-        self._before: dict[str, list[Run]] = {}
+        self._before: dict[str, list[ByteRun]] = {}
         self._restless: set[int] = set()  # tags that changed from file to file: never part of a longer run
 
     def parse(self, stream: Stream) -> Parsed:
@@ -135,7 +135,9 @@ class Reader:
             return Parsed(syntax, dataset, runs, None, problem.finding, vr_of=self._vr_of)
         return Parsed(syntax, dataset, runs, pixels, vr_of=self._vr_of)
 
-    def header(self, stream: Stream, syntax: str, start: int, head: bytes = b"") -> tuple[tuple[Run, ...], int, bytes]:
+    def header(
+        self, stream: Stream, syntax: str, start: int, head: bytes = b""
+    ) -> tuple[tuple[ByteRun, ...], int, bytes]:
         """The elements before the pixels, where these begin, and what stands there. Raises `Unreadable`.
 
         `head`: the stream's first bytes, where they were read already.
@@ -155,9 +157,9 @@ class Reader:
             self._window = min(window, _LARGEST_FIRST_WINDOW)
             return found, at, data[at : at + 12]
 
-    def _walk(self, walk: Walk, data: bytes, at: int, size: int, form: str) -> tuple[tuple[Run, ...], int]:
+    def _walk(self, walk: Walk, data: bytes, at: int, size: int, form: str) -> tuple[tuple[ByteRun, ...], int]:
         before = self._before.setdefault(form, [])
-        found: list[Run] = []
+        found: list[ByteRun] = []
         fresh: set[int] = set()
         index, last, end = 0, -1, len(data)
         same = True  # every run of the file before stands, or was one element
@@ -169,7 +171,7 @@ class Reader:
                     at, last, index = at + len(run.raw), run.last, index + 1
                     continue
                 if len(run.elements) > 1:  # something in it changed: what, is seen one by one
-                    before[index : index + 1] = [Run((element,), element[2]) for element in run.elements]
+                    before[index : index + 1] = [ByteRun((element,), element[2]) for element in run.elements]
                     same = False
                     continue
             tag, vr, start, stop = walk.element(at, end, implicit=form == IMPLICIT)
@@ -179,7 +181,7 @@ class Reader:
                 raise Unreadable(Exclusion.MALFORMED)
             last = tag
             raw = data[at:stop]
-            found.append(Run(((tag, vr, raw, start - at),), raw))
+            found.append(ByteRun(((tag, vr, raw, start - at),), raw))
             fresh.add(tag)
             if len(fresh) > MAX_ELEMENTS:
                 raise Unreadable(Exclusion.TOO_MANY_ELEMENTS)
@@ -195,7 +197,7 @@ class Reader:
             self._remember(form, found, fresh)
         return tuple(found), at
 
-    def _remember(self, form: str, found: list[Run], fresh: set[int]) -> None:
+    def _remember(self, form: str, found: list[ByteRun], fresh: set[int]) -> None:
         """The next file is compared with this one. More new than old: another series."""
         if 2 * len(fresh) > sum(len(run.elements) for run in found):
             self._restless = set()
@@ -204,9 +206,9 @@ class Reader:
         self._restless |= fresh
         self._before[form] = list(self._merged(found))
 
-    def _merged(self, runs: Iterable[Run]) -> Iterable[Run]:
+    def _merged(self, runs: Iterable[ByteRun]) -> Iterable[ByteRun]:
         """Neighbours that did not change become one."""
-        group: list[Run] = []
+        group: list[ByteRun] = []
         size = 0
         for run in runs:
             length = len(run.raw)
@@ -226,10 +228,10 @@ class Reader:
         return tag in self._restless or tag == _CHARSET or (self._private_alone and tag >> 16 & 1 == 1)
 
 
-def _join(group: list[Run]) -> Run:
+def _join(group: list[ByteRun]) -> ByteRun:
     if len(group) == 1:
         return group[0]
-    return Run(tuple(element for run in group for element in run.elements), b"".join(run.raw for run in group))
+    return ByteRun(tuple(element for run in group for element in run.elements), b"".join(run.raw for run in group))
 
 
 def parse(content: bytes, vr_of: VrOf) -> Parsed:

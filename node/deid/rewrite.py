@@ -21,14 +21,14 @@ from mediator.deid.coded import CODED, coded_tags
 from mediator.deid.identifiers import Identifier, Kind, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.residual import MIN_TOKEN
-from mediator.deid.rules import Action, Rule, Table
+from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
-from node.deid.dated import DatesDiffer, dates_hold, has_dates, text
+from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
 from node.deid.facts import TEXT_VRS, decode
-from node.deid.reader import Parsed, Raw, Run
+from node.deid.reader import ByteRun, Parsed, Raw
 from node.deid.residue import Residue, plain
-from node.deid.structure import Node
+from node.deid.structure import ElementNode
 
 CHARSET = 0x00080005
 # Bytes per value of the VRs that hold numbers (PS3.5 6.2).
@@ -82,7 +82,7 @@ class _Notes:
 class Rewriter:
     """One patient's elements through one table."""
 
-    def __init__(self, table: Table, mandatory: Mandatory, subject: Subject) -> None:
+    def __init__(self, table: ProfileTable, mandatory: Mandatory, subject: Subject) -> None:
         self.subject = subject
         self._mandatory = mandatory
         self.residue = Residue()
@@ -97,7 +97,7 @@ class Rewriter:
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
         self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
-        self._values: dict[tuple[int, str, bytes, bytes, str, bool], tuple[Node | None, bool]] = {}
+        self._values: dict[tuple[int, str, bytes, bytes, str, bool], tuple[ElementNode | None, bool]] = {}
 
     def uid(self, original: str) -> str:
         """The pseudonym of a UID; a file asks for its own several times."""
@@ -135,7 +135,7 @@ class Rewriter:
             if (vr == "SQ" and len(raw) <= _MEMO_BYTES) or self._kind(tag, vr) is not None:
                 self._meet(parsed.node(element), charset)
 
-    def _meet(self, node: Node, charset: bytes) -> None:
+    def _meet(self, node: ElementNode, charset: bytes) -> None:
         if node.items is None:
             if (kind := self._kind(node.tag, node.vr)) is not None:
                 self._name(kind, node, charset)
@@ -197,7 +197,7 @@ class Rewriter:
         found.extend(chunk for _, chunk in reversed(pending))
         return found
 
-    def _run(self, parsed: Parsed, run: Run, charset: bytes, ours: Sequence[tuple[int, Chunk]]) -> Chunk:
+    def _run(self, parsed: Parsed, run: ByteRun, charset: bytes, ours: Sequence[tuple[int, Chunk]]) -> Chunk:
         """One chunk for a run, with those of `ours` that belong inside it."""
         if not ours and len(run.elements) == 1:
             element = run.elements[0]
@@ -228,7 +228,7 @@ class Rewriter:
             return False
         rule = self._table.rule(tag)
         return (
-            rule.action is Action.KEEP
+            rule.action is ElementAction.KEEP
             and vr in rule.vrs
             and start == 8  # not from an element of VR UN
             and len(raw) % 2 == 0
@@ -277,7 +277,7 @@ class Rewriter:
             found[place] = reservation
             found.append(chunk)
 
-    def _make(self, parsed: Parsed, node: Node, charset: bytes, creator: str) -> Chunk:
+    def _make(self, parsed: Parsed, node: ElementNode, charset: bytes, creator: str) -> Chunk:
         notes = _Notes()
         made = self._element(node, charset, creator, notes)
         if made is None:
@@ -290,15 +290,15 @@ class Rewriter:
         return Chunk(raw, tuple(notes.trusted), tuple(notes.kept))
 
     @staticmethod
-    def _encode(parsed: Parsed, node: Node) -> Chunk:
+    def _encode(parsed: Parsed, node: ElementNode) -> Chunk:
         return Chunk(encoding.dataset((node,), implicit=parsed.implicit, little=parsed.little), (node.value,))
 
-    def _items(self, nodes: Sequence[Node], charset: bytes, notes: _Notes) -> tuple[Node, ...]:
+    def _items(self, nodes: Sequence[ElementNode], charset: bytes, notes: _Notes) -> tuple[ElementNode, ...]:
         """The elements of one item."""
         charset = next((node.value for node in nodes if node.tag == CHARSET), charset)
         coded = coded_in(nodes, charset, self._table)
-        kept: list[Node] = []
-        creators: dict[int, Node] = {}
+        kept: list[ElementNode] = []
+        creators: dict[int, ElementNode] = {}
         for node in nodes:
             if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
                 self._lose(node)
@@ -314,22 +314,26 @@ class Rewriter:
                 kept.append(made)
         return tuple(sorted(kept, key=lambda node: node.tag))
 
-    def made(self, node: Node, charset: bytes, creator: str, *, coded: bool = False) -> Node | None:
+    def made(self, node: ElementNode, charset: bytes, creator: str, *, coded: bool = False) -> ElementNode | None:
         """What is written for one element, in a block that `creator` reserved; None: nothing.
 
         `coded`: the items's code, scheme and meaning are the standard's own.
         """
         return self._element(node, charset, creator, _Notes(), coded=coded)
 
-    def _element(self, node: Node, charset: bytes, creator: str, notes: _Notes, *, coded: bool = False) -> Node | None:
+    def _element(
+        self, node: ElementNode, charset: bytes, creator: str, notes: _Notes, *, coded: bool = False
+    ) -> ElementNode | None:
         rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
         if node.items is not None:
-            if rule.action is Action.RECURSE:
-                return Node(node.tag, "SQ", items=tuple(self._items(item, charset, notes) for item in node.items))
+            if rule.action is ElementAction.RECURSE:
+                return ElementNode(
+                    node.tag, "SQ", items=tuple(self._items(item, charset, notes) for item in node.items)
+                )
             self._lose(node)
-            empty = rule.action is Action.EMPTY and "SQ" in rule.vrs and node.tag not in _NEVER_EMPTY
-            return Node(node.tag, "SQ", items=()) if empty else None
-        if rule.action is Action.REMOVE and not self._mandatory.stands_in(node.tag):
+            empty = rule.action is ElementAction.EMPTY and "SQ" in rule.vrs and node.tag not in _NEVER_EMPTY
+            return ElementNode(node.tag, "SQ", items=()) if empty else None
+        if rule.action is ElementAction.REMOVE and not self._mandatory.stands_in(node.tag):
             self._lose(node, charset)
             return None
         if (kind := self._kind(node.tag, node.vr)) is not None:
@@ -350,7 +354,7 @@ class Rewriter:
             notes.kept.extend(plain(value) for value in made.value.split(b"\\"))
         return made
 
-    def _apply(self, rule: Rule, node: Node, charset: bytes, *, coded: bool) -> tuple[Node | None, bool]:
+    def _apply(self, rule: Rule, node: ElementNode, charset: bytes, *, coded: bool) -> tuple[ElementNode | None, bool]:
         """The element as it will be written, and whether its value is beyond doubt."""
         vr = node.vr
         if vr == "UN" and rule.vrs:
@@ -362,21 +366,21 @@ class Rewriter:
             if written is None:
                 return None, True
             own = vr if vr in rule.vrs or not rule.vrs else rule.vrs[0]
-            return Node(node.tag, own, encoding.text_value(own, written.values)), written.trusted
+            return ElementNode(node.tag, own, encoding.text_value(own, written.values)), written.trusted
         if vr in ("US", "SS") and "OW" in rule.vrs and vr not in rule.vrs:
             vr = "OW"  # colour tables of older writers: the same 16-bit numbers
         size = _NUMBER_BYTES.get(vr)
-        if rule.action is not Action.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
-            return None if rule.action is not Action.EMPTY else Node(node.tag, rule.vrs[0]), True
+        if rule.action is not ElementAction.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
+            return None if rule.action is not ElementAction.EMPTY else ElementNode(node.tag, rule.vrs[0]), True
         count, rest = divmod(len(node.value), size)
         too_many = rule.vm_max is not None and count > rule.vm_max and not vr.startswith("O")
-        return Node(node.tag, vr, b"" if rest or too_many else node.value), False
+        return ElementNode(node.tag, vr, b"" if rest or too_many else node.value), False
 
     def _kind(self, tag: int, vr: str) -> Kind | None:
         """Whether an element names a person, of this hospital's or of any maker's making."""
         return self._table.identifying.get(tag) or ("name" if vr == "PN" else None)
 
-    def _name(self, kind: Kind, node: Node, charset: bytes) -> None:
+    def _name(self, kind: Kind, node: ElementNode, charset: bytes) -> None:
         """What an element names is the patient's own. Its bytes may be in another character set than they say."""
         vr = node.vr if node.vr in TEXT_VRS else "PN" if kind == "name" else "LO"
         said = set(decode(node.value, vr, charset))
@@ -390,7 +394,7 @@ class Rewriter:
             if identifier not in self._named:
                 self._fresh[identifier] = None
 
-    def _lose(self, node: Node, charset: bytes = b"") -> None:
+    def _lose(self, node: ElementNode, charset: bytes = b"") -> None:
         """Remember what a removed or replaced element held, at any depth."""
         if node.items is None and (kind := self._kind(node.tag, node.vr)) is not None:
             self._name(kind, node, charset)
@@ -418,7 +422,7 @@ class Rewriter:
             raise TooMuch
 
 
-def coded_in(nodes: Sequence[Node], charset: bytes, table: Table) -> frozenset[int]:
+def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) -> frozenset[int]:
     """The elements of an item that together are a code of the standard with the text it gives it."""
     said = {node.tag: node for node in nodes if node.tag in CODED and node.items is None}
     if len(said) < 2:

@@ -20,18 +20,18 @@ from typing import Any
 
 from mediator.deid.identifiers import Lost
 from mediator.deid.pseudonyms import NORMALISATION
-from mediator.deid.rules import ENGINE_VERSION, Table
+from mediator.deid.rules import ENGINE_VERSION, ProfileTable
 from mediator.deid.traceability import PSEUDONYMOUS, key_id
 from mediator.errors import UsageFault
 from node.deid import source_folder as folder
 from node.deid.copiers import THREADS
 from node.deid.deidentify import groups
-from node.deid.deidentify_folder import File, Result, Rooms
+from node.deid.deidentify_folder import File, OutputFolders, Result
 from node.deid.pixels import PixelGate
 from node.deid.worker import Batch, Counts, Known, Places, Settings, Trace, look, run, run_again, start, survey
 
 
-def about(settings: Settings, table: Table) -> dict[str, Any]:
+def about(settings: Settings, table: ProfileTable) -> dict[str, Any]:
     """What a run's summary says of itself: how, under which key, and who could still find a person."""
     return {
         "profile": f"{table.profile}/{table.profile_version}",
@@ -80,7 +80,7 @@ class Processes:
         self._traces: list[Trace] = []
 
     def __enter__(self) -> Processes:
-        room = Rooms(self._settings.output).partial
+        room = OutputFolders(self._settings.output).partial
         try:
             if room.exists():
                 shutil.rmtree(room)
@@ -92,7 +92,7 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
-        shutil.rmtree(Rooms(self._settings.output).partial, ignore_errors=True)
+        shutil.rmtree(OutputFolders(self._settings.output).partial, ignore_errors=True)
 
     def _open(self, jobs: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(jobs, self._context, initializer=start, initargs=(self._settings, self._counts))
@@ -156,7 +156,7 @@ class Processes:
         """Files in their places, and what other batches lost that their own did not."""
         several = [group for group in groups([trace.keys for trace in self._traces]) if len(group) > 1]
         told = names() if several else {}
-        rooms = Rooms(self._settings.output)
+        rooms = OutputFolders(self._settings.output)
         room = {"written": rooms.output, "review": rooms.review}
         for traces in ([self._traces[place] for place in group] for group in several):
             everything = {value for trace in traces for value in trace.lost}

@@ -28,7 +28,7 @@ _WHY_CLOSED = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceEntry:
     """One name found below the source: its path relative to it, and an open descriptor or why there is none."""
 
     path: str
@@ -36,7 +36,7 @@ class Entry:
     refused: Exclusion | None = None
 
 
-def walk(source: str, skip: str | None = None, largest: int = MAX_FILE_BYTES) -> Iterator[Entry]:
+def walk(source: str, skip: str | None = None, largest: int = MAX_FILE_BYTES) -> Iterator[SourceEntry]:
     """Every file below `source` in the order of its path; the consumer closes the handle. Raises `UsageFault`."""
     root = _open_folder(source)
     try:
@@ -100,14 +100,14 @@ def _open_folder(source: str) -> int:
         raise UsageFault(f"the source folder {words}", hint="a folder, not a link, that this user may read") from None
 
 
-def _folder(handle: int, prefix: str, depth: int, largest: int) -> Iterator[Entry]:
+def _folder(handle: int, prefix: str, depth: int, largest: int) -> Iterator[SourceEntry]:
     with os.scandir(handle) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         path = prefix + entry.name
         if entry.is_dir(follow_symlinks=False):
             if depth >= MAX_DEPTH:
-                yield Entry(path, None, Exclusion.NOT_A_FILE)
+                yield SourceEntry(path, None, Exclusion.NOT_A_FILE)
                 continue
             yield from _below(entry.name, handle, path, depth, largest)  # (1)
             continue
@@ -116,19 +116,19 @@ def _folder(handle: int, prefix: str, depth: int, largest: int) -> Iterator[Entr
         except OSError:
             opened = None
         if opened is None:
-            yield Entry(path, None, Exclusion.NOT_A_FILE)
+            yield SourceEntry(path, None, Exclusion.NOT_A_FILE)
         elif os.fstat(opened).st_size > largest:  # (3)
             os.close(opened)
-            yield Entry(path, None, Exclusion.TOO_LARGE)
+            yield SourceEntry(path, None, Exclusion.TOO_LARGE)
         else:
-            yield Entry(path, opened)
+            yield SourceEntry(path, opened)
 
 
-def _below(name: str, parent: int, path: str, depth: int, largest: int) -> Iterator[Entry]:
+def _below(name: str, parent: int, path: str, depth: int, largest: int) -> Iterator[SourceEntry]:
     try:
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     except OSError:
-        yield Entry(path, None, Exclusion.NOT_A_FILE)
+        yield SourceEntry(path, None, Exclusion.NOT_A_FILE)
         return
     try:
         yield from _folder(handle, f"{path}/", depth + 1, largest)
@@ -144,6 +144,6 @@ def _open_file(name: str, parent: int) -> int | None:
     return None
 
 
-def _close(entry: Entry) -> None:
+def _close(entry: SourceEntry) -> None:
     if entry.handle is not None:
         os.close(entry.handle)

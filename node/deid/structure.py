@@ -65,13 +65,13 @@ class MoreNeeded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ElementNode:
     """One element: value bytes as they stand in the file, or the items of a sequence."""
 
     tag: int
     vr: str
     value: bytes = b""
-    items: tuple[tuple[Node, ...], ...] | None = None
+    items: tuple[tuple[ElementNode, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,18 +148,18 @@ class Walk:
             return (tag, "SQ", at, stop) if node.items is not None else (tag, "UN", start, stop)
         return tag, vr, start, stop
 
-    def sequence(self, at: int, end: int, *, implicit: bool) -> tuple[Node, int]:
+    def sequence(self, at: int, end: int, *, implicit: bool) -> tuple[ElementNode, int]:
         """The sequence at `at` taken apart, and where it ends."""
         tag, vr, length, start = self.header(at, end, implicit=implicit)
         return self._node(tag, vr, length, start, end, 0, implicit)
 
     def elements(
         self, at: int, end: int, depth: int, *, implicit: bool, delimited: bool = False
-    ) -> tuple[tuple[Node, ...], int]:
+    ) -> tuple[tuple[ElementNode, ...], int]:
         """The elements of an item, from `at` to `end` or to an item delimiter."""
         if depth > MAX_DEPTH:
             raise Unreadable(Exclusion.TOO_DEEP)  # (4)
-        nodes: list[Node] = []
+        nodes: list[ElementNode] = []
         last = -1
         while at < end:
             tag, vr, length, start = self.header(at, end, implicit=implicit)
@@ -179,37 +179,37 @@ class Walk:
 
     def _node(
         self, tag: int, vr: str, length: int, start: int, end: int, depth: int, implicit: bool
-    ) -> tuple[Node, int]:
+    ) -> tuple[ElementNode, int]:
         if length == UNDEFINED:
             # PS3.5 6.2.2: UN of undefined length is a sequence in implicit VR little endian
             items, at = self._items(start, end, depth, implicit or vr == "UN", open_ended=True)
-            return Node(tag, "SQ", items=items), at
+            return ElementNode(tag, "SQ", items=items), at
         at = self.bounded(start, length, end)
         if vr == "UN" and self._order == "<":
             return self._unknown(tag, start, at, depth), at
         if vr == "SQ":
             items, _ = self._items(start, at, depth, implicit, open_ended=False)
-            return Node(tag, "SQ", items=items), at
-        return Node(tag, vr, self._data[start:at]), at
+            return ElementNode(tag, "SQ", items=items), at
+        return ElementNode(tag, vr, self._data[start:at]), at
 
-    def _unknown(self, tag: int, start: int, end: int, depth: int) -> Node:
+    def _unknown(self, tag: int, start: int, end: int, depth: int) -> ElementNode:
         """UN for an element the standard knows: its own VR, written as in implicit VR little endian (PS3.5 6.2.2)."""
         vr = self._vr_of(tag)
         if vr == "SQ":
             try:
-                return Node(tag, "SQ", items=self._items(start, end, depth, True, open_ended=False)[0])
+                return ElementNode(tag, "SQ", items=self._items(start, end, depth, True, open_ended=False)[0])
             except Unreadable as problem:
                 if problem.finding in (Exclusion.TOO_DEEP, Exclusion.TOO_MANY_ELEMENTS):
                     raise
                 vr = "UN"
-        return Node(tag, vr, self._data[start:end])
+        return ElementNode(tag, vr, self._data[start:end])
 
     def _items(
         self, at: int, end: int, depth: int, implicit: bool, *, open_ended: bool
-    ) -> tuple[tuple[tuple[Node, ...], ...], int]:
+    ) -> tuple[tuple[tuple[ElementNode, ...], ...], int]:
         if implicit and self._order == ">":
             raise Unreadable(Exclusion.MALFORMED)  # UN inside big endian: two byte orders in one dataset
-        items: list[tuple[Node, ...]] = []
+        items: list[tuple[ElementNode, ...]] = []
         while at < end:
             tag, _vr, length, start = self.header(at, end, implicit=True)
             if tag == SEQUENCE_END and open_ended:

@@ -32,14 +32,13 @@ from typing import Any, Protocol
 from mediator.deid.identifiers import NOBODYS, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
-from mediator.deid.rules import DEFAULT_RULE, TEMPORAL, Action, Rule, Table
+from mediator.deid.rules import DEFAULT_RULE, TEMPORAL, ElementAction, ProfileTable, Rule
 from mediator.deid.screening import Exclusion
 from mediator.deid.statement import BASIC, OPTION_CODES
 from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject, decide
-from node.deid.again import WORDS, still_names
-from node.deid.dated import DATE_VRS, date_holds, moved_days, text
-from node.deid.engine import Engine, Source
+from node.deid.date_check import DATE_VRS, date_holds, moved_days, text
+from node.deid.engine import ProfileEngine, Source
 from node.deid.facts import TEXT_VRS, decode, layout_of
 from node.deid.pixels.fragments import value_without_words
 from node.deid.pixels.rle import RLE
@@ -47,7 +46,8 @@ from node.deid.pixels.segments import MalformedStream
 from node.deid.profiles import standard
 from node.deid.residue import Residue
 from node.deid.rewrite import Rewriter, block_of, coded_in
-from node.deid.structure import Node
+from node.deid.searcher import WORDS, still_names
+from node.deid.structure import ElementNode
 
 _CHARSET = 0x00080005
 _STEP = 1 << 20
@@ -72,7 +72,7 @@ Patient = tuple[str, str]
 """PatientID and its issuer."""
 
 
-class Entry(Protocol):
+class WalkedFile(Protocol):
     """A file below a folder, as `node.deid.source_folder.walk` yields it."""
 
     @property
@@ -86,7 +86,7 @@ Walk = Callable[[str], Iterator[Any]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class VerifyFinding:
     """Something of an original in an output: where, never what."""
 
     output: str  # dst#0007
@@ -104,7 +104,7 @@ class Verification:
     matched: int = 0  # outputs of which the original is known
     made_with_key: bool | None = None  # whether any output's UID is an original's, keyed or as it was; None: no key
     pardoned: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[VerifyFinding] = field(default_factory=list)
 
     @property
     def damaged(self) -> int:
@@ -131,7 +131,7 @@ class _Leaf:
     """One element that is no sequence, wherever it stands, with the rule that holds there."""
 
     place: str
-    node: Node
+    node: ElementNode
     rule: Rule
     charset: bytes
     path: tuple[int, ...] = ()  # tags and numbers of items
@@ -146,7 +146,9 @@ class _Original:
     dates: Mapping[tuple[int, ...], str] = field(repr=False)
 
 
-def verify_folders(source: str, output: str, table: Table, walk: Walk, keyed: Pseudonyms | None = None) -> Verification:
+def verify_folders(
+    source: str, output: str, table: ProfileTable, walk: Walk, keyed: Pseudonyms | None = None
+) -> Verification:
     """Search every file below `output` for what those below `source` held. Raises `UsageFault` for no folders.
 
     `keyed`: what our own output was made with.
@@ -161,10 +163,10 @@ def verify_folders(source: str, output: str, table: Table, walk: Walk, keyed: Ps
 
 
 class _Verifier:
-    def __init__(self, table: Table, keyed: Pseudonyms | None) -> None:
+    def __init__(self, table: ProfileTable, keyed: Pseudonyms | None) -> None:
         self._table = table
         self._keyed = keyed
-        self._engine = Engine(table, standard())
+        self._engine = ProfileEngine(table, standard())
         # no value of these is written anywhere: only what would be lost is asked for
         self._subject = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "verify"), "-", 1)
         self._mandatory = Mandatory(standard())
@@ -191,7 +193,7 @@ class _Verifier:
         return self._report
 
     @staticmethod
-    def _each(entry: Entry, work: Callable[[int], None]) -> None:
+    def _each(entry: WalkedFile, work: Callable[[int], None]) -> None:
         if entry.handle is None:
             return
         try:
@@ -305,17 +307,17 @@ class _Verifier:
         days = keyed.shift_days(*patient) if keyed else self._days.get(patient) or _first_move(original, leaves)
         for leaf in leaves:
             rule, before, after = leaf.rule, original.dates.get(leaf.path, ""), text(leaf.node)
-            if before == after and rule.action is Action.SHIFT_DATE:
+            if before == after and rule.action is ElementAction.SHIFT_DATE:
                 yield leaf.place, "date"
             elif date_holds(rule, leaf.node.vr, before, after, days):
                 continue
             elif before == after:
                 yield leaf.place, "date"
-            elif keyed or (before and rule.action in (Action.SHIFT_DATE, Action.TRUNCATE_DATE)):
+            elif keyed or (before and rule.action in (ElementAction.SHIFT_DATE, ElementAction.TRUNCATE_DATE)):
                 yield leaf.place, "interval"
 
     def _find(self, label: str, where: str, kind: str = "value") -> None:
-        self._report.findings.append(Finding(label, where, kind))
+        self._report.findings.append(VerifyFinding(label, where, kind))
 
     def _hits(self, raw: bytes) -> bool:
         plain = _NOBODY.sub(b" ", raw)
@@ -331,13 +333,13 @@ class _Verifier:
         if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
             return any(node.value.strip(b" \0") == name.encode() for name, _group, _element in self._table.private)
         if node.vr not in TEXT_VRS:
-            return rule.action is Action.KEEP
+            return rule.action is ElementAction.KEEP
         values = decode(node.value, node.vr, leaf.charset)
         if leaf.node.tag == _CHARSET:
             return all(_CHARSET_NAME.fullmatch(value) for value in values)
         if _STATED.match(leaf.place):
             return all(value in _VOCABULARY or _METHOD.fullmatch(value) for value in values)
-        if rule.action in (Action.REMOVE, Action.PSEUDONYM):
+        if rule.action in (ElementAction.REMOVE, ElementAction.PSEUDONYM):
             return False
         subject = self._subject if leaf.coded else subject
         written = decide(rule, node.vr, values, self._table, subject)
@@ -348,7 +350,7 @@ class _Verifier:
         return self._walk(source.parsed.nodes, b"", "", (), gone=False)
 
     def _walk(
-        self, nodes: Sequence[Node], charset: bytes, above: str, path: tuple[int, ...], *, gone: bool
+        self, nodes: Sequence[ElementNode], charset: bytes, above: str, path: tuple[int, ...], *, gone: bool
     ) -> Iterator[_Leaf]:
         charset = next((node.value for node in nodes if node.tag == _CHARSET), charset)
         creators: dict[int, str] = {}
@@ -369,7 +371,9 @@ class _Verifier:
                 continue
             for number, item in enumerate(node.items):
                 inside = (*path, node.tag, number)
-                yield from self._walk(item, charset, f"{place} > ", inside, gone=rule.action is not Action.RECURSE)
+                yield from self._walk(
+                    item, charset, f"{place} > ", inside, gone=rule.action is not ElementAction.RECURSE
+                )
 
 
 def _is_word(raw: bytes, at: int, token: bytes) -> bool:
@@ -382,7 +386,7 @@ def _is_word(raw: bytes, at: int, token: bytes) -> bool:
 
 def _first_move(original: _Original, leaves: Sequence[_Leaf]) -> int:
     """By how many days the first date was moved that was; 0: none was."""
-    shifted = (leaf for leaf in leaves if leaf.rule.action is Action.SHIFT_DATE)
+    shifted = (leaf for leaf in leaves if leaf.rule.action is ElementAction.SHIFT_DATE)
     moves = (moved_days(original.dates.get(leaf.path, ""), text(leaf.node)) for leaf in shifted)
     return next((days for days in moves if days), 0)
 

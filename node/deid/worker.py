@@ -24,20 +24,20 @@ from typing import Literal, TypeAlias, TypeVar
 
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import Table
+from mediator.deid.rules import ProfileTable
 from mediator.errors import NotNow, UsageFault
 from node.deid import source_folder as folder
 from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
 from node.deid.deidentify import Finished, Gate0, Placement, groups, misnamed, suspects
-from node.deid.deidentify_folder import File, Result, Rooms
-from node.deid.engine import Engine
+from node.deid.deidentify_folder import File, OutputFolders, Result
+from node.deid.engine import ProfileEngine
 from node.deid.limits import limit_memory
-from node.deid.pixels import Instance, PixelFinding, PixelGate, State, Verdict, needs_check
+from node.deid.pixels import Instance, PixelFinding, PixelGate, PixelState, PixelVerdict, needs_check
 from node.deid.pixels.reader import ReaderProcess
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.profiles import load_profile, load_profile_file, standard
 from node.deid.slices import SliceReader
-from node.host.faults import is_full
+from node.host.disk_errors import is_full
 
 T = TypeVar("T")
 Survey = tuple[tuple[str, ...], list[Identifier]]
@@ -63,14 +63,14 @@ class Settings:
     copiers: int = 0  # threads of a worker that copy pixels; worth it where a processor is free for them
 
 
-def table_of(profile: str) -> Table:
+def table_of(profile: str) -> ProfileTable:
     """A profile by name, or from a file when it is a path. Raises `UsageFault`, `Malformed`."""
     if profile.endswith(".toml") or "/" in profile:
         return load_profile_file(Path(profile))
     return load_profile(profile)
 
 
-def pseudonyms(table: Table, key: bytes, project: str, site: str) -> Pseudonyms:
+def pseudonyms(table: ProfileTable, key: bytes, project: str, site: str) -> Pseudonyms:
     """Those of stage 1 or of stage 2, as the profile says."""
     return Pseudonyms.local(key, site) if table.scope == "site" else Pseudonyms(key, project, site)
 
@@ -101,10 +101,10 @@ class Worker:
         table = table_of(settings.profile)
         keyed = pseudonyms(table, settings.key, settings.project, settings.site)
         self._settings = settings
-        self._rooms = Rooms(settings.output)
+        self._rooms = OutputFolders(settings.output)
         copiers = Copiers(settings.copiers) if settings.copiers else None
         self._ahead = UNDER_WAY if copiers is not None else 0
-        self._engine = Engine(table, standard(), copiers)
+        self._engine = ProfileEngine(table, standard(), copiers)
         self._gate = Gate0(self._engine, keyed, self._rooms.partial, settings.site)
         self._pixels = PixelGate(
             every_frame=settings.ocr == "every-frame",
@@ -257,10 +257,10 @@ class Worker:
         (self._rooms.partial / name).unlink(missing_ok=True)
         return reason
 
-    def _examine(self, placed: dict[int, Placement | str]) -> dict[int, Verdict]:
+    def _examine(self, placed: dict[int, Placement | str]) -> dict[int, PixelVerdict]:
         """The pixels of what may pass, series by series; whatever is in review already is for a person to see."""
         series: dict[str, list[tuple[int, Instance]]] = {}
-        found: dict[int, Verdict] = {}
+        found: dict[int, PixelVerdict] = {}
         for number, done in placed.items():
             if isinstance(done, Placement) and done.place == "pass" and done.path and done.facts.has_pixels:
                 if self._settings.ocr == "off" and needs_check(done.facts):
@@ -272,7 +272,7 @@ class Worker:
             found |= {number: verdict for (number, _), verdict in zip(members, verdicts, strict=True)}
         return found
 
-    def _finish(self, number: int, done: Placement | str, verdict: Verdict | None) -> Result:
+    def _finish(self, number: int, done: Placement | str, verdict: PixelVerdict | None) -> Result:
         if isinstance(done, str):
             return Result(number, "refused", (done,))
         reasons = tuple(reason.value for reason in done.reasons)
@@ -280,10 +280,10 @@ class Worker:
             return Result(number, "refused", reasons)
         review = done.place == "review"
         result = Result(number, "review" if review else "written", reasons, done.name, pardoned=done.pardoned)
-        if verdict is not None and (verdict.read or verdict.state is not State.CLEAN):
+        if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
             result = replace(result, pixels=verdict.state.value, regions=regions)
-            if verdict.state is State.REVIEW:
+            if verdict.state is PixelState.REVIEW:
                 why = verdict.finding or PixelFinding.NOT_CHECKED
                 result = replace(result, outcome="review", reasons=(why.value,))
         if not self._is_first(number, result.name):
@@ -310,7 +310,7 @@ def _finished(
     return mine, [Finished(done.path, done.keys, done.lost, done.name) for _file, done in mine]
 
 
-_NOT_READ = Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)
+_NOT_READ = PixelVerdict(PixelState.REVIEW, PixelFinding.NOT_CHECKED)
 
 
 def _move(path: Path, target: Path) -> bool:

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mediator import canonical
 from mediator.errors import Malformed, UsageFault
-from mediator.schedule import Calendar, Capacity, Closed, Gpu, Site
+from mediator.schedule import Calendar, Capacity, Closed, Gpu, SiteSchedule
 from mediator.signatures import KeyRing, VerifyKey
 from mediator.types import Resources, check_digest, check_gpu, check_identifier
 from node.host.accounts import Account, account, group_id
@@ -110,7 +110,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Hub(Section):
+class HubConfig(Section):
     """The one host and port the link may reach. `server_name` is what the hub's certificate says."""
 
     host: str = Field(min_length=1, max_length=253)
@@ -127,7 +127,7 @@ class Hub(Section):
         return f"https://{host}:{self.port}"
 
 
-class Trust(Section):
+class TrustConfig(Section):
     """Public keys (64 hexadecimal digits) by purpose. An empty list trusts nobody; several let keys rotate."""
 
     committee: PublicKeys = ()
@@ -139,7 +139,7 @@ class Trust(Section):
         return KeyRing(VerifyKey.from_text(text) for text in getattr(self, purpose))
 
 
-class Users(Section):
+class UsersConfig(Section):
     """The system users (name or number) of the four processes; all or none. None: the current user runs them all.
 
     A job runs under `job_uid` and `job_gid`, which are no one else's.
@@ -175,7 +175,7 @@ class Users(Section):
         return found
 
 
-class Staff(Section):
+class StaffConfig(Section):
     """The system group (name or number) whose members act in a role. None: root alone, besides core's own user."""
 
     it_admin: User = None
@@ -188,7 +188,7 @@ class Staff(Section):
         return {role: None if name is None else group_id(name) for role, name in names.items()}
 
 
-class Engine(Section):
+class EngineConfig(Section):
     """The container engine that the broker drives. `runtime` None is the engine's own; `sentinel` is our keeper."""
 
     socket: str = "unix:///var/run/docker.sock"
@@ -196,7 +196,7 @@ class Engine(Section):
     sentinel: Digest
 
 
-class Limits(Section):
+class LimitsConfig(Section):
     """The most one container may ask for here, and how long things stay.
 
     `keep_log_s` is how long the log of a job that failed stays with the engine; `max_revocation_age_s` is how old the
@@ -245,7 +245,7 @@ class ClosedHours(Section):
         return Closed(time.fromisoformat(self.start), time.fromisoformat(self.end), weekdays)
 
 
-class Schedule(Section):
+class ScheduleConfig(Section):
     """The queue: what the site lends, when, and how long a project keeps it while another waits.
 
     `quantum_s`: who has waited so long may ask who has computed so long. `grace_s`: the time for a checkpoint.
@@ -272,10 +272,10 @@ class Schedule(Section):
         return Calendar(tuple(hours.value for hours in self.closed), _zone(self.time_zone))
 
     @property
-    def site(self) -> Site:
+    def site(self) -> SiteSchedule:
         """The section as the queue takes it."""
         gpus = tuple(Gpu(gpu.id, gpu.memory_bytes) for gpu in self.gpus)
-        return Site(
+        return SiteSchedule(
             Capacity(gpus, self.slots_per_gpu, self.concurrent_jobs),
             self.calendar,
             timedelta(seconds=self.quantum_s),
@@ -283,7 +283,7 @@ class Schedule(Section):
         )
 
 
-class Intake(Section):
+class IntakeConfig(Section):
     """Folders that identified data may be taken from, nothing outside them. Empty: nothing is taken in.
 
     Without `read_pixel_text` images that may carry text in their pixels are excluded rather than read.
@@ -293,26 +293,26 @@ class Intake(Section):
     read_pixel_text: bool = True
 
 
-class Images(Section):
+class ImagesConfig(Section):
     """Registries (host, or host:port) that images may be fetched from by digest. Empty: none, only archives."""
 
     registries: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$")], ...] = ()
 
 
-class Reviewer(Section):
+class ReviewerConfig(Section):
     """A person who reviews files, by a name of the hospital's own and the key they sign with."""
 
     subject: Annotated[str, AfterValidator(_identifier)]
     public_key: Annotated[str, AfterValidator(_public_key)]
 
 
-class Airlock(Section):
+class AirlockConfig(Section):
     """Who lets files of analyses out, and how long one may wait. Nobody named: nothing leaves.
 
     `threshold` (patients behind a number) and `reviewers` (persons to agree) are floors under what a permit says.
     """
 
-    persons: tuple[Reviewer, ...] = ()
+    persons: tuple[ReviewerConfig, ...] = ()
     threshold: int = Field(default=10, ge=2)
     reviewers: Literal[1, 2] = 1
     remind_s: int = Field(default=2 * 86_400, ge=1)
@@ -325,13 +325,13 @@ class Airlock(Section):
         return self
 
 
-class Audit(Section):
+class AuditConfig(Section):
     """How often a checkpoint is signed, when there is anything new to sign."""
 
     checkpoint_interval_s: int = Field(default=300, ge=1, le=86_400)
 
 
-class Logging(Section):
+class LoggingConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
@@ -342,18 +342,18 @@ class NodeConfig(Section):
     site: Annotated[str, AfterValidator(_identifier)]
     state_dir: Annotated[AbsolutePath, AfterValidator(_state_dir)]
     database: SecretReference | None = Field(default=None, repr=False)
-    hub: Hub
-    trust: Trust = Trust()
-    users: Users = Users()
-    staff: Staff = Staff()
-    engine: Engine
-    limits: Limits = Limits()
-    schedule: Schedule = Schedule()
-    intake: Intake = Intake()
-    images: Images = Images()
-    airlock: Airlock = Airlock()
-    audit: Audit = Audit()
-    logging: Logging = Logging()
+    hub: HubConfig
+    trust: TrustConfig = TrustConfig()
+    users: UsersConfig = UsersConfig()
+    staff: StaffConfig = StaffConfig()
+    engine: EngineConfig
+    limits: LimitsConfig = LimitsConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    intake: IntakeConfig = IntakeConfig()
+    images: ImagesConfig = ImagesConfig()
+    airlock: AirlockConfig = AirlockConfig()
+    audit: AuditConfig = AuditConfig()
+    logging: LoggingConfig = LoggingConfig()
 
     @cached_property
     def paths(self) -> StatePaths:

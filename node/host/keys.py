@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mediator.errors import UsageFault
 from mediator.signatures import SigningKey, VerifyKey
-from node.host.faults import cannot_write
+from node.host.disk_errors import cannot_write
 
 _HEX = re.compile(r"[0-9a-f]{64}\n?")
 RAW_KEY_BYTES = 32

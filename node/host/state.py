@@ -16,7 +16,7 @@ from mediator.audit import segment_name
 from mediator.errors import IntegrityBroken, UsageFault
 from node.host.accounts import Account
 from node.host.config import NodeConfig
-from node.host.faults import cannot_write, is_full
+from node.host.disk_errors import cannot_write, is_full
 from node.host.keys import new_raw_key, new_signing_key, public_path, read_verify_key, retired_record, write_verify_key
 
 

@@ -48,7 +48,7 @@ from node.intake.quarantine import Quarantine
 
 
 @dataclass(frozen=True)
-class Rooms:
+class IntakeFolders:
     """Where intake works: its own folder (quarantine), and the one it shares with core (handover)."""
 
     quarantine: Path
@@ -56,7 +56,7 @@ class Rooms:
 
 
 @dataclass(frozen=True)
-class Keys:
+class IntakeKeys:
     """Intake's two keys, 32 bytes each; never printed."""
 
     site: bytes
@@ -78,7 +78,7 @@ class Progress:
 
 
 def run_ingest(
-    order: IngestOrder, *, engine: DicomEngine, pixels: PixelReader, keys: Keys, rooms: Rooms
+    order: IngestOrder, *, engine: DicomEngine, pixels: PixelReader, keys: IntakeKeys, rooms: IntakeFolders
 ) -> Iterator[Progress]:
     """Carry an order out. Raises `UsageFault` for an order that cannot be carried out at all."""
     if engine.table.profile != order.profile:

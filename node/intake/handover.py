@@ -16,7 +16,7 @@ from typing import Literal
 from mediator.datasets import CLINICAL
 from mediator.deid.orders import IngestOrder, IngestReport
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import ENGINE_VERSION, Table
+from mediator.deid.rules import ENGINE_VERSION, ProfileTable
 from mediator.deid.screening import Exclusion
 from mediator.types import Study
 from node.deid.deidentify import Outcome
@@ -34,7 +34,7 @@ class _Study:
 class Assembly:
     """Collects the outcomes of one order and puts what passed in its final place under `staging`."""
 
-    def __init__(self, order: IngestOrder, table: Table, staging: Path, pseudonyms: Pseudonyms) -> None:
+    def __init__(self, order: IngestOrder, table: ProfileTable, staging: Path, pseudonyms: Pseudonyms) -> None:
         self._order = order
         self._table = table
         self._staging = staging

@@ -16,9 +16,9 @@ from mediator.errors import CloisterError, NotNow, UsageFault
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
 from node.host.config import NodeConfig
-from node.host.faults import is_full
+from node.host.disk_errors import is_full
 from node.host.keys import read_raw_key
-from node.intake.batch import Keys, Progress, Rooms, run_ingest
+from node.intake.batch import IntakeFolders, IntakeKeys, Progress, run_ingest
 from node.ipc import verbs
 from node.ipc.channel import Client
 from node.ipc.messages import Empty
@@ -36,7 +36,7 @@ def run(config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     paths = config.paths
-    intake = Intake(config, Client(paths.intake_socket))
+    intake = IntakeProcess(config, Client(paths.intake_socket))
     while True:
         try:
             intake.serve()
@@ -44,13 +44,13 @@ def run(config: NodeConfig) -> None:
             time.sleep(0.5)  # core is starting or restarting
 
 
-class Intake:
+class IntakeProcess:
     """Takes one order after another from core."""
 
     def __init__(self, config: NodeConfig, core: Client) -> None:
         self._config = config
         self._core = core
-        self._rooms = Rooms(quarantine=config.paths.quarantine, handover=config.paths.handover)
+        self._rooms = IntakeFolders(quarantine=config.paths.quarantine, handover=config.paths.handover)
 
     def serve(self) -> None:
         """Until core ends the stream. Raises `NotNow` while it is away."""
@@ -64,7 +64,7 @@ class Intake:
             self._check_source(order)
             # read for each order: a key that was retired meanwhile must not live on in this process
             paths = self._config.paths
-            keys = Keys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
+            keys = IntakeKeys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
             destroyed, told_s, stage = 0, 0.0, ""
             engine = open_engine(order.profile)
             read_text, faces = self._config.intake.read_pixel_text, "clean-visual-features" in engine.table.options

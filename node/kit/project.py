@@ -12,7 +12,7 @@ from pathlib import Path
 from mediator.canonical import print_time
 from mediator.errors import UsageFault
 from mediator.types import IDENTIFIER
-from node.host.faults import cannot_write
+from node.host.disk_errors import cannot_write
 
 TEMPLATES = ("torch", "flower", "flower-numpy", "plain")
 LIBRARY = "cloister_job"

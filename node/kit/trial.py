@@ -14,8 +14,8 @@ from pathlib import Path
 
 from containers.broker import Broker
 from containers.canary import CanaryResult, canary_spec, run_canary
-from containers.home import HomeEngine, HomeRunner, Observed
-from containers.sandbox import Sandbox as Site
+from containers.kit_engine import KitEngine, KitRunner, Observed
+from containers.sandbox import SandboxPolicy as Site
 from containers.warm.pool import Sandboxes, SandboxKey
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.ports import Prepared
@@ -41,7 +41,7 @@ class Home:
     """A place for one trial: a folder, an engine, a broker, its containers."""
 
     root: Path
-    runner: HomeRunner
+    runner: KitRunner
     sandboxes: Sandboxes
     seen: Seen
 
@@ -51,7 +51,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def digest_of(engine: HomeEngine, image: str) -> str:
+def digest_of(engine: KitEngine, image: str) -> str:
     """The digest of an image that is on this machine. Raises `UsageFault`."""
     found = engine.digest_of(image)
     if found is None:
@@ -68,7 +68,7 @@ def home_limits(asked: Resources, gpus: int) -> Resources:
 
 
 @contextmanager
-def home(engine: HomeEngine, limits: Resources, progress: Callable[[Kind, float], None]) -> Iterator[Home]:
+def home(engine: KitEngine, limits: Resources, progress: Callable[[Kind, float], None]) -> Iterator[Home]:
     """Everything a trial needs, removed at its end: containers, volumes, folders, keys."""
     root = Path(tempfile.mkdtemp(prefix="cloister-trial-")).resolve()
     verdict = SigningKey(secrets.token_bytes(32))
@@ -83,7 +83,7 @@ def home(engine: HomeEngine, limits: Resources, progress: Callable[[Kind, float]
     )
     broker = Broker(engine, site, KeyRing([verdict.verify_key]), now, lambda *_: None)
     seen = Seen()
-    runner = HomeRunner(broker, engine, site.site, seen.observed)
+    runner = KitRunner(broker, engine, site.site, seen.observed)
     trusted = _Trust(broker, site, verdict, seen)
     sandboxes = Sandboxes(
         runner, root / "work", verdict.sign, trusted.require, _told(progress), on_destroyed=lambda _: None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from containers.warm.container import sandbox_key
-from containers.warm.pool import Sandboxes, Task
+from containers.warm.pool import Sandboxes, WarmTask
 from mediator.admission import AdmissionRequest, Admitted, DatasetFacts, Ledger, NodeFacts, admit, container_spec
 from mediator.errors import Denied, Reason
 from mediator.permit import compile_permit, schema_sha256
@@ -84,7 +84,7 @@ class Step:
     sandbox: str = ""
 
 
-class Documents:
+class TrialDocuments:
     """The trial's signed documents and the one dataset they are about."""
 
     def __init__(self, trial: Trial, clock: Clock, random_bytes: Callable[[int], bytes]) -> None:
@@ -195,7 +195,7 @@ def try_job(
     Raises `Denied` before the first task for a permit that cannot be enforced, or when the sandbox does not hold, and
     `NotNow` when the engine goes away.
     """
-    documents = Documents(trial, clock, random_bytes)
+    documents = TrialDocuments(trial, clock, random_bytes)
     work = _Work(trial, documents, sandboxes, make_view, clock, random_bytes)
     refused: set[Kind] = set()
     for round_, kind in schedule(trial.rounds, documents.enforced.kinds):
@@ -222,7 +222,7 @@ class _Work:
     def __init__(
         self,
         trial: Trial,
-        documents: Documents,
+        documents: TrialDocuments,
         sandboxes: Sandboxes,
         make_view: MakeView,
         clock: Clock,
@@ -282,7 +282,7 @@ class _Work:
         state["start"] = "warm" if key in self._sandboxes.running() else "cold"
         return self._sandboxes.serve(
             key,
-            Task(kind, round_, self._trial.config, model, tensors=admitted.permit.tensor_names),
+            WarmTask(kind, round_, self._trial.config, model, tensors=admitted.permit.tensor_names),
             make_view=lambda into: self._make_view(admitted.split, admitted.permit.columns, into),
             make_spec=lambda name, data, inbox: container_spec(
                 admitted, name, str(data), str(inbox), self._clock(), self._trial.gpus

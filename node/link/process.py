@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
-from federation.client.ports import Delivery, Greeting, Outgoing
+from federation.client.ports import Delivery, Greeting, OutgoingReply
 from node.host.config import NodeConfig
 from node.ipc import verbs
 from node.ipc.channel import Client, Verb
@@ -77,9 +77,9 @@ class RemoteCore:
         taken = await answer
         return Delivery(taken.accepted, taken.hub_code)
 
-    async def outbox(self) -> AsyncIterator[Outgoing]:
+    async def outbox(self) -> AsyncIterator[OutgoingReply]:
         async for item in self._stream(verbs.OUTBOX, Empty()):
-            yield Outgoing(item.instruction, item.reply_context, item.envelope, item.hub_code, item.folder)
+            yield OutgoingReply(item.instruction, item.reply_context, item.envelope, item.hub_code, item.folder)
 
     async def delivered(self, instruction: str) -> None:
         await self._call(verbs.DELIVERED, verbs.InstructionId(instruction=instruction))

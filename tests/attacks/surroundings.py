@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from containers.broker import Broker
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from tests.containers.bench import MODEL, Bench, by_name, until
 
 SECRET = "Mrs. Smith, born 4 July 1950"  # what the other job holds, and no attack may find
@@ -39,7 +39,7 @@ class Surroundings:
         return made
 
     def look(self) -> dict[str, object]:
-        engine = Engine(self.bench.url)
+        engine = ContainerEngine(self.bench.url)
         other = {one.role: engine.inspect(one.id) or {} for one in engine.containers(self.bench.site.site, "other")}
         return {
             "other job": {role: (made["Id"], made["State"]["Pid"]) for role, made in other.items()},

@@ -14,7 +14,7 @@ import docker
 import pytest
 
 from containers.broker import Broker
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator.ports import JobEvent
 from tests.attacks.surroundings import SECRET, nothing_else_changes
 from tests.containers.bench import LIMITS, MODEL, Bench, by_name, image_id, until
@@ -61,7 +61,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
 @pytest.mark.parametrize("attack", [*ATTACKS])
 def test_no_way_leads_out(attacked: Attacked, attack: str) -> None:
     answer = attacked.attack(attack, secret=SECRET)
-    engine = Engine(attacked.bench.url)
+    engine = ContainerEngine(attacked.bench.url)
     main = next(one for one in engine.containers(attacked.bench.site.site, "job") if one.role == "job")
     said = docker.APIClient(attacked.bench.url).logs(main.id).decode(errors="replace").splitlines()[-1:]
     assert answer["tries"] >= ATTACKS[attack]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.home import HomeEngine
+from containers.kit_engine import KitEngine
 from mediator.errors import Code
 from mediator.ports import JobEvent
 from tests.containers.bench import ENGINE_URL, LIMITS, Bench, forget_images, until
@@ -54,7 +54,7 @@ def talker(bench: Bench, tmp_path: Path) -> Iterator[Bench]:
     (project / "Containerfile").write_text(
         'FROM cloister-base\nCOPY talk.py /talk.py\nUSER 65532:65532\nENTRYPOINT ["python3", "/talk.py"]\n'
     )
-    engine = HomeEngine(ENGINE_URL)
+    engine = KitEngine(ENGINE_URL)
     list(engine.build(project, "cloister-test-talker"))
     digest = engine.digest_of("cloister-test-talker")
     assert digest is not None
@@ -91,7 +91,7 @@ def test_a_word_said_with_the_last_breath_is_heard(talker: Bench) -> None:
         "open('/out/1/failure.json', 'w').write('{\"exception\": \"KeyError\"}')\nos._exit(7)\n"
     )
     (project / "Containerfile").write_text((talker.root / "talker" / "Containerfile").read_text())
-    engine = HomeEngine(ENGINE_URL)
+    engine = KitEngine(ENGINE_URL)
     list(engine.build(project, "cloister-test-breath"))
     talker.image = engine.digest_of("cloister-test-breath") or ""
     broker = talker.broker()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from containers.volumes import RULES
 from mediator.errors import Code, Denied
 from mediator.release import metrics
@@ -34,7 +34,7 @@ ATTACKS = {
 
 
 def main_of(bench: Bench) -> dict[str, object]:
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     return (engine.inspect(main) or {})["State"]
 

@@ -7,7 +7,7 @@ import json
 import docker
 import pytest
 
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from tests.containers.bench import LIMITS, Bench, by_name, until
 
 pytestmark = pytest.mark.engine
@@ -30,7 +30,7 @@ def test_a_fork_bomb_stops_at_the_limit(bench: Bench) -> None:
 def test_a_flooded_log_is_bounded(bench: Bench) -> None:
     broker = bench.broker()
     until(bench.start(broker, misbehave="fill-log"), "done")
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     printed = docker.APIClient(bench.url).logs(main, stdout=True, stderr=True)
     assert 0 < len(printed) <= 5 << 20  # two files of 2 MB, and what one line may add

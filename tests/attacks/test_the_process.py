@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from containers.warm.pool import _ENDINGS
 from mediator.errors import Code, hub_code
 from mediator.ports import JobEvent
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.engine
 
 def processes_of(bench: Bench, job: str) -> set[int]:
     """The processes of the job's container, as this machine sees them."""
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site, job) if one.role == "job")
     return {int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cgroup") if main in text_of(path)}
 

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from containers.broker import Broker
-from containers.engine import Engine
-from containers.sandbox import Sandbox
+from containers.engine import ContainerEngine
+from containers.sandbox import SandboxPolicy
 from mediator.audit import Action, Verdict
-from mediator.jobs import State
-from mediator.schedule import Capacity, Site
+from mediator.jobs import JobState
+from mediator.schedule import Capacity, SiteSchedule
 from mediator.signatures import KeyRing
 from mediator.types import ConfigField, MetricSpec, SiteDatasets
 from node.core.context import event
@@ -47,9 +47,9 @@ class Waited(Desk):
         for name in ("work", "probe"):
             (root / name).mkdir()
         sentinel, self.image = image_id("cloister-sentinel"), image_id("cloister-attacker")
-        site = Sandbox(f"bench-{uuid.uuid4().hex[:8]}", sentinel, CEILING, root / "work", root / "probe")
-        self.broker = Broker(Engine(ENGINE_URL), site, KeyRing([VERDICT.verify_key]), utc_now, lambda *_: None)
-        super().__init__(root, schedule=Site(Capacity(concurrent_jobs=slots)), runner=self.broker)
+        site = SandboxPolicy(f"bench-{uuid.uuid4().hex[:8]}", sentinel, CEILING, root / "work", root / "probe")
+        self.broker = Broker(ContainerEngine(ENGINE_URL), site, KeyRing([VERDICT.verify_key]), utc_now, lambda *_: None)
+        super().__init__(root, schedule=SiteSchedule(Capacity(concurrent_jobs=slots)), runner=self.broker)
         object.__setattr__(self.core, "ceiling", CEILING)
         object.__setattr__(self.core, "clock", utc_now)
         with self.core.store.transaction(utc_now()) as tx:
@@ -118,7 +118,7 @@ def queued(jobs: int, slots: int) -> tuple[float, list[float], list[float], list
         while True:
             with node.core.store.read() as snapshot:
                 rows = list(snapshot.jobs(10_000))
-            ended = [row for row in rows if row.state is State.RELEASED]
+            ended = [row for row in rows if row.state is JobState.RELEASED]
             failed = [row for row in rows if row.code is not None]
             if failed:
                 raise SystemExit(f"a job ended otherwise: {failed[0].code}")

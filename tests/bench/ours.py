@@ -22,15 +22,15 @@ from mediator.deid.pseudonyms import Pseudonyms
 from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
 from node.deid.deidentify import Finished, Gate0, Placement, suspects
 from node.deid.deidentify_folder import BATCH
-from node.deid.engine import Engine
+from node.deid.engine import ProfileEngine
 from node.deid.profiles import load_profile, standard
 from tests.bench.timing import timed
 
 
-class HashingEngine(Engine):
+class HashingEngine(ProfileEngine):
     """Takes the SHA-256 of every pixel value on its way."""
 
-    begin = partialmethod(Engine.begin, hash_pixels=True)  # type: ignore[assignment]
+    begin = partialmethod(ProfileEngine.begin, hash_pixels=True)  # type: ignore[assignment]
 
 
 def convert(gate: Gate0, source: str, names: list[str]) -> list[Placement]:
@@ -57,7 +57,7 @@ def main() -> None:
     how, source, target = sys.argv[1:]
     copiers = Copiers()
     sys.setswitchinterval(SWITCH_S)
-    engine = (HashingEngine if how == "hash" else Engine)(load_profile("eucaim"), standard(), copiers)
+    engine = (HashingEngine if how == "hash" else ProfileEngine)(load_profile("eucaim"), standard(), copiers)
     gate = Gate0(engine, Pseudonyms(bytes(32), "bench"), Path(target))
 
     def work() -> None:

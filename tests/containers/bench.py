@@ -19,8 +19,8 @@ from safetensors.numpy import save
 
 from containers import sandbox
 from containers.broker import Broker
-from containers.engine import Engine
-from containers.sandbox import Sandbox
+from containers.engine import ContainerEngine
+from containers.sandbox import SandboxPolicy
 from mediator.ports import JobEvent
 from mediator.signatures import KeyRing, SigningKey
 from mediator.types import ContainerSpec, OutputFile, Resources
@@ -59,7 +59,7 @@ def utc_now() -> datetime:
 class Bench:
     root: Path
     image: str
-    site: Sandbox
+    site: SandboxPolicy
     url: str = ENGINE_URL
     records: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -78,14 +78,14 @@ class Bench:
             (root / folder).mkdir(exist_ok=True)
         name = name or f"test-{uuid.uuid4().hex[:8]}"
         sentinel = sentinel or image_id("cloister-sentinel", url)
-        site = Sandbox(name, sentinel, CEILING, root / "work", root / "probe", runtime=runtime)
+        site = SandboxPolicy(name, sentinel, CEILING, root / "work", root / "probe", runtime=runtime)
         return cls(root, image, site, url)
 
     def broker(self, build: Callable[..., dict[str, Any]] = sandbox.create_arguments, **more: Any) -> Broker:
         """A broker process's worth: two of them share nothing but the engine."""
         keys = KeyRing([VERDICT_KEY.verify_key])
         clock = more.pop("clock", utc_now)
-        engine = more.pop("engine", None) or Engine(self.url)
+        engine = more.pop("engine", None) or ContainerEngine(self.url)
         return Broker(engine, self.site, keys, clock, lambda *entry: self.records.append(entry), build)
 
     def spec(self, job: str = "job", **changes: Any) -> ContainerSpec:
@@ -130,7 +130,7 @@ class Bench:
         return broker.execute(job)
 
     def containers(self) -> list[tuple[str, str]]:
-        return sorted((one.job, one.role) for one in Engine(self.url).containers(self.site.site))
+        return sorted((one.job, one.role) for one in ContainerEngine(self.url).containers(self.site.site))
 
 
 def until(events: Iterator[JobEvent], *kinds: str) -> JobEvent:

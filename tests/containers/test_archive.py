@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from containers.archive import Archived, read_file, read_stream, rebuilt
-from containers.blobs import Limits
+from containers.blobs import ArchiveLimits
 from mediator.errors import CloisterError, IntegrityBroken, Malformed, UsageFault
 from mediator.images import Package
 from tests.sim import images
@@ -38,7 +38,9 @@ from tests.sim.images import (
     write,
 )
 
-SMALL = Limits(unpacked_bytes=32 << 20, members=50, layer_entries=200, ratio=20, free_bytes=1 << 20, kept_bytes=1 << 20)
+SMALL = ArchiveLimits(
+    unpacked_bytes=32 << 20, members=50, layer_entries=200, ratio=20, free_bytes=1 << 20, kept_bytes=1 << 20
+)
 PACKAGES = (Package("deb", "libc6", "2.36-9"), Package("python", "numpy", "2.1.0"))
 
 

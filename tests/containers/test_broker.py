@@ -15,7 +15,7 @@ import docker
 import pytest
 
 from containers import sandbox
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator import canonical
 from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed
 from mediator.signatures import SigningKey
@@ -33,7 +33,7 @@ def refuse(bench: Bench, signed: str, code: str) -> Denied:
     assert bench.records[-1][0] == "prepare"
     assert bench.records[-1][2] == str(caught.value.reasons[0].code)
     assert bench.containers() == []
-    assert Engine(bench.url).volumes(bench.site.site) == {}
+    assert ContainerEngine(bench.url).volumes(bench.site.site) == {}
     return caught.value
 
 
@@ -154,7 +154,7 @@ def test_limits_above_the_ceiling_are_refused(bench: Bench) -> None:
 
 def test_more_cpus_than_this_machine_has_are_refused_by_their_number(bench: Bench) -> None:
     """The engine would say no at the creation, in words that could be about any restriction."""
-    there = Engine(bench.url).offer().cpus
+    there = ContainerEngine(bench.url).offer().cpus
     wide = replace(bench, site=replace(bench.site, ceiling=replace(bench.site.ceiling, cpus=1000.0)))
     with pytest.raises(Denied) as caught:
         wide.broker().prepare(wide.sign(wide.spec(resources=replace(LIMITS, cpus=there + 0.5))))
@@ -167,7 +167,7 @@ def test_more_cpus_than_this_machine_has_are_refused_by_their_number(bench: Benc
 def test_a_job_has_a_home_and_a_name_whatever_its_image_says(bench: Bench) -> None:
     """torch looks the user up on its way to a GPU; a number that stands in no list of users would end it."""
     image = committed(bench, changes=["ENV USER=root", "ENV HOME=/root", 'ENTRYPOINT ["sleep", "60"]'])
-    broker, engine = bench.broker(), Engine(bench.url)
+    broker, engine = bench.broker(), ContainerEngine(bench.url)
     try:
         broker.prepare(bench.sign(bench.spec(image=image)))
         next(broker.execute("job"))
@@ -332,14 +332,14 @@ def test_what_has_no_label_survives_cleaning(bench: Bench) -> None:
 
 def test_an_engine_that_is_not_there_is_a_named_state(bench: Bench) -> None:
     with pytest.raises(EngineUnavailable):
-        bench.broker(engine=Engine("unix:///nonexistent.sock")).prepare(bench.sign(bench.spec()))
+        bench.broker(engine=ContainerEngine("unix:///nonexistent.sock")).prepare(bench.sign(bench.spec()))
     assert bench.records[-1] == ("prepare", "job", "engine_unavailable")
 
 
 def test_no_error_of_the_engine_reaches_the_caller(bench: Bench) -> None:
     secret = f"/{bench.root.name}"
     try:
-        bench.broker(engine=Engine(f"unix://{bench.root}/no.sock")).prepare(bench.sign(bench.spec()))
+        bench.broker(engine=ContainerEngine(f"unix://{bench.root}/no.sock")).prepare(bench.sign(bench.spec()))
     except CloisterError as error:
         assert secret not in f"{error} {error.hint}"
 

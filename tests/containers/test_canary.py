@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from containers import canary, podman, sandbox
-from containers.engine import Engine
-from containers.runner import Endings, Running
+from containers.engine import ContainerEngine
+from containers.runner import Endings, RunningContainer
 from mediator.types import ContainerSpec, OutputFile
 from tests.containers.bench import ENGINE_URL, LIMITS, Bench, until, utc_now
 
@@ -43,7 +43,7 @@ def test_a_canary_for_other_limits_says_nothing_about_this_sandbox(bench: Bench)
 
 
 def test_the_fingerprint_changes_with_any_restriction_and_not_with_the_job(bench: Bench) -> None:
-    facts = Engine(bench.url).facts("")
+    facts = ContainerEngine(bench.url).facts("")
     image = bench.site.sentinel
     one = sandbox.create_arguments(bench.spec("one"), "job", bench.site, image)
     two = sandbox.create_arguments(bench.spec("two"), "job", bench.site, "sha256:" + "2" * 64)
@@ -135,7 +135,7 @@ def test_the_probe_finds_nothing_where_nothing_is_weak(bench: Bench) -> None:
 
 def probe(bench: Bench, weaken: Weaken) -> tuple[str, ...]:
     """What the probe reports out of a container weakened in one thing."""
-    engine, spec = Engine(bench.url), spec_of(bench)
+    engine, spec = ContainerEngine(bench.url), spec_of(bench)
     signed = bench.sign(spec)
     users = engine.users()
     canary.lay_out(spec, signed, bench.site.probe_root, gvisor=bench.site.gvisor, namespace=users.namespace)
@@ -149,7 +149,7 @@ def probe(bench: Bench, weaken: Weaken) -> tuple[str, ...]:
             arguments = podman.spoken(arguments, podman.seccomp_file(bench.site.probe_root))
         made[role] = engine.create(sandbox.container_name(spec.job, role, bench.site.site), arguments)
         engine.start(made[role])
-    running = Running(engine, utc_now, Endings(), spec, made["keeper"], made["canary"])
+    running = RunningContainer(engine, utc_now, Endings(), spec, made["keeper"], made["canary"])
     ended = until(running.events(), "done", "exited")
     if ended.kind != "done":
         return (f"probe_{ended.kind}",)

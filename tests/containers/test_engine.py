@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator.errors import Denied, EngineUnavailable
 from tests.containers.bench import Bench, image_id, until
 
@@ -29,7 +29,7 @@ def silent(tmp_path: Path) -> Iterator[str]:
 def test_an_engine_that_stops_answering_is_named_within_its_timeout(silent: str) -> None:
     began = time.monotonic()
     with pytest.raises(EngineUnavailable):
-        Engine(silent, timeout_s=0.3).containers("site")
+        ContainerEngine(silent, timeout_s=0.3).containers("site")
     assert time.monotonic() - began < 5
 
 
@@ -40,13 +40,13 @@ def test_an_engine_that_hangs_up_is_named(tmp_path: Path) -> None:
         server.listen()
         threading.Thread(target=lambda: [server.accept()[0].close() for _ in range(1)], daemon=True).start()
         with pytest.raises(EngineUnavailable) as caught:
-            Engine(f"unix://{path}", timeout_s=1).facts("")
+            ContainerEngine(f"unix://{path}", timeout_s=1).facts("")
     assert str(tmp_path) not in f"{caught.value}{caught.value.hint}"
 
 
 @pytest.mark.engine
 def test_an_image_is_found_by_its_id_and_never_by_a_tag(bench: Bench) -> None:
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     digest = image_id("cloister-sentinel", bench.url)
     found = engine.image(digest)
     assert found is not None
@@ -57,7 +57,7 @@ def test_an_image_is_found_by_its_id_and_never_by_a_tag(bench: Bench) -> None:
 
 @pytest.mark.engine
 def test_the_facts_of_an_engine_hold_still(bench: Bench) -> None:
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     assert engine.facts("") == engine.facts("")
     assert all(engine.facts("").values())
 
@@ -66,7 +66,7 @@ def test_the_facts_of_an_engine_hold_still(bench: Bench) -> None:
 def test_a_program_that_says_too_much_or_takes_too_long_is_cut_off(bench: Bench) -> None:
     events = bench.start(bench.broker())
     until(events, "done")
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     keeper = next(one.id for one in engine.containers(bench.site.site) if one.role == "keeper")
     shout = ["python3", "-c", "print('x' * 100_000)"]
     assert engine.run(keeper, shout, limit_bytes=200_000, timeout_s=10) == (0, b"x" * 100_000 + b"\n")
@@ -81,7 +81,7 @@ def test_a_program_that_says_too_much_or_takes_too_long_is_cut_off(bench: Bench)
 def test_the_lines_of_a_container_end_when_it_is_removed(bench: Bench) -> None:
     events = bench.start(bench.broker())
     until(events, "done")
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     keeper = next(one.id for one in engine.containers(bench.site.site) if one.role == "keeper")
     lines = engine.follow(keeper)
     assert lines.take(5)

@@ -23,13 +23,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cdi"
 
 
-def docker(*, cdi: Path | None = None, runtimes: tuple[str, ...] = ("runc",), **more: Any) -> gpu.Offer:
+def docker(*, cdi: Path | None = None, runtimes: tuple[str, ...] = ("runc",), **more: Any) -> gpu.GpuOffer:
     folders = [str(cdi), "/nonexistent/cdi"] if cdi else []
     runtime = {name: {"path": name} for name in runtimes}
-    return gpu.Offer.of({"ServerVersion": "26.1.5", "CDISpecDirs": folders, "Runtimes": runtime, **more}, "docker")
+    return gpu.GpuOffer.of({"ServerVersion": "26.1.5", "CDISpecDirs": folders, "Runtimes": runtime, **more}, "docker")
 
 
-def chosen(offer: gpu.Offer, gpus: tuple[str, ...], runtime: str) -> str:
+def chosen(offer: gpu.GpuOffer, gpus: tuple[str, ...], runtime: str) -> str:
     try:
         return gpu.decide(offer, gpus, runtime)
     except Denied as denied:
@@ -99,7 +99,7 @@ def test_a_spec_that_cannot_be_read_rules_nothing_out(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_podman_gives_gpus_from_5_4_on_and_by_cdi_alone(version: str, able: bool) -> None:
     """It lists every runtime it has heard of, NVIDIA's too where containers.conf names it."""
-    offer = gpu.Offer.of({"ServerVersion": version, "Runtimes": {"runc": {}, "nvidia": {}}}, "podman")
+    offer = gpu.GpuOffer.of({"ServerVersion": version, "Runtimes": {"runc": {}, "nvidia": {}}}, "podman")
     assert (bool(offer.folders), offer.runtimes) == (able, frozenset())
     if not able:
         assert chosen(offer, CARDS[:1], "") == "refused"

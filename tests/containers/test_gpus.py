@@ -20,9 +20,9 @@ import docker
 import pytest
 
 from containers import canary, gpu
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from containers.job_log import job_log
-from containers.warm.pool import SandboxKey, Task
+from containers.warm.pool import SandboxKey, WarmTask
 from mediator.errors import Code, Denied
 from mediator.types import ContainerSpec, Kind
 from tests.containers.bench import LIMITS, MODEL, REPO, Bench, by_name, image_id, until
@@ -57,12 +57,12 @@ def seen(bench: Bench, job: str, gpus: tuple[str, ...]) -> tuple[set[str], int, 
     bench.give(job, 1, misbehave="show-gpus")
     assert until(broker.execute(job), "done", "exited", "failed").kind == "done"
     metrics = json.loads(by_name(broker.finalise(job, 1))["metrics.json"])
-    lines = b"\n".join(job_log(Engine(bench.url), bench.site.site, job, follow=False)).decode()
+    lines = b"\n".join(job_log(ContainerEngine(bench.url), bench.site.site, job, follow=False)).decode()
     return set(UUID.findall(lines)), metrics["num-examples"], metrics["loss"]
 
 
 def inspected(bench: Bench, job: str = "job") -> Mapping[str, Any]:
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     found = [one.id for one in engine.containers(bench.site.site, job) if one.role != "keeper"]
     return engine.inspect(found[0]) or {}
 
@@ -137,7 +137,7 @@ def test_what_is_asked_is_what_the_engine_says_it_was_asked(made_up: Bench, way:
 def test_only_a_container_with_a_grant_runs_on_nvidias_runtime(made_up: Bench) -> None:
     made_up.broker().prepare(made_up.sign(granted(made_up, ())))
     assert inspected(made_up)["HostConfig"]["Runtime"] == "runc"
-    keepers = [one.id for one in Engine(made_up.url).containers(made_up.site.site) if one.role == "keeper"]
+    keepers = [one.id for one in ContainerEngine(made_up.url).containers(made_up.site.site) if one.role == "keeper"]
     assert [docker.APIClient(made_up.url).inspect_container(each)["HostConfig"]["Runtime"] for each in keepers] == [
         "runc"
     ]
@@ -189,7 +189,7 @@ def test_a_card_that_no_spec_names_is_refused_before_anything_is_made(made_up: B
 def test_an_engine_with_neither_way_is_refused_before_anything_is_made(bench: Bench) -> None:
     """The engine that the other tests use: Debian 12's, which has no CDI."""
     lending = granting(bench)
-    if "nvidia" in Engine(lending.url).offer().gpus.runtimes:
+    if "nvidia" in ContainerEngine(lending.url).offer().gpus.runtimes:
         pytest.skip("this machine's engine has NVIDIA's runtime")
     with pytest.raises(Denied) as caught:
         lending.broker().prepare(lending.sign(granted(lending, CARDS[:1])))
@@ -236,7 +236,7 @@ def serve(house: House, gpus: tuple[str, ...], image: str = "") -> object:
     def spec(name: str, data: Path, inbox: Path) -> ContainerSpec:
         return replace(granted(bench, gpus), job=name, data_dir=str(data), in_dir=str(inbox))
 
-    task = Task(Kind.TRAIN, 1, {}, MODEL)
+    task = WarmTask(Kind.TRAIN, 1, {}, MODEL)
     return house.boxes.serve(key, task, lambda at: at.mkdir(0o755), spec, limit_s=60, guard=lambda _: None, gpus=gpus)
 
 
@@ -267,7 +267,7 @@ def real(bench: Bench, way: str) -> Bench:
     """The bench on this machine's engine, whose cards come by `way`."""
     made = granting(bench, "nvidia" if way == "nvidia" else "")
     try:
-        if gpu.decide(Engine(made.url).offer().gpus, gpus(), made.site.runtime) == way:
+        if gpu.decide(ContainerEngine(made.url).offer().gpus, gpus(), made.site.runtime) == way:
             return made
     except Denied:
         pass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from containers import canary
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator.errors import Code, Denied
 from tests.containers.bench import ENGINE_URL, LIMITS, REPO, Bench, image_id, until
 from tests.containers.test_canary import spec_of
@@ -84,7 +84,7 @@ def bench(tmp_path: Path, podman: str) -> Iterator[Bench]:
 
 
 def test_each_made_up_card_by_itself_and_none_where_none_is_granted(bench: Bench) -> None:
-    assert Engine(bench.url).offer().gpus.version.startswith("5.4")
+    assert ContainerEngine(bench.url).offer().gpus.version.startswith("5.4")
     assert seen(bench, "one", CARDS[2:]) == (set(), 0, 1)
     assert seen(bench, "two", CARDS[:2]) == (set(), 0, 2)
     assert seen(bench, "none", ()) == (set(), 0, 0)

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator.errors import Denied
 from mediator.ports import JobEvent, Runner
 from tests.containers.bench import LIMITS, VERDICT_KEY, Bench, by_name, until, utc_now
@@ -27,13 +27,13 @@ class TestTheRealRunner(RunnerContract):
 class TestTheFakeRunner(RunnerContract):
     @pytest.fixture
     def bench(self, tmp_path):
-        from containers.sandbox import Sandbox
+        from containers.sandbox import SandboxPolicy
         from mediator.types import Resources
 
         digest = "sha256:" + "0" * 64
         assert isinstance(LIMITS, Resources)
         (tmp_path / "work").mkdir()
-        return Bench(tmp_path, digest, Sandbox("fake", digest, LIMITS, tmp_path / "work", tmp_path / "probe"))
+        return Bench(tmp_path, digest, SandboxPolicy("fake", digest, LIMITS, tmp_path / "work", tmp_path / "probe"))
 
     @pytest.fixture
     def runner(self, bench: Bench) -> Runner:
@@ -64,7 +64,7 @@ def test_a_restarted_broker_adopts_what_runs(bench: Bench) -> None:
 def test_a_broker_that_died_while_a_job_was_frozen_lets_it_go_on(bench: Bench) -> None:
     events = bench.start(bench.broker())
     until(events, "done")
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     assert engine.freeze(main)
     second = bench.broker()
@@ -91,7 +91,7 @@ def test_a_frozen_job_is_stopped_too(bench: Bench) -> None:
     broker = bench.broker()
     events = bench.start(broker)
     until(events, "done")
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     engine.freeze(main)
     broker.terminate("job", 2)
@@ -119,7 +119,7 @@ def test_wall_time_ends_a_job_whether_or_not_anybody_listens(bench: Bench) -> No
     next(events)
     later = bench.broker(clock=lambda: utc_now() + timedelta(seconds=LIMITS.wall_time_s + 5))
     later.enforce_wall_time()
-    engine = Engine(bench.url)
+    engine = ContainerEngine(bench.url)
     main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
     assert (engine.inspect(main) or {})["State"]["Running"] is False
 

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from containers import sandbox, seccomp
-from containers.sandbox import Sandbox
+from containers.sandbox import SandboxPolicy
 from mediator.types import ContainerSpec
 from tests.containers.bench import CEILING, LIMITS, utc_now
 
 DIGEST = "sha256:" + "a" * 64
-SITE = Sandbox("north", DIGEST, CEILING, Path("/srv/work"), Path("/srv/probe"))
+SITE = SandboxPolicy("north", DIGEST, CEILING, Path("/srv/work"), Path("/srv/probe"))
 NOW = utc_now()
 SPEC = ContainerSpec("job", "job", DIGEST, "/srv/work/job/data", "/srv/work/job/in", LIMITS, NOW, NOW)
 
 
-def inspected(role: sandbox.Role = "job", spec: ContainerSpec = SPEC, site: Sandbox = SITE) -> dict[str, Any]:
+def inspected(role: sandbox.Role = "job", spec: ContainerSpec = SPEC, site: SandboxPolicy = SITE) -> dict[str, Any]:
     """What an engine that does as told would answer."""
     asked = copy.deepcopy(sandbox.create_arguments(spec, role, site, DIGEST))
     host = asked.pop("HostConfig")

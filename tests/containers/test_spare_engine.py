@@ -16,8 +16,8 @@ import docker
 import pytest
 
 from containers import canary
-from containers.engine import Engine
-from containers.warm.pool import Sandboxes, SandboxKey, Task
+from containers.engine import ContainerEngine
+from containers.warm.pool import Sandboxes, SandboxKey, WarmTask
 from mediator.errors import Denied, EngineUnavailable, NotNow
 from mediator.types import Kind
 from tests.containers.bench import LIMITS, MODEL, Bench, by_name, image_id, until
@@ -100,7 +100,7 @@ def test_an_engine_that_stops_answering_is_named_and_goes_on(bench: Bench, spare
     try:
         began = time.monotonic()
         with pytest.raises(EngineUnavailable):
-            bench.broker(engine=Engine(bench.url, timeout_s=1)).finalise("job", 1)
+            bench.broker(engine=ContainerEngine(bench.url, timeout_s=1)).finalise("job", 1)
         assert time.monotonic() - began < 10
         assert bench.records[-1] == ("finalise", "job", "engine_unavailable")
     finally:
@@ -143,7 +143,7 @@ def serve(boxes: Sandboxes, bench: Bench, **config: object) -> object:
     key = SandboxKey("run", "permit", 1, "sha256:" + "0" * 64, Kind.TRAIN, bench.image, "0" * 64)
     return boxes.serve(
         key,
-        Task(Kind.TRAIN, 1, config, MODEL),
+        WarmTask(Kind.TRAIN, 1, config, MODEL),
         make_view=view,
         make_spec=lambda name, data, inbox: replace(bench.spec(), job=name, data_dir=str(data), in_dir=str(inbox)),
         limit_s=60,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from containers import canary, sandbox
-from containers.warm.pool import Sandboxes, SandboxKey, Task
+from containers.warm.pool import Sandboxes, SandboxKey, WarmTask
 from mediator.audit import Action
 from mediator.errors import Code, Denied
 from mediator.types import ContainerSpec, Kind
@@ -57,7 +57,7 @@ class House:
         def spec(name: str, data: Path, inbox: Path) -> ContainerSpec:
             return replace(self.bench.spec(), job=name, data_dir=str(data), in_dir=str(inbox), resources=LIMITS)
 
-        task = Task(Kind.TRAIN, 1, config, MODEL)
+        task = WarmTask(Kind.TRAIN, 1, config, MODEL)
         return self.boxes.serve(key, task, lambda at: at.mkdir(0o755), spec, limit_s=60, guard=lambda _: None)
 
     def canaries(self) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from containers import canary, sandbox
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from mediator.errors import Denied
 from mediator.ports import Runner
 from tests.containers.bench import MODEL, Bench, by_name, image_id, until
@@ -63,9 +63,9 @@ class TestRemapped(RunnerContract):
         return bench.broker()
 
     def test_the_canary_passes_and_finds_itself_nobody_outside(self, bench: Bench) -> None:
-        users = Engine(bench.url).users()
+        users = ContainerEngine(bench.url).users()
         assert users.namespace and users.limited and users.first[0] > 65_535
-        assert "remapped" in Engine(bench.url).facts("")["users"]
+        assert "remapped" in ContainerEngine(bench.url).facts("")["users"]
         broker = bench.broker()
         job = broker.prepare(bench.sign(bench.spec()))
         result = canary.run_canary(broker, bench.sign(spec_of(bench)), job.fingerprint)
@@ -74,7 +74,7 @@ class TestRemapped(RunnerContract):
     def test_a_jobs_user_is_another_one_outside(self, bench: Bench) -> None:
         events = bench.start(bench.broker())
         until(events, "done")
-        engine = Engine(bench.url)
+        engine = ContainerEngine(bench.url)
         main = next(one.id for one in engine.containers(bench.site.site) if one.role == "job")
         pid = (engine.inspect(main) or {})["State"]["Pid"]
         assert os.stat(f"/proc/{pid}").st_uid == engine.users().first[0] + bench.site.uid
@@ -122,7 +122,7 @@ def rootless(open_folder: Path) -> Iterator[str]:
 
 def test_a_rootless_engine_is_asked_whether_it_can_bound_anything(rootless: str, tmp_path: Path) -> None:
     """On cgroup v1 it cannot, and says so nowhere that counts: refused by name. On v2 it is an engine like another."""
-    users = Engine(rootless).users()
+    users = ContainerEngine(rootless).users()
     assert users.rootless and users.namespace
     made = Bench.make(tmp_path, "sha256:" + "0" * 64, url=rootless, sentinel="sha256:" + "0" * 64)
     with pytest.raises(Denied) as caught:

@@ -23,7 +23,7 @@ from federation.client import enrolment
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
 from federation.hub.config import HubConfig, load_config
-from federation.hub.state import Hub
+from federation.hub.state import HubState
 from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import KeyRing, SigningKey
@@ -131,7 +131,7 @@ class Town:
 
     folder: Path
     config: HubConfig
-    hub: Hub
+    hub: HubState
     process: subprocess.Popen[bytes] | None = None
     keys: dict[str, SigningKey] = field(default_factory=dict)
 
@@ -209,7 +209,7 @@ class Town:
 def reopened(config: Path) -> Town:
     """The town that `found` made in another process."""
     loaded = load_config(config)
-    town = Town(config.parent, loaded, Hub(loaded))
+    town = Town(config.parent, loaded, HubState(loaded))
     for site in SITES:
         town.keys[site], town.keys[f"{site}/audit"] = site_keys(site)
     return town
@@ -232,7 +232,7 @@ def found(folder: Path, **runs: Any) -> Town:
     ]
     (folder / "hub.toml").write_text("\n".join(lines) + "\n")
     config = load_config(folder / "hub.toml")
-    town = Town(folder, config, Hub.create(config))
+    town = Town(folder, config, HubState.create(config))
     for site in SITES:
         town.enrol(site)
     town.hub.submit_revocations(COMMITTEE.sign(RevocationList(1, datetime.now(UTC).replace(microsecond=0), ())))

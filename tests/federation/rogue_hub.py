@@ -30,9 +30,9 @@ from federation.hub.config import load_config
 from federation.hub.flower.grid import to_record
 from federation.hub.flower.strategy import FlowerRun, SignedFedAvg
 from federation.hub.flower.superlink import SuperLink
-from federation.hub.state import Hub
-from federation.hub.steering import Reply, Verdict
-from federation.hub.tables import DocumentRow, InstructionRow
+from federation.hub.state import HubState
+from federation.hub.steering import Reply, ReplyVerdict
+from federation.hub.tables import HubDocumentRow, HubInstructionRow
 from mediator.canonical import print_time
 from mediator.release import tensors
 from mediator.signatures import peek_kind
@@ -63,9 +63,9 @@ class OneMessage:
     def envelope(self, site: str) -> ReleaseEnvelope | None:
         return None
 
-    def judge(self, reply: Reply) -> tuple[Verdict, float]:
+    def judge(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         self.heard.append(reply)
-        return Verdict.OUT, 0.0
+        return ReplyVerdict.OUT, 0.0
 
     def missing(self, site: str, *, absent: bool) -> None:
         self.heard.append(Reply(site, refusal="no answer"))
@@ -90,7 +90,7 @@ class RogueHub:
     """What a hub can try with its own keys and its own SuperLink, but without the committee's or a researcher's."""
 
     def __init__(self, config: Path) -> None:
-        self.hub = Hub(load_config(config))
+        self.hub = HubState(load_config(config))
 
     def send(self, site: str, signed: str, model: Mapping[str, Array] | ArrayRecord) -> str | None:
         """Send `signed` with `model` to `site` for training; the refusal's text, or None when the node served it."""
@@ -126,10 +126,10 @@ class RogueHub:
     def replay(self, site: str, run: str) -> str | None:
         """Send the run's first training instruction to `site` once more, the very same text with the same model."""
         with self.hub.database.read() as session:
-            query = select(InstructionRow).where(
-                InstructionRow.site == site, InstructionRow.run == run, InstructionRow.task == Kind.TRAIN.value
+            query = select(HubInstructionRow).where(
+                HubInstructionRow.site == site, HubInstructionRow.run == run, HubInstructionRow.task == Kind.TRAIN.value
             )
-            row = session.scalars(query.order_by(InstructionRow.round, InstructionRow.attempt)).first()
+            row = session.scalars(query.order_by(HubInstructionRow.round, HubInstructionRow.attempt)).first()
             assert row is not None, "this run has sent no training instruction to this site"
             signed, round_ = row.text, row.round
         permit = self.hub.documents.open_order(self.hub.documents.order_text(run))[1]
@@ -141,7 +141,7 @@ class RogueHub:
         kind, now = peek_kind(text), self.hub.clock()
         with self.hub.database.write() as session:
             session.add(
-                DocumentRow(
+                HubDocumentRow(
                     kind=kind,
                     name=f"rogue-{now.timestamp()}",
                     sha256="00" * 32,

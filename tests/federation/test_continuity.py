@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Delivery, Outgoing
+from federation.client.ports import Delivery, OutgoingReply
 from mediator.errors import CloisterError, IntegrityBroken, NotNow
 from mediator.signatures import open_signed
 from mediator.types import Instruction
@@ -119,7 +119,7 @@ async def test_what_core_fails_over_ends_that_message_and_not_the_link(town: Tow
 
 
 async def test_a_reply_whose_objects_are_gone_ends_that_reply_and_not_the_link(town: Town) -> None:
-    def gone(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing | None:
+    def gone(core: FakeCore, instruction: Instruction, context: bytes) -> OutgoingReply | None:
         if instruction.run != "gone":
             return None
         root, objects = FlowerCodec().encode(instruction.task, {}, {"auc": 0.5, "loss": 0.1, "num-examples": 10})

@@ -20,11 +20,11 @@ from sqlalchemy import create_engine, select, text
 
 from federation import control
 from federation.client import enrolment
-from federation.client.notes import Notes
+from federation.client.link_state import LinkState
 from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_text
 from federation.hub.config import load_config
-from federation.hub.state import Hub
-from federation.hub.tables import Base, EventRow, RunRow
+from federation.hub.state import HubState
+from federation.hub.tables import EventRow, HubBase, RunRow
 from mediator.errors import CloisterError, Code, Denied, Malformed, UnsupportedVersion, UsageFault
 from mediator.permit import open_permit, schema_sha256
 from mediator.release import tensors
@@ -236,7 +236,7 @@ def test_a_private_key_that_others_may_read_is_not_used(tmp_path: Path) -> None:
 )
 def test_a_message_that_is_not_one_is_refused(raw: bytes, fault: type[CloisterError]) -> None:
     with pytest.raises(fault) as caught:
-        control.decode(control.Event, raw)
+        control.decode(control.ControlEvent, raw)
     assert "a b" not in caught.value.message
 
 
@@ -246,7 +246,7 @@ def test_a_message_that_is_not_one_is_refused(raw: bytes, fault: type[CloisterEr
 def test_the_migrations_make_exactly_the_tables(town: Town) -> None:
     engine = create_engine(f"sqlite:///{town.hub.database.path}")
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), HubBase.metadata) == []
 
 
 def test_a_newer_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -255,13 +255,13 @@ def test_a_newer_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     before = {path.name for path in town.config.state_dir.iterdir()}
     with pytest.raises(UsageFault, match="newer"):
-        Hub(town.config)
+        HubState(town.config)
     assert {path.name for path in town.config.state_dir.iterdir()} == before
 
 
 def test_a_hub_is_made_once(town: Town) -> None:
     with pytest.raises(UsageFault):
-        Hub.create(town.config)
+        HubState.create(town.config)
 
 
 def test_what_the_operator_did_is_written_down(town: Town) -> None:
@@ -292,15 +292,15 @@ def test_a_configuration_with_anything_unknown_is_refused(town: Town, tmp_path: 
 
 
 def test_the_links_notes_forget_what_is_done(tmp_path: Path) -> None:
-    notes = Notes(tmp_path / "notes")
+    notes = LinkState(tmp_path / "notes")
     first, second = notes.add(b"one"), notes.add(b"two")
     notes.done(first)
     notes.node_id = 7
-    again = Notes(tmp_path / "notes")
+    again = LinkState(tmp_path / "notes")
     assert list(again.pending()) == [(second, b"two")] and again.node_id == 7
     assert not again.used("an.envelope")
     again.use("an.envelope")
-    assert Notes(tmp_path / "notes").used("an.envelope")
+    assert LinkState(tmp_path / "notes").used("an.envelope")
 
 
 # --- models that could never leave ----------------------------------------------------------------------------

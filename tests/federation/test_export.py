@@ -71,10 +71,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
 
 
 def refused(core: FakeCore, asked: Any, context: bytes) -> Any:
-    from federation.client.ports import Outgoing
+    from federation.client.ports import OutgoingReply
 
     if (asked.round, asked.task.value) == (2, "train"):
-        return Outgoing(asked.id, context, None, HubCode.REFUSED_OUTPUT, None)
+        return OutgoingReply(asked.id, context, None, HubCode.REFUSED_OUTPUT, None)
     return None
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from federation import control
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Outgoing
+from federation.client.ports import OutgoingReply
 from federation.hub import ingress
 from mediator.permit import schema_sha256
 from mediator.release import tensors
@@ -81,7 +81,7 @@ async def test_a_reply_in_another_order_than_the_permits_is_dropped(town: Town) 
     """Names, shapes and types are right; a strategy that reads models as lists would average one layer with another."""
     model = listed()
 
-    def exchanged(self: FakeCore, instruction: Instruction, reply_context: bytes) -> Outgoing | None:
+    def exchanged(self: FakeCore, instruction: Instruction, reply_context: bytes) -> OutgoingReply | None:
         if instruction.task is not Kind.TRAIN:
             return None
         backward: Mapping[str, np.ndarray] = dict(reversed(listed().items()))
@@ -114,7 +114,7 @@ async def test_the_largest_permit_reaches_a_site(town: Town) -> None:
 def test_the_largest_envelope_fits_every_message_on_its_way() -> None:
     """From core over its socket to the link, and from the link to the hub."""
     text = RESEARCHER.sign(longest(3 + 2 * 5_514))
-    sent = control.encode(control.Release(envelope=text))
-    assert len(sent) < ingress.MAX_BODY_BYTES and control.decode(control.Release, sent).envelope == text
+    sent = control.encode(control.ReleaseMessage(envelope=text))
+    assert len(sent) < ingress.MAX_BODY_BYTES and control.decode(control.ReleaseMessage, sent).envelope == text
     outgoing = verbs.Outgoing(instruction="i", reply_context=b"c" * (64 << 10), envelope=text, folder="f")
     assert messages.unpack(verbs.Outgoing, messages.pack(outgoing)) == outgoing

@@ -290,14 +290,14 @@ def test_a_record_names_its_parts_and_nothing_else() -> None:
     key = "ab" * 32
     for body in (b"{}", b"[]", json.dumps({"a": key, "b": "cd" * 32}).encode(), b"{", json.dumps({"a": 3}).encode()):
         with pytest.raises(Malformed):
-            tree.references(tree.Node("RecordDict", (key,), body))
+            tree.references(tree.TreeNode("RecordDict", (key,), body))
 
 
 @pytest.mark.parametrize("name", ["", "\ud800", "John Smith", "w\n", "a" * 129, "naïve"])
 def test_a_part_has_a_permitted_name(name: str) -> None:
     key = "ab" * 32
     with pytest.raises(Malformed):
-        tree.references(tree.Node("ArrayRecord", (key,), json.dumps({name: key}).encode()))
+        tree.references(tree.TreeNode("ArrayRecord", (key,), json.dumps({name: key}).encode()))
 
 
 def test_flowers_record_of_a_scalar_survives() -> None:

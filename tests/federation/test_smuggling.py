@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Outgoing
+from federation.client.ports import OutgoingReply
 from federation.hub.flower.grid import to_record
 from mediator.errors import CloisterError
 from mediator.signatures import open_signed
@@ -47,7 +47,7 @@ async def attack(town: Town, run: str, act: Any) -> dict[str, Any]:
     return history["rounds"][0]["refusals"][0]
 
 
-def honest(core: FakeCore, instruction: Instruction, context: bytes) -> tuple[Outgoing, str, Mapping[str, bytes]]:
+def honest(core: FakeCore, instruction: Instruction, context: bytes) -> tuple[OutgoingReply, str, Mapping[str, bytes]]:
     root, objects = FlowerCodec().encode(Kind.EVALUATE, {}, METRICS)
     return core.wrap(instruction, context, root, objects), root, objects
 
@@ -92,7 +92,7 @@ async def test_free_text_in_an_error_reaches_nobody(town: Town) -> None:
 async def test_bytes_behind_a_tensor_end_at_the_hub_even_when_core_signed_them(town: Town) -> None:
     """A node's own core gone bad: the envelope is genuine, so the hub's strict reading is what is left."""
 
-    def hide(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing | None:
+    def hide(core: FakeCore, instruction: Instruction, context: bytes) -> OutgoingReply | None:
         if instruction.task is not Kind.TRAIN:
             return None
         arrays = {}
@@ -111,7 +111,7 @@ async def test_bytes_behind_a_tensor_end_at_the_hub_even_when_core_signed_them(t
 
 @pytest.mark.parametrize("change", ["extra tensor", "missing metric", "no examples", "a weight of 1e308"])
 async def test_one_sites_odd_update_does_not_end_the_run_for_the_others(town: Town, change: str) -> None:
-    def odd(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing | None:
+    def odd(core: FakeCore, instruction: Instruction, context: bytes) -> OutgoingReply | None:
         if instruction.task is not Kind.TRAIN:
             return None
         update, metrics = model(1.0), {"loss": 0.1, "num-examples": 10.0}
@@ -146,7 +146,7 @@ async def test_one_sites_odd_update_does_not_end_the_run_for_the_others(town: To
 async def test_one_sites_odd_bytes_do_not_end_the_run_for_the_others(town: Town, odd: str) -> None:
     """Signed by its own core, taken by the SuperLink: that reply is malformed, and the round is done with the two."""
 
-    def answer(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing | None:
+    def answer(core: FakeCore, instruction: Instruction, context: bytes) -> OutgoingReply | None:
         if instruction.task is not Kind.TRAIN:
             return None
         objects: dict[str, bytes] = {}
@@ -168,7 +168,7 @@ async def test_one_sites_odd_bytes_do_not_end_the_run_for_the_others(town: Town,
 async def test_the_link_pushes_nothing_that_core_did_not_sign(town: Town) -> None:
     """Somebody changes a spooled object between core and link: the hub hears one word, and no byte of it."""
 
-    def tampered(core: FakeCore, instruction: Instruction, context: bytes) -> Outgoing:
+    def tampered(core: FakeCore, instruction: Instruction, context: bytes) -> OutgoingReply:
         outgoing, root, _ = honest(core, instruction, context)
         (core.spool / str(outgoing.folder) / root).write_bytes(b"RecordDict  5\x00other")
         return outgoing

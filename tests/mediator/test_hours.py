@@ -9,16 +9,16 @@ import pytest
 
 from mediator.admission import Admitted, Ledger, PriorRelease, Redeliver, admit, container_spec
 from mediator.errors import Code, Denied
-from mediator.schedule import Calendar, Capacity, Closed, Gpu, Site
+from mediator.schedule import Calendar, Capacity, Closed, Gpu, SiteSchedule
 from tests.mediator.samples import NOW, POLICY, RESOURCES, request
 
-UNTIL_TWO = Site(calendar=Calendar((Closed(time(8), time(14)),), UTC))
+UNTIL_TWO = SiteSchedule(calendar=Calendar((Closed(time(8), time(14)),), UTC))
 GIB = 1 << 30
-TWO = Site(Capacity((Gpu("GPU-small", 16 * GIB), Gpu("GPU-large", 80 * GIB)), concurrent_jobs=2))
+TWO = SiteSchedule(Capacity((Gpu("GPU-small", 16 * GIB), Gpu("GPU-large", 80 * GIB)), concurrent_jobs=2))
 CEILING = replace(RESOURCES, memory_bytes=1 << 33, gpus=2, gpu_memory_bytes=80 * GIB)
 
 
-def codes(expires: datetime, where: Site = UNTIL_TWO) -> list[Code]:
+def codes(expires: datetime, where: SiteSchedule = UNTIL_TWO) -> list[Code]:
     asked = request(instruct={"expires": expires}, policy=replace(POLICY, schedule=where))
     with pytest.raises(Denied) as denied:
         admit(asked)
@@ -36,7 +36,7 @@ def test_a_task_that_expires_before_the_hours_begin_is_refused(hours: int) -> No
 
 
 def test_a_site_that_never_opens_refuses() -> None:
-    never = Site(calendar=Calendar((Closed(time(0), time(0)),), UTC))
+    never = SiteSchedule(calendar=Calendar((Closed(time(0), time(0)),), UTC))
     assert codes(NOW + timedelta(days=1), never) == [Code.OUTSIDE_SCHEDULE]
 
 
@@ -59,10 +59,13 @@ def test_what_was_released_is_delivered_again_at_any_hour() -> None:
     ("gpus", "memory", "where", "passes"),
     [
         (1, 0, TWO, True), (2, 16 * GIB, TWO, True), (1, 80 * GIB, TWO, True),
-        (2, 17 * GIB, TWO, False), (1, 1, Site(), False), (1, 0, Site(), False), (0, 0, Site(), True),
+        (2, 17 * GIB, TWO, False), (1, 1, SiteSchedule(), False), (1, 0, SiteSchedule(), False),
+        (0, 0, SiteSchedule(), True),
     ],
 )  # fmt: skip
-def test_a_grant_that_no_gpus_here_could_meet_is_refused(gpus: int, memory: int, where: Site, passes: bool) -> None:
+def test_a_grant_that_no_gpus_here_could_meet_is_refused(
+    gpus: int, memory: int, where: SiteSchedule, passes: bool
+) -> None:
     granted = replace(RESOURCES, gpus=gpus, gpu_memory_bytes=memory)
     asked = request(grant={"resources": granted}, policy=replace(POLICY, resources=CEILING, schedule=where))
     if passes:

@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 
 from mediator.errors import IntegrityBroken
-from mediator.jobs import AFTER_RESTART, TERMINAL, Event, State, advance, mermaid
+from mediator.jobs import AFTER_RESTART, TERMINAL, JobState, JobStep, advance, mermaid
 
-# The whole cross product: a row for each state, a column for each event in the order of `Event`; `-` is impossible.
+# The whole cross product: a row for each state, a column for each event in the order of `JobStep`; `-` is impossible.
 COLUMNS = [
     "admit", "redeliver", "prepare", "start", "preempt", "produce", "release", "spool", "deliver", "hold", "refuse",
     "fail", "stop",
@@ -31,29 +31,29 @@ RESTART = {"preparing": "admitted", "running": "admitted", "releasing": "produce
 
 
 def test_the_table_is_written_out_for_every_state_and_event() -> None:
-    assert list(ROWS) == [state.value for state in State]
-    assert [event.value for event in Event] == COLUMNS
+    assert list(ROWS) == [state.value for state in JobState]
+    assert [event.value for event in JobStep] == COLUMNS
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)), ids=str)
-def test_every_state_under_every_event(state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(JobState, JobStep)), ids=str)
+def test_every_state_under_every_event(state: JobState, event: JobStep) -> None:
     expected = ROWS[state.value][COLUMNS.index(event.value)]
     if expected == "-":
         with pytest.raises(IntegrityBroken):
             advance(state, event)
     else:
-        assert advance(state, event) is State(expected)
+        assert advance(state, event) is JobState(expected)
 
 
 def test_after_a_crash_every_state_goes_on_somewhere() -> None:
     assert {state.value: after.value for state, after in AFTER_RESTART.items()} == {
-        state.value: RESTART.get(state.value, state.value) for state in State
+        state.value: RESTART.get(state.value, state.value) for state in JobState
     }
 
 
 def test_a_terminal_state_has_no_way_out_and_every_other_can_reach_one() -> None:
-    for state in State:
-        leaves = [event for event in Event if ROWS[state.value][COLUMNS.index(event.value)] != "-"]
+    for state in JobState:
+        leaves = [event for event in JobStep if ROWS[state.value][COLUMNS.index(event.value)] != "-"]
         assert bool(leaves) is (state not in TERMINAL)
 
 

@@ -19,8 +19,8 @@ from mediator.schedule import (
     Closed,
     Gpu,
     Plan,
-    Running,
-    Site,
+    RunningJob,
+    SiteSchedule,
     Wait,
     Waiting,
     decayed,
@@ -34,8 +34,10 @@ OPEN = Calendar()
 OFFICE = Closed(time(8), time(18), frozenset(range(5)))
 
 
-def site(*gpus: Gpu, slots: int = 1, jobs: int = 4, calendar: Calendar = OPEN, quantum: timedelta = HOUR) -> Site:
-    return Site(Capacity(gpus, slots, jobs), calendar, quantum)
+def site(
+    *gpus: Gpu, slots: int = 1, jobs: int = 4, calendar: Calendar = OPEN, quantum: timedelta = HOUR
+) -> SiteSchedule:
+    return SiteSchedule(Capacity(gpus, slots, jobs), calendar, quantum)
 
 
 def waits(
@@ -47,11 +49,13 @@ def waits(
 
 def runs(
     job: str, *gpus: str, project: str = "a", minutes: float = 1, idle: bool = False, ending: bool = False
-) -> Running:
-    return Running(job, project, NOW - minutes * MINUTE, gpus, idle, ending)
+) -> RunningJob:
+    return RunningJob(job, project, NOW - minutes * MINUTE, gpus, idle, ending)
 
 
-def planned(where: Site, waiting: list[Waiting], running: list[Running] | None = None, **used: float) -> Plan:
+def planned(
+    where: SiteSchedule, waiting: list[Waiting], running: list[RunningJob] | None = None, **used: float
+) -> Plan:
     return plan(NOW, where, waiting, running or [], used)
 
 
@@ -258,13 +262,13 @@ GPUS = [Gpu(f"GPU-{n}", size * GIB) for n, size in enumerate((16, 16, 40, 80))]
 
 
 @st.composite
-def moments(draw: st.DrawFn) -> tuple[Site, list[Waiting], list[Running], dict[str, float]]:
+def moments(draw: st.DrawFn) -> tuple[SiteSchedule, list[Waiting], list[RunningJob], dict[str, float]]:
     """A site that is not over-booked, whoever waits, whatever they used."""
     gpus = draw(st.lists(st.sampled_from(GPUS), unique=True, max_size=4))
     where = site(*gpus, slots=draw(st.integers(1, 2)), jobs=draw(st.integers(0, 5)))
     project, minutes = st.sampled_from("abc"), st.integers(0, 200)
     free = Counter({gpu.id: where.capacity.slots_per_gpu for gpu in gpus})
-    running: list[Running] = []
+    running: list[RunningJob] = []
     busy = 0
     for number in range(draw(st.integers(0, 5))):
         idle = draw(st.booleans())
@@ -291,7 +295,7 @@ def moments(draw: st.DrawFn) -> tuple[Site, list[Waiting], list[Running], dict[s
 
 @given(moments())
 @settings(max_examples=400, deadline=None)
-def test_whatever_the_moment(moment: tuple[Site, list[Waiting], list[Running], dict[str, float]]) -> None:
+def test_whatever_the_moment(moment: tuple[SiteSchedule, list[Waiting], list[RunningJob], dict[str, float]]) -> None:
     where, waiting, running, used = moment
     found = plan(NOW, where, waiting, running, used)
     by_name, held = {job.job: job for job in waiting}, {one.job: one for one in running}
@@ -330,7 +334,7 @@ def test_whatever_the_moment(moment: tuple[Site, list[Waiting], list[Running], d
 @given(moments())
 @settings(max_examples=150, deadline=None)
 def test_closed_hours_are_closed_whatever_the_moment(
-    moment: tuple[Site, list[Waiting], list[Running], dict[str, float]],
+    moment: tuple[SiteSchedule, list[Waiting], list[RunningJob], dict[str, float]],
 ) -> None:
     where, waiting, running, used = moment
     found = plan(NOW, replace(where, calendar=Calendar((OFFICE,), UTC)), waiting, running, used)
@@ -345,12 +349,12 @@ def test_closed_hours_are_closed_whatever_the_moment(
 class Simulated:
     """A site over simulated time, a minute a step: jobs take as long as they take and make room when asked."""
 
-    where: Site
+    where: SiteSchedule
     seconds: dict[str, float]
     now: datetime = NOW
     used: dict[str, tuple[float, datetime]] = field(default_factory=dict)
     waiting: dict[str, Waiting] = field(default_factory=dict)
-    running: dict[str, tuple[Waiting, Running, datetime]] = field(default_factory=dict)
+    running: dict[str, tuple[Waiting, RunningJob, datetime]] = field(default_factory=dict)
     waited: dict[str, timedelta] = field(default_factory=dict)
     total: Counter[str] = field(default_factory=Counter)
     ended: list[str] = field(default_factory=list)
@@ -373,7 +377,7 @@ class Simulated:
             asked = self.waiting.pop(job)
             assert self.where.calendar.is_open(self.now)
             self.waited[job] = self.waited.get(job, timedelta()) + self.now - asked.since
-            one = Running(job, asked.project, self.now, gpus)
+            one = RunningJob(job, asked.project, self.now, gpus)
             self.running[job] = (asked, one, self.now + timedelta(seconds=self.seconds[job]))
         held = Counter(gpu for _, one, _ in self.running.values() for gpu in one.gpus)
         assert all(count <= self.where.capacity.slots_per_gpu for count in held.values())

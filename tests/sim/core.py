@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Delivery, Greeting, Outgoing
+from federation.client.ports import Delivery, Greeting, OutgoingReply
 from mediator.errors import CloisterError, HubCode
 from mediator.release import tensors
 from mediator.signatures import KeyRing, SigningKey, open_signed
 from mediator.types import Instruction, Kind, ReleaseEnvelope, TensorSpec
 
-Answer = Callable[["FakeCore", Instruction, bytes], "Outgoing | None"]
+Answer = Callable[["FakeCore", Instruction, bytes], "OutgoingReply | None"]
 
 
 @dataclass
@@ -50,7 +50,7 @@ class FakeCore:
     witness_lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._undelivered: dict[str, Outgoing] = {}
+        self._undelivered: dict[str, OutgoingReply] = {}
         self._answers: dict[tuple[str, bytes], Delivery] = {}
         self._results: dict[tuple[str, int, str], tuple[str, Mapping[str, bytes]]] = {}
         self._stir = asyncio.Event()
@@ -97,7 +97,7 @@ class FakeCore:
         self._undelivered[instruction.id] = outgoing
         self._stir.set()
 
-    def reply(self, instruction: Instruction, reply_context: bytes, model: Mapping[str, np.ndarray]) -> Outgoing:
+    def reply(self, instruction: Instruction, reply_context: bytes, model: Mapping[str, np.ndarray]) -> OutgoingReply:
         """A release for `instruction`, as a node would make it; a second attempt gets the stored objects."""
         key = (instruction.run, instruction.round, instruction.task.value)
         if key not in self._results:
@@ -126,7 +126,7 @@ class FakeCore:
         *,
         signed_root: str | None = None,
         listed: Mapping[str, bytes] | None = None,
-    ) -> Outgoing:
+    ) -> OutgoingReply:
         """An envelope over `objects`, spooled; `signed_root` and `listed` let a test sign something else."""
         envelope = ReleaseEnvelope(
             site=self.site,
@@ -145,9 +145,9 @@ class FakeCore:
         for name, content in objects.items():
             (folder / name).write_bytes(content)
         self.released.append(envelope)
-        return Outgoing(instruction.id, reply_context, self.release.sign(envelope), None, folder.name)
+        return OutgoingReply(instruction.id, reply_context, self.release.sign(envelope), None, folder.name)
 
-    async def outbox(self) -> AsyncIterator[Outgoing]:
+    async def outbox(self) -> AsyncIterator[OutgoingReply]:
         sent: set[str] = set()
         while True:
             self._stir.clear()

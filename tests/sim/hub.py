@@ -6,13 +6,13 @@ from pathlib import Path
 
 from federation.hub.config import load_config
 from federation.hub.service import serve_hub
-from federation.hub.state import Hub
+from federation.hub.state import HubState
 from node.host.logs import set_up
 
 
 def main() -> None:
     set_up("hub", level="info", form="text")
-    hub = Hub(load_config(Path(sys.argv[1])))
+    hub = HubState(load_config(Path(sys.argv[1])))
     asyncio.run(serve_hub(hub, lambda: print("ready", flush=True)))
 
 

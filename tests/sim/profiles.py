@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mediator.deid.profile import compile_profile, parse
-from node.deid.engine import Engine
+from node.deid.engine import ProfileEngine
 from node.deid.profiles import standard
 
 # A site's own profile that keeps a comment as it stands: nothing but the residual check stands between it and outside
@@ -26,5 +26,5 @@ UI = "replace-uid"
 """
 
 
-def careless_engine() -> Engine:
-    return Engine(compile_profile(parse(CARELESS), standard()), standard())
+def careless_engine() -> ProfileEngine:
+    return ProfileEngine(compile_profile(parse(CARELESS), standard()), standard())

@@ -16,7 +16,7 @@ from federation import control, tls, tree
 from federation.client import enrolment
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
-from federation.client.flower import Fleet, RunOver, Task, _reply, outer_message
+from federation.client.flower import Fleet, FlowerTask, RunOver, _reply, outer_message
 
 
 class RogueLink:
@@ -28,7 +28,7 @@ class RogueLink:
         self.fleet = Fleet(self.own.bundle.hub, context, self.own.flower_key, config.max_model_bytes)
         self.channel = ControlChannel(self.own.bundle.hub, context)
 
-    async def pull(self) -> Task:
+    async def pull(self) -> FlowerTask:
         """The next instruction."""
         if not self.fleet.node_id:
             await asyncio.to_thread(self.fleet.activate, 0)
@@ -39,7 +39,7 @@ class RogueLink:
         return task
 
     async def post(self, envelope: str) -> str:
-        answer = await self.channel.ask(control.RELEASES, control.Release(envelope=envelope), control.Stored)
+        answer = await self.channel.ask(control.RELEASES, control.ReleaseMessage(envelope=envelope), control.Stored)
         return answer.outcome
 
     async def push(

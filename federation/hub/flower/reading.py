@@ -77,7 +77,7 @@ def take_apart(site: str, message: str, contents: Mapping[str, bytes], max_model
     return Reply(site, root=root, tensors=model, metrics=metrics)
 
 
-def _metrics(node: tree.Node) -> Metrics:
+def _metrics(node: tree.TreeNode) -> Metrics:
     try:
         items = MetricRecord.FromString(node.body).items
     except DecodeError as error:

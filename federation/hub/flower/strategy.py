@@ -26,7 +26,7 @@ from federation.arrays import Array
 from federation.hub.flower.grid import FastGrid, to_record, to_tensors
 from federation.hub.flower.reading import METRICS, MODEL, read_reply
 from federation.hub.flower.superlink import SuperLink, answering
-from federation.hub.steering import Reply, Steering, Verdict
+from federation.hub.steering import Reply, ReplyVerdict, Steering
 from mediator.types import Kind
 
 log = logging.getLogger("cloister.hub")
@@ -163,11 +163,11 @@ class SignedFedAvg(FedAvg):
             pending = asked[asked_id]
             reply = self._read(grid, pending.site, reply_id, tree)
             verdict, after_s = self._steering.judge(reply)
-            if verdict is Verdict.AGAIN:
+            if verdict is ReplyVerdict.AGAIN:
                 pending.message_id, pending.sent, pending.due = "", 0.0, time.monotonic() + after_s
                 continue
             del open_[pending.site]
-            if verdict is Verdict.USED:
+            if verdict is ReplyVerdict.USED:
                 used[pending.site] = self._counted(reply)
         return bool(found)
 

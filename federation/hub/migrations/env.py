@@ -2,9 +2,9 @@
 
 from alembic import context
 
-from federation.hub.tables import Base
+from federation.hub.tables import HubBase
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+context.configure(connection=connection, target_metadata=HubBase.metadata, render_as_batch=True)
 with context.begin_transaction():
     context.run_migrations()

@@ -19,14 +19,14 @@ from node.cli.files import parse_json, read_text, write_new
 from node.cli.options import Json, Key, Out
 from node.cli.output import say, show
 from node.host.keys import check_not_private, read_signing_key
-from node.kit.mending import MENDING
+from node.kit.advice import ADVICE
 
 app = typer.Typer(no_args_is_help=True)
 
 _KINDS: dict[str, Any] = {cls.KIND: cls for cls in (DataPermit, Acceptance, RunOrder, RevocationList, Instruction)}
 # A trial's other hints are about a program and its outputs, and would name what is not the cause here.
 _MENDED = {
-    code: MENDING[code] for code in (Code.PERMIT_TOO_LARGE, Code.TENSOR_ORDER, Code.CONDITION_UNENFORCEABLE)
+    code: ADVICE[code] for code in (Code.PERMIT_TOO_LARGE, Code.TENSOR_ORDER, Code.CONDITION_UNENFORCEABLE)
 }  # fmt: skip
 
 

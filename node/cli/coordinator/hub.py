@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mediator.signatures import VerifyKey
-from node.cli.beginnings import complete
 from node.cli.files import (
     MAX_MODEL_BYTES,
     check_new,
@@ -25,11 +24,12 @@ from node.cli.files import (
     write_folder,
     write_new,
 )
+from node.cli.id_prefix import complete
 from node.cli.options import HubConfig, Json, Out
 from node.cli.output import say, show, table
 
 if TYPE_CHECKING:
-    from federation.hub.state import Hub
+    from federation.hub.state import HubState
 
 app = typer.Typer(no_args_is_help=True)
 nodes = typer.Typer(no_args_is_help=True)
@@ -51,9 +51,9 @@ _FOLLOW_S = 0.25
 def init(config: HubConfig) -> None:
     """Make the hub's state folder, its certificate authority and its signing keys. Once."""
     from federation.hub.config import load_config
-    from federation.hub.state import Hub
+    from federation.hub.state import HubState
 
-    hub = Hub.create(load_config(config))
+    hub = HubState.create(load_config(config))
     say(f"the hub's state is in {hub.config.state_dir}")
     _say_key("instruction key (nodes: [trust] hub)", hub.instruction_key.verify_key)
     _say_key("witness key (nodes: [trust] witnesses)", hub.witness_key.verify_key)
@@ -223,24 +223,24 @@ def resume_run(config: HubConfig, run: Run) -> None:
     say(f"resumed {run}")
 
 
-def _whole(hub: Hub, run: str, *, acts: bool = False) -> str:
+def _whole(hub: HubState, run: str, *, acts: bool = False) -> str:
     return complete(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
 
 
 @contextmanager
-def opened(config: Path) -> Iterator[Hub]:
+def opened(config: Path) -> Iterator[HubState]:
     """The hub's desk, closed again."""
     from federation.hub.config import load_config
-    from federation.hub.state import Hub
+    from federation.hub.state import HubState
 
-    hub = Hub(load_config(config))
+    hub = HubState(load_config(config))
     try:
         yield hub
     finally:
         hub.close()
 
 
-def _follow(hub: Hub, run: str) -> dict[str, Any]:
+def _follow(hub: HubState, run: str) -> dict[str, Any]:
     """A line of talk per finished round; the run's history once it has ended."""
     told, history = 0, {}
     for history in _changes(hub, run):
@@ -252,7 +252,7 @@ def _follow(hub: Hub, run: str) -> dict[str, Any]:
     return history
 
 
-def _changes(hub: Hub, run: str) -> Iterator[dict[str, Any]]:
+def _changes(hub: HubState, run: str) -> Iterator[dict[str, Any]]:
     """The run's history now, and whenever it is another than before, until the run has ended."""
     seen: dict[str, Any] = {}
     while seen.get("state") not in _ENDED:

@@ -122,14 +122,14 @@ def _state_folder(config: Any) -> dict[str, Any]:
 
 def _sentinel(config: Any, *, asks: bool) -> Iterator[dict[str, Any]]:
     """The image that holds a job's folders: without it no container is ever made."""
-    from containers.engine import Engine
+    from containers.engine import ContainerEngine
 
     digest, cure = config.engine.sentinel, "deploy/lib/images.sh cloister-sentinel makes it and prints its digest"
     if is_placeholder(digest):
         yield _finding("sentinel image", "missing", f"[engine] sentinel is a placeholder of zeros: {cure}")
     elif asks:
         try:
-            held = Engine(config.engine.socket).image(digest) is not None
+            held = ContainerEngine(config.engine.socket).image(digest) is not None
         except NotNow as error:
             yield _finding("sentinel image", "missing", error.message)
             return
@@ -145,7 +145,7 @@ def _sandbox(word: str, age_s: float | None) -> dict[str, Any]:
 
 
 def _engine(config: Any) -> dict[str, Any]:
-    from containers.engine import Engine
+    from containers.engine import ContainerEngine
 
     address = config.engine.socket.removeprefix("unix://")
     try:
@@ -157,7 +157,7 @@ def _engine(config: Any) -> dict[str, Any]:
     if not os.access(address, os.W_OK):
         return _finding("engine", "unknown", f"{address} is not open to this user; the broker must be able to use it")
     try:
-        facts = Engine(config.engine.socket).facts(config.engine.runtime or "")
+        facts = ContainerEngine(config.engine.socket).facts(config.engine.runtime or "")
     except NotNow as error:
         return _finding("engine", "missing", error.message)
     facts["runtime"] = facts["runtime"].partition(" [")[0]  # its name, without the options it was registered with

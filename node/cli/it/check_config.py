@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mediator.errors import UsageFault
 from mediator.signatures import VerifyKey
 from mediator.terms import is_placeholder
-from node.cli.it.become import run_as
+from node.cli.it.run_as import run_as
 
 if TYPE_CHECKING:
     from node.host.config import NodeConfig

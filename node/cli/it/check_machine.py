@@ -19,10 +19,10 @@ _WORDS = {"cdi": "by CDI", "nvidia": "by NVIDIA's runtime"}
 def machine(config: NodeConfig) -> list[dict[str, Any]]:
     """One finding for the processors, and one or two for the GPUs where the configuration names any. None where the
     engine does not answer, of which there is a finding already."""
-    from containers.engine import Engine
+    from containers.engine import ContainerEngine
 
     try:
-        offer = Engine(config.engine.socket).offer()
+        offer = ContainerEngine(config.engine.socket).offer()
     except NotNow:
         return []
     found = [_processors(config, offer.cpus)]

@@ -11,7 +11,7 @@ import typer
 from mediator.errors import UsageFault
 from node.cli.admin import load
 from node.cli.files import read_bytes, replace_file, write_new
-from node.cli.it.become import run_as
+from node.cli.it.run_as import run_as
 from node.cli.options import NodeConfig, Out
 from node.cli.output import say
 from node.host.config import NodeConfig as Config

@@ -17,7 +17,7 @@ from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.images import ImageFacts, differences, lineage_of, read_facts
 from mediator.types import check_digest
 from node.cli.admin import client_for, load
-from node.cli.beginnings import complete
+from node.cli.id_prefix import complete
 from node.cli.it import image_view
 from node.cli.options import Json, NodeConfig
 from node.cli.output import data, plain, say, show, talk
@@ -54,13 +54,13 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Take an image in: verify every digest, load it into the engine, keep what is in it. It may not run yet."""
-    from containers.stock import Stock, with_origin
+    from containers.image_store import ImageStore, with_origin
 
     if (file is None) == (from_engine is None):
         raise UsageFault("give a file, or --from-engine with a digest", hint="cloister node image add FILE")
     loaded = load(config)
     with client_for(loaded, ipc.IMAGE_ADD) as client:
-        stock = Stock(loaded.engine.socket)
+        stock = ImageStore(loaded.engine.socket)
         if file is not None:
             found = _from_file(stock, file)
         else:
@@ -79,12 +79,12 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Have the engine fetch an image by digest from a registry this site allows, and take it in as `add` does."""
-    from containers.stock import Stock, with_origin
+    from containers.image_store import ImageStore, with_origin
 
     loaded = load(config)
     name, digest = _reference(loaded, reference)
     with client_for(loaded, ipc.IMAGE_ADD) as client:
-        stock = Stock(loaded.engine.socket)
+        stock = ImageStore(loaded.engine.socket)
         with _bar("fetching") as (bars, bar):
             layers: dict[str, tuple[int, int]] = {}
 

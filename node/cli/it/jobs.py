@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from mediator.images import printable
 from mediator.jobs import TERMINAL
 from node.cli.admin import client_for, load
-from node.cli.beginnings import complete
+from node.cli.id_prefix import complete
 from node.cli.options import Json, NodeConfig
 from node.cli.output import Rows, data, say, show, table, talk
 from node.ipc import jobs as ipc
@@ -84,7 +84,7 @@ def logs(
 
     It may hold patients' data and never leaves the hospital. Control characters are shown as escapes.
     """
-    from containers.engine import Engine
+    from containers.engine import ContainerEngine
     from containers.job_log import job_log
     from node.broker.process import engine_site
 
@@ -92,7 +92,7 @@ def logs(
     with client_for(loaded, ipc.JOB_LOGS) as client:
         job = _whole(client, job)
         sandbox = client.call(ipc.JOB_LOGS, ipc.AskJob(job=job)).sandbox
-    for line in job_log(Engine(loaded.engine.socket), engine_site(loaded), sandbox, follow=follow):
+    for line in job_log(ContainerEngine(loaded.engine.socket), engine_site(loaded), sandbox, follow=follow):
         sys.stdout.write(readable(line) + "\n")
         sys.stdout.flush()
 

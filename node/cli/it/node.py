@@ -12,8 +12,8 @@ from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance
 from node.cli.admin import client_for, load
-from node.cli.beginnings import complete
 from node.cli.documents import made
+from node.cli.id_prefix import complete
 from node.cli.it import enrol as node_enrol
 from node.cli.it import images as node_images
 from node.cli.it import jobs as node_jobs

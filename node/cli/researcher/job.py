@@ -16,9 +16,9 @@ from mediator.errors import Denied, UsageFault
 from mediator.permit import schema_sha256
 from mediator.terms import unorderable
 from mediator.types import DataPermit, RunOrder
-from node.cli.beginnings import complete
 from node.cli.documents import made, unverified
 from node.cli.files import read_text, write_new
+from node.cli.id_prefix import complete
 from node.cli.options import Key, Out
 from node.cli.output import say
 from node.cli.researcher import job_initial, job_kit

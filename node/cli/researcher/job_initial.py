@@ -17,7 +17,7 @@ from node.cli.researcher.job_kit import Engine, draft_of, home_engine, say_reaso
 from node.kit.initial import MODEL, ordered, specs_of, with_tensors
 
 if TYPE_CHECKING:
-    from containers.home import Initial
+    from containers.kit_engine import Initial
 
 # importing torch in a cold container on a busy machine takes half a minute
 _WITHIN_S = 300.0

@@ -20,11 +20,11 @@ from mediator.types import DataPermit, Kind, Resources, check_gpu
 from node.cli.files import MAX_MODEL_BYTES, parse_json, read_bytes
 from node.cli.options import Json
 from node.cli.output import data, say, show, talk
-from node.kit.mending import mend
+from node.kit.advice import advice_for
 from node.kit.project import TEMPLATES, name_of, new_project
 
 if TYPE_CHECKING:
-    from containers.home import HomeEngine, Observed
+    from containers.kit_engine import KitEngine, Observed
     from node.kit.trial import Home
     from node.kit.try_job import Step
 
@@ -96,7 +96,7 @@ def test(
     draft = draft_of(permit)
     home = home_engine(engine)
     from node.kit import trial as wired
-    from node.kit.beginning import least_config, random_model
+    from node.kit.trial_inputs import least_config, random_model
     from node.kit.try_job import Trial
 
     settings = _settings(config) if config else least_config(draft.config)
@@ -137,15 +137,15 @@ def test(
 # --- what is asked for --------------------------------------------------------------------------------------
 
 
-def home_engine(url: str, *, building: bool = False) -> HomeEngine:
+def home_engine(url: str, *, building: bool = False) -> KitEngine:
     try:
         from containers.engine import TIMEOUT_S
-        from containers.home import BUILD_TIMEOUT_S, HomeEngine
+        from containers.kit_engine import BUILD_TIMEOUT_S, KitEngine
     except ModuleNotFoundError as error:
         raise UsageFault(
             "this needs the container engine's client", hint="pip install 'cloister[kit]' (the node's install has it)"
         ) from error
-    return HomeEngine(url or _found_engine(), timeout_s=BUILD_TIMEOUT_S if building else TIMEOUT_S)
+    return KitEngine(url or _found_engine(), timeout_s=BUILD_TIMEOUT_S if building else TIMEOUT_S)
 
 
 def _found_engine() -> str:
@@ -283,7 +283,7 @@ def _say_lines(seen: Observed) -> None:
 def say_reasons(reasons: Iterable[Reason]) -> None:
     for reason in reasons:
         say(f"  {reason}")
-        say(f"    {mend(reason.code)}")
+        say(f"    {advice_for(reason.code)}")
 
 
 def size(size_bytes: int) -> str:
@@ -319,4 +319,4 @@ def _step(step: Step, place: Home) -> dict[str, Any]:
 
 
 def _reason(reason: Any) -> dict[str, str]:
-    return {"code": reason.code.value, "detail": reason.detail, "mend": mend(reason.code)}
+    return {"code": reason.code.value, "detail": reason.detail, "mend": advice_for(reason.code)}

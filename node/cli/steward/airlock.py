@@ -15,11 +15,11 @@ import typer
 from mediator.airlock import Review, Why
 from mediator.errors import IntegrityBroken, UsageFault
 from node.cli.admin import client_for, load
-from node.cli.beginnings import complete
 from node.cli.documents import made
+from node.cli.id_prefix import complete
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import data, plain, say, show, table
-from node.host.faults import cannot_write
+from node.host.disk_errors import cannot_write
 from node.host.keys import read_signing_key
 from node.ipc import airlock as verbs
 from node.ipc import verbs as node_verbs

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mediator.errors import Code, Denied, Malformed, NotNow, Reason, UnsupportedVersion, UsageFault
 from node.cli.admin import client_for, load
-from node.cli.beginnings import complete
 from node.cli.files import read_text
+from node.cli.id_prefix import complete
 from node.cli.options import Json, NodeConfig
 from node.cli.output import say, show, table, talk
 from node.ipc import verbs

@@ -69,8 +69,8 @@ def run(
     """
     from node.deid import run as wiring
     from node.deid.deidentify_folder import (
+        OutputFolders,
         Result,
-        Rooms,
         check_rooms,
         check_same_pseudonyms,
         deidentify_folder,
@@ -78,7 +78,7 @@ def run(
     )
     from node.deid.worker import Settings, table_of
 
-    rooms = Rooms(Path(os.path.normpath(output.absolute())))
+    rooms = OutputFolders(Path(os.path.normpath(output.absolute())))
     check_rooms(source, rooms)
     compiled = table_of(profile)
     _identifiers(site, project, needed=compiled.scope == "project")

@@ -16,9 +16,9 @@ from mediator.admission import Admitted
 from mediator.airlock import FileEvent, FileFacts, FileState, Review, overdue, review, review_id
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
-from mediator.jobs import Event
+from mediator.jobs import JobStep
 from mediator.permit import open_permit
-from mediator.release.airlock import AirlockRequest, Checked, check
+from mediator.release.airlock import AirlockRequest, CheckedFile, check
 from mediator.signatures import Signed, VerifyKey, open_signed
 from mediator.types import OutputFile
 from node.core.context import Core, event, permit_name
@@ -71,7 +71,7 @@ def hold(core: Core, job: JobRow, admitted: Admitted, files: Sequence[OutputFile
     with core.store.transaction(core.clock()) as tx:
         for each in checked:
             _keep(tx, job, each, permit)
-        tx.advance(job.job, Event.HOLD, event=event(Action.JOB_END, instruction.id, Verdict.DONE, permit=permit))
+        tx.advance(job.job, JobStep.HOLD, event=event(Action.JOB_END, instruction.id, Verdict.DONE, permit=permit))
 
 
 def show(core: Core, file: str, actor: str) -> Shown:
@@ -162,7 +162,7 @@ def waits(core: Core, snapshot: Reads) -> tuple[int, int]:
     return len(waiting), overdue(waiting, core.airlock.remind, core.clock())
 
 
-def _keep(tx: Tx, job: JobRow, checked: Checked, permit: str) -> None:
+def _keep(tx: Tx, job: JobRow, checked: CheckedFile, permit: str) -> None:
     record = canonical.encode(checked.record).decode("utf-8")
     file = f"file-{secrets.token_hex(8)}"
     new = NewAirlockFile(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from mediator.signatures import KeyRing, VerifyKey
-from node.core.context import Airlock
-from node.host.config import Airlock as Section
+from node.core.context import AirlockSettings
+from node.host.config import AirlockConfig as Section
 
 
-def settings(section: Section) -> Airlock:
+def settings(section: Section) -> AirlockSettings:
     """The persons who review and what their review is worth."""
-    return Airlock(
+    return AirlockSettings(
         ring=KeyRing(VerifyKey.from_text(person.public_key) for person in section.persons),
         subjects={VerifyKey.from_text(person.public_key).key_id: person.subject for person in section.persons},
         threshold=section.threshold,

@@ -19,7 +19,7 @@ from mediator.errors import CloisterError, Malformed, NotNow, UsageFault
 from mediator.types import Manifest
 from node.core.context import Core, event
 from node.core.datasets.publish import folder_of, publish
-from node.host.faults import is_full
+from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
 

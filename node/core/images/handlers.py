@@ -10,7 +10,7 @@ from mediator.errors import UsageFault
 from mediator.images import unfit
 from node.core.core import CoreProcess
 from node.core.images import images
-from node.core.images.images import Standing
+from node.core.images.images import KnownImage
 from node.ipc import images as ipc
 from node.ipc.channel import Handler, Verb
 from node.ipc.messages import Empty
@@ -66,13 +66,13 @@ def handlers(process: CoreProcess, role: str) -> Mapping[Verb[Any, Any], Handler
     }
 
 
-def _text(standing: Standing) -> str:
+def _text(standing: KnownImage) -> str:
     if standing.row is None:
         raise UsageFault("nothing is known of what is in the image to compare with", hint="add it first")
     return standing.row.text
 
 
-def _line(standing: Standing) -> ipc.ImageLine:
+def _line(standing: KnownImage) -> ipc.ImageLine:
     row, approval = standing.row, standing.approval
     facts = None if row is None else images.facts_of(standing)
     return ipc.ImageLine(

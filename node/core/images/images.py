@@ -24,7 +24,7 @@ _MAX_PERSON = 48
 
 
 @dataclass(frozen=True)
-class Standing:
+class KnownImage:
     """An image as the hospital knows it: its facts, its approval, or both."""
 
     row: ImageFactsRow | None
@@ -41,11 +41,11 @@ class Standing:
         return self.approval is not None and self.approval.withdrawn is None
 
 
-def standings(snapshot: Reads) -> tuple[Standing, ...]:
+def standings(snapshot: Reads) -> tuple[KnownImage, ...]:
     """Every image that was added or approved, in that order."""
     approvals = {row.image: row for row in snapshot.images()}
-    added = [Standing(row, approvals.pop(row.image, None)) for row in snapshot.images_added()]
-    return (*(Standing(None, row) for row in approvals.values()), *added)
+    added = [KnownImage(row, approvals.pop(row.image, None)) for row in snapshot.images_added()]
+    return (*(KnownImage(None, row) for row in approvals.values()), *added)
 
 
 def add(core: Core, text: str, actor: str) -> tuple[str, bool]:
@@ -57,7 +57,7 @@ def add(core: Core, text: str, actor: str) -> tuple[str, bool]:
         return facts.image, tx.add_image(facts.image, facts.manifest, facts.lineage, text, event=happened)
 
 
-def known(snapshot: Reads, digest: str) -> Standing:
+def known(snapshot: Reads, digest: str) -> KnownImage:
     """The image of this id or manifest digest. Raises `UsageFault` for a tag, `Denied` for what was never added."""
     _check_digest(digest)
     row = snapshot.image_facts(digest)
@@ -65,17 +65,17 @@ def known(snapshot: Reads, digest: str) -> Standing:
     approval = approvals.get(digest if row is None else row.image)
     if row is None and approval is None:
         raise _unknown()
-    return Standing(row, approval)
+    return KnownImage(row, approval)
 
 
-def facts_of(standing: Standing) -> ImageFacts:
+def facts_of(standing: KnownImage) -> ImageFacts:
     """Raises `Denied` where nothing is known of what is in it."""
     if standing.row is None:
         raise _unknown()
     return read_facts(standing.row.text)
 
 
-def earlier(snapshot: Reads, image: Standing) -> Standing | None:
+def earlier(snapshot: Reads, image: KnownImage) -> KnownImage | None:
     """What an image is to be held against: the last approved of its lineage, or else the last approved of all."""
     others = [each for each in standings(snapshot) if each.approved and each.row and each.image != image.image]
     lineage = image.row.lineage if image.row else ""
@@ -83,7 +83,7 @@ def earlier(snapshot: Reads, image: Standing) -> Standing | None:
     return max(same or others, key=_when, default=None)
 
 
-def _when(image: Standing) -> datetime:
+def _when(image: KnownImage) -> datetime:
     assert image.approval is not None
     return image.approval.approved
 

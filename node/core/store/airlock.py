@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from mediator import airlock
 from mediator.airlock import ENDED, FileEvent, FileState
 from mediator.errors import Code, IntegrityBroken
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.types import Kind
 from node.core import records
 from node.core.records import AuditEvent
@@ -25,32 +25,38 @@ class AirlockReads:
     _session: Session
 
     def airlock_file(self, file: str) -> records.AirlockRow | None:
-        model = self._session.get(models.AirlockFile, file)
+        model = self._session.get(models.AirlockFileTable, file)
         return None if model is None else _row(model)
 
     def airlock_files(self, *, waiting: bool = False, limit: int = 1000) -> tuple[records.AirlockRow, ...]:
         """The newest files, newest first; with `waiting` those that have not ended alone, all of them."""
-        query = select(models.AirlockFile).order_by(models.AirlockFile.created.desc(), models.AirlockFile.file)
+        query = select(models.AirlockFileTable).order_by(
+            models.AirlockFileTable.created.desc(), models.AirlockFileTable.file
+        )
         if waiting:
-            query = query.where(models.AirlockFile.state.not_in([state.value for state in ENDED]))
+            query = query.where(models.AirlockFileTable.state.not_in([state.value for state in ENDED]))
         else:
             query = query.limit(limit)
         return tuple(_row(model) for model in self._session.scalars(query))
 
     def airlock_content(self, file: str) -> bytes | None:
         """What may leave of a file, as long as nothing has ended it."""
-        return self._session.scalar(select(models.AirlockFile.content).where(models.AirlockFile.file == file))
+        return self._session.scalar(select(models.AirlockFileTable.content).where(models.AirlockFileTable.file == file))
 
     def airlock_reviews(self, file: str) -> tuple[records.ReviewRow, ...]:
         """The reviews of a file, oldest first."""
-        query = select(models.AirlockReview).where(models.AirlockReview.file == file)
-        found = self._session.scalars(query.order_by(models.AirlockReview.time, models.AirlockReview.sha256))
+        query = select(models.AirlockReviewTable).where(models.AirlockReviewTable.file == file)
+        found = self._session.scalars(query.order_by(models.AirlockReviewTable.time, models.AirlockReviewTable.sha256))
         return tuple(value_of(records.ReviewRow, model) for model in found)
 
     def is_held(self, run: str) -> bool:
         """Whether an analysis of this run has its files in the airlock, or had."""
-        held = (models.Job.run == run, models.Job.task == Kind.ANALYSE.value, models.Job.state == State.HELD.value)
-        return self._session.scalars(select(models.Job.job).where(*held).limit(1)).first() is not None
+        held = (
+            models.JobTable.run == run,
+            models.JobTable.task == Kind.ANALYSE.value,
+            models.JobTable.state == JobState.HELD.value,
+        )
+        return self._session.scalars(select(models.JobTable.job).where(*held).limit(1)).first() is not None
 
 
 class AirlockWrites(AirlockReads):
@@ -60,7 +66,7 @@ class AirlockWrites(AirlockReads):
         now: datetime
 
         def _append(self, event: AuditEvent) -> None: ...
-        def _add(self, model: models.Base) -> None: ...
+        def _add(self, model: models.NodeBase) -> None: ...
 
     def add_airlock_file(
         self, file: records.NewAirlockFile, happened: FileEvent, *, event: AuditEvent, code: Code | None = None
@@ -68,18 +74,18 @@ class AirlockWrites(AirlockReads):
         """Keep a file as the rules left it: checked, or refused and without content."""
         state = airlock.advance(FileState.PRODUCED, happened)
         self._append(event)
-        model = models.AirlockFile(**vars(file), created=self.now, updated=self.now)
+        model = models.AirlockFileTable(**vars(file), created=self.now, updated=self.now)
         _end(model, state, code)
         self._add(model)
 
     def add_review(self, review: records.NewReview, happened: FileEvent, *, event: AuditEvent) -> FileState:
         """Keep a person's review, and what it does to its file. Raises `IntegrityBroken` for a review held already."""
-        if self._session.get(models.AirlockReview, review.sha256) is not None:
+        if self._session.get(models.AirlockReviewTable, review.sha256) is not None:
             raise IntegrityBroken("a review that is held already")
         model = self._airlock_file(review.file)
         state = airlock.advance(FileState(model.state), happened)
         self._append(event)
-        self._add(models.AirlockReview(**vars(review), time=self.now))
+        self._add(models.AirlockReviewTable(**vars(review), time=self.now))
         _end(model, state, Code.REVIEW_REFUSED if happened is FileEvent.REFUSE else None)
         model.updated = self.now
         self._session.flush()
@@ -96,20 +102,20 @@ class AirlockWrites(AirlockReads):
         model.updated = self.now
         self._session.flush()
 
-    def _airlock_file(self, file: str) -> models.AirlockFile:
-        model = self._session.get(models.AirlockFile, file)
+    def _airlock_file(self, file: str) -> models.AirlockFileTable:
+        model = self._session.get(models.AirlockFileTable, file)
         if model is None:
             raise IntegrityBroken("there is no such file in the airlock")
         return model
 
 
-def _end(model: models.AirlockFile, state: FileState, code: Code | None) -> None:
+def _end(model: models.AirlockFileTable, state: FileState, code: Code | None) -> None:
     model.state = state.value
     model.code = None if code is None else code.value
     if state in ENDED:
         model.content = None
 
 
-def _row(model: models.AirlockFile) -> records.AirlockRow:
+def _row(model: models.AirlockFileTable) -> records.AirlockRow:
     code = None if model.code is None else Code(model.code)
     return value_of(records.AirlockRow, model, state=FileState(model.state), code=code)

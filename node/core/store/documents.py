@@ -9,26 +9,26 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from mediator.errors import Code, Denied, Reason
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.signatures import Signed
 from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
 from node.core import records
 from node.core.store import models
 
 
-def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.Base | None:
+def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.NodeBase | None:
     """The model that keeps a signed document, or nothing when exactly this document is held."""
     document = signed.document
     if isinstance(document, DataPermit):
         key = (document.permit, document.permit_version)
-        return _new(session.get(models.Permit, key), signed, _permit(signed, now), "permit and version")
+        return _new(session.get(models.PermitTable, key), signed, _permit(signed, now), "permit and version")
     if isinstance(document, Acceptance):
-        held = session.get(models.Acceptance, signed.sha256)
+        held = session.get(models.AcceptanceTable, signed.sha256)
         return _new(held, signed, _acceptance(signed, now), "acceptance")
     if isinstance(document, RunOrder):
-        row = _new(session.get(models.RunOrder, document.run), signed, _run_order(signed, now), "run")
+        row = _new(session.get(models.RunOrderTable, document.run), signed, _run_order(signed, now), "run")
         if row is not None:
-            session.add(models.Run(run=document.run, state="ordered", changed=now))
+            session.add(models.RunTable(run=document.run, state="ordered", changed=now))
             session.flush()
         return row
     if isinstance(document, RevocationList):
@@ -36,7 +36,7 @@ def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.Base 
     raise TypeError(f"the store keeps no {type(document).__name__}")
 
 
-def _new(held: Any, signed: Signed[Any], row: models.Base, what: str) -> models.Base | None:
+def _new(held: Any, signed: Signed[Any], row: models.NodeBase, what: str) -> models.NodeBase | None:
     if held is None:
         return row
     if held.sha256 != signed.sha256:
@@ -48,9 +48,9 @@ def _signed(signed: Signed[Any], now: datetime) -> dict[str, Any]:
     return {"text": signed.text, "sha256": signed.sha256, "key_id": signed.key_id, "received": now}
 
 
-def _permit(signed: Signed[DataPermit], now: datetime) -> models.Permit:
+def _permit(signed: Signed[DataPermit], now: datetime) -> models.PermitTable:
     permit = signed.document
-    return models.Permit(
+    return models.PermitTable(
         permit=permit.permit,
         permit_version=permit.permit_version,
         project=permit.project,
@@ -60,9 +60,9 @@ def _permit(signed: Signed[DataPermit], now: datetime) -> models.Permit:
     )
 
 
-def _acceptance(signed: Signed[Acceptance], now: datetime) -> models.Acceptance:
+def _acceptance(signed: Signed[Acceptance], now: datetime) -> models.AcceptanceTable:
     acceptance = signed.document
-    return models.Acceptance(
+    return models.AcceptanceTable(
         permit=acceptance.permit,
         permit_version=acceptance.permit_version,
         expires=acceptance.expires,
@@ -70,9 +70,9 @@ def _acceptance(signed: Signed[Acceptance], now: datetime) -> models.Acceptance:
     )
 
 
-def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrder:
+def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrderTable:
     order = signed.document
-    return models.RunOrder(
+    return models.RunOrderTable(
         run=order.run,
         permit=order.permit,
         permit_version=order.permit_version,
@@ -82,10 +82,10 @@ def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrder:
     )
 
 
-def _revocation_list(session: Session, signed: Signed[RevocationList], now: datetime) -> models.Base | None:
+def _revocation_list(session: Session, signed: Signed[RevocationList], now: datetime) -> models.NodeBase | None:
     document = signed.document
-    newest = session.query(models.RevocationList).order_by(models.RevocationList.number.desc()).first()
-    row = models.RevocationList(number=document.number, issued=document.issued, **_signed(signed, now))
+    newest = session.query(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).first()
+    row = models.RevocationListTable(number=document.number, issued=document.issued, **_signed(signed, now))
     if newest is not None and document.number == newest.number:
         return _new(newest, signed, row, "number")
     if newest is not None and document.number < newest.number:
@@ -95,18 +95,18 @@ def _revocation_list(session: Session, signed: Signed[RevocationList], now: date
 
 def dataset_rows(
     session: Session, manifest: Manifest, manifest_sha256: str, folder: str, now: datetime
-) -> Iterator[models.Base]:
+) -> Iterator[models.NodeBase]:
     """A published version and what it stands on, in an order that satisfies every foreign key."""
-    if session.get(models.Site, manifest.site) is None:
-        yield models.Site(site=manifest.site, added=now)
-    if session.get(models.Project, manifest.project) is None:
-        yield models.Project(project=manifest.project, added=now)
-    dataset = session.get(models.Dataset, manifest.dataset)
+    if session.get(models.SiteTable, manifest.site) is None:
+        yield models.SiteTable(site=manifest.site, added=now)
+    if session.get(models.ProjectTable, manifest.project) is None:
+        yield models.ProjectTable(project=manifest.project, added=now)
+    dataset = session.get(models.DatasetTable, manifest.dataset)
     if dataset is None:
-        yield models.Dataset(dataset=manifest.dataset, project=manifest.project, site=manifest.site)
+        yield models.DatasetTable(dataset=manifest.dataset, project=manifest.project, site=manifest.site)
     elif dataset.project != manifest.project:
         raise Denied(Reason(Code.DOCUMENT_CONFLICT, "a dataset of this name belongs to another project"))
-    yield models.DatasetVersion(
+    yield models.DatasetVersionTable(
         dataset_version=manifest.dataset_version,
         dataset=manifest.dataset,
         created=manifest.created,
@@ -120,14 +120,14 @@ def dataset_rows(
     )
     for pseudonym in sorted({study.patient for study in manifest.studies}):
         key = {"project": manifest.project, "pseudonym": pseudonym}
-        if session.get(models.Patient, (manifest.project, pseudonym)) is None:
-            yield models.Patient(**key)
-        yield models.VersionPatient(dataset_version=manifest.dataset_version, **key)
+        if session.get(models.PatientTable, (manifest.project, pseudonym)) is None:
+            yield models.PatientTable(**key)
+        yield models.VersionPatientTable(dataset_version=manifest.dataset_version, **key)
 
 
-def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: datetime) -> models.Instruction:
+def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: datetime) -> models.InstructionTable:
     document = signed.document
-    return models.Instruction(
+    return models.InstructionTable(
         instruction=document.id,
         run=document.run,
         permit=document.permit,
@@ -144,8 +144,8 @@ def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: da
     )
 
 
-def job_model(document: Instruction, job: str, now: datetime) -> models.Job:
-    return models.Job(
+def job_model(document: Instruction, job: str, now: datetime) -> models.JobTable:
+    return models.JobTable(
         job=job,
         instruction=document.id,
         run=document.run,
@@ -153,14 +153,14 @@ def job_model(document: Instruction, job: str, now: datetime) -> models.Job:
         task=document.task.value,
         permit=document.permit,
         permit_version=document.permit_version,
-        state=State.RECEIVED.value,
+        state=JobState.RECEIVED.value,
         created=now,
         updated=now,
     )
 
 
-def release_model(release: records.NewRelease, now: datetime) -> models.Release:
-    return models.Release(
+def release_model(release: records.NewRelease, now: datetime) -> models.ReleaseTable:
+    return models.ReleaseTable(
         instruction=release.instruction,
         permit=release.permit,
         permit_version=release.permit_version,
@@ -178,8 +178,8 @@ def release_model(release: records.NewRelease, now: datetime) -> models.Release:
     )
 
 
-def ledger_model(charge: records.Charge, now: datetime) -> models.LedgerEntry:
-    return models.LedgerEntry(
+def ledger_model(charge: records.NewCharge, now: datetime) -> models.LedgerEntryTable:
+    return models.LedgerEntryTable(
         permit=charge.permit,
         permit_version=charge.permit_version,
         run=charge.run,

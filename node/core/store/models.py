@@ -46,7 +46,7 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Base(DeclarativeBase):
+class NodeBase(DeclarativeBase):
     # named constraints, so that later migrations can change them on every database
     metadata = MetaData(
         naming_convention={
@@ -69,21 +69,21 @@ class Base(DeclarativeBase):
 # --- what research is about ---------------------------------------------------------------------------------
 
 
-class Site(Base):
+class SiteTable(NodeBase):
     __tablename__ = "site"
 
     site: Mapped[str] = mapped_column(primary_key=True)
     added: Mapped[datetime]
 
 
-class Project(Base):
+class ProjectTable(NodeBase):
     __tablename__ = "project"
 
     project: Mapped[str] = mapped_column(primary_key=True)
     added: Mapped[datetime]
 
 
-class Patient(Base):
+class PatientTable(NodeBase):
     """A pseudonym, keyed per project: the same person has another one in another project."""
 
     __tablename__ = "patient"
@@ -92,7 +92,7 @@ class Patient(Base):
     pseudonym: Mapped[str] = mapped_column(primary_key=True)
 
 
-class Dataset(Base):
+class DatasetTable(NodeBase):
     __tablename__ = "dataset"
 
     dataset: Mapped[str] = mapped_column(primary_key=True)
@@ -100,7 +100,7 @@ class Dataset(Base):
     site: Mapped[str] = mapped_column(ForeignKey("site.site"))
 
 
-class DatasetVersion(Base):
+class DatasetVersionTable(NodeBase):
     __tablename__ = "dataset_version"
 
     dataset_version: Mapped[str] = mapped_column(primary_key=True)
@@ -115,7 +115,7 @@ class DatasetVersion(Base):
     excluded: Mapped[dict[str, Any]]
 
 
-class VersionPatient(Base):
+class VersionPatientTable(NodeBase):
     """Whose data a version holds, so that a withdrawal finds every version it concerns."""
 
     __tablename__ = "version_patient"
@@ -126,14 +126,14 @@ class VersionPatient(Base):
     pseudonym: Mapped[str] = mapped_column(primary_key=True)
 
 
-class Withdrawal(Base):
+class WithdrawalTable(NodeBase):
     __tablename__ = "withdrawal"
 
     dataset_version: Mapped[str] = mapped_column(ForeignKey("dataset_version.dataset_version"), primary_key=True)
     time: Mapped[datetime]
 
 
-class Image(Base):
+class ImageTable(NodeBase):
     """An approval; `withdrawn` while it does not hold any more."""
 
     __tablename__ = "image"
@@ -145,7 +145,7 @@ class Image(Base):
     withdrawn: Mapped[datetime | None]
 
 
-class ImageFacts(Base):
+class ImageFactsTable(NodeBase):
     """What is in an image (`mediator.images.ImageFacts` as canonical JSON), from before it is approved."""
 
     __tablename__ = "image_facts"
@@ -160,7 +160,7 @@ class ImageFacts(Base):
 # --- who allowed what ---------------------------------------------------------------------------------------
 
 
-class Permit(Base):
+class PermitTable(NodeBase):
     __tablename__ = "permit"
 
     permit: Mapped[str] = mapped_column(primary_key=True)
@@ -174,7 +174,7 @@ class Permit(Base):
     received: Mapped[datetime]
 
 
-class Acceptance(Base):
+class AcceptanceTable(NodeBase):
     __tablename__ = "acceptance"
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
@@ -188,7 +188,7 @@ class Acceptance(Base):
     __table_args__ = (Index(None, "permit", "permit_version"),)
 
 
-class RunOrder(Base):
+class RunOrderTable(NodeBase):
     __tablename__ = "run_order"
 
     run: Mapped[str] = mapped_column(ForeignKey("run.run"), primary_key=True)
@@ -202,7 +202,7 @@ class RunOrder(Base):
     received: Mapped[datetime]
 
 
-class RevocationList(Base):
+class RevocationListTable(NodeBase):
     __tablename__ = "revocation_list"
 
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -216,7 +216,7 @@ class RevocationList(Base):
 # --- what runs ----------------------------------------------------------------------------------------------
 
 
-class Run(Base):
+class RunTable(NodeBase):
     """`state`: ordered, then running from the first task that is charged."""
 
     __tablename__ = "run"
@@ -226,14 +226,14 @@ class Run(Base):
     changed: Mapped[datetime]
 
 
-class RunVersion(Base):
+class RunVersionTable(NodeBase):
     __tablename__ = "run_version"
 
     run: Mapped[str] = mapped_column(ForeignKey("run.run"), primary_key=True)
     dataset_version: Mapped[str] = mapped_column(ForeignKey("dataset_version.dataset_version"), primary_key=True)
 
 
-class Round(Base):
+class RoundTable(NodeBase):
     """`state`: open, served."""
 
     __tablename__ = "round"
@@ -245,7 +245,7 @@ class Round(Base):
     changed: Mapped[datetime]
 
 
-class Instruction(Base):
+class InstructionTable(NodeBase):
     """Also the replay table: an id once in here is never served again. `state`: open, released, refused."""
 
     __tablename__ = "instruction"
@@ -269,7 +269,7 @@ class Instruction(Base):
     __table_args__ = (Index(None, "run", "round", "task"),)
 
 
-class Job(Base):
+class JobTable(NodeBase):
     """`used_s`: slot-seconds in containers so far (a job on two GPUs uses two a second), for the queue's turns."""
 
     __tablename__ = "job"
@@ -291,7 +291,7 @@ class Job(Base):
     preempted: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
-class Release(Base):
+class ReleaseTable(NodeBase):
     __tablename__ = "release"
 
     instruction: Mapped[str] = mapped_column(ForeignKey("instruction.instruction"), primary_key=True)
@@ -312,7 +312,7 @@ class Release(Base):
     __table_args__ = (Index(None, "run", "round", "task"),)
 
 
-class LedgerEntry(Base):
+class LedgerEntryTable(NodeBase):
     __tablename__ = "ledger_entry"
 
     permit: Mapped[str] = mapped_column(primary_key=True)
@@ -325,7 +325,7 @@ class LedgerEntry(Base):
     time: Mapped[datetime]
 
 
-class Canary(Base):
+class CanaryTable(NodeBase):
     __tablename__ = "canary"
 
     # SQLite counts by itself in a plain INTEGER alone
@@ -336,7 +336,7 @@ class Canary(Base):
     probes: Mapped[dict[str, Any]]
 
 
-class Setting(Base):
+class SettingTable(NodeBase):
     __tablename__ = "setting"
 
     setting: Mapped[str] = mapped_column(primary_key=True)
@@ -346,7 +346,7 @@ class Setting(Base):
 # --- the airlock --------------------------------------------------------------------------------------------
 
 
-class AirlockFile(Base):
+class AirlockFileTable(NodeBase):
     """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosures."""
 
     __tablename__ = "airlock_file"
@@ -369,7 +369,7 @@ class AirlockFile(Base):
     updated: Mapped[datetime]
 
 
-class AirlockReview(Base):
+class AirlockReviewTable(NodeBase):
     """A signed review; a document once in here never counts again."""
 
     __tablename__ = "airlock_review"
@@ -387,7 +387,7 @@ class AirlockReview(Base):
 # --- the audit log ------------------------------------------------------------------------------------------
 
 
-class AuditRecord(Base):
+class AuditRecordTable(NodeBase):
     """One record; `line` is its canonical JSON, the exact bytes that are hashed and exported."""
 
     __tablename__ = "audit_record"
@@ -399,7 +399,7 @@ class AuditRecord(Base):
     line: Mapped[str] = mapped_column(Text)
 
 
-class AuditHead(Base):
+class AuditHeadTable(NodeBase):
     """One row: how many records there are, the newest time, and the Merkle frontier over all lines."""
 
     __tablename__ = "audit_head"
@@ -410,7 +410,7 @@ class AuditHead(Base):
     frontier: Mapped[list[Any]]
 
 
-class Checkpoint(Base):
+class CheckpointTable(NodeBase):
     __tablename__ = "checkpoint"
 
     size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -418,7 +418,7 @@ class Checkpoint(Base):
     time: Mapped[datetime]
 
 
-class Witnessed(Base):
+class WitnessedTable(NodeBase):
     """A checkpoint with the hub's signature beside ours."""
 
     __tablename__ = "witnessed"

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from mediator.audit import Action, Frontier
 from mediator.exits import PLAIN
-from mediator.jobs import TERMINAL, State
+from mediator.jobs import TERMINAL, JobState
 from mediator.types import Kind
 from node.core import records
 from node.core.store import models
@@ -18,7 +18,7 @@ from node.core.store.rows import dataset_row, instruction_row, job_row, release_
 
 PAUSED = "paused"
 # a redelivered job reaches these without a dataset: nothing is computed for it
-_RELEASED = (State.RELEASED.value, State.DELIVERED.value)
+_RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
 class Reads(AirlockReads):
@@ -30,33 +30,33 @@ class Reads(AirlockReads):
     # --- documents
 
     def permit(self, permit: str, permit_version: int) -> records.PermitRow | None:
-        model = self._session.get(models.Permit, (permit, permit_version))
+        model = self._session.get(models.PermitTable, (permit, permit_version))
         return None if model is None else value_of(records.PermitRow, model)
 
     def permits(self) -> tuple[records.PermitRow, ...]:
-        query = select(models.Permit).order_by(models.Permit.permit, models.Permit.permit_version)
+        query = select(models.PermitTable).order_by(models.PermitTable.permit, models.PermitTable.permit_version)
         return tuple(value_of(records.PermitRow, model) for model in self._session.scalars(query))
 
     def acceptance(self, permit: str, permit_version: int) -> records.AcceptanceRow | None:
         """The acceptance taken in last: a steward may narrow an earlier one."""
-        query = select(models.Acceptance).where(
-            models.Acceptance.permit == permit, models.Acceptance.permit_version == permit_version
+        query = select(models.AcceptanceTable).where(
+            models.AcceptanceTable.permit == permit, models.AcceptanceTable.permit_version == permit_version
         )
-        order = (models.Acceptance.received.desc(), models.Acceptance.sha256)
+        order = (models.AcceptanceTable.received.desc(), models.AcceptanceTable.sha256)
         model = self._session.scalars(query.order_by(*order).limit(1)).first()
         return None if model is None else value_of(records.AcceptanceRow, model)
 
     def run_order(self, run: str) -> records.RunOrderRow | None:
-        model = self._session.get(models.RunOrder, run)
+        model = self._session.get(models.RunOrderTable, run)
         return None if model is None else self._run_order(model)
 
     def run_orders(self) -> tuple[records.RunOrderRow, ...]:
-        query = select(models.RunOrder).order_by(models.RunOrder.received, models.RunOrder.run)
+        query = select(models.RunOrderTable).order_by(models.RunOrderTable.received, models.RunOrderTable.run)
         return tuple(self._run_order(model) for model in self._session.scalars(query))
 
     def newest_revocation_list(self) -> records.RevocationListRow | None:
         """The list with the highest number; numbers only grow."""
-        query = select(models.RevocationList).order_by(models.RevocationList.number.desc()).limit(1)
+        query = select(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).limit(1)
         model = self._session.scalars(query).first()
         return None if model is None else value_of(records.RevocationListRow, model)
 
@@ -72,64 +72,68 @@ class Reads(AirlockReads):
 
     def images(self) -> tuple[records.ImageRow, ...]:
         """Approvals, withdrawn ones too, oldest first."""
-        query = select(models.Image).order_by(models.Image.approved, models.Image.image)
+        query = select(models.ImageTable).order_by(models.ImageTable.approved, models.ImageTable.image)
         return tuple(value_of(records.ImageRow, model) for model in self._session.scalars(query))
 
     def approved_images(self) -> frozenset[str]:
         """Every digest that a permit may name an approved image by: its id, and its manifest's where it has one."""
-        held = select(models.Image.image).where(models.Image.withdrawn.is_(None))
-        manifests = select(models.ImageFacts.manifest).where(models.ImageFacts.image.in_(held))
+        held = select(models.ImageTable.image).where(models.ImageTable.withdrawn.is_(None))
+        manifests = select(models.ImageFactsTable.manifest).where(models.ImageFactsTable.image.in_(held))
         ids = self._session.scalars(held)
         return frozenset([*ids, *(each for each in self._session.scalars(manifests) if each)])
 
     def image_facts(self, digest: str) -> records.ImageFactsRow | None:
         """What is known of an image, by its id or its manifest's digest."""
-        by_either = (models.ImageFacts.image == digest) | (models.ImageFacts.manifest == digest)
-        model = self._session.scalars(select(models.ImageFacts).where(by_either).limit(1)).first()
+        by_either = (models.ImageFactsTable.image == digest) | (models.ImageFactsTable.manifest == digest)
+        model = self._session.scalars(select(models.ImageFactsTable).where(by_either).limit(1)).first()
         return None if model is None else value_of(records.ImageFactsRow, model)
 
     def images_added(self) -> tuple[records.ImageFactsRow, ...]:
         """All images that were ever added, oldest first."""
-        query = select(models.ImageFacts).order_by(models.ImageFacts.added, models.ImageFacts.image)
+        query = select(models.ImageFactsTable).order_by(models.ImageFactsTable.added, models.ImageFactsTable.image)
         return tuple(value_of(records.ImageFactsRow, model) for model in self._session.scalars(query))
 
     def paused(self) -> bool:
-        model = self._session.get(models.Setting, PAUSED)
+        model = self._session.get(models.SettingTable, PAUSED)
         return model is not None and model.value == "yes"
 
     # --- instructions, jobs, releases
 
     def instruction(self, instruction: str) -> records.InstructionRow | None:
         """The instruction of this id, if it was ever seen: an id seen once is never served again."""
-        model = self._session.get(models.Instruction, instruction)
+        model = self._session.get(models.InstructionTable, instruction)
         return None if model is None else instruction_row(model)
 
     def job(self, job: str) -> records.JobRow | None:
-        model = self._session.get(models.Job, job)
+        model = self._session.get(models.JobTable, job)
         return None if model is None else job_row(model)
 
     def jobs(self, limit: int = 100) -> tuple[records.JobRow, ...]:
         """The newest jobs, newest first."""
-        query = select(models.Job).order_by(models.Job.created.desc(), models.Job.job.desc()).limit(limit)
+        query = (
+            select(models.JobTable).order_by(models.JobTable.created.desc(), models.JobTable.job.desc()).limit(limit)
+        )
         return tuple(job_row(model) for model in self._session.scalars(query))
 
     def unfinished(self) -> tuple[records.JobRow, ...]:
         """Jobs that have not ended, oldest first."""
         ended = [state.value for state in TERMINAL]
-        query = select(models.Job).where(models.Job.state.not_in(ended))
-        return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.Job.created)))
+        query = select(models.JobTable).where(models.JobTable.state.not_in(ended))
+        return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.JobTable.created)))
 
     def exit_reasons_told(self, run: str) -> int:
         """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""
-        told = models.Instruction.hub_code.is_not(None) & models.Instruction.hub_code.not_in(
+        told = models.InstructionTable.hub_code.is_not(None) & models.InstructionTable.hub_code.not_in(
             [word.value for word in PLAIN]
         )
-        query = select(func.count()).select_from(models.Instruction).where(models.Instruction.run == run, told)
+        query = (
+            select(func.count()).select_from(models.InstructionTable).where(models.InstructionTable.run == run, told)
+        )
         return self._session.scalar(query) or 0
 
     def recent_use(self, after: datetime) -> tuple[records.UseRow, ...]:
         """What jobs that changed since `after` used of the site's slots."""
-        job, permit = models.Job, models.Permit
+        job, permit = models.JobTable, models.PermitTable
         same = (permit.permit == job.permit) & (permit.permit_version == job.permit_version)
         query = select(permit.project, job.used_s, job.updated).join(permit, same)
         rows = self._session.execute(query.where(job.updated > after, job.used_s > 0).order_by(job.updated))
@@ -137,14 +141,14 @@ class Reads(AirlockReads):
 
     def last_attempt(self, run: str, round_: int, task: Kind) -> int:
         """The highest attempt of one task that gate 1 let through, 0 for none."""
-        admitted = models.Job.dataset_version.is_not(None) | models.Job.state.in_(_RELEASED)
+        admitted = models.JobTable.dataset_version.is_not(None) | models.JobTable.state.in_(_RELEASED)
         query = (
-            select(func.max(models.Instruction.attempt))
-            .join(models.Job, models.Job.instruction == models.Instruction.instruction)
+            select(func.max(models.InstructionTable.attempt))
+            .join(models.JobTable, models.JobTable.instruction == models.InstructionTable.instruction)
             .where(
-                models.Instruction.run == run,
-                models.Instruction.round == round_,
-                models.Instruction.task == task.value,
+                models.InstructionTable.run == run,
+                models.InstructionTable.round == round_,
+                models.InstructionTable.task == task.value,
                 admitted,
             )
         )
@@ -152,31 +156,32 @@ class Reads(AirlockReads):
 
     def run_dataset_version(self, run: str) -> str | None:
         """The dataset version that the rounds of a run use here, once one was admitted."""
-        query = select(models.RunVersion.dataset_version).where(models.RunVersion.run == run)
-        return self._session.scalars(query.order_by(models.RunVersion.dataset_version).limit(1)).first()
+        query = select(models.RunVersionTable.dataset_version).where(models.RunVersionTable.run == run)
+        return self._session.scalars(query.order_by(models.RunVersionTable.dataset_version).limit(1)).first()
 
     def find_release(self, run: str, round_: int, task: Kind) -> records.ReleaseRow | None:
         """The release of one task with the highest attempt."""
         found = self._releases(
-            models.Release.run == run, models.Release.round == round_, models.Release.task == task.value
+            models.ReleaseTable.run == run, models.ReleaseTable.round == round_, models.ReleaseTable.task == task.value
         )
         return max(found, key=lambda row: row.attempt, default=None)
 
     def releases(self, run: str) -> tuple[records.ReleaseRow, ...]:
         """All releases of a run, oldest first."""
-        return self._releases(models.Release.run == run)
+        return self._releases(models.ReleaseTable.run == run)
 
     def outgoing(self) -> tuple[records.OutgoingRow, ...]:
         """Every answer the hub has not had yet, oldest first."""
         query = (
-            select(models.Instruction, models.Release)
-            .outerjoin(models.Release, models.Release.instruction == models.Instruction.instruction)
+            select(models.InstructionTable, models.ReleaseTable)
+            .outerjoin(models.ReleaseTable, models.ReleaseTable.instruction == models.InstructionTable.instruction)
             .where(
-                models.Instruction.state != "open",
-                models.Instruction.delivered.is_(None),
-                models.Instruction.task != Kind.ANALYSE.value,  # asked by this hospital, answered to nobody outside
+                models.InstructionTable.state != "open",
+                models.InstructionTable.delivered.is_(None),
+                models.InstructionTable.task
+                != Kind.ANALYSE.value,  # asked by this hospital, answered to nobody outside
             )
-            .order_by(models.Instruction.received, models.Instruction.instruction)
+            .order_by(models.InstructionTable.received, models.InstructionTable.instruction)
         )
         rows = []
         for model, release in self._session.execute(query):
@@ -197,12 +202,12 @@ class Reads(AirlockReads):
     # --- ledger, canaries
 
     def charged(self, permit: str, run: str, round_: int, task: Kind) -> records.ChargeRow | None:
-        model = self._session.get(models.LedgerEntry, (permit, run, round_, task.value))
+        model = self._session.get(models.LedgerEntryTable, (permit, run, round_, task.value))
         return None if model is None else value_of(records.ChargeRow, model, task=Kind(model.task))
 
     def charges(self, permit: str) -> tuple[records.ChargeRow, ...]:
         """Everything charged under a permit, whatever its version, oldest first."""
-        entry = models.LedgerEntry
+        entry = models.LedgerEntryTable
         query = select(entry).where(entry.permit == permit).order_by(entry.time, entry.run, entry.round, entry.task)
         return tuple(
             value_of(records.ChargeRow, model, task=Kind(model.task)) for model in self._session.scalars(query)
@@ -210,7 +215,7 @@ class Reads(AirlockReads):
 
     def ledger_totals(self, permit: str, permit_version: int, run: str) -> records.LedgerTotals:
         """What one run has been charged under one permit version."""
-        entry = models.LedgerEntry
+        entry = models.LedgerEntryTable
         query = select(
             func.count(entry.round.distinct()),
             func.coalesce(func.sum(entry.size_bytes), 0),
@@ -220,13 +225,15 @@ class Reads(AirlockReads):
         return records.LedgerTotals(int(rounds), int(size_bytes), float(epsilon))
 
     def newest_canary(self, fingerprint: str) -> records.CanaryRow | None:
-        query = select(models.Canary).where(models.Canary.fingerprint == fingerprint)
-        model = self._session.scalars(query.order_by(models.Canary.canary.desc()).limit(1)).first()
+        query = select(models.CanaryTable).where(models.CanaryTable.fingerprint == fingerprint)
+        model = self._session.scalars(query.order_by(models.CanaryTable.canary.desc()).limit(1)).first()
         return None if model is None else value_of(records.CanaryRow, model)
 
     def newest_canary_of_all(self) -> records.CanaryRow | None:
         """What the canary found last, whatever the sandbox."""
-        model = self._session.scalars(select(models.Canary).order_by(models.Canary.canary.desc()).limit(1)).first()
+        model = self._session.scalars(
+            select(models.CanaryTable).order_by(models.CanaryTable.canary.desc()).limit(1)
+        ).first()
         return None if model is None else value_of(records.CanaryRow, model)
 
     # --- audit
@@ -243,47 +250,53 @@ class Reads(AirlockReads):
 
     def audit_lines(self, after: int, limit: int) -> tuple[str, ...]:
         """The lines numbered from `after` + 1 on, at most `limit`, without line ends."""
-        query = select(models.AuditRecord.line).where(models.AuditRecord.sequence > after)
-        return tuple(self._session.scalars(query.order_by(models.AuditRecord.sequence).limit(limit)))
+        query = select(models.AuditRecordTable.line).where(models.AuditRecordTable.sequence > after)
+        return tuple(self._session.scalars(query.order_by(models.AuditRecordTable.sequence).limit(limit)))
 
     def records_since_checkpoint(self) -> int:
         """Records beyond the newest checkpoint, not counting those that checkpoints and witnesses wrote."""
         newest = self.newest_checkpoint()
         query = select(func.count()).where(
-            models.AuditRecord.sequence > (0 if newest is None else newest.size),
-            models.AuditRecord.action != Action.CHECKPOINT.value,
+            models.AuditRecordTable.sequence > (0 if newest is None else newest.size),
+            models.AuditRecordTable.action != Action.CHECKPOINT.value,
         )
         return self._session.scalar(query) or 0
 
     def newest_checkpoint(self) -> records.CheckpointRow | None:
-        query = select(models.Checkpoint).order_by(models.Checkpoint.size.desc()).limit(1)
+        query = select(models.CheckpointTable).order_by(models.CheckpointTable.size.desc()).limit(1)
         model = self._session.scalars(query).first()
         return None if model is None else value_of(records.CheckpointRow, model)
 
     def checkpoints(self, after: int = 0) -> tuple[records.CheckpointRow, ...]:
         """Checkpoints over more than `after` records, by size."""
-        query = select(models.Checkpoint).where(models.Checkpoint.size > after).order_by(models.Checkpoint.size)
+        query = (
+            select(models.CheckpointTable)
+            .where(models.CheckpointTable.size > after)
+            .order_by(models.CheckpointTable.size)
+        )
         return tuple(value_of(records.CheckpointRow, model) for model in self._session.scalars(query))
 
     def witnessed(self, after: int = 0) -> tuple[records.WitnessedRow, ...]:
         """Witnessed checkpoints over more than `after` records, by size."""
-        query = select(models.Witnessed).where(models.Witnessed.size > after).order_by(models.Witnessed.size)
+        query = (
+            select(models.WitnessedTable).where(models.WitnessedTable.size > after).order_by(models.WitnessedTable.size)
+        )
         return tuple(value_of(records.WitnessedRow, model) for model in self._session.scalars(query))
 
     # --- inside
 
-    def _head(self) -> models.AuditHead:
-        return self._session.get_one(models.AuditHead, 1)
+    def _head(self) -> models.AuditHeadTable:
+        return self._session.get_one(models.AuditHeadTable, 1)
 
-    def _run_order(self, model: models.RunOrder) -> records.RunOrderRow:
-        return value_of(records.RunOrderRow, model, state=self._session.get_one(models.Run, model.run).state)
+    def _run_order(self, model: models.RunOrderTable) -> records.RunOrderRow:
+        return value_of(records.RunOrderRow, model, state=self._session.get_one(models.RunTable, model.run).state)
 
     def _dataset_versions(self, only: str | None) -> tuple[records.DatasetVersionRow, ...]:
-        version = models.DatasetVersion
+        version = models.DatasetVersionTable
         query = (
-            select(version, models.Dataset, models.Withdrawal)
-            .join(models.Dataset, models.Dataset.dataset == version.dataset)
-            .outerjoin(models.Withdrawal, models.Withdrawal.dataset_version == version.dataset_version)
+            select(version, models.DatasetTable, models.WithdrawalTable)
+            .join(models.DatasetTable, models.DatasetTable.dataset == version.dataset)
+            .outerjoin(models.WithdrawalTable, models.WithdrawalTable.dataset_version == version.dataset_version)
             .order_by(version.created, version.dataset_version)
         )
         if only is not None:
@@ -292,9 +305,9 @@ class Reads(AirlockReads):
 
     def _releases(self, *conditions: object) -> tuple[records.ReleaseRow, ...]:
         query = (
-            select(models.Release, models.Instruction)
-            .join(models.Instruction, models.Instruction.instruction == models.Release.instruction)
+            select(models.ReleaseTable, models.InstructionTable)
+            .join(models.InstructionTable, models.InstructionTable.instruction == models.ReleaseTable.instruction)
             .where(*conditions)  # type: ignore[arg-type]
-            .order_by(models.Release.created, models.Release.instruction)
+            .order_by(models.ReleaseTable.created, models.ReleaseTable.instruction)
         )
         return tuple(release_row(*found) for found in self._session.execute(query))

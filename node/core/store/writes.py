@@ -25,7 +25,7 @@ from node.core.store.reads import PAUSED, Reads
 from node.core.store.rows import job_row
 
 # gate 1 sends a task to redelivery as it comes, or once an earlier attempt of it has been released
-_MAY_REDELIVER = (jobs.State.RECEIVED, jobs.State.RELEASED)
+_MAY_REDELIVER = (jobs.JobState.RECEIVED, jobs.JobState.RELEASED)
 
 
 class Tx(AirlockWrites, Reads):
@@ -34,7 +34,7 @@ class Tx(AirlockWrites, Reads):
     def __init__(self, session: Session, now: datetime) -> None:
         super().__init__(session)
         self.now = now
-        self._log: models.AuditHead | None = None
+        self._log: models.AuditHeadTable | None = None
 
     def record(self, *, event: AuditEvent) -> None:
         """Write down something that changes no table."""
@@ -57,7 +57,7 @@ class Tx(AirlockWrites, Reads):
 
     def add_dataset_version(self, manifest: Manifest, manifest_sha256: str, folder: str, *, event: AuditEvent) -> bool:
         """Keep a published version. False when it is held already: a version is its content."""
-        if self._session.get(models.DatasetVersion, manifest.dataset_version) is not None:
+        if self._session.get(models.DatasetVersionTable, manifest.dataset_version) is not None:
             return False
         self._append(event)
         for row in documents.dataset_rows(self._session, manifest, manifest_sha256, folder, self.now):
@@ -66,19 +66,19 @@ class Tx(AirlockWrites, Reads):
 
     def withdraw_dataset_version(self, dataset_version: str, *, event: AuditEvent) -> bool:
         """Take a version out of use. False when it is already."""
-        if self._session.get(models.Withdrawal, dataset_version) is not None:
+        if self._session.get(models.WithdrawalTable, dataset_version) is not None:
             return False
         self._append(event)
-        self._add(models.Withdrawal(dataset_version=dataset_version, time=self.now))
+        self._add(models.WithdrawalTable(dataset_version=dataset_version, time=self.now))
         return True
 
     def add_image(self, image: str, manifest: str | None, lineage: str, text: str, *, event: AuditEvent) -> bool:
         """Keep what is in an image. False when that is held already; an approved image's facts are never replaced."""
-        held = self._session.get(models.ImageFacts, image)
+        held = self._session.get(models.ImageFactsTable, image)
         if held is not None and (held.text == text or self._approval(image)):
             return False
         self._append(event)
-        row = models.ImageFacts(image=image, manifest=manifest, lineage=lineage, text=text, added=self.now)
+        row = models.ImageFactsTable(image=image, manifest=manifest, lineage=lineage, text=text, added=self.now)
         self._session.merge(row)
         self._session.flush()
         return True
@@ -88,7 +88,9 @@ class Tx(AirlockWrites, Reads):
         if self._approval(image):
             return False
         self._append(event)
-        self._session.merge(models.Image(image=image, approved=self.now, note=note, approved_by=by, withdrawn=None))
+        self._session.merge(
+            models.ImageTable(image=image, approved=self.now, note=note, approved_by=by, withdrawn=None)
+        )
         self._session.flush()
         return True
 
@@ -102,8 +104,8 @@ class Tx(AirlockWrites, Reads):
         self._session.flush()
         return True
 
-    def _approval(self, image: str) -> models.Image | None:
-        held = self._session.get(models.Image, image)
+    def _approval(self, image: str) -> models.ImageTable | None:
+        held = self._session.get(models.ImageTable, image)
         return held if held is not None and held.withdrawn is None else None
 
     def set_paused(self, paused: bool, *, event: AuditEvent) -> bool:
@@ -111,7 +113,7 @@ class Tx(AirlockWrites, Reads):
         if self.paused() == paused:
             return False
         self._append(event)
-        self._session.merge(models.Setting(setting=PAUSED, value="yes" if paused else "no"))
+        self._session.merge(models.SettingTable(setting=PAUSED, value="yes" if paused else "no"))
         self._session.flush()
         return True
 
@@ -121,7 +123,7 @@ class Tx(AirlockWrites, Reads):
         self, signed: Signed[Instruction], reply_context: bytes, job: str, *, event: AuditEvent
     ) -> bool:
         """Keep an instruction, open, and its job in its first state. False when its id was ever seen."""
-        if self._session.get(models.Instruction, signed.document.id) is not None:
+        if self._session.get(models.InstructionTable, signed.document.id) is not None:
             return False
         self._append(event)
         self._add(documents.instruction_model(signed, reply_context, self.now))
@@ -131,7 +133,7 @@ class Tx(AirlockWrites, Reads):
     def advance(
         self,
         job: str,
-        happened: jobs.Event,
+        happened: jobs.JobStep,
         *,
         event: AuditEvent,
         sandbox: str | None = None,
@@ -146,19 +148,19 @@ class Tx(AirlockWrites, Reads):
         does not have in this state.
         """
         model = self._job(job)
-        state = jobs.advance(jobs.State(model.state), happened)
+        state = jobs.advance(jobs.JobState(model.state), happened)
         self._append(event)
         model.state, model.updated = state.value, self.now
         model.used_s += used_s
-        model.preempted += happened is jobs.Event.PREEMPT
+        model.preempted += happened is jobs.JobStep.PREEMPT
         if sandbox is not None:
             model.sandbox = sandbox
         if code is not None:
             model.code = code.value
         if dataset_version is not None:
             model.dataset_version = dataset_version
-            if self._session.get(models.RunVersion, (model.run, dataset_version)) is None:
-                self._add(models.RunVersion(run=model.run, dataset_version=dataset_version))
+            if self._session.get(models.RunVersionTable, (model.run, dataset_version)) is None:
+                self._add(models.RunVersionTable(run=model.run, dataset_version=dataset_version))
         if hub_code is not None:
             self._refuse(model.instruction, hub_code)
         self._session.flush()
@@ -168,7 +170,7 @@ class Tx(AirlockWrites, Reads):
         """Put a job found after a restart where it continues (`mediator.jobs.AFTER_RESTART`)."""
         model = self._job(job)
         self._append(event)
-        model.state, model.updated = jobs.AFTER_RESTART[jobs.State(model.state)].value, self.now
+        model.state, model.updated = jobs.AFTER_RESTART[jobs.JobState(model.state)].value, self.now
         model.sandbox = None
         self._session.flush()
         return job_row(model)
@@ -180,52 +182,54 @@ class Tx(AirlockWrites, Reads):
         before. Raises `IntegrityBroken` otherwise, or for a job that is not in a state to release.
         """
         model = self._job(job)
-        instruction = self._session.get_one(models.Instruction, release.instruction)
-        again = instruction.state == "open" and jobs.State(model.state) in _MAY_REDELIVER
+        instruction = self._session.get_one(models.InstructionTable, release.instruction)
+        again = instruction.state == "open" and jobs.JobState(model.state) in _MAY_REDELIVER
         if again and not self._released_before(release):
             raise IntegrityBroken("only what was released before can be redelivered")
-        state = jobs.State.RELEASED if again else jobs.advance(jobs.State(model.state), jobs.Event.SPOOL)
+        state = jobs.JobState.RELEASED if again else jobs.advance(jobs.JobState(model.state), jobs.JobStep.SPOOL)
         self._append(event)
         self._add(documents.release_model(release, self.now))
         model.state, model.updated = state.value, self.now
         instruction.state, instruction.hub_code = "released", None
-        served = self._session.get(models.Round, (release.run, release.round, release.task.value))
+        served = self._session.get(models.RoundTable, (release.run, release.round, release.task.value))
         if served is not None:
             served.state, served.changed = "served", self.now
         self._session.flush()
 
     def mark_delivered(self, instruction: str, *, event: AuditEvent) -> bool:
         """The hub has the answer; a released job is delivered with it. False when it was before, or is unknown."""
-        model = self._session.get(models.Instruction, instruction)
+        model = self._session.get(models.InstructionTable, instruction)
         if model is None or model.state == "open" or model.delivered is not None:
             return False
         self._append(event)
         model.delivered = self.now
-        for job in self._session.query(models.Job).filter_by(instruction=instruction):
-            if job.state == jobs.State.RELEASED.value:
-                job.state, job.updated = jobs.advance(jobs.State.RELEASED, jobs.Event.DELIVER).value, self.now
+        for job in self._session.query(models.JobTable).filter_by(instruction=instruction):
+            if job.state == jobs.JobState.RELEASED.value:
+                job.state, job.updated = jobs.advance(jobs.JobState.RELEASED, jobs.JobStep.DELIVER).value, self.now
         self._session.flush()
         return True
 
     # --- ledger, canaries
 
-    def charge(self, charge: records.Charge, *, event: AuditEvent) -> bool:
+    def charge(self, charge: records.NewCharge, *, event: AuditEvent) -> bool:
         """Charge a task, once. False when (permit, run, round, task) was charged before: a crash costs no budget."""
         if self.charged(charge.permit, charge.run, charge.round, charge.task) is not None:
             return False
         self._append(event)
         self._add(documents.ledger_model(charge, self.now))
-        run = self._session.get_one(models.Run, charge.run)
+        run = self._session.get_one(models.RunTable, charge.run)
         run.state, run.changed = "running", self.now
         key = (charge.run, charge.round, charge.task.value)
-        if self._session.get(models.Round, key) is None:
-            self._add(models.Round(run=charge.run, round=charge.round, task=key[2], state="open", changed=self.now))
+        if self._session.get(models.RoundTable, key) is None:
+            self._add(
+                models.RoundTable(run=charge.run, round=charge.round, task=key[2], state="open", changed=self.now)
+            )
         return True
 
     def add_canary(self, fingerprint: str, passed: bool, probes: Mapping[str, bool], *, event: AuditEvent) -> None:
         """Keep what a canary found out about a sandbox fingerprint."""
         self._append(event)
-        self._add(models.Canary(fingerprint=fingerprint, time=self.now, passed=passed, probes=dict(probes)))
+        self._add(models.CanaryTable(fingerprint=fingerprint, time=self.now, passed=passed, probes=dict(probes)))
 
     # --- audit
 
@@ -234,7 +238,7 @@ class Tx(AirlockWrites, Reads):
         self._append(event)
         checkpoint = sign_checkpoint(site, self.audit_tree(), self.now, key)
         text = encode_checkpoint(checkpoint).decode("ascii").rstrip("\n")
-        self._add(models.Checkpoint(size=checkpoint.size, text=text, time=self.now))
+        self._add(models.CheckpointTable(size=checkpoint.size, text=text, time=self.now))
         return checkpoint
 
     def add_witnessed(self, witnessed: WitnessedCheckpoint, *, event: AuditEvent) -> bool:
@@ -242,15 +246,15 @@ class Tx(AirlockWrites, Reads):
 
         Raises `IntegrityBroken` when it is not one of ours.
         """
-        ours = self._session.get(models.Checkpoint, witnessed.checkpoint.size)
+        ours = self._session.get(models.CheckpointTable, witnessed.checkpoint.size)
         text = encode_checkpoint(witnessed.checkpoint).decode("ascii").rstrip("\n")
         if ours is None or ours.text != text:
             raise IntegrityBroken("a witness signed a checkpoint that is not ours")
-        if self._session.get(models.Witnessed, ours.size) is not None:
+        if self._session.get(models.WitnessedTable, ours.size) is not None:
             return False
         self._append(event)
         line = encode_checkpoint(witnessed).decode("ascii").rstrip("\n")
-        self._add(models.Witnessed(size=ours.size, text=line, time=self.now))
+        self._add(models.WitnessedTable(size=ours.size, text=line, time=self.now))
         return True
 
     # --- inside
@@ -258,7 +262,7 @@ class Tx(AirlockWrites, Reads):
     def _append(self, event: AuditEvent) -> None:
         if self._log is None:
             # the row lock orders writers on databases that have several; SQLite has one writer by itself
-            self._log = self._session.get_one(models.AuditHead, 1, with_for_update=True)
+            self._log = self._session.get_one(models.AuditHeadTable, 1, with_for_update=True)
         head = self._log
         record = AuditRecord(
             sequence=head.size + 1,
@@ -273,7 +277,7 @@ class Tx(AirlockWrites, Reads):
         line = encode_line(record).removesuffix(b"\n")
         tree = self.audit_tree().append(line)
         self._session.add(
-            models.AuditRecord(
+            models.AuditRecordTable(
                 sequence=record.sequence,
                 time=self.now,
                 action=event.action.value,
@@ -284,12 +288,12 @@ class Tx(AirlockWrites, Reads):
         head.size, head.frontier = tree.size, [peak.hex() for peak in tree.peaks]
         head.newest = self.now if head.newest is None else max(head.newest, self.now)
 
-    def _add(self, model: models.Base) -> None:
+    def _add(self, model: models.NodeBase) -> None:
         self._session.add(model)
         self._session.flush()
 
-    def _job(self, job: str) -> models.Job:
-        model = self._session.get(models.Job, job)
+    def _job(self, job: str) -> models.JobTable:
+        model = self._session.get(models.JobTable, job)
         if model is None:
             raise IntegrityBroken("there is no such job")
         return model
@@ -299,6 +303,6 @@ class Tx(AirlockWrites, Reads):
         return earlier is not None and earlier.root == release.root
 
     def _refuse(self, instruction: str, hub_code: HubCode) -> None:
-        model = self._session.get_one(models.Instruction, instruction)
+        model = self._session.get_one(models.InstructionTable, instruction)
         model.state, model.hub_code, model.delivered = "refused", hub_code.value, None
         self._session.flush()

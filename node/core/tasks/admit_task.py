@@ -31,7 +31,7 @@ from mediator.admission import (
 )
 from mediator.audit import Action, Verdict
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
-from mediator.jobs import Event
+from mediator.jobs import JobStep
 from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
 from mediator.release.decide import reserve_bytes
 from mediator.schedule import Calendar
@@ -44,7 +44,7 @@ from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 from node.core.tasks.privacy import epsilon
 from node.core.tasks.release_output import redeliver
-from node.host.faults import is_full
+from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
 
@@ -194,14 +194,16 @@ def _decide(
     if refusal is not None or verdict is None:
         code = refusal.reasons[0].code if refusal else Code.MALFORMED
         refused = event(Action.TASK_ADMIT, instruction.id, Verdict.REFUSED, permit=permit, code=code)
-        tx.advance(job, Event.REFUSE, event=refused, code=code, hub_code=refusal.hub_code if refusal else None)
+        tx.advance(job, JobStep.REFUSE, event=refused, code=code, hub_code=refusal.hub_code if refusal else None)
     elif isinstance(verdict, Redeliver):
-        tx.advance(job, Event.REDELIVER, event=event(Action.REDELIVER, instruction.id, Verdict.ALLOWED, permit=permit))
+        tx.advance(
+            job, JobStep.REDELIVER, event=event(Action.REDELIVER, instruction.id, Verdict.ALLOWED, permit=permit)
+        )
         redeliver(core, tx, job, verdict)
     else:
         _keep_model(job_folder(core, job), model)  # (4)
         admitted = event(Action.TASK_ADMIT, instruction.id, Verdict.ALLOWED, permit=permit)
-        tx.advance(job, Event.ADMIT, event=admitted, dataset_version=verdict.dataset_version)
+        tx.advance(job, JobStep.ADMIT, event=admitted, dataset_version=verdict.dataset_version)
         _charge(tx, verdict, request.ledger, permit)
     return refusal
 
@@ -217,7 +219,7 @@ def _charge(tx: Tx, admitted: Admitted, ledger: Ledger, permit: str) -> None:
             ledger.epsilon_after
             - tx.ledger_totals(instruction.permit, instruction.permit_version, instruction.run).epsilon
         )
-    row = records.Charge(
+    row = records.NewCharge(
         permit=instruction.permit,
         permit_version=instruction.permit_version,
         run=charge.run,

@@ -23,7 +23,7 @@ _RECORD_S = 0.5
 _LOOK_S = 0.05
 
 
-class Paused(NamedTuple):
+class PauseResult(NamedTuple):
     """What a pause came to: containers ended, whether none is left, whether the log has it, whether a restart keeps
     it."""
 
@@ -33,7 +33,7 @@ class Paused(NamedTuple):
     kept: bool
 
 
-def pause(core: Core, sandboxes: Sandboxes, actor: str) -> Paused:
+def pause(core: Core, sandboxes: Sandboxes, actor: str) -> PauseResult:
     """Pause the node: from now on gate 1 refuses, and running containers are ended. Idempotent.
 
     1. Nothing is admitted any more.
@@ -45,13 +45,13 @@ def pause(core: Core, sandboxes: Sandboxes, actor: str) -> Paused:
     stopping = sandboxes.begin_stop(Code.HOSPITAL_PAUSED, lambda _: True)  # (2)
     marking = threading.Thread(target=core.switch.mark, args=(actor, turn), name="pause-mark", daemon=True)  # (3)
     marking.start()
-    debt = core.owed.add(lambda tx: _write(core, tx, actor))
+    debt = core.deferred.add(lambda tx: _write(core, tx, actor))
     stopping.wait(until_s - time.monotonic())
     while not sandboxes.settled() and time.monotonic() < until_s:
         time.sleep(_LOOK_S)
     recorded = debt.paid.wait(_RECORD_S)
     marking.join(_RECORD_S)
-    return Paused(stopping.count, sandboxes.settled(), recorded, recorded or core.switch.marked)
+    return PauseResult(stopping.count, sandboxes.settled(), recorded, recorded or core.switch.marked)
 
 
 def heed_mark(core: Core, sandboxes: Sandboxes) -> None:
@@ -66,7 +66,7 @@ def resume(core: Core, actor: str) -> None:
     Raises `NotNow` while the pause itself, or its end, cannot be written down: the node stays paused.
     """
     turn = core.switch.turn
-    if not core.owed.settle(_STOP_S):
+    if not core.deferred.settle(_STOP_S):
         raise NotNow("the pause itself is not written down yet", hint="is the disk full, or the database locked?")
     with core.store.transaction(core.clock()) as tx:
         if core.switch.turn != turn:

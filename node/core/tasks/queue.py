@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from containers.warm.pool import Holding, Sandboxes, SandboxKey
 from mediator.errors import CloisterError
 from mediator.ports import Clock
-from mediator.schedule import HALF_LIFE, Plan, Running, Site, Wait, Waiting, decayed, plan
+from mediator.schedule import HALF_LIFE, Plan, RunningJob, SiteSchedule, Wait, Waiting, decayed, plan
 from node.core.context import permit_name
 from node.core.records import UseRow
 
@@ -76,7 +76,12 @@ class Queue:
     """One for a node. `call(job)` is told when a job's turn has come, or when gate 1 should look at it again."""
 
     def __init__(
-        self, site: Site, clock: Clock, sandboxes: Sandboxes, paused: Callable[[], bool], call: Callable[[str], None]
+        self,
+        site: SiteSchedule,
+        clock: Clock,
+        sandboxes: Sandboxes,
+        paused: Callable[[], bool],
+        call: Callable[[str], None],
     ) -> None:
         self._site = site
         self._clock = clock
@@ -251,11 +256,11 @@ def _waiting(asks: list[Ask], turns: Mapping[str, Turn], boxes: tuple[Holding, .
     ]
 
 
-def _running(now: datetime, turns: Mapping[str, Turn], boxes: tuple[Holding, ...]) -> list[Running]:
+def _running(now: datetime, turns: Mapping[str, Turn], boxes: tuple[Holding, ...]) -> list[RunningJob]:
     """Everything that holds a GPU or a slot. A turn holds what it was given and what its container has."""
     held = {box.key: box.gpus for box in boxes if not box.ending}
     running = [
-        Running(
+        RunningJob(
             job=job,
             project=turn.ask.project,
             since=turn.since,
@@ -269,5 +274,5 @@ def _running(now: datetime, turns: Mapping[str, Turn], boxes: tuple[Holding, ...
         if box.ending or box.key not in at_work:
             # one that is busy without a turn is about to be done with: nobody's to end, and holding its GPUs
             ending, since = box.ending or box.busy, now - timedelta(seconds=box.idle_s)
-            running.append(Running(box.name, "", since, box.gpus, idle=True, ending=ending))
+            running.append(RunningJob(box.name, "", since, box.gpus, idle=True, ending=ending))
     return running

@@ -15,7 +15,7 @@ from pathlib import Path
 from mediator.admission import Admitted, Redeliver
 from mediator.audit import Action, Verdict
 from mediator.errors import IntegrityBroken
-from mediator.jobs import Event
+from mediator.jobs import JobStep
 from mediator.permit import EnforcedPermit
 from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
 from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
@@ -67,7 +67,7 @@ def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: b
     )
     with core.store.transaction(core.clock()) as tx:
         allowed = event(Action.RELEASE, instruction.id, Verdict.ALLOWED, permit=_name(permit))
-        tx.advance(job.job, Event.RELEASE, event=allowed)
+        tx.advance(job.job, JobStep.RELEASE, event=allowed)
     folder = store_objects(core.folders.releases / instruction.run, instruction, objects)
     row = _row(instruction, permit, root, core.codec.listing(objects), folder, signed)
     with core.store.transaction(core.clock()) as tx:

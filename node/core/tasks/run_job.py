@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from containers.warm.container import sandbox_key
-from containers.warm.pool import CHECKPOINT, Preempted, Sandboxes, Task
+from containers.warm.pool import CHECKPOINT, Preempted, Sandboxes, WarmTask
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, UsageFault
 from mediator.exits import told
-from mediator.jobs import TERMINAL, Event, State
+from mediator.jobs import TERMINAL, JobState, JobStep
 from mediator.types import Kind, OutputFile
 from node.core.context import Core, event, permit_name
 from node.core.records import InstructionRow, JobRow
@@ -47,7 +47,7 @@ _CALLED = math.inf
 # besides those that compute: for what is admitted, released or refused meanwhile
 _SPARE_WORKERS = 2
 # nothing is left to do here: it has ended, or its envelope waits for the link
-_THROUGH = TERMINAL | {State.RELEASED}
+_THROUGH = TERMINAL | {JobState.RELEASED}
 # The hospital's staff or the law ended the job; nothing is wrong with it.
 _STOPPING = frozenset(
     {
@@ -58,7 +58,7 @@ _STOPPING = frozenset(
 )  # fmt: skip
 
 
-class Jobs:
+class JobThreads:
     """Works through jobs with a few threads; `submit` takes what the store says is unfinished.
 
     `hold` takes an analysis's files into the airlock.
@@ -86,7 +86,7 @@ class Jobs:
             left = snapshot.unfinished()
             self.queue.remember(snapshot.recent_use(self._core.clock() - REMEMBERED))
         for row in left:
-            if row.state is not State.RELEASED:
+            if row.state is not JobState.RELEASED:
                 self._recover(row)
         self._sweep_folders({row.job for row in left})
         for worker in self._workers:
@@ -99,7 +99,7 @@ class Jobs:
         with self._core.store.read() as snapshot:
             rows = snapshot.unfinished()
         with self._lock:
-            new = [row.job for row in rows if row.state is not State.RELEASED and row.job not in self._taken]
+            new = [row.job for row in rows if row.state is not JobState.RELEASED and row.job not in self._taken]
             self._taken.update(new)
         for job in new:
             self._queue.put(job)
@@ -121,7 +121,7 @@ class Jobs:
         turn = self.queue.turn(job)
         permit = self._open_permit(job) if turn is None else turn.permit
         asked = event(Action.JOB_STOP, job, Verdict.ALLOWED, permit=permit, actor=actor)
-        debt = self._core.owed.add(lambda tx: tx.record(event=asked))
+        debt = self._core.deferred.add(lambda tx: tx.record(event=asked))
         self._ordered_to_end.add(job)
         stopping = None
         if turn is not None:
@@ -188,19 +188,19 @@ class Jobs:
                 self._answer(job, reason)
                 return None
             row, instruction = self._load(job)
-            if row.state in (State.PREPARING, State.RUNNING):  # its container is gone, which could not be written
+            if row.state in (JobState.PREPARING, JobState.RUNNING):  # its container is gone, which could not be written
                 row = self._recover(row)
             try:
                 if job in self._ordered_to_end and row.state not in _THROUGH:
                     raise Denied(Reason(Code.STOPPED))
-                if row.state in (State.ADMITTED, State.PREPARING, State.RUNNING):
+                if row.state in (JobState.ADMITTED, JobState.PREPARING, JobState.RUNNING):
                     if self._has_elder(row, instruction.attempt):
                         return _ELDER_S
                     if (turn := self.queue.turn(job)) is not None:
                         self._run(row, instruction, turn)
                     elif self._enter(row, instruction):
                         return _CALLED
-                elif row.state is State.PRODUCED:
+                elif row.state is JobState.PRODUCED:
                     self._release(row, instruction)
                 else:
                     return None
@@ -255,18 +255,18 @@ class Jobs:
         if admitted is None:
             return
         permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
-        self._step(row.job, Event.PREPARE, Action.JOB_PREPARE, instruction.instruction, permit)
+        self._step(row.job, JobStep.PREPARE, Action.JOB_PREPARE, instruction.instruction, permit)
         key = sandbox_key(admitted)
 
         def guard(sandbox: str) -> None:
             if row.job in self._ordered_to_end:
                 raise Denied(Reason(Code.STOPPED))
             _still(ask_again(core, instruction.text, model))
-            self._step(row.job, Event.START, Action.JOB_START, instruction.instruction, permit, sandbox=sandbox)
+            self._step(row.job, JobStep.START, Action.JOB_START, instruction.instruction, permit, sandbox=sandbox)
 
         files = self._sandboxes.serve(
             key,
-            Task(
+            WarmTask(
                 admitted.instruction.task,
                 admitted.instruction.round,
                 admitted.instruction.config,
@@ -287,13 +287,13 @@ class Jobs:
         if is_last(admitted):  # before anything that may wait for the disk
             self._sandboxes.begin_stop(Code.STOPPED, lambda other: other == key)
         keep_output(folder, files)
-        self._step(row.job, Event.PRODUCE, Action.JOB_PRODUCE, instruction.instruction, permit)
+        self._step(row.job, JobStep.PRODUCE, Action.JOB_PRODUCE, instruction.instruction, permit)
 
     def _make_room(self, job: str, instruction: InstructionRow, checkpoint: bytes | None) -> None:
         """Keep what the job left to go on from; it waits for its next turn."""
         keep_checkpoint(job_folder(self._core, job), checkpoint)
         permit = permit_name(instruction.permit, instruction.permit_version)
-        self._step(job, Event.PREEMPT, Action.JOB_PREEMPT, instruction.instruction, permit)
+        self._step(job, JobStep.PREEMPT, Action.JOB_PREEMPT, instruction.instruction, permit)
 
     def _release(self, row: JobRow, instruction: InstructionRow) -> None:
         core, folder = self._core, job_folder(self._core, row.job)
@@ -315,7 +315,7 @@ class Jobs:
         core = self._core
         with core.store.transaction(core.clock()) as tx:
             again = event(Action.REDELIVER, verdict.instruction.id, Verdict.ALLOWED, permit=permit)
-            tx.advance(job, Event.REDELIVER, event=again)
+            tx.advance(job, JobStep.REDELIVER, event=again)
             redeliver(core, tx, job, verdict)
         forget(core, job)
 
@@ -323,7 +323,7 @@ class Jobs:
         """Whether an earlier attempt of this task is still at work; its release will be this attempt's too."""
         task = (row.run, row.round, row.task)
         with self._core.store.read() as snapshot:
-            working = [each for each in snapshot.unfinished() if each.state is not State.RELEASED]
+            working = [each for each in snapshot.unfinished() if each.state is not JobState.RELEASED]
             same = [each.instruction for each in working if (each.run, each.round, each.task) == task]
             asked = [snapshot.instruction(name) for name in same]
         return any(other is not None and other.attempt < attempt for other in asked)
@@ -337,11 +337,11 @@ class Jobs:
         return row, instruction
 
     def _step(
-        self, job: str, happened: Event, action: Action, about: str, permit: str, sandbox: str | None = None
+        self, job: str, happened: JobStep, action: Action, about: str, permit: str, sandbox: str | None = None
     ) -> None:
         with self._core.store.transaction(self._core.clock()) as tx:
             decided = event(action, about, Verdict.ALLOWED, permit=permit)
-            used_s = self.queue.spent_s(job) if happened in (Event.PRODUCE, Event.PREEMPT) else 0.0
+            used_s = self.queue.spent_s(job) if happened in (JobStep.PRODUCE, JobStep.PREEMPT) else 0.0
             tx.advance(job, happened, event=decided, sandbox=sandbox, used_s=used_s)
 
     def _recover(self, row: JobRow) -> JobRow:
@@ -355,21 +355,21 @@ class Jobs:
         """
         self._ends.setdefault(job, reason)
         if job in self._ordered_to_end:  # who asked for it is written first
-            self._core.owed.settle(_RECORD_S)
+            self._core.deferred.settle(_RECORD_S)
         row, instruction = self._load(job)
         if row.state in _THROUGH:
             del self._ends[job]
             return
         permit = permit_name(instruction.permit, instruction.permit_version)
         if reason.code in _STOPPING:
-            happened, verdict = Event.STOP, Verdict.REFUSED
-        elif row.state in (State.PREPARING, State.RUNNING):
-            happened, verdict = Event.FAIL, Verdict.FAILED
+            happened, verdict = JobStep.STOP, Verdict.REFUSED
+        elif row.state in (JobState.PREPARING, JobState.RUNNING):
+            happened, verdict = JobStep.FAIL, Verdict.FAILED
         else:
-            happened, verdict = Event.REFUSE, Verdict.REFUSED
+            happened, verdict = JobStep.REFUSE, Verdict.REFUSED
         about = instruction.instruction
         written = event(Action.JOB_END, about, verdict, permit=permit, code=reason.code)
-        if happened is Event.REFUSE:
+        if happened is JobStep.REFUSE:
             written = event(Action.RELEASE, about, verdict, permit=permit, code=reason.code)
         if reason.code is Code.GPU_UNAVAILABLE:  # nothing that the job or its permit could mend
             log.warning("job %s ended: %s: cloister check says what the engine can give", job, reason)
@@ -377,7 +377,7 @@ class Jobs:
             log.info("job %s ended: %s", job, reason)
         with self._core.store.transaction(self._core.clock()) as tx:
             outward = told(reason.code, tx.exit_reasons_told(row.run))
-            used_s = self.queue.spent_s(job) if row.state in (State.PREPARING, State.RUNNING) else 0.0
+            used_s = self.queue.spent_s(job) if row.state in (JobState.PREPARING, JobState.RUNNING) else 0.0
             tx.advance(job, happened, event=written, code=reason.code, hub_code=outward, used_s=used_s)
         forget(self._core, job)
         del self._ends[job]

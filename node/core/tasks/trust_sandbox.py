@@ -100,7 +100,7 @@ class SandboxTrust:
         if failures:  # what gave way ends before it is written down
             self._broken.add(fingerprint)
             stopping = self.sandboxes.begin_stop(Code.CANARY_FAILED, lambda _: True)
-            self._core.owed.add(write).paid.wait(_RECORD_S)
+            self._core.deferred.add(write).paid.wait(_RECORD_S)
             stopping.wait()
         else:
             with self._core.store.transaction(self._core.clock()) as tx:

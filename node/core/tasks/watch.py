@@ -56,7 +56,7 @@ class Watch:
         self._tend = tend
         self._ended = threading.Event()
         # what each container rested on when the store was last read
-        self._standings: dict[SandboxKey, Standing] = {}
+        self._standings: dict[SandboxKey, PermitBasis] = {}
         self._threads = [
             threading.Thread(target=self._run, name=name, args=(steps,), daemon=True)
             for name, steps in {
@@ -95,7 +95,7 @@ class Watch:
         ]
         for code, stopping in begun:
             for key in stopping.told:
-                self._core.owed.add(_ended(key, code))
+                self._core.deferred.add(_ended(key, code))
         for _, stopping in begun:
             stopping.wait()
 
@@ -144,7 +144,7 @@ def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PermitBasis:
     """What a permit rests on, as one snapshot of the store has it."""
 
     permit: DataPermit
@@ -173,14 +173,14 @@ class Standing:
         return reasons[0].code if reasons else None
 
 
-def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Standing | None:
+def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> PermitBasis | None:
     """What a permit rests on; None where the node does not hold it, or has not accepted it."""
     permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
     if permit_row is None or acceptance_row is None:
         return None
     committee = core.trust.committee
     siblings = [row for row in snapshot.permits() if row.permit == permit]
-    return Standing(
+    return PermitBasis(
         permit=open_permit(permit_row.text, committee).document,
         acceptance=open_acceptance(acceptance_row.text, core.trust.stewards).document,
         revocations=core.revocations(snapshot),

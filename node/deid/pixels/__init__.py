@@ -8,6 +8,15 @@ only then moves a file to where others see it: CLEAN and BLACKED_OUT to the outp
 """
 
 from node.deid.pixels.gate import PixelGate
-from node.deid.pixels.values import Instance, PixelFinding, Region, State, Verdict, is_text_risk, needs_check
+from node.deid.pixels.values import Instance, PixelFinding, PixelState, PixelVerdict, Region, is_text_risk, needs_check
 
-__all__ = ["Instance", "PixelFinding", "PixelGate", "Region", "State", "Verdict", "is_text_risk", "needs_check"]
+__all__ = [
+    "Instance",
+    "PixelFinding",
+    "PixelGate",
+    "PixelState",
+    "PixelVerdict",
+    "Region",
+    "is_text_risk",
+    "needs_check",
+]

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from node.deid.pixels.find_text import FoundText, TextFinder
 from node.deid.pixels.frames import Film, NotDecoded, open_film
-from node.deid.pixels.look import Looker, Sight
 from node.deid.pixels.ocr import Box
 from node.deid.pixels.rewrite import NotWritable, widened, write_copy
-from node.deid.pixels.values import PixelFinding, Region, State, Verdict
+from node.deid.pixels.values import PixelFinding, PixelState, PixelVerdict, Region
 
 # A second reading often finds what the first overlooked beside brighter words; a third, hardly ever.
 ROUNDS = 3
@@ -36,7 +36,7 @@ class _File:
     looked_at: tuple[Region, ...] = ()
 
 
-def examine(looker: Looker, paths: Sequence[Path], *, doubt: bool) -> list[Verdict]:
+def examine(looker: TextFinder, paths: Sequence[Path], *, doubt: bool) -> list[PixelVerdict]:
     """One verdict per file; the files are looked at together. `doubt`: boxes nobody can read go to review.
 
     Never raises for what a file holds, but for memory and disk.
@@ -56,10 +56,10 @@ def examine(looker: Looker, paths: Sequence[Path], *, doubt: bool) -> list[Verdi
         if len(group) > 1:  # one of them: each by itself, and only that one is held
             return [examine(looker, [path], doubt=doubt)[0] for path in paths]
         group[0].finding = PixelFinding.NOT_DECODED
-    return [_finish(file) if file else Verdict(State.REVIEW, PixelFinding.NOT_DECODED) for file in files]
+    return [_finish(file) if file else PixelVerdict(PixelState.REVIEW, PixelFinding.NOT_DECODED) for file in files]
 
 
-def _look(looker: Looker, files: list[_File], doubt: bool) -> None:
+def _look(looker: TextFinder, files: list[_File], doubt: bool) -> None:
     again: set[tuple[int, int]] = set()
     for last in (False,) * (ROUNDS - 1) + (True,):
         sights = looker.look([file.film for file in files], again, doubt=doubt)
@@ -75,7 +75,7 @@ def _look(looker: Looker, files: list[_File], doubt: bool) -> None:
         _judge(file, sight, doubt)
 
 
-def _black_out(file: _File, sight: Sight) -> None:
+def _black_out(file: _File, sight: FoundText) -> None:
     """(1) Always from the original, with all boxes found so far."""
     for frame, boxes in sight.text.items():
         file.boxes.setdefault(frame, []).extend(boxes)
@@ -89,7 +89,7 @@ def _black_out(file: _File, sight: Sight) -> None:
         file.film = file.original
 
 
-def _judge(file: _File, sight: Sight, doubt: bool) -> None:
+def _judge(file: _File, sight: FoundText, doubt: bool) -> None:
     """(2)"""
     unclear = sight.unconfirmed if not doubt else _joined(sight.unconfirmed, sight.doubtful)
     if sight.overlay:
@@ -102,19 +102,21 @@ def _judge(file: _File, sight: Sight, doubt: bool) -> None:
         file.looked_at = _regions(file.film, unclear)
 
 
-def _finish(file: _File) -> Verdict:
+def _finish(file: _File) -> PixelVerdict:
     """(3)"""
     copy = file.original.path.with_name(file.original.path.name + ".px")
     if file.finding is not None:
         copy.unlink(missing_ok=True)
-        return Verdict(State.REVIEW, file.finding, file.looked_at or _regions(file.film, file.boxes), file.read)
+        return PixelVerdict(
+            PixelState.REVIEW, file.finding, file.looked_at or _regions(file.film, file.boxes), file.read
+        )
     if not file.boxes:
         copy.unlink(missing_ok=True)
         write_copy(file.original, copy, {})
     copy.chmod(file.original.path.stat().st_mode & 0o777)
     os.replace(copy, file.original.path)
-    state = State.BLACKED_OUT if file.boxes else State.CLEAN
-    return replace(Verdict(state), regions=_regions(file.original, file.boxes), read=file.read)
+    state = PixelState.BLACKED_OUT if file.boxes else PixelState.CLEAN
+    return replace(PixelVerdict(state), regions=_regions(file.original, file.boxes), read=file.read)
 
 
 def _joined(first: dict[int, list[Box]], second: dict[int, list[Box]]) -> dict[int, list[Box]]:

@@ -22,14 +22,14 @@ from node.deid.pixels.reader import ReaderDied, ReaderProcess
 from node.deid.pixels.values import (
     Instance,
     PixelFinding,
-    State,
-    Verdict,
+    PixelState,
+    PixelVerdict,
     doubt_matters,
     is_text_risk,
     needs_check,
 )
 
-_NOT_CHECKED = Verdict(State.REVIEW, PixelFinding.NOT_CHECKED)
+_NOT_CHECKED = PixelVerdict(PixelState.REVIEW, PixelFinding.NOT_CHECKED)
 # Some 500 MB of slices; a longer series is looked at in parts.
 _TOGETHER = 1024
 
@@ -78,7 +78,7 @@ class PixelGate:
         """Process id of the reader, while it runs."""
         return self._reader.pid
 
-    def examine(self, series: Sequence[Instance]) -> tuple[Verdict, ...]:
+    def examine(self, series: Sequence[Instance]) -> tuple[PixelVerdict, ...]:
         """One verdict per instance of one series, in order. Never raises for what a file holds.
 
         A BLACKED_OUT file was rewritten where it stands (same identity, same header but for transfer syntax and what
@@ -93,13 +93,13 @@ class PixelGate:
         for place, verdict in self._judge([Instance(path, facts) for path, facts in series]):
             yield place, Exclusion(verdict.finding.value) if verdict.finding else None
 
-    def _judge(self, series: Sequence[Instance]) -> Iterator[tuple[int, Verdict]]:
+    def _judge(self, series: Sequence[Instance]) -> Iterator[tuple[int, PixelVerdict]]:
         together: list[int] = []
         for place, instance in enumerate(series):
             if self._hold_faces and instance.facts.has_pixels and shows_face(instance.path):
-                yield place, Verdict(State.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (6)
+                yield place, PixelVerdict(PixelState.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (6)
             elif not needs_check(instance.facts):
-                yield place, Verdict(State.CLEAN)  # (1)
+                yield place, PixelVerdict(PixelState.CLEAN)  # (1)
             elif not self.engine:
                 yield place, _NOT_CHECKED  # (2)
             elif instance.facts.burned_in.strip().upper() == "YES":
@@ -112,21 +112,21 @@ class PixelGate:
             part = together[start : start + _TOGETHER]
             yield from zip(part, self._ask([series[place] for place in part]), strict=True)
 
-    def _ask_where_text_is(self, instance: Instance) -> Verdict:
+    def _ask_where_text_is(self, instance: Instance) -> PixelVerdict:
         path = instance.path
         before = path.with_name(path.name + ".was")
         before.unlink(missing_ok=True)  # of a process that died over it
         os.link(path, before)  # a file that is found clean is replaced, and says so; this one must not
         try:
             verdict = self._ask([instance])[0]
-            if verdict.state is not State.CLEAN:
+            if verdict.state is not PixelState.CLEAN:
                 return verdict
             os.replace(before, path)
-            return Verdict(State.REVIEW, PixelFinding.TEXT_UNREADABLE, read=verdict.read)
+            return PixelVerdict(PixelState.REVIEW, PixelFinding.TEXT_UNREADABLE, read=verdict.read)
         finally:
             before.unlink(missing_ok=True)
 
-    def _ask(self, instances: Sequence[Instance]) -> list[Verdict]:
+    def _ask(self, instances: Sequence[Instance]) -> list[PixelVerdict]:
         doubt = any(doubt_matters(instance.facts) for instance in instances)
         try:
             paths = [instance.path for instance in instances]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from node.deid.pixels.values import PixelFinding, Region, State, Verdict
+from node.deid.pixels.values import PixelFinding, PixelState, PixelVerdict, Region
 
 # One thread each: the gate's caller decides how many gates there are. No network, no telemetry, no home.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONUTF8": "1"}
@@ -45,7 +45,7 @@ class ReaderProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
 
-    def ask(self, paths: Sequence[Path], *, every_frame: bool, doubt: bool) -> list[Verdict]:
+    def ask(self, paths: Sequence[Path], *, every_frame: bool, doubt: bool) -> list[PixelVerdict]:
         """Verdicts for files looked at together. Raises `ReaderDied`; the next call starts a new process."""
         request = {"every_frame": every_frame, "doubt": doubt}
         return self._answer(paths, request, "verdicts", _verdict)
@@ -130,10 +130,10 @@ class ReaderProcess:
         return message
 
 
-def _verdict(plain: Mapping[str, Any]) -> Verdict:
+def _verdict(plain: Mapping[str, Any]) -> PixelVerdict:
     finding = PixelFinding(plain["finding"]) if plain["finding"] is not None else None
-    return Verdict(
-        State(plain["state"]), finding, tuple(Region(*map(int, box)) for box in plain["regions"]), plain["read"]
+    return PixelVerdict(
+        PixelState(plain["state"]), finding, tuple(Region(*map(int, box)) for box in plain["regions"]), plain["read"]
     )
 
 

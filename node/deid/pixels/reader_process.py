@@ -17,10 +17,10 @@ from typing import Any, TextIO
 
 from node.deid.pixels.duplicates import fingerprint
 from node.deid.pixels.examiner import examine
+from node.deid.pixels.find_text import TextFinder
 from node.deid.pixels.frames import NotDecoded
-from node.deid.pixels.look import Looker
 from node.deid.pixels.ocr import RapidReader
-from node.deid.pixels.values import Verdict
+from node.deid.pixels.values import PixelVerdict
 
 # Its own, whatever the worker may. Loaded: 0.4 GB of address space; at work on 2000 x 2000: 1.4 GB.
 MEMORY_BYTES = 1536 << 20
@@ -43,7 +43,7 @@ def main() -> None:
             _say(answers, {"fingerprints": [_fingerprint(path, bytes.fromhex(request["key"])) for path in paths]})
             continue
         reader = reader or RapidReader()
-        looker = Looker(reader, request["every_frame"], lambda: _say(answers, {"alive": True}))
+        looker = TextFinder(reader, request["every_frame"], lambda: _say(answers, {"alive": True}))
         verdicts = examine(looker, paths, doubt=request["doubt"])
         _say(answers, {"verdicts": [_plain(verdict) for verdict in verdicts]})
 
@@ -60,7 +60,7 @@ def _say(answers: TextIO, message: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
+def _plain(verdict: PixelVerdict) -> dict[str, Any]:
     return {
         "state": verdict.state.value,
         "finding": verdict.finding.value if verdict.finding else None,

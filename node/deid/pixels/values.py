@@ -11,7 +11,7 @@ from mediator.deid.screening import TEXT_RISK_CLASSES, TEXT_RISK_MODALITIES, Fac
 _NO_PICTURES = frozenset({"SEG", "RTDOSE"})
 
 
-class State(StrEnum):
+class PixelState(StrEnum):
     """What became of an instance's pixels."""
 
     CLEAN = "clean"
@@ -50,14 +50,14 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PixelVerdict:
     """The answer for one instance. `finding` is set exactly when `state` is REVIEW.
 
     `regions` were blacked out (BLACKED_OUT), or are what a person should look at (REVIEW). `read` counts the pictures
     the engine saw for this instance, shared projections included; 0 means that nothing was looked at.
     """
 
-    state: State
+    state: PixelState
     finding: PixelFinding | None = None
     regions: tuple[Region, ...] = ()
     read: int = 0

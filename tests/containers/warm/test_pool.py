@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from containers.warm.pool import Sandboxes, SandboxKey, Task
+from containers.warm.pool import Sandboxes, SandboxKey, WarmTask
 from mediator.errors import Code, Denied, EngineUnavailable, NotNow, Reason
 from mediator.ports import JobEvent
 from mediator.signatures import SigningKey
@@ -49,7 +49,7 @@ class House:
             raise self.trust_error
 
     def serve(self, key: SandboxKey = KEY, round_: int = 1, limit_s: float = 10, **config: Any) -> dict[str, bytes]:
-        task = Task(Kind.TRAIN, round_, config, b"model")
+        task = WarmTask(Kind.TRAIN, round_, config, b"model")
         files = self.boxes.serve(key, task, self._view, self._spec, limit_s, lambda _: None)
         return {file.name: file.content for file in files}
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mediator.deid.identifiers import Identifier, Own, fold
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import Action, Rule
+from mediator.deid.rules import ElementAction, Rule
 from mediator.deid.values import EMPTY, Subject, decide
 from node.deid.profiles import load_profile, standard
 
@@ -26,7 +26,7 @@ def own(*named: tuple[str, str] | str) -> Own:
 
 def cleaned(text: str, whose: Own, vr: str = "LO", rule: Rule | None = None) -> tuple[str, ...]:
     subject = Subject(KEYED, KEYED.patient("1"), 10, own=whose)
-    written = decide(rule or Rule(Action.CLEAN, "test", (vr,)), vr, tuple(text.split("\\")), TABLE, subject)
+    written = decide(rule or Rule(ElementAction.CLEAN, "test", (vr,)), vr, tuple(text.split("\\")), TABLE, subject)
     return written.values
 
 
@@ -146,7 +146,7 @@ def test_body_part_examined_says_the_standards_term_and_a_description_does_not(p
 def test_every_attributes_own_terms_stay_and_are_code_strings(keyword):
     tag, terms = TAG_OF[keyword], standard().defined[keyword]
     assert standard().elements[tag].vrs == ("CS",) and all(term == term.upper() and len(term) <= 16 for term in terms)
-    rule = Rule(Action.CLEAN, "test", ("CS",), None, "", terms)
+    rule = Rule(ElementAction.CLEAN, "test", ("CS",), None, "", terms)
     for term in terms:
         assert cleaned(term, own(f"{term}^{term[:4]}"), "CS", rule) == (term,)
     whose = own("White^X", "Jansen")
@@ -155,7 +155,7 @@ def test_every_attributes_own_terms_stay_and_are_code_strings(keyword):
 
 
 def test_a_label_and_a_code_that_are_somebodys_are_keyed_or_the_constant():
-    label, code = Rule(Action.LABEL, "test", ("CS",)), Rule(Action.CODE, "test", ("SH",), 1, "REMOVED")
+    label, code = Rule(ElementAction.LABEL, "test", ("CS",)), Rule(ElementAction.CODE, "test", ("SH",), 1, "REMOVED")
     assert cleaned("HEART", own("Hand"), "CS", label) == ("HEART",)
     assert cleaned("HAND", own("Hand"), "CS", label) == (KEYED.label("HAND"),)
     assert cleaned("113100", own(("number", "113100")), "SH", code) == ("REMOVED",)

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from mediator.deid.profile import OPTIONS, compile_profile, parse
-from mediator.deid.rules import Action
+from mediator.deid.rules import ElementAction
 from mediator.deid.statement import BASIC, OPTION_CODES, statement
 from mediator.deid.tables import tag_text
 from node.deid.profiles import load_profile, profile_names, profile_text, standard
@@ -15,12 +15,12 @@ DATES = {"full-dates": "kept", "modified-dates": "shifted"}
 KNOWN = {tag: row for tag, row in standard().confidentiality.items() if tag in standard().elements}
 # what PS3.15 E.1-1's basic codes may come to; D and U of a sequence: its items, cleaned inside
 BASIC_ACTIONS = {
-    "X": {Action.REMOVE},
-    "Z": {Action.EMPTY},
-    "X/Z": {Action.EMPTY},
-    "U": {Action.REPLACE_UID},
-    "X/Z/U*": {Action.RECURSE},
-    "D": {Action.DUMMY, Action.RECURSE, Action.REPLACE_UID},
+    "X": {ElementAction.REMOVE},
+    "Z": {ElementAction.EMPTY},
+    "X/Z": {ElementAction.EMPTY},
+    "U": {ElementAction.REPLACE_UID},
+    "X/Z/U*": {ElementAction.RECURSE},
+    "D": {ElementAction.DUMMY, ElementAction.RECURSE, ElementAction.REPLACE_UID},
 }
 DATE_VRS = {"DA", "DT", "TM", "SH"}
 
@@ -36,20 +36,20 @@ def table_for(*options: str, elements: str = "", dates: str | None = None):
     )
 
 
-def expected(code: str, option: str, vrs: tuple[str, ...]) -> set[Action]:
+def expected(code: str, option: str, vrs: tuple[str, ...]) -> set[ElementAction]:
     """What an option's code may come to: K keeps, C keeps a part or nothing."""
     if vrs == ("SQ",):
-        return {Action.RECURSE}
+        return {ElementAction.RECURSE}
     if set(vrs) & {"OB", "OW", "UN"}:
-        return {Action.REMOVE}  # stricter than K: bytes that nobody can read
+        return {ElementAction.REMOVE}  # stricter than K: bytes that nobody can read
     if option in DATES:
-        shift = Action.KEEP if option == "full-dates" else Action.SHIFT_DATE
-        return {{"SH": Action.KEEP_ZONE, "TM": Action.KEEP}.get(vrs[0], shift)}
+        shift = ElementAction.KEEP if option == "full-dates" else ElementAction.SHIFT_DATE
+        return {{"SH": ElementAction.KEEP_ZONE, "TM": ElementAction.KEEP}.get(vrs[0], shift)}
     if vrs == ("AS",):
-        return {Action.CAP_AGE}
+        return {ElementAction.CAP_AGE}
     if option == "patient-characteristics":
-        return {Action.CLEAN} if set(vrs) <= {"CS", "LO", "SH"} else {Action.KEEP}
-    return {Action.KEEP} if code == "K" else {Action.CLEAN, Action.REMOVE}
+        return {ElementAction.CLEAN} if set(vrs) <= {"CS", "LO", "SH"} else {ElementAction.KEEP}
+    return {ElementAction.KEEP} if code == "K" else {ElementAction.CLEAN, ElementAction.REMOVE}
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS))
@@ -69,9 +69,9 @@ def test_every_row_under_one_option_alone_does_what_its_code_says(option):
 def test_every_row_without_an_option_does_what_the_basic_code_says():
     table = table_for()
     for tag, row in KNOWN.items():
-        allowed = BASIC_ACTIONS.get(row.basic, {Action.DUMMY, Action.RECURSE, Action.REPLACE_UID})
+        allowed = BASIC_ACTIONS.get(row.basic, {ElementAction.DUMMY, ElementAction.RECURSE, ElementAction.REPLACE_UID})
         if standard().elements[tag].vrs == ("SQ",) and row.basic == "U":
-            allowed = {Action.RECURSE}
+            allowed = {ElementAction.RECURSE}
         assert table.rule(tag).action in allowed, (tag_text(tag), row.basic)
 
 
@@ -91,8 +91,8 @@ def test_every_row_in_a_named_profile_follows_its_options_or_is_named_in_its_fil
 
 def test_where_two_options_meet_the_stricter_wins():
     calibrated = standard().by_keyword()["DateOfLastCalibration"].tag
-    assert table_for("device-identity").rule(calibrated).action is Action.KEEP
-    assert table_for("device-identity", "modified-dates").rule(calibrated).action is Action.SHIFT_DATE
+    assert table_for("device-identity").rule(calibrated).action is ElementAction.KEEP
+    assert table_for("device-identity", "modified-dates").rule(calibrated).action is ElementAction.SHIFT_DATE
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -144,8 +144,8 @@ def test_a_profile_that_keeps_more_than_the_table_does_not_claim_the_basic_profi
 def test_private_elements_stay_only_by_option_creator_and_element():
     table, without = table_for("safe-private"), table_for()
     for number in (0x0019100C, 0x0019110C):  # whatever block the creator reserved
-        assert table.private_rule("SIEMENS MR HEADER", number).action is Action.KEEP
-        assert without.private_rule("SIEMENS MR HEADER", number).action is Action.REMOVE
-    assert table.private_rule("SIEMENS MR HEADER", 0x0019100D).action is Action.REMOVE
-    assert table.private_rule("SOMEBODY", 0x0019100C).action is Action.REMOVE
+        assert table.private_rule("SIEMENS MR HEADER", number).action is ElementAction.KEEP
+        assert without.private_rule("SIEMENS MR HEADER", number).action is ElementAction.REMOVE
+    assert table.private_rule("SIEMENS MR HEADER", 0x0019100D).action is ElementAction.REMOVE
+    assert table.private_rule("SOMEBODY", 0x0019100C).action is ElementAction.REMOVE
     assert all(set(rule.vrs) <= {"DS", "IS", "US", "SS", "SL", "FL", "FD"} for rule in table.private.values())

@@ -2,7 +2,7 @@ import pytest
 
 from mediator.deid.describe import describe
 from mediator.deid.profile import compile_profile, parse
-from mediator.deid.rules import DEFAULT_RULE, Action
+from mediator.deid.rules import DEFAULT_RULE, ElementAction
 from mediator.deid.tables import Standard, parse_standard, tag_text
 from mediator.errors import Malformed, UnsupportedVersion
 from node.deid.profiles import load_profile, profile_names, standard
@@ -24,7 +24,7 @@ def tag(keyword: str) -> int:
     return standard().by_keyword()[keyword].tag
 
 
-def action(profile: str, keyword: str) -> Action:
+def action(profile: str, keyword: str) -> ElementAction:
     return load_profile(profile).rule(tag(keyword)).action
 
 
@@ -33,12 +33,16 @@ def test_an_unknown_element_is_removed():
         table = load_profile(profile)
         for unknown in (0x00107777, 0x00090010, 0x00091001, 0x60003000, 0x50003000, 0x00080000):
             assert table.rule(unknown) is DEFAULT_RULE
-        assert table.rule(0xFFFCFFFC).action is Action.REMOVE  # DataSetTrailingPadding
+        assert table.rule(0xFFFCFFFC).action is ElementAction.REMOVE  # DataSetTrailingPadding
 
 
 def test_a_profile_that_says_nothing_keeps_nothing_beyond_what_the_standard_replaces():
     table = compile_profile(parse(EMPTY), standard())
-    assert not {rule.action for rule in table.rules.values()} & {Action.KEEP, Action.CLEAN, Action.SHIFT_DATE}
+    assert not {rule.action for rule in table.rules.values()} & {
+        ElementAction.KEEP,
+        ElementAction.CLEAN,
+        ElementAction.SHIFT_DATE,
+    }
     assert table.rule(tag("Rows")) is DEFAULT_RULE
 
 
@@ -52,9 +56,14 @@ def test_every_row_of_the_standards_table_without_an_option_is_followed_by_the_b
             continue
         assert row.basic in rule.source
         if row.basic == "X":
-            assert rule.action is Action.REMOVE, tag_text(number)
+            assert rule.action is ElementAction.REMOVE, tag_text(number)
         else:
-            assert rule.action in {Action.EMPTY, Action.DUMMY, Action.REPLACE_UID, Action.RECURSE}, tag_text(number)
+            assert rule.action in {
+                ElementAction.EMPTY,
+                ElementAction.DUMMY,
+                ElementAction.REPLACE_UID,
+                ElementAction.RECURSE,
+            }, tag_text(number)
 
 
 def test_rows_newer_than_the_dictionary_are_removed():
@@ -68,20 +77,20 @@ def test_no_profile_of_ours_keeps_free_text_as_it_came():
     shaped = {"US", "SS", "UL", "SL", "FL", "FD", "AT", "DS", "IS", "TM", "DA", "DT", "OW", "OV"}
     for name in profile_names():
         for rule in load_profile(name).rules.values():
-            assert rule.action is not Action.KEEP or set(rule.vrs) <= shaped, rule
+            assert rule.action is not ElementAction.KEEP or set(rule.vrs) <= shaped, rule
 
 
 def test_eucaim_keeps_what_its_handbook_wants():
-    assert action("eucaim", "PatientID") is Action.PSEUDONYM
-    assert action("eucaim", "AcquisitionDate") is Action.SHIFT_DATE
-    assert action("eucaim", "PatientAge") is Action.CAP_AGE
+    assert action("eucaim", "PatientID") is ElementAction.PSEUDONYM
+    assert action("eucaim", "AcquisitionDate") is ElementAction.SHIFT_DATE
+    assert action("eucaim", "PatientAge") is ElementAction.CAP_AGE
     for keyword in ("Modality", "BodyPartExamined", "Manufacturer", "ManufacturerModelName", "PatientSex"):
-        assert action("eucaim", keyword) is Action.CLEAN
+        assert action("eucaim", keyword) is ElementAction.CLEAN
     for keyword in ("SliceThickness", "PixelSpacing", "Rows", "Columns", "StudyTime", "PatientWeight"):
-        assert action("eucaim", keyword) is Action.KEEP
+        assert action("eucaim", keyword) is ElementAction.KEEP
     for keyword in ("PatientBirthDate", "ReferringPhysicianName"):
-        assert action("eucaim", keyword) is Action.EMPTY
-    assert action("eucaim", "OtherPatientIDs") is Action.REMOVE
+        assert action("eucaim", keyword) is ElementAction.EMPTY
+    assert action("eucaim", "OtherPatientIDs") is ElementAction.REMOVE
 
 
 def test_a_fingerprint_is_stable_and_follows_every_rule():
@@ -132,15 +141,15 @@ def test_describe_lists_every_rule():
 def test_the_two_stages_and_the_public_scripts_intent_are_profiles():
     assert profile_names() == ("basic", "eucaim", "eucaim-v5", "pseudonymise")
     assert load_profile("pseudonymise").scope == "site" and load_profile("eucaim").scope == "project"
-    assert action("pseudonymise", "IssuerOfPatientID") is Action.SITE
-    assert action("pseudonymise", "StudyDate") is Action.KEEP
-    assert action("eucaim-v5", "StudyDate") is Action.TRUNCATE_DATE
-    assert action("eucaim-v5", "InstitutionName") is Action.SITE_HASH
+    assert action("pseudonymise", "IssuerOfPatientID") is ElementAction.SITE
+    assert action("pseudonymise", "StudyDate") is ElementAction.KEEP
+    assert action("eucaim-v5", "StudyDate") is ElementAction.TRUNCATE_DATE
+    assert action("eucaim-v5", "InstitutionName") is ElementAction.SITE_HASH
     assert load_profile("eucaim-v5").rule(tag("PatientID")).constant == "EUCAIM-"
     for name in profile_names():
         assert load_profile(name).departs == ()
 
 
 def test_a_time_zone_stays_with_its_dates():
-    assert action("eucaim", "TimezoneOffsetFromUTC") is Action.KEEP_ZONE
-    assert action("basic", "TimezoneOffsetFromUTC") is Action.REMOVE
+    assert action("eucaim", "TimezoneOffsetFromUTC") is ElementAction.KEEP_ZONE
+    assert action("basic", "TimezoneOffsetFromUTC") is ElementAction.REMOVE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mediator.deid.rules import Action
+from mediator.deid.rules import ElementAction
 from node.deid.profiles import load_profile, standard
 
 LIB = Path(__file__).resolve().parents[3] / "deploy" / "lib"
@@ -89,4 +89,4 @@ def test_codes_of_the_standards_vocabularies_are_known_and_a_hospitals_own_are_n
 def test_curves_overlays_and_rows_without_a_vr_are_removed_whatever_the_option():
     for name in ("basic", "eucaim", "eucaim-v5", "pseudonymise"):
         for tag in (0x50000010, 0x60003000, 0x60020022, 0x00100043):
-            assert load_profile(name).rule(tag).action is Action.REMOVE
+            assert load_profile(name).rule(tag).action is ElementAction.REMOVE

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import Action, Rule
+from mediator.deid.rules import ElementAction, Rule
 from mediator.deid.values import EMPTY, Subject, Written, decide
 from node.deid.profiles import load_profile
 
@@ -12,88 +12,88 @@ SUBJECT = Subject(KEYED, KEYED.patient("1"), 10)
 TABLE = load_profile("eucaim")
 
 
-def value(action: Action, vr: str, *values: str, vm_max: int | None = None) -> Written | None:
+def value(action: ElementAction, vr: str, *values: str, vm_max: int | None = None) -> Written | None:
     return decide(Rule(action, "test", (vr,), vm_max), vr, values, TABLE, SUBJECT)
 
 
 @given(st.lists(st.text(max_size=30), max_size=4), st.sampled_from(["LO", "PN", "CS", "UI", "DA", "UT", "DS"]))
 def test_what_is_removed_emptied_or_replaced_never_depends_on_the_value(values, vr):
-    assert value(Action.REMOVE, vr, *values) is None
-    assert value(Action.EMPTY, vr, *values) == EMPTY
-    assert value(Action.DUMMY, vr, *values) == value(Action.DUMMY, vr, "anything")
-    assert value(Action.PSEUDONYM, vr, *values) == value(Action.PSEUDONYM, vr, "anything")
+    assert value(ElementAction.REMOVE, vr, *values) is None
+    assert value(ElementAction.EMPTY, vr, *values) == EMPTY
+    assert value(ElementAction.DUMMY, vr, *values) == value(ElementAction.DUMMY, vr, "anything")
+    assert value(ElementAction.PSEUDONYM, vr, *values) == value(ElementAction.PSEUDONYM, vr, "anything")
 
 
 @given(st.text(max_size=70))
 def test_cleaned_text_holds_only_listed_words_and_short_marks(text):
-    written = value(Action.CLEAN, "LO", text)
+    written = value(ElementAction.CLEAN, "LO", text)
     for word in " ".join(written.values).split():
         assert word.upper() in TABLE.terms or (len(word) <= 6 and any(letter.isalpha() for letter in word))
 
 
 def test_descriptions_keep_the_vocabulary_and_lose_the_name():
-    assert value(Action.CLEAN, "LO", "Chest Jansen 5mm B30f 12.03.1965").values == ("Chest 5mm B30f",)
-    assert value(Action.CLEAN, "LO", "Jansen, 12 03 65") == EMPTY
-    assert value(Action.CLEAN, "LO", "GE MEDICAL SYSTEMS").values == ("GE MEDICAL SYSTEMS",)
+    assert value(ElementAction.CLEAN, "LO", "Chest Jansen 5mm B30f 12.03.1965").values == ("Chest 5mm B30f",)
+    assert value(ElementAction.CLEAN, "LO", "Jansen, 12 03 65") == EMPTY
+    assert value(ElementAction.CLEAN, "LO", "GE MEDICAL SYSTEMS").values == ("GE MEDICAL SYSTEMS",)
 
 
 def test_a_word_that_turns_the_meaning_round_stays_with_what_it_speaks_of():
-    assert value(Action.CLEAN, "LO", "MRI abdomen without contrast").values == ("MRI abdomen without contrast",)
-    assert value(Action.CLEAN, "LO", "CT WO contrast, Jansen").values == ("CT WO contrast",)
+    assert value(ElementAction.CLEAN, "LO", "MRI abdomen without contrast").values == ("MRI abdomen without contrast",)
+    assert value(ElementAction.CLEAN, "LO", "CT WO contrast, Jansen").values == ("CT WO contrast",)
 
 
 def test_the_meaning_of_a_standard_code_stays_whole():
-    assert value(Action.CLEAN, "LO", "Neoplasm, Primary").values == ("Neoplasm, Primary",)
+    assert value(ElementAction.CLEAN, "LO", "Neoplasm, Primary").values == ("Neoplasm, Primary",)
 
 
 def test_a_code_string_is_a_known_term_or_other():
-    assert value(Action.CLEAN, "CS", "ORIGINAL", "PRIMARY", "JANSEN").values == ("ORIGINAL", "PRIMARY", "OTHER")
-    assert value(Action.CLEAN, "CS", "HELICAL MODE").values == ("HELICAL MODE",)
-    assert value(Action.CLEAN, "CS", "JANSEN") == EMPTY
+    assert value(ElementAction.CLEAN, "CS", "ORIGINAL", "PRIMARY", "JANSEN").values == ("ORIGINAL", "PRIMARY", "OTHER")
+    assert value(ElementAction.CLEAN, "CS", "HELICAL MODE").values == ("HELICAL MODE",)
+    assert value(ElementAction.CLEAN, "CS", "JANSEN") == EMPTY
 
 
 def test_a_number_with_words_in_it_is_no_number():
-    assert value(Action.KEEP, "DS", "1.5", "-2e3").values == ("1.5", "-2e3")
-    assert value(Action.KEEP, "DS", "1.5", "JANSEN") == EMPTY
-    assert value(Action.KEEP, "IS", "12 JANSEN") == EMPTY
-    assert value(Action.KEEP, "TM", "JANSEN") == EMPTY
+    assert value(ElementAction.KEEP, "DS", "1.5", "-2e3").values == ("1.5", "-2e3")
+    assert value(ElementAction.KEEP, "DS", "1.5", "JANSEN") == EMPTY
+    assert value(ElementAction.KEEP, "IS", "12 JANSEN") == EMPTY
+    assert value(ElementAction.KEEP, "TM", "JANSEN") == EMPTY
 
 
 def test_more_values_than_the_standard_allows_are_not_kept():
-    assert value(Action.KEEP, "DS", "1", "2", vm_max=1) == EMPTY
+    assert value(ElementAction.KEEP, "DS", "1", "2", vm_max=1) == EMPTY
 
 
 def test_another_vr_than_the_standards_is_not_kept():
-    assert decide(Rule(Action.KEEP, "test", ("DS",)), "LO", ("1.5",), TABLE, SUBJECT) == EMPTY
+    assert decide(Rule(ElementAction.KEEP, "test", ("DS",)), "LO", ("1.5",), TABLE, SUBJECT) == EMPTY
 
 
 def test_standard_uids_stay_and_others_are_replaced_alike():
     ct = "1.2.840.10008.5.1.4.1.1.2"
-    written = value(Action.REPLACE_UID, "UI", ct, "1.2.3", "1.2.3")
+    written = value(ElementAction.REPLACE_UID, "UI", ct, "1.2.3", "1.2.3")
     assert written.values == (ct, KEYED.uid("1.2.3"), KEYED.uid("1.2.3"))
     forged = "1.2.840.10008.9999.19650312"  # the standard's root, but nothing the standard assigned
-    assert value(Action.REPLACE_UID, "UI", forged).values == (KEYED.uid(forged),)
+    assert value(ElementAction.REPLACE_UID, "UI", forged).values == (KEYED.uid(forged),)
 
 
 def test_one_bad_date_empties_the_list_instead_of_pairing_the_rest_wrongly():
-    assert value(Action.SHIFT_DATE, "DA", "20200111", "20200112").values == ("20200101", "20200102")
-    assert value(Action.SHIFT_DATE, "DA", "20200111", "soon") == EMPTY
+    assert value(ElementAction.SHIFT_DATE, "DA", "20200111", "20200112").values == ("20200101", "20200102")
+    assert value(ElementAction.SHIFT_DATE, "DA", "20200111", "soon") == EMPTY
 
 
 @pytest.mark.parametrize("vr", ["LO", "LT", "UT", "PN"])
 def test_free_text_a_site_keeps_on_request_is_not_pardoned_by_the_residual_check(vr):
-    assert value(Action.KEEP, vr, "Jansen was here").trusted is False
+    assert value(ElementAction.KEEP, vr, "Jansen was here").trusted is False
 
 
 def test_long_text_is_cleaned_by_the_list_of_terms_when_a_profile_names_it():
     text = "Chest CT of mrs Jansen,\r\nroom 12, liver lesion 5mm"
-    assert value(Action.CLEAN, "LT", text).values == ("Chest CT liver lesion 5mm",)
-    assert value(Action.CLEAN, "UT", "Jansen") == EMPTY
+    assert value(ElementAction.CLEAN, "LT", text).values == ("Chest CT liver lesion 5mm",)
+    assert value(ElementAction.CLEAN, "UT", "Jansen") == EMPTY
 
 
 def test_codes_of_the_standard_stay_and_a_hospitals_own_become_the_constant():
-    code = Rule(Action.CODE, "test", ("SH",), 1, "REMOVED")
-    meaning = Rule(Action.MEANING, "test", ("LO",), 1, "removed")
+    code = Rule(ElementAction.CODE, "test", ("SH",), 1, "REMOVED")
+    meaning = Rule(ElementAction.MEANING, "test", ("LO",), 1, "removed")
     assert decide(code, "SH", ("10200004",), TABLE, SUBJECT).values == ("10200004",)
     assert decide(code, "SH", ("CT-JANSEN",), TABLE, SUBJECT).values == ("REMOVED",)
     assert decide(meaning, "LO", ("Liver",), TABLE, SUBJECT).values == ("Liver",)
@@ -103,8 +103,8 @@ def test_codes_of_the_standard_stay_and_a_hospitals_own_become_the_constant():
 
 def test_the_site_is_named_or_hashed_and_the_patient_prefixed():
     subject = Subject(KEYED, KEYED.patient("1"), 10, "alpha")
-    assert decide(Rule(Action.SITE, "test", ("LO",)), "LO", ("Hartog",), TABLE, subject).values == ("alpha",)
-    (hashed,) = decide(Rule(Action.SITE_HASH, "test", ("LO",)), "LO", ("Hartog",), TABLE, subject).values
+    assert decide(Rule(ElementAction.SITE, "test", ("LO",)), "LO", ("Hartog",), TABLE, subject).values == ("alpha",)
+    (hashed,) = decide(Rule(ElementAction.SITE_HASH, "test", ("LO",)), "LO", ("Hartog",), TABLE, subject).values
     assert hashed == KEYED.site("alpha") and len(hashed) == 16
-    prefixed = Rule(Action.PSEUDONYM, "test", ("PN",), 1, "EUCAIM-")
+    prefixed = Rule(ElementAction.PSEUDONYM, "test", ("PN",), 1, "EUCAIM-")
     assert decide(prefixed, "PN", ("Hartog",), TABLE, subject).values == (f"EUCAIM-{subject.patient}^Anonymous",)

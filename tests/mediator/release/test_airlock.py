@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mediator import canonical
 from mediator.errors import Code, Denied
-from mediator.release.airlock import Checked, DisclosureRecord, check
+from mediator.release.airlock import CheckedFile, DisclosureRecord, check
 from mediator.types import OutputFile
 from tests.mediator.analyses import (
     FREQUENCY,
@@ -30,12 +30,12 @@ from tests.mediator.analyses import (
 )
 
 
-def one(entry: Mapping[str, Any], raw: bytes, **changes: Any) -> Checked:
+def one(entry: Mapping[str, Any], raw: bytes, **changes: Any) -> CheckedFile:
     (found,) = check(request([entry], {entry["name"]: raw}, **changes))
     return found
 
 
-def minded(found: Checked) -> list[str]:
+def minded(found: CheckedFile) -> list[str]:
     return [finding.rule for finding in found.record.findings if finding.result == "fail"]
 
 

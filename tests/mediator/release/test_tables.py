@@ -10,18 +10,28 @@ from hypothesis import strategies as st
 
 from mediator.analysis import MAX_FILE_BYTES
 from mediator.errors import Code, Denied
-from mediator.release.tables import MAGIC, Table, check_plain, count, encode, is_formula, number, parse, print_number
+from mediator.release.tables import (
+    MAGIC,
+    OutputTable,
+    check_plain,
+    count,
+    encode,
+    is_formula,
+    number,
+    parse,
+    print_number,
+)
 
 CSV = b"sex,patients\nf,20\nm,30\n"
 
 
-def read(raw: bytes, kind: str = "csv") -> Table:
+def read(raw: bytes, kind: str = "csv") -> OutputTable:
     return parse(raw, kind, rows=10, columns=4)  # type: ignore[arg-type]
 
 
 def test_both_kinds_are_the_same_table() -> None:
     table = read(CSV)
-    assert table == Table(("sex", "patients"), (("f", "20"), ("m", "30")))
+    assert table == OutputTable(("sex", "patients"), (("f", "20"), ("m", "30")))
     assert read(b'[{"sex": "f", "patients": 20}, {"patients": 30, "sex": "m"}]', "json") == table
     assert read(CSV.replace(b"\n", b"\r\n")) == read(CSV.removesuffix(b"\n")) == table
     assert encode(table, "csv", ["sex"]) == CSV

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from containers.engine import Engine
-from containers.gpu import Offer
+from containers.engine import ContainerEngine
+from containers.gpu import GpuOffer
 from node.cli.it.check_machine import _cards, _gpus, _processors, machine
 from node.host.config import NodeConfig, load_config
 from tests.containers.bench import ENGINE_URL
@@ -38,7 +38,7 @@ def test_processors_that_are_promised_and_not_there(tmp_path: Path) -> None:
 
 def test_the_way_in_which_each_gpu_comes(tmp_path: Path) -> None:
     spec = nvidia.write_spec(tmp_path / "cdi", nvidia.cdi_spec(CARDS[:1]))
-    both = Offer("docker", "26.1.5", (spec.parent,), None, frozenset({"runc", "nvidia"}))
+    both = GpuOffer("docker", "26.1.5", (spec.parent,), None, frozenset({"runc", "nvidia"}))
     found = _gpus(load(tmp_path), both)
     assert found["state"] == "ok" and "1 by CDI, 1 by NVIDIA's runtime" in found["detail"]
     forced = _gpus(load(tmp_path, 'runtime = "nvidia"\n'), both)
@@ -48,12 +48,14 @@ def test_the_way_in_which_each_gpu_comes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("offer", "runtime", "cure"),
     [
-        (Offer("docker", "20.10.24"), "", '"cdi": true'), (Offer("podman", "4.3.1"), "", "Podman 5.4 or newer"),
-        (Offer("docker", "26.1.5", (Path("/nonexistent"),)), "", "nvidia-ctk cdi generate"),
-        (Offer("docker", "26.1.5", (Path("/nonexistent"),)), "runsc", "out of [engine]"),
+        (GpuOffer("docker", "20.10.24"), "", '"cdi": true'), (GpuOffer("podman", "4.3.1"), "", "Podman 5.4 or newer"),
+        (GpuOffer("docker", "26.1.5", (Path("/nonexistent"),)), "", "nvidia-ctk cdi generate"),
+        (GpuOffer("docker", "26.1.5", (Path("/nonexistent"),)), "runsc", "out of [engine]"),
     ],
 )  # fmt: skip
-def test_a_gpu_that_the_engine_cannot_give_and_the_cure(tmp_path: Path, offer: Offer, runtime: str, cure: str) -> None:
+def test_a_gpu_that_the_engine_cannot_give_and_the_cure(
+    tmp_path: Path, offer: GpuOffer, runtime: str, cure: str
+) -> None:
     found = _gpus(load(tmp_path, f'runtime = "{runtime}"\n' if runtime else ""), offer)
     assert found["state"] == "missing" and cure in found["detail"] and "gpu_unavailable" in found["detail"]
 
@@ -105,7 +107,7 @@ def test_on_a_real_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     config = load(tmp_path, f'socket = "{ENGINE_URL}"\n[limits]\ncpus = 4096\n')
     found = {each["what"]: each["state"] for each in machine(config)}
     # nobody has this card; NVIDIA's runtime, where the machine has it, would say so at the start
-    by_runtime = "nvidia" in Engine(ENGINE_URL).offer().gpus.runtimes
+    by_runtime = "nvidia" in ContainerEngine(ENGINE_URL).offer().gpus.runtimes
     assert found == {"processors": "warning", "gpus": "ok" if by_runtime else "missing"}
     assert [each["what"] for each in machine(load(tmp_path, f'socket = "{ENGINE_URL}"\n', cards=()))] == ["processors"]
     json.dumps(machine(config))

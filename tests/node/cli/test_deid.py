@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from mediator import canonical
 from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.signatures import VerifyKey
-from node.deid.deidentify_folder import Rooms, deidentify_folder
+from node.deid.deidentify_folder import OutputFolders, deidentify_folder
 from node.deid.run import Processes, list_files
 from node.deid.worker import Settings
 from tests.node.cli.deid_desk import cloister as cloister
@@ -296,7 +296,7 @@ def test_a_worker_that_is_killed_ends_no_run(key, tmp_path):
     settings = Settings(str(source), tmp_path / "out", "eucaim", key.read_bytes(), "liver", "alpha", "off")
     files_in = list_files(settings.source)
     with Processes(settings, 1) as workers:
-        running = deidentify_folder(files_in, Rooms(settings.output), workers, {})
+        running = deidentify_folder(files_in, OutputFolders(settings.output), workers, {})
         events = [next(running)]
         for child in multiprocessing.active_children():
             child.kill()

@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 
-from containers.home import HomeEngine
+from containers.kit_engine import KitEngine
 from mediator.signatures import VerifyKey
 from node.kit.synthetic import plain_shape, write_version
 from tests.containers.bench import ENGINE_URL, forget_images
@@ -99,7 +99,7 @@ def test_every_command_of_the_page_does_what_the_page_says(tmp_path: Path) -> No
         (0, "evaluate", "cold"), (1, "train", "cold"), (1, "evaluate", "warm")
     ]  # fmt: skip
     assert (tmp_path / "permit.jws").is_file()
-    leftovers = [one for one in HomeEngine(ENGINE_URL)._api.containers(all=True) if "trial-" in str(one.get("Labels"))]
+    leftovers = [one for one in KitEngine(ENGINE_URL)._api.containers(all=True) if "trial-" in str(one.get("Labels"))]
     assert leftovers == []
 
 
@@ -214,7 +214,7 @@ def test_a_wrong_argument_is_one_line(tmp_path: Path, words: tuple[str, ...], te
 def test_the_kit_needs_the_engines_client_alone() -> None:
     """The plain install and `docker`: nothing of the node's or the hub's is imported on a researcher's machine."""
     program = (
-        "import sys, node.cli.researcher.job, node.kit.trial, containers.home\n"
+        "import sys, node.cli.researcher.job, node.kit.trial, containers.kit_engine\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     ended = subprocess.run([str(CLOISTER.with_name("python")), "-c", program], capture_output=True, text=True, cwd=ROOT)

@@ -298,7 +298,7 @@ def test_an_engine_that_is_not_there_is_named(desk: Desk, tiny: Tiny, tmp_path: 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
 def test_a_user_who_may_not_open_the_engines_socket_is_told_so() -> None:
     path = ENGINE_URL.removeprefix("unix://")
-    program = f"from containers.stock import Stock; Stock('unix://{path}')"
+    program = f"from containers.image_store import ImageStore; ImageStore('unix://{path}')"
     done = subprocess.run(
         as_user([sys.executable, "-c", program]),
         cwd="/",

@@ -12,12 +12,12 @@ from typing import Any
 from mediator import canonical
 from mediator.airlock import FileState, Review
 from mediator.audit import Action, Verdict
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.permit import schema_sha256
 from mediator.signatures import KeyRing, SigningKey
 from mediator.types import Study
 from node.core.airlock import airlock, analyse
-from node.core.context import Airlock, event
+from node.core.context import AirlockSettings, event
 from node.core.records import AirlockRow, JobRow
 from tests.mediator import samples
 from tests.mediator.analyses import FREQUENCY, GRANT, ORDER, PATIENTS, frequency, outputs
@@ -43,7 +43,7 @@ TABLE = leaves({"a.csv": FREQUENCY}, frequency())
 class AnalysisDesk(Desk):
     """One node's core with a local order `run-1`."""
 
-    airlock = Airlock(
+    airlock = AirlockSettings(
         ring=KeyRing(key.verify_key for key in (ANNA, BERT, samples.RESEARCHER)),
         subjects={ANNA.key_id: "anna", BERT.key_id: "bert", samples.RESEARCHER.key_id: "researcher-1"},
         remind=timedelta(days=2),
@@ -88,7 +88,11 @@ class AnalysisDesk(Desk):
         def look() -> JobRow | None:
             with self.core.store.read() as snapshot:
                 found = [row for row in snapshot.jobs() if row.instruction == instruction]
-            return found[0] if found[0].state in (State.HELD, State.REFUSED, State.FAILED, State.STOPPED) else None
+            return (
+                found[0]
+                if found[0].state in (JobState.HELD, JobState.REFUSED, JobState.FAILED, JobState.STOPPED)
+                else None
+            )
 
         return eventually(look)
 

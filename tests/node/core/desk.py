@@ -15,26 +15,26 @@ from containers.warm.pool import Sandboxes
 from federation.client.objects import FlowerCodec
 from mediator.audit import Action, Verdict, decode_line
 from mediator.errors import HubCode
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.ports import Runner
-from mediator.schedule import Capacity, Site
+from mediator.schedule import Capacity, SiteSchedule
 from mediator.types import Kind, Manifest, Study
 from node.core.airlock.airlock import hold
-from node.core.context import Airlock, Core, Folders, Keys, Trust, event
+from node.core.context import AirlockSettings, Core, CoreKeys, Folders, Trust, event
+from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
-from node.core.owed import Owed
 from node.core.records import JobRow
 from node.core.store.store import open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task
 from node.core.tasks.outbox import Outbox
-from node.core.tasks.run_job import Jobs
+from node.core.tasks.run_job import JobThreads
 from node.core.tasks.watch import Watch
 from tests.mediator import samples
 from tests.sim.runner import Behaviour, FakeRunner
 
 T = TypeVar("T")
-FOUR_SLOTS = Site(Capacity(concurrent_jobs=4))
+FOUR_SLOTS = SiteSchedule(Capacity(concurrent_jobs=4))
 AUDIT, RELEASE, VERDICT = map(samples.key, ("audit", "release", "verdict"))
 METRICS = {
     Kind.TRAIN.value: b'{"loss": 0.5, "num-examples": 40}',
@@ -71,7 +71,7 @@ class Written:
 class Desk:
     """One node's core in a folder, which has the sample permit, acceptance, order, revocation list and dataset."""
 
-    airlock = Airlock()
+    airlock = AirlockSettings()
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Desk:
         behave: Behaviour = learn,
         *,
         documents: bool = True,
-        schedule: Site = FOUR_SLOTS,
+        schedule: SiteSchedule = FOUR_SLOTS,
         runner: Runner | None = None,
     ) -> None:
         """`runner` is an engine's; without one the engine is played."""
@@ -98,18 +98,18 @@ class Desk:
         folders = [self.root / name for name in ("jobs", "releases", "spool", "datasets", "handover", "work")]
         self.core = Core(
             site=samples.SITE, store=store, clock=lambda: self.now,
-            keys=Keys(audit=AUDIT, release=RELEASE, verdict=VERDICT),
+            keys=CoreKeys(audit=AUDIT, release=RELEASE, verdict=VERDICT),
             trust=Trust(samples.COMMITTEE_RING, samples.STEWARD_RING, samples.HUB_RING, samples.HUB_RING),
             folders=Folders(*folders), ceiling=samples.POLICY.resources, schedule=self.schedule,
             max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes, airlock=self.airlock,
-            owed=Owed(store, lambda: self.now, retry_s=0.1), switch=Switch(self.root / "paused"),
+            deferred=DeferredRecords(store, lambda: self.now, retry_s=0.1), switch=Switch(self.root / "paused"),
         )  # fmt: skip
         self.boxes = Sandboxes(
             self.engine or self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,
             lambda box: self.deleted.append(box.name),
         )  # fmt: skip
         self.outbox = Outbox(self.core)
-        self.jobs = Jobs(self.core, self.boxes, lambda version, split, columns, into: into.mkdir(), hold)
+        self.jobs = JobThreads(self.core, self.boxes, lambda version, split, columns, into: into.mkdir(), hold)
         self.watch = Watch(self.core, self.boxes, self.outbox, lambda: None, idle_s=900, checkpoint_every_s=900)
         self.documents = Documents(self.core, self._changed)
 
@@ -152,7 +152,7 @@ class Desk:
         assert len(found) == 1
         return found[0]
 
-    def until(self, *states: State, attempt: int = 1, round_: int = 1) -> JobRow:
+    def until(self, *states: JobState, attempt: int = 1, round_: int = 1) -> JobRow:
         return eventually(lambda: row if (row := self.job(attempt, round_)).state in states else None)
 
     def charges(self) -> Sequence[Any]:

@@ -14,10 +14,10 @@ from mediator.airlock import FileState
 from mediator.analysis import AnalysisRules
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, UsageFault
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.types import Kind
 from node.core.airlock import airlock, analyse
-from node.core.context import Airlock, event
+from node.core.context import AirlockSettings, event
 from node.core.tasks import admit_task, pause
 from node.core.tasks.overview import run_account
 from tests.mediator import samples
@@ -58,7 +58,7 @@ def refused(code: Code, act: Callable[[], object]) -> None:
 
 
 def test_an_analysis_runs_without_a_hub_and_its_table_leaves_after_a_persons_yes(desk: AnalysisDesk) -> None:
-    assert desk.analysed().state is State.HELD
+    assert desk.analysed().state is JobState.HELD
     row = desk.file()
     assert (row.state, row.code, row.needed, row.name) == (FileState.CHECKED, None, 1, "a.csv")
     refused(Code.REVIEW_MISMATCH, lambda: airlock.take(desk.core, row.file, STEWARD))
@@ -97,7 +97,7 @@ def test_every_step_stands_in_the_log_and_no_content_does(desk: AnalysisDesk) ->
 def test_the_hub_hears_nothing_of_an_analysis(desk: AnalysisDesk, make: Make) -> None:
     desk.analysed()
     failing = make(leaves({}))
-    assert failing.analysed().state is State.REFUSED
+    assert failing.analysed().state is JobState.REFUSED
     for each in (desk, failing):
         with each.core.store.read() as snapshot:
             assert snapshot.outgoing() == ()
@@ -136,7 +136,7 @@ def test_orders_for_the_same_run_or_beyond_the_permits_number_are_refused(desk: 
     desk.analysed()
     for run in ("run-2", "run-3"):
         desk.order(run, nonce=run)
-    assert desk.analysed("run-2").state is State.HELD
+    assert desk.analysed("run-2").state is JobState.HELD
     refused(Code.ROUNDS_EXHAUSTED, lambda: desk.start("run-3"))
     assert len(desk.files()) == 2
 
@@ -160,7 +160,7 @@ def test_an_analysis_that_failed_may_be_started_again_and_is_charged_once(make: 
     desk = make(leaves({}))
     assert desk.analysed().code is Code.FILE_NOT_PERMITTED
     desk.runner._behaviours[samples.IMAGE] = TABLE  # type: ignore[index]
-    assert desk.analysed().state is State.HELD and len(desk.charges()) == 1
+    assert desk.analysed().state is JobState.HELD and len(desk.charges()) == 1
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_paused_hospital_starts_nothing(desk: AnalysisDesk) -> None:
     pause.pause(desk.core, desk.boxes, ADMIN)
     refused(Code.HOSPITAL_PAUSED, desk.start)
     pause.resume(desk.core, ADMIN)
-    assert desk.analysed().state is State.HELD
+    assert desk.analysed().state is JobState.HELD
 
 
 def test_a_hub_that_asks_for_an_analysis_is_refused(desk: AnalysisDesk) -> None:
@@ -222,7 +222,7 @@ def test_a_file_that_breaks_a_rule_is_refused_deleted_and_shown_to_nobody(
     make: Make, behave: Behaviour, code: Code
 ) -> None:
     desk = make(behave)
-    assert desk.analysed().state is State.HELD
+    assert desk.analysed().state is JobState.HELD
     row = desk.file()
     assert (row.state, row.code) == (FileState.REFUSED, code) and desk.content() is None
     assert airlock.show(desk.core, row.file, STEWARD).content == b""
@@ -241,7 +241,7 @@ def test_a_file_that_breaks_a_rule_is_refused_deleted_and_shown_to_nobody(
 def test_an_output_that_declares_nothing_ends_the_job(make: Make, files: dict[str, bytes], code: Code) -> None:
     desk = make(lambda _task, _model: files)
     row = desk.analysed()
-    assert (row.state, row.code) == (State.REFUSED, code) and desk.files() == ()
+    assert (row.state, row.code) == (JobState.REFUSED, code) and desk.files() == ()
 
 
 def test_a_hospitals_own_threshold_is_a_floor(make: Make) -> None:
@@ -323,7 +323,7 @@ def test_a_no_ends_a_file_whatever_was_said_before(desk: AnalysisDesk, after: Fi
 
 
 def test_without_named_reviewers_nothing_leaves(make: Make) -> None:
-    AnalysisDesk.airlock, before = Airlock(), AnalysisDesk.airlock
+    AnalysisDesk.airlock, before = AirlockSettings(), AnalysisDesk.airlock
     try:
         desk = make()
         desk.analysed()

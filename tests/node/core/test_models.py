@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 
 from federation.hub.flower.grid import to_tensors
 from mediator.audit import Action, Verdict
-from mediator.jobs import State
+from mediator.jobs import JobState
 from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import KeyRing, open_signed
@@ -51,7 +51,7 @@ def test_a_model_of_the_zoo_is_handed_over_named_and_leaves_in_the_permits_order
     desk.jobs.start()
     try:
         assert desk.ask(tensors.encode(model)) is None
-        eventually(lambda: desk.job().state is State.RELEASED, within_s=120)
+        eventually(lambda: desk.job().state is JobState.RELEASED, within_s=120)
         assert told == [list(model)]
         row, folder = next(desk.outbox.follow(lambda: True))
         assert row.envelope is not None and folder is not None

@@ -15,7 +15,7 @@ from node.core.datasets.publish import folder_of, publish
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
 from node.host.versions import job_view, read_manifest, read_report
-from node.intake.batch import Keys, Rooms, run_ingest
+from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
 from tests.sim.cohort import write_cohort
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -24,12 +24,12 @@ COLUMNS = (Column("lesion", minimum=0, maximum=1), Column("age", maximum=120))
 
 @pytest.fixture
 def handover(tmp_path):
-    source, rooms = tmp_path / "source", Rooms(tmp_path / "quarantine", tmp_path / "handover")
+    source, rooms = tmp_path / "source", IntakeFolders(tmp_path / "quarantine", tmp_path / "handover")
     source.mkdir()
     rooms.handover.mkdir()
     write_cohort(source, "alpha", 12, seed=4, unlabelled=1)
     order = IngestOrder("order-1", "alpha", "liver", "cohort", str(source), "eucaim", "clinical.csv", COLUMNS, 0.4)
-    keys, engine = Keys(bytes(32), bytes(32)), open_engine("eucaim")
+    keys, engine = IntakeKeys(bytes(32), bytes(32)), open_engine("eucaim")
     list(run_ingest(order, engine=engine, pixels=PixelGate(), keys=keys, rooms=rooms))
     return rooms.handover / "order-1"
 

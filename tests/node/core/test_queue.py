@@ -16,21 +16,23 @@ import pytest
 
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, UsageFault
-from mediator.jobs import State
-from mediator.schedule import Calendar, Capacity, Closed, Gpu, Site, Wait
+from mediator.jobs import JobState
+from mediator.schedule import Calendar, Capacity, Closed, Gpu, SiteSchedule, Wait
 from mediator.types import SiteDatasets
 from node.core.airlock.airlock import hold
 from node.core.context import event
 from node.core.tasks import pause
-from node.core.tasks.run_job import Jobs
+from node.core.tasks.run_job import JobThreads
 from tests.mediator import samples
 from tests.node.core.desk import Desk, eventually, learn, manifest
 from tests.sim.runner import Leave
 
 GIB = 1 << 30
 LARGE, SMALL = Gpu("GPU-large", 80 * GIB), Gpu("GPU-small", 16 * GIB)
-TWO_GPUS = Site(Capacity((LARGE, SMALL), concurrent_jobs=4), quantum=timedelta(minutes=30), grace=timedelta(seconds=5))
-ONE_SLOT = Site(Capacity(concurrent_jobs=1), quantum=timedelta(minutes=30), grace=timedelta(seconds=5))
+TWO_GPUS = SiteSchedule(
+    Capacity((LARGE, SMALL), concurrent_jobs=4), quantum=timedelta(minutes=30), grace=timedelta(seconds=5)
+)
+ONE_SLOT = SiteSchedule(Capacity(concurrent_jobs=1), quantum=timedelta(minutes=30), grace=timedelta(seconds=5))
 OFFICE = Calendar((Closed(clock(13), clock(14)),), UTC)
 SECRET = b"Hartog^Wilhelmina, optimiser state"
 
@@ -96,7 +98,7 @@ def row(desk: Desk, run: str, round_: int = 1) -> Any:
         return next(each for each in snapshot.jobs(500) if (each.run, each.round) == (run, round_))
 
 
-def until(desk: Desk, run: str, *states: State) -> Any:
+def until(desk: Desk, run: str, *states: JobState) -> Any:
     return eventually(lambda: found if (found := row(desk, run)).state in states else None)
 
 
@@ -107,8 +109,8 @@ def settle(desk: Desk, work: Work) -> None:
         desk.jobs.queue.look()
         turns = {job for job, place in desk.jobs.queue.places().items() if place.wait is None}
         with desk.core.store.read() as snapshot:
-            busy = [each for each in snapshot.unfinished() if each.state is not State.RELEASED]
-        at_work = [each for each in busy if each.state is State.RUNNING]
+            busy = [each for each in snapshot.unfinished() if each.state is not JobState.RELEASED]
+        at_work = [each for each in busy if each.state is JobState.RUNNING]
         with work.lock:
             due = list(work.due.values())
         waiting = sum(place.wait is not None for place in desk.jobs.queue.places().values())
@@ -124,10 +126,10 @@ def settle(desk: Desk, work: Work) -> None:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[[Site, Work], Desk]]:
+def make(tmp_path: Path) -> Iterator[Callable[[SiteSchedule, Work], Desk]]:
     made: list[Desk] = []
 
-    def build(site: Site, work: Work, **more: Any) -> Desk:
+    def build(site: SiteSchedule, work: Work, **more: Any) -> Desk:
         desk = work.desk = Desk(tmp_path, work, schedule=site, **more)
         ceiling = replace(samples.POLICY.resources, gpus=2, gpu_memory_bytes=80 * GIB)  # type: ignore[type-var]
         object.__setattr__(desk.core, "ceiling", ceiling)
@@ -143,7 +145,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[Site, Work], Desk]]:
         desk.core.store.close()
 
 
-Make = Callable[[Site, Work], Desk]
+Make = Callable[[SiteSchedule, Work], Desk]
 
 
 def test_two_jobs_get_two_gpus_by_name_and_the_third_waits_and_says_why(make: Make) -> None:
@@ -158,7 +160,7 @@ def test_two_jobs_get_two_gpus_by_name_and_the_third_waits_and_says_why(make: Ma
     places = desk.jobs.queue.places()
     assert places[row(desk, "a-0").job].gpus == ("GPU-small",), "the smallest first"
     third = places[row(desk, "c-0").job]
-    assert (third.wait, third.position) == (Wait.NO_GPU_FREE, 1) and row(desk, "c-0").state is State.ADMITTED
+    assert (third.wait, third.position) == (Wait.NO_GPU_FREE, 1) and row(desk, "c-0").state is JobState.ADMITTED
 
 
 def test_the_memory_of_the_grant_decides(make: Make) -> None:
@@ -174,15 +176,15 @@ def test_the_memory_of_the_grant_decides(make: Make) -> None:
 
 def test_a_warm_container_keeps_its_gpu_and_gives_it_up_when_another_needs_it(make: Make) -> None:
     work = Work(lambda task: 0)
-    desk = make(Site(Capacity((LARGE,), concurrent_jobs=4)), work)
+    desk = make(SiteSchedule(Capacity((LARGE,), concurrent_jobs=4)), work)
     add_project(desk, "a", 1, gpus=1)
     add_project(desk, "b", 1, gpus=1)
     for round_ in (1, 2):
         ask(desk, "a-0", round_)
-        eventually(lambda round_=round_: row(desk, "a-0", round_).state is State.RELEASED)
+        eventually(lambda round_=round_: row(desk, "a-0", round_).state is JobState.RELEASED)
     assert len(desk.runner.specs) == 1
     ask(desk, "b-0")
-    until(desk, "b-0", State.RELEASED)
+    until(desk, "b-0", JobState.RELEASED)
     assert [spec.gpu_devices for spec in desk.runner.specs] == [("GPU-large",)] * 2
     assert len(desk.runner.containers) == 1, "the idle one is gone"
 
@@ -198,14 +200,14 @@ def test_a_job_makes_room_and_goes_on_from_its_checkpoint(make: Make) -> None:
     before = desk.size()
     desk.now += timedelta(minutes=31)
     settle(desk, work)
-    assert (row(desk, "a-0").preempted, row(desk, "b-0", 2).state) == (1, State.RUNNING)
+    assert (row(desk, "a-0").preempted, row(desk, "b-0", 2).state) == (1, JobState.RUNNING)
     stored = desk.root / "jobs" / row(desk, "a-0").job / "checkpoint"
     assert stored.read_bytes().endswith(SECRET) and stored.stat().st_mode & 0o777 == 0o600
-    assert row(desk, "a-0").state is State.ADMITTED and row(desk, "a-0").used_s == pytest.approx(31 * 60)
+    assert row(desk, "a-0").state is JobState.ADMITTED and row(desk, "a-0").used_s == pytest.approx(31 * 60)
     desk.now += timedelta(minutes=1)
     settle(desk, work)
     desk.now += timedelta(minutes=30)  # 31 + 30 minutes are an hour; 30 would not be
-    until(desk, "a-0", State.RELEASED)
+    until(desk, "a-0", JobState.RELEASED)
     assert work.given[0] is None and work.given[2] == b"1860.0|" + SECRET
     actions = [each.action for each in desk.log(before) if each.about == "a-0/1/train/1"]
     assert actions[:3] == ["job_preempt", "job_prepare", "job_start"]
@@ -222,7 +224,7 @@ def test_a_job_that_ignores_the_request_is_ended_after_its_grace_and_begins_agai
     settle(desk, work)
     ask(desk, "b-0", 2)
     desk.now += timedelta(minutes=31)
-    eventually(lambda: row(desk, "b-0", 2).state is State.RUNNING)
+    eventually(lambda: row(desk, "b-0", 2).state is JobState.RUNNING)
     eventually(lambda: len(work.given) == 2)
     assert row(desk, "a-0").preempted == 1 and work.given == [None, None]
     assert not (desk.root / "jobs" / row(desk, "a-0").job / "checkpoint").exists()
@@ -243,7 +245,7 @@ def test_a_checkpoint_reaches_neither_gate_2_nor_another_job_nor_the_outside(mak
     for run in ("a-0", "a-1"):
         for round_ in (1, 2):
             ask(desk, run, round_)
-            eventually(lambda run=run, round_=round_: row(desk, run, round_).state is State.RELEASED)
+            eventually(lambda run=run, round_=round_: row(desk, run, round_).state is JobState.RELEASED)
     assert seen == [("train", None)] * 4, "no round and no run found another's"
     eventually(lambda: not list((desk.root / "jobs").iterdir()))
     files = [path for path in desk.root.rglob("*") if path.is_file()]
@@ -261,7 +263,7 @@ def test_a_checkpoint_ends_with_its_job(make: Make) -> None:
     assert [path.name for path in (desk.root / "jobs").rglob("checkpoint")] == ["checkpoint"]
     desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=6, permits=("permit-a",))))
     desk.now = samples.NOW.replace(hour=14)
-    assert until(desk, "a-0", State.STOPPED).code is Code.PERMIT_REVOKED
+    assert until(desk, "a-0", JobState.STOPPED).code is Code.PERMIT_REVOKED
     eventually(lambda: not list((desk.root / "jobs").iterdir()))
 
 
@@ -281,7 +283,7 @@ def test_closed_hours_are_waited_for_and_what_runs_makes_room(make: Make) -> Non
     desk.now = samples.NOW.replace(hour=14)
     settle(desk, work)
     desk.now += timedelta(minutes=30)
-    until(desk, "a-0", State.RELEASED)
+    until(desk, "a-0", JobState.RELEASED)
 
 
 def test_a_task_that_expires_before_the_hours_begin_is_refused_at_once(make: Make) -> None:
@@ -290,7 +292,7 @@ def test_a_task_that_expires_before_the_hours_begin_is_refused_at_once(make: Mak
     add_project(desk, "a", 1)
     desk.now = samples.NOW.replace(hour=13)
     ask(desk, "a-0", hours=0.5)
-    assert (row(desk, "a-0").state, row(desk, "a-0").code) == (State.REFUSED, Code.OUTSIDE_SCHEDULE)
+    assert (row(desk, "a-0").state, row(desk, "a-0").code) == (JobState.REFUSED, Code.OUTSIDE_SCHEDULE)
     assert desk.charges_of("a") == ()
 
 
@@ -303,8 +305,8 @@ def test_who_waits_too_long_is_told_so(make: Make) -> None:
     ask(desk, "a-1", hours=0.5)
     settle(desk, work)
     desk.now += timedelta(minutes=31)
-    assert until(desk, "a-1", State.REFUSED).code is Code.INSTRUCTION_EXPIRED
-    assert row(desk, "a-0").state is State.RUNNING
+    assert until(desk, "a-1", JobState.REFUSED).code is Code.INSTRUCTION_EXPIRED
+    assert row(desk, "a-0").state is JobState.RUNNING
 
 
 def test_a_pause_answers_those_who_wait_as_well(make: Make) -> None:
@@ -317,7 +319,7 @@ def test_a_pause_answers_those_who_wait_as_well(make: Make) -> None:
     begun = time.monotonic()
     pause.pause(desk.core, desk.boxes, "it_admin")
     for run in ("a-0", "a-1"):
-        assert until(desk, run, State.STOPPED).code is Code.HOSPITAL_PAUSED
+        assert until(desk, run, JobState.STOPPED).code is Code.HOSPITAL_PAUSED
     assert time.monotonic() - begun < 5
 
 
@@ -329,7 +331,7 @@ def test_a_revocation_answers_those_who_wait_as_well(make: Make) -> None:
     ask(desk, "a-0")
     eventually(lambda: row(desk, "a-0").job in desk.jobs.queue.places())
     desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=6, permits=("permit-a",))))
-    assert until(desk, "a-0", State.STOPPED).code is Code.PERMIT_REVOKED
+    assert until(desk, "a-0", JobState.STOPPED).code is Code.PERMIT_REVOKED
     assert desk.jobs.queue.places() == {} and desk.runner.specs == []
 
 
@@ -343,11 +345,11 @@ def test_staff_end_a_job_that_waits_and_one_that_runs_and_no_other(make: Make) -
     settle(desk, work)
     before = desk.size()
     desk.jobs.end(row(desk, "a-1").job, "data_steward")
-    assert until(desk, "a-1", State.STOPPED).code is Code.STOPPED
-    assert row(desk, "a-0").state is State.RUNNING
+    assert until(desk, "a-1", JobState.STOPPED).code is Code.STOPPED
+    assert row(desk, "a-0").state is JobState.RUNNING
     desk.jobs.end(row(desk, "a-0").job, "it_admin")
-    until(desk, "a-0", State.STOPPED)
-    eventually(lambda: row(desk, "a-2").state is State.RUNNING)
+    until(desk, "a-0", JobState.STOPPED)
+    eventually(lambda: row(desk, "a-2").state is JobState.RUNNING)
     told = [(each.action, each.about, each.verdict) for each in desk.log(before) if each.action == "job_stop"]
     assert told == [("job_stop", row(desk, run).job, "allowed") for run in ("a-1", "a-0")]
     for job in ("job-none", row(desk, "a-0").job):
@@ -363,7 +365,7 @@ def test_what_was_used_before_a_restart_counts_after_it(make: Make) -> None:
     ask(desk, "a-0")
     settle(desk, work)
     desk.now += timedelta(minutes=30)
-    until(desk, "a-0", State.RELEASED)
+    until(desk, "a-0", JobState.RELEASED)
     assert row(desk, "a-0").used_s == pytest.approx(1800)
     desk.jobs.stop()
     desk.boxes.shut_down()
@@ -372,7 +374,7 @@ def test_what_was_used_before_a_restart_counts_after_it(make: Make) -> None:
     ask(desk, "a-1")
     desk.now += timedelta(seconds=1)
     ask(desk, "b-0")
-    desk.jobs = Jobs(desk.core, desk.boxes, lambda version, split, columns, into: into.mkdir(), hold)
+    desk.jobs = JobThreads(desk.core, desk.boxes, lambda version, split, columns, into: into.mkdir(), hold)
     desk.jobs.start()
     eventually(lambda: len(desk.jobs.queue.places()) == 2)
     desk.jobs.queue.look()
@@ -397,14 +399,14 @@ def test_fifty_jobs_of_three_projects_by_a_simulated_clock(make: Make) -> None:
         settle(desk, work)
         with desk.core.store.read() as snapshot:
             rows = snapshot.jobs(500)
-        at_work = [each for each in rows if each.state is State.RUNNING]
+        at_work = [each for each in rows if each.state is JobState.RUNNING]
         gpus = [gpu for each in at_work for gpu in desk.jobs.queue.places()[each.job].gpus]
         assert len(gpus) == len(set(gpus)) == len(at_work) <= 2
         assert not at_work or not 20 <= desk.now.hour < 22
         used = Counter[str]()
         for each in rows:
             used[each.run.split("-")[0]] += round(each.used_s)
-            if each.state is State.RELEASED:
+            if each.state is JobState.RELEASED:
                 ended.setdefault(each.run, desk.now)
         if all(sum(name in run for run in ended) < size for name, size in sizes.items()):
             shares.append(used)

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from containers.broker import Broker
-from containers.engine import Engine
+from containers.engine import ContainerEngine
 from containers.job_log import job_log
-from containers.sandbox import Sandbox
+from containers.sandbox import SandboxPolicy
 from mediator.audit import Action, Verdict
 from mediator.errors import NotNow
-from mediator.jobs import State
-from mediator.schedule import Capacity, Site
+from mediator.jobs import JobState
+from mediator.schedule import Capacity, SiteSchedule
 from mediator.signatures import KeyRing
 from mediator.types import ConfigField, MetricSpec, OutputFile, SiteDatasets
 from node.core.context import event
@@ -29,7 +29,7 @@ from tests.node.core.test_queue import row, until
 
 pytestmark = pytest.mark.engine
 QUANTUM = timedelta(seconds=5)
-ONE_SLOT = Site(Capacity(concurrent_jobs=1), quantum=QUANTUM, grace=timedelta(seconds=20))
+ONE_SLOT = SiteSchedule(Capacity(concurrent_jobs=1), quantum=QUANTUM, grace=timedelta(seconds=20))
 
 
 class Seen(Broker):
@@ -50,11 +50,11 @@ class OnEngine(Desk):
     def __init__(self, root: Path) -> None:
         (root / "work").mkdir()
         (root / "probe").mkdir()
-        site = Sandbox(
+        site = SandboxPolicy(
             f"queue-{uuid.uuid4().hex[:8]}", image_id("cloister-sentinel"), CEILING, root / "work", root / "probe"
         )
         self.site, self.image, self.progress = site.site, image_id("cloister-attacker"), 0.0
-        self.broker = Seen(Engine(ENGINE_URL), site, KeyRing([VERDICT.verify_key]), utc_now, lambda *_: None)
+        self.broker = Seen(ContainerEngine(ENGINE_URL), site, KeyRing([VERDICT.verify_key]), utc_now, lambda *_: None)
         self.broker.outputs = []
         super().__init__(root, schedule=ONE_SLOT, runner=self.broker)
         object.__setattr__(self.core, "ceiling", CEILING)
@@ -116,10 +116,10 @@ def test_a_task_makes_room_on_the_engine_and_goes_on_from_its_checkpoint(desk: O
     within(lambda: desk.progress > 0.03)
     desk.give("b", "nothing-wrong")
     desk.now += QUANTUM
-    within(lambda: row(desk, "b-0").state is State.RELEASED)
+    within(lambda: row(desk, "b-0").state is JobState.RELEASED)
     first = row(desk, "a-0")
     assert first.preempted == 1
-    within(lambda: row(desk, "a-0").state is State.RELEASED)
+    within(lambda: row(desk, "a-0").state is JobState.RELEASED)
     [left, _, went_on] = desk.broker.outputs
     assert left[1] == ("checkpoint",) and went_on[1] == ("metrics.json", "model.safetensors")
     begun = int(went_on[2].split(b'"num-examples": ')[1].rstrip(b"}")) - 1000
@@ -130,7 +130,7 @@ def test_a_task_makes_room_on_the_engine_and_goes_on_from_its_checkpoint(desk: O
 
 def test_a_checkpoint_beside_a_result_is_nobodys(desk: OnEngine) -> None:
     desk.give("a", "keep-a-checkpoint")
-    within(lambda: row(desk, "a-0").state is State.RELEASED)
+    within(lambda: row(desk, "a-0").state is JobState.RELEASED)
     assert desk.broker.outputs[0][1] == ("checkpoint", "metrics.json", "model.safetensors")
     files = [path for path in desk.root.rglob("*") if path.is_file()]
     assert not [path for path in files if b"PATIENTPATIENT" in path.read_bytes()]
@@ -140,11 +140,11 @@ def test_what_a_job_printed_can_be_read_while_its_container_is_there(desk: OnEng
     desk.give("a", "long-task")
     within(lambda: desk.progress > 0)
     sandbox = str(row(desk, "a-0").sandbox)
-    engine = Engine(ENGINE_URL)
+    engine = ContainerEngine(ENGINE_URL)
     assert b"made room" not in b"".join(job_log(engine, desk.site, sandbox, follow=False))
     with pytest.raises(NotNow, match="gone"):
         list(job_log(engine, "another-site", sandbox, follow=False))
     desk.jobs.end(row(desk, "a-0").job, "it_admin")
-    until(desk, "a-0", State.STOPPED)
+    until(desk, "a-0", JobState.STOPPED)
     with pytest.raises(NotNow, match="gone"):
         list(job_log(engine, desk.site, sandbox, follow=True))

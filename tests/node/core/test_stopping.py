@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mediator.errors import Code, Denied, NotNow
-from mediator.jobs import State
+from mediator.jobs import JobState
+from node.core.deferred_records import DeferredRecords
 from node.core.images import images
-from node.core.owed import Owed
 from node.core.switch import Switch
 from node.core.tasks import pause
 from node.core.tasks.trust_sandbox import SandboxTrust
@@ -105,7 +105,7 @@ def scene(request: pytest.FixtureRequest, gate: Gate) -> Iterator[Scene]:
     fault.close()
     gate.open.set()
     desk.jobs.stop()
-    desk.core.owed.close(1)
+    desk.core.deferred.close(1)
     desk.core.store.close()
 
 
@@ -162,7 +162,7 @@ def test_what_stops_a_container_waits_for_no_record(scene: Scene, stop: str) -> 
     assert time.monotonic() - begun < WITHIN_S
     assert action not in [each.action for each in desk.log()], "the store took nothing"
     scene.fault.mend()
-    row = eventually(lambda: row if (row := desk.job()).state in (State.STOPPED, State.FAILED) else None, 25)
+    row = eventually(lambda: row if (row := desk.job()).state in (JobState.STOPPED, JobState.FAILED) else None, 25)
     assert row.code is code
     written = eventually(lambda: [each for each in desk.log() if each.action == action] or None, 25)
     assert len(written) == 1, written
@@ -181,7 +181,7 @@ def test_a_pause_that_cannot_be_written_down_admits_nothing_and_is_written_down_
         pause.resume(desk.core, "it_admin")
     assert desk.core.switch.on and desk.runner.containers == {} and scene.gate.asked == 1
     scene.fault.mend()
-    assert desk.core.owed.settle(25)
+    assert desk.core.deferred.settle(25)
     with desk.core.store.read() as snapshot:
         assert snapshot.paused()
     desk.ask(round=3)
@@ -191,9 +191,9 @@ def test_a_pause_that_cannot_be_written_down_admits_nothing_and_is_written_down_
     pause.resume(desk.core, "it_admin")
     assert not desk.core.switch.on
     scene.gate.open.set()
-    eventually(lambda: desk.job().state is State.STOPPED, 25)
+    eventually(lambda: desk.job().state is JobState.STOPPED, 25)
     desk.ask(attempt=2)
-    desk.until(State.RELEASED, attempt=2)
+    desk.until(JobState.RELEASED, attempt=2)
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_a_restart_before_the_pause_could_be_written_down_finds_the_node_paused(
     desk, fault = Desk(tmp_path), Locked(tmp_path)
     fault.break_()
     assert not pause.pause(desk.core, desk.boxes, "data_steward").recorded
-    desk.core.owed._ended.set()  # as a crash ends it
+    desk.core.deferred._ended.set()  # as a crash ends it
     fault.close()
     reborn = Desk(tmp_path, documents=False)
     with reborn.core.store.read() as snapshot:
@@ -265,14 +265,14 @@ def test_a_restart_before_the_pause_could_be_written_down_finds_the_node_paused(
     reborn.ask()
     assert reborn.job().code is Code.HOSPITAL_PAUSED
     reborn.watch.look()
-    assert reborn.core.owed.settle(25)
+    assert reborn.core.deferred.settle(25)
     assert [each.action for each in reborn.log()].count("pause") == 1
     reborn.watch.look()
-    assert reborn.core.owed.settle(5) and [each.action for each in reborn.log()].count("pause") == 1
+    assert reborn.core.deferred.settle(5) and [each.action for each in reborn.log()].count("pause") == 1
     pause.resume(reborn.core, "it_admin")
     assert not (tmp_path / "paused").exists()
     reborn.ask(attempt=2)
-    assert reborn.job(2).state is State.ADMITTED
+    assert reborn.job(2).state is JobState.ADMITTED
     reborn.core.store.close()
 
 
@@ -284,8 +284,8 @@ def test_a_mark_left_by_hand_pauses_a_core_that_runs(desk: Desk, gate: Gate) -> 
     assert desk.job(round_=2).code is Code.HOSPITAL_PAUSED
     desk.watch.look()
     assert desk.runner.containers == {}
-    assert desk.until(State.STOPPED).code is Code.HOSPITAL_PAUSED
-    assert desk.core.owed.settle(5)
+    assert desk.until(JobState.STOPPED).code is Code.HOSPITAL_PAUSED
+    assert desk.core.deferred.settle(5)
     with desk.core.store.read() as snapshot:
         assert '"actor":"it_admin"' in next(line for line in snapshot.audit_lines(0, 1000) if '"pause"' in line)
 
@@ -318,7 +318,7 @@ def test_a_pause_during_a_resume_stands(tmp_path: Path) -> None:
 
 def test_what_is_owed_is_written_in_order_and_one_that_cannot_be_holds_up_no_other(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    owed, seen = Owed(desk.core.store, desk.core.clock, retry_s=0.02), []
+    owed, seen = DeferredRecords(desk.core.store, desk.core.clock, retry_s=0.02), []
     tries = []
 
     def never(_tx: object) -> None:
@@ -355,6 +355,6 @@ def test_a_last_rounds_container_ends_though_its_output_cannot_be_kept(tmp_path:
     gate.open.set()
     eventually(lambda: desk.runner.containers == {}, within_s=WITHIN_S)
     fault.close()
-    desk.until(State.RELEASED, round_=samples.order().rounds)
+    desk.until(JobState.RELEASED, round_=samples.order().rounds)
     desk.jobs.stop()
     desk.core.store.close()

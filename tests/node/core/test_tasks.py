@@ -16,7 +16,7 @@ from mediator.audit import Action, Verdict
 from mediator.deid.orders import IngestOrder
 from mediator.errors import Code, Denied, HubCode, Reason, UsageFault
 from mediator.exits import TOLD_PER_RUN
-from mediator.jobs import Event, State
+from mediator.jobs import JobState, JobStep
 from mediator.types import ContainerSpec, Kind
 from node.core.context import event
 from node.core.datasets.ingest import Ingests
@@ -30,7 +30,7 @@ def test_a_task_is_admitted_charged_run_released_and_written_down_in_this_order(
     before = desk.size()
     gate.open.set()
     assert desk.ask() is None
-    desk.until(State.RELEASED)
+    desk.until(JobState.RELEASED)
     assert [(each.action, each.verdict) for each in desk.log(before)] == [
         ("instruction_receive", "done"), ("task_admit", "allowed"), ("ledger_charge", "done"),
         ("job_prepare", "allowed"), ("job_start", "allowed"), ("job_produce", "allowed"),
@@ -39,14 +39,14 @@ def test_a_task_is_admitted_charged_run_released_and_written_down_in_this_order(
     row, folder = next(desk.outbox.follow(lambda: True))
     assert row.envelope is not None and (desk.root / "spool" / str(folder)).is_dir()
     desk.outbox.delivered(row.instruction)
-    assert desk.job().state is State.DELIVERED and list((desk.root / "spool").iterdir()) == []
+    assert desk.job().state is JobState.DELIVERED and list((desk.root / "spool").iterdir()) == []
     assert list((desk.root / "jobs").iterdir()) == []
 
 
 def test_the_same_delivery_again_changes_nothing(desk: Desk, gate: Gate) -> None:
     gate.open.set()
     desk.ask()
-    desk.until(State.RELEASED)
+    desk.until(JobState.RELEASED)
     before = desk.size()
     assert desk.ask() is None and desk.size() == before
 
@@ -54,7 +54,7 @@ def test_the_same_delivery_again_changes_nothing(desk: Desk, gate: Gate) -> None
 def test_a_replayed_instruction_is_refused(desk: Desk, gate: Gate) -> None:
     gate.open.set()
     desk.ask()
-    desk.until(State.RELEASED)
+    desk.until(JobState.RELEASED)
     before, charges = desk.size(), desk.charges()
     assert desk.ask(context=b"another message") is HubCode.REFUSED_INSTRUCTION
     assert desk.log(before) == [Written("task_admit", "run-1/1/train/1", "refused", "instruction_replayed")]
@@ -68,10 +68,10 @@ def test_an_attempt_that_comes_while_the_one_before_it_works_delivers_what_that_
     desk.ask()
     eventually(lambda: gate.asked == 1)
     assert desk.ask(attempt=2) is None
-    assert desk.job(2).state is State.ADMITTED
+    assert desk.job(2).state is JobState.ADMITTED
     gate.open.set()
-    desk.until(State.RELEASED)
-    desk.until(State.RELEASED, attempt=2)
+    desk.until(JobState.RELEASED)
+    desk.until(JobState.RELEASED, attempt=2)
     assert gate.asked == 1 and len(desk.charges()) == 1 and len(desk.releases()) == 1
     told = [each.about for each in desk.log() if each.action == "redeliver"]
     assert told[0] == "run-1/1/train/2" and told[1].startswith("run-1/1/train/2@")
@@ -83,19 +83,19 @@ def test_an_attempt_that_comes_while_the_one_before_it_works_delivers_what_that_
 def test_an_attempt_after_a_release_is_answered_from_what_is_stored(desk: Desk, gate: Gate) -> None:
     gate.open.set()
     desk.ask()
-    desk.until(State.RELEASED)
+    desk.until(JobState.RELEASED)
     assert desk.ask(attempt=2) is None
-    assert desk.job(2).state is State.RELEASED and gate.asked == 1 and len(desk.charges()) == 1
+    assert desk.job(2).state is JobState.RELEASED and gate.asked == 1 and len(desk.charges()) == 1
 
 
 def test_a_second_model_for_a_round_that_was_served_is_refused(desk: Desk, gate: Gate) -> None:
     """Two models in one round would be two answers about the same data."""
     gate.open.set()
     desk.ask()
-    desk.until(State.RELEASED)
+    desk.until(JobState.RELEASED)
     before = desk.size()
     assert desk.ask(model=samples.model(2.0), attempt=2) is None
-    assert desk.job(2).state is State.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
+    assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
     assert [each.action for each in desk.log(before)] == ["instruction_receive", "task_admit"]
 
 
@@ -106,7 +106,7 @@ def test_a_core_killed_in_the_middle_of_a_task_continues_and_charges_nothing_twi
     job, left = desk.job().job, tmp_path / "work" / "train-left-over"
     left.mkdir()
     with desk.core.store.transaction(desk.now) as tx:
-        for happened in (Event.PREPARE, Event.START):
+        for happened in (JobStep.PREPARE, JobStep.START):
             tx.advance(job, happened, event=event(Action.JOB_PREPARE, job, Verdict.ALLOWED), sandbox=left.name)
     until = desk.now + samples.DAY
     spec = ContainerSpec(
@@ -116,7 +116,7 @@ def test_a_core_killed_in_the_middle_of_a_task_continues_and_charges_nothing_twi
     desk.boxes.sweep()
     assert desk.runner.containers == {} and not left.exists()
     desk.jobs.start()
-    row = desk.until(State.RELEASED)
+    row = desk.until(JobState.RELEASED)
     assert row.sandbox != left.name and len(desk.charges()) == 1 and len(desk.releases()) == 1
     desk.jobs.stop()
 
@@ -125,16 +125,16 @@ def test_a_pause_ends_a_task_and_a_resume_lets_the_hub_ask_again(desk: Desk, gat
     desk.ask()
     eventually(lambda: gate.asked == 1)
     assert pause.pause(desk.core, desk.boxes, "it_admin") == (1, True, True, True)
-    assert desk.until(State.STOPPED).code is Code.HOSPITAL_PAUSED
+    assert desk.until(JobState.STOPPED).code is Code.HOSPITAL_PAUSED
     assert list((desk.root / "work").iterdir()) == [] and len(desk.deleted) == 1
     row, _ = next(desk.outbox.follow(lambda: True))
     assert row.hub_code is HubCode.PAUSED and row.envelope is None
     desk.ask(attempt=2)
-    assert desk.job(2).state is State.REFUSED and desk.job(2).code is Code.HOSPITAL_PAUSED
+    assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.HOSPITAL_PAUSED
     pause.resume(desk.core, "it_admin")
     gate.open.set()
     desk.ask(attempt=3)
-    desk.until(State.RELEASED, attempt=3)
+    desk.until(JobState.RELEASED, attempt=3)
     assert len(desk.charges()) == 1
 
 
@@ -157,7 +157,7 @@ def test_a_gpu_that_this_node_cannot_give_ends_the_job_once_and_tells_the_hub_to
     desk.runner.refusals[verb] = Reason(Code.GPU_UNAVAILABLE, "no CDI spec of this engine names GPU-a")
     before = desk.size()
     desk.ask()
-    assert desk.until(State.FAILED).code is Code.GPU_UNAVAILABLE
+    assert desk.until(JobState.FAILED).code is Code.GPU_UNAVAILABLE
     answer, _ = next(desk.outbox.follow(lambda: True))
     assert answer.hub_code is HubCode.NOT_READY and answer.envelope is None
     assert [each.code for each in desk.log(before) if each.action == "job_end"] == ["gpu_unavailable"]
@@ -168,7 +168,7 @@ def test_a_gpu_that_this_node_cannot_give_ends_the_job_once_and_tells_the_hub_to
     desk.runner.refusals.clear()
     gate.open.set()
     assert desk.ask(attempt=2) is None  # the driver is mended, and the hub asks again
-    desk.until(State.RELEASED, attempt=2)
+    desk.until(JobState.RELEASED, attempt=2)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_what_the_clock_ends_is_ended_in_the_middle_of_a_task(
         order = samples.order(run="run-2", nonce="nonce-2")  # every other term is over by then as well
         assert order.expires < desk.now
     desk.watch.look()
-    row = desk.until(State.STOPPED)
+    row = desk.until(JobState.STOPPED)
     ended = [each for each in desk.log() if each.action == "permit_end"]
     assert row.code is not None and ended == [Written("permit_end", "run/run-1", "refused", row.code.value)]
     assert row.code in (code, Code.RUN_ORDER_EXPIRED)
@@ -199,20 +199,20 @@ def test_a_clock_that_went_back_admits_nothing(desk: Desk, gate: Gate) -> None:
     desk.now = later(minutes=-10)
     before = desk.size()
     desk.ask()
-    assert desk.job().state is State.REFUSED and desk.job().code is Code.CLOCK_WENT_BACK
+    assert desk.job().state is JobState.REFUSED and desk.job().code is Code.CLOCK_WENT_BACK
     assert desk.log(before)[-1] == Written("task_admit", "run-1/1/train/1", "refused", "clock_went_back")
     assert desk.charges() == () and gate.asked == 0 and desk.runner.specs == []
     desk.now = later(minutes=1)
     gate.open.set()
     desk.ask(attempt=2)
-    desk.until(State.RELEASED, attempt=2)
+    desk.until(JobState.RELEASED, attempt=2)
 
 
 def test_a_revocation_ends_the_task_the_moment_the_list_comes(desk: Desk, gate: Gate) -> None:
     desk.ask()
     eventually(lambda: gate.asked == 1)
     desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=6, permits=("lesions-2026",))))
-    assert desk.until(State.STOPPED).code is Code.PERMIT_REVOKED
+    assert desk.until(JobState.STOPPED).code is Code.PERMIT_REVOKED
     assert desk.runner.containers == {} and list((desk.root / "work").iterdir()) == []
     desk.ask(attempt=2)
     assert desk.job(2).code is Code.PERMIT_REVOKED and desk.releases() == []
@@ -225,7 +225,7 @@ def test_what_was_revoked_after_it_was_computed_does_not_leave(desk: Desk, gate:
     desk.documents._on_change = lambda: None
     desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=6, permits=("lesions-2026",))))
     gate.open.set()
-    assert desk.until(State.STOPPED, State.REFUSED).code is Code.PERMIT_REVOKED
+    assert desk.until(JobState.STOPPED, JobState.REFUSED).code is Code.PERMIT_REVOKED
     assert desk.releases() == [] and list((desk.root / "releases").iterdir()) == []
 
 
@@ -245,7 +245,7 @@ def test_two_links_that_look_at_once_find_one_whole_spool(desk: Desk, gate: Gate
     """A link that lost its stream asks again while core still serves the old one."""
     gate.open.set()
     desk.ask()
-    desk.until(State.RELEASED)
+    desk.until(JobState.RELEASED)
     found: list[str | None] = []
     streams = [threading.Thread(target=lambda: found.append(next(desk.outbox.follow(lambda: True))[1])) for _ in "abcd"]
     for stream in streams:
@@ -260,9 +260,9 @@ def test_two_links_that_look_at_once_find_one_whole_spool(desk: Desk, gate: Gate
 def test_evaluation_and_training_have_containers_of_their_own(desk: Desk, gate: Gate) -> None:
     gate.open.set()
     desk.ask(round=0, task=Kind.EVALUATE)
-    eventually(lambda: desk.job(1, 0, Kind.EVALUATE).state is State.RELEASED)
+    eventually(lambda: desk.job(1, 0, Kind.EVALUATE).state is JobState.RELEASED)
     desk.ask()
-    desk.until(State.RELEASED)
+    desk.until(JobState.RELEASED)
     assert len({spec.job for spec in desk.runner.specs}) == 2
 
 
@@ -281,7 +281,7 @@ def test_a_job_that_raises_is_answered_with_the_class_and_no_text(tmp_path: Path
     desk = Desk(tmp_path, raising)
     desk.jobs.start()
     desk.ask()
-    row = desk.until(State.FAILED)
+    row = desk.until(JobState.FAILED)
     assert row.code is Code.RAISED_VALUE_ERROR
     answer, _ = next(desk.outbox.follow(lambda: True))
     assert answer.hub_code is HubCode.RAISED_VALUE_ERROR and answer.envelope is None
@@ -304,7 +304,7 @@ def test_a_hub_that_asks_a_failing_job_again_and_again_hears_a_plain_word(tmp_pa
     said: list[HubCode] = []
     for attempt in range(1, TOLD_PER_RUN + 4):
         desk.ask(attempt=attempt)
-        desk.until(State.FAILED, attempt=attempt)
+        desk.until(JobState.FAILED, attempt=attempt)
         with desk.core.store.read() as snapshot:
             said.append(snapshot.instruction(f"run-1/1/train/{attempt}").hub_code)
             assert snapshot.exit_reasons_told("another run") == 0

@@ -10,7 +10,7 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Facts
 from mediator.deid.values import Subject
 from node.deid.engine import Source, open_engine
-from node.deid.pixels import Instance, PixelGate, State
+from node.deid.pixels import Instance, PixelGate, PixelState
 from tests.sim.containers import planted_study
 from tests.sim.pictures import as_file, cr, dataset, draw, us
 from tests.sim.scorer import ACTIONS, PROMISES, REMOVAL, Score, score, score_hidden
@@ -104,7 +104,7 @@ def test_names_drawn_into_pixels_are_hidden_as_the_scorer_asks(tmp_path):
             ink = draw(frame, "HARTOG 19310503", at, 28, float(frame.max()))
             path = as_file(tmp_path / f"{kind}.dcm", dataset(kind, frame))
             verdict = gate.examine([Instance(path, Facts(modality=kind, has_pixels=True))])[0]
-            assert verdict.state is State.BLACKED_OUT
+            assert verdict.state is PixelState.BLACKED_OUT
             rows, columns = ink.nonzero()
             drawn = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
             score_hidden(found, pydicom.dcmread(path).pixel_array, [drawn])

@@ -10,8 +10,8 @@ import pytest
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
-from node.deid.copiers import Copiers, Job
-from node.deid.engine import Engine, Source, open_engine
+from node.deid.copiers import Copiers, CopyJob
+from node.deid.engine import ProfileEngine, Source, open_engine
 from tests.sim.dicom import ct_slice, element, raw_file, to_bytes
 from tests.sim.dicom_variety import variety
 
@@ -19,7 +19,7 @@ KEYED = Pseudonyms(bytes(32), "liver")
 SUBJECT = Subject(KEYED, KEYED.patient("HX-77001234"), 100)
 
 
-def opened(engine: Engine, path: Path, open_files: ExitStack) -> Source:
+def opened(engine: ProfileEngine, path: Path, open_files: ExitStack) -> Source:
     handle = os.open(path, os.O_RDONLY)
     open_files.callback(os.close, handle)
     source = engine.open(handle)
@@ -87,7 +87,7 @@ def test_what_a_thread_meets_is_told_to_whoever_asks_for_the_result():
         raise OSError(errno.ENOSPC, "no room")
 
     with Copiers(1) as copiers:
-        failing, working = Job(full), Job(lambda: 7)
+        failing, working = CopyJob(full), CopyJob(lambda: 7)
         copiers.submit(failing)
         copiers.submit(working)
         with pytest.raises(OSError, match="no room"):
@@ -96,7 +96,7 @@ def test_what_a_thread_meets_is_told_to_whoever_asks_for_the_result():
 
 
 class NobodyCopies(Copiers):
-    def submit(self, job: Job[object]) -> None:  # type: ignore[override]
+    def submit(self, job: CopyJob[object]) -> None:  # type: ignore[override]
         raise AssertionError("handed over")
 
 

@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
-from node.deid.engine import Engine, Source, open_engine
+from node.deid.engine import ProfileEngine, Source, open_engine
 from node.deid.facts import facts_of
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import standard
@@ -36,11 +36,11 @@ def patient_reader(content: bytes) -> Source | Exclusion:
     return Source(facts_of(parsed), parsed.finding, parsed)
 
 
-def cold() -> Engine:
+def cold() -> ProfileEngine:
     return open_engine("eucaim")
 
 
-def written(engine: Engine, source: Source, path: Path, subject: Subject = SUBJECT) -> bytes | Exclusion:
+def written(engine: ProfileEngine, source: Source, path: Path, subject: Subject = SUBJECT) -> bytes | Exclusion:
     refused = engine.write(source, subject, path)
     if refused is not None:
         return refused

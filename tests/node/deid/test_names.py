@@ -17,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import Action
+from mediator.deid.rules import ElementAction
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
 from node.deid.engine import open_engine
@@ -60,7 +60,7 @@ OTHERS = ["CT", "CHEST", "5mm", "WITH", "KIDNEY", "B30f"]
 def texts_of(profile):
     """Elements of text in which the profile lets words stand."""
     rules = load_profile(profile).rules.items()
-    open_to_words = (Action.CLEAN, Action.MEANING, Action.LABEL, Action.CODE)
+    open_to_words = (ElementAction.CLEAN, ElementAction.MEANING, ElementAction.LABEL, ElementAction.CODE)
     vrs = ({"LO"}, {"SH"}, {"CS"}, {"ST"}, {"LT"}, {"UC"}, {"UT"})
     return sorted(tag for tag, rule in rules if rule.action in open_to_words and set(rule.vrs) in vrs)
 

@@ -8,7 +8,7 @@ from mediator.deid.mandatory import Mandatory
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.values import Subject
 from node.deid.profiles import load_profile, standard
-from node.deid.reader import Run, parse
+from node.deid.reader import ByteRun, parse
 from node.deid.rewrite import Rewriter
 from tests.sim.dicom import element, raw_file
 
@@ -39,6 +39,6 @@ def test_a_number_in_an_element_of_vr_un_is_written_in_its_own_vr():
     """Its twelve bytes of header must not be copied."""
     rewriter = Rewriter(load_profile("eucaim"), Mandatory(standard()), Subject(KEYED, KEYED.patient("1"), 9))
     parsed = parse(raw_file(element(0x00200013, b"UN", b"12")), lambda tag: "IS")
-    run: Run = parsed.runs[0]
+    run: ByteRun = parsed.runs[0]
     assert rewriter._run(parsed, run, b"", []) == rewriter._make(parsed, parsed.node(run.elements[0]), b"", "")
     assert not rewriter._is_number(run.elements[0])

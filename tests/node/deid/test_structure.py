@@ -18,7 +18,7 @@ from pydicom.uid import (
 from mediator.deid.screening import Exclusion
 from node.deid.profiles import standard
 from node.deid.reader import Parsed, parse
-from node.deid.structure import MAX_DEPTH, MAX_INFLATED_BYTES, Node, Unreadable
+from node.deid.structure import MAX_DEPTH, MAX_INFLATED_BYTES, ElementNode, Unreadable
 from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
 
 VRS = {tag: entry.vrs[0] for tag, entry in standard().elements.items()}
@@ -41,7 +41,7 @@ def test_a_whole_file_is_taken_apart():
         parsed = read(to_bytes(ct_slice(), syntax))
         assert parsed.pixels is not None and parsed.finding is None
         assert parsed.body[parsed.pixels.start : parsed.pixels.end] == PIXELS
-        assert Node(0x00100010, "PN", b"Hartog^Wilhelmina ") in parsed.nodes
+        assert ElementNode(0x00100010, "PN", b"Hartog^Wilhelmina ") in parsed.nodes
 
 
 @pytest.mark.parametrize("content", [b"", b"DICM", b"\x7fELF" + bytes(400), bytes(132), b"PK\x03\x04" * 90])
@@ -129,12 +129,12 @@ def test_un_of_undefined_length_is_read_as_implicit_little_endian():
     inner = struct.pack("<HHL", 0x0010, 0x0010, 6) + b"Hartog"
     body = element(0x00091010, b"UN", ITEM[:4] + b"\xff\xff\xff\xff" + inner + ITEM_END + SEQUENCE_END, 0xFFFFFFFF)
     (node,) = read(raw_file(body)).nodes
-    assert node == Node(0x00091010, "SQ", items=((Node(0x00100010, "PN", b"Hartog"),),))
+    assert node == ElementNode(0x00091010, "SQ", items=((ElementNode(0x00100010, "PN", b"Hartog"),),))
 
 
 def test_big_endian_numbers_are_read_as_they_are():
     body = struct.pack(">HH2sH", 0x0028, 0x0010, b"US", 2) + struct.pack(">H", 512)
-    assert read(raw_file(body, ExplicitVRBigEndian)).nodes == (Node(0x00280010, "US", b"\2\0"),)
+    assert read(raw_file(body, ExplicitVRBigEndian)).nodes == (ElementNode(0x00280010, "US", b"\2\0"),)
 
 
 def fragments(*parts: bytes) -> bytes:
@@ -162,7 +162,7 @@ def test_fragments_are_counted_and_whatever_follows_them_is_left_out():
 def test_broken_pixel_data_leaves_the_header_known(body, syntax, expected):
     parsed = read(raw_file(NAME + body, syntax))
     assert parsed.finding is expected and parsed.pixels is None
-    assert parsed.nodes == (Node(0x00100010, "PN", b"Hartog"),)
+    assert parsed.nodes == (ElementNode(0x00100010, "PN", b"Hartog"),)
 
 
 @settings(max_examples=300, deadline=None)

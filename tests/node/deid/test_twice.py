@@ -8,16 +8,17 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import Action
+from mediator.deid.rules import ElementAction
 from mediator.deid.values import Subject
-from node.deid.engine import Engine
+from node.deid.engine import ProfileEngine
 from node.deid.profiles import load_profile, profile_names, standard
 from tests.sim.dicom import ct_slice, to_bytes
 
 KEYED = Pseudonyms(bytes(32), "liver", "alpha")
 # what a second key, or the same key a second time, makes anew from what it finds
 COMPUTED = {
-    Action.PSEUDONYM, Action.ACCESSION, Action.LABEL, Action.REPLACE_UID, Action.SHIFT_DATE, Action.SITE_HASH,
+    ElementAction.PSEUDONYM, ElementAction.ACCESSION, ElementAction.LABEL, ElementAction.REPLACE_UID,
+    ElementAction.SHIFT_DATE, ElementAction.SITE_HASH,
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def rich_slice() -> Dataset:
 
 
 def passed(path, profile: str, content: bytes) -> tuple[pydicom.Dataset, bytes]:
-    engine = Engine(load_profile(profile), standard())
+    engine = ProfileEngine(load_profile(profile), standard())
     source = engine.read(content)
     subject = Subject(KEYED, KEYED.patient(source.facts.patient_id, source.facts.issuer), 77, "alpha")
     assert engine.write(source, subject, path) is None

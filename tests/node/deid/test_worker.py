@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from node.deid.deidentify_folder import File, Rooms
+from node.deid.deidentify_folder import File, OutputFolders
 from node.deid.run import Processes, list_files
 from node.deid.worker import Settings, run, start
 from tests.sim.dicom import ct_slice, element, raw_file, to_bytes
@@ -28,7 +28,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def worker(settings: Settings) -> Iterator[ProcessPoolExecutor]:
-    rooms = Rooms(settings.output)
+    rooms = OutputFolders(settings.output)
     rooms.partial.mkdir()
     rooms.output.mkdir()
     with ProcessPoolExecutor(

@@ -14,7 +14,7 @@ from node.deid.deidentify import PixelReader
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
 from node.host.versions import read_report
-from node.intake.batch import Keys, Rooms, run_ingest
+from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
 from tests.sim.cohort import SLICES, write_cohort
 from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.pictures import NAME, as_file, dataset, draw, us
@@ -22,13 +22,13 @@ from tests.sim.planting import plant
 from tests.sim.pydicom_files import copy_pydicom_files
 from tests.sim.search import search
 
-KEYS = Keys(b"s" * 32, b"q" * 32)
+KEYS = IntakeKeys(b"s" * 32, b"q" * 32)
 COLUMNS = (Column("lesion", minimum=0, maximum=1),)
 
 
-def rooms(tmp_path) -> Rooms:
+def rooms(tmp_path) -> IntakeFolders:
     (tmp_path / "handover").mkdir(parents=True, exist_ok=True)
-    return Rooms(tmp_path / "quarantine", tmp_path / "handover")
+    return IntakeFolders(tmp_path / "quarantine", tmp_path / "handover")
 
 
 def order_for(folder, **changes) -> IngestOrder:
@@ -43,15 +43,17 @@ class Headers:
         return ((place, None) for place in range(len(series)))
 
 
-def steps_of(order: IngestOrder, where: Rooms, keys: Keys = KEYS, pixels: PixelReader | None = None):
+def steps_of(order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, pixels: PixelReader | None = None):
     return run_ingest(order, engine=open_engine(order.profile), pixels=pixels or Headers(), keys=keys, rooms=where)
 
 
-def ingest(order: IngestOrder, where: Rooms, keys: Keys = KEYS, pixels: PixelReader | None = None) -> IngestReport:
+def ingest(
+    order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, pixels: PixelReader | None = None
+) -> IngestReport:
     return list(steps_of(order, where, keys, pixels))[-1].report
 
 
-def contents(where: Rooms, order: str = "order-1") -> dict[str, bytes]:
+def contents(where: IntakeFolders, order: str = "order-1") -> dict[str, bytes]:
     root = where.handover / order
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
@@ -133,7 +135,7 @@ def test_another_site_key_or_project_joins_nothing(tmp_path):
     seen = []
     for number, (key, project) in enumerate([(b"s", "liver"), (b"t", "liver"), (b"s", "lung")]):
         order = order_for(tmp_path / "source", project=project)
-        report = ingest(order, rooms(tmp_path / str(number)), Keys(key * 32, b"q" * 32))
+        report = ingest(order, rooms(tmp_path / str(number)), IntakeKeys(key * 32, b"q" * 32))
         seen.append({study.patient for study in report.studies} | {study.study for study in report.studies})
     assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
 

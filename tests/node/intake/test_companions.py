@@ -10,21 +10,21 @@ from pydicom.uid import MRSpectroscopyStorage
 from mediator.deid.orders import IngestOrder
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
-from node.intake.batch import Keys, Rooms, run_ingest
+from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
 from tests.sim.containers import planted_study
 from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.search import search
 
 COMPANIONS = {"seg": "SEG", "rtstruct": "RTSTRUCT", "rtplan": "RTPLAN", "rtdose": "RTDOSE", "sr": "SR"}
 COMPANIONS |= {"presentation": "PR", "key-objects": "KO"}
-KEYS = Keys(b"s" * 32, b"q" * 32)
+KEYS = IntakeKeys(b"s" * 32, b"q" * 32)
 
 
 def ingest(source: Path, tmp_path: Path, profile: str, pixels: PixelGate):
     """(the report, what was published by modality)"""
     (tmp_path / "handover").mkdir()
     order = IngestOrder("order-1", "alpha", "liver", "cohort", str(source), profile, None, (), 0.2)
-    where = Rooms(tmp_path / "quarantine", tmp_path / "handover")
+    where = IntakeFolders(tmp_path / "quarantine", tmp_path / "handover")
     *_, last = run_ingest(order, engine=open_engine(profile), pixels=pixels, keys=KEYS, rooms=where)
     files = sorted((tmp_path / "handover" / "order-1").rglob("*.dcm"))
     return last.report, {one.Modality: one for one in map(pydicom.dcmread, files)}

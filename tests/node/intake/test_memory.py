@@ -13,12 +13,12 @@ from pathlib import Path
 from mediator.deid.orders import IngestOrder
 from node.deid.engine import open_engine
 from node.deid.pixels import PixelGate
-from node.intake.batch import Keys, Rooms, run_ingest
+from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
 source, room = sys.argv[1:]
 order = IngestOrder("order-1", "alpha", "liver", "cohort", source, "eucaim", None, (), 0.2)
-rooms = Rooms(Path(room, "quarantine"), Path(room, "handover"))
+rooms = IntakeFolders(Path(room, "quarantine"), Path(room, "handover"))
 rooms.handover.mkdir(parents=True)
-keys = Keys(b"s" * 32, b"q" * 32)
+keys = IntakeKeys(b"s" * 32, b"q" * 32)
 steps = run_ingest(order, engine=open_engine("eucaim"), pixels=PixelGate(), keys=keys, rooms=rooms)
 *_, last = steps
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))

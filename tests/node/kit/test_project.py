@@ -13,7 +13,7 @@ from mediator.errors import Code, HubCode, UsageFault
 from mediator.exits import PLAIN
 from mediator.permit import unenforceable
 from mediator.types import DataPermit
-from node.kit.mending import MENDING, mend
+from node.kit.advice import ADVICE, advice_for
 from node.kit.project import TEMPLATES, name_of, new_project
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,8 +68,8 @@ def test_a_folders_name_becomes_a_projects(tmp_path: Path) -> None:
 
 def test_every_reason_that_a_hub_could_hear_of_a_job_has_its_line() -> None:
     for word in set(HubCode) - PLAIN:
-        assert Code(word.value) in MENDING, word
+        assert Code(word.value) in ADVICE, word
     for code in (Code.COUNT_BELOW_THRESHOLD, Code.JOB_FAILED, Code.CONFIG_NOT_PERMITTED, Code.MODEL_NOT_PERMITTED):
-        assert code in MENDING
-    assert all(0 < len(line) < 120 and "\n" not in line and not line.endswith(".") for line in MENDING.values())
-    assert "report" in mend(Code.BAD_SIGNATURE)
+        assert code in ADVICE
+    assert all(0 < len(line) < 120 and "\n" not in line and not line.endswith(".") for line in ADVICE.values())
+    assert "report" in advice_for(Code.BAD_SIGNATURE)

@@ -18,9 +18,9 @@ from mediator.errors import Malformed, UsageFault
 from mediator.terms import check_config
 from mediator.types import DataPermit, Manifest
 from node.host.versions import job_view
-from node.kit.beginning import least_config, random_model
 from node.kit.project import TEMPLATES
 from node.kit.synthetic import plain_shape, read_manifest, shape_of, write_version
+from node.kit.trial_inputs import least_config, random_model
 
 COLUMNS = {"lesion": "double", "age": "double", "side": "string"}
 

@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from containers.job.contract import Task, Tasks
 from containers.job.flower import serve
 from mediator.release import tensors
-from node.kit.beginning import random_model
+from node.kit.trial_inputs import random_model
 from tests.node.kit.test_try_job import DRAFT, Place
 from tests.sim.runner import Behaviour
 from tests.sim.zoo import ZOO, Model, same, specs_of

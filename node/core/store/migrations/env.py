@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from node.core.store.models import Base
+from node.core.store.models import NodeBase
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+context.configure(connection=context.config.attributes["connection"], target_metadata=NodeBase.metadata)
 with context.begin_transaction():
     context.run_migrations()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mediator.errors import Code, UsageFault
-from mediator.jobs import State
+from mediator.jobs import JobState
 from node.core.tasks import handlers as jobs
 from node.ipc import jobs as ipc
 from node.ipc.messages import Empty
@@ -67,7 +67,7 @@ def test_who_asked_for_a_log_or_an_end_stands_in_the_audit_log(desk: Desk) -> No
     with pytest.raises(UsageFault, match="not been given"):
         asked(ipc.JOB_LOGS, waiting.job)
     asked(ipc.JOB_STOP, waiting.job)
-    eventually(lambda: row(desk, "a-1").state is State.STOPPED)
+    eventually(lambda: row(desk, "a-1").state is JobState.STOPPED)
     assert row(desk, "a-1").code is Code.STOPPED
     written = [(each.action, each.about, each.verdict) for each in desk.log(before)]
     assert written[:2] == [("access", f"log/{running.job}", "allowed"), ("job_stop", waiting.job, "allowed")]

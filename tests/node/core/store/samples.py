@@ -20,7 +20,7 @@ from mediator.types import (
     RunOrder,
     Study,
 )
-from node.core.records import AuditEvent, Charge, NewAirlockFile, NewRelease, NewReview
+from node.core.records import AuditEvent, NewAirlockFile, NewCharge, NewRelease, NewReview
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 KEY = SigningKey(bytes(range(32)))
@@ -106,8 +106,8 @@ def manifest(version: str = VERSION, supersedes: str | None = None) -> Manifest:
     )
 
 
-def charge(round_: int = 1, task: Kind = Kind.TRAIN, size_bytes: int = 100, run: str = "run-1") -> Charge:
-    return Charge("p-1", 1, run, round_, task, size_bytes, 0.25)
+def charge(round_: int = 1, task: Kind = Kind.TRAIN, size_bytes: int = 100, run: str = "run-1") -> NewCharge:
+    return NewCharge("p-1", 1, run, round_, task, size_bytes, 0.25)
 
 
 def release(attempt: int = 1, round_: int = 1) -> NewRelease:

@@ -20,7 +20,7 @@ from alembic.migration import MigrationContext
 from mediator.errors import IntegrityBroken, NotNow, UnsupportedVersion, UsageFault
 from node.core.store.engine import make_engine
 from node.core.store.migrate import MIGRATIONS, migrate
-from node.core.store.models import Base
+from node.core.store.models import NodeBase
 from node.core.store.store import Store, open_store
 from tests.node.core.store.samples import IMAGE, NOW, event
 from tests.sim.users import as_user
@@ -33,7 +33,7 @@ def database(tmp_path: Path) -> Path:
 def test_the_migrations_make_exactly_the_models(store: Store, url: str) -> None:
     engine = make_engine(url)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), NodeBase.metadata) == []
     engine.dispose()
 
 

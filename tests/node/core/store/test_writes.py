@@ -13,7 +13,7 @@ import pytest
 from mediator.airlock import FileEvent
 from mediator.audit import Action, Verdict, decode_line, witness_checkpoint
 from mediator.errors import Code, Denied, HubCode, IntegrityBroken
-from mediator.jobs import Event, State
+from mediator.jobs import JobState, JobStep
 from mediator.types import Kind
 from node.core.records import AuditEvent
 from node.core.store.reads import Reads
@@ -38,22 +38,22 @@ STEPS: list[tuple[str, Step]] = [
     ("set_paused", lambda tx, e: tx.set_paused(True, event=e)),
     ("add_instruction", lambda tx, e: tx.add_instruction(signed(samples.instruction()), b"ctx", "job-1", event=e)),
     ("charge", lambda tx, e: tx.charge(samples.charge(), event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.ADMIT, dataset_version=VERSION, event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.PREPARE, sandbox="train-1", event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.ADMIT, dataset_version=VERSION, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.PREPARE, sandbox="train-1", event=e)),
     ("recover", lambda tx, e: tx.recover("job-1", event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.PREPARE, event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.START, event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.PREEMPT, used_s=3.0, event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.PREPARE, event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.START, event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.PRODUCE, event=e)),
-    ("advance", lambda tx, e: tx.advance("job-1", Event.RELEASE, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.PREPARE, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.START, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.PREEMPT, used_s=3.0, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.PREPARE, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.START, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.PRODUCE, event=e)),
+    ("advance", lambda tx, e: tx.advance("job-1", JobStep.RELEASE, event=e)),
     ("add_release", lambda tx, e: tx.add_release(samples.release(), "job-1", event=e)),
     ("mark_delivered", lambda tx, e: tx.mark_delivered("run-1/1/train/1", event=e)),
     ("add_instruction", lambda tx, e: tx.add_instruction(signed(samples.instruction(2)), b"", "job-2", event=e)),
     (
         "advance",
-        lambda tx, e: tx.advance("job-2", Event.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.PAUSED, event=e),
+        lambda tx, e: tx.advance("job-2", JobStep.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.PAUSED, event=e),
     ),
     ("add_airlock_file", lambda tx, e: tx.add_airlock_file(samples.airlock_file(), FileEvent.CHECK, event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
@@ -252,7 +252,7 @@ def test_a_job_goes_from_received_to_delivered(store: Store) -> None:
     run_steps(store, "add_release")
     with store.read() as reads:
         job = reads.job("job-1")
-        assert job is not None and (job.state, job.dataset_version) == (State.RELEASED, VERSION)
+        assert job is not None and (job.state, job.dataset_version) == (JobState.RELEASED, VERSION)
         (out,) = reads.outgoing()
         assert (out.envelope, out.folder, out.hub_code) == ("envelope-text", "run-1.1.train", None)
         assert out.reply_context == b"ctx"
@@ -260,7 +260,7 @@ def test_a_job_goes_from_received_to_delivered(store: Store) -> None:
         assert tx.mark_delivered("run-1/1/train/1", event=event(Action.DELIVER))
     with store.read() as reads:
         job, found = reads.job("job-1"), reads.find_release("run-1", 1, Kind.TRAIN)
-        assert job is not None and job.state is State.DELIVERED
+        assert job is not None and job.state is JobState.DELIVERED
         assert found is not None and found.delivered == NOW + timedelta(seconds=5) and found.size_bytes == 42
         assert found.objects == samples.release().objects
         assert reads.outgoing() == () and reads.unfinished() == ()
@@ -269,23 +269,23 @@ def test_a_job_goes_from_received_to_delivered(store: Store) -> None:
 def test_a_job_cannot_leave_its_table(store: Store) -> None:
     run_steps(store, "add_instruction")
     with pytest.raises(IntegrityBroken), store.transaction(NOW) as tx:
-        tx.advance("job-1", Event.PRODUCE, event=event())
+        tx.advance("job-1", JobStep.PRODUCE, event=event())
     with pytest.raises(IntegrityBroken), store.transaction(NOW) as tx:
         tx.add_release(samples.release(), "job-1", event=event())
     with pytest.raises(IntegrityBroken), store.transaction(NOW) as tx:
-        tx.advance("no-such-job", Event.ADMIT, event=event())
+        tx.advance("no-such-job", JobStep.ADMIT, event=event())
     with store.read() as reads:
         job = reads.job("job-1")
-        assert job is not None and job.state is State.RECEIVED and reads.outgoing() == ()
+        assert job is not None and job.state is JobState.RECEIVED and reads.outgoing() == ()
 
 
 def test_a_refused_job_answers_the_hub_until_it_is_delivered(store: Store) -> None:
     run_steps(store, "add_instruction")
     with store.transaction(NOW) as tx:
         job = tx.advance(
-            "job-1", Event.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.REFUSED_PERMIT, event=event()
+            "job-1", JobStep.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.REFUSED_PERMIT, event=event()
         )
-        assert (job.state, job.code) == (State.REFUSED, Code.PERMIT_EXPIRED)
+        assert (job.state, job.code) == (JobState.REFUSED, Code.PERMIT_EXPIRED)
     with store.transaction(NOW) as tx:
         (out,) = tx.outgoing()
         assert (out.envelope, out.hub_code) == (None, HubCode.REFUSED_PERMIT)
@@ -298,7 +298,7 @@ def test_a_refused_job_answers_the_hub_until_it_is_delivered(store: Store) -> No
 def test_a_release_recalled_before_delivery_goes_out_as_a_code(store: Store) -> None:
     run_steps(store, "add_release")
     with store.transaction(NOW) as tx:
-        tx.advance("job-1", Event.STOP, code=Code.PERMIT_REVOKED, hub_code=HubCode.REFUSED_PERMIT, event=event())
+        tx.advance("job-1", JobStep.STOP, code=Code.PERMIT_REVOKED, hub_code=HubCode.REFUSED_PERMIT, event=event())
         (out,) = tx.outgoing()
         assert (out.envelope, out.folder, out.hub_code) == (None, None, HubCode.REFUSED_PERMIT)
 
@@ -307,13 +307,13 @@ def test_a_crashed_job_continues_where_the_table_says(store: Store) -> None:
     run_steps(store, "charge")
     with store.transaction(NOW) as tx:
         tx.add_dataset_version(samples.manifest(VERSION), HEX, "x", event=event())
-        for happened in (Event.ADMIT, Event.PREPARE, Event.START):
+        for happened in (JobStep.ADMIT, JobStep.PREPARE, JobStep.START):
             tx.advance("job-1", happened, sandbox="train-1", event=event())
     with store.transaction(NOW) as tx:
         (crashed,) = tx.unfinished()
-        assert (crashed.state, crashed.sandbox) == (State.RUNNING, "train-1")
+        assert (crashed.state, crashed.sandbox) == (JobState.RUNNING, "train-1")
         again = tx.recover("job-1", event=event(Action.RECOVER, "job-1"))
-        assert (again.state, again.sandbox) == (State.ADMITTED, None)
+        assert (again.state, again.sandbox) == (JobState.ADMITTED, None)
 
 
 @pytest.mark.parametrize("decided_first", [False, True])
@@ -324,7 +324,7 @@ def test_a_redelivery_keeps_both_releases_and_finds_the_newest(store: Store, dec
         tx.add_instruction(signed(samples.instruction(1, 2)), b"new", "job-1b", event=event())
         assert tx.last_attempt("run-1", 1, Kind.TRAIN) == 1
         if decided_first:
-            tx.advance("job-1b", Event.REDELIVER, event=event(Action.REDELIVER))
+            tx.advance("job-1b", JobStep.REDELIVER, event=event(Action.REDELIVER))
         tx.add_release(samples.release(attempt=2), "job-1b", event=event(Action.REDELIVER))
         found = tx.find_release("run-1", 1, Kind.TRAIN)
         assert found is not None and found.attempt == 2 and found.delivered is None

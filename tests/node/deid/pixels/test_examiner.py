@@ -7,9 +7,9 @@ import pydicom
 import pytest
 
 from node.deid.pixels.examiner import ROUNDS, examine
-from node.deid.pixels.look import Looker
+from node.deid.pixels.find_text import TextFinder
 from node.deid.pixels.ocr import Box
-from node.deid.pixels.values import PixelFinding, State
+from node.deid.pixels.values import PixelFinding, PixelState
 from tests.sim.pictures import as_file, dataset
 
 BAR = (slice(10, 14), slice(20, 30))
@@ -51,7 +51,7 @@ def colours():
 
 
 def one(path, reader=None, doubt=False):
-    return examine(Looker(reader or BarReader()), [path], doubt=doubt)[0]
+    return examine(TextFinder(reader or BarReader()), [path], doubt=doubt)[0]
 
 
 def test_colours_by_plane_are_blacked_out_too(tmp_path):
@@ -62,7 +62,7 @@ def test_colours_by_plane_are_blacked_out_too(tmp_path):
     after = pydicom.dcmread(path).pixel_array
     expected = colours()
     expected[AROUND] = 0
-    assert verdict.state is State.BLACKED_OUT and np.array_equal(after, expected)
+    assert verdict.state is PixelState.BLACKED_OUT and np.array_equal(after, expected)
 
 
 def test_black_is_what_the_display_shows_as_black(tmp_path):
@@ -82,7 +82,7 @@ def test_black_in_luminance_and_chrominance_has_no_colour(tmp_path):
             again = (picture[AROUND] == picture[AROUND][0, 0]).all()
             return [] if again else [Box(20, 10, 30, 14, True)]
 
-    assert one(path, Reader()).state is State.BLACKED_OUT
+    assert one(path, Reader()).state is PixelState.BLACKED_OUT
     after = np.frombuffer(pydicom.dcmread(path).PixelData, np.uint8).reshape(32, 48, 3)
     assert (after[AROUND] == (0, 128, 128)).all()
     assert np.array_equal(after[20:], values[20:])
@@ -93,7 +93,7 @@ def test_wide_pixels_change_in_the_box_alone(tmp_path, kind):
     path = as_file(tmp_path / "a.dcm", dataset("CT", picture(kind, 2000)))
     expected = picture(kind, 2000)
     expected[AROUND] = 7
-    assert one(path).state is State.BLACKED_OUT and np.array_equal(pydicom.dcmread(path).pixel_array, expected)
+    assert one(path).state is PixelState.BLACKED_OUT and np.array_equal(pydicom.dcmread(path).pixel_array, expected)
 
 
 def test_pixels_that_cannot_be_changed_without_loss_are_held_as_they_are(tmp_path):
@@ -109,7 +109,7 @@ def test_pixels_that_cannot_be_changed_without_loss_are_held_as_they_are(tmp_pat
     for path in paths:
         before = path.read_bytes()
         verdict = one(path)
-        assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.TEXT_REMAINS), path.name
+        assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.TEXT_REMAINS), path.name
         assert verdict.regions and path.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["mask.dcm", "swapped.dcm"]
 
@@ -118,7 +118,7 @@ def test_text_that_keeps_coming_back_is_held_after_some_rounds_and_nothing_was_c
     path, reader = as_file(tmp_path / "a.dcm", dataset("US", picture())), StubbornReader()
     before = path.read_bytes()
     verdict = one(path, reader)
-    assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.TEXT_REMAINS)
+    assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.TEXT_REMAINS)
     assert reader.times == ROUNDS and path.read_bytes() == before and os.listdir(tmp_path) == ["a.dcm"]
 
 
@@ -126,9 +126,9 @@ def test_what_nobody_can_read_is_held_where_text_is_usual_and_passes_elsewhere(t
     path = as_file(tmp_path / "a.dcm", dataset("US", picture()))
     before = path.read_bytes()
     verdict = one(path, UnsureReader(), doubt=True)
-    assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.TEXT_UNREADABLE)
+    assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.TEXT_UNREADABLE)
     assert [(box.left, box.bottom) for box in verdict.regions] == [(1, 11)] and path.read_bytes() == before
-    assert one(path, UnsureReader()).state is State.CLEAN
+    assert one(path, UnsureReader()).state is PixelState.CLEAN
 
 
 def test_a_word_that_only_a_projection_shows_holds_the_file(tmp_path):
@@ -136,7 +136,7 @@ def test_a_word_that_only_a_projection_shows_holds_the_file(tmp_path):
     values[5, 10:14, 20:25], values[9, 10:14, 25:30] = 255, 255
     path = as_file(tmp_path / "a.dcm", dataset("US-cine", values))
     verdict = one(path)
-    assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.TEXT_UNREADABLE)
+    assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.TEXT_UNREADABLE)
 
 
 def test_a_drawing_in_spare_bits_holds_the_file(tmp_path):
@@ -149,8 +149,8 @@ def test_a_drawing_in_spare_bits_holds_the_file(tmp_path):
 def test_a_copy_left_by_a_process_that_died_is_no_obstacle(tmp_path):
     path = as_file(tmp_path / "a.dcm", dataset("US", picture()))
     (tmp_path / "a.dcm.px").write_bytes(b"half")
-    assert one(path).state is State.BLACKED_OUT and os.listdir(tmp_path) == ["a.dcm"]
+    assert one(path).state is PixelState.BLACKED_OUT and os.listdir(tmp_path) == ["a.dcm"]
 
 
 def test_no_files_have_no_verdicts():
-    assert examine(Looker(BarReader()), [], doubt=False) == []
+    assert examine(TextFinder(BarReader()), [], doubt=False) == []

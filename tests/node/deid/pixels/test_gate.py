@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from mediator.deid.screening import Exclusion, Facts
-from node.deid.pixels import Instance, PixelFinding, PixelGate, State
+from node.deid.pixels import Instance, PixelFinding, PixelGate, PixelState
 from node.deid.pixels.ocr import MODELS, installed
 from node.deid.pixels.reader import ReaderProcess
 from tests.sim.pictures import NAME, as_file, cr, ct, dataset, draw, us
@@ -45,7 +45,7 @@ def test_text_of_several_sizes_and_contrasts_is_blacked_out_and_nothing_else(tmp
     ink = draw(frame, NAME[:17], at, height, value)
     path = as_file(tmp_path / "a.dcm", dataset(kind, frame))
     verdict = gate.examine([instance(path, kind)])[0]
-    assert verdict.state is State.BLACKED_OUT and verdict.finding is None and verdict.read >= 2
+    assert verdict.state is PixelState.BLACKED_OUT and verdict.finding is None and verdict.read >= 2
     after = pydicom.dcmread(path)
     boxes = np.zeros(frame.shape, dtype=bool)
     for box in verdict.regions:
@@ -54,7 +54,7 @@ def test_text_of_several_sizes_and_contrasts_is_blacked_out_and_nothing_else(tmp
     assert np.array_equal(after.pixel_array[~boxes], frame[~boxes])
     assert len(np.unique(after.pixel_array[boxes])) == 1
     assert after.BurnedInAnnotation == "NO" and codes(path) == ["113101"]
-    assert gate.examine([instance(path, kind)])[0].state is State.CLEAN
+    assert gate.examine([instance(path, kind)])[0].state is PixelState.CLEAN
 
 
 @pytest.mark.parametrize("kind", ["CT", "US", "CR"])
@@ -65,7 +65,7 @@ def test_a_clean_picture_passes_with_its_pixels_untouched_and_says_it_was_looked
     path.chmod(0o640)
     verdict = gate.examine([instance(path, kind)])[0]
     after = pydicom.dcmread(path)
-    assert (verdict.state, verdict.regions, verdict.read) == (State.CLEAN, (), 1)
+    assert (verdict.state, verdict.regions, verdict.read) == (PixelState.CLEAN, (), 1)
     assert after.PixelData == before.PixelData and codes(path) == ["113101"]
     assert path.stat().st_mode & 0o777 == 0o640 and os.listdir(tmp_path) == ["a.dcm"]
     for keyword in ("BurnedInAnnotation", "DeidentificationMethodCodeSequence"):
@@ -90,7 +90,7 @@ def test_every_syntax_is_read_and_written_back_without_loss(tmp_path, gate, synt
     path = as_file(tmp_path / "a.dcm", dataset("US" if eight else "CT", frame), syntax, plugin)
     before = pydicom.dcmread(path).pixel_array
     verdict = gate.examine([instance(path, "US" if eight else "CT")])[0]
-    assert verdict.state is State.BLACKED_OUT
+    assert verdict.state is PixelState.BLACKED_OUT
     after = pydicom.dcmread(path)
     assert after.file_meta.TransferSyntaxUID == (syntax if syntax in NATIVE else JPEG_LS)
     box = verdict.regions[0]
@@ -106,7 +106,7 @@ def test_text_on_a_single_frame_of_a_cine_is_found_and_only_that_frame_changes(t
     draw(frames[6], "HARTOG 1931", (10, 10), 16, 255)
     path = as_file(tmp_path / "a.dcm", dataset("US-cine", frames))
     verdict = gate.examine([instance(path, "US")])[0]
-    assert verdict.state is State.BLACKED_OUT and {box.frame for box in verdict.regions} == {6}
+    assert verdict.state is PixelState.BLACKED_OUT and {box.frame for box in verdict.regions} == {6}
     after = pydicom.dcmread(path).pixel_array
     others = np.arange(9) != 6
     assert np.array_equal(after[others], untouched[others]) and after[6, 12:24, 12:100].max() == after[6].min()
@@ -120,7 +120,9 @@ def test_text_on_one_slice_of_a_series_is_found_by_projection(tmp_path, gate):
             draw(frame, NAME[:17], (20, 20), 16, 2000)
         series.append(instance(as_file(tmp_path / f"{number:02d}.dcm", dataset("CT", frame)), "CT"))
     verdicts = gate.examine(series)
-    assert [verdict.state for verdict in verdicts] == [State.CLEAN] * 5 + [State.BLACKED_OUT] + [State.CLEAN] * 2
+    assert [verdict.state for verdict in verdicts] == [PixelState.CLEAN] * 5 + [PixelState.BLACKED_OUT] + [
+        PixelState.CLEAN
+    ] * 2
 
 
 def test_burned_in_annotation_no_is_believed_of_ct_and_of_no_ultrasound(tmp_path, gate):
@@ -133,7 +135,7 @@ def test_burned_in_annotation_no_is_believed_of_ct_and_of_no_ultrasound(tmp_path
     frame = us(1, 128, 160)
     draw(frame, "JANSEN", (10, 10), 16, 255)
     path = as_file(tmp_path / "us.dcm", dataset("US", frame))
-    assert gate.examine([instance(path, "US", burned_in="NO")])[0].state is State.BLACKED_OUT
+    assert gate.examine([instance(path, "US", burned_in="NO")])[0].state is PixelState.BLACKED_OUT
 
 
 def test_what_its_maker_says_has_text_never_passes_as_having_none(tmp_path, gate):
@@ -143,9 +145,9 @@ def test_what_its_maker_says_has_text_never_passes_as_having_none(tmp_path, gate
     drawn = as_file(tmp_path / "drawn.dcm", dataset("CT", frame, BurnedInAnnotation="YES"))
     before = clean.read_bytes()
     found, blacked = gate.examine([instance(path, "CT", burned_in="YES") for path in (clean, drawn)])
-    assert (found.state, found.finding) == (State.REVIEW, PixelFinding.TEXT_UNREADABLE) and found.read > 0
+    assert (found.state, found.finding) == (PixelState.REVIEW, PixelFinding.TEXT_UNREADABLE) and found.read > 0
     assert clean.read_bytes() == before and codes(clean) == []
-    assert blacked.state is State.BLACKED_OUT and pydicom.dcmread(drawn).BurnedInAnnotation == "NO"
+    assert blacked.state is PixelState.BLACKED_OUT and pydicom.dcmread(drawn).BurnedInAnnotation == "NO"
     assert sorted(os.listdir(tmp_path)) == ["clean.dcm", "drawn.dcm"]
 
 
@@ -170,8 +172,8 @@ def test_without_the_engine_or_with_other_models_nothing_that_needs_reading_pass
     with PixelGate(models=models) as gate:
         assert gate.engine == ""
         verdict = gate.examine([instance(path, "CT")])[0]
-        assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.NOT_CHECKED)
-        assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is State.CLEAN
+        assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.NOT_CHECKED)
+        assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is PixelState.CLEAN
         assert gate.reader_pid is None and path.read_bytes() == before
 
 
@@ -180,8 +182,8 @@ def test_told_to_read_nothing_the_gate_passes_nothing_that_needs_reading(tmp_pat
     before = path.read_bytes()
     with PixelGate(read_text=False) as gate:
         verdict = gate.examine([instance(path, "CT")])[0]
-        assert (verdict.state, verdict.finding) == (State.REVIEW, PixelFinding.NOT_CHECKED)
-        assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is State.CLEAN
+        assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.NOT_CHECKED)
+        assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is PixelState.CLEAN
         assert gate.reader_pid is None and path.read_bytes() == before
 
 
@@ -208,11 +210,11 @@ def test_one_changed_byte_in_a_model_is_another_model(tmp_path):
 def test_a_reader_that_was_killed_is_started_again(tmp_path):
     path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
     with PixelGate() as gate:
-        assert gate.examine([instance(path, "CT")])[0].state is State.CLEAN
+        assert gate.examine([instance(path, "CT")])[0].state is PixelState.CLEAN
         first = gate.reader_pid
         os.kill(first, signal.SIGKILL)
         assert gate.examine([instance(path, "CT")])[0].finding in (None, PixelFinding.NOT_CHECKED)
-        assert gate.examine([instance(path, "CT")])[0].state is State.CLEAN
+        assert gate.examine([instance(path, "CT")])[0].state is PixelState.CLEAN
         assert gate.reader_pid != first
 
 
@@ -253,9 +255,9 @@ def test_a_frame_too_large_for_the_limit_goes_to_review_and_the_reader_lives_on(
     with path.open("ab") as file:
         file.truncate(path.stat().st_size + 16000 * 16000 * 2)
     verdict = gate.examine([instance(path, "CR")])[0]
-    assert verdict.state is State.REVIEW
+    assert verdict.state is PixelState.REVIEW
     small = as_file(tmp_path / "small.dcm", dataset("CT", ct(1, 64)))
-    assert gate.examine([instance(small, "CT")])[0].state is State.CLEAN
+    assert gate.examine([instance(small, "CT")])[0].state is PixelState.CLEAN
 
 
 def test_a_thin_head_scan_goes_to_review_only_where_the_profile_demands_it(tmp_path, gate):

@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from containers.archive import Archived, read_file
-from containers.stock import Stock
+from containers.image_store import ImageStore
 from mediator.errors import IntegrityBroken, UsageFault
 from tests.containers.bench import ENGINE_URL
 from tests.sim.images import BASE, Tiny, layer, write
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(params=["docker", "podman"])
-def stock(request: pytest.FixtureRequest) -> Stock:
-    return Stock(ENGINE_URL if request.param == "docker" else request.getfixturevalue("podman_url"))
+def stock(request: pytest.FixtureRequest) -> ImageStore:
+    return ImageStore(ENGINE_URL if request.param == "docker" else request.getfixturevalue("podman_url"))
 
 
 @pytest.fixture
-def given(stock: Stock, tmp_path: Path) -> Iterator[tuple[Path, Archived]]:
+def given(stock: ImageStore, tmp_path: Path) -> Iterator[tuple[Path, Archived]]:
     """An image that no engine has ever seen, which claims the name of one of ours."""
     one = Tiny(
         layers=[layer({**BASE, "unique": uuid.uuid4().bytes})], tags=["cloister-sentinel:latest"], packing="zstd"
@@ -37,7 +37,9 @@ def given(stock: Stock, tmp_path: Path) -> Iterator[tuple[Path, Archived]]:
         docker.APIClient(stock.url).remove_image(one.id, force=True)
 
 
-def test_an_image_is_loaded_confirmed_and_handed_out_as_it_was_read(stock: Stock, given: tuple[Path, Archived]) -> None:
+def test_an_image_is_loaded_confirmed_and_handed_out_as_it_was_read(
+    stock: ImageStore, given: tuple[Path, Archived]
+) -> None:
     path, found = given
     assert stock.missing([found]) == [found]
     told: list[int] = []
@@ -51,7 +53,7 @@ def test_an_image_is_loaded_confirmed_and_handed_out_as_it_was_read(stock: Stock
 
 
 def test_an_image_that_is_not_there_is_neither_confirmed_nor_handed_out(
-    stock: Stock, given: tuple[Path, Archived]
+    stock: ImageStore, given: tuple[Path, Archived]
 ) -> None:
     _, found = given
     with pytest.raises(IntegrityBroken, match="does not hold"):
@@ -61,7 +63,7 @@ def test_an_image_that_is_not_there_is_neither_confirmed_nor_handed_out(
     assert stock.size_bytes(found.facts.image) == 0
 
 
-def test_an_archive_exchanged_after_it_was_read_is_not_loaded(stock: Stock, given: tuple[Path, Archived]) -> None:
+def test_an_archive_exchanged_after_it_was_read_is_not_loaded(stock: ImageStore, given: tuple[Path, Archived]) -> None:
     path, found = given
     write(path, Tiny(layers=[layer({"bin/true": b"EVIL"})]).laid_out())
     with pytest.raises(IntegrityBroken, match="changed"):

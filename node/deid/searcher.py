@@ -18,19 +18,19 @@ from pathlib import Path
 
 from mediator.deid.identifiers import NOBODYS, Identifier, Lost, Own
 from mediator.deid.mandatory import DUMMY, Mandatory
-from mediator.deid.rules import Action, Rule, Table
+from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.values import is_standards_own
 from node.deid.facts import decode
 from node.deid.reader import Parsed, Reader
 from node.deid.residue import Residue, plain
 from node.deid.rewrite import coded_in
 from node.deid.stream import FileStream
-from node.deid.structure import Node, Unreadable, VrOf
+from node.deid.structure import ElementNode, Unreadable, VrOf
 
 # VRs whose values have no shape: kept as they are, they may be anybody's words
 WORDS = frozenset(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
 _CHARSET = b"ISO_IR 192"  # what every profile of ours writes; all it cleans is ASCII
-_OURS = frozenset({Action.CONSTANT, Action.SITE, Action.SITE_HASH})
+_OURS = frozenset({ElementAction.CONSTANT, ElementAction.SITE, ElementAction.SITE_HASH})
 _STANDING_IN = frozenset({DUMMY, "OTHER", "ANONYMIZED", "ANONYMOUS", "Anonymous", "REMOVED", "99REMOVED", "removed"})
 _STATED = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 
@@ -38,8 +38,10 @@ _STATED = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 class Searcher:
     """Lost values, and the files they are looked for in."""
 
-    def __init__(self, table: Table, mandatory: Mandatory, vr_of: VrOf) -> None:
-        self._kept = {tag for tag, rule in table.rules.items() if rule.action is Action.KEEP and WORDS & set(rule.vrs)}
+    def __init__(self, table: ProfileTable, mandatory: Mandatory, vr_of: VrOf) -> None:
+        self._kept = {
+            tag for tag, rule in table.rules.items() if rule.action is ElementAction.KEEP and WORDS & set(rule.vrs)
+        }
         self._table = table
         self._mandatory = mandatory
         self._reader = Reader(vr_of)
@@ -84,7 +86,7 @@ class Searcher:
         values = (value for node in _all(parsed.nodes) if node.tag in self._kept for value in node.value.split(b"\\"))
         return any(plain(value) in short for value in values)
 
-    def _names(self, nodes: Sequence[Node]) -> bool:
+    def _names(self, nodes: Sequence[ElementNode]) -> bool:
         """Whether a text at any depth has a name or number of the patient's own in it."""
         coded = coded_in(nodes, _CHARSET, self._table)
         for node in nodes:
@@ -95,12 +97,12 @@ class Searcher:
                 return True
         return False
 
-    def _is_named(self, node: Node, *, coded: bool) -> bool:
+    def _is_named(self, node: ElementNode, *, coded: bool) -> bool:
         key = (node.tag, node.vr, node.value, coded)
         if (answer := self._named.get(key)) is None:
             rule = self._table.rule(node.tag)
             values = decode(node.value, node.vr, _CHARSET)
-            name = partial(self._own.name, cleaned=rule.action is not Action.KEEP)
+            name = partial(self._own.name, cleaned=rule.action is not ElementAction.KEEP)
             self._named[key] = answer = not coded and still_names(rule, node.tag, values, name, self._mandatory)
         return answer
 
@@ -116,7 +118,7 @@ def still_names(rule: Rule, tag: int, values: Sequence[str], name: Callable[[str
     return any(name(text) for text in texts if not (is_standards_own(rule, (text,)) or mandatory.lists(tag, text)))
 
 
-def _all(nodes: Iterable[Node]) -> Iterator[Node]:
+def _all(nodes: Iterable[ElementNode]) -> Iterator[ElementNode]:
     """The elements at any depth."""
     for node in nodes:
         yield node

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.home import MAX_CONTEXT_BYTES, HomeEngine, HomeRunner, _context, printable
+from containers.kit_engine import MAX_CONTEXT_BYTES, KitEngine, KitRunner, _context, printable
 from mediator.errors import UsageFault
 from tests.containers.bench import ENGINE_URL, Bench, forget_images, until
 
@@ -23,7 +23,7 @@ def project(folder: Path, recipe: str = RECIPE) -> Path:
 
 
 def build(url: str, folder: Path) -> None:
-    engine = HomeEngine(url)
+    engine = KitEngine(url)
     try:
         assert list(engine.build(folder, "cloister-test-home"))
         digest = engine.digest_of("cloister-test-home")
@@ -48,7 +48,7 @@ def test_podman_does_too(tmp_path: Path, podman_url: str) -> None:
 
 @pytest.mark.engine
 def test_nothing_is_fetched_for_a_build(tmp_path: Path) -> None:
-    engine = HomeEngine(ENGINE_URL)
+    engine = KitEngine(ENGINE_URL)
     with pytest.raises(UsageFault, match="is not on this machine"):
         list(
             engine.build(project(tmp_path / "p", "FROM --platform=linux/amd64 debian:bookworm AS one\nFROM one\n"), "x")
@@ -61,8 +61,8 @@ def test_nothing_is_fetched_for_a_build(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_a_running_job_is_measured_and_heard(bench: Bench) -> None:
-    engine = HomeEngine(ENGINE_URL)
-    runner = HomeRunner(bench.broker(), engine, bench.site.site)
+    engine = KitEngine(ENGINE_URL)
+    runner = KitRunner(bench.broker(), engine, bench.site.site)
     bench.start(runner, misbehave="keyctl")  # type: ignore[arg-type]
     events = runner.execute("job")
     until(events, "started")

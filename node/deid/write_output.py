@@ -21,7 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from mediator.deid.screening import Exclusion
-from node.deid.copiers import Copiers, Job
+from node.deid.copiers import Copiers, CopyJob
 from node.deid.facts import layout_of
 from node.deid.pixels.fragments import has_words, value_without_words
 from node.deid.pixels.rle import RLE
@@ -46,7 +46,7 @@ class Conversion:
     pixels_sha256: str = ""
 
 
-class Draft:
+class OutputWriter:
     """A new file at `path` (0600), never over another and never through a link: `FileExistsError` where it is taken.
 
     `chunks` are its header, `after` what follows the pixels; `own` may stand in its name. With `copiers` the pixels
@@ -72,7 +72,7 @@ class Draft:
         self._chunks = [*chunks, named(path.name, own)]
         self._rewriter = rewriter
         self._handle = os.open(path, _NEW, 0o600)
-        self._job = Job(partial(_write_pixels, self._handle, parsed, hash_pixels))
+        self._job = CopyJob(partial(_write_pixels, self._handle, parsed, hash_pixels))
         self._done: Conversion | None = None
         try:
             MemoryStream(header).copy(0, len(header), self._handle)  # (1)

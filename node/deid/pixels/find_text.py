@@ -24,7 +24,7 @@ _CHUNK_PIXELS = 1 << 26
 
 
 @dataclass
-class Sight:
+class FoundText:
     """What was seen in one file. Boxes by frame; `unconfirmed`: seen in a projection of its chunk alone."""
 
     text: dict[int, list[Box]] = field(default_factory=dict)
@@ -35,19 +35,19 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Looker:
+class TextFinder:
     """Reads films with a text reader. `alive` is called after each picture, so that a watcher sees progress."""
 
     reader: TextReader
     every_frame: bool = False
     alive: Callable[[], None] = lambda: None
 
-    def look(self, films: Sequence[Film], again: Collection[Spot] = (), *, doubt: bool = False) -> list[Sight]:
+    def look(self, films: Sequence[Film], again: Collection[Spot] = (), *, doubt: bool = False) -> list[FoundText]:
         """One sight per film. `again`: frames to read whatever the projections show; `doubt`: unreadable boxes hit too.
 
         Raises `NotDecoded`.
         """
-        sights = [Sight() for _film in films]
+        sights = [FoundText() for _film in films]
         spots = [(place, frame) for place, film in enumerate(films) for frame in range(film.frames)]
         marks = {spots[mark] for mark in landmarks(len(spots))} | set(again)
 
@@ -63,7 +63,12 @@ class Looker:
         return sights
 
     def _chunk(
-        self, films: Sequence[Film], spots: Sequence[Spot], marks: Collection[Spot], sights: list[Sight], doubt: bool
+        self,
+        films: Sequence[Film],
+        spots: Sequence[Spot],
+        marks: Collection[Spot],
+        sights: list[FoundText],
+        doubt: bool,
     ) -> None:
         low, high = window(list(_values(films, [spots[mark] for mark in landmarks(len(spots))])))
         pictures: list[Picture] = []
@@ -91,7 +96,7 @@ class Looker:
                     self._note(spot, self._read(shown, sights, {spot[0]}), sights[spot[0]])
         self._confirm(spots, [box for box in seen if box.readable], sights)
 
-    def _read(self, shown: Picture, sights: list[Sight], whose: Collection[int]) -> list[Box]:
+    def _read(self, shown: Picture, sights: list[FoundText], whose: Collection[int]) -> list[Box]:
         boxes = self.reader.read(shown)
         for place in whose:
             sights[place].read += 1
@@ -99,12 +104,12 @@ class Looker:
         return boxes
 
     @staticmethod
-    def _note(spot: Spot, boxes: Sequence[Box], sight: Sight) -> None:
+    def _note(spot: Spot, boxes: Sequence[Box], sight: FoundText) -> None:
         for box in boxes:
             (sight.text if box.readable else sight.doubtful).setdefault(spot[1], []).append(box)
 
     @staticmethod
-    def _confirm(spots: Sequence[Spot], seen: Sequence[Box], sights: list[Sight]) -> None:
+    def _confirm(spots: Sequence[Spot], seen: Sequence[Box], sights: list[FoundText]) -> None:
         """(4)"""
         shown = [box for place, frame in spots for box in sights[place].text.get(frame, ())]
         alone = [box for box in seen if not any(known.covers(box) or box.covers(known) for known in shown)]

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 Write = Callable[[Tx], object]
 
 
-class Debt:
+class DeferredRecord:
     """One thing to be written down, in a transaction of its own."""
 
     def __init__(self, write: Write) -> None:
@@ -30,7 +30,7 @@ class Debt:
         self.paid = threading.Event()
 
 
-class Owed:
+class DeferredRecords:
     """Writes what is owed as soon as it can. Thread-safe; nobody who owes has to wait."""
 
     def __init__(self, store: Store, clock: Clock, *, retry_s: float = 1.0) -> None:
@@ -38,19 +38,19 @@ class Owed:
         self._clock = clock
         self._retry_s = retry_s
         self._lock = threading.Lock()
-        self._debts: list[Debt] = []
+        self._debts: list[DeferredRecord] = []
         self._news = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._told = False
 
-    def add(self, write: Write) -> Debt:
+    def add(self, write: Write) -> DeferredRecord:
         """Have `write` called with a transaction, after everything that was owed before."""
-        debt = Debt(write)
+        debt = DeferredRecord(write)
         with self._lock:
             self._debts.append(debt)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="owed", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="deferred-records", daemon=True)
                 self._thread.start()
         self._news.set()
         return debt

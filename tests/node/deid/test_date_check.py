@@ -2,13 +2,14 @@
 
 import pytest
 
-from mediator.deid.rules import Action, Rule
-from node.deid.dated import date_holds, dates_hold, has_dates, moved_days
+from mediator.deid.rules import ElementAction, Rule
+from node.deid.date_check import date_holds, dates_hold, has_dates, moved_days
 from node.deid.profiles import load_profile
-from node.deid.structure import Node
+from node.deid.structure import ElementNode
 
 SHIFT, CUT, KEEP, GONE = (
-    Rule(action, "test", ("DA",)) for action in (Action.SHIFT_DATE, Action.TRUNCATE_DATE, Action.KEEP, Action.REMOVE)
+    Rule(action, "test", ("DA",))
+    for action in (ElementAction.SHIFT_DATE, ElementAction.TRUNCATE_DATE, ElementAction.KEEP, ElementAction.REMOVE)
 )
 STUDY_DATE, REGION, DATE_TIME = 0x00080020, 0x00082218, 0x0008002A
 
@@ -47,15 +48,15 @@ def test_days_are_counted_over_leap_years_and_not_where_there_is_no_date(before,
     assert moved_days(before, after) == days
 
 
-def region(value: bytes, times: int = 1) -> Node:
-    inner = (Node(DATE_TIME, "DT", value),)
-    return Node(REGION, "SQ", items=((Node(REGION, "SQ", items=(inner,) * times),),))
+def region(value: bytes, times: int = 1) -> ElementNode:
+    inner = (ElementNode(DATE_TIME, "DT", value),)
+    return ElementNode(REGION, "SQ", items=((ElementNode(REGION, "SQ", items=(inner,) * times),),))
 
 
 def test_a_date_moved_wrongly_at_any_depth_is_seen():
     table = load_profile("eucaim")
     before = region(b"20240301101530")
-    assert has_dates(before) and not has_dates(Node(REGION, "SQ", items=()))
+    assert has_dates(before) and not has_dates(ElementNode(REGION, "SQ", items=()))
     assert dates_hold(before, region(b"20240220101530"), table, 10)
     assert not dates_hold(before, region(b"20240219101530"), table, 10)
     assert not dates_hold(before, region(b"20240220101530", times=2), table, 10)
@@ -64,5 +65,7 @@ def test_a_date_moved_wrongly_at_any_depth_is_seen():
 
 def test_a_date_that_the_original_does_not_have_is_no_date_of_it():
     table = load_profile("eucaim")
-    before = Node(REGION, "SQ", items=((Node(STUDY_DATE, "DA", b"20240301"),),))
-    assert not dates_hold(before, Node(REGION, "SQ", items=((Node(DATE_TIME, "DT", b"20240220"),),)), table, 10)
+    before = ElementNode(REGION, "SQ", items=((ElementNode(STUDY_DATE, "DA", b"20240301"),),))
+    assert not dates_hold(
+        before, ElementNode(REGION, "SQ", items=((ElementNode(DATE_TIME, "DT", b"20240220"),),)), table, 10
+    )

@@ -13,7 +13,7 @@ from federation.files import make_folder, write_whole
 _REMEMBERED = 10_000
 
 
-class Notes:
+class LinkState:
     """Small files in one folder: `pulled/<n>`, `used/<sha256 of an envelope>`, `node-id`."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""Become another program that dies with the process that started this one: `python -m federation.hub.tether PROGRAM …`.
+"""Become another program that dies with the process that started this one.
+
+    python -m federation.hub.die_with_parent PARENT PROGRAM …
 
 `prctl(PR_SET_PDEATHSIG)` outlives `exec`. A SuperLink left behind by a killed hub would hold the database and go on
 handing out work that nobody collects.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
-from mediator.deid.rules import Action, Rule, Table
-from node.deid.structure import Node
+from mediator.deid.rules import ElementAction, ProfileTable, Rule
+from node.deid.structure import ElementNode
 
 DATE_VRS = frozenset(["DA", "DT", "TM"])
 # what may stand whatever the original was: nothing, and the dummies of `mediator.deid.values` and `mandatory`
@@ -22,14 +22,14 @@ class DatesDiffer(Exception):
     """What would be written for a date is not what the profile says."""
 
 
-def has_dates(node: Node) -> bool:
+def has_dates(node: ElementNode) -> bool:
     """Whether the element is a date, or holds one at any depth."""
     if node.items is None:
         return node.vr in DATE_VRS
     return any(has_dates(one) for item in node.items for one in item)
 
 
-def dates_hold(before: Node, after: Node, table: Table, days: int, creator: str = "") -> bool:
+def dates_hold(before: ElementNode, after: ElementNode, table: ProfileTable, days: int, creator: str = "") -> bool:
     """Whether every date in `after` is what `table` makes of the one in `before`. `days`: the patient's own shift.
 
     `creator` is the private creator of the block that the element stands in.
@@ -37,14 +37,14 @@ def dates_hold(before: Node, after: Node, table: Table, days: int, creator: str 
     rule = table.private_rule(creator, before.tag) if before.tag >> 16 & 1 else table.rule(before.tag)
     if after.items is None:
         return after.vr not in DATE_VRS or date_holds(rule, after.vr, text(before), text(after), days)
-    if rule.action is not Action.RECURSE or before.items is None:
+    if rule.action is not ElementAction.RECURSE or before.items is None:
         return not after.items
     if len(before.items) != len(after.items):
         return False
     return all(_item_holds(old, new, table, days) for old, new in zip(before.items, after.items, strict=True))
 
 
-def _item_holds(before: Iterable[Node], after: Iterable[Node], table: Table, days: int) -> bool:
+def _item_holds(before: Iterable[ElementNode], after: Iterable[ElementNode], table: ProfileTable, days: int) -> bool:
     old = {node.tag: node for node in before}
     for node in after:
         if node.items is None and node.vr not in DATE_VRS:
@@ -62,15 +62,15 @@ def date_holds(rule: Rule, vr: str, before: str, after: str, days: int) -> bool:
     if len(old) != len(new):
         return False
     pairs = list(zip((value.strip(" \0") for value in old), new, strict=True))
-    if rule.action is Action.CONSTANT:
+    if rule.action is ElementAction.CONSTANT:
         return after == rule.constant
-    if rule.action is Action.KEEP:
+    if rule.action is ElementAction.KEEP:
         return all(one == other for one, other in pairs)
     if vr == "TM":
         return False
-    if rule.action is Action.SHIFT_DATE:
+    if rule.action is ElementAction.SHIFT_DATE:
         return all(moved_days(one, other) == days for one, other in pairs)
-    if rule.action is Action.TRUNCATE_DATE:
+    if rule.action is ElementAction.TRUNCATE_DATE:
         return all(_is_cut(one, other) for one, other in pairs)
     return False
 
@@ -83,7 +83,7 @@ def moved_days(before: str, after: str) -> int | None:
     return old[0].toordinal() - new[0].toordinal()
 
 
-def text(node: Node) -> str:
+def text(node: ElementNode) -> str:
     """The value of a date element, without its padding."""
     return node.value.decode("latin-1").strip(" \0") if node.items is None else ""
 
@@ -102,7 +102,7 @@ def _apart(value: str) -> tuple[date, str] | None:
         return None
 
 
-def _creator(item: dict[int, Node], node: Node) -> str:
+def _creator(item: dict[int, ElementNode], node: ElementNode) -> str:
     """Who reserved the private block that an element of an item stands in."""
     if not node.tag >> 16 & 1:
         return ""

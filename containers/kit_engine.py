@@ -1,6 +1,7 @@
 """What only a researcher's own machine asks of its engine: build an image, find one by name, hear what a job prints.
 
-A hospital's broker has nothing of this: its engine is `containers.engine.Engine`, and its five verbs are all it has.
+A hospital's broker has nothing of this: its engine is `containers.engine.ContainerEngine`, and its five verbs are all
+it has.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.broker import Broker
-from containers.engine import Engine, NotFound, _asking
+from containers.engine import ContainerEngine, NotFound, _asking
 from containers.tarballs import Tar, exactly
 from mediator.errors import EngineUnavailable, UsageFault
 from mediator.ports import JobEvent, Prepared
@@ -37,7 +38,7 @@ _SAMPLE_S = 0.25
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE | re.MULTILINE)
 
 
-class HomeEngine(Engine):
+class KitEngine(ContainerEngine):
     """The engine of a researcher's own machine."""
 
     def digest_of(self, image: str) -> str | None:
@@ -183,11 +184,11 @@ class Observed:
 
 
 @dataclass
-class HomeRunner:
+class KitRunner:
     """A broker whose containers are looked at while they run. Implements `mediator.ports.Runner`."""
 
     broker: Broker
-    engine: HomeEngine
+    engine: KitEngine
     site: str
     observed: dict[str, Observed] = field(default_factory=dict)
 

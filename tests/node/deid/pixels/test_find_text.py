@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from node.deid.pixels.find_text import TextFinder
 from node.deid.pixels.frames import open_film
-from node.deid.pixels.look import Looker
 from node.deid.pixels.ocr import Box
 from node.deid.pixels.projections import CHUNK_FRAMES, chunks, landmarks, projections
 from tests.sim.pictures import as_file, dataset
@@ -57,7 +57,7 @@ def test_projections_show_what_is_bright_dark_or_unlike_the_rest_on_one_frame():
 @pytest.mark.parametrize("frame", [0, 1, 57, 99])
 def test_text_on_a_single_frame_of_a_hundred_is_found_on_that_frame(tmp_path, frame):
     reader = MarkReader()
-    sight = Looker(reader).look([cine(tmp_path, 100, [frame])])[0]
+    sight = TextFinder(reader).look([cine(tmp_path, 100, [frame])])[0]
     assert sight.text == {frame: [WHERE]}
     assert not sight.unconfirmed
     # four chunks of 25: three projections each, the landmarks, and the frames of one chunk
@@ -66,13 +66,13 @@ def test_text_on_a_single_frame_of_a_hundred_is_found_on_that_frame(tmp_path, fr
 
 def test_nothing_to_find_costs_three_pictures_a_chunk_and_the_landmarks(tmp_path):
     reader = MarkReader()
-    sight = Looker(reader).look([cine(tmp_path, 100)])[0]
+    sight = TextFinder(reader).look([cine(tmp_path, 100)])[0]
     assert not sight.text and len(reader.shown) == 4 * 3 + len(landmarks(100)) == sight.read
 
 
 def test_every_frame_means_every_frame(tmp_path):
     reader = MarkReader()
-    Looker(reader, every_frame=True).look([cine(tmp_path, 40)])
+    TextFinder(reader, every_frame=True).look([cine(tmp_path, 40)])
     assert len(reader.shown) == 40
 
 
@@ -83,7 +83,7 @@ def test_a_series_is_read_as_if_its_files_were_frames(tmp_path):
         if number == 17:
             values[MARK] = 250
         films.append(open_film(as_file(tmp_path / f"{number}.dcm", dataset("CT", values))))
-    sights = Looker(MarkReader()).look(films)
+    sights = TextFinder(MarkReader()).look(films)
     assert [place for place, sight in enumerate(sights) if sight.text] == [17]
 
 
@@ -93,7 +93,7 @@ def test_files_of_different_shapes_are_never_laid_over_one_another(tmp_path):
         open_film(as_file(tmp_path / f"{number}.dcm", dataset("CT", np.zeros(shape, dtype=np.uint8))))
         for number, shape in enumerate(shapes)
     ]
-    assert len(Looker(MarkReader()).look(films)) == 4
+    assert len(TextFinder(MarkReader()).look(films)) == 4
 
 
 def test_text_that_only_a_projection_shows_is_told_apart(tmp_path):
@@ -101,13 +101,13 @@ def test_text_that_only_a_projection_shows_is_told_apart(tmp_path):
     values = np.full((20, 32, 48), 40, dtype=np.uint8)
     values[5, 10:14, 20:25], values[9, 10:14, 25:30] = 255, 255
     film = open_film(as_file(tmp_path / "halves.dcm", dataset("US-cine", values)))
-    sight = Looker(MarkReader()).look([film])[0]
+    sight = TextFinder(MarkReader()).look([film])[0]
     assert not sight.text and sight.unconfirmed
 
 
 def test_a_frame_to_be_read_again_is_read_whatever_the_projections_show(tmp_path):
     reader = MarkReader()
-    Looker(reader).look([cine(tmp_path, 100)], again={(0, 71)})
+    TextFinder(reader).look([cine(tmp_path, 100)], again={(0, 71)})
     assert len(reader.shown) == 4 * 3 + 3 + 1
 
 
@@ -119,4 +119,4 @@ def test_a_drawing_in_bits_above_the_stored_ones_is_seen_and_a_sign_is_none(tmp_
     hidden = open_film(as_file(tmp_path / "hidden.dcm", dataset("CT", drawn, bits=12)))
     signed = values.astype(np.int16) - 1000
     sign = open_film(as_file(tmp_path / "signed.dcm", dataset("CT", signed, bits=12)))
-    assert [Looker(MarkReader()).look([film])[0].overlay for film in (plain, hidden, sign)] == [False, True, False]
+    assert [TextFinder(MarkReader()).look([film])[0].overlay for film in (plain, hidden, sign)] == [False, True, False]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediator.errors import UsageFault
-from node.cli.beginnings import SHORTEST, SHORTEST_TO_ACT, complete
+from node.cli.id_prefix import SHORTEST, SHORTEST_TO_ACT, complete
 from node.cli.output import table
 
 ONE, TWO, OTHER = ("sha256:" + text for text in ("ab" * 32, "ab" * 31 + "cd", "c0ffee" + "0" * 58))

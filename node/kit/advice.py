@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mediator.errors import Code
 from mediator.exits import RAISED
 
-MENDING: Mapping[Code, str] = {
+ADVICE: Mapping[Code, str] = {
     # the permit, as gate 1 reads it
     Code.CONDITION_UNENFORCEABLE: "take the condition out of the draft: no node can enforce it as it stands there",
     Code.PERMIT_TOO_LARGE: "fewer tensors, or tensors of fewer bytes: what leaves must fit into one signed envelope",
@@ -72,6 +72,6 @@ MENDING: Mapping[Code, str] = {
 }
 
 
-def mend(code: Code) -> str:
+def advice_for(code: Code) -> str:
     """What to change; a reason that no trial should end with says so."""
-    return MENDING.get(code, "not a thing that an image can mend: please report it")
+    return ADVICE.get(code, "not a thing that an image can mend: please report it")

@@ -14,7 +14,7 @@ from typing import Any
 
 from containers import archive
 from containers.archive import Archived
-from containers.engine import Engine, _asking
+from containers.engine import ContainerEngine, _asking
 from mediator.errors import EngineUnavailable, IntegrityBroken, UsageFault
 from mediator.images import MAX_LISTED, ImageFacts, Origin, printable
 
@@ -22,7 +22,7 @@ from mediator.images import MAX_LISTED, ImageFacts, Origin, printable
 _TIMEOUT_S = 1800.0
 
 
-class Stock(Engine):
+class ImageStore(ContainerEngine):
     """One engine's images, through its socket, which this user must be able to open."""
 
     def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
