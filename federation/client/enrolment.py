@@ -36,7 +36,7 @@ class LinkConfig:
     software: str = "0"
     max_model_bytes: int = MAX_MODEL_BYTES
     poll_fast_s: float = 0.05
-    poll_slow_s: float = 0.5
+    poll_slow_s: float = 3.0
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ from node.host.versions import job_view, read_manifest
 
 log = logging.getLogger(__name__)
 
+# how often a stream without news looks whether its reader is still there
+_LOOK_S = 1.0
 # the supervisor waits 6 s for this process to end
 _LAST_WORDS_S = 1.0
 
@@ -162,16 +164,16 @@ class CoreProcess:
 
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
         """Checkpoints no witness has signed, the newest first of all: it covers the others."""
-        shown = 0
+        shown, commits = 0, -1
         while active():
+            before, commits = commits, self.core.store.wait_for_commit(commits, _LOOK_S)
+            if commits == before:
+                continue
             with self.core.store.read() as snapshot:
                 newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
-            done = max([shown, *(row.size for row in seen)])
-            if newest is not None and newest.size > done:
+            if newest is not None and newest.size > max([shown, *(row.size for row in seen)]):
                 shown = newest.size
                 yield newest.text
-            else:
-                self._ended.wait(0.2)
 
     def witnessed(self, text: str) -> None:
         watch.witnessed(self.core, text)

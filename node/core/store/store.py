@@ -25,6 +25,8 @@ class Store:
         self._lock = threading.Lock()
         self._writer: int | None = None
         self._after_commit: list[Callable[[], None]] = []
+        self._committed = threading.Condition()
+        self._commits = 0
 
     @contextmanager
     def transaction(self, now: datetime) -> Iterator[Tx]:
@@ -41,6 +43,9 @@ class Store:
                     yield Tx(session, now)
             finally:
                 self._writer = None
+        with self._committed:
+            self._commits += 1
+            self._committed.notify_all()
         for told in self._after_commit:
             told()
 
@@ -53,6 +58,15 @@ class Store:
     def after_commit(self, told: Callable[[], None]) -> None:
         """Have `told` called, in the writer's thread, after every transaction that committed."""
         self._after_commit.append(told)
+
+    def wait_for_commit(self, seen: int, within_s: float) -> int:
+        """How many transactions have committed; waits up to `within_s` while these are the `seen` ones.
+
+        For whoever waits for news: nothing asks the database by the clock.
+        """
+        with self._committed:
+            self._committed.wait_for(lambda: self._commits != seen, within_s)
+            return self._commits
 
     def close(self) -> None:
         self._engine.dispose()

@@ -12,29 +12,27 @@ from node.core.context import Core, event, permit_name
 from node.core.records import OutgoingRow
 from node.core.tasks.release_output import write_whole
 
+# how often a stream without news looks whether its reader is still there
+_LOOK_S = 1.0
 # the link reads its spool as a member of the folder's group
 _SPOOL_MODE = 0o640
 
 
 class Outbox:
-    """Wakes whoever waits for new answers after every commit."""
+    """Looks for new answers after every commit."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._news = threading.Condition()
         self._spooling = threading.Lock()
-        self._count = 0
-        core.store.after_commit(self._tell)
 
     def follow(self, active: Callable[[], bool]) -> Iterator[tuple[OutgoingRow, str | None]]:
         """Every undelivered answer, once per caller, then new ones, while `active()`; with its folder in the spool."""
         told: set[str] = set()
         seen = -1
         while active():
-            with self._news:
-                if self._count == seen:
-                    self._news.wait(1.0)
-                seen = self._count
+            before, seen = seen, self._core.store.wait_for_commit(seen, _LOOK_S)
+            if seen == before:
+                continue
             with self._core.store.read() as snapshot:
                 rows = snapshot.outgoing()
             told &= {row.instruction for row in rows}
@@ -90,12 +88,6 @@ class Outbox:
         except FileNotFoundError as error:
             raise IntegrityBroken("a stored release is not there") from error
         part.rename(spool / name)
-
-    def _tell(self) -> None:
-        with self._news:
-            self._count += 1
-            self._news.notify_all()
-
 
 def _spool_name(instruction: str) -> str:
     """`run/round/task/attempt` as one folder name; no identifier holds a plus."""

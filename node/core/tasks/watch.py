@@ -27,6 +27,8 @@ from node.core.tasks.pause import heed_mark
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+# what may come some seconds late: nothing that computes waits for it
+UPKEEP_S = 5.0
 
 
 class Watch:
@@ -58,11 +60,11 @@ class Watch:
         # what each container rested on when the store was last read
         self._standings: dict[SandboxKey, PermitBasis] = {}
         self._threads = [
-            threading.Thread(target=self._run, name=name, args=(steps,), daemon=True)
-            for name, steps in {
-                "watch": (self.look, lambda: self._sandboxes.stop_idle(self._idle_s), self._sandboxes.tidy),
-                "upkeep": (lambda: self._tend(self._core), self._checkpoint_when_due),
-            }.items()
+            threading.Thread(target=self._run, name=name, args=(every_s, steps), daemon=True)
+            for name, every_s, steps in (
+                ("watch", TICK_S, (self.look, lambda: self._sandboxes.stop_idle(self._idle_s), self._sandboxes.tidy)),
+                ("upkeep", UPKEEP_S, (lambda: self._tend(self._core), self._checkpoint_when_due)),
+            )
         ]
         self._checkpointed_s = time.monotonic()
 
@@ -99,8 +101,8 @@ class Watch:
         for _, stopping in begun:
             stopping.wait()
 
-    def _run(self, steps: Sequence[Callable[[], object]]) -> None:
-        while not self._ended.wait(TICK_S):
+    def _run(self, every_s: float, steps: Sequence[Callable[[], object]]) -> None:
+        while not self._ended.wait(every_s):
             for step in steps:
                 try:
                     step()
