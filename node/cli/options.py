@@ -11,7 +11,7 @@ Json = Annotated[bool, typer.Option("--json", help="print the answer as JSON on 
 NodeConfig = Annotated[
     Path, typer.Option("--config", envvar="CLOISTER_NODE_CONFIG", help="the node's TOML file", show_envvar=True)
 ]
-HubConfig = Annotated[
+HubConfigPath = Annotated[
     Path, typer.Option("--config", envvar="CLOISTER_HUB_CONFIG", help="the hub's TOML file", show_envvar=True)
 ]
 Out = Annotated[Path, typer.Option("--out", help="the file to write; one that is there is not overwritten")]

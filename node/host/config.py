@@ -110,7 +110,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class HubConfig(Section):
+class HubAddressConfig(Section):
     """The one host and port the link may reach. `server_name` is what the hub's certificate says."""
 
     host: str = Field(min_length=1, max_length=253)
@@ -342,7 +342,7 @@ class NodeConfig(Section):
     site: Annotated[str, AfterValidator(_identifier)]
     state_dir: Annotated[AbsolutePath, AfterValidator(_state_dir)]
     database: SecretReference | None = Field(default=None, repr=False)
-    hub: HubConfig
+    hub: HubAddressConfig
     trust: TrustConfig = TrustConfig()
     users: UsersConfig = UsersConfig()
     staff: StaffConfig = StaffConfig()

@@ -25,7 +25,7 @@ from node.cli.files import (
     write_new,
 )
 from node.cli.id_prefix import complete
-from node.cli.options import HubConfig, Json, Out
+from node.cli.options import HubConfigPath, Json, Out
 from node.cli.output import say, show, table
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _FOLLOW_S = 0.25
 
 
 @app.command("init")
-def init(config: HubConfig) -> None:
+def init(config: HubConfigPath) -> None:
     """Make the hub's state folder, its certificate authority and its signing keys. Once."""
     from federation.hub.config import load_config
     from federation.hub.state import HubState
@@ -61,7 +61,7 @@ def init(config: HubConfig) -> None:
 
 
 @app.command("serve")
-def serve(config: HubConfig) -> None:
+def serve(config: HubConfigPath) -> None:
     """Run the hub until SIGTERM: Flower's SuperLink on loopback, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
@@ -73,7 +73,7 @@ def serve(config: HubConfig) -> None:
 
 @nodes.command("approve")
 def approve(
-    config: HubConfig, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
+    config: HubConfigPath, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
 ) -> None:
     """Enrol a site: its request becomes a bundle to send back. Compare key ids by telephone first."""
     check_new(out)  # a site is enrolled once: its bundle must have somewhere to go
@@ -84,7 +84,7 @@ def approve(
 
 
 @nodes.command("list")
-def list_nodes(config: HubConfig, as_json: Json = False) -> None:
+def list_nodes(config: HubConfigPath, as_json: Json = False) -> None:
     """Enrolled sites, their certificates and when they were last heard of."""
     with opened(config) as hub:
         rows = hub.nodes()
@@ -93,7 +93,7 @@ def list_nodes(config: HubConfig, as_json: Json = False) -> None:
 
 @nodes.command("revoke")
 def revoke(
-    config: HubConfig, site: Annotated[str, typer.Argument(help="the site, or the beginning of its name")]
+    config: HubConfigPath, site: Annotated[str, typer.Argument(help="the site, or the beginning of its name")]
 ) -> None:
     """End a site: its certificate is refused and its open connections are closed at once."""
     with opened(config) as hub:
@@ -103,7 +103,7 @@ def revoke(
 
 
 @permits.command("publish")
-def publish_permit(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed permit")]) -> None:
+def publish_permit(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed permit")]) -> None:
     """Send a committee's permit to every site, now and whenever one connects."""
     with opened(config) as hub:
         permit = hub.submit_permit(read_text(file))
@@ -111,7 +111,7 @@ def publish_permit(config: HubConfig, file: Annotated[Path, typer.Argument(help=
 
 
 @revocations.command("publish")
-def publish_revocations(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed list")]) -> None:
+def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed list")]) -> None:
     """Send a committee's revocation list to every site at once."""
     with opened(config) as hub:
         hub.submit_revocations(read_text(file))
@@ -120,7 +120,7 @@ def publish_revocations(config: HubConfig, file: Annotated[Path, typer.Argument(
 
 @runs.command("submit")
 def submit(
-    config: HubConfig,
+    config: HubConfigPath,
     order: Annotated[Path, typer.Option(help="the researcher's signed run order")],
     model: Annotated[Path, typer.Option(help="the untrained model (safetensors, exactly the permit's tensors)")],
 ) -> None:
@@ -131,7 +131,7 @@ def submit(
 
 
 @runs.command("publish")
-def publish_order(config: HubConfig, file: Annotated[Path, typer.Argument(help="the signed local order")]) -> None:
+def publish_order(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed local order")]) -> None:
     """Send an order for local analyses to the sites, where hospital staff start it or do not. No run begins here."""
     with opened(config) as hub:
         order = hub.submit_local(read_text(file))
@@ -139,7 +139,7 @@ def publish_order(config: HubConfig, file: Annotated[Path, typer.Argument(help="
 
 
 @runs.command("list")
-def list_runs(config: HubConfig, as_json: Json = False) -> None:
+def list_runs(config: HubConfigPath, as_json: Json = False) -> None:
     """Every run, newest first."""
     with opened(config) as hub:
         rows = hub.list_runs()
@@ -148,7 +148,7 @@ def list_runs(config: HubConfig, as_json: Json = False) -> None:
 
 @runs.command("show")
 def show_run(
-    config: HubConfig,
+    config: HubConfigPath,
     run: Run,
     follow: Annotated[bool, typer.Option("--follow", help="a line per finished round, until the run ends")] = False,
     as_json: Json = False,
@@ -178,7 +178,7 @@ def show_run(
 
 @runs.command("export")
 def export_run(
-    config: HubConfig,
+    config: HubConfigPath,
     run: Run,
     to: Annotated[Path, typer.Option(help="the folder to make; an empty one may be there")],
     round_: Annotated[
@@ -206,7 +206,7 @@ def export_run(
 
 
 @runs.command("stop")
-def stop_run(config: HubConfig, run: Run) -> None:
+def stop_run(config: HubConfigPath, run: Run) -> None:
     """End a run; its checkpoints stay."""
     with opened(config) as hub:
         run = _whole(hub, run, acts=True)
@@ -215,7 +215,7 @@ def stop_run(config: HubConfig, run: Run) -> None:
 
 
 @runs.command("resume")
-def resume_run(config: HubConfig, run: Run) -> None:
+def resume_run(config: HubConfigPath, run: Run) -> None:
     """Let a stopped run go on after its last completed round."""
     with opened(config) as hub:
         run = _whole(hub, run, acts=True)

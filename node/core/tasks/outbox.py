@@ -89,6 +89,7 @@ class Outbox:
             raise IntegrityBroken("a stored release is not there") from error
         part.rename(spool / name)
 
+
 def _spool_name(instruction: str) -> str:
     """`run/round/task/attempt` as one folder name; no identifier holds a plus."""
     return instruction.replace("/", "+")
