@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from mediator import canonical
+from mediator import canonical, tensors
 from mediator.analysis import LOCAL
 from mediator.errors import Code, Denied, Reason
 from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
 from mediator.policy import Policy
-from mediator.release import tensors
-from mediator.release.decide import reserve_bytes
 from mediator.signatures import Signed
+from mediator.sizes import reserve_bytes
 from mediator.terms import check_config, outside
 from mediator.types import (
     Acceptance,
@@ -225,7 +224,7 @@ def container_spec(
     admitted: Admitted, job: str, data_dir: str, in_dir: str, now: datetime, gpu_devices: tuple[str, ...] = ()
 ) -> ContainerSpec:
     """The container of an admitted task: nothing in it is anybody's choice but the permit's and the order's, and the
-    queue's, which of the GPUs granted (`mediator.schedule`)."""
+    queue's, which of the GPUs granted (`node.core.tasks.schedule`)."""
     return ContainerSpec(
         job=job,
         purpose="job",

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from mediator.analysis import AnalysisRules
+from mediator.capacity import SiteSchedule
 from mediator.errors import Code, Reason
-from mediator.schedule import SiteSchedule
 from mediator.types import Kind, Resources
 
 

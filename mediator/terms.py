@@ -16,7 +16,7 @@ from mediator import canonical
 from mediator.analysis import LOCAL
 from mediator.errors import Code, Malformed, Reason
 from mediator.permit import person_keys, schema_sha256, unenforceable
-from mediator.release.decide import reserve_bytes
+from mediator.sizes import reserve_bytes
 from mediator.types import ConfigField, DataPermit, Kind, RunOrder, TensorSpec
 
 # Learning rates and epochs fit many times over; code does not. (DESIGN: a hub must not ship code that way.)

@@ -7,10 +7,10 @@ import re
 import typing
 from pathlib import Path
 
-from mediator import airlock
+from mediator.airlock import review
+from mediator.airlock.decide import Outputs, Rule, check
 from mediator.analysis import AnalysisRules
 from mediator.canonical import from_plain
-from mediator.release.airlock import Outputs, Rule, check
 from tests.mediator.analyses import request
 
 TEXT = (Path(__file__).resolve().parents[1] / "deploy" / "docs" / "airlock.md").read_text("utf-8")
@@ -43,4 +43,4 @@ def test_every_rule_is_on_the_page() -> None:
 
 
 def test_the_picture_is_the_table() -> None:
-    assert f"```mermaid\n{airlock.mermaid()}```" in TEXT
+    assert f"```mermaid\n{review.mermaid()}```" in TEXT

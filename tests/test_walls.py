@@ -50,6 +50,16 @@ BREACHES = {
         ("node/deid/deidentify.py", "import node.core.store.store"),
         ("node/host/keys.py", "import flwr"),
     ],
+    "mediator": [
+        ("mediator/admission.py", "from mediator.release import decide"),
+        ("mediator/release/decide.py", "import mediator.airlock.tables"),
+        ("mediator/tensors.py", "import mediator.admission"),
+    ],
+    "hub": [
+        ("federation/hub/conductor.py", "from mediator.release import decide"),
+        ("federation/client/link.py", "import mediator.admission"),
+        ("federation/control.py", "import mediator.deid.rules"),
+    ],
     "house": [
         ("node/intake/batch.py", "import node.core.context"),
         ("node/link/process.py", "from node.broker import process"),
@@ -67,8 +77,8 @@ BREACHES = {
         ("mediator/types.py", "import mediator.permit"),
     ],
 }
-# of every process one, and two that hold the whole house
-CONTRACTS = {*ROLES, "house", "cycles"}
+# of every process one, two that hold the whole house, and two that keep gates where they are
+CONTRACTS = {*ROLES, "house", "cycles", "mediator", "hub"}
 
 
 @pytest.fixture(scope="module")

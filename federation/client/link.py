@@ -33,8 +33,8 @@ from federation.client.flower import (
 )
 from federation.client.link_state import LinkState
 from federation.client.ports import CorePort, OutgoingReply
+from mediator import tensors
 from mediator.errors import CloisterError, Denied, HubCode, Malformed, NotNow, UsageFault
-from mediator.release import tensors
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
 

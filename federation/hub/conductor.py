@@ -30,9 +30,9 @@ from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_tex
 from federation.hub.database import Database
 from federation.hub.steering import Interrupted, Metrics, Reply, ReplyVerdict, RunStopped
 from federation.hub.tables import AttemptRow, EnvelopeRow, HubInstructionRow, ReplyRow, RoundRow, RunRow
+from mediator import tensors
 from mediator.canonical import print_time
 from mediator.errors import Denied, HubCode, Malformed
-from mediator.release import tensors
 from mediator.signatures import KeyRing, SigningKey, open_signed
 from mediator.types import DataPermit, Instruction, Kind, MetricSpec, ReleaseEnvelope, RunOrder
 

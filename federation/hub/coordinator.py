@@ -17,8 +17,8 @@ from federation.hub.flower.superlink import SuperLink
 from federation.hub.state import HubState
 from federation.hub.steering import Interrupted, RunStopped
 from federation.hub.tables import RunRow
+from mediator import tensors
 from mediator.errors import CloisterError, NotNow
-from mediator.release import tensors
 from mediator.types import DataPermit, RunOrder
 
 log = logging.getLogger("cloister.hub")

@@ -15,10 +15,10 @@ from federation.hub.checkpoints import Checkpoints
 from federation.hub.database import Database, note
 from federation.hub.documents import HubDocuments, order_expired
 from federation.hub.tables import AttemptRow, EventRow, ReplyRow, RoundRow, RunRow, SiteRow
+from mediator import tensors
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
-from mediator.release import tensors
 from mediator.signatures import Signed
 from mediator.sizes import check_tensors
 from mediator.terms import outside, unaddressed

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mediator.errors import Code, Denied, Reason
 from mediator.release.noise import bytes_needed, standard_normals
-from mediator.release.tensors import Array, flush, is_finite, is_float
+from mediator.tensors import Array, flush, is_finite, is_float
 from mediator.types import Dtype, TensorSpec
 
 Float64 = npt.NDArray[np.float64]

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mediator import tensors
 from mediator.errors import Code, Denied, IntegrityBroken, Reason
 from mediator.permit import EnforcedPermit
-from mediator.release import metrics, tensors
+from mediator.release import metrics
 from mediator.release.clip import clip, clip_with_noise
 from mediator.release.clip import noise_bytes as clip_noise_bytes
-from mediator.release.tensors import Array
-from mediator.sizes import CHUNK_BYTES
-from mediator.types import Instruction, Kind, OutputFile, ReleasedObject, ReleaseEnvelope, TensorSpec
+from mediator.tensors import Array
+from mediator.types import Instruction, Kind, OutputFile, ReleasedObject, ReleaseEnvelope
 
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.json"
@@ -23,12 +23,6 @@ _RESULT_FILES: Mapping[Kind, frozenset[str]] = {
     Kind.TRAIN: frozenset({MODEL_FILE, METRICS_FILE}),
     Kind.EVALUATE: frozenset({METRICS_FILE}),
 }
-
-# What Flower's objects add to the numbers: measured 500 to 850 bytes a tensor, 100 for each 5 MiB chunk, under
-# 1 KiB for records and metrics (flwr 1.42); metrics.json is at most 4 KiB. Room for two to four times that.
-_OBJECT_BYTES = 8192
-_TENSOR_BYTES = 2048
-_CHUNK_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ def release(request: ReleaseRequest) -> Released:
 
     1. The files are exactly those the contract names for this kind of task, each once.
     2. Metrics: `mediator.release.metrics.parse`.
-    3. Training: the model, `mediator.release.tensors.parse` against the permit's schema.
+    3. Training: the model, `mediator.tensors.parse` against the permit's schema.
     4. Its update is clipped to the permit's norm, with noise under a privacy budget.
     5. Model and metrics are encoded anew from the parsed values: no byte of the container's files is passed on.
     6. What leaves fits what the ledger was charged.
@@ -128,15 +122,6 @@ def envelope(
         root=root,
         objects=listed,
         expires=min(instruction.expires, permit.expires),
-    )
-
-
-def reserve_bytes(specs: Iterable[TensorSpec], kind: Kind) -> int:
-    """The most that one release of this kind can put on the wire: what the ledger is charged beforehand."""
-    if kind is not Kind.TRAIN:
-        return _OBJECT_BYTES
-    return _OBJECT_BYTES + sum(
-        spec.size_bytes + _TENSOR_BYTES + (spec.size_bytes // CHUNK_BYTES) * _CHUNK_BYTES for spec in specs
     )
 
 

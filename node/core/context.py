@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from mediator.audit import Action, Verdict
+from mediator.capacity import SiteSchedule
 from mediator.errors import Code
 from mediator.policy import Policy
 from mediator.ports import Clock, UpdateCodec
-from mediator.schedule import SiteSchedule
 from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
 from node.core.deferred_records import DeferredRecords

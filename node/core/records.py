@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from mediator.airlock import FileState
+from mediator.airlock.review import FileState
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, HubCode
 from mediator.jobs import JobState

@@ -23,8 +23,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mediator import canonical
+from mediator.capacity import Calendar, Capacity, Closed, Gpu, SiteSchedule
 from mediator.errors import Malformed, UsageFault
-from mediator.schedule import Calendar, Capacity, Closed, Gpu, SiteSchedule
 from mediator.signatures import KeyRing, VerifyKey
 from mediator.types import Resources, check_digest, check_gpu, check_identifier
 from node.host.accounts import Account, account, group_id

@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mediator import canonical
+from mediator import canonical, tensors
 from mediator.errors import CloisterError, UsageFault
-from mediator.release import tensors
 from mediator.sizes import MAX_HEADER_BYTES
 from mediator.types import Dtype, TensorSpec
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mediator.release import tensors
+from mediator import tensors
 from mediator.types import ConfigField, Dtype, TensorSpec
 
 # as small as initial weights usually are, and not 0: a network of zeros learns nothing

@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from containers.warm.container import sandbox_key
 from containers.warm.pool import Sandboxes, WarmTask
+from mediator import tensors
 from mediator.admission import AdmissionRequest, Admitted, DatasetFacts, Ledger, NodeFacts, admit, container_spec
 from mediator.errors import Denied, Reason
 from mediator.permit import compile_permit, schema_sha256
 from mediator.policy import Policy
 from mediator.ports import Clock
-from mediator.release import tensors
 from mediator.release.clip import update_norm
 from mediator.release.decide import Released, ReleaseRequest, noise_bytes, release
 from mediator.signatures import KeyRing, Signed, SigningKey, open_signed

@@ -16,7 +16,8 @@ from safetensors.numpy import load
 
 from mediator.errors import Code, Denied
 from mediator.ports import JobEvent
-from mediator.release.decide import Released, ReleaseRequest, release, reserve_bytes
+from mediator.release.decide import Released, ReleaseRequest, release
+from mediator.sizes import reserve_bytes
 from mediator.types import Kind, OutputFile
 from tests.attacks.surroundings import nothing_else_changes
 from tests.containers.bench import Bench, image_id, until

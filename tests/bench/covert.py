@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mediator.release import tensors
-from mediator.release.decide import ReleaseRequest, noise_bytes, release, reserve_bytes
+from mediator import tensors
+from mediator.release.decide import ReleaseRequest, noise_bytes, release
+from mediator.sizes import reserve_bytes
 from mediator.types import Dtype, Kind, MetricSpec, OutputFile, PrivacyBudget, TensorSpec
 from tests.containers.bench import Bench, image_id, until
 from tests.mediator.samples import enforced

@@ -26,8 +26,8 @@ from containers.broker import Broker
 from containers.engine import ContainerEngine
 from containers.sandbox import SandboxPolicy
 from mediator.audit import Action, Verdict
+from mediator.capacity import Capacity, SiteSchedule
 from mediator.jobs import JobState
-from mediator.schedule import Capacity, SiteSchedule
 from mediator.signatures import KeyRing
 from mediator.types import ConfigField, MetricSpec, SiteDatasets
 from node.core.context import event

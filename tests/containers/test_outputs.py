@@ -12,9 +12,9 @@ import pytest
 
 from containers.job.contract import Task
 from containers.volumes import MAGIC, parse_copy
+from mediator.airlock.decide import Outputs
 from mediator.canonical import from_plain
 from mediator.errors import Denied
-from mediator.release.airlock import Outputs
 from tests.containers.bench import LIMITS
 from tests.containers.test_keeper import keeper as keeper
 from tests.containers.test_volumes import END, frame

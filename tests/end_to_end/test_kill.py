@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from mediator.release.decide import reserve_bytes
+from mediator.sizes import reserve_bytes
 from mediator.types import Dtype, Kind, TensorSpec
 from tests.end_to_end.commands import cloister
 from tests.end_to_end.hospital import Hospital

@@ -24,8 +24,8 @@ from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
 from federation.hub.config import HubConfig, load_config
 from federation.hub.state import HubState
+from mediator import tensors
 from mediator.permit import schema_sha256
-from mediator.release import tensors
 from mediator.signatures import KeyRing, SigningKey
 from mediator.types import (
     ConfigField,

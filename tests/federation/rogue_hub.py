@@ -33,8 +33,8 @@ from federation.hub.flower.superlink import SuperLink
 from federation.hub.state import HubState
 from federation.hub.steering import Reply, ReplyVerdict
 from federation.hub.tables import HubDocumentRow, HubInstructionRow
+from mediator import tensors
 from mediator.canonical import print_time
-from mediator.release import tensors
 from mediator.signatures import peek_kind
 from mediator.types import Instruction, Kind, ReleaseEnvelope
 

@@ -25,9 +25,9 @@ from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_tex
 from federation.hub.config import load_config
 from federation.hub.state import HubState
 from federation.hub.tables import EventRow, HubBase, RunRow
+from mediator import tensors
 from mediator.errors import CloisterError, Code, Denied, Malformed, UnsupportedVersion, UsageFault
 from mediator.permit import open_permit, schema_sha256
-from mediator.release import tensors
 from mediator.signatures import KeyRing
 from mediator.types import Dtype, RevocationList, TensorSpec
 from tests.end_to_end.commands import CLOISTER, ENVIRONMENT, Done, attempt, cloister

@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 from sqlalchemy import select
 
 from federation.hub.tables import EventRow, RunRow
+from mediator import tensors
 from mediator.errors import Code, Denied, HubCode, NotNow, UsageFault
 from mediator.permit import open_permit
-from mediator.release import tensors
 from mediator.signatures import KeyRing, open_signed
 from mediator.types import RevocationList, RunOrder
 from tests.end_to_end.commands import Done, attempt

@@ -13,8 +13,8 @@ from federation import control
 from federation.client.objects import FlowerCodec
 from federation.client.ports import OutgoingReply
 from federation.hub import ingress
+from mediator import tensors
 from mediator.permit import schema_sha256
-from mediator.release import tensors
 from mediator.signatures import KeyRing
 from mediator.types import Instruction, Kind
 from node.ipc import messages, verbs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mediator import tensors
 from mediator.errors import HubCode
-from mediator.release import tensors
 from tests.federation.ground import SPECS, Town
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mediator.airlock.decide import AirlockRequest
 from mediator.analysis import AnalysisRules, LabelSpec
-from mediator.release.airlock import AirlockRequest
 from mediator.types import Kind, OutputFile
 from tests.mediator import samples
 

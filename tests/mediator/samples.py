@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from mediator import tensors
 from mediator.admission import AdmissionRequest, DatasetFacts, Ledger, NodeFacts
 from mediator.permit import EnforcedPermit, compile_permit, open_acceptance, open_permit, open_run_order, schema_sha256
 from mediator.policy import Policy
-from mediator.release import tensors
 from mediator.signatures import KeyRing, Signed, SigningKey, open_signed
 from mediator.types import (
     Acceptance,

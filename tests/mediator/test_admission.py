@@ -22,8 +22,8 @@ from mediator.admission import (
 from mediator.errors import Code, Denied, HubCode
 from mediator.permit import CLOCK_TOLERANCE
 from mediator.policy import Policy
-from mediator.release.decide import reserve_bytes
 from mediator.signatures import KeyRing, open_signed
+from mediator.sizes import reserve_bytes
 from mediator.terms import MAX_CONFIG_BYTES, check_config
 from mediator.types import Kind, MetricSpec, PrivacyBudget, RevocationList, RunOrder, SiteDatasets
 from tests.mediator.samples import (

@@ -14,11 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from federation.client.objects import FlowerCodec
-from mediator import canonical
+from mediator import canonical, tensors
 from mediator.canonical import MAX_DOCUMENT_BYTES, Document
 from mediator.errors import Code, Denied, Malformed
 from mediator.permit import compile_permit, unenforceable
-from mediator.release import tensors
 from mediator.release.decide import envelope
 from mediator.signatures import KeyRing, open_signed, peek_payload
 from mediator.sizes import CHUNK_BYTES, MAX_HEADER_BYTES, check_tensors, envelope_bytes, header_bytes

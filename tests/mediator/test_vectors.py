@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from mediator import tensors
 from mediator.audit_check import verify_log
 from mediator.canonical import from_plain
 from mediator.errors import CloisterError, Denied, Malformed
 from mediator.permit import open_permit, open_run_order, schema_sha256
-from mediator.release import tensors
 from mediator.signatures import KeyRing, VerifyKey, open_signed, peek_kind
 from mediator.types import (
     Acceptance,

@@ -17,8 +17,8 @@ import numpy as np
 
 from federation.client.objects import FlowerCodec
 from federation.client.ports import Delivery, Greeting, OutgoingReply
+from mediator import tensors
 from mediator.errors import CloisterError, HubCode
-from mediator.release import tensors
 from mediator.signatures import KeyRing, SigningKey, open_signed
 from mediator.types import Instruction, Kind, ReleaseEnvelope, TensorSpec
 

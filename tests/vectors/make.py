@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mediator import canonical
+from mediator import canonical, tensors
 from mediator.audit import (
     Action,
     AuditRecord,
@@ -29,7 +29,6 @@ from mediator.audit import (
     witness_checkpoint,
 )
 from mediator.permit import schema_sha256
-from mediator.release import tensors
 from mediator.signatures import SigningKey
 from mediator.types import ContainerSpec, ReleasedObject, ReleaseEnvelope
 from tests.mediator import samples

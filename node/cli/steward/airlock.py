@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mediator.airlock import Review, Why
+from mediator.airlock.review import Review, Why
 from mediator.errors import IntegrityBroken, UsageFault
 from node.cli.admin import client_for, load
 from node.cli.documents import made

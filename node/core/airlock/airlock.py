@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from mediator import canonical
 from mediator.admission import Admitted
-from mediator.airlock import FileEvent, FileFacts, FileState, Review, overdue, review, review_id
+from mediator.airlock.decide import AirlockRequest, CheckedFile, check
+from mediator.airlock.review import FileEvent, FileFacts, FileState, Review, overdue, review, review_id
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
 from mediator.jobs import JobStep
 from mediator.permit import open_permit
-from mediator.release.airlock import AirlockRequest, CheckedFile, check
 from mediator.signatures import Signed, VerifyKey, open_signed
 from mediator.types import OutputFile
 from node.core.context import Core, event, permit_name

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mediator.airlock import overdue
+from mediator.airlock.review import overdue
 from node.core.airlock import airlock, analyse
 from node.core.core import CoreProcess
 from node.core.records import AirlockRow, ReviewRow

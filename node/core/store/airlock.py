@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mediator import airlock
-from mediator.airlock import ENDED, FileEvent, FileState
+from mediator.airlock.review import ENDED, FileEvent, FileState, advance
 from mediator.errors import Code, IntegrityBroken
 from mediator.jobs import JobState
 from mediator.types import Kind
@@ -72,7 +71,7 @@ class AirlockWrites(AirlockReads):
         self, file: records.NewAirlockFile, happened: FileEvent, *, event: AuditEvent, code: Code | None = None
     ) -> None:
         """Keep a file as the rules left it: checked, or refused and without content."""
-        state = airlock.advance(FileState.PRODUCED, happened)
+        state = advance(FileState.PRODUCED, happened)
         self._append(event)
         model = models.AirlockFileTable(**vars(file), created=self.now, updated=self.now)
         _end(model, state, code)
@@ -83,7 +82,7 @@ class AirlockWrites(AirlockReads):
         if self._session.get(models.AirlockReviewTable, review.sha256) is not None:
             raise IntegrityBroken("a review that is held already")
         model = self._airlock_file(review.file)
-        state = airlock.advance(FileState(model.state), happened)
+        state = advance(FileState(model.state), happened)
         self._append(event)
         self._add(models.AirlockReviewTable(**vars(review), time=self.now))
         _end(model, state, Code.REVIEW_REFUSED if happened is FileEvent.REFUSE else None)
@@ -96,7 +95,7 @@ class AirlockWrites(AirlockReads):
     ) -> None:
         """Move a file along its table; whatever ends it deletes its content."""
         model = self._airlock_file(file)
-        state = airlock.advance(FileState(model.state), happened)
+        state = advance(FileState(model.state), happened)
         self._append(event)
         _end(model, state, code)
         model.updated = self.now

@@ -30,12 +30,12 @@ from mediator.admission import (
     admit,
 )
 from mediator.audit import Action, Verdict
+from mediator.capacity import Calendar
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
 from mediator.jobs import JobStep
 from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
-from mediator.release.decide import reserve_bytes
-from mediator.schedule import Calendar
 from mediator.signatures import KeyRing, Signed, open_signed
+from mediator.sizes import reserve_bytes
 from mediator.types import DataPermit, Instruction, Kind
 from node.core import records
 from node.core.context import CORE, Core, event, permit_name
@@ -48,7 +48,7 @@ from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
 
-# the header of a model's file: 1 MiB at most (mediator.release.tensors), 8 bytes of length
+# the header of a model's file: 1 MiB at most (mediator.tensors), 8 bytes of length
 _HEADER_BYTES = (1 << 20) + 8
 # a model for a permit we do not hold is read no further than this before it is refused
 _UNKNOWN_MODEL_BYTES = 1 << 20

@@ -1,8 +1,8 @@
 """The site's queue at work: jobs wait here for their turn, and who holds too much for too long is asked to make room.
 
-What is to happen is `mediator.schedule.plan`'s to say. Here is what it is told (who waits, which containers hold which
-GPUs) and what becomes of its answer: turns, containers ended, checkpoints asked for. Nothing here is kept on the disk:
-after a restart every unfinished job asks again, and what was used before is read from the jobs' rows.
+What is to happen is `node.core.tasks.schedule.plan`'s to say. Here is what it is told (who waits, which containers hold
+which GPUs) and what becomes of its answer: turns, containers ended, checkpoints asked for. Nothing here is kept on the
+disk: after a restart every unfinished job asks again, and what was used before is read from the jobs' rows.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from containers.warm.pool import Holding, Sandboxes, SandboxKey
+from mediator.capacity import SiteSchedule
 from mediator.errors import CloisterError
 from mediator.ports import Clock
-from mediator.schedule import HALF_LIFE, Plan, RunningJob, SiteSchedule, Wait, Waiting, decayed, plan
 from node.core.context import permit_name
 from node.core.records import UseRow
+from node.core.tasks.schedule import HALF_LIFE, Plan, RunningJob, Wait, Waiting, decayed, plan
 
 log = logging.getLogger(__name__)
 

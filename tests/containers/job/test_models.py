@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from containers.job.contract import Task, Tasks
 from containers.job.flower import serve
-from mediator.release import tensors
+from mediator import tensors
 from tests.sim.zoo import Model, batch_norm, listed, models, same, specs_of
 
 METRICS = {"loss": 0.5, "num-examples": 8}

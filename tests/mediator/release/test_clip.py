@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mediator import tensors
 from mediator.errors import Code, Denied
-from mediator.release import tensors
 from mediator.release.clip import clip, clip_with_noise, noise_bytes, update_norm
 from mediator.types import Dtype, TensorSpec
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mediator import tensors
 from mediator.errors import Code, Denied, IntegrityBroken
-from mediator.release import tensors
-from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release, reserve_bytes
+from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
+from mediator.sizes import reserve_bytes
 from mediator.types import Dtype, Kind, MetricSpec, OutputFile, PrivacyBudget, ReleasedObject, TensorSpec
 from tests.mediator.samples import MODEL, NOW, SITE, TENSORS, enforced, instruction, model
 from tests.sim.zoo import Model, models, specs_of

@@ -12,7 +12,7 @@ import docker
 import pytest
 from safetensors.numpy import load_file
 
-from mediator.release import tensors
+from mediator import tensors
 from mediator.types import Dtype, TensorSpec
 from node.kit.project import TEMPLATES
 from tests.containers.bench import ENGINE_URL, forget_images

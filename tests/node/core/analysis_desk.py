@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mediator import canonical
-from mediator.airlock import FileState, Review
+from mediator.airlock.review import FileState, Review
 from mediator.audit import Action, Verdict
 from mediator.jobs import JobState
 from mediator.permit import schema_sha256

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from containers.warm.pool import Sandboxes
 from federation.client.objects import FlowerCodec
 from mediator.audit import Action, Verdict, decode_line
+from mediator.capacity import Capacity, SiteSchedule
 from mediator.errors import HubCode
 from mediator.jobs import JobState
 from mediator.ports import Runner
-from mediator.schedule import Capacity, SiteSchedule
 from mediator.types import Kind, Manifest, Study
 from node.core.airlock.airlock import hold
 from node.core.context import AirlockSettings, Core, CoreKeys, Folders, Trust, event

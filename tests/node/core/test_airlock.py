@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mediator.airlock import FileState
+from mediator.airlock.review import FileState
 from mediator.analysis import AnalysisRules
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, UsageFault

@@ -12,10 +12,10 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from safetensors.numpy import load, save
 
 from federation.hub.flower.grid import to_tensors
+from mediator import tensors
 from mediator.audit import Action, Verdict
 from mediator.jobs import JobState
 from mediator.permit import schema_sha256
-from mediator.release import tensors
 from mediator.signatures import KeyRing, open_signed
 from mediator.types import ReleaseEnvelope
 from node.core.context import event

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from mediator.audit import Action, Verdict
+from mediator.capacity import Calendar, Capacity, Closed, Gpu, SiteSchedule
 from mediator.errors import Code, UsageFault
 from mediator.jobs import JobState
-from mediator.schedule import Calendar, Capacity, Closed, Gpu, SiteSchedule, Wait
 from mediator.types import SiteDatasets
 from node.core.airlock.airlock import hold
 from node.core.context import event
 from node.core.tasks import pause
 from node.core.tasks.run_job import JobThreads
+from node.core.tasks.schedule import Wait
 from tests.mediator import samples
 from tests.node.core.desk import Desk, eventually, learn, manifest
 from tests.sim.runner import Leave

@@ -16,9 +16,9 @@ from containers.engine import ContainerEngine
 from containers.job_log import job_log
 from containers.sandbox import SandboxPolicy
 from mediator.audit import Action, Verdict
+from mediator.capacity import Capacity, SiteSchedule
 from mediator.errors import NotNow
 from mediator.jobs import JobState
-from mediator.schedule import Capacity, SiteSchedule
 from mediator.signatures import KeyRing
 from mediator.types import ConfigField, MetricSpec, OutputFile, SiteDatasets
 from node.core.context import event

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from mediator.capacity import Closed, Gpu
 from mediator.errors import UsageFault
-from mediator.schedule import Closed, Gpu
 from node.host.config import NodeConfig, load_config
 from tests.node.host.minimal import MINIMAL
 

@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from containers.job.contract import Task, Tasks
 from containers.job.flower import serve
-from mediator.release import tensors
+from mediator import tensors
 from node.kit.trial_inputs import random_model
 from tests.node.kit.test_try_job import DRAFT, Place
 from tests.sim.runner import Behaviour

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mediator.airlock import FileEvent, FileState
+from mediator.airlock.review import FileEvent, FileState
 from mediator.errors import Code, IntegrityBroken
 from node.core.store.store import Store
 from tests.node.core.store import samples

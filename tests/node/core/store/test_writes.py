@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mediator.airlock import FileEvent
+from mediator.airlock.review import FileEvent
 from mediator.audit import Action, Verdict, decode_line, witness_checkpoint
 from mediator.errors import Code, Denied, HubCode, IntegrityBroken
 from mediator.jobs import JobState, JobStep

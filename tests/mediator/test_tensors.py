@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mediator import tensors
 from mediator.errors import Code, Denied
-from mediator.release import tensors
 from mediator.types import Dtype, TensorSpec
 
 SPECS = (TensorSpec("a", (2,), Dtype.F32), TensorSpec("b", (), Dtype.I64), TensorSpec("c", (1, 2), Dtype.F64))

@@ -1,6 +1,6 @@
 """Gate 2 for files: may the tables of an analysis be shown to the persons who decide whether they leave?
 
-What the rules find is not the release: people do that, and their part is `mediator.airlock`. Every file gets a
+What the rules find is not the release: people do that, and their part is `mediator.airlock.review`. Every file gets a
 `DisclosureRecord`, whatever becomes of it. Nothing is suppressed or rounded here: a file is as its job made it, or it
 is refused; only columns declared as evidence for the dominance rules are left out, and the record counts them.
 
@@ -20,12 +20,12 @@ from decimal import Decimal
 from typing import ClassVar, Literal
 
 from mediator import canonical
+from mediator.airlock import tables
+from mediator.airlock.differencing import Group, group_of, revealing
+from mediator.airlock.tables import OutputTable
 from mediator.analysis import COLUMN, TOTAL, AnalysisRules, FileType
 from mediator.disclosure import releasable
 from mediator.errors import Code, Denied, Malformed, Reason
-from mediator.release import tables
-from mediator.release.differencing import Group, group_of, revealing
-from mediator.release.tables import OutputTable
 from mediator.types import OutputFile, check_unique
 
 OUTPUTS_FILE = "outputs.json"

@@ -12,20 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mediator.schedule import (
-    HALF_LIFE,
-    Calendar,
-    Capacity,
-    Closed,
-    Gpu,
-    Plan,
-    RunningJob,
-    SiteSchedule,
-    Wait,
-    Waiting,
-    decayed,
-    plan,
-)
+from mediator.capacity import Calendar, Capacity, Closed, Gpu, SiteSchedule
+from node.core.tasks.schedule import HALF_LIFE, Plan, RunningJob, Wait, Waiting, decayed, plan
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)  # a Monday
 MINUTE, HOUR, GIB = timedelta(minutes=1), timedelta(hours=1), 1 << 30

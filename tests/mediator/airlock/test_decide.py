@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediator import canonical
+from mediator.airlock.decide import CheckedFile, DisclosureRecord, check
 from mediator.errors import Code, Denied
-from mediator.release.airlock import CheckedFile, DisclosureRecord, check
 from mediator.types import OutputFile
 from tests.mediator.analyses import (
     FREQUENCY,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mediator.airlock import (
+from mediator.airlock.review import (
     ENDED,
     FileEvent,
     FileFacts,

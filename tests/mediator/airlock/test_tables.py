@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediator.analysis import MAX_FILE_BYTES
-from mediator.errors import Code, Denied
-from mediator.release.tables import (
+from mediator.airlock.tables import (
     MAGIC,
     OutputTable,
     check_plain,
@@ -21,6 +19,8 @@ from mediator.release.tables import (
     parse,
     print_number,
 )
+from mediator.analysis import MAX_FILE_BYTES
+from mediator.errors import Code, Denied
 
 CSV = b"sex,patients\nf,20\nm,30\n"
 

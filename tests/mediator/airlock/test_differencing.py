@@ -8,8 +8,8 @@ from itertools import product
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mediator.release import differencing
-from mediator.release.differencing import Group, Key, group_of
+from mediator.airlock import differencing
+from mediator.airlock.differencing import Group, Key, group_of
 
 WORDS: Mapping[str, tuple[str, ...]] = {"sex": ("f", "m"), "stage": ("1", "2")}
 CELLS = [frozenset(zip(WORDS, words, strict=True)) for words in product(*WORDS.values())]

@@ -1,6 +1,6 @@
 """The life of a file in the airlock as one table, and what a person's review is worth.
 
-A file is a row. The rules of gate 2 (`mediator.release.airlock`) come first, people after: as many different persons as
+A file is a row. The rules of gate 2 (`mediator.airlock.decide`) come first, people after: as many different persons as
 the rules ask for must approve exactly this content, none of them a person of the permit; one refusal ends it. Nothing
 sits forgotten: what is not decided, or not fetched, in its time ends as expired, its content deleted.
 """
