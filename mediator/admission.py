@@ -139,12 +139,6 @@ class Admitted:
     charge: Charge | None
     expires: datetime
 
-    @property
-    def warm_key(self) -> tuple[str, str, str, str, str]:
-        """Tasks with equal keys may share a container: (run, permit version, dataset version, image, split)."""
-        version = f"{self.permit.permit}@{self.permit.permit_version}"
-        return (self.order.run, version, self.dataset_version, self.order.image, self.split)
-
 
 @dataclass(frozen=True)
 class Redeliver:
@@ -185,17 +179,17 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     instruction, ledger, order = request.instruction.document, request.ledger, request.order.document
     enforced = compile_permit(request.permit, request.acceptance)
     size_bytes = _reserve_bytes(enforced, instruction.task)
-    reasons = request.policy.check(instruction.task, order.image, enforced.resources)  # (1)
+    reasons = request.policy.check(instruction.task, order.image, enforced.terms.resources)  # (1)
     reasons += _check_live(request, request.permit.document, request.acceptance.document)  # (3)
     reasons += check_order(request.order, enforced, request.now)  # (4)
     reasons += _check_instruction(instruction, enforced, order, request.facts.site, request.now)  # (5)
-    reasons += check_config(enforced.config, instruction.config)  # (6)
+    reasons += check_config(enforced.terms.config, instruction.config)  # (6)
     reasons += _check_fixed(order.config, instruction.config)
     reasons += _check_attempt(instruction, ledger)  # (7), (9)
     if instruction.task is Kind.ANALYSE:
         reasons += _check_analysis(request.model, instruction, enforced, order, ledger)  # (5), (8), (9)
     else:
-        reasons += check_model(request.model, instruction.model_sha256, enforced.tensors)  # (8)
+        reasons += check_model(request.model, instruction.model_sha256, enforced.terms.tensors)  # (8)
     if ledger.release is not None:  # (9)
         if reasons:
             raise Denied(reasons)
@@ -216,7 +210,7 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
         split=_split(enforced, instruction.task),
         byte_limit=size_bytes,
         charge=charge,
-        expires=min(enforced.expires, order.expires),
+        expires=min(enforced.terms.expires, order.expires),
     )
 
 
@@ -231,7 +225,7 @@ def container_spec(
         image=admitted.order.image,
         data_dir=data_dir,
         in_dir=in_dir,
-        resources=admitted.permit.resources,
+        resources=admitted.permit.terms.resources,
         issued=now,
         expires=admitted.expires,
         gpu_devices=gpu_devices,
@@ -256,7 +250,7 @@ def check_order(signed: Signed[RunOrder], permit: EnforcedPermit, now: datetime)
     reasons = []
     if signed.key_id not in permit.persons:
         reasons.append(Reason(Code.PERSON_NOT_NAMED, "the permit does not name the key of this run order"))
-    reasons += outside(order, permit)
+    reasons += outside(order, permit.terms)
     if permit.site not in order.sites:
         reasons.append(Reason(Code.SITE_NOT_NAMED, "the run order does not name this site"))
     if now >= order.expires:
@@ -299,13 +293,13 @@ def _check_instruction(
         reasons.append(Reason(Code.INSTRUCTION_MISADDRESSED, "for another site"))
     if instruction.run != order.run:
         reasons.append(Reason(Code.INSTRUCTION_MISADDRESSED, "for another run than the order's"))
-    if (instruction.permit, instruction.permit_version) != (permit.permit, permit.permit_version):
+    if (instruction.permit, instruction.permit_version) != (permit.terms.permit, permit.terms.permit_version):
         reasons.append(Reason(Code.INSTRUCTION_MISADDRESSED, "for another permit or version"))
     if now >= instruction.expires:
         reasons.append(Reason(Code.INSTRUCTION_EXPIRED, f"expired {canonical.print_time(instruction.expires)}"))
     if instruction.issued > now + CLOCK_TOLERANCE:
         reasons.append(Reason(Code.CLOCK_WENT_BACK, "now is before the instruction was issued"))
-    if instruction.task not in permit.kinds:
+    if instruction.task not in permit.terms.kinds:
         reasons.append(Reason(Code.KIND_NOT_PERMITTED, f"the permit does not allow {instruction.task.value}"))
     if instruction.round > order.rounds:
         reasons.append(Reason(Code.ROUND_OUT_OF_RANGE, f"the run order has {order.rounds} rounds"))
@@ -320,7 +314,7 @@ def _check_analysis(
     model: bytes, instruction: Instruction, permit: EnforcedPermit, order: RunOrder, ledger: Ledger
 ) -> list[Reason]:
     reasons = []
-    if permit.analysis is None:
+    if permit.terms.analysis is None:
         reasons.append(Reason(Code.KIND_NOT_PERMITTED, "the permit has no rules for analyses"))
     if model or instruction.model_sha256 != hashlib.sha256(b"").hexdigest():
         reasons.append(Reason(Code.MODEL_NOT_PERMITTED, "an analysis has no model"))
@@ -333,14 +327,14 @@ def _check_analysis(
 
 def _split(permit: EnforcedPermit, task: Kind) -> Split:
     if task is Kind.ANALYSE:
-        return "test" if permit.analysis is None else permit.analysis.split
+        return "test" if permit.terms.analysis is None else permit.terms.analysis.split
     return _SPLIT[task]
 
 
 def _reserve_bytes(permit: EnforcedPermit, task: Kind) -> int:
     if task is Kind.ANALYSE:
-        return 0 if permit.analysis is None else permit.analysis.size_bytes
-    return reserve_bytes(permit.tensors, task)
+        return 0 if permit.terms.analysis is None else permit.terms.analysis.size_bytes
+    return reserve_bytes(permit.terms.tensors, task)
 
 
 def _check_fixed(ordered: Mapping[str, Any], sent: Mapping[str, Any]) -> list[Reason]:
@@ -361,7 +355,7 @@ def _dataset(
     permit: EnforcedPermit, task: Kind, datasets: Sequence[DatasetFacts], used: str | None
 ) -> tuple[DatasetFacts | None, list[Reason]]:
     """The newest dataset version that may be used, or why there is none."""
-    covered = [item for item in datasets if item.version in permit.versions and item.project == permit.project]
+    covered = [item for item in datasets if item.version in permit.versions and item.project == permit.terms.project]
     if not covered:
         return None, [Reason(Code.DATASET_NOT_PERMITTED, "the node holds no version that the permit covers")]
     usable = [item for item in covered if not item.withdrawn and used in (None, item.version)]
@@ -369,8 +363,8 @@ def _dataset(
         return None, [Reason(Code.DATASET_MISSING, "withdrawn, or another than the version this run began with")]
     newest = max(usable, key=lambda item: (item.published, item.version))
     studies = newest.train_studies if _split(permit, task) == "train" else newest.test_studies
-    if studies < permit.minimum_studies:
-        return None, [Reason(Code.TOO_FEW_STUDIES, f"under {permit.minimum_studies} for {task.value}")]
+    if studies < permit.terms.minimum_studies:
+        return None, [Reason(Code.TOO_FEW_STUDIES, f"under {permit.terms.minimum_studies} for {task.value}")]
     return newest, []
 
 
@@ -380,14 +374,14 @@ def _check_ledger(ledger: Ledger, permit: EnforcedPermit, instruction: Instructi
         # first looks (round 0) are counted by themselves: they cost no training round, and are as limited
         first = instruction.round == 0
         charged = sum(1 for _, number in ledger.rounds_charged if (number == 0) == first)
-        if charged >= permit.maximum_rounds:
-            reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"all {permit.maximum_rounds} are charged"))
-    if ledger.bytes_charged + size_bytes > permit.byte_budget:
-        reasons.append(Reason(Code.BYTES_EXHAUSTED, f"{size_bytes} more would pass {permit.byte_budget}"))
-    if permit.privacy is not None and instruction.task is Kind.TRAIN:
+        if charged >= permit.terms.maximum_rounds:
+            reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"all {permit.terms.maximum_rounds} are charged"))
+    if ledger.bytes_charged + size_bytes > permit.terms.byte_budget:
+        reasons.append(Reason(Code.BYTES_EXHAUSTED, f"{size_bytes} more would pass {permit.terms.byte_budget}"))
+    if permit.terms.privacy is not None and instruction.task is Kind.TRAIN:
         spent = ledger.epsilon_after
-        if spent is None or not spent <= permit.privacy.epsilon:  # not accounted, or NaN: no
-            reasons.append(Reason(Code.EPSILON_EXHAUSTED, f"the budget is {permit.privacy.epsilon:g}"))
+        if spent is None or not spent <= permit.terms.privacy.epsilon:  # not accounted, or NaN: no
+            reasons.append(Reason(Code.EPSILON_EXHAUSTED, f"the budget is {permit.terms.privacy.epsilon:g}"))
     return reasons
 
 

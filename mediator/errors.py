@@ -162,12 +162,32 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
+_RAISED = tuple(code for code in Code if code.name.startswith("RAISED_"))
+_CONTRACT = tuple(code for code in Code if code.name.startswith("CONTRACT_"))
+
+EXIT_REASONS: tuple[Code, ...] = (
+    # what ended the job's program
+    Code.OUT_OF_MEMORY, Code.TIME_LIMIT, *_CONTRACT, *_RAISED,
+    # which rule of gate 2 the output broke
+    Code.HEADER_TOO_LARGE, Code.HEADER_MALFORMED, Code.METADATA_NOT_PERMITTED, Code.TENSOR_NOT_PERMITTED,
+    Code.TENSOR_MISSING, Code.TENSOR_SHAPE, Code.TENSOR_DTYPE, Code.TENSOR_OFFSETS, Code.TRAILING_BYTES,
+    Code.NOT_FINITE, Code.METRICS_TOO_LARGE, Code.METRICS_MALFORMED, Code.METRIC_NOT_PERMITTED, Code.METRIC_MISSING,
+    Code.METRIC_OUT_OF_RANGE, Code.FILE_NOT_PERMITTED, Code.FILE_MISSING,
+)  # fmt: skip
+"""What a hub hears by name, so that a researcher can mend a job without anybody reading its log.
+
+`count_below_threshold` is none, though gate 2 has it: it would say of a group of patients that it is small.
+"""
+
+
 class HubCode(StrEnum):
     """All that a hub is ever told about a refusal: enough to act on, too little to carry data.
 
-    The first eight are the plain words (`plain_hub_code`). The others are exit reasons, so that a researcher can mend
-    a job without anybody reading its log; one answer carries log2(len(HubCode)) = 6.1 bits at most.
+    The plain words (`plain_hub_code`), then a member for each of `EXIT_REASONS`, of the same name and value. One answer
+    carries log2(len(HubCode)) = 6.1 bits at most.
     """
+
+    _ignore_ = ["reason", "members"]
 
     REFUSED_PERMIT = "refused_permit"
     REFUSED_INSTRUCTION = "refused_instruction"
@@ -177,69 +197,10 @@ class HubCode(StrEnum):
     PAUSED = "paused"
     NOT_READY = "not_ready"
     INTERNAL = "internal"
-    # exit reasons for the researcher: what ended the job's program
-    OUT_OF_MEMORY = "out_of_memory"
-    TIME_LIMIT = "time_limit"
-    CONTRACT_VIOLATION = "contract_violation"
-    CONTRACT_MISSING = "contract_missing"
-    CONTRACT_NOT_A_FOLDER = "contract_not_a_folder"
-    CONTRACT_TOO_MANY_FILES = "contract_too_many_files"
-    CONTRACT_UNKNOWN_NAME = "contract_unknown_name"
-    CONTRACT_NOT_A_REGULAR_FILE = "contract_not_a_regular_file"
-    CONTRACT_HARD_LINK = "contract_hard_link"
-    CONTRACT_TOO_LARGE = "contract_too_large"
-    CONTRACT_UNREADABLE = "contract_unreadable"
-    CONTRACT_OUT_FULL = "contract_out_full"
-    RAISED_ASSERTION_ERROR = "raised_assertion_error"
-    RAISED_ATTRIBUTE_ERROR = "raised_attribute_error"
-    RAISED_EOF_ERROR = "raised_eof_error"
-    RAISED_FILE_NOT_FOUND_ERROR = "raised_file_not_found_error"
-    RAISED_FLOATING_POINT_ERROR = "raised_floating_point_error"
-    RAISED_IMPORT_ERROR = "raised_import_error"
-    RAISED_INDEX_ERROR = "raised_index_error"
-    RAISED_KEY_ERROR = "raised_key_error"
-    RAISED_MEMORY_ERROR = "raised_memory_error"
-    RAISED_MODULE_NOT_FOUND_ERROR = "raised_module_not_found_error"
-    RAISED_NAME_ERROR = "raised_name_error"
-    RAISED_NOT_IMPLEMENTED_ERROR = "raised_not_implemented_error"
-    RAISED_OS_ERROR = "raised_os_error"
-    RAISED_OVERFLOW_ERROR = "raised_overflow_error"
-    RAISED_PERMISSION_ERROR = "raised_permission_error"
-    RAISED_RECURSION_ERROR = "raised_recursion_error"
-    RAISED_RUNTIME_ERROR = "raised_runtime_error"
-    RAISED_STOP_ITERATION = "raised_stop_iteration"
-    RAISED_TIMEOUT_ERROR = "raised_timeout_error"
-    RAISED_TYPE_ERROR = "raised_type_error"
-    RAISED_UNBOUND_LOCAL_ERROR = "raised_unbound_local_error"
-    RAISED_UNICODE_DECODE_ERROR = "raised_unicode_decode_error"
-    RAISED_VALUE_ERROR = "raised_value_error"
-    RAISED_ZERO_DIVISION_ERROR = "raised_zero_division_error"
-    RAISED_ARROW_INVALID = "raised_arrow_invalid"
-    RAISED_INVALID_DICOM_ERROR = "raised_invalid_dicom_error"
-    RAISED_LIN_ALG_ERROR = "raised_lin_alg_error"
-    RAISED_NO_REPLY = "raised_no_reply"
-    RAISED_OUT_OF_MEMORY_ERROR = "raised_out_of_memory_error"
-    RAISED_SAFETENSOR_ERROR = "raised_safetensor_error"
-    RAISED_UNSUPPORTED_CONTRACT = "raised_unsupported_contract"
-    RAISED_OTHER = "raised_other"
-    # exit reasons for the researcher: which rule of gate 2 the output broke
-    HEADER_TOO_LARGE = "header_too_large"
-    HEADER_MALFORMED = "header_malformed"
-    METADATA_NOT_PERMITTED = "metadata_not_permitted"
-    TENSOR_NOT_PERMITTED = "tensor_not_permitted"
-    TENSOR_MISSING = "tensor_missing"
-    TENSOR_SHAPE = "tensor_shape"
-    TENSOR_DTYPE = "tensor_dtype"
-    TENSOR_OFFSETS = "tensor_offsets"
-    TRAILING_BYTES = "trailing_bytes"
-    NOT_FINITE = "not_finite"
-    METRICS_TOO_LARGE = "metrics_too_large"
-    METRICS_MALFORMED = "metrics_malformed"
-    METRIC_NOT_PERMITTED = "metric_not_permitted"
-    METRIC_MISSING = "metric_missing"
-    METRIC_OUT_OF_RANGE = "metric_out_of_range"
-    FILE_NOT_PERMITTED = "file_not_permitted"
-    FILE_MISSING = "file_missing"
+
+    members = vars()
+    for reason in EXIT_REASONS:
+        members[reason.name] = reason.value
 
 
 _INSTRUCTION_CODES = frozenset(
@@ -254,8 +215,7 @@ _INSTRUCTION_CODES = frozenset(
 _BUDGET_CODES = frozenset({Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED})
 _JOB_CODES = frozenset(
     {
-        Code.JOB_FAILED, Code.OUT_OF_MEMORY, Code.TIME_LIMIT, Code.STOPPED,
-        *(code for code in Code if code.name.startswith("RAISED_")),
+        Code.JOB_FAILED, Code.OUT_OF_MEMORY, Code.TIME_LIMIT, Code.STOPPED, *_RAISED,
     }
 )  # fmt: skip
 _NODE_CODES = frozenset(
@@ -264,26 +224,12 @@ _NODE_CODES = frozenset(
         Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
     }
 )  # fmt: skip
-_OUTPUT_CODES = frozenset(
-    {
-        *(code for code in Code if code.name.startswith("CONTRACT_")), Code.HEADER_TOO_LARGE, Code.HEADER_MALFORMED,
-        Code.METADATA_NOT_PERMITTED, Code.TENSOR_NOT_PERMITTED, Code.TENSOR_MISSING, Code.TENSOR_SHAPE,
-        Code.TENSOR_DTYPE, Code.TENSOR_OFFSETS, Code.TRAILING_BYTES, Code.NOT_FINITE, Code.METRICS_TOO_LARGE,
-        Code.METRICS_MALFORMED, Code.METRIC_NOT_PERMITTED, Code.METRIC_MISSING, Code.METRIC_OUT_OF_RANGE,
-        Code.COUNT_BELOW_THRESHOLD, Code.FILE_NOT_PERMITTED, Code.FILE_MISSING,
-    }
-)  # fmt: skip
+_OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {Code.COUNT_BELOW_THRESHOLD}
 
 
 def hub_code(code: Code) -> HubCode:
-    """What the hub hears for `code`: the exit reason of the same name where there is one, else the plain word.
-
-    `count_below_threshold` has none, though gate 2 has it: it would say of a group of patients that it is small.
-    """
-    try:
-        return HubCode(code.value)
-    except ValueError:
-        return plain_hub_code(code)
+    """What the hub hears for `code`: the exit reason of the same name where there is one, else the plain word."""
+    return HubCode(code.value) if code in EXIT_REASONS else plain_hub_code(code)
 
 
 def plain_hub_code(code: Code) -> HubCode:

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from mediator import canonical
-from mediator.analysis import AnalysisRules
 from mediator.errors import Code, Denied, Reason
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
 from mediator.sizes import check_tensors
 from mediator.types import (
     Acceptance,
-    ConfigField,
     DataPermit,
     Kind,
     MetricSpec,
-    PrivacyBudget,
-    Resources,
     RevocationList,
     RunOrder,
+    SiteDatasets,
     TensorSpec,
 )
 
@@ -48,48 +46,54 @@ _NEEDS_PRIVACY = "differential-privacy"
 
 @dataclass(frozen=True)
 class EnforcedPermit:
-    """A permit as one hospital enforces it: the committee's grant, narrowed by the hospital's acceptance.
+    """A permit as one hospital enforces it: the committee's grant, and what the hospital's acceptance narrowed of it.
 
-    `persons` holds the keys that may sign run orders; `versions` the dataset versions of this site; `tensors` stand
-    in the permit's own order, which is the order in which a job is given them and in which they leave; `expires` is
-    the earlier of permit and acceptance.
+    `sha256` is the hash of the grant. Whatever is asked for is read from `terms`, so a field that a permit gains is
+    enforced without a line here.
     """
 
-    site: str
-    permit: str
-    permit_version: int
+    granted: DataPermit
     sha256: str
-    project: str
-    not_before: datetime
-    expires: datetime
-    persons: KeyRing
-    kinds: frozenset[Kind]
-    images: frozenset[str]
-    versions: frozenset[str]
-    columns: tuple[str, ...]
-    tensors: tuple[TensorSpec, ...]
-    config: tuple[ConfigField, ...]
-    metrics: Mapping[str, tuple[MetricSpec, ...]]
-    clip_norm: float
-    count_threshold: int
-    privacy: PrivacyBudget | None
-    maximum_rounds: int
-    byte_budget: int
-    minimum_studies: int
-    resources: Resources
-    analysis: AnalysisRules | None = None
+    accepted: Acceptance
 
     @property
-    def schema_sha256(self) -> str:
-        return schema_sha256(self.tensors)
+    def site(self) -> str:
+        return self.accepted.site
+
+    @cached_property
+    def terms(self) -> DataPermit:
+        """The grant with every limit that the acceptance narrowed in its place, and this site's data alone.
+
+        `tensors` stand in the permit's own order, which is the order in which a job is given them and in which they
+        leave; `expires` is the earlier of permit and acceptance.
+        """
+        granted, accepted = self.granted, self.accepted
+        versions = granted.versions_of(self.site) if accepted.versions is None else accepted.versions
+        return replace(
+            granted,
+            expires=min(granted.expires, accepted.expires),
+            maximum_rounds=_narrower(granted.maximum_rounds, accepted.maximum_rounds),
+            byte_budget=_narrower(granted.byte_budget, accepted.byte_budget),
+            datasets=(SiteDatasets(self.site, versions),),
+        )
+
+    @property
+    def versions(self) -> frozenset[str]:
+        """The dataset versions of this site."""
+        return frozenset(self.terms.versions_of(self.site))
+
+    @cached_property
+    def persons(self) -> KeyRing:
+        """The keys that may sign run orders."""
+        return person_keys(self.granted)
 
     @property
     def tensor_names(self) -> tuple[str, ...]:
-        return tuple(spec.name for spec in self.tensors)
+        return tuple(spec.name for spec in self.terms.tensors)
 
     def metrics_of(self, kind: Kind) -> tuple[MetricSpec, ...]:
         """The metrics a task of this kind must return; none where the permit lists none."""
-        return self.metrics.get(kind.value, ())
+        return self.terms.metrics.get(kind.value, ())
 
 
 def schema_sha256(tensors: Iterable[TensorSpec]) -> str:
@@ -148,7 +152,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
 
     1. The acceptance is for exactly this permit: id, version, and hash of its content.
     2. The permit names the site.
-    3. The acceptance covers no dataset version that the permit does not.
+    3. The acceptance covers no dataset version that the permit does not, and is not over before the permit begins.
     4. Every condition is one this node can hold itself to.
     5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
@@ -162,37 +166,14 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     reasons = []
     if all(entry.site != accepted.site for entry in granted.datasets):  # (2)
         reasons.append(Reason(Code.SITE_NOT_NAMED, "the permit does not name this site"))
-    versions = frozenset(granted.versions_of(accepted.site))
-    if accepted.versions is not None and not versions.issuperset(accepted.versions):  # (3)
+    if not set(accepted.versions or ()).issubset(granted.versions_of(accepted.site)):  # (3)
         reasons.append(Reason(Code.DATASET_NOT_PERMITTED, "the acceptance covers a version the permit does not"))
+    if accepted.expires <= granted.not_before:
+        reasons.append(Reason(Code.ACCEPTANCE_EXPIRED, "the acceptance is over before the permit begins"))
     reasons += unenforceable(granted)  # (4), (5), (6), (7)
     if reasons:
         raise Denied(reasons)
-    return EnforcedPermit(
-        site=accepted.site,
-        permit=granted.permit,
-        permit_version=granted.permit_version,
-        sha256=permit.sha256,
-        project=granted.project,
-        not_before=granted.not_before,
-        expires=min(granted.expires, accepted.expires),
-        persons=person_keys(granted),
-        kinds=frozenset(granted.kinds),
-        images=frozenset(granted.images),
-        versions=versions if accepted.versions is None else frozenset(accepted.versions),
-        columns=granted.columns,
-        tensors=granted.tensors,
-        config=granted.config,
-        metrics=granted.metrics,
-        clip_norm=granted.clip_norm,
-        count_threshold=granted.count_threshold,
-        privacy=granted.privacy,
-        maximum_rounds=_narrower(granted.maximum_rounds, accepted.maximum_rounds),
-        byte_budget=_narrower(granted.byte_budget, accepted.byte_budget),
-        minimum_studies=granted.minimum_studies,
-        resources=granted.resources,
-        analysis=granted.analysis,
-    )
+    return EnforcedPermit(granted, permit.sha256, accepted)
 
 
 def unenforceable(permit: DataPermit) -> list[Reason]:

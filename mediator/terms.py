@@ -8,16 +8,16 @@ the permit as its hospital enforces it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from mediator import canonical
 from mediator.analysis import LOCAL
 from mediator.errors import Code, Malformed, Reason
 from mediator.permit import person_keys, schema_sha256, unenforceable
 from mediator.sizes import reserve_bytes
-from mediator.types import ConfigField, DataPermit, Kind, RunOrder, TensorSpec
+from mediator.types import ConfigField, DataPermit, Kind, RunOrder
 
 # Learning rates and epochs fit many times over; code does not. (DESIGN: a hub must not ship code that way.)
 MAX_CONFIG_BYTES = 4096
@@ -28,23 +28,6 @@ WEIGHT = "num-examples"
 _FEDERATED = (Kind.TRAIN, Kind.EVALUATE)
 # What the templates of `cloister job new` leave to be filled in; and zeros, which no hash and no key of anybody is.
 _TO_FILL_IN = ("say here", "your-", "your ")
-
-
-class Terms(Protocol):
-    """What a permit and what a hospital enforces of it have in common."""
-
-    @property
-    def permit(self) -> str: ...
-    @property
-    def permit_version(self) -> int: ...
-    @property
-    def images(self) -> Collection[str]: ...
-    @property
-    def tensors(self) -> Sequence[TensorSpec]: ...
-    @property
-    def config(self) -> Sequence[ConfigField]: ...
-    @property
-    def maximum_rounds(self) -> int: ...
 
 
 def is_placeholder(text: str) -> bool:
@@ -146,7 +129,7 @@ def unorderable(order: RunOrder, permit: DataPermit, key_id: str, now: datetime)
     return reasons
 
 
-def outside(order: RunOrder, terms: Terms) -> list[Reason]:
+def outside(order: RunOrder, terms: DataPermit) -> list[Reason]:
     """Where a run order asks for what a permit does not grant: another permit, model, image, round or configuration."""
     reasons = []
     if (order.permit, order.permit_version) != (terms.permit, terms.permit_version):

@@ -43,11 +43,11 @@ class SandboxKey:
 
 def sandbox_key(admitted: Admitted) -> SandboxKey:
     """What the container of this task is bound to."""
-    limits = canonical.dumps(canonical.to_plain(admitted.permit.resources))
+    limits = canonical.dumps(canonical.to_plain(admitted.permit.terms.resources))
     return SandboxKey(
         run=admitted.order.run,
-        permit=admitted.permit.permit,
-        permit_version=admitted.permit.permit_version,
+        permit=admitted.permit.terms.permit,
+        permit_version=admitted.permit.terms.permit_version,
         dataset_version=admitted.dataset_version,
         task=admitted.instruction.task,
         image=admitted.order.image,

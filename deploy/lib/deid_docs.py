@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mediator.deid.describe import compare
+from node.deid.describe import compare
 from node.deid.profiles import load_profile, profile_names, standard
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "deidentification.md"

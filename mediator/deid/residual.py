@@ -1,8 +1,7 @@
 """What must not be found in what was written: the removed and replaced values, and their parts.
 
 A value of at least four characters is looked for whole and by its words, in the bytes it came in and as UTF-8 and
-Latin-1, whatever the letter case. A match inside a value that is ours (a pseudonym, a number, a listed term) is
-chance: only more matches than those convict.
+Latin-1, whatever the letter case.
 """
 
 from __future__ import annotations
@@ -27,13 +26,6 @@ def tokens(removed: Iterable[bytes]) -> frozenset[bytes]:
                 found.add(piece)
                 found |= _in_other_encodings(piece)
     return frozenset(found)
-
-
-def found_in(output: bytes, wanted: Iterable[bytes], ours: Iterable[bytes]) -> bool:
-    """Whether `output` holds a wanted token more often than the values that are ours do."""
-    haystack = output.lower()
-    own = b"\0".join(ours).lower()
-    return any(token in haystack and haystack.count(token) > own.count(token) for token in wanted)
 
 
 def _in_other_encodings(piece: bytes) -> set[bytes]:

@@ -76,12 +76,14 @@ def release(request: ReleaseRequest) -> Released:
     output: dict[str, Array] = {}
     if METRICS_FILE in contents:
         try:
-            numbers = metrics.parse(contents[METRICS_FILE], permit.metrics_of(kind), permit.count_threshold)  # (2)
+            numbers = metrics.parse(
+                contents[METRICS_FILE], permit.metrics_of(kind), permit.terms.count_threshold
+            )  # (2)
         except Denied as denied:
             reasons += denied.reasons
     if MODEL_FILE in contents and kind is Kind.TRAIN:
         try:
-            output = tensors.parse(contents[MODEL_FILE], permit.tensors)  # (3)
+            output = tensors.parse(contents[MODEL_FILE], permit.terms.tensors)  # (3)
         except Denied as denied:
             reasons += denied.reasons
     if reasons:
@@ -114,20 +116,20 @@ def envelope(
     return ReleaseEnvelope(
         site=permit.site,
         instruction=instruction.id,
-        permit=permit.permit,
-        permit_version=permit.permit_version,
+        permit=permit.terms.permit,
+        permit_version=permit.terms.permit_version,
         run=instruction.run,
         round=instruction.round,
         task=instruction.task,
         root=root,
         objects=listed,
-        expires=min(instruction.expires, permit.expires),
+        expires=min(instruction.expires, permit.terms.expires),
     )
 
 
 def noise_bytes(permit: EnforcedPermit) -> int:
     """How many random bytes `release` needs for a training task; 0 without a privacy budget."""
-    return 0 if permit.privacy is None else clip_noise_bytes(permit.tensors)
+    return 0 if permit.terms.privacy is None else clip_noise_bytes(permit.terms.tensors)
 
 
 def _files(files: Sequence[OutputFile], kind: Kind) -> list[Reason]:
@@ -146,7 +148,7 @@ def _bounded(request: ReleaseRequest, output: Mapping[str, Array]) -> dict[str, 
     permit = request.permit
     if hashlib.sha256(request.given).hexdigest() != request.given_sha256:
         raise IntegrityBroken("the model kept for this task is not the one it was given")
-    given = tensors.parse(request.given, permit.tensors)
-    if permit.privacy is None:
-        return clip(output, given, permit.clip_norm)
-    return clip_with_noise(output, given, permit.clip_norm, permit.privacy.noise_multiplier, request.noise)
+    given = tensors.parse(request.given, permit.terms.tensors)
+    if permit.terms.privacy is None:
+        return clip(output, given, permit.terms.clip_norm)
+    return clip_with_noise(output, given, permit.terms.clip_norm, permit.terms.privacy.noise_multiplier, request.noise)

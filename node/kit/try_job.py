@@ -198,7 +198,7 @@ def try_job(
     documents = TrialDocuments(trial, clock, random_bytes)
     work = _Work(trial, documents, sandboxes, make_view, clock, random_bytes)
     refused: set[Kind] = set()
-    for round_, kind in schedule(trial.rounds, documents.enforced.kinds):
+    for round_, kind in schedule(trial.rounds, frozenset(documents.enforced.terms.kinds)):
         if kind in refused or (Kind.TRAIN in refused and round_ > 0):
             continue
         begin(round_, kind)
@@ -257,7 +257,7 @@ class _Work:
         norm = self._norm(kind, model, files)
         if kind is Kind.TRAIN:
             self._model = released.model
-        clip_norm = admitted.permit.clip_norm
+        clip_norm = admitted.permit.terms.clip_norm
         return ended(
             verdict="released", metrics=released.metrics, size_bytes=released.size_bytes, norm=norm,
             clipped=norm is not None and norm > clip_norm,
@@ -283,11 +283,11 @@ class _Work:
         return self._sandboxes.serve(
             key,
             WarmTask(kind, round_, self._trial.config, model, tensors=admitted.permit.tensor_names),
-            make_view=lambda into: self._make_view(admitted.split, admitted.permit.columns, into),
+            make_view=lambda into: self._make_view(admitted.split, admitted.permit.terms.columns, into),
             make_spec=lambda name, data, inbox: container_spec(
                 admitted, name, str(data), str(inbox), self._clock(), self._trial.gpus
             ),
-            limit_s=float(admitted.permit.resources.wall_time_s),
+            limit_s=float(admitted.permit.terms.resources.wall_time_s),
             guard=lambda name: state.update(sandbox=name),
             gpus=self._trial.gpus,
         )
@@ -310,7 +310,7 @@ class _Work:
         """The update's norm as the container left it; gate 2 has just accepted the file."""
         if kind is not Kind.TRAIN:
             return None
-        specs = self._documents.enforced.tensors
+        specs = self._documents.enforced.terms.tensors
         output = next(file.content for file in files if file.name.endswith(".safetensors"))
         return update_norm(tensors.parse(output, specs), tensors.parse(model, specs))
 

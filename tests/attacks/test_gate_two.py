@@ -99,13 +99,13 @@ def test_a_huge_update_is_clipped_to_the_permits_norm(answer: Answer) -> None:
     released, given = decide(answer("huge-update")), load(MODEL)
     floats = [name for name, array in given.items() if array.dtype.kind == "f"]
     moved = np.concatenate([(released.tensors[name] - given[name]).reshape(-1) for name in floats])
-    assert 0 < np.linalg.norm(moved.astype(np.float64)) <= enforced().clip_norm * (1 + 1e-6)
+    assert 0 < np.linalg.norm(moved.astype(np.float64)) <= enforced().terms.clip_norm * (1 + 1e-6)
 
 
 def test_digits_beyond_the_permits_precision_are_cut_off(answer: Answer) -> None:
     """A hundred bits of a patient in the digits of a loss: what leaves has the permit's digits and no more."""
     released = decide(answer("long-metric"))
-    spec = next(spec for spec in enforced().metrics["train"] if spec.name == "loss")
+    spec = next(spec for spec in enforced().terms.metrics["train"] if spec.name == "loss")
     assert json.loads(released.metrics_json)["loss"] == round(0.123456789012345, spec.digits)
     assert len(repr(released.metrics["loss"])) <= spec.digits + 2
 

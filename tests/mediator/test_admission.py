@@ -75,13 +75,13 @@ def test_a_valid_task_is_admitted_with_its_charge() -> None:
     assert verdict.charge == Charge("run-1", 1, Kind.TRAIN, size)
     assert (verdict.byte_limit, verdict.dataset_version, verdict.split) == (size, VERSION, "train")
     assert verdict.expires == NOW + 10 * DAY  # the run order ends first
-    assert verdict.warm_key == ("run-1", "lesions-2026@2", VERSION, IMAGE, "train")
+    assert (verdict.dataset_version, verdict.order.image, verdict.split) == (VERSION, IMAGE, "train")
 
 
 def test_an_evaluation_looks_at_the_other_split() -> None:
     verdict = _admitted(request(instruct={"task": Kind.EVALUATE, "round": 0}))
     assert verdict.split == "test"
-    assert verdict.warm_key != _admitted(request()).warm_key
+    assert verdict.split != _admitted(request()).split
     assert verdict.byte_limit == reserve_bytes(TENSORS, Kind.EVALUATE)
 
 

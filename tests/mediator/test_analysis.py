@@ -50,7 +50,7 @@ def test_a_permit_from_before_analyses_has_the_form_and_the_hash_it_had() -> Non
 def test_a_permit_with_analyses_comes_back_as_it_was_signed() -> None:
     granted = samples.permit(**GRANT)
     assert samples.signed_permit(granted).document == granted
-    assert samples.enforced(**GRANT).analysis == RULES
+    assert samples.enforced(**GRANT).terms.analysis == RULES
 
 
 @pytest.mark.parametrize(

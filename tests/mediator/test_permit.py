@@ -115,8 +115,8 @@ def test_a_permit_compiles_to_what_its_site_enforces() -> None:
     assert compiled.versions == {VERSION}
     assert compiled.sha256 == signed.sha256
     assert list(compiled.persons) == [RESEARCHER.key_id]
-    assert compiled.expires == NOW + 20 * DAY  # the acceptance ends first
-    assert compiled.schema_sha256 == schema_sha256(reversed(TENSORS))
+    assert compiled.terms.expires == NOW + 20 * DAY  # the acceptance ends first
+    assert schema_sha256(compiled.terms.tensors) == schema_sha256(reversed(TENSORS))
     assert compiled.metrics_of(Kind.EVALUATE) == signed.document.metrics["evaluate"]
 
 
@@ -125,18 +125,18 @@ def test_a_permits_tensors_keep_the_order_in_which_they_were_granted() -> None:
     tensors = tuple(TensorSpec(name, (3,), Dtype.F32) for name in names)
     assert enforced(tensors=tensors).tensor_names == names
     # which a run order is bound to through the permit itself
-    assert enforced(tensors=tensors).schema_sha256 == schema_sha256(tensors[::-1])
+    assert schema_sha256(enforced(tensors=tensors).terms.tensors) == schema_sha256(tensors[::-1])
 
 
 def test_an_acceptance_only_narrows() -> None:
     signed = signed_permit(permit(datasets=(SiteDatasets(SITE, (VERSION, OTHER_VERSION)),)))
     narrow = compile_permit(signed, acceptance(signed, maximum_rounds=1, byte_budget=7, versions=(OTHER_VERSION,)))
-    assert (narrow.maximum_rounds, narrow.byte_budget) == (1, 7)
+    assert (narrow.terms.maximum_rounds, narrow.terms.byte_budget) == (1, 7)
     assert narrow.versions == {OTHER_VERSION}
     wide = compile_permit(signed, acceptance(signed, maximum_rounds=99, byte_budget=1 << 40, expires=NOW + 999 * DAY))
     granted = signed.document
-    assert (wide.maximum_rounds, wide.byte_budget) == (granted.maximum_rounds, granted.byte_budget)
-    assert wide.expires == granted.expires
+    assert (wide.terms.maximum_rounds, wide.terms.byte_budget) == (granted.maximum_rounds, granted.byte_budget)
+    assert wide.terms.expires == granted.expires
 
 
 def test_an_acceptance_of_nothing_covers_nothing() -> None:
@@ -176,7 +176,7 @@ def test_a_permit_with_a_condition_this_node_cannot_enforce_is_refused() -> None
 
 def test_every_known_condition_compiles() -> None:
     signed = signed_permit(permit(conditions=tuple(KNOWN_CONDITIONS), privacy=PRIVACY, metrics=ONLY_COUNTS))
-    assert compile_permit(signed, acceptance(signed)).privacy == PRIVACY
+    assert compile_permit(signed, acceptance(signed)).terms.privacy == PRIVACY
 
 
 def test_exact_training_values_under_a_privacy_budget_are_refused() -> None:

@@ -108,7 +108,9 @@ def released(specs: Sequence[TensorSpec]) -> ReleaseEnvelope:
     }  # fmt: skip
     root, objects = FlowerCodec().encode(Kind.TRAIN, model, METRICS)
     name = "n" * 64
-    permit = replace(samples.enforced(), site=name, permit=name)
+    base = samples.enforced()
+    named = replace(base.granted, permit=name), replace(base.accepted, site=name, permit=name)
+    permit = replace(base, granted=named[0], accepted=named[1])
     asked = samples.instruction(run=name, permit=name, task=Kind.TRAIN)
     return envelope(permit, asked, root, FlowerCodec().listing(objects), 1 << 40)
 

@@ -208,7 +208,7 @@ def test_what_is_signed_can_be_opened_and_accepted_by_every_site_it_names(change
     signed = signed_permit_of(granted)
     for entry in granted.datasets:
         enforced = compile_permit(signed, acceptance(signed, site=entry.site))
-        assert enforced.versions and enforced.images and enforced.maximum_rounds >= 1 and enforced.persons
+        assert enforced.versions and enforced.terms.images and enforced.terms.maximum_rounds >= 1 and enforced.persons
 
 
 @given(

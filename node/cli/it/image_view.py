@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from mediator.images import Difference, ImageFacts, Package
+from mediator.images import ImageFacts, Package
+from node.cli.it.image_differences import Difference
 from node.cli.output import Rows, data, table
 from node.ipc.images import ImageLine
 

@@ -14,11 +14,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from mediator import canonical
 from mediator.errors import Code, Denied, Reason, UsageFault
-from mediator.images import ImageFacts, differences, lineage_of, read_facts
+from mediator.images import ImageFacts, read_facts
 from mediator.types import check_digest
 from node.cli.admin import client_for, load
 from node.cli.id_prefix import complete
 from node.cli.it import image_view
+from node.cli.it.image_differences import differences, lineage_of
 from node.cli.options import Json, NodeConfig
 from node.cli.output import data, plain, say, show, talk
 from node.ipc import images as ipc

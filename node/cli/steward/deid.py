@@ -142,8 +142,8 @@ def profiles(
     as_json: Json = False,
 ) -> None:
     """List the profiles, or tell one of them rule by rule (Markdown)."""
-    from mediator.deid.describe import describe
     from mediator.deid.statement import OPTION_CODES
+    from node.deid.describe import describe
     from node.deid.profiles import load_profile, profile_names, profile_text, standard
     from node.deid.worker import table_of
 

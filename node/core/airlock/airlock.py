@@ -48,7 +48,7 @@ class Shown:
 
 def hold(core: Core, job: JobRow, admitted: Admitted, files: Sequence[OutputFile]) -> None:
     """Ask gate 2 about an analysis's output, and keep every file with its record. Raises `Denied` for no output."""
-    rules, instruction = admitted.permit.analysis, admitted.instruction
+    rules, instruction = admitted.permit.terms.analysis, admitted.instruction
     if rules is None:  # gate 1 has asked, a moment ago
         raise Denied(Reason(Code.KIND_NOT_PERMITTED, "the permit has no rules for analyses"))
     with core.store.read() as snapshot:
@@ -67,7 +67,7 @@ def hold(core: Core, job: JobRow, admitted: Admitted, files: Sequence[OutputFile
             files=files,
         )
     )
-    permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
+    permit = permit_name(admitted.permit.terms.permit, admitted.permit.terms.permit_version)
     with core.store.transaction(core.clock()) as tx:
         for each in checked:
             _keep(tx, job, each, permit)

@@ -214,7 +214,11 @@ def _charge(tx: Tx, admitted: Admitted, ledger: Ledger, permit: str) -> None:
     if charge is None:
         return
     spent = 0.0
-    if admitted.permit.privacy is not None and instruction.task is Kind.TRAIN and ledger.epsilon_after is not None:
+    if (
+        admitted.permit.terms.privacy is not None
+        and instruction.task is Kind.TRAIN
+        and ledger.epsilon_after is not None
+    ):
         spent = (
             ledger.epsilon_after
             - tx.ledger_totals(instruction.permit, instruction.permit_version, instruction.run).epsilon

@@ -114,8 +114,8 @@ def _row(
 ) -> records.NewRelease:  # fmt: skip
     return records.NewRelease(
         instruction=instruction.id,
-        permit=permit.permit,
-        permit_version=permit.permit_version,
+        permit=permit.terms.permit,
+        permit_version=permit.terms.permit_version,
         run=instruction.run,
         round=instruction.round,
         task=instruction.task,
@@ -135,4 +135,4 @@ def _add(tx: Tx, row: records.NewRelease, job: str, action: Action, permit: Enfo
 
 
 def _name(permit: EnforcedPermit) -> str:
-    return permit_name(permit.permit, permit.permit_version)
+    return permit_name(permit.terms.permit, permit.terms.permit_version)

@@ -225,12 +225,12 @@ class JobThreads:
         admitted = self._ask_again(row, instruction, (job_folder(self._core, row.job) / MODEL).read_bytes())
         if admitted is None:
             return False
-        resources = admitted.permit.resources
+        resources = admitted.permit.terms.resources
         self.queue.enter(
             Ask(
                 job=row.job,
                 key=sandbox_key(admitted),
-                project=admitted.permit.project,
+                project=admitted.permit.terms.project,
                 asked=row.created,
                 since=row.updated,
                 expires=instruction.expires,
@@ -254,7 +254,7 @@ class JobThreads:
         admitted = self._ask_again(row, instruction, model)
         if admitted is None:
             return
-        permit = permit_name(admitted.permit.permit, admitted.permit.permit_version)
+        permit = permit_name(admitted.permit.terms.permit, admitted.permit.terms.permit_version)
         self._step(row.job, JobStep.PREPARE, Action.JOB_PREPARE, instruction.instruction, permit)
         key = sandbox_key(admitted)
 
@@ -275,12 +275,12 @@ class JobThreads:
                 admitted.permit.tensor_names,
             ),
             make_view=lambda into: self._make_view(
-                admitted.dataset_version, admitted.split, admitted.permit.columns, into
+                admitted.dataset_version, admitted.split, admitted.permit.terms.columns, into
             ),
             make_spec=lambda name, data, inbox: container_spec(
                 admitted, name, str(data), str(inbox), core.clock(), turn.gpus
             ),
-            limit_s=float(admitted.permit.resources.wall_time_s),
+            limit_s=float(admitted.permit.terms.resources.wall_time_s),
             guard=guard,
             gpus=turn.gpus,
         )

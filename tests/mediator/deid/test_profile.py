@@ -1,10 +1,10 @@
 import pytest
 
-from mediator.deid.describe import describe
 from mediator.deid.profile import compile_profile, parse
 from mediator.deid.rules import DEFAULT_RULE, ElementAction
 from mediator.deid.tables import Standard, parse_standard, tag_text
 from mediator.errors import Malformed, UnsupportedVersion
+from node.deid.describe import describe
 from node.deid.profiles import load_profile, profile_names, standard
 
 EMPTY = """

@@ -160,7 +160,7 @@ def test_an_envelope_binds_the_objects_to_the_instruction() -> None:
     assert (made.permit, made.permit_version, made.size_bytes) == ("lesions-2026", 2, 150)
     assert made.expires == instruction().expires
     long = instruction(expires=NOW + timedelta(days=999))
-    assert envelope(enforced(), long, "2" * 64, OBJECTS, 150).expires == enforced().expires
+    assert envelope(enforced(), long, "2" * 64, OBJECTS, 150).expires == enforced().terms.expires
 
 
 def test_objects_beyond_the_charge_get_no_envelope() -> None:
@@ -187,9 +187,8 @@ def test_whatever_order_a_container_writes_in_its_model_leaves_in_the_permits(
 ) -> None:
     """Noise is drawn tensor by tensor; it moves values, and no tensor."""
     specs, given_model = specs_of(found), tensors.encode(found)
-    permit = replace(
-        enforced(), tensors=specs, clip_norm=1000.0, privacy=PrivacyBudget(1.0, 1e-5, 1e-9) if noisy else None
-    )
+    base, privacy = enforced(), PrivacyBudget(1.0, 1e-5, 1e-9) if noisy else None
+    permit = replace(base, granted=replace(base.granted, tensors=specs, clip_norm=1000.0, privacy=privacy))
     written = tensors.encode({name: found[name] for name in data.draw(st.permutations(list(found)))})
     released = release(
         _train(

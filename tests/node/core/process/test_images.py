@@ -14,8 +14,9 @@ from containers.archive import read_file
 from mediator import canonical
 from mediator.audit import AuditRecord, decode_line
 from mediator.errors import Code, Denied, Malformed, UsageFault
-from mediator.images import ImageFacts, lineage_of, read_facts
+from mediator.images import ImageFacts, read_facts
 from mediator.roles import Role
+from node.cli.it.image_differences import lineage_of
 from node.core.images.handlers import architecture
 from node.ipc import images as ipc
 from node.ipc.channel import Client
