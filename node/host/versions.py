@@ -128,7 +128,7 @@ def _table(version_dir: Path, manifest: AnyManifest) -> bytes:
     named = next((file for file in tables if file.path == CLINICAL), None)
     if named is None:
         raise IntegrityBroken("a dataset version has no clinical table")
-    with os.fdopen(_open(version_dir / CLINICAL), "rb") as file:
+    with os.fdopen(_open(version_dir / CLINICAL, "a dataset version lacks its clinical table"), "rb") as file:
         content = file.read(named.size_bytes + 1)
     if hashlib.sha256(content).hexdigest() != named.sha256:
         raise IntegrityBroken("the table of a dataset version is not what its manifest says")
@@ -141,19 +141,13 @@ def copy_file(source: Path, target: Path, path: str) -> DatasetFile:
     Raises `IntegrityBroken` for what is no regular file.
     """
     digest, size = hashlib.sha256(), 0
-    try:
-        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        raise IntegrityBroken("a handover folder does not hold what its report says") from None
-    with os.fdopen(reading, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(reading).st_mode):
-            raise IntegrityBroken("a handover folder does not hold what its report says")
-        with os.fdopen(_create(target), "wb", buffering=0) as out:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                out.write(block)
-                size += len(block)
-            os.fsync(out.fileno())
+    reading = _open(source, "a handover folder does not hold what its report says")
+    with os.fdopen(reading, "rb", buffering=0) as file, os.fdopen(_create(target), "wb", buffering=0) as out:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            out.write(block)
+            size += len(block)
+        os.fsync(out.fileno())
     return DatasetFile(path, size, digest.hexdigest())
 
 
@@ -199,15 +193,20 @@ def _create(path: Path) -> int:
     return handle
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, otherwise: str) -> int:
+    """A regular file for reading. Raises `IntegrityBroken` in the words of `otherwise` for a link, or what is none."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        raise IntegrityBroken("a folder lacks its manifest, record, report or table") from None
+        raise IntegrityBroken(otherwise) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityBroken(otherwise)
+    return handle
 
 
 def _read(path: Path, limit: int) -> bytes:
-    with os.fdopen(_open(path), "rb") as file:
+    with os.fdopen(_open(path, "a folder lacks its manifest, record or report"), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise Malformed("a manifest, record or report is over its size limit")

@@ -109,7 +109,7 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
 def withdraw(
     config: NodeConfig, version: Annotated[str, typer.Argument(help="the version (sha256:…), or the beginning of it")]
 ) -> None:
-    """Take a version out of use: gate 1 refuses it from now on, and containers that see it are ended."""
+    """Take a version out of use for good: gate 1 refuses it, containers that see it are ended, its files go."""
     with client_for(load(config), verbs.DATASET_WITHDRAW) as client:
         known = (item.dataset_version for item in client.call(verbs.DATASETS, Empty()).items)
         version = complete(version, known, "dataset version", acts=True)
