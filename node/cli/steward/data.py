@@ -22,6 +22,8 @@ from node.ipc.messages import Empty
 datasets = typer.Typer(no_args_is_help=True)
 
 _INSTANCES = "instances_excluded."
+# a version's files are counted in millions, and an import that is being published goes first
+_REMOVAL_S = 600.0
 _STAGES = {
     "take_in": "taking in",
     "deidentify": "de-identifying",
@@ -113,7 +115,7 @@ def withdraw(
     with client_for(load(config), verbs.DATASET_WITHDRAW) as client:
         known = (item.dataset_version for item in client.call(verbs.DATASETS, Empty()).items)
         version = complete(version, known, "dataset version", acts=True)
-        client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=version))
+        client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=version), timeout_s=_REMOVAL_S)
     say(f"withdrawn {version}")
 
 
