@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from durable.files import write_inside, writing_inside
 from mediator import canonical
 from mediator.datasets import (
     CLINICAL,
@@ -45,6 +46,7 @@ REPORT = "report.json"
 STUDIES = "studies"
 VERSIONS = "versions"
 _BLOCK = 1 << 20
+_READ_ONLY = 0o444
 
 
 def read_report(handover: Path) -> IngestReport:
@@ -142,30 +144,17 @@ def copy_file(source: Path, target: Path, path: str) -> DatasetFile:
     """
     digest, size = hashlib.sha256(), 0
     reading = _open(source, "a handover folder does not hold what its report says")
-    with os.fdopen(reading, "rb", buffering=0) as file, os.fdopen(_create(target), "wb", buffering=0) as out:
+    with os.fdopen(reading, "rb", buffering=0) as file, writing_inside(target, _READ_ONLY) as out:
         while block := file.read(_BLOCK):
             digest.update(block)
             out.write(block)
             size += len(block)
-        os.fsync(out.fileno())
     return DatasetFile(path, size, digest.hexdigest())
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a new file (0444), flushed."""
-    with os.fdopen(_create(path), "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring a folder's own entries to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Write a new file of core's own (0444) into a folder that is being made, flushed."""
+    write_inside(path, content, _READ_ONLY)
 
 
 def clear(folder: Path) -> None:
@@ -185,12 +174,6 @@ def _link(source: Path, target: Path, size_bytes: int) -> None:
         copy_file(source, target, "")
     if target.lstat().st_size != size_bytes:
         raise IntegrityBroken("a file of a dataset version is not what its manifest says")
-
-
-def _create(path: Path) -> int:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    os.fchmod(handle, 0o444)
-    return handle
 
 
 def _open(path: Path, otherwise: str) -> int:

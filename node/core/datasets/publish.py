@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from durable.files import flush_folder
 from mediator import canonical
 from mediator.datasets import CLINICAL, MANIFEST, STUDY, Account, HeldStudy, account_of, manifest_of, study_record
 from mediator.errors import IntegrityBroken
@@ -28,7 +29,6 @@ from node.host.versions import (
     VERSIONS,
     clear,
     copy_file,
-    flush_folder,
     read_manifest,
     read_report,
     read_study,
