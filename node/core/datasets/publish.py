@@ -21,7 +21,16 @@ from pathlib import Path
 
 from durable.files import flush_folder
 from mediator import canonical
-from mediator.datasets import CLINICAL, MANIFEST, STUDY, Account, HeldStudy, account_of, manifest_of, study_record
+from mediator.datasets import (
+    CLINICAL,
+    MANIFEST,
+    STUDY,
+    HeldStudy,
+    VersionAccount,
+    account_of,
+    manifest_of,
+    study_record,
+)
 from mediator.errors import IntegrityBroken
 from mediator.manifests import AnyManifest, Deidentification, ManifestV2, StudyRecord
 from node.host.versions import (
@@ -63,7 +72,7 @@ def take_study(
 
 
 def publish_version(
-    account: Account,
+    account: VersionAccount,
     studies: Iterable[HeldStudy],
     tables: Mapping[str, Path],
     datasets: Path,

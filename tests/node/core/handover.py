@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mediator import canonical
-from mediator.datasets import CLINICAL, Account, HeldStudy
+from mediator.datasets import CLINICAL, HeldStudy, VersionAccount
 from mediator.deid.orders import IngestReport
 from mediator.manifests import Deidentification
 from mediator.types import Study
@@ -20,7 +20,7 @@ from node.core.datasets.publish import take_study
 MADE_BY = Deidentification("eucaim", "f" * 64, "4")
 NEWER = Deidentification("eucaim", "e" * 64, "5")
 PROJECT = "lesions"
-ACCOUNT = Account("images", PROJECT, "alpha", MADE_BY, {"studies_in": 3, "instances_in": 6}, {}, {"lesion": "double"})
+ACCOUNT = VersionAccount("images", PROJECT, "alpha", MADE_BY, {"studies_in": 3}, {}, {"lesion": "double"})
 
 
 def pseudonym(*parts: object) -> str:
