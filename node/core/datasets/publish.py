@@ -59,8 +59,8 @@ def take_study(
     clear(staging)
     try:
         staging.mkdir(mode=0o755)
-        names = _names(source, instances)
-        record = study_record([copy_file(source / name, staging / name, name) for name in names], deidentification)  # 1
+        copied = [copy_file(source / name, staging / name, name) for name in _names(source, instances)]  # (1)
+        record = study_record(copied, deidentification)
         home = studies / record.root
         if home.is_dir():
             return read_study(project_dir, record.root)
