@@ -22,6 +22,8 @@ from node.ipc.messages import Empty
 datasets = typer.Typer(no_args_is_help=True)
 
 _INSTANCES = "instances_excluded."
+# a version's files are counted in millions, and an import that is being published goes first
+_REMOVAL_S = 600.0
 _STAGES = {
     "take_in": "taking in",
     "deidentify": "de-identifying",
@@ -109,11 +111,11 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
 def withdraw(
     config: NodeConfig, version: Annotated[str, typer.Argument(help="the version (sha256:…), or the beginning of it")]
 ) -> None:
-    """Take a version out of use: gate 1 refuses it from now on, and containers that see it are ended."""
+    """Take a version out of use for good: gate 1 refuses it, containers that see it are ended, its files go."""
     with client_for(load(config), verbs.DATASET_WITHDRAW) as client:
         known = (item.dataset_version for item in client.call(verbs.DATASETS, Empty()).items)
         version = complete(version, known, "dataset version", acts=True)
-        client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=version))
+        client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=version), timeout_s=_REMOVAL_S)
     say(f"withdrawn {version}")
 
 
