@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
 
 from mediator import canonical
 from mediator.errors import Malformed
-from mediator.types import ContainerSpec, DataPermit
+from mediator.types import ADDED, ContainerSpec, DataPermit
 from tests.mediator import samples
 from tests.mediator.samples import DAY, IMAGE, NOW, RESOURCES
 
@@ -65,3 +65,20 @@ def test_a_container_names_as_many_gpus_as_it_is_granted() -> None:
 def test_a_gpu_has_no_negative_memory() -> None:
     with pytest.raises(ValueError, match="GPU"):
         replace(RESOURCES, gpus=1, gpu_memory_bytes=-1)
+
+
+@dataclass(frozen=True)
+class _LaterPermit(DataPermit):
+    """A permit as it may be one day."""
+
+    maximum_epochs: int = field(default=0, metadata=ADDED)
+
+
+def test_a_field_that_a_permit_gains_is_enforced_without_a_line_of_its_own() -> None:
+    base = samples.enforced()
+    granted = _LaterPermit(
+        **{each.name: getattr(base.granted, each.name) for each in fields(base.granted)}, maximum_epochs=7
+    )
+    enforced = replace(base, granted=granted, accepted=replace(base.accepted, maximum_rounds=1))
+    assert isinstance(enforced.terms, _LaterPermit)
+    assert (enforced.terms.maximum_epochs, enforced.terms.maximum_rounds) == (7, 1)
