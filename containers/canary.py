@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from containers import gpu
-from mediator.errors import Code, Denied
+from mediator.errors import Code, Denied, Ended
 from mediator.ports import Runner
 from mediator.types import ContainerSpec, OutputFile
 
@@ -97,6 +97,8 @@ def run_canary(runner: Runner, signed_spec: str, fingerprint: str) -> CanaryResu
         return CanaryResult(fingerprint, not failures, failures)
     except Denied as denied:
         return _failed(fingerprint, denied)
+    except Ended as ended:
+        return CanaryResult(fingerprint, False, (str(ended.reason.code),))
     finally:
         runner.terminate(prepared.job, 0)
 

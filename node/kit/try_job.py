@@ -22,7 +22,7 @@ from typing import Any, Literal
 from containers.warm.container import sandbox_key
 from containers.warm.pool import Sandboxes, WarmTask
 from mediator.admission import AdmissionRequest, Admitted, DatasetFacts, Ledger, NodeFacts, admit, container_spec
-from mediator.errors import Denied, Reason
+from mediator.errors import Denied, Ended, Reason
 from mediator.permit import compile_permit, schema_sha256
 from mediator.policy import Policy
 from mediator.ports import Clock
@@ -238,27 +238,29 @@ class _Work:
         started, model = time.monotonic(), self._model
         state: dict[str, Any] = {"start": "cold", "sandbox": ""}
 
-        def ended(**more: Any) -> Step:
+        def told(**more: Any) -> Step:
             return Step(round_, kind, seconds=time.monotonic() - started, **state, **more)
 
         try:
             admitted = self._admit(round_, kind, model)
         except Denied as denied:
-            return ended(verdict="refused", gate=1, reasons=_once(denied))
+            return told(verdict="refused", gate=1, reasons=_once(denied))
         try:
             files = self._serve(admitted, round_, kind, model, state)
         except Denied as denied:
-            return ended(verdict="failed", reasons=_once(denied))
+            return told(verdict="failed", reasons=_once(denied))
+        except Ended as ended:
+            return told(verdict="failed", reasons=(ended.reason,))
         try:
             released = self._release(admitted, kind, model, files)
         except Denied as denied:
             self._sandboxes.stop(denied.reasons[0].code, lambda key: key.task is kind)
-            return ended(verdict="refused", gate=2, reasons=_once(denied))
+            return told(verdict="refused", gate=2, reasons=_once(denied))
         norm = self._norm(kind, model, files)
         if kind is Kind.TRAIN:
             self._model = released.model
         clip_norm = admitted.permit.clip_norm
-        return ended(
+        return told(
             verdict="released", metrics=released.metrics, size_bytes=released.size_bytes, norm=norm,
             clipped=norm is not None and norm > clip_norm,
         )  # fmt: skip

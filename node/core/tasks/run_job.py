@@ -19,7 +19,7 @@ from containers.warm.container import sandbox_key
 from containers.warm.pool import CHECKPOINT, Preempted, Sandboxes, WarmTask
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, UsageFault
+from mediator.errors import Code, Denied, Ended, IntegrityBroken, NotNow, Reason, UsageFault
 from mediator.exits import told
 from mediator.jobs import TERMINAL, JobState, JobStep
 from mediator.types import Kind, OutputFile
@@ -192,7 +192,7 @@ class JobThreads:
                 row = self._recover(row)
             try:
                 if job in self._ordered_to_end and row.state not in _THROUGH:
-                    raise Denied(Reason(Code.STOPPED))
+                    raise Ended(Reason(Code.STOPPED))
                 if row.state in (JobState.ADMITTED, JobState.PREPARING, JobState.RUNNING):
                     if self._has_elder(row, instruction.attempt):
                         return _ELDER_S
@@ -208,6 +208,9 @@ class JobThreads:
                 self._make_room(row.job, instruction, left.checkpoint)
             except Denied as denied:
                 self._answer(job, denied.reasons[0])
+                return None
+            except Ended as ended:
+                self._answer(job, ended.reason)
                 return None
             except NotNow as error:
                 log.warning("job %s waits: %s", job, error.message)
@@ -260,7 +263,7 @@ class JobThreads:
 
         def guard(sandbox: str) -> None:
             if row.job in self._ordered_to_end:
-                raise Denied(Reason(Code.STOPPED))
+                raise Ended(Reason(Code.STOPPED))
             _still(ask_again(core, instruction.text, model))
             self._step(row.job, JobStep.START, Action.JOB_START, instruction.instruction, permit, sandbox=sandbox)
 
