@@ -17,6 +17,7 @@ from pathlib import Path
 
 from containers.warm.container import sandbox_key
 from containers.warm.pool import CHECKPOINT, Preempted, Sandboxes, WarmTask
+from durable.files import replace_file
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Ended, IntegrityBroken, NotNow, Reason, UsageFault
@@ -27,7 +28,7 @@ from node.core.context import Core, event, permit_name
 from node.core.records import InstructionRow, JobRow
 from node.core.tasks.admit_task import MODEL, ask_again, forget, job_folder
 from node.core.tasks.queue import REMEMBERED, Ask, Queue, Turn
-from node.core.tasks.release_output import keep_output, kept_output, redeliver, release_output, write_whole
+from node.core.tasks.release_output import keep_output, kept_output, redeliver, release_output
 
 log = logging.getLogger(__name__)
 
@@ -403,10 +404,7 @@ def keep_checkpoint(folder: Path, content: bytes | None) -> None:
     """Keep what a task that made room goes on from, in the job's own folder, which ends with the job. One that left
     nothing goes on from what it left before."""
     if content is not None:
-        part = folder / f"{CHECKPOINT}.part"
-        part.unlink(missing_ok=True)
-        write_whole(part, content)
-        part.replace(folder / CHECKPOINT)
+        replace_file(folder / CHECKPOINT, content)
 
 
 def kept_checkpoint(folder: Path) -> bytes | None:
