@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from containers.warm.container import sandbox_key
-from containers.warm.pool import CHECKPOINT, Preempted, Sandboxes, WarmTask
-from durable.files import replace_file
+from containers.warm.pool import Preempted, Sandboxes, WarmTask
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Ended, IntegrityBroken, NotNow, Reason, UsageFault
@@ -27,6 +26,7 @@ from mediator.types import Kind, OutputFile
 from node.core.context import Core, event, permit_name
 from node.core.records import InstructionRow, JobRow
 from node.core.tasks.admit_task import MODEL, ask_again, forget, job_folder
+from node.core.tasks.job_checkpoint import keep_checkpoint, kept_checkpoint
 from node.core.tasks.queue import REMEMBERED, Ask, Queue, Turn
 from node.core.tasks.release_output import keep_output, kept_output, redeliver, release_output
 
@@ -398,21 +398,6 @@ def _still(verdict: Admitted | Redeliver) -> Admitted:
     if isinstance(verdict, Redeliver):
         raise Denied(Reason(Code.ROUND_ALREADY_SERVED))
     return verdict
-
-
-def keep_checkpoint(folder: Path, content: bytes | None) -> None:
-    """Keep what a task that made room goes on from, in the job's own folder, which ends with the job. One that left
-    nothing goes on from what it left before."""
-    if content is not None:
-        replace_file(folder / CHECKPOINT, content)
-
-
-def kept_checkpoint(folder: Path) -> bytes | None:
-    """What the task left when it made room last; None if it never did."""
-    try:
-        return (folder / CHECKPOINT).read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def is_last(admitted: Admitted) -> bool:

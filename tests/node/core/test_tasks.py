@@ -17,12 +17,11 @@ from mediator.deid.orders import IngestOrder
 from mediator.errors import Code, Denied, HubCode, Reason, UsageFault
 from mediator.exits import TOLD_PER_RUN
 from mediator.jobs import JobState, JobStep
-from mediator.types import ContainerSpec, Kind, OutputFile
+from mediator.types import ContainerSpec, Kind
 from node.core.context import event
 from node.core.datasets.ingest import Ingests
 from node.core.documents.documents import Documents
 from node.core.tasks import pause
-from node.core.tasks.release_output import keep_output, kept_output
 from tests.mediator import samples
 from tests.node.core.desk import VERDICT, Desk, Gate, Written, eventually, later
 
@@ -366,11 +365,3 @@ def test_a_document_that_meets_an_error_nobody_foresaw_is_refused_and_written_do
     digest = hashlib.sha256(text.encode()).hexdigest()
     assert desk.log(before) == [Written("document_import", f"document/{digest}", "refused", "internal")]
     assert documents.receive(text), "nothing of it was kept, so it may come again"
-
-
-def test_an_output_that_was_kept_before_is_kept_anew(tmp_path: Path) -> None:
-    """A crash between keeping an output and writing that down has the job computed again."""
-    keep_output(tmp_path, [OutputFile("metrics.json", b"{}"), OutputFile("model.safetensors", b"first")])
-    keep_output(tmp_path, [OutputFile("metrics.json", b"{}")])
-    assert kept_output(tmp_path) == [OutputFile("metrics.json", b"{}")]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
