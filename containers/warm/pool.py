@@ -175,13 +175,13 @@ class Sandboxes:
         return self._removal.destroy(container)
 
     def sweep(self) -> None:
-        """`Removal.sweep`."""
+        """Remove what nobody here owns; raises `NotNow` while the engine does not answer (`Removal.sweep`)."""
         self._removal.sweep()
 
     def tidy(self) -> None:
-        """`Removal.tidy`."""
+        """Remove what was kept long enough or could not be removed before (`Removal.tidy`). Raises `NotNow`."""
         self._removal.tidy()
 
     def sweep_guests(self) -> None:
-        """`Removal.sweep_guests`."""
+        """Remove the containers of canaries that have ended (`Removal.sweep_guests`)."""
         self._removal.sweep_guests()
