@@ -238,29 +238,29 @@ class _Work:
         started, model = time.monotonic(), self._model
         state: dict[str, Any] = {"start": "cold", "sandbox": ""}
 
-        def told(**more: Any) -> Step:
+        def ended(**more: Any) -> Step:
             return Step(round_, kind, seconds=time.monotonic() - started, **state, **more)
 
         try:
             admitted = self._admit(round_, kind, model)
         except Denied as denied:
-            return told(verdict="refused", gate=1, reasons=_once(denied))
+            return ended(verdict="refused", gate=1, reasons=_once(denied))
         try:
             files = self._serve(admitted, round_, kind, model, state)
         except Denied as denied:
-            return told(verdict="failed", reasons=_once(denied))
-        except Ended as ended:
-            return told(verdict="failed", reasons=(ended.reason,))
+            return ended(verdict="failed", reasons=_once(denied))
+        except Ended as end:
+            return ended(verdict="failed", reasons=(end.reason,))
         try:
             released = self._release(admitted, kind, model, files)
         except Denied as denied:
             self._sandboxes.stop(denied.reasons[0].code, lambda key: key.task is kind)
-            return told(verdict="refused", gate=2, reasons=_once(denied))
+            return ended(verdict="refused", gate=2, reasons=_once(denied))
         norm = self._norm(kind, model, files)
         if kind is Kind.TRAIN:
             self._model = released.model
         clip_norm = admitted.permit.clip_norm
-        return told(
+        return ended(
             verdict="released", metrics=released.metrics, size_bytes=released.size_bytes, norm=norm,
             clipped=norm is not None and norm > clip_norm,
         )  # fmt: skip
