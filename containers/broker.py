@@ -19,7 +19,7 @@ from containers import canary, gpu, podman, sandbox, volumes
 from containers.engine import Container, ContainerEngine, EngineOffer, EngineUsers
 from containers.runner import Endings, RunningContainer
 from containers.sandbox import Role, SandboxPolicy
-from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed, Reason
+from mediator.errors import CloisterError, Code, Denied, Ended, EngineUnavailable, Malformed, Reason
 from mediator.ports import Clock, JobEvent, Prepared
 from mediator.signatures import VerifyKey, open_signed
 from mediator.types import ContainerSpec, OutputFile
@@ -271,11 +271,17 @@ class Broker:
 
     @contextmanager
     def _recorded(self, verb: Verb, job: str) -> Iterator[Callable[[str], None]]:
-        """Record how a verb ended; what it refuses is recorded by its first reason's code."""
+        """Record how a verb ended; a refusal and an end are recorded by the code of their reason."""
         name = [job]
         try:
             yield name.append
         except CloisterError as error:
-            self._record(verb, name[-1], str(error.reasons[0].code) if isinstance(error, Denied) else error.code)
+            self._record(verb, name[-1], _code(error))
             raise
         self._record(verb, name[-1], "done")
+
+
+def _code(error: CloisterError) -> str:
+    if isinstance(error, Denied):
+        return str(error.reasons[0].code)
+    return str(error.reason.code) if isinstance(error, Ended) else error.code

@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from containers import gpu
-from mediator.errors import Code, Denied
+from durable.files import replace_file
+from mediator.errors import Code, Denied, Ended
 from mediator.ports import Runner
 from mediator.types import ContainerSpec, OutputFile
 
@@ -56,13 +57,13 @@ def lay_out(spec: ContainerSpec, signed_spec: str, probe_root: Path, *, gvisor: 
     task = folder / "in" / "tasks" / str(TASK)
     (folder / "data").mkdir(parents=True, exist_ok=True)
     task.mkdir(parents=True, exist_ok=True)
-    (folder / "data" / "nonce").write_text(nonce(signed_spec), encoding="ascii")
+    replace_file(folder / "data" / "nonce", nonce(signed_spec).encode("ascii"), flush=False)
     # the probe tries to fork beyond `pids`, and finds out whether the others are so
     kernel = "gvisor" if gvisor else "machine"
     config = {"pids": spec.resources.pids, "kernel": kernel, "user_namespace": namespace}
     config["gpu_nodes"] = list(gpu.nodes(spec.gpu_devices))
     order = {"contract": 1, "task": TASK, "kind": "evaluate", "round": 0, "config": config}
-    (task / "task.json").write_text(json.dumps(order), encoding="ascii")
+    replace_file(task / "task.json", json.dumps(order).encode("ascii"), flush=False)
     for at in (folder, *folder.rglob("*")):
         at.chmod(0o755 if at.is_dir() else 0o644)
 
@@ -97,6 +98,8 @@ def run_canary(runner: Runner, signed_spec: str, fingerprint: str) -> CanaryResu
         return CanaryResult(fingerprint, not failures, failures)
     except Denied as denied:
         return _failed(fingerprint, denied)
+    except Ended as ended:
+        return CanaryResult(fingerprint, False, (str(ended.reason.code),))
     finally:
         runner.terminate(prepared.job, 0)
 

@@ -29,7 +29,7 @@ from docker.errors import NotFound as NotFound
 from containers import gpu
 from containers.lines import Lines
 from containers.sandbox import JOB_LABEL, ROLE_LABEL, SITE_LABEL, SPEC_LABEL
-from mediator.errors import Code, Denied, EngineUnavailable, Reason
+from mediator.errors import Code, Denied, Ended, EngineUnavailable, Reason
 
 # An engine on a busy disk answers within seconds; one that took this long is not answering.
 TIMEOUT_S = 30.0
@@ -231,7 +231,7 @@ class ContainerEngine:
         return dict(answer.json())
 
     def start(self, container: str, *, with_gpus: bool = False) -> None:
-        """Start it; does nothing if it runs. Raises `Denied` if the image's program cannot be started here.
+        """Start it; does nothing if it runs. Raises `Ended` if the image's program cannot be started here.
 
         `with_gpus`: it was made with GPUs. Whatever the engine then refuses counts as a refusal of these
         (gpu_unavailable): its words for a missing driver, hook or device are a missing program's or a broken engine's,
@@ -246,7 +246,7 @@ class ContainerEngine:
                     raise Denied(Reason(Code.GPU_UNAVAILABLE, why), hint=_WHOLE) from error
                 if not error.is_client_error():
                     raise
-                raise Denied(Reason(Code.JOB_FAILED, "the image's program cannot be started")) from error
+                raise Ended(Reason(Code.JOB_FAILED, "the image's program cannot be started")) from error
 
     def freeze(self, container: str) -> bool:
         """Stop every process of it in its tracks. False if it has ended; afterwards none of it runs either way."""

@@ -9,15 +9,14 @@ expectations of its own.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from containers import gpu
 from containers.sandbox import KEEPER, OPEN_FILES, SECCOMP, Role, SandboxPolicy, volume_name
+from durable.files import replace_file
 from mediator.types import ContainerSpec, Resources
 
 # Podman would ask for 1,048,576, which a service without CAP_SYS_RESOURCE may not give. It counts all processes of
@@ -38,11 +37,7 @@ def seccomp_file(folder: Path) -> Path:
             return path
     except (OSError, ValueError):
         pass
-    handle, part = tempfile.mkstemp(dir=folder, prefix=".seccomp-", suffix=".part")
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(SECCOMP)
-        os.fchmod(file.fileno(), 0o644)  # the engine is another user where it is rootless
-    os.replace(part, path)
+    replace_file(path, SECCOMP.encode("ascii"), 0o644)  # the engine is another user where it is rootless
     return path
 
 

@@ -34,9 +34,20 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o600, *, masked: bool = False, flush: bool = True) -> None:
-    """Write a file, in place of the one that may be there."""
-    with replacing(path, mode, masked=masked, flush=flush) as file:
+def replace_file(
+    path: Path,
+    content: bytes,
+    mode: int = 0o600,
+    *,
+    masked: bool = False,
+    flush: bool = True,
+    aside: Path | None = None,
+) -> None:
+    """Write a file, in place of the one that may be there.
+
+    `aside` is the folder of the part, on the same disk, where the file's own must never hold anything else.
+    """
+    with _whole(path, mode, os.replace, masked, flush, aside) as file:
         file.write(content)
 
 
@@ -121,9 +132,14 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def _whole(
-    path: Path, mode: int, publish: Callable[[Path, Path], None], masked: bool, flush: bool
+    path: Path,
+    mode: int,
+    publish: Callable[[Path, Path], None],
+    masked: bool,
+    flush: bool,
+    aside: Path | None = None,
 ) -> Iterator[BinaryIO]:
-    part = _part(path)
+    part = _part(path if aside is None else aside / path.name)
     handle = _claim(part, lambda part: os.open(part, _NEW, mode), os.unlink)  # (1)
     try:
         with os.fdopen(handle, "wb", closefd=False) as file:

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from federation.files import make_folder, write_whole
+from durable.files import replace_file
+from federation.files import make_folder
 from mediator.errors import IntegrityBroken, Malformed, UsageFault
 from mediator.types import check_identifier
 
@@ -110,8 +111,8 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        write_whole(folder / "ca.key", key_pem(key))
-        write_whole(authority.ca, certificate_pem(certificate), 0o644)
+        replace_file(folder / "ca.key", key_pem(key))
+        replace_file(authority.ca, certificate_pem(certificate), 0o644)
         authority.issue_server(hosts, now)
         authority.sign_revocations((), now)
         return authority
@@ -129,8 +130,8 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        write_whole(self.server_key, key_pem(key))
-        write_whole(self.server_certificate, certificate_pem(certificate), 0o644)
+        replace_file(self.server_key, key_pem(key))
+        replace_file(self.server_certificate, certificate_pem(certificate), 0o644)
 
     def issue_node(self, request: str, site: str, now: datetime) -> x509.Certificate:
         """A certificate for `site` from its signing request.
@@ -171,7 +172,7 @@ class Authority:
                 x509.RevokedCertificateBuilder().serial_number(entry.serial).revocation_date(entry.at).build()
             )
         crl = builder.sign(key, hashes.SHA256())
-        write_whole(self.crl, crl.public_bytes(serialization.Encoding.PEM), 0o644)
+        replace_file(self.crl, crl.public_bytes(serialization.Encoding.PEM), 0o644)
 
     def issued(self, certificate: x509.Certificate) -> bool:
         """Whether this authority signed `certificate`."""

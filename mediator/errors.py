@@ -5,6 +5,7 @@
     ├── Malformed                 malformed            2   bytes that are not the document they claim to be
     │   └── UnsupportedVersion    unsupported_version  2   a document of a version we do not know
     ├── Denied                    denied               3   a gate said no; carries every reason at once
+    ├── Ended                     ended                3   what ran has ended or was stopped; nobody refused it
     ├── IntegrityBroken           integrity_broken     4   something stored is not what was written
     └── NotNow                    not_now              5   nothing is wrong, try again later
         └── EngineUnavailable     engine_unavailable   5   the container engine does not answer
@@ -312,6 +313,20 @@ class Denied(CloisterError):
     @property
     def hub_code(self) -> HubCode:
         return hub_code(self.reasons[0].code)
+
+
+class Ended(CloisterError):
+    """What ran has ended before it was through, or was stopped: `reason` says how. No gate said no to it.
+
+    It leaves with a refusal's exit code: either way there is nothing to fetch, and asking again changes nothing.
+    """
+
+    code = "ended"
+    exit_code = 3
+
+    def __init__(self, reason: Reason, *, hint: str = "") -> None:
+        super().__init__(str(reason), hint=hint)
+        self.reason = reason
 
 
 class IntegrityBroken(CloisterError):

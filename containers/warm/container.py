@@ -1,4 +1,4 @@
-"""A warm container as a value: what it is bound to, what it is given, what it holds, and how a task makes room."""
+"""A warm container: what it is bound to, what it is given, what it holds, its folders, and how a task makes room."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from durable.files import write_inside
 from mediator import canonical
 from mediator.admission import Admitted
 from mediator.errors import Code, Reason
@@ -109,3 +110,18 @@ class WarmContainer:
     @property
     def in_dir(self) -> Path:
         return self.folder / "in"
+
+    @property
+    def tasks_dir(self) -> Path:
+        return self.in_dir / "tasks"
+
+    def make_folders(self) -> None:
+        self.tasks_dir.mkdir(parents=True)
+        # modes are set, not asked for: the process's umask is 077, and the container is another user
+        self.folder.chmod(0o711)
+        for folder in (self.in_dir, self.tasks_dir):
+            folder.chmod(0o755)
+
+    def ask_to_end(self) -> None:
+        """Leave the contract's sign that the job is to end."""
+        write_inside(self.in_dir / "stop", b"", 0o644, flush=False)

@@ -14,9 +14,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from durable.files import replace_file
 from federation import pki
 from federation.control import EnrolmentBundle, EnrolmentRequest, decode, encode
-from federation.files import make_folder, write_whole
+from federation.files import make_folder
 from mediator.errors import Malformed, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
 
@@ -79,9 +80,9 @@ def install(folder: Path, raw: bytes) -> EnrolmentBundle:
     if bundle.flower_key != _public_pem(flower):
         raise Malformed("this bundle is for another Flower key", hint="make a new enrolment request")
     pki.parse_certificate(bundle.ca)
-    write_whole(folder / "ca.crt", bundle.ca.encode("ascii"))
-    write_whole(folder / "tls.crt", bundle.certificate.encode("ascii"))
-    write_whole(folder / "bundle.json", encode(bundle))
+    replace_file(folder / "ca.crt", bundle.ca.encode("ascii"))
+    replace_file(folder / "tls.crt", bundle.certificate.encode("ascii"))
+    replace_file(folder / "bundle.json", encode(bundle))
     return bundle
 
 
@@ -106,12 +107,12 @@ def install_renewed(folder: Path, certificate: str) -> None:
     """Put a renewed certificate in place. Raises `Malformed` when it is for another key."""
     if pki.parse_certificate(certificate).public_key() != _load(folder / "tls.key").public_key():
         raise Malformed("a renewed certificate for another key")
-    write_whole(folder / "tls.crt", certificate.encode("ascii"))
+    replace_file(folder / "tls.crt", certificate.encode("ascii"))
 
 
 def _key(path: Path, make: Callable[[], ec.EllipticCurvePrivateKey]) -> ec.EllipticCurvePrivateKey:
     if not path.exists():
-        write_whole(path, pki.key_pem(make()))
+        replace_file(path, pki.key_pem(make()))
     return _load(path)
 
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from federation.files import make_folder, write_whole
+from durable.files import replace_file
+from federation.files import make_folder
 
 # an envelope expires long before this many newer ones were used
 _REMEMBERED = 10_000
@@ -32,12 +33,12 @@ class LinkState:
     @node_id.setter
     def node_id(self, value: int) -> None:
         if value != self.node_id:
-            write_whole(self._node_id, str(value).encode("ascii"))
+            replace_file(self._node_id, str(value).encode("ascii"))
 
     def add(self, note: bytes) -> str:
         """Keep a pulled message's metadata; returns the name to be `done` with it."""
         name = hashlib.sha256(note).hexdigest()
-        write_whole(self._pulled / name, note)
+        replace_file(self._pulled / name, note)
         return name
 
     def pending(self) -> Iterator[tuple[str, bytes]]:
@@ -54,7 +55,7 @@ class LinkState:
         return (self._used / _digest(envelope)).exists()
 
     def use(self, envelope: str) -> None:
-        write_whole(self._used / _digest(envelope), b"")
+        replace_file(self._used / _digest(envelope), b"")
         names = sorted(self._used.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         for path in names[:-_REMEMBERED]:
             os.unlink(path)

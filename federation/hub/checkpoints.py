@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from federation.files import make_folder, write_whole
+from durable.files import replace_file
+from federation.files import make_folder
 from mediator import canonical
 from mediator.errors import IntegrityBroken
 
@@ -45,14 +46,14 @@ class Checkpoints:
 
     def put_initial(self, run: str, model: bytes) -> None:
         """Keep the untrained model (canonical safetensors)."""
-        write_whole(make_folder(self._folder / run) / _INITIAL, model)
+        replace_file(make_folder(self._folder / run) / _INITIAL, model)
 
     def put(self, checkpoint: RoundCheckpoint, model: bytes) -> None:
         """Keep a round: first the model, then what makes it count."""
         folder = make_folder(self._folder / checkpoint.run)
         stem = f"round-{checkpoint.round:04d}"
-        write_whole(folder / f"{stem}.safetensors", model)
-        write_whole(folder / f"{stem}.json", canonical.encode(checkpoint))
+        replace_file(folder / f"{stem}.safetensors", model)
+        replace_file(folder / f"{stem}.json", canonical.encode(checkpoint))
 
     def latest(self, run: str) -> tuple[int, bytes]:
         """(last completed round, its model): round -1 with the untrained model before the first evaluation.

@@ -23,7 +23,7 @@ from aiohttp import web
 from federation import tls
 from federation.control import ControlMessage, Problem, encode
 from federation.hub.registry import Peer, serial_of
-from mediator.errors import CloisterError, Code, Denied, IntegrityBroken, Malformed, NotNow, Reason, UsageFault
+from mediator.errors import CloisterError, Code, Denied, Ended, IntegrityBroken, Malformed, NotNow, Reason, UsageFault
 
 log = logging.getLogger("cloister.hub")
 
@@ -45,6 +45,9 @@ FLEET_CALLS = frozenset(
     }
 )
 _FORWARDED = ("content-type", "accept")
+_STATUS: Mapping[type[CloisterError], int] = {
+    Denied: 403, Ended: 403, Malformed: 400, IntegrityBroken: 409, NotNow: 503, UsageFault: 400,
+}  # fmt: skip
 _REFUSED = Denied(Reason(Code.SITE_NOT_NAMED, "this certificate is not in force"))
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PEER: web.RequestKey[Peer] = web.RequestKey("peer", Peer)
@@ -172,7 +175,7 @@ def _problem(status: int, code: str, message: str) -> web.Response:
 
 
 def _status(error: CloisterError) -> int:
-    for kind, status in ((Denied, 403), (Malformed, 400), (IntegrityBroken, 409), (NotNow, 503), (UsageFault, 400)):
+    for kind, status in _STATUS.items():
         if isinstance(error, kind):
             return status
     return 500

@@ -7,7 +7,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from federation.files import make_folder, write_whole
+from durable.files import replace_file
+from federation.files import make_folder
 from mediator.errors import Malformed, UsageFault
 from mediator.signatures import SigningKey
 
@@ -20,9 +21,9 @@ def create_keys(folder: Path) -> None:
     make_folder(folder)
     for name in (INSTRUCTION, WITNESS):
         seed = secrets.token_bytes(32)
-        write_whole(folder / name, seed.hex().encode("ascii") + b"\n")
+        replace_file(folder / name, seed.hex().encode("ascii") + b"\n")
         public = SigningKey(seed).verify_key.text.encode("ascii")
-        write_whole(folder / f"{name.removesuffix('.key')}.pub", public + b"\n", 0o644)
+        replace_file(folder / f"{name.removesuffix('.key')}.pub", public + b"\n", 0o644)
 
 
 def load_key(path: Path) -> SigningKey:

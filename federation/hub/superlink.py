@@ -20,8 +20,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from durable.files import replace_file
 from federation import tls
-from federation.files import make_folder, write_whole
+from federation.files import make_folder
 from federation.hub.flower.superlink import SuperLink
 from federation.pki import Authority
 from mediator.errors import NotNow, UsageFault
@@ -43,9 +44,9 @@ class SuperLinkProcess:
         self._secret_file = folder / "executor.secret"
         self._process: subprocess.Popen[bytes] | None = None
         if not self._secret_file.exists():
-            write_whole(self._secret_file, secrets.token_bytes(32))
+            replace_file(self._secret_file, secrets.token_bytes(32))
         self.port = _free_port()
-        write_whole(folder / "port", str(self.port).encode("ascii"))
+        replace_file(folder / "port", str(self.port).encode("ascii"))
 
     @property
     def api(self) -> SuperLink:

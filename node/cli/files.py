@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from durable import files as durable
 from mediator.canonical import MAX_DOCUMENT_BYTES
 from mediator.errors import UsageFault
 from node.host.disk_errors import cannot_write
@@ -55,26 +55,23 @@ def write_new(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     command that is repeated has nothing to lose.
     """
     content = _as_bytes(content)
-    if os.path.lexists(path):
+    try:
+        if not os.path.lexists(path):
+            _make_parents(path)
+        durable.create_file(path, content, mode, masked=True)
+    except FileExistsError:
         if not _holds(path, content):
-            raise _there(path)
-        return
-    replace_file(path, content, mode=mode)
+            raise _there(path) from None
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def replace_file(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """The same, for a file of our own that is brought up to date: an existing one is replaced by rename."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_as_bytes(content))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        _make_parents(path)
+        durable.replace_file(path, _as_bytes(content), mode, masked=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -82,6 +79,13 @@ def check_new(path: Path) -> None:
     """Raise `UsageFault` for what is there already: asked before an act that cannot be done twice."""
     if os.path.lexists(path):
         raise _there(path)
+
+
+def _make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file where a folder should be: not to be taken for `path` itself
+        raise NotADirectoryError(errno.ENOTDIR, error.strerror) from error
 
 
 def _as_bytes(content: str | bytes) -> bytes:
@@ -114,18 +118,10 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, mode: int = 0o600) -
     Raises `UsageFault` for a folder that holds anything, which is left as it is.
     """
     check_new_folder(path)
-    part: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        for name, content in files.items():
-            descriptor = os.open(part / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        part.rename(path)
+        _make_parents(path)
+        with durable.creating_folder(path) as part:
+            for name, content in files.items():
+                durable.write_inside(part / name, content, mode)
     except OSError as error:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
         raise cannot_write(path, error) from error

@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
+from durable.files import creating, replacing
 from mediator.errors import UsageFault
+from node.host.disk_errors import is_full
 
 # Enough to keep a worker busy between two answers, few enough to lose little when it dies.
 BATCH = 256
@@ -225,13 +227,14 @@ def deidentify_folder(
 
 def write_source_index(path: Path, files: Iterable[File]) -> None:
     """number → path, for the person at the keyboard alone: a new file, 0600. Raises `UsageFault`."""
+    lines = (json.dumps({"source": entry.label, "path": entry.path}, ensure_ascii=True) + "\n" for entry in files)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with creating(path) as file:
+            file.writelines(line.encode("ascii") for line in lines)
     except OSError as error:
+        if is_full(error):
+            raise
         raise UsageFault(f"the source index cannot be written: {error.strerror}", hint="a new file") from None
-    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-        for entry in files:
-            file.write(json.dumps({"source": entry.label, "path": entry.path}, ensure_ascii=True) + "\n")
 
 
 def _tell(result: Result, tally: Tally, report: TextIO) -> Result:
@@ -261,14 +264,13 @@ def _withdraw(result: Result, report: Path, tally: Tally, series: Mapping[str, l
     tally.add(result)
     if before.outcome == "written":
         series[os.path.dirname(before.name)].remove(before.name)
-    part = report.with_name(f".{report.name}.part")
-    with _new(part) as file:
-        file.writelines(json.dumps(one.line()) + "\n" for one in results.values())
-    part.replace(report)
+    with replacing(report, 0o640, masked=True) as file:
+        file.writelines((json.dumps(one.line()) + "\n").encode("ascii") for one in results.values())
 
 
 def _new(path: Path) -> TextIO:
-    """A report of this run in place of the last one's; never through a link."""
+    """A report of this run in place of the last one's, never through a link: it grows as the run goes on, so that one
+    that was killed says how far it came."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.fdopen(os.open(path, flags, 0o640), "w", encoding="ascii")

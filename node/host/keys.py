@@ -12,6 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from durable.files import create_file
 from mediator.errors import UsageFault
 from mediator.signatures import SigningKey, VerifyKey
 from node.host.disk_errors import cannot_write
@@ -124,17 +125,8 @@ def _read_private(path: Path, limit: int, owner: int | None) -> bytes:
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        create_file(path, content, mode)
     except FileExistsError:
         raise UsageFault(f"{path} exists, and keys are never overwritten") from None
     except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-    except OSError as error:
-        path.unlink(missing_ok=True)  # half a key would be taken for one
         raise cannot_write(path, error) from error

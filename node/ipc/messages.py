@@ -16,6 +16,7 @@ from mediator.errors import (
     CloisterError,
     Code,
     Denied,
+    Ended,
     EngineUnavailable,
     IntegrityBroken,
     Malformed,
@@ -132,6 +133,8 @@ def pack_error(error: CloisterError) -> bytes:
     if isinstance(error, Denied):
         kept = error.reasons[:_MAX_REASONS]
         plain["reasons"] = [[reason.code.value, reason.detail[:_MAX_DETAIL]] for reason in kept]
+    elif isinstance(error, Ended):
+        plain["reason"] = [error.reason.code.value, error.reason.detail[:_MAX_DETAIL]]
     return json.dumps(plain).encode("ascii")
 
 
@@ -142,6 +145,9 @@ def unpack_error(raw: bytes) -> CloisterError:
         if plain["code"] == Denied.code:
             reasons = [Reason(Code(code), str(detail)) for code, detail in plain["reasons"]]
             return Denied(reasons, hint=str(plain["hint"]))
+        if plain["code"] == Ended.code:
+            code, detail = plain["reason"]
+            return Ended(Reason(Code(code), str(detail)), hint=str(plain["hint"]))
         return _CLASSES[plain["code"]](str(plain["message"]), hint=str(plain["hint"]))
     except (ValueError, KeyError, TypeError):
         return internal_error()

@@ -9,6 +9,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from durable.files import create_file
 from mediator.canonical import print_time
 from mediator.errors import UsageFault
 from mediator.types import IDENTIFIER
@@ -43,7 +44,7 @@ def new_project(folder: Path, template: str, name: str, today: datetime) -> tupl
         target = folder / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(content, encoding="utf-8")
+            create_file(target, content.encode("utf-8"), 0o666, masked=True)
         except OSError as error:
             raise cannot_write(target, error) from error
         made.append(path)

@@ -31,6 +31,7 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
+from durable.files import replace_file
 from mediator import canonical
 from mediator.datasets import CLINICAL, MANIFEST, decode_manifest, version_id
 from mediator.errors import UsageFault
@@ -268,6 +269,5 @@ def _manifest(project: str, studies: Sequence[Study], files: Sequence[DatasetFil
 def _write(folder: Path, path: str, content: bytes) -> DatasetFile:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
-    target.chmod(0o444)
+    replace_file(target, content, 0o444, flush=False)
     return DatasetFile(path, len(content), hashlib.sha256(content).hexdigest())

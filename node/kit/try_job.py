@@ -23,7 +23,7 @@ from containers.warm.container import sandbox_key
 from containers.warm.pool import Sandboxes, WarmTask
 from mediator import tensors
 from mediator.admission import AdmissionRequest, Admitted, DatasetFacts, Ledger, NodeFacts, admit, container_spec
-from mediator.errors import Denied, Reason
+from mediator.errors import Denied, Ended, Reason
 from mediator.permit import compile_permit, schema_sha256
 from mediator.policy import Policy
 from mediator.ports import Clock
@@ -249,6 +249,8 @@ class _Work:
             files = self._serve(admitted, round_, kind, model, state)
         except Denied as denied:
             return ended(verdict="failed", reasons=_once(denied))
+        except Ended as end:
+            return ended(verdict="failed", reasons=(end.reason,))
         try:
             released = self._release(admitted, kind, model, files)
         except Denied as denied:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from containers.engine import ContainerEngine
-from containers.warm.pool import _ENDINGS
+from containers.warm.conversation import ENDINGS
 from mediator.errors import Code, hub_code
 from mediator.ports import JobEvent
 from tests.attacks.surroundings import nothing_else_changes
@@ -55,4 +55,4 @@ def test_an_exit_code_says_nothing_outside(bench: Bench, status: int) -> None:
     """Eight bits for the hospital's staff; the hub hears one word, the same for each of them."""
     event = until(bench.start(bench.broker(), misbehave="exit-code", value=status), "exited", "done")
     assert event == JobEvent("exited", status=status)
-    assert hub_code(_ENDINGS[event.kind]) == hub_code(Code.JOB_FAILED)
+    assert hub_code(ENDINGS[event.kind]) == hub_code(Code.JOB_FAILED)

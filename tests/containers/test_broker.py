@@ -17,7 +17,7 @@ import pytest
 from containers import sandbox
 from containers.engine import ContainerEngine
 from mediator import canonical
-from mediator.errors import CloisterError, Code, Denied, EngineUnavailable, Malformed
+from mediator.errors import CloisterError, Code, Denied, Ended, EngineUnavailable, Malformed
 from mediator.signatures import SigningKey
 from node.ipc import verbs
 from tests.containers.bench import LIMITS, VERDICT_KEY, Bench, until, utc_now
@@ -261,8 +261,8 @@ def test_an_image_whose_program_is_missing_ends_with_a_clear_reason(bench: Bench
         try:
             # what the engine's init says when there is nothing to start: Docker's, Podman's
             assert until(broker.execute("job"), "exited").status in (127, 1)
-        except Denied as denied:  # an engine without an init process of its own says so at once
-            assert "job_failed" in str(denied)
+        except Ended as ended:  # an engine without an init process of its own says so at once
+            assert "job_failed" in str(ended)
     finally:
         broker.clean([])
         docker.APIClient(bench.url).remove_image(image)

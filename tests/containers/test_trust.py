@@ -16,7 +16,7 @@ import pytest
 from containers import canary, sandbox
 from containers.warm.pool import Sandboxes, SandboxKey, WarmTask
 from mediator.audit import Action
-from mediator.errors import Code, Denied
+from mediator.errors import Code, Denied, Ended
 from mediator.types import ContainerSpec, Kind
 from node.core.tasks.trust_sandbox import SandboxTrust
 from tests.containers.bench import LIMITS, MODEL, Bench, by_name
@@ -84,13 +84,13 @@ def test_one_canary_serves_the_rounds_of_a_day_and_the_log_says_so(house: House)
 @pytest.mark.parametrize("weaken", ["network", "seccomp and no-new-privileges"])
 def test_a_canary_that_fails_after_a_day_stops_the_running_job(house: House, weaken: str) -> None:
     """The job is in the middle of a task; the renewal finds the sandbox weaker, and the job ends with that reason."""
-    ended: list[Denied] = []
+    caught: list[Ended] = []
 
     def work() -> None:
         try:
             house.serve(misbehave="over-time")
-        except Denied as denied:
-            ended.append(denied)
+        except Ended as ended:
+            caught.append(ended)
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -104,7 +104,7 @@ def test_a_canary_that_fails_after_a_day_stops_the_running_job(house: House, wea
     house.desk.now += timedelta(hours=24, seconds=1)
     house.trust.renew()
     worker.join(30)
-    assert [denied.reasons[0].code for denied in ended] == [Code.CANARY_FAILED]
+    assert [ended.reason.code for ended in caught] == [Code.CANARY_FAILED]
     assert house.canaries() == [("done", ""), ("failed", "canary_failed")]
     assert house.bench.containers() == [] and house.boxes.running() == ()
     with pytest.raises(Denied, match="canary_failed"):  # and nothing starts until one passes

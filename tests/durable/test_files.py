@@ -183,6 +183,13 @@ def test_the_file_is_flushed_before_it_has_its_name_and_its_folder_after(
     assert flushed == [(".file.part", False), (tmp_path.name, True)]
 
 
+def test_a_part_may_lie_in_another_folder(tmp_path: Path, flushed: list[tuple[str, bool]]) -> None:
+    (tmp_path / "kept").mkdir()
+    files.replace_file(tmp_path / "kept" / "file", NEW, aside=tmp_path)
+    assert flushed == [(".file.part", False), ("kept", True)]
+    assert (names(tmp_path), names(tmp_path / "kept")) == (["kept"], ["file"])
+
+
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_what_no_restart_reads_is_not_flushed(
     tmp_path: Path, flushed: list[tuple[str, bool]], write: Callable[..., None]

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from mediator import errors
-from mediator.errors import CloisterError, Code, Denied, HubCode, Reason, exit_code_of, hub_code, plain_hub_code
+from mediator.errors import CloisterError, Code, Denied, Ended, HubCode, Reason, exit_code_of, hub_code, plain_hub_code
 from mediator.exits import NAMES, PLAIN, RAISED, TOLD_PER_RUN, told
 
-EXIT_CODES = {"internal_error": 1, "usage": 2, "malformed": 2, "denied": 3, "integrity_broken": 4, "not_now": 5}
+EXIT_CODES = {
+    "internal_error": 1, "usage": 2, "malformed": 2, "denied": 3, "ended": 3, "integrity_broken": 4, "not_now": 5,
+}  # fmt: skip
 
 
 def _family(cls: type[CloisterError]) -> Iterator[type[CloisterError]]:
@@ -48,6 +50,12 @@ def test_a_refusal_tells_all_reasons_and_shows_the_first_first() -> None:
     denied = Denied([Reason(Code.PERMIT_EXPIRED, "expired"), Reason(Code.HOSPITAL_PAUSED)])
     assert str(denied) == "permit_expired: expired; hospital_paused"
     assert denied.hub_code is HubCode.REFUSED_PERMIT
+
+
+def test_an_end_is_no_refusal_and_leaves_with_its_exit_code() -> None:
+    ended = Ended(Reason(Code.TIME_LIMIT, "no DONE within 60 s"))
+    assert not isinstance(ended, Denied) and exit_code_of(ended) == exit_code_of(Denied(ended.reason))
+    assert (str(ended), ended.code) == ("time_limit: no DONE within 60 s", "ended")
 
 
 RULES = "missing not_a_folder too_many_files unknown_name not_a_regular_file hard_link too_large unreadable out_full"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import typing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from durable.files import replace_file
 from mediator.airlock.review import Review, Why
 from mediator.errors import IntegrityBroken, UsageFault
 from node.cli.admin import client_for, load
@@ -157,12 +157,7 @@ def _write(folder: Path, found: verbs.FileShown) -> Path:
         if target.exists() and target.read_bytes() != found.content:
             raise UsageFault(f"another {target.name} is in {folder}", hint="choose another folder")
         for path, content in ((beside, told), (target, found.content)):
-            part = path.with_name(f".{path.name}.part")
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o640), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+            replace_file(path, content, 0o640, masked=True)
     except OSError as error:
         raise cannot_write(target, error) from error
     return target

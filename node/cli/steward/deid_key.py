@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from durable.files import flush_folder
 from mediator.deid.traceability import NO_TRACEABILITY, key_id, retirement, signing_key
 from mediator.errors import UsageFault
 from node.cli.files import read_text, replace_file
@@ -118,8 +119,4 @@ def _destroy(path: Path) -> None:
         file.write(bytes(32))
         os.fsync(file.fileno())
     path.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_folder(path.parent)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from durable.files import flush_folder, replace_file
 from mediator.audit import RECORDS_PER_SEGMENT, checkpoint_name, decode_witness, segment_name, segment_of
 from mediator.errors import IntegrityBroken, Malformed, NotNow
 from node.core.store.store import Store
@@ -78,12 +79,7 @@ class AuditLog:
                 return
             path = self._folder / checkpoint_name(row.size)
             if not path.exists():
-                part = self._witness_file.parent / ".checkpoint.part"
-                part.unlink(missing_ok=True)
-                with _appending(part) as descriptor:
-                    _write_whole(descriptor, row.text.encode("ascii") + b"\n")
-                part.rename(path)
-                _sync_folder(self._folder)
+                replace_file(path, row.text.encode("ascii") + b"\n", aside=self._witness_file.parent)
             self._checkpointed = row.size
 
     def _append_witness(self) -> None:
@@ -136,20 +132,12 @@ def _appending(path: Path) -> Iterator[int]:
     finally:
         os.close(descriptor)
     if new:
-        _sync_folder(path.parent)
+        flush_folder(path.parent)
 
 
 def _write_whole(descriptor: int, line: bytes) -> None:
     if os.write(descriptor, line) != len(line):
         raise OSError(28, "a line was not written whole")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _whole_lines(path: Path) -> list[bytes]:

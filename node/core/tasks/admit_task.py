@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from durable.files import creating_folder, write_inside
 from mediator.admission import (
     AdmissionRequest,
     Admitted,
@@ -299,12 +299,8 @@ def _collect(chunks: Iterable[bytes], limit: int) -> bytes:
 
 
 def _keep_model(folder: Path, model: bytes) -> None:
-    folder.mkdir(mode=0o700)
-    descriptor = os.open(folder / MODEL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(model)
-        file.flush()
-        os.fsync(file.fileno())
+    with creating_folder(folder) as part:
+        write_inside(part / MODEL, model)
 
 
 def forget(core: Core, job: str) -> None:

@@ -6,11 +6,11 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 
+from durable.files import creating_folder, write_inside
 from mediator.audit import Action, Verdict
 from mediator.errors import IntegrityBroken
 from node.core.context import Core, event, permit_name
 from node.core.records import OutgoingRow
-from node.core.tasks.release_output import write_whole
 
 # how often a stream without news looks whether its reader is still there
 _LOOK_S = 1.0
@@ -78,16 +78,13 @@ class Outbox:
 
     def _fill(self, folder: str, name: str) -> None:
         spool = self._core.folders.spool
-        part = spool / f".{name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        part.chmod(0o2750)  # the set-group-ID bit hands the spool's group on to the files
-        try:
-            for stored in (self._core.folders.releases / folder).iterdir():
-                write_whole(part / stored.name, stored.read_bytes(), _SPOOL_MODE)
-        except FileNotFoundError as error:
-            raise IntegrityBroken("a stored release is not there") from error
-        part.rename(spool / name)
+        # the set-group-ID bit hands the spool's group on to the files
+        with creating_folder(spool / name, 0o2750) as part:
+            try:
+                for stored in (self._core.folders.releases / folder).iterdir():
+                    write_inside(part / stored.name, stored.read_bytes(), _SPOOL_MODE)
+            except FileNotFoundError as error:
+                raise IntegrityBroken("a stored release is not there") from error
 
 
 def _spool_name(instruction: str) -> str:

@@ -7,11 +7,11 @@ with the root id that the hub will hold. What is released twice is the same byte
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from durable.files import creating_folder, write_inside
 from mediator.admission import Admitted, Redeliver
 from mediator.audit import Action, Verdict
 from mediator.errors import IntegrityBroken
@@ -28,13 +28,12 @@ _INDEX = "files.json"
 
 def keep_output(folder: Path, files: Sequence[OutputFile]) -> None:
     """Store a task's output for gate 2, under names of our own, so that a crash costs no computation."""
-    out, part = folder / "out", folder / "out.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(mode=0o700)
-    for number, file in enumerate(files):
-        write_whole(part / str(number), file.content)
-    write_whole(part / _INDEX, json.dumps([file.name for file in files]).encode())
-    part.rename(out)
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)  # kept before the job's step could be written down, and computed again since
+    with creating_folder(out) as part:
+        for number, file in enumerate(files):
+            write_inside(part / str(number), file.content)
+        write_inside(part / _INDEX, json.dumps([file.name for file in files]).encode())
 
 
 def kept_output(folder: Path) -> list[OutputFile]:
@@ -88,24 +87,12 @@ def redeliver(core: Core, tx: Tx, job: str, verdict: Redeliver) -> None:
 def store_objects(run_folder: Path, instruction: Instruction, objects: Mapping[str, bytes]) -> str:
     """Write released objects, each a file named by its id, whole or not at all; the folder's name below `releases/`."""
     name = f"{instruction.round}-{instruction.task.value}"
-    part = run_folder / f".{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(run_folder / name, ignore_errors=True)  # left by a crash before the release was written down
-    part.mkdir(mode=0o700, parents=True)
-    for object_id, content in objects.items():
-        write_whole(part / object_id, content)
-    part.rename(run_folder / name)
+    run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with creating_folder(run_folder / name) as part:
+        for object_id, content in objects.items():
+            write_inside(part / object_id, content)
     return f"{run_folder.name}/{name}"
-
-
-def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a new file and have it on the disk before returning."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # the umask is 077
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
 
 
 def _row(

@@ -16,18 +16,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from containers.warm.container import sandbox_key
-from containers.warm.pool import CHECKPOINT, Preempted, Sandboxes, WarmTask
+from containers.warm.pool import Preempted, Sandboxes, WarmTask
 from mediator.admission import Admitted, Redeliver, container_spec
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, IntegrityBroken, NotNow, Reason, UsageFault
+from mediator.errors import Code, Denied, Ended, IntegrityBroken, NotNow, Reason, UsageFault
 from mediator.exits import told
 from mediator.jobs import TERMINAL, JobState, JobStep
 from mediator.types import Kind, OutputFile
 from node.core.context import Core, event, permit_name
 from node.core.records import InstructionRow, JobRow
 from node.core.tasks.admit_task import MODEL, ask_again, forget, job_folder
+from node.core.tasks.job_checkpoint import keep_checkpoint, kept_checkpoint
 from node.core.tasks.queue import REMEMBERED, Ask, Queue, Turn
-from node.core.tasks.release_output import keep_output, kept_output, redeliver, release_output, write_whole
+from node.core.tasks.release_output import keep_output, kept_output, redeliver, release_output
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class JobThreads:
                 row = self._recover(row)
             try:
                 if job in self._ordered_to_end and row.state not in _THROUGH:
-                    raise Denied(Reason(Code.STOPPED))
+                    raise Ended(Reason(Code.STOPPED))
                 if row.state in (JobState.ADMITTED, JobState.PREPARING, JobState.RUNNING):
                     if self._has_elder(row, instruction.attempt):
                         return _ELDER_S
@@ -208,6 +209,9 @@ class JobThreads:
                 self._make_room(row.job, instruction, left.checkpoint)
             except Denied as denied:
                 self._answer(job, denied.reasons[0])
+                return None
+            except Ended as ended:
+                self._answer(job, ended.reason)
                 return None
             except NotNow as error:
                 log.warning("job %s waits: %s", job, error.message)
@@ -260,7 +264,7 @@ class JobThreads:
 
         def guard(sandbox: str) -> None:
             if row.job in self._ordered_to_end:
-                raise Denied(Reason(Code.STOPPED))
+                raise Ended(Reason(Code.STOPPED))
             _still(ask_again(core, instruction.text, model))
             self._step(row.job, JobStep.START, Action.JOB_START, instruction.instruction, permit, sandbox=sandbox)
 
@@ -394,24 +398,6 @@ def _still(verdict: Admitted | Redeliver) -> Admitted:
     if isinstance(verdict, Redeliver):
         raise Denied(Reason(Code.ROUND_ALREADY_SERVED))
     return verdict
-
-
-def keep_checkpoint(folder: Path, content: bytes | None) -> None:
-    """Keep what a task that made room goes on from, in the job's own folder, which ends with the job. One that left
-    nothing goes on from what it left before."""
-    if content is not None:
-        part = folder / f"{CHECKPOINT}.part"
-        part.unlink(missing_ok=True)
-        write_whole(part, content)
-        part.replace(folder / CHECKPOINT)
-
-
-def kept_checkpoint(folder: Path) -> bytes | None:
-    """What the task left when it made room last; None if it never did."""
-    try:
-        return (folder / CHECKPOINT).read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def is_last(admitted: Admitted) -> bool:

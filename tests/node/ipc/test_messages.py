@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mediator.errors import Code, Denied, Malformed, NotNow, Reason, UnsupportedVersion
+from mediator.errors import Code, Denied, Ended, Malformed, NotNow, Reason, UnsupportedVersion
 from node.ipc.messages import (
     CHUNK,
     END,
@@ -107,3 +107,9 @@ def test_reasons_and_details_are_bounded() -> None:
     back = unpack_error(pack_error(error))
     assert isinstance(back, Denied) and len(back.reasons) == 20
     assert all(len(reason.detail) == 200 for reason in back.reasons)
+
+
+def test_an_end_crosses_with_its_reason() -> None:
+    back = unpack_error(pack_error(Ended(Reason(Code.JOB_FAILED, "x" * 9999), hint="look")))
+    assert isinstance(back, Ended) and back.hint == "look"
+    assert back.reason == Reason(Code.JOB_FAILED, "x" * 200)

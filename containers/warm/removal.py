@@ -1,0 +1,139 @@
+"""How containers end: who is told, what waits for what, and what is swept away when a crash or the engine left it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from containers.warm.container import SandboxKey, WarmContainer
+from containers.warm.inventory import WarmInventory
+from mediator.errors import Code, NotNow
+from mediator.ports import Runner
+
+# SIGTERM, then this long, then SIGKILL: a pause has 5 s in all
+STOP_GRACE_S = 2.0
+# how often whoever ends containers looks whether another thread is done with one
+_LOOK_S = 0.02
+
+
+class Stopping:
+    """Containers that are being ended: how many, and which of them nobody had told before."""
+
+    def __init__(self, count: int, told: tuple[SandboxKey, ...], thread: threading.Thread) -> None:
+        self.count = count
+        self.told = told
+        self._thread = thread
+
+    def wait(self, within_s: float | None = None) -> bool:
+        """Until they are ended, as far as the engine answers; false where that takes longer."""
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+
+class Removal:
+    """Ends and removes containers, their work areas with them. Needs neither disk nor database to stop one."""
+
+    def __init__(
+        self,
+        inventory: WarmInventory,
+        runner: Runner,
+        work_root: Path,
+        on_destroyed: Callable[[WarmContainer], None],
+    ) -> None:
+        self._inventory = inventory
+        self._runner = runner
+        self._work_root = work_root
+        self._on_destroyed = on_destroyed
+        # the engine was away when something was to be removed
+        self._untidy = threading.Event()
+
+    @property
+    def all_done(self) -> bool:
+        """Whether nothing waits for the engine to answer again."""
+        return not self._untidy.is_set()
+
+    def begin_stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> Stopping:
+        """End every chosen container, for who does not wait until they are ended."""
+        hit, told = self._inventory.tell(code, chosen)
+        thread = threading.Thread(target=self._end, args=(hit, chosen), name="stop", daemon=True)
+        thread.start()
+        return Stopping(len(hit), told, thread)
+
+    def _end(self, hit: tuple[WarmContainer, ...], chosen: Callable[[SandboxKey], bool]) -> None:
+        workers = [threading.Thread(target=self.destroy, args=(container,)) for container in hit]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        while self._inventory.any_ending(hit):  # by the thread whose task it served
+            time.sleep(_LOOK_S)
+        self._drop_logs(lambda key, _: chosen(key))
+
+    def destroy(self, container: WarmContainer) -> bool:
+        """Stop and remove a container and its work area; false if that was done, or is being done, already."""
+        if not self._inventory.begin_ending(container):
+            return False
+        try:
+            # one that serves nothing has nothing to finish
+            self._runner.terminate(container.name, STOP_GRACE_S if container.busy else 0.0)
+        except NotNow:
+            self._untidy.set()
+        finally:
+            self.remove(container)
+        self._on_destroyed(container)
+        return True
+
+    def remove(self, container: WarmContainer) -> None:
+        """Remove what has ended: the container, but for a log that is kept, and its work area."""
+        kept = self._inventory.keeps_log(container)
+        try:
+            self._clean(gone="" if kept else container.name)
+        except NotNow:
+            self._untidy.set()  # the engine is away: `tidy` removes what it still holds as soon as it answers
+        shutil.rmtree(container.folder, ignore_errors=True)
+        self._inventory.is_gone(container)
+
+    def sweep(self) -> None:
+        """Remove containers and work areas that nobody here owns (after a crash, or an engine that was away).
+
+        Raises `NotNow` while the engine does not answer; then `tidy` does it later.
+        """
+        self._untidy.clear()
+        try:
+            self._clean(folders=True)
+        except NotNow:
+            self._untidy.set()
+            raise
+
+    def tidy(self) -> None:
+        """Remove what was kept long enough; sweep if an earlier sweep or removal could not be done.
+
+        Raises `NotNow` while it still cannot.
+        """
+        self._drop_logs(lambda _, until_s: time.monotonic() > until_s)
+        if self._untidy.is_set():
+            self.sweep()
+
+    def sweep_guests(self) -> None:
+        """Remove the containers of canaries that have ended, of logs kept long enough; if the engine is away, `tidy`
+        does."""
+        try:
+            self._clean()
+        except NotNow:
+            self._untidy.set()
+
+    def _drop_logs(self, chosen: Callable[[SandboxKey, float], bool]) -> None:
+        if self._inventory.drop_logs(chosen):
+            self.sweep_guests()
+
+    def _clean(self, *, gone: str = "", folders: bool = False) -> None:
+        """Remove the containers of nobody here, and of `gone`."""
+        with self._inventory.sweeping:
+            keep = [name for name in self._inventory.names() if name != gone]
+            self._runner.clean(keep)
+            for folder in self._work_root.iterdir() if folders else ():
+                if folder.name not in keep:
+                    shutil.rmtree(folder, ignore_errors=True)
