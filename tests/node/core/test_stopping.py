@@ -22,6 +22,7 @@ from node.core.switch import Switch
 from node.core.tasks import pause
 from node.core.tasks.trust_sandbox import SandboxTrust
 from node.ipc.caller import Caller
+from node.ipc.node import PauseResult
 from tests.mediator import samples
 from tests.node.core.desk import Desk, Gate, eventually
 from tests.sim.runner import FakeRunner
@@ -112,7 +113,7 @@ def scene(request: pytest.FixtureRequest, gate: Gate) -> Iterator[Scene]:
 
 def by_pause(scene: Scene) -> None:
     answer = pause.pause(scene.desk.core, scene.desk.boxes, "it_admin")
-    assert answer == (1, True, False, True), answer
+    assert answer == PauseResult(1, True, False, True), answer
 
 
 def by_revocation(scene: Scene) -> None:
