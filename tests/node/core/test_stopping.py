@@ -289,15 +289,21 @@ def test_a_mark_left_by_hand_pauses_a_core_that_runs(desk: Desk, gate: Gate) -> 
     assert desk.until(JobState.STOPPED).code is Code.HOSPITAL_PAUSED
     assert desk.core.deferred.settle(5)
     with desk.core.store.read() as snapshot:
-        assert '"actor":"it_admin"' in next(line for line in snapshot.audit_lines(0, 1000) if '"pause"' in line)
+        assert '"actor":"it_admin.unknown"' in next(line for line in snapshot.audit_lines(0, 1000) if '"pause"' in line)
 
 
-@pytest.mark.parametrize("said", [b"", b"nobody_we_know", b"\xff" * 500, b"it_admin\n"])
+@pytest.mark.parametrize("said", [b"", b"nobody_we_know", b"\xff" * 500, b"it_admin\n", b".it_admin"])
 def test_a_mark_that_says_nothing_pauses_all_the_same(tmp_path: Path, said: bytes) -> None:
     (tmp_path / "paused").write_bytes(said)
     switch = Switch(tmp_path / "paused")
     assert switch.on and switch.marked_by() == ""
     assert switch.mark("it_admin") and switch.marked_by() == "", "one that is there is kept as it is"
+
+
+def test_a_mark_proves_a_role_at_most(tmp_path: Path) -> None:
+    """Whoever may write the file may write a colleague's name into it."""
+    (tmp_path / "paused").write_bytes(b"it_admin.a.silva")
+    assert Switch(tmp_path / "paused").marked_by() == "it_admin.unknown"
 
 
 def test_a_mark_made_later_than_the_resume_goes_with_its_pause(tmp_path: Path) -> None:
