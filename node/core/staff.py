@@ -29,6 +29,7 @@ from node.ipc.verb import Handler, Handlers, Verb
 # a checkpoint is asked for by people: long enough for a hub across the country to answer
 _WITNESS_WAIT_S = 10.0
 
+SUBJECTS = (airlock, datasets, documents, images, site_keys, tasks)
 # what is asked of the node as a whole; every subject has its own
 HANDLERS = Handlers[CoreProcess]()
 
@@ -52,10 +53,9 @@ def servers(config: NodeConfig, process: CoreProcess) -> list[Server]:
 
 def handlers(process: CoreProcess) -> Mapping[Verb[Any, Any], Handler]:
     """The staff's verbs, subject by subject."""
-    subjects = (airlock, datasets, documents, images, site_keys, tasks)
     return {
         verb: handler
-        for table in (HANDLERS, *(subject.HANDLERS for subject in subjects))
+        for table in (HANDLERS, *(subject.HANDLERS for subject in SUBJECTS))
         for verb, handler in table.of(process).items()
     }
 

@@ -6,21 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied
 from mediator.roles import PERMISSIONS, Role
+from node.broker import handlers as broker
 from node.cli.output import show
 from node.core import staff
 from node.core.context import event
 from node.core.core import CoreProcess
+from node.core.datasets import intake_handlers as intake
+from node.core.tasks import link_handlers as link
 from node.ipc.caller import Caller
 from node.ipc.channel import Client
 from node.ipc.messages import Empty
-from node.ipc.server import Server
+from node.ipc.server import Call, Server
 from node.ipc.staff import STAFF
 from node.ipc.verb import Handlers, Verb, verbs_in
 from tests.node.core.process.test_process import Served, config, served
@@ -114,3 +117,26 @@ def test_whichever_of_its_places_is_forgotten_core_does_not_start(served: Served
     ):
         with pytest.raises(ValueError, match=says):
             server(served, Role.AUDITOR, **forgotten)
+
+
+TABLES = (
+    *(subject.HANDLERS for subject in staff.SUBJECTS),
+    staff.HANDLERS,
+    link.HANDLERS,
+    intake.HANDLERS,
+    broker.HANDLERS,
+)
+
+
+@pytest.mark.parametrize(("verb", "handler"), [each for table in TABLES for each in table.of(None).items()])  # type: ignore[arg-type]
+def test_a_handler_takes_and_answers_what_its_verb_says(verb: Verb[Any, Any], handler: Any) -> None:
+    hints = get_type_hints(handler.func)
+    answer = hints.pop("return")
+    _process, caller, request, *more = hints.values()
+    assert (caller, request) == (Caller, verb.request)
+    assert {
+        "unary": ([], verb.answer),
+        "server": ([Call], Iterator[verb.answer]),
+        "download": ([Call], Iterator[verb.answer | bytes]),
+        "upload": ([Iterator[bytes]], verb.answer),
+    }[verb.stream] == (more, answer)
