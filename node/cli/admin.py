@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mediator.errors import NotNow, UsageFault
 from mediator.roles import Role, may
 from node.host.config import NodeConfig, load_config
-from node.ipc.channel import Client, Verb
+from node.host.keys import read_signing_key
+from node.ipc.channel import Client
+from node.ipc.persons import signers
+from node.ipc.verb import Verb
 
 
 def load(path: Path) -> NodeConfig:
@@ -16,8 +20,11 @@ def load(path: Path) -> NodeConfig:
     return load_config(path)
 
 
-def client_for(config: NodeConfig, verb: Verb, role: Role | None = None) -> Client:  # type: ignore[type-arg]
+def client_for(
+    config: NodeConfig, verb: Verb[Any, Any], role: Role | None = None, *, key: Path | None = None
+) -> Client:
     """A client on the socket of a role that may ask `verb`: the caller's `role`, or the first whose socket opens.
+    With the private `key` file of a person every call is signed: the audit log names them.
 
     Raises `NotNow` while core is not running, `UsageFault` when no socket that may ask opens for this user.
     """
@@ -25,13 +32,18 @@ def client_for(config: NodeConfig, verb: Verb, role: Role | None = None) -> Clie
     sockets = [config.paths.staff_socket(each.value) for each in roles if may(each.value, verb.name)]
     for socket in sockets:
         if os.access(socket, os.W_OK):
-            return Client(socket)
+            return Client(socket, key=None if key is None else read_signing_key(key))
     if all(map(_is_missing, sockets)):
         raise NotNow("the node is not running", hint="start it: cloister node serve")
     raise UsageFault(
         f"this user may not ask the node to {verb.name.replace('_', ' ')}",
         hint="run as root, or be in the group of a role that may (see [staff] in the node's configuration)",
     )
+
+
+def known(config: NodeConfig, key: Path) -> Path | None:
+    """The same key file where the hospital knows whose it is: a document may be signed by others, a call may not."""
+    return key if read_signing_key(key).key_id in signers(config).ring else None
 
 
 def _is_missing(path: Path) -> bool:

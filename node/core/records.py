@@ -195,17 +195,6 @@ class ReleaseRow(NewRelease):
 
 
 @dataclass(frozen=True)
-class OutgoingRow:
-    """One reply the hub has not had: an envelope with its folder, or a code."""
-
-    instruction: str
-    reply_context: bytes = field(repr=False)
-    envelope: str | None = field(repr=False)
-    folder: str | None
-    hub_code: HubCode | None
-
-
-@dataclass(frozen=True)
 class NewCharge:
     """What one task costs, at most: bytes that may leave, epsilon that may be spent."""
 
@@ -233,9 +222,9 @@ class ChargeRow(NewCharge):
 
 
 @dataclass(frozen=True)
-class NewAirlockFile:
-    """One file of an analysis, about to be kept. `needed` is how many persons must approve it; `record` its disclosure
-    record as canonical JSON; `content` what may leave, empty for a file that a rule refused."""
+class AirlockFile:
+    """One file of an analysis. `needed` is how many persons must approve it; `record` its disclosure record as
+    canonical JSON."""
 
     file: str
     job: str
@@ -247,45 +236,23 @@ class NewAirlockFile:
     content_sha256: str
     record_sha256: str
     record: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NewAirlockFile(AirlockFile):
+    """About to be kept. `content` is what may leave, empty for a file that a rule refused."""
+
     content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
-class AirlockRow:
-    """A file in the airlock, without its content."""
+class AirlockRow(AirlockFile):
+    """In the airlock; its content is asked for by itself."""
 
-    file: str
-    job: str
-    run: str
-    permit: str
-    permit_version: int
-    name: str
-    needed: int
     state: FileState
-    content_sha256: str
-    record_sha256: str
-    record: str = field(repr=False)
     code: Code | None
     created: datetime
     updated: datetime
-
-
-@dataclass(frozen=True)
-class NewReview:
-    """A person's signed review, about to be kept."""
-
-    sha256: str
-    file: str
-    subject: str
-    key_id: str
-    decision: str
-    why: str
-    text: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ReviewRow(NewReview):
-    time: datetime
 
 
 @dataclass(frozen=True)
