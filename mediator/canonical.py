@@ -18,7 +18,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
@@ -46,6 +46,8 @@ MAX_DOCUMENT_BYTES = 1 << 20
 # RFC 8785 rests on IEEE 754 doubles: integers beyond 2^53 - 1 have no exact print.
 MAX_INTEGER = (1 << 53) - 1
 MAX_DEPTH = 12
+# a list of choices that a person still reads
+_SHOWN = 24
 
 
 def dumps(value: Any) -> bytes:
@@ -176,7 +178,7 @@ def _build(kind: Any, plain: Any, where: str, depth: int) -> Any:
         return None if plain is None else _build(_without_none(arguments), plain, where, depth)
     if origin is typing.Literal:
         if not any(plain == allowed and type(plain) is type(allowed) for allowed in arguments):
-            raise Malformed(f"{where}: not one of {', '.join(map(str, arguments))}")
+            raise Malformed(f"{where}: not one of {_listed(arguments)}")
         return plain
     if origin is tuple:
         if not isinstance(plain, list):
@@ -219,6 +221,11 @@ def _build_dataclass(cls: Any, plain: Any, where: str, depth: int) -> Any:
         raise Malformed(f"{where or cls.__name__}: {error}") from error
 
 
+def _listed(choices: Sequence[Any]) -> str:
+    """What may stand somewhere, where that is few enough to read."""
+    return ", ".join(map(str, choices)) if len(choices) <= _SHOWN else f"{len(choices)} known words"
+
+
 def _build_scalar(kind: Any, plain: Any, where: str) -> Any:
     if kind is datetime and isinstance(plain, str):
         try:
@@ -231,7 +238,7 @@ def _build_scalar(kind: Any, plain: Any, where: str) -> Any:
         try:
             return kind(plain)
         except ValueError as error:
-            raise Malformed(f"{where}: not one of {', '.join(str(item.value) for item in kind)}") from error
+            raise Malformed(f"{where}: not one of {_listed([item.value for item in kind])}") from error
     if kind is float and type(plain) in (int, float):
         if not math.isfinite(plain):
             raise Malformed(f"{where}: not a finite number")
