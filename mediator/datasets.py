@@ -1,35 +1,82 @@
-"""What a dataset version is: a number computed from its files, and the part of it that one job may see."""
+"""What a dataset version is: a number computed from its content, and the part of it that one job may see.
+
+Version 1 is a list of files. Version 2 is a list of studies, each named by the root over its own files, and of tables:
+a study stands once on the disk, however many versions hold it, and one more study is one more line of the manifest.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mediator import canonical
 from mediator.audit import Frontier
 from mediator.deid.orders import IngestReport
-from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
+from mediator.manifests import AnyManifest, Deidentification, Leaf, ManifestV2, Split, StudyEntry, StudyRecord
 from mediator.types import DatasetFile, Manifest, Study
 
 CLINICAL = "clinical.parquet"
 MANIFEST = "manifest.json"
-# A hundred thousand studies of a thousand slices would be more; such a set is several datasets.
+STUDY = "study.json"
+# a study is about 160 bytes of a manifest: 1.6 million studies
 MAX_MANIFEST_BYTES = 1 << 28
-_STUDY = re.compile(r"[0-9a-f]{32}")
+# a file is about 90 bytes of its study's record: 700,000 files
+MAX_STUDY_BYTES = 1 << 26
+
+
+# --- ids ----------------------------------------------------------------------------------------------------
 
 
 def version_id(files: Iterable[DatasetFile]) -> str:
-    """The Merkle root (RFC 9162) over (path, size, SHA-256) of every file in the order of paths, as a digest.
+    """The id of a version 1: the Merkle root (RFC 9162) over (path, size, SHA-256) of every file in order of paths.
 
     It covers the images and the clinical table, which holds the split; not the manifest, which holds the date.
     """
+    return f"sha256:{_root(_leaf(file) for file in sorted(files, key=lambda file: file.path))}"
+
+
+def study_root(files: Iterable[DatasetFile]) -> str:
+    """The Merkle root over (name, size, SHA-256) of a study's files in the order of names, in hex."""
+    return _root(_leaf(file) for file in sorted(files, key=lambda file: file.path))
+
+
+def _root(leaves: Iterable[Leaf]) -> str:
     tree = Frontier()
-    for file in sorted(files, key=lambda file: file.path):
-        tree = tree.append(canonical.dumps([file.path, file.size_bytes, file.sha256]))
-    return f"sha256:{tree.root}"
+    for leaf in leaves:
+        tree = tree.append(canonical.dumps(list(leaf)))
+    return tree.root
+
+
+def _leaf(file: DatasetFile) -> Leaf:
+    return (file.path, file.size_bytes, file.sha256)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def decode_manifest(raw: bytes) -> AnyManifest:
+    """A manifest of either version. Raises `Malformed`, `UnsupportedVersion`.
+
+    Raises `IntegrityBroken` for one of version 2 whose studies and tables are not those of the version it names.
+    """
+    plain = canonical.loads(raw, limit=MAX_MANIFEST_BYTES)
+    if not isinstance(plain, dict) or plain.get("version") != ManifestV2.VERSION:
+        return canonical.from_plain(Manifest, plain)
+    manifest = canonical.from_plain(ManifestV2, plain)
+    if manifest.dataset_version != f"sha256:{_root(manifest.leaves)}":
+        raise IntegrityBroken("a manifest is not that of the version it names")
+    return manifest
+
+
+def decode_study(raw: bytes, entry_root: str) -> StudyRecord:
+    """The record of the study with this root. Raises `Malformed`, `IntegrityBroken` for another study's, or changed."""
+    record = canonical.decode(StudyRecord, raw, limit=MAX_STUDY_BYTES)
+    if record.root != entry_root or _root(record.leaves) != entry_root:
+        raise IntegrityBroken("a study is not what its version says")
+    return record
 
 
 def check_report(report: IngestReport) -> None:
@@ -40,17 +87,48 @@ def check_report(report: IngestReport) -> None:
     if report.studies_in != report.studies_published + sum(report.studies_excluded.values()):
         raise Malformed("an ingest report leaves studies unaccounted for")
     for study in report.studies:
-        if not (_STUDY.fullmatch(study.study) and _STUDY.fullmatch(study.patient) and study.instances > 0):
-            raise Malformed("a study of an ingest report is not named by a pseudonym")
+        try:
+            StudyEntry(study.study, study.patient, study.split, study.instances, "0" * 64)
+        except ValueError as error:
+            raise Malformed("a study of an ingest report is not named by a pseudonym") from error
         if study.folder != f"studies/{study.study}":
             raise Malformed("a study of an ingest report lies elsewhere")
 
 
-def manifest_of(
-    report: IngestReport, files: Iterable[DatasetFile], *, created: datetime, supersedes: str | None
-) -> Manifest:
-    """The manifest of the version these files make."""
-    ordered = tuple(sorted(files, key=lambda file: file.path))
+# --- making -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeldStudy:
+    """A study that core holds on its disk, as a version takes it up."""
+
+    study: str
+    patient: str
+    split: Split
+    instances: int
+    root: str
+    size_bytes: int
+    deidentification: Deidentification
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a manifest says beside its content: whose it is, and what became of everything that was taken in.
+
+    `counts` and `excluded` are instances and studies that came in and were held back, by reason.
+    """
+
+    dataset: str
+    project: str
+    site: str
+    deidentification: Deidentification
+    counts: Mapping[str, int]
+    excluded: Mapping[str, int]
+    columns: Mapping[str, str]
+
+
+def account_of(report: IngestReport) -> Account:
+    """A report as the account of the version it makes."""
     counts: dict[str, int] = {
         "studies_in": report.studies_in,
         "instances_in": report.instances_in,
@@ -58,44 +136,117 @@ def manifest_of(
         # a study is published without the files of it that were held back: each reason has its number
         **{f"instances_excluded.{reason}": number for reason, number in report.instances_excluded.items()},
     }
-    return Manifest(
+    made_by = Deidentification(report.profile, report.profile_fingerprint, report.engine_version)
+    return Account(
         dataset=report.dataset,
         project=report.project,
         site=report.site,
-        dataset_version=version_id(ordered),
-        created=created,
-        supersedes=supersedes,
-        profile=report.profile,
-        profile_fingerprint=report.profile_fingerprint,
-        engine_version=report.engine_version,
-        counts={**counts, **_counts(report.studies)},
+        deidentification=made_by,
+        counts=counts,
         excluded=report.studies_excluded,
         columns=report.columns,
-        studies=report.studies,
-        files=ordered,
     )
 
 
-def view_of(manifest: Manifest, split: str, columns: Collection[str]) -> Manifest:
-    """The manifest reduced to one split and some columns; its files are the images alone.
+def study_record(files: Iterable[DatasetFile], deidentification: Deidentification) -> StudyRecord:
+    """The record of a study of these files, their paths relative to it."""
+    ordered = sorted(files, key=lambda file: file.path)
+    return StudyRecord(study_root(ordered), deidentification, tuple(_leaf(file) for file in ordered))
 
-    Raises `Denied` for a column the dataset does not have.
+
+def manifest_of(
+    account: Account,
+    studies: Iterable[HeldStudy],
+    tables: Iterable[DatasetFile],
+    *,
+    created: datetime,
+    supersedes: str | None,
+    mixed: bool = False,
+) -> ManifestV2:
+    """The manifest of the version that these studies and tables make, in whatever order they come.
+
+    Raises `UsageFault` for studies that were not all de-identified the same way, unless it was ordered `mixed`, and
+    `Malformed` for a study or table that is named twice or by no pseudonym.
+    """
+    held = sorted(studies, key=lambda study: study.study)
+    made_by = sorted({study.deidentification for study in held} or {account.deidentification})
+    if len(made_by) > 1 and not mixed:
+        raise UsageFault(
+            f"the studies were de-identified in {len(made_by)} ways: profiles or engines differ",
+            hint="take all of them in anew, or order a mixed version",
+        )
+    try:
+        entries = [StudyEntry(each.study, each.patient, each.split, each.instances, each.root) for each in held]
+        leaves = [entry.leaf for entry in entries]
+        leaves += [("table", *_leaf(table)) for table in sorted(tables, key=lambda table: table.path)]
+        return ManifestV2(
+            dataset=account.dataset,
+            project=account.project,
+            site=account.site,
+            dataset_version=f"sha256:{_root(leaves)}",
+            created=created,
+            supersedes=supersedes,
+            deidentification=tuple(made_by),
+            counts={**account.counts, **_counts(entries), "instance_bytes": sum(each.size_bytes for each in held)},
+            excluded=account.excluded,
+            columns=account.columns,
+            leaves=tuple(leaves),
+        )
+    except ValueError as error:
+        raise Malformed(str(error)) from error
+
+
+# --- what a job sees ----------------------------------------------------------------------------------------
+
+
+def view_of(manifest: AnyManifest, split: str, columns: Collection[str]) -> Manifest:
+    """The manifest reduced to one split and some columns, in the one form that a job reads (contract 1).
+
+    Its files are the images alone; of a version 2 there are none yet, its studies' records name them. Raises `Denied`
+    for a column the dataset does not have.
     """
     if strange := sorted(set(columns) - set(manifest.columns)):
         raise Denied(Reason(Code.DATASET_NOT_PERMITTED, f"the dataset has no column {strange[0][:32]}"))
-    studies = tuple(study for study in manifest.studies if study.split == split)
+    whole = manifest if isinstance(manifest, Manifest) else _as_version_1(manifest)
+    studies = tuple(study for study in whole.studies if study.split == split)
     folders = {study.folder for study in studies}
     return replace(
-        manifest,
+        whole,
         counts=_counts(studies),
         excluded={},
         columns={name: manifest.columns[name] for name in sorted(columns)},
         studies=studies,
-        files=tuple(file for file in manifest.files if file.path.rpartition("/")[0] in folders),
+        files=tuple(file for file in whole.files if file.path.rpartition("/")[0] in folders),
     )
 
 
-def _counts(studies: Iterable[Study]) -> Mapping[str, int]:
+def _as_version_1(manifest: ManifestV2) -> Manifest:
+    made_by = manifest.deidentification
+    return Manifest(
+        dataset=manifest.dataset,
+        project=manifest.project,
+        site=manifest.site,
+        dataset_version=manifest.dataset_version,
+        created=manifest.created,
+        supersedes=manifest.supersedes,
+        profile=_together(each.profile for each in made_by),
+        profile_fingerprint=_together(each.profile_fingerprint for each in made_by),
+        engine_version=_together(each.engine_version for each in made_by),
+        counts=manifest.counts,
+        excluded=manifest.excluded,
+        columns=manifest.columns,
+        studies=tuple(
+            Study(entry.study, entry.patient, entry.split, entry.folder, entry.instances) for entry in manifest.studies
+        ),
+        files=(),
+    )
+
+
+def _together(names: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(names))
+
+
+def _counts(studies: Iterable[Study | StudyEntry]) -> Mapping[str, int]:
     studies = tuple(studies)
     splits = Counter(study.split for study in studies)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -81,6 +82,7 @@ class Heard:
 class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
 
+    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them.
     `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
     """
 
@@ -99,6 +101,7 @@ class Core:
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
+    datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def paused(self, snapshot: Reads) -> bool:
         """Whether the hospital has paused its node."""

@@ -13,7 +13,7 @@ from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from federation.client.objects import FlowerCodec
 from mediator.audit import Action, Verdict
-from mediator.errors import HubCode, NotNow
+from mediator.errors import Code, Denied, HubCode, NotNow, Reason
 from mediator.jobs import JobState
 from mediator.ports import Runner
 from mediator.types import ContainerSpec
@@ -21,6 +21,7 @@ from node.core.airlock import airlock
 from node.core.airlock.settings import settings
 from node.core.context import Core, CoreKeys, Folders, Trust, event
 from node.core.datasets.ingest import Ingests
+from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
 from node.core.records import JobRow, OutgoingRow
@@ -208,6 +209,8 @@ class CoreProcess:
             row = snapshot.dataset_version(dataset_version)
         if row is None:
             raise NotNow("the dataset version is gone")
+        if row.withdrawn is not None:  # its files go
+            raise Denied(Reason(Code.DATASET_MISSING, "the data was withdrawn"))
         version = self.core.folders.datasets / row.folder
         job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
 
@@ -233,6 +236,11 @@ class CoreProcess:
             self.sandboxes.sweep()
         except NotNow as error:
             log.warning("left-over containers are removed when the engine answers: %s", error.message)
+        try:
+            with self.core.datasets_lock:
+                remove_unheld(self.core)
+        except OSError as error:
+            log.warning("left-over studies are removed at the next start: %s", type(error).__name__)
 
     def _export_for_ever(self) -> None:
         while not self._ended.is_set():

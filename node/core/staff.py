@@ -8,15 +8,14 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from mediator.audit import Action, Verdict
 from mediator.deid.orders import Column, IngestOrder
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import open_revocations
 from mediator.roles import Role, require
 from node.core.airlock import handlers as airlock
 from node.core.airlock.airlock import waits
-from node.core.context import event
 from node.core.core import CoreProcess
+from node.core.datasets.removal import withdraw
 from node.core.images import handlers as images
 from node.core.site_keys.retire import record_retirement
 from node.core.tasks import handlers as jobs
@@ -178,20 +177,7 @@ class _Asked:
         )
 
     def withdraw(self, request: verbs.WithdrawDataset) -> Empty:
-        core, about = self._core, request.dataset_version
-        with core.store.read() as snapshot:
-            row = snapshot.dataset_version(about)
-        if row is None:
-            raise UsageFault("there is no such dataset version")
-        gone = event(Action.DATASET_WITHDRAW, about, Verdict.DONE, actor=self._actor)
-        sandboxes = self._process.sandboxes
-        stopping = sandboxes.begin_stop(Code.DATASET_MISSING, lambda key: key.dataset_version == about)
-        try:
-            with core.store.transaction(core.clock()) as tx:
-                tx.withdraw_dataset_version(about, event=gone)
-        finally:
-            stopping.wait()
-        sandboxes.stop(Code.DATASET_MISSING, lambda key: key.dataset_version == about)  # begun meanwhile
+        withdraw(self._core, self._process.sandboxes, request.dataset_version, self._actor)
         return Empty()
 
     def permits(self, _request: Empty) -> verbs.Permits:

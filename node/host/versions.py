@@ -1,4 +1,8 @@
-"""How a dataset version lies on the disk: its manifest, the report it was made by, and the view of it that a job gets.
+"""How datasets lie on the disk: manifests, studies, the report they were made by, and the view that a job gets.
+
+datasets/<project>/<id>/            a version 1: `manifest.json`, `clinical.parquet`, `studies/<study>/<nnnn>.dcm`
+datasets/<project>/studies/<root>/  a study, once: `study.json`, `<nnnn>.dcm`; the folder's name is the root over them
+datasets/<project>/versions/<id>/   a version 2 over such studies: `manifest.json`, `clinical.parquet`
 
 Core publishes versions, intake writes reports, a trial at home makes views: what they share of the disk is here.
 Everything is opened without following a link, and written whole or not at all.
@@ -11,7 +15,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,30 +25,48 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mediator import canonical
-from mediator.datasets import CLINICAL, MANIFEST, MAX_MANIFEST_BYTES, check_report, view_of
+from mediator.datasets import (
+    CLINICAL,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    MAX_STUDY_BYTES,
+    STUDY,
+    check_report,
+    decode_manifest,
+    decode_study,
+    view_of,
+)
 from mediator.deid.orders import IngestReport
 from mediator.errors import IntegrityBroken, Malformed
+from mediator.manifests import AnyManifest, ManifestV2, StudyRecord
 from mediator.types import DatasetFile, Manifest
 
 REPORT = "report.json"
+STUDIES = "studies"
+VERSIONS = "versions"
 _BLOCK = 1 << 20
 
 
 def read_report(handover: Path) -> IngestReport:
     """The account of a handover folder. Raises `IntegrityBroken`, `Malformed`."""
-    report = canonical.decode(IngestReport, _read(handover / REPORT), limit=MAX_MANIFEST_BYTES)
+    report = canonical.decode(IngestReport, _read(handover / REPORT, MAX_MANIFEST_BYTES), limit=MAX_MANIFEST_BYTES)
     check_report(report)
     return report
 
 
-def read_manifest(version_dir: Path) -> Manifest:
+def read_manifest(version_dir: Path) -> AnyManifest:
     """The manifest of a version or of a job's view. Raises `IntegrityBroken`, `Malformed`."""
-    return canonical.decode(Manifest, _read(version_dir / MANIFEST), limit=MAX_MANIFEST_BYTES)
+    return decode_manifest(_read(version_dir / MANIFEST, MAX_MANIFEST_BYTES))
+
+
+def read_study(project_dir: Path, root: str) -> StudyRecord:
+    """The record of a project's study. Raises `IntegrityBroken` when it is not what `root` names, `Malformed`."""
+    return decode_study(_read(project_dir / STUDIES / root / STUDY, MAX_STUDY_BYTES), root)
 
 
 def job_view(
     version_dir: Path,
-    manifest: Manifest,
+    manifest: AnyManifest,
     split: Literal["train", "test", "unlabelled"],
     columns: Collection[str],
     into: Path,
@@ -59,17 +81,14 @@ def job_view(
     try:
         for study in view.studies:
             (into / study.folder).mkdir(parents=True)
-        for file in view.files:
-            _link(version_dir / file.path, into / file.path)
-        table = pq.read_table(version_dir / CLINICAL, columns=["study", *sorted(columns)])
-        chosen = pa.array([study.study for study in view.studies], pa.string())
-        rows = table.filter(pc.is_in(table["study"], value_set=chosen))
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression="zstd")
-        content = sink.getvalue().to_pybytes()
-        write_file(into / CLINICAL, content)
-        clinical = DatasetFile(CLINICAL, len(content), hashlib.sha256(content).hexdigest())
-        view = replace(view, files=(clinical, *view.files))
+        if isinstance(manifest, ManifestV2):
+            images = tuple(_link_studies(version_dir.parent.parent, manifest, split, into))
+        else:
+            images = view.files
+            for file in images:
+                _link(version_dir / file.path, into / file.path, file.size_bytes)
+        clinical = _write_table(version_dir, manifest, view, into)
+        view = replace(view, files=(clinical, *images))
         write_file(into / MANIFEST, canonical.encode(view))
         for folder, _below, _files in os.walk(into):
             os.chmod(folder, 0o755)  # noqa: S103 - the container is another user, and this process's umask is 077
@@ -77,6 +96,43 @@ def job_view(
         clear(into)
         raise
     return view
+
+
+def _link_studies(project_dir: Path, manifest: ManifestV2, split: str, into: Path) -> Iterator[DatasetFile]:
+    for entry in manifest.studies:
+        if entry.split != split:
+            continue
+        record = read_study(project_dir, entry.root)
+        if len(record.files) != entry.instances:
+            raise IntegrityBroken("a study is not what its version says")
+        for file in record.files:
+            path = f"{entry.folder}/{file.path}"
+            _link(project_dir / STUDIES / entry.root / file.path, into / path, file.size_bytes)
+            yield replace(file, path=path)
+
+
+def _write_table(version_dir: Path, manifest: AnyManifest, view: Manifest, into: Path) -> DatasetFile:
+    """The view's columns of the rows of its studies."""
+    table = pq.read_table(pa.BufferReader(_table(version_dir, manifest)), columns=["study", *sorted(view.columns)])
+    chosen = pa.array([study.study for study in view.studies], pa.string())
+    rows = table.filter(pc.is_in(table["study"], value_set=chosen))
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    write_file(into / CLINICAL, content)
+    return DatasetFile(CLINICAL, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _table(version_dir: Path, manifest: AnyManifest) -> bytes:
+    tables = manifest.tables if isinstance(manifest, ManifestV2) else manifest.files
+    named = next((file for file in tables if file.path == CLINICAL), None)
+    if named is None:
+        raise IntegrityBroken("a dataset version has no clinical table")
+    with os.fdopen(_open(version_dir / CLINICAL), "rb") as file:
+        content = file.read(named.size_bytes + 1)
+    if hashlib.sha256(content).hexdigest() != named.sha256:
+        raise IntegrityBroken("the table of a dataset version is not what its manifest says")
+    return content
 
 
 def copy_file(source: Path, target: Path, path: str) -> DatasetFile:
@@ -124,7 +180,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path, size_bytes: int) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
@@ -133,6 +189,8 @@ def _link(source: Path, target: Path) -> None:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         copy_file(source, target, "")
+    if target.lstat().st_size != size_bytes:
+        raise IntegrityBroken("a file of a dataset version is not what its manifest says")
 
 
 def _create(path: Path) -> int:
@@ -141,13 +199,16 @@ def _create(path: Path) -> int:
     return handle
 
 
-def _read(path: Path) -> bytes:
+def _open(path: Path) -> int:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        raise IntegrityBroken("a folder lacks its manifest or report") from None
-    with os.fdopen(handle, "rb") as file:
-        content = file.read(MAX_MANIFEST_BYTES + 1)
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise Malformed("a manifest or report is over its size limit")
+        raise IntegrityBroken("a folder lacks its manifest, record, report or table") from None
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with os.fdopen(_open(path), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise Malformed("a manifest, record or report is over its size limit")
     return content

@@ -32,13 +32,15 @@ from pydicom.uid import (
 )
 
 from mediator import canonical
-from mediator.datasets import CLINICAL, MANIFEST, version_id
+from mediator.datasets import CLINICAL, MANIFEST, decode_manifest, version_id
 from mediator.errors import UsageFault
+from mediator.manifests import AnyManifest, ManifestV2, StudyEntry
 from mediator.types import DatasetFile, Manifest, Study
 from node.kit.scans import SCANNERS, SIZE, SLICES, Scanner, make_scan
 
 Split = Literal["train", "test", "unlabelled"]
 Modality = Literal["CT", "MR", "PT"]
+Published = Study | StudyEntry
 
 # SOP class, and the rescale intercept: a scanner's CT stores HU + 1024 (PS3.3 C.8.2.1), MR and PET begin at 0
 _MODALITIES: Mapping[str, tuple[UID, int]] = {
@@ -80,27 +82,26 @@ def plain_shape(train: int, test: int, columns: Mapping[str, str], modality: Mod
     return Shape(studies, columns, modality)
 
 
-def shape_of(manifest: Manifest, at_most: int, modality: Modality = "CT") -> Shape:
+def shape_of(manifest: AnyManifest, at_most: int, modality: Modality = "CT") -> Shape:
     """The shape of a published version, its splits kept in proportion where it has more studies than `at_most`.
 
-    A slice's side is guessed from the size of its file, as if it held two bytes a pixel and no compression.
+    A slice's side is guessed from the size of its file, as if it held two bytes a pixel and no compression; a version 2
+    lists no files, and all its slices are of their mean size.
     """
     chosen = _in_proportion(manifest.studies, at_most)
+    sizes = _sizes(manifest)
     patients = {patient: number for number, patient in enumerate(dict.fromkeys(study.patient for study in chosen))}
-    sizes: defaultdict[str, list[int]] = defaultdict(list)
-    for file in manifest.files:
-        sizes[file.path.rpartition("/")[0]].append(file.size_bytes)
     studies = tuple(
-        StudyShape(study.split, patients[study.patient], study.instances, _side(sizes[study.folder]))
+        StudyShape(study.split, patients[study.patient], study.instances, _side(sizes.get(study.folder, 0)))
         for study in chosen
     )
     columns = {name: kind for name, kind in manifest.columns.items() if name not in ("study", "patient", "split")}
     return Shape(studies, columns, modality)
 
 
-def read_manifest(raw: bytes) -> Manifest:
-    """A published `manifest.json`. Raises `Malformed`, or `UsageFault` for one without studies."""
-    manifest = canonical.decode(Manifest, raw, limit=len(raw))
+def read_manifest(raw: bytes) -> AnyManifest:
+    """A published `manifest.json`. Raises `Malformed`, `IntegrityBroken`, or `UsageFault` for one without studies."""
+    manifest = decode_manifest(raw)
     if not manifest.studies:
         raise UsageFault("the manifest names no study")
     return manifest
@@ -132,18 +133,30 @@ def write_version(folder: Path, shape: Shape, *, project: str, seed: int = 0) ->
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _in_proportion(studies: Sequence[Study], at_most: int) -> list[Study]:
+def _sizes(manifest: AnyManifest) -> Mapping[str, int]:
+    """Bytes of the largest file of each study, by the study's folder."""
+    sizes: defaultdict[str, int] = defaultdict(int)
+    if isinstance(manifest, ManifestV2):
+        mean = manifest.counts.get("instance_bytes", 0) // max(1, manifest.counts.get("instances", 0))
+        return {study.folder: mean for study in manifest.studies}
+    for file in manifest.files:
+        folder = file.path.rpartition("/")[0]
+        sizes[folder] = max(sizes[folder], file.size_bytes)
+    return sizes
+
+
+def _in_proportion(studies: Sequence[Published], at_most: int) -> list[Published]:
     if len(studies) <= at_most:
         return list(studies)
-    by_split: defaultdict[str, list[Study]] = defaultdict(list)
+    by_split: defaultdict[str, list[Published]] = defaultdict(list)
     for study in studies:
         by_split[study.split].append(study)
     share = at_most / len(studies)
     return [each for group in by_split.values() for each in group[: max(1, round(len(group) * share))]]
 
 
-def _side(file_bytes: Sequence[int]) -> int:
-    pixels = max(0, max(file_bytes, default=0) - _HEADER_BYTES) // 2
+def _side(file_bytes: int) -> int:
+    pixels = max(0, file_bytes - _HEADER_BYTES) // 2
     return min(_LARGEST, max(_SMALLEST, round(math.isqrt(pixels) / 8) * 8))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mediator.audit_check import verify_log
-from mediator.canonical import from_plain
+from mediator.canonical import encode, from_plain
+from mediator.datasets import decode_manifest, decode_study, study_root, version_id
 from mediator.errors import CloisterError, Denied, Malformed
 from mediator.permit import open_permit, open_run_order, schema_sha256
 from mediator.release import tensors
@@ -20,6 +21,7 @@ from mediator.types import (
     ContainerSpec,
     DataPermit,
     Instruction,
+    Manifest,
     ReleaseEnvelope,
     RevocationList,
     RunOrder,
@@ -100,3 +102,29 @@ def test_an_audit_log(entry: dict[str, Any]) -> None:
     assert sorted({finding.fault.value for finding in alone.findings}) == entry["faults"]
     both = verify_log(files, RINGS["audit"], witness_lines=witness, witness_keys=RINGS["hub"])
     assert {finding.fault.value for finding in both.findings} == {*entry["faults"], *entry["also_with_witness"]}
+
+
+@pytest.mark.parametrize("entry", INDEX["datasets"]["manifests"], ids=lambda entry: Path(entry["file"]).stem)
+def test_a_manifest(entry: dict[str, str]) -> None:
+    raw = (make.HERE / entry["file"]).read_bytes()
+    if entry["outcome"] == "opens":
+        manifest = decode_manifest(raw)
+        assert encode(manifest) == raw
+        if isinstance(manifest, Manifest):
+            assert version_id(manifest.files) == manifest.dataset_version
+        return
+    with pytest.raises(CloisterError) as caught:
+        decode_manifest(raw)
+    assert _outcome(caught.value) == entry["outcome"]
+
+
+@pytest.mark.parametrize("entry", INDEX["datasets"]["studies"], ids=lambda entry: Path(entry["file"]).stem)
+def test_a_study(entry: dict[str, str]) -> None:
+    raw = (make.HERE / entry["file"]).read_bytes()
+    if entry["outcome"] == "opens":
+        record = decode_study(raw, entry["root"])
+        assert encode(record) == raw and study_root(record.files) == record.root
+        return
+    with pytest.raises(CloisterError) as caught:
+        decode_study(raw, entry["root"])
+    assert _outcome(caught.value) == entry["outcome"]

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from mediator.audit import (
     sign_checkpoint,
     witness_checkpoint,
 )
+from mediator.datasets import CLINICAL, Account, HeldStudy, manifest_of, study_record, version_id
+from mediator.manifests import Deidentification, Split, StudyRecord
 from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import SigningKey
-from mediator.types import ContainerSpec, ReleasedObject, ReleaseEnvelope
+from mediator.types import ContainerSpec, DatasetFile, Manifest, ReleasedObject, ReleaseEnvelope, Study
 from tests.mediator import samples
 from tests.mediator.samples import COMMITTEE, HUB, IMAGE, NOW, RESEARCHER, RESOURCES, SITE, STEWARD, STRANGER, TENSORS
 
@@ -56,12 +59,13 @@ def build() -> Files:
     documents, document_index = _documents()
     models, model_index = _tensors()
     logs, log_index = _logs()
-    index = {"documents": document_index, "tensors": model_index, "audit": log_index}
+    versions, version_index = _datasets()
+    index = {"documents": document_index, "tensors": model_index, "audit": log_index, "datasets": version_index}
     keys = {
         name: {"seed": hashlib.sha256(f"cloister test key {name}".encode()).hexdigest(), "public": key.verify_key.text}
         for name, key in KEYS.items()
     }
-    return documents | models | logs | {"index.json": _pretty(index), "keys.json": _pretty(keys)}
+    return documents | models | logs | versions | {"index.json": _pretty(index), "keys.json": _pretty(keys)}
 
 
 def _pretty(value: Any) -> bytes:
@@ -224,6 +228,83 @@ def _signed(lines: list[bytes], size: int) -> Any:
 def _log(lines: list[bytes], sizes: tuple[int, ...]) -> Files:
     checkpoints = {checkpoint_name(size): encode_checkpoint(_signed(lines, size)) for size in sizes}
     return checkpoints | {segment_name(1): b"".join(lines)}
+
+
+# --- dataset versions -----------------------------------------------------------------------------------------
+
+
+def _datasets() -> tuple[Files, dict[str, list[dict[str, str]]]]:
+    made_by = Deidentification("eucaim", "f" * 64, "4")
+    records = [study_record(_slices(number), made_by) for number in range(1, 4)]
+    # of another engine, and named out of order: a version sorts
+    records.append(study_record(_slices(4), Deidentification("eucaim", "e" * 64, "5")))
+    studies = [_held(number, record) for number, record in zip((3, 1, 2, 4), records, strict=True)]
+    account = Account("images", "lesions", SITE, made_by, {"studies_in": 4}, {"burned_in": 1}, {"lesion": "double"})
+    table = _file_of(CLINICAL)
+    good = manifest_of(account, studies[:3], [table], created=NOW, supersedes=None)
+    mixed = manifest_of(account, studies, [table], created=NOW, supersedes=good.dataset_version, mixed=True)
+    plain, study = canonical.to_plain(good), canonical.to_plain(records[0])
+    first, *rest = plain["leaves"]
+    manifests = [
+        ("version-1", "opens", canonical.encode(_version_1(table))),
+        ("version-2", "opens", canonical.encode(good)),
+        ("version-2-mixed", "opens", canonical.encode(mixed)),
+        ("version-2-with-another-split", "integrity_broken",
+         canonical.dumps(plain | {"leaves": [[*first[:3], "test", *first[4:]], *rest]})),
+        ("version-2-without-a-study", "integrity_broken", canonical.dumps(plain | {"leaves": rest})),
+        ("version-2-out-of-order", "malformed", canonical.dumps(plain | {"leaves": [*rest, first]})),
+        ("version-2-with-a-name", "malformed",
+         canonical.dumps(plain | {"leaves": [[*first[:2], "Hartog", *first[3:]], *rest]})),
+        ("version-2-with-an-unknown-key", "malformed", canonical.dumps(plain | {"also": "this"})),
+        ("version-2-spelled-otherwise", "malformed", json.dumps(plain).encode()),
+        ("version-3", "unsupported_version", canonical.dumps(plain | {"version": 3})),
+    ]  # fmt: skip
+    studies_index = [
+        ("study", "opens", canonical.encode(records[0])),
+        ("study-with-another-file", "integrity_broken",
+         canonical.dumps(study | {"leaves": [*study["leaves"], ["0005.dcm", 1, "a" * 64]]})),
+        ("study-of-another-root", "integrity_broken", canonical.encode(records[1])),
+        ("study-with-a-path", "malformed",
+         canonical.dumps(study | {"leaves": [["../0001.dcm", *study["leaves"][0][1:]], *study["leaves"][1:]]})),
+    ]  # fmt: skip
+    index = {
+        "manifests": [{"file": f"datasets/{name}.json", "outcome": outcome} for name, outcome, _ in manifests],
+        "studies": [
+            {"file": f"datasets/{name}.json", "root": records[0].root, "outcome": outcome}
+            for name, outcome, _ in studies_index
+        ],
+    }
+    return {f"datasets/{name}.json": raw for name, _, raw in (*manifests, *studies_index)}, index
+
+
+def _held(number: int, record: StudyRecord) -> HeldStudy:
+    name, patient = _hash(f"study {number}")[:32], _hash(f"patient {number // 2}")[:32]
+    split: Split = "train" if number < 3 else "unlabelled"
+    return HeldStudy(name, patient, split, len(record.leaves), record.root, record.size_bytes, record.deidentification)
+
+
+def _version_1(table: DatasetFile) -> Manifest:
+    study, patient = _hash("study 1")[:32], _hash("patient 0")[:32]
+    folder = f"studies/{study}"
+    files = (table, *(replace(file, path=f"{folder}/{file.path}") for file in _slices(1)))
+    return Manifest(
+        dataset="images", project="lesions", site=SITE, dataset_version=version_id(files), created=NOW,
+        supersedes=None, profile="eucaim", profile_fingerprint="f" * 64, engine_version="4",
+        counts={"studies": 1, "train": 1}, excluded={"burned_in": 1}, columns={"lesion": "double"},
+        studies=(Study(study, patient, "train", folder, 3),), files=files,
+    )  # fmt: skip
+
+
+def _slices(number: int) -> list[DatasetFile]:
+    return [_file_of(f"{slice_:04d}.dcm", number) for slice_ in range(1, 4)]
+
+
+def _file_of(path: str, number: int = 0) -> DatasetFile:
+    return DatasetFile(path, 1000 + number, _hash(f"{path} of {number}"))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def hold(core: Core, job: JobRow, admitted: Admitted, files: Sequence[OutputFile
         raise Denied(Reason(Code.KIND_NOT_PERMITTED, "the permit has no rules for analyses"))
     with core.store.read() as snapshot:
         version, policy = snapshot.dataset_version(admitted.dataset_version), core.policy(snapshot)
-    if version is None:
+    if version is None or version.withdrawn is not None:
         raise Denied(Reason(Code.DATASET_MISSING))
     studies = read_manifest(core.folders.datasets / version.folder).studies
     checked = check(

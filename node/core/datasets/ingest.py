@@ -10,15 +10,17 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from mediator import canonical
 from mediator.audit import Action, Verdict
 from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, Malformed, NotNow, UsageFault
-from mediator.types import Manifest
+from mediator.manifests import ManifestV2
 from node.core.context import Core, event
 from node.core.datasets.publish import folder_of, publish
+from node.core.datasets.removal import remove_unheld
 from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class Happened:
     stage: str = ""
     done: int = 0
     total: int = 0
-    manifest: Manifest | None = None
+    manifest: ManifestV2 | None = None
     error: str = ""
     hint: str = ""
     again: bool = False
@@ -128,22 +130,33 @@ class Ingests:
         finally:
             entry.news.put(last)  # whatever happened, somebody waits for it
 
-    def _publish(self, order: IngestOrder) -> Manifest:
+    def _publish(self, order: IngestOrder) -> ManifestV2:
         core = self._core
-        now = core.clock()
-        handover = core.folders.handover / order.order
+        with core.datasets_lock:
+            try:
+                return self._publish_whole(order, core.clock())
+            except BaseException:
+                remove_unheld(core)
+                raise
+
+    def _publish_whole(self, order: IngestOrder, now: datetime) -> ManifestV2:
+        core = self._core
         with core.store.read() as snapshot:
-            known = snapshot.dataset_versions()
-        older = [row for row in known if row.dataset == order.dataset and not row.withdrawn]
+            known = {row.dataset_version: row for row in snapshot.dataset_versions()}
+        older = [row for row in known.values() if row.dataset == order.dataset and not row.withdrawn]
         supersedes = older[-1].dataset_version if older else None
+        handover = core.folders.handover / order.order
         manifest = publish(handover, core.folders.datasets, created=now, supersedes=supersedes)
+        row = known.get(manifest.dataset_version)
+        if row is not None and row.withdrawn is not None:
+            raise UsageFault("exactly this version was published before, and withdrawn")
         digest = hashlib.sha256(canonical.encode(manifest)).hexdigest()
         published = event(Action.DATASET_PUBLISH, manifest.dataset_version, Verdict.DONE)
         try:
             with core.store.transaction(now) as tx:
                 tx.add_dataset_version(manifest, digest, folder_of(manifest), event=published)
         except BaseException:
-            if all(row.dataset_version != manifest.dataset_version for row in known):  # nobody knows of it
+            if row is None:  # nobody knows of it
                 shutil.rmtree(core.folders.datasets / folder_of(manifest), ignore_errors=True)
             raise
         return manifest

@@ -1,69 +1,167 @@
-"""A handover folder becomes an immutable dataset version.
+"""Studies and versions come to lie on core's disk, each whole by one rename.
 
-1. The report is read strictly; only the files it accounts for are looked for, none through a link.
-2. Each file is copied once into a hidden folder as core's own (0444) and hashed while it is copied: what is named by
-   the version is what was written, whatever happens to the handover meanwhile.
-3. Everything is flushed to disk, then one rename makes the version visible. The same content is the same version.
+1. A study's files are copied once into a hidden folder as core's own (0444) and hashed while they are copied: what is
+   named by the root is what was written, whatever happens to the handover meanwhile.
+2. `study.json` joins them, everything is flushed, and one rename gives the folder the name of its root. The same files
+   are the same study: it stands once, however many versions hold it.
+3. A version is a folder with its tables and its manifest, made the same way. The same content is the same version.
+
+Each step may be broken off anywhere and done again. What a crash leaves is hidden, or held by no version:
+`removal.sweep` takes it away. Callers hold `Core.datasets_lock` until what they made is on record.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from mediator import canonical
-from mediator.datasets import CLINICAL, MANIFEST, manifest_of
+from mediator.datasets import CLINICAL, MANIFEST, STUDY, Account, HeldStudy, account_of, manifest_of, study_record
 from mediator.errors import IntegrityBroken
-from mediator.types import DatasetFile, Manifest, Study
-from node.host.versions import clear, copy_file, flush_folder, read_manifest, read_report, write_file
+from mediator.manifests import AnyManifest, Deidentification, ManifestV2, StudyRecord
+from node.host.versions import (
+    STUDIES,
+    VERSIONS,
+    clear,
+    copy_file,
+    flush_folder,
+    read_manifest,
+    read_report,
+    read_study,
+    write_file,
+)
 
 _INSTANCE = re.compile(r"[0-9]{4,9}\.dcm")
 
 
-def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None) -> Manifest:
-    """Publish what `handover` holds under `datasets/<project>/<version>/`; the manifest of the version.
+def take_study(
+    source: Path, project_dir: Path, study: str, instances: int, deidentification: Deidentification
+) -> StudyRecord:
+    """Take the study that lies in `source`, `instances` files, to `studies/<root>/` below its project; its record.
 
-    Raises `IntegrityBroken` when the folder does not hold what its report says; then nothing was published.
+    `study` is its pseudonym. Raises `IntegrityBroken` when the folder holds anything else; then nothing was taken.
     """
-    report = read_report(handover)  # (1)
-    project = datasets / report.project
-    project.mkdir(mode=0o700, parents=True, exist_ok=True)
-    staging = project / f".{report.order}.partial"
+    studies = _folder(project_dir / STUDIES)
+    staging = studies / f".{study}.partial"
     clear(staging)
     try:
         staging.mkdir(mode=0o755)
-        files = [file for study in report.studies for file in _copy_study(handover, staging, study)]  # (2)
-        files.append(copy_file(handover / CLINICAL, staging / CLINICAL, CLINICAL))
-        manifest = manifest_of(report, files, created=created, supersedes=supersedes)
+        names = _names(source, instances)
+        record = study_record([copy_file(source / name, staging / name, name) for name in names], deidentification)  # 1
+        home = studies / record.root
+        if home.is_dir():
+            return read_study(project_dir, record.root)
+        write_file(staging / STUDY, canonical.encode(record))  # (2)
+        _show(staging, home)
+        return record
+    finally:
+        clear(staging)
+
+
+def publish_version(
+    account: Account,
+    studies: Iterable[HeldStudy],
+    tables: Mapping[str, Path],
+    datasets: Path,
+    *,
+    created: datetime,
+    supersedes: str | None,
+    mixed: bool = False,
+) -> ManifestV2:
+    """Publish these studies, taken before, and these tables by their names as one version; its manifest.
+
+    Raises `IntegrityBroken` for a study that is not there, `UsageFault` for studies of several profiles or engines
+    unless the version is `mixed`.
+    """
+    project_dir = datasets / account.project
+    versions = _folder(project_dir / VERSIONS)
+    staging = versions / f".{account.dataset}.partial"
+    clear(staging)
+    try:
+        staging.mkdir(mode=0o755)
+        copied = [copy_file(source, staging / name, name) for name, source in tables.items()]
+        manifest = manifest_of(account, studies, copied, created=created, supersedes=supersedes, mixed=mixed)
+        for entry in manifest.studies:
+            _require(project_dir / STUDIES / entry.root / STUDY)
         version = datasets / folder_of(manifest)
         if version.is_dir():
-            return read_manifest(version)
+            return _version_2(read_manifest(version))
         write_file(staging / MANIFEST, canonical.encode(manifest))
-        _flush_folders(staging)
-        staging.rename(version)  # (3)
-        flush_folder(project)
+        _show(staging, version)  # (3)
         return manifest
     finally:
         clear(staging)
 
 
-def folder_of(manifest: Manifest) -> str:
-    """Where a version lies below `datasets/`: its project, then the hexadecimal digits of its id."""
-    return f"{manifest.project}/{manifest.dataset_version.removeprefix('sha256:')}"
+def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None) -> ManifestV2:
+    """Take everything in that an order's `handover` folder holds, and publish it as one version.
+
+    Raises `IntegrityBroken` when the folder does not hold what its report says; then no version was published.
+    """
+    report = read_report(handover)
+    account, held = account_of(report), []
+    for study in report.studies:
+        record = take_study(
+            handover / study.folder, datasets / report.project, study.study, study.instances, account.deidentification
+        )
+        held.append(
+            HeldStudy(
+                study=study.study,
+                patient=study.patient,
+                split=study.split,
+                instances=study.instances,
+                root=record.root,
+                size_bytes=record.size_bytes,
+                deidentification=record.deidentification,
+            )
+        )
+    tables = {CLINICAL: handover / CLINICAL}
+    return publish_version(account, held, tables, datasets, created=created, supersedes=supersedes)
 
 
-def _copy_study(handover: Path, staging: Path, study: Study) -> list[DatasetFile]:
-    source = handover / study.folder
-    target = staging / study.folder
-    target.mkdir(mode=0o755, parents=True)
+def folder_of(manifest: AnyManifest) -> str:
+    """Where a version lies below `datasets/`: in its project, named by the hexadecimal digits of its id."""
+    name = manifest.dataset_version.removeprefix("sha256:")
+    return f"{manifest.project}/{VERSIONS}/{name}" if isinstance(manifest, ManifestV2) else f"{manifest.project}/{name}"
+
+
+def _names(source: Path, instances: int) -> list[str]:
     names = sorted(os.listdir(source)) if source.is_dir() and not source.is_symlink() else []
-    if len(names) != study.instances or not all(map(_INSTANCE.fullmatch, names)):
+    if len(names) != instances or not names or not all(map(_INSTANCE.fullmatch, names)):
         raise IntegrityBroken("a handover folder does not hold what its report says")
-    return [copy_file(source / name, target / name, f"{study.folder}/{name}") for name in names]
+    return names
 
 
-def _flush_folders(top: Path) -> None:
-    for folder, _below, _files in os.walk(top, topdown=False):
-        flush_folder(Path(folder))
+def _folder(path: Path) -> Path:
+    """A folder of core's alone, brought to the disk with the one it lies in."""
+    if not path.is_dir():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        flush_folder(path.parent)
+        flush_folder(path.parent.parent)
+    return path
+
+
+def _show(staging: Path, home: Path) -> None:
+    flush_folder(staging)
+    staging.rename(home)
+    flush_folder(home.parent)
+
+
+def _require(path: Path) -> None:
+    try:
+        there = stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        there = False
+    if not there:
+        raise IntegrityBroken("a version is to hold a study that was not taken")
+
+
+def _version_2(manifest: AnyManifest) -> ManifestV2:
+    if not isinstance(manifest, ManifestV2):
+        raise IntegrityBroken("a version's folder holds the manifest of another")
+    return manifest

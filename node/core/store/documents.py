@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from mediator.errors import Code, Denied, Reason
 from mediator.jobs import JobState
+from mediator.manifests import AnyManifest
 from mediator.signatures import Signed
 from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
 from node.core import records
@@ -94,7 +95,7 @@ def _revocation_list(session: Session, signed: Signed[RevocationList], now: date
 
 
 def dataset_rows(
-    session: Session, manifest: Manifest, manifest_sha256: str, folder: str, now: datetime
+    session: Session, manifest: AnyManifest, manifest_sha256: str, folder: str, now: datetime
 ) -> Iterator[models.NodeBase]:
     """A published version and what it stands on, in an order that satisfies every foreign key."""
     if session.get(models.SiteTable, manifest.site) is None:
@@ -106,6 +107,7 @@ def dataset_rows(
         yield models.DatasetTable(dataset=manifest.dataset, project=manifest.project, site=manifest.site)
     elif dataset.project != manifest.project:
         raise Denied(Reason(Code.DOCUMENT_CONFLICT, "a dataset of this name belongs to another project"))
+    fingerprint, engine = _made_by(manifest)
     yield models.DatasetVersionTable(
         dataset_version=manifest.dataset_version,
         dataset=manifest.dataset,
@@ -113,8 +115,8 @@ def dataset_rows(
         supersedes=manifest.supersedes,
         folder=folder,
         manifest_sha256=manifest_sha256,
-        profile_fingerprint=manifest.profile_fingerprint,
-        engine_version=manifest.engine_version,
+        profile_fingerprint=fingerprint,
+        engine_version=engine,
         counts=dict(manifest.counts),
         excluded=dict(manifest.excluded),
     )
@@ -123,6 +125,23 @@ def dataset_rows(
         if session.get(models.PatientTable, (manifest.project, pseudonym)) is None:
             yield models.PatientTable(**key)
         yield models.VersionPatientTable(dataset_version=manifest.dataset_version, **key)
+
+
+def study_rows(manifest: AnyManifest) -> list[dict[str, Any]]:
+    """What a version refers to on the disk; a version 1 holds its own files."""
+    if isinstance(manifest, Manifest):
+        return []
+    whole = {"dataset_version": manifest.dataset_version, "project": manifest.project}
+    return [{**whole, "study": entry.study, "root": entry.root} for entry in manifest.studies]
+
+
+def _made_by(manifest: AnyManifest) -> tuple[str, str]:
+    """Fingerprint and engine version; of several, the manifest says which."""
+    if isinstance(manifest, Manifest):
+        return manifest.profile_fingerprint, manifest.engine_version
+    if len(manifest.deidentification) > 1:
+        return "mixed", "mixed"
+    return manifest.deidentification[0].profile_fingerprint, manifest.deidentification[0].engine_version
 
 
 def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: datetime) -> models.InstructionTable:

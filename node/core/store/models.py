@@ -126,6 +126,18 @@ class VersionPatientTable(NodeBase):
     pseudonym: Mapped[str] = mapped_column(primary_key=True)
 
 
+class VersionStudyTable(NodeBase):
+    """Which studies a version holds (version 2 and later), so that a study goes when no version holds it any more."""
+
+    __tablename__ = "version_study"
+    __table_args__ = (Index(None, "project", "root"),)
+
+    dataset_version: Mapped[str] = mapped_column(ForeignKey("dataset_version.dataset_version"), primary_key=True)
+    study: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(ForeignKey("project.project"))
+    root: Mapped[str]
+
+
 class WithdrawalTable(NodeBase):
     __tablename__ = "withdrawal"
 

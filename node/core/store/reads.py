@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -69,6 +70,13 @@ class Reads(AirlockReads):
     def dataset_versions(self) -> tuple[records.DatasetVersionRow, ...]:
         """All versions ever published, withdrawn ones too, oldest first."""
         return self._dataset_versions(None)
+
+    def studies_in_use(self, project: str, roots: Collection[str]) -> frozenset[str]:
+        """Which of these studies, named by their roots, a version holds that is not withdrawn."""
+        held = models.VersionStudyTable
+        withdrawn = select(models.WithdrawalTable.dataset_version)
+        query = select(held.root).where(held.project == project, held.root.in_(roots))
+        return frozenset(self._session.scalars(query.where(held.dataset_version.not_in(withdrawn))))
 
     def images(self) -> tuple[records.ImageRow, ...]:
         """Approvals, withdrawn ones too, oldest first."""

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from mediator import jobs
 from mediator.audit import AuditRecord, Checkpoint, WitnessedCheckpoint, encode_checkpoint, encode_line, sign_checkpoint
 from mediator.errors import Code, HubCode, IntegrityBroken
+from mediator.manifests import AnyManifest
 from mediator.signatures import Signed, SigningKey
-from mediator.types import Instruction, Manifest
+from mediator.types import Instruction
 from node.core import records
 from node.core.records import AuditEvent
 from node.core.store import documents, models
@@ -55,13 +57,17 @@ class Tx(AirlockWrites, Reads):
         self._add(row)
         return True
 
-    def add_dataset_version(self, manifest: Manifest, manifest_sha256: str, folder: str, *, event: AuditEvent) -> bool:
+    def add_dataset_version(
+        self, manifest: AnyManifest, manifest_sha256: str, folder: str, *, event: AuditEvent
+    ) -> bool:
         """Keep a published version. False when it is held already: a version is its content."""
         if self._session.get(models.DatasetVersionTable, manifest.dataset_version) is not None:
             return False
         self._append(event)
         for row in documents.dataset_rows(self._session, manifest, manifest_sha256, folder, self.now):
             self._add(row)
+        if studies := documents.study_rows(manifest):
+            self._session.execute(insert(models.VersionStudyTable), studies)
         return True
 
     def withdraw_dataset_version(self, dataset_version: str, *, event: AuditEvent) -> bool:
