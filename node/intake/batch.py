@@ -3,9 +3,9 @@
 1. *Look*: the clinical table is read whole and the source opened. What is wrong with an order is told now, and not
    after the minutes that its files take.
 2. *Take in*: each source file is numbered and copied into quarantine, encrypted.
-3. *De-identify*: each original passes gate 0 into a hidden staging folder, once more where others of its patient's
-   say whose name its texts hold, then its series' pixels are read; a worker's failure is a finding. At last each is
-   searched for what the files after it lost.
+3. *De-identify*: workers (`node.deid.pipeline`) are asked whose each original is, and then take one study after the
+   other through gate 0 and the pixel gate into a hidden staging folder. At last each file is searched for what other
+   studies of its patient lost.
 4. *Hand over*: studies in their final order, `clinical.parquet`, `report.json`; made visible by one rename.
 5. *Forget*: quarantine and `intake.db` are destroyed, and how many files that were goes into the report.
 
@@ -17,33 +17,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from mediator import canonical
-from mediator.deid.identifiers import Lost
 from mediator.deid.orders import IngestOrder, IngestReport
 from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.screening import Exclusion
-from mediator.errors import UsageFault
 from node.deid import source_folder as folder
-from node.deid.deidentify import (
-    DicomEngine,
-    Finished,
-    Gate0,
-    Outcome,
-    PixelReader,
-    misnamed,
-    read_pixels,
-    suspects,
-    withdrawn,
-)
+from node.deid.pipeline import Batch, File, Placed, Result, Search, Survey, Trace, Workers, known_of, to_search
+from node.deid.sinks import StudySink
+from node.deid.worker_settings import LogForm, Settings, table_of
 from node.host.versions import REPORT, read_report
 from node.intake.clinical import Clinical
 from node.intake.handover import Assembly
-from node.intake.intake_db import IntakeDb, SourceFile
+from node.intake.intake_db import IntakeDb
 from node.intake.quarantine import Quarantine
 
 
@@ -77,12 +67,19 @@ class Progress:
     report: IngestReport | None = None
 
 
+StartWorkers = Callable[[Settings], AbstractContextManager[Workers]]
+
+
 def run_ingest(
-    order: IngestOrder, *, engine: DicomEngine, pixels: PixelReader, keys: IntakeKeys, rooms: IntakeFolders
+    order: IngestOrder,
+    *,
+    keys: IntakeKeys,
+    rooms: IntakeFolders,
+    workers: StartWorkers,
+    read_text: bool = True,
+    log: LogForm = LogForm("intake"),  # noqa: B008 - frozen
 ) -> Iterator[Progress]:
     """Carry an order out. Raises `UsageFault` for an order that cannot be carried out at all."""
-    if engine.table.profile != order.profile:
-        raise UsageFault("the engine was made for another profile")
     finished = rooms.handover / order.order
     room = rooms.quarantine / order.order
     quarantine = Quarantine(room / "files", keys.quarantine)
@@ -90,13 +87,16 @@ def run_ingest(
         pseudonyms = Pseudonyms(keys.site, order.project)
         clinical = _clinical(order, pseudonyms)  # (1)
         folder.look(order.source, skip=order.clinical)
+        table = table_of(order.profile)
+        settings = Settings(quarantine.source, order.profile, pseudonyms, read_text=read_text, log=log)
         database = IntakeDb(room / "intake.db")
         try:
             yield from _take_in(order, database, quarantine)  # (2)
+            files = [File(one.number, one.quarantined or "", one.refused) for one in database.sources()]
             staging = _fresh(rooms.handover / f".{order.order}.partial")
-            assembly = Assembly(order, engine.table, staging, pseudonyms)
-            gate = Gate0(engine, pseudonyms, staging / "studies")
-            yield from _deidentify(database, quarantine, gate, engine, pixels, assembly)  # (3)
+            assembly = Assembly(order, table, staging, pseudonyms)
+            with workers(settings) as pool:
+                yield from _deidentify(files, pool, staging / "studies", assembly)  # (3)
             report = assembly.finish(clinical)
         finally:
             database.close()
@@ -125,72 +125,59 @@ def _take_in(order: IngestOrder, database: IntakeDb, quarantine: Quarantine) -> 
         yield Progress("take_in", done, 0)
 
 
-def _deidentify(
-    database: IntakeDb,
-    quarantine: Quarantine,
-    gate: Gate0,
-    engine: DicomEngine,
-    pixels: PixelReader,
-    assembly: Assembly,
-) -> Iterator[Progress]:
-    sources, outcomes = list(database.sources()), list[Outcome]()
-    for done, source in enumerate(sources, start=1):
-        outcome = _admit(source, quarantine, gate)
-        outcomes.append(outcome)
-        yield Progress("deidentify", done, len(sources), _line(source, outcome))
-    for place, named in misnamed([_finished(one) for one in outcomes], engine):
-        outcomes[place] = _made_again(outcomes[place], sources[place], quarantine, gate, named)
-    written = sum(1 for outcome in outcomes if outcome.path is not None)
-    yield Progress("read_pixels", 0, written)
-    for done, (place, outcome) in enumerate(read_pixels(tuple(outcomes), pixels), start=1):
-        outcomes[place] = outcome
-        yield Progress("read_pixels", done, written, _line(sources[place], outcome))
-    for place, lost in suspects([_finished(one) for one in outcomes], engine):
-        reason = _again(outcomes[place], sources[place], quarantine, gate, lost)
-        if reason is not None:
-            outcomes[place] = withdrawn(outcomes[place], reason)
-            yield Progress("read_pixels", written, written, _line(sources[place], outcomes[place]))
-    for outcome in outcomes:
-        assembly.add(outcome)
+def _deidentify(files: Sequence[File], workers: Workers, studies: Path, assembly: Assembly) -> Iterator[Progress]:
+    surveys = []
+    for survey in workers.survey(files):
+        surveys.append(survey)
+        yield Progress("deidentify", len(surveys), len(files))
+    results: dict[int, Result] = {}
+    traces: list[Trace] = []
+    for done in workers.run(_batches(files, surveys, studies)):
+        traces += done.traces
+        for result in done.results:
+            results[result.number] = result
+            yield Progress("read_pixels", len(results), len(files), _line(result))
+    for found in workers.search_again(_searches(files, results, traces, studies)):
+        for result in found:
+            results[result.number] = replace(results[result.number], outcome="refused", reasons=result.reasons)
+            yield Progress("read_pixels", len(results), len(files), _line(result))
+    for _, result in sorted(results.items()):
+        assembly.add(result, _sink(studies, result.identity.study).place(result.name, review=False))
+    for study in studies.iterdir() if studies.exists() else ():
+        StudySink(study).tidy()
 
 
-def _finished(outcome: Outcome) -> Finished:
-    return Finished(outcome.path, outcome.keys, outcome.lost)
+def _batches(files: Sequence[File], surveys: Sequence[Survey], studies: Path) -> Iterator[Batch]:
+    """One study after the other, with what all files of its patients say whose names there are."""
+    members: dict[str, list[int]] = {}
+    for place, survey in enumerate(surveys):
+        members.setdefault(survey.identity.study, []).append(place)
+    known = known_of(surveys)
+    for study, places in members.items():
+        everybody = {patient: values for place in places for patient, values in known[place].items()}
+        yield Batch(tuple(files[place] for place in places), _sink(studies, study), everybody)
 
 
-def _made_again(
-    before: Outcome, source: SourceFile, quarantine: Quarantine, gate: Gate0, named: Sequence[Lost]
-) -> Outcome:
-    if before.path is not None:
-        before.path.unlink()
-    outcome = _admit(source, quarantine, gate, named)
-    return replace(outcome, lost=(*before.lost, *outcome.lost))
+def _searches(
+    files: Sequence[File], results: dict[int, Result], traces: Sequence[Trace], studies: Path
+) -> Iterator[Search]:
+    """The files of each study, and what other studies of their patient lost that it did not."""
+    by_number = {file.number: file for file in files}
+    for trace, fresh in to_search(traces):
+        standing = [results[number] for number in trace.numbers if results[number].outcome == "written"]
+        paths = [_sink(studies, one.identity.study).place(one.name, review=False) for one in standing]
+        placed = [Placed(by_number[one.number], path) for one, path in zip(standing, paths, strict=True)]
+        if placed:
+            yield Search(tuple(placed), fresh)
 
 
-def _again(
-    outcome: Outcome, source: SourceFile, quarantine: Quarantine, gate: Gate0, lost: Sequence[Lost]
-) -> Exclusion | None:
-    if source.quarantined is None or outcome.path is None:
-        return Exclusion.UNREADABLE
-    try:
-        with quarantine.open(source.quarantined) as original:
-            return gate.again(original, lost, outcome.path)
-    except Exception:  # noqa: BLE001 - the worker loop: a file nobody could make again is held back, the rest goes on
-        return Exclusion.UNREADABLE
+def _sink(studies: Path, study: str) -> StudySink:
+    """What belongs to no study passes nowhere."""
+    return StudySink(studies / (study or "none"))
 
 
-def _admit(source: SourceFile, quarantine: Quarantine, gate: Gate0, known: Sequence[Lost] = ()) -> Outcome:
-    if source.quarantined is None:
-        return Outcome(Exclusion(source.refused or Exclusion.NOT_A_FILE))
-    try:
-        with quarantine.open(source.quarantined) as original:
-            return gate.admit(original, known)
-    except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
-        return Outcome(Exclusion.UNREADABLE)
-
-
-def _line(source: SourceFile, outcome: Outcome) -> str:
-    return f"src#{source.number:04d} {outcome.exclusion.value}" if outcome.exclusion else ""
+def _line(result: Result) -> str:
+    return f"src#{result.number:04d} {result.exclusion}" if result.exclusion else ""
 
 
 def _clinical(order: IngestOrder, pseudonyms: Pseudonyms) -> Clinical:

@@ -19,20 +19,29 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, ProfileTable
 from mediator.deid.screening import Exclusion
 from mediator.types import Study
-from node.deid.deidentify import Outcome
+from node.deid.outcome import Identity
+from node.deid.pipeline import Result
 from node.intake.clinical import Clinical, Row
 
 Split = Literal["train", "test", "unlabelled"]
 
 
+@dataclass(frozen=True)
+class _Passed:
+    """A file that may be published, and where it stands."""
+
+    identity: Identity
+    path: Path
+
+
 @dataclass
 class _Study:
-    passed: list[Outcome] = field(default_factory=list)
+    passed: list[_Passed] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
 
 
 class Assembly:
-    """Collects the outcomes of one order and puts what passed in its final place under `staging`."""
+    """Collects the results of one order and puts what passed in its final place under `staging`."""
 
     def __init__(self, order: IngestOrder, table: ProfileTable, staging: Path, pseudonyms: Pseudonyms) -> None:
         self._order = order
@@ -43,16 +52,17 @@ class Assembly:
         self._excluded: Counter[str] = Counter()
         self._instances = 0
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one instance."""
+    def add(self, result: Result, path: Path) -> None:
+        """Count one instance; `path` is where it stands, if it passed."""
         self._instances += 1
-        study = self._studies.setdefault(outcome.study, _Study()) if outcome.study else None
-        if outcome.exclusion is not None:
-            self._excluded[outcome.exclusion.value] += 1
+        name = result.identity.study
+        study = self._studies.setdefault(name, _Study()) if name else None
+        if result.exclusion is not None:
+            self._excluded[result.exclusion] += 1
             if study is not None:
-                study.reasons[outcome.exclusion.value] += 1
+                study.reasons[result.exclusion] += 1
         elif study is not None:
-            study.passed.append(outcome)
+            study.passed.append(_Passed(result.identity, path))
 
     def finish(self, clinical: Clinical) -> IngestReport:
         """Names, splits and the clinical table; then the account of everything."""
@@ -64,7 +74,7 @@ class Assembly:
                 excluded[min(study.reasons, key=lambda reason: (-study.reasons[reason], reason))] += 1
                 shutil.rmtree(self._staging / "studies" / name, ignore_errors=True)
                 continue
-            first = study.passed[0]
+            first = study.passed[0].identity
             row = clinical.of(name, first.patient_alone)
             self._number(name, study)
             split = self._split(first.patient, clinical.is_label(row))
@@ -76,7 +86,7 @@ class Assembly:
 
     def _hold_mixed(self, study: _Study) -> None:
         """Two patients in one study: nobody can say whose pictures these are."""
-        if len({outcome.patient for outcome in study.passed}) > 1:
+        if len({one.identity.patient for one in study.passed}) > 1:
             reason = Exclusion.PATIENT_MISMATCH.value
             study.reasons[reason] += len(study.passed)
             self._excluded[reason] += len(study.passed)
@@ -84,12 +94,11 @@ class Assembly:
 
     def _number(self, name: str, study: _Study) -> None:
         folder = self._staging / "studies" / name
-        study.passed.sort(key=lambda outcome: (outcome.position[1], *outcome.position))
+        study.passed.sort(key=lambda one: (one.identity.series_number, *one.identity.position))
         width = max(4, len(str(len(study.passed))))
-        for number, outcome in enumerate(study.passed, start=1):
-            if outcome.path is not None:
-                outcome.path.chmod(0o640)
-                outcome.path.rename(folder / f"{number:0{width}d}.dcm")
+        for number, one in enumerate(study.passed, start=1):
+            one.path.chmod(0o640)
+            one.path.rename(folder / f"{number:0{width}d}.dcm")
         folder.chmod(0o750)
         folder.parent.chmod(0o750)
 

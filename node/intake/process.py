@@ -8,13 +8,16 @@ import shutil
 import signal
 import sqlite3
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from mediator import canonical
 from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, NotNow, UsageFault
-from node.deid.engine import open_engine
-from node.deid.pixels import PixelGate
+from node.deid.pipeline import NoRoom
+from node.deid.processes import WorkerProcesses
+from node.deid.worker_settings import LogForm
 from node.host.config import NodeConfig
 from node.host.disk_errors import is_full
 from node.host.keys import read_raw_key
@@ -66,18 +69,17 @@ class IntakeProcess:
             paths = self._config.paths
             keys = IntakeKeys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
             destroyed, told_s, stage = 0, 0.0, ""
-            engine = open_engine(order.profile)
-            read_text, faces = self._config.intake.read_pixel_text, "clean-visual-features" in engine.table.options
-            with PixelGate(read_text=read_text, hold_faces=faces) as pixels:
-                for progress in run_ingest(order, engine=engine, pixels=pixels, keys=keys, rooms=self._rooms):
-                    if progress.report is not None:
-                        destroyed = progress.report.destroyed
-                    if progress.line:
-                        log.info("%s: %s", order.order, progress.line)
-                    begins, stage = progress.stage != stage, progress.stage
-                    if begins or time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
-                        told_s = time.monotonic()
-                        self._tell(order, progress)
+            for progress in self._steps(order, keys):
+                if progress.report is not None:
+                    destroyed = progress.report.destroyed
+                if progress.line:
+                    log.info("%s: %s", order.order, progress.line)
+                begins, stage = progress.stage != stage, progress.stage
+                if begins or time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
+                    told_s = time.monotonic()
+                    self._tell(order, progress)
+        except NoRoom:
+            return self._failed(order, "the disk is full", again=True)
         except NotNow:
             raise
         except CloisterError as error:
@@ -88,6 +90,18 @@ class IntakeProcess:
                 return self._failed(order, "the disk is full", again=True)
             return self._failed(order, "intake failed; its log names the class of the error")
         return verbs.IngestEnd(order=order.order, destroyed=destroyed)
+
+    def _steps(self, order: IngestOrder, keys: IntakeKeys) -> Iterator[Progress]:
+        """The order's steps, with workers as the configuration has them."""
+        wishes, logging_ = self._config.intake, self._config.logging
+        return run_ingest(
+            order,
+            keys=keys,
+            rooms=self._rooms,
+            workers=partial(WorkerProcesses, jobs=wishes.workers),
+            read_text=wishes.read_pixel_text,
+            log=LogForm("intake", logging_.level, logging_.format),
+        )
 
     def _failed(self, order: IngestOrder, error: str, *, hint: str = "", again: bool = False) -> verbs.IngestEnd:
         destroyed = self._give_up(order)
