@@ -5,12 +5,14 @@ bytes are the canonical JSON of its fields plus `kind` and `version`. `decode` r
 have printed: unknown or missing keys, another type, another order, another spelling of the same number.
 
 Field types understood: `str`, `int`, `float`, `bool`, `datetime` (UTC, printed with `Z`), `Literal`,
-`StrEnum`, `tuple[T, ...]`, `Mapping[str, T]`, `T | None`, nested dataclasses, and `Any` for a JSON scalar.
+`StrEnum`, `tuple[T, ...]`, `Mapping[str, T]`, `T | None`, nested dataclasses, `bytes` (base64), and `Any` for a JSON
+scalar. What crosses between a node's processes is of the same types (`node.ipc.messages`).
 A field marked `types.ADDED` is printed only where it is not its default, and must not stand there as its default.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -106,6 +108,8 @@ def to_plain(value: Any) -> Any:
         return value.value
     if isinstance(value, datetime):
         return print_time(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -221,6 +225,8 @@ def _build_scalar(kind: Any, plain: Any, where: str) -> Any:
             return parse_time(plain)
         except Malformed as error:
             raise Malformed(f"{where}: {error.message}, as 2027-01-31T00:00:00Z is") from error
+    if kind is bytes and isinstance(plain, str):
+        return _parse_base64(plain, where)
     if isinstance(kind, type) and issubclass(kind, Enum):
         try:
             return kind(plain)
@@ -238,6 +244,16 @@ def _build_scalar(kind: Any, plain: Any, where: str) -> Any:
     if type(plain) is kind and kind in (str, bool):
         return plain
     raise Malformed(f"{where}: not of type {getattr(kind, '__name__', kind)}")
+
+
+def _parse_base64(text: str, where: str) -> bytes:
+    try:
+        raw = base64.b64decode(text.encode("ascii"), validate=True)
+    except ValueError as error:
+        raise Malformed(f"{where}: not base64") from error
+    if base64.b64encode(raw).decode("ascii") != text:  # bits beyond the last byte
+        raise Malformed(f"{where}: not base64 as it is printed")
+    return raw
 
 
 def _without_none(arguments: tuple[Any, ...]) -> Any:

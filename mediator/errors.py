@@ -58,6 +58,7 @@ class Code(StrEnum):
     HOSPITAL_PAUSED = "hospital_paused"
     ROLE_NOT_PERMITTED = "role_not_permitted"
     VERB_NOT_PERMITTED = "verb_not_permitted"
+    CHALLENGE_STALE = "challenge_stale"
     # gate 1: the instruction
     KIND_NOT_PERMITTED = "kind_not_permitted"
     CONFIG_NOT_PERMITTED = "config_not_permitted"

@@ -23,6 +23,8 @@ _DATA_STEWARD = frozenset({Role.DATA_STEWARD})
 
 # Who keeps the machines does not decide about data, and who decides about data does not choose what code runs.
 PERMISSIONS: Mapping[str, frozenset[Role]] = {
+    # a number to sign: who asks for one has been told nothing yet
+    "challenge": _EVERYBODY,
     "status": _EVERYBODY,
     "permits": _EVERYBODY,
     "permit_text": _EVERYBODY,
@@ -61,12 +63,12 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
 }
 
 
-def may(role: str, verb: str) -> bool:
+def may(role: str, verb: str, permissions: Mapping[str, frozenset[Role]] = PERMISSIONS) -> bool:
     """Whether `role` may call `verb`."""
-    return any(allowed.value == role for allowed in PERMISSIONS.get(verb, frozenset()))
+    return any(allowed.value == role for allowed in permissions.get(verb, frozenset()))
 
 
-def require(role: str, verb: str) -> None:
+def require(role: str, verb: str, permissions: Mapping[str, frozenset[Role]] = PERMISSIONS) -> None:
     """Raise `Denied` (`role_not_permitted`) unless `role` may call `verb`."""
-    if not may(role, verb):
+    if not may(role, verb, permissions):
         raise Denied(Reason(Code.ROLE_NOT_PERMITTED, "this role may not do that"), hint="ask who holds the role")

@@ -31,7 +31,7 @@ BREACHES = {
     "broker": [
         ("node/broker/process.py", "import flwr"),
         ("containers/volumes.py", "import sqlalchemy"),
-        ("node/ipc/runner.py", "from federation import tls"),
+        ("node/ipc/broker.py", "from federation import tls"),
         ("containers/lines.py", "import node.core.store.store"),
         ("node/host/keys.py", "import mediator.admission"),
     ],
@@ -56,7 +56,7 @@ BREACHES = {
         ("node/kit/trial.py", "import node.core.datasets.publish"),
         ("node/deid/engine.py", "import node.intake.batch"),
         ("node/ipc/channel.py", "import node.core.records"),
-        ("node/host/config.py", "import node.ipc.verbs"),
+        ("node/host/config.py", "import node.ipc.verb"),
         ("containers/broker.py", "import node.host.keys"),
         ("mediator/permit.py", "import containers.gpu"),
     ],

@@ -12,10 +12,13 @@ from containers.engine import ContainerEngine
 from containers.sandbox import SandboxPolicy
 from mediator.errors import CloisterError
 from mediator.signatures import KeyRing
+from node.broker.handlers import HANDLERS
 from node.host.config import NodeConfig
 from node.host.keys import read_verify_key
-from node.ipc import runner, verbs
-from node.ipc.channel import Server
+from node.ipc import broker as words
+from node.ipc.caller import Caller
+from node.ipc.server import Server
+from node.ipc.verb import verbs_in
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,8 @@ def run(config: NodeConfig) -> None:
         signal.signal(number, lambda *_: ended.set())
     broker = make_broker(config)
     group = config.users.accounts()["core"].gid if config.users.separate else None
-    with Server(config.paths.broker_socket, verbs.BROKER, runner.handlers(broker), group=group):
+    core = Caller("core", person="")
+    with Server(config.paths.broker_socket, verbs_in(words), HANDLERS.of(broker), caller=core, group=group):
         while not ended.wait(_WALL_TIME_CHECK_S):
             try:
                 broker.enforce_wall_time()

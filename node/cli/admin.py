@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mediator.errors import NotNow, UsageFault
 from mediator.roles import Role, may
 from node.host.config import NodeConfig, load_config
-from node.ipc.channel import Client, Verb
+from node.host.keys import read_signing_key
+from node.ipc.channel import Client
+from node.ipc.verb import Verb
 
 
 def load(path: Path) -> NodeConfig:
@@ -16,8 +19,11 @@ def load(path: Path) -> NodeConfig:
     return load_config(path)
 
 
-def client_for(config: NodeConfig, verb: Verb, role: Role | None = None) -> Client:  # type: ignore[type-arg]
+def client_for(
+    config: NodeConfig, verb: Verb[Any, Any], role: Role | None = None, *, key: Path | None = None
+) -> Client:
     """A client on the socket of a role that may ask `verb`: the caller's `role`, or the first whose socket opens.
+    With the private `key` file of a person every call is signed: the audit log names them.
 
     Raises `NotNow` while core is not running, `UsageFault` when no socket that may ask opens for this user.
     """
@@ -25,7 +31,7 @@ def client_for(config: NodeConfig, verb: Verb, role: Role | None = None) -> Clie
     sockets = [config.paths.staff_socket(each.value) for each in roles if may(each.value, verb.name)]
     for socket in sockets:
         if os.access(socket, os.W_OK):
-            return Client(socket)
+            return Client(socket, key=None if key is None else read_signing_key(key))
     if all(map(_is_missing, sockets)):
         raise NotNow("the node is not running", hint="start it: cloister node serve")
     raise UsageFault(

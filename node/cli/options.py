@@ -15,4 +15,8 @@ HubConfigPath = Annotated[
     Path, typer.Option("--config", envvar="CLOISTER_HUB_CONFIG", help="the hub's TOML file", show_envvar=True)
 ]
 Out = Annotated[Path, typer.Option("--out", help="the file to write; one that is there is not overwritten")]
+SignWith = Annotated[
+    Path | None,
+    typer.Option("--key", help="your private key file: you sign what you ask, and the audit log names you"),
+]
 Key = Annotated[Path, typer.Option("--key", help="your private key file (mode 0600)")]

@@ -12,6 +12,7 @@ from pathlib import Path
 from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from federation.client.objects import FlowerCodec
+from federation.client.ports import OutgoingReply
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, Reason
 from mediator.jobs import JobState
@@ -24,7 +25,7 @@ from node.core.datasets.ingest import Ingests
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
-from node.core.records import JobRow, OutgoingRow
+from node.core.records import JobRow
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
@@ -148,7 +149,7 @@ class CoreProcess:
         self.jobs.submit_unfinished()
         return code
 
-    def outgoing(self, active: Callable[[], bool]) -> Iterator[tuple[OutgoingRow, str | None]]:
+    def outgoing(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]:
         self._outboxes += 1
         try:
             yield from self.outbox.follow(active)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from pathlib import Path
 
 from mediator.errors import CloisterError
 from mediator.ports import Runner
@@ -13,9 +14,13 @@ from node.core.core import CoreProcess
 from node.core.datasets import intake_handlers as intake
 from node.core.tasks import link_handlers as link
 from node.host.config import NodeConfig
-from node.ipc import verbs
-from node.ipc.channel import Client, Server
+from node.ipc import link as link_words
+from node.ipc.caller import Caller
+from node.ipc.channel import Client
+from node.ipc.imports import INTAKE
 from node.ipc.runner import RemoteRunner
+from node.ipc.server import Server
+from node.ipc.verb import verbs_in
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +37,14 @@ def run(config: NodeConfig) -> None:
     process.start()
     groups = {role: account.gid if config.users.separate else None for role, account in config.users.accounts().items()}
     servers = [
-        Server(paths.link_socket, verbs.LINK, link.handlers(process), group=groups["link"]),
-        Server(paths.intake_socket, verbs.INTAKE, intake.handlers(process.ingests), group=groups["intake"]),
+        link_server(paths.link_socket, process, group=groups["link"]),
+        Server(
+            paths.intake_socket,
+            INTAKE,
+            intake.HANDLERS.of(process.ingests),
+            caller=Caller("intake", person=""),
+            group=groups["intake"],
+        ),
         *staff.servers(config, process),
     ]
     try:
@@ -45,6 +56,12 @@ def run(config: NodeConfig) -> None:
         for server in servers:
             server.stop()
         process.stop()
+
+
+def link_server(socket: Path, core: link.CoreSide, *, group: int | None) -> Server:
+    """What the link asks, and nobody else may."""
+    words = verbs_in(link_words)
+    return Server(socket, words, link.HANDLERS.of(core), caller=Caller("link", person=""), group=group)
 
 
 def end_what_ran(runner: Runner) -> None:

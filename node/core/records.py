@@ -225,17 +225,6 @@ class ReleaseRow(NewRelease):
 
 
 @dataclass(frozen=True)
-class OutgoingRow:
-    """One reply the hub has not had: an envelope with its folder, or a code."""
-
-    instruction: str
-    reply_context: bytes = field(repr=False)
-    envelope: str | None = field(repr=False)
-    folder: str | None
-    hub_code: HubCode | None
-
-
-@dataclass(frozen=True)
 class NewCharge:
     """What one task costs, at most: bytes that may leave, epsilon that may be spent."""
 
@@ -298,24 +287,6 @@ class AirlockRow:
     code: Code | None
     created: datetime
     updated: datetime
-
-
-@dataclass(frozen=True)
-class NewReview:
-    """A person's signed review, about to be kept."""
-
-    sha256: str
-    file: str
-    subject: str
-    key_id: str
-    decision: str
-    why: str
-    text: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ReviewRow(NewReview):
-    time: datetime
 
 
 @dataclass(frozen=True)

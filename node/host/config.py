@@ -40,6 +40,14 @@ def _identifier(text: str) -> str:
     return text
 
 
+def _person(text: str) -> str:
+    check_identifier(text, "a person")
+    # a role, a dot and the person fill an audit record's actor, which has 64 places
+    if len(text) > 48 or text == "unknown":
+        raise ValueError("a person has a name of at most 48 characters, which is not `unknown`")
+    return text
+
+
 def _digest(text: str) -> str:
     check_digest(text, "an image")
     return text
@@ -175,12 +183,29 @@ class UsersConfig(Section):
         return found
 
 
+class PersonConfig(Section):
+    """A person, by a name of the hospital's own and the key they sign with."""
+
+    subject: Annotated[str, AfterValidator(_person)]
+    public_key: Annotated[str, AfterValidator(_public_key)]
+
+
 class StaffConfig(Section):
-    """The system group (name or number) whose members act in a role. None: root alone, besides core's own user."""
+    """The system group (name or number) whose members act in a role. None: root alone, besides core's own user.
+
+    `persons` are known by what they sign, in whatever role: the audit log then names them. It gives nobody a role.
+    """
 
     it_admin: User = None
     data_steward: User = None
     auditor: User = None
+    persons: tuple[PersonConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_name_a_key(self) -> Self:
+        if len({person.public_key for person in self.persons}) != len(self.persons):
+            raise ValueError("two persons have the same key")
+        return self
 
     def groups(self) -> Mapping[str, int | None]:
         """The group id of each role."""
@@ -301,20 +326,13 @@ class ImagesConfig(Section):
     registries: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$")], ...] = ()
 
 
-class ReviewerConfig(Section):
-    """A person who reviews files, by a name of the hospital's own and the key they sign with."""
-
-    subject: Annotated[str, AfterValidator(_identifier)]
-    public_key: Annotated[str, AfterValidator(_public_key)]
-
-
 class AirlockConfig(Section):
     """Who lets files of analyses out, and how long one may wait. Nobody named: nothing leaves.
 
     `threshold` (patients behind a number) and `reviewers` (persons to agree) are floors under what a permit says.
     """
 
-    persons: tuple[ReviewerConfig, ...] = ()
+    persons: tuple[PersonConfig, ...] = ()
     threshold: int = Field(default=10, ge=2)
     reviewers: Literal[1, 2] = 1
     remind_s: int = Field(default=2 * 86_400, ge=1)

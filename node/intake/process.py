@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from mediator import canonical
 from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, NotNow, UsageFault
 from node.deid.pipeline import NoRoom
@@ -22,7 +21,7 @@ from node.host.config import NodeConfig
 from node.host.disk_errors import is_full
 from node.host.keys import read_raw_key
 from node.intake.batch import IntakeFolders, IntakeKeys, Progress, run_ingest
-from node.ipc import verbs
+from node.ipc import imports as words
 from node.ipc.channel import Client
 from node.ipc.messages import Empty
 
@@ -57,11 +56,10 @@ class IntakeProcess:
 
     def serve(self) -> None:
         """Until core ends the stream. Raises `NotNow` while it is away."""
-        for message in self._core.stream(verbs.ORDERS, Empty()):
-            order = canonical.decode(IngestOrder, message.text.encode("utf-8"))
+        for order in self._core.stream(words.ORDERS, Empty()):
             self._end(self._carry_out(order))
 
-    def _carry_out(self, order: IngestOrder) -> verbs.IngestEnd:
+    def _carry_out(self, order: IngestOrder) -> words.IngestEnd:
         """How it ended. An error's text is ours: no path and no patient."""
         try:
             self._check_source(order)
@@ -89,7 +87,7 @@ class IntakeProcess:
             if _is_full(error):
                 return self._failed(order, "the disk is full", again=True)
             return self._failed(order, "intake failed; its log names the class of the error")
-        return verbs.IngestEnd(order=order.order, destroyed=destroyed)
+        return words.IngestEnd(order=order.order, destroyed=destroyed)
 
     def _steps(self, order: IngestOrder, keys: IntakeKeys) -> Iterator[Progress]:
         """The order's steps, with workers as the configuration has them."""
@@ -103,9 +101,9 @@ class IntakeProcess:
             log=LogForm("intake", logging_.level, logging_.format),
         )
 
-    def _failed(self, order: IngestOrder, error: str, *, hint: str = "", again: bool = False) -> verbs.IngestEnd:
+    def _failed(self, order: IngestOrder, error: str, *, hint: str = "", again: bool = False) -> words.IngestEnd:
         destroyed = self._give_up(order)
-        return verbs.IngestEnd(order=order.order, destroyed=destroyed, error=error, hint=hint, again=again)
+        return words.IngestEnd(order=order.order, destroyed=destroyed, error=error, hint=hint, again=again)
 
     def _check_source(self, order: IngestOrder) -> None:
         """Links on the way are followed before they are judged: a link out of a root leads out of it."""
@@ -128,12 +126,12 @@ class IntakeProcess:
 
     def _tell(self, order: IngestOrder, progress: Progress) -> None:
         self._core.call(
-            verbs.PROGRESS,
-            verbs.IngestProgress(order=order.order, stage=progress.stage, done=progress.done, total=progress.total),
+            words.PROGRESS,
+            words.IngestProgress(order=order.order, stage=progress.stage, done=progress.done, total=progress.total),
         )
 
-    def _end(self, report: verbs.IngestEnd) -> None:
-        self._core.call(verbs.REPORT, report, timeout_s=3600.0)
+    def _end(self, report: words.IngestEnd) -> None:
+        self._core.call(words.REPORT, report, timeout_s=3600.0)
         shutil.rmtree(self._rooms.handover / report.order, ignore_errors=True)
 
 

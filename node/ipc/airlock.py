@@ -1,32 +1,40 @@
 """What hospital staff ask core about analyses and the airlock.
 
-Records and reviews cross as the canonical JSON and the signed text of their documents. A file's content crosses to the
-data steward alone: it is at most 1 MiB of text.
+Records cross as the canonical JSON, reviews as rows with the signed text of their documents. A file's content crosses
+to the data steward alone: it is at most 1 MiB of text.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from mediator.airlock import FileState
 from mediator.errors import Code
-from node.ipc.channel import Verb
-from node.ipc.messages import Empty, Message
-
-State = Literal["produced", "checked", "waiting", "approved", "released", "refused", "expired"]
+from node.ipc.messages import Empty, SignedText
+from node.ipc.verb import Verb
 
 
-class StartAnalysis(Message):
+@dataclass(frozen=True)
+class RunId:
     """A local run order that this node holds, by its run."""
 
     run: str
 
 
-class Started(Message):
+@dataclass(frozen=True)
+class Started:
     instruction: str
 
 
-class FileLine(Message):
+@dataclass(frozen=True)
+class FileId:
+    file: str
+
+
+@dataclass(frozen=True)
+class FileLine:
     """A file in the airlock. `outcome` is what the rules found, `approvals` how many of `needed` persons agree.
 
     `late`: it waits longer than the hospital wants.
@@ -38,7 +46,7 @@ class FileLine(Message):
     permit_version: int
     name: str
     outcome: Literal["pass", "review", "fail"]
-    state: State
+    state: FileState
     code: Code | None
     approvals: int
     needed: int
@@ -47,51 +55,46 @@ class FileLine(Message):
     updated: datetime
 
 
-class Files(Message):
-    items: tuple[FileLine, ...]
+@dataclass(frozen=True)
+class NewReview:
+    """A person's signed review, about to be kept."""
 
-
-class FileId(Message):
+    sha256: str
     file: str
-
-
-class ReviewLine(Message):
-    """Who said what of a file, and the signed document that says so."""
-
     subject: str
     key_id: str
-    decision: Literal["approve", "refuse"]
+    decision: str
     why: str
-    text: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ReviewRow(NewReview):
+    """Who said what of a file, and the signed document that says so."""
+
     time: datetime
 
 
-class FileShown(Message):
+@dataclass(frozen=True)
+class ShownFile:
     """A file to look at: what would leave (empty where nothing may), its disclosure record, its reviews."""
 
     line: FileLine
-    content: bytes
+    content: bytes = field(repr=False)
     content_sha256: str
-    record: str
+    record: str = field(repr=False)
     record_sha256: str
-    reviews: tuple[ReviewLine, ...]
+    reviews: tuple[ReviewRow, ...]
 
 
-class ReviewText(Message):
-    """A signed `mediator.airlock.Review`."""
-
-    text: str
-
-
-class Reviewed(Message):
-    state: State
+@dataclass(frozen=True)
+class FileReviewed:
+    state: FileState
 
 
-ANALYSIS_START = Verb("analysis_start", StartAnalysis, Started)
-AIRLOCK_LIST = Verb("airlock_list", Empty, Files)
-AIRLOCK_SHOW = Verb("airlock_show", FileId, FileShown)
-AIRLOCK_REVIEW = Verb("airlock_review", ReviewText, Reviewed)
-AIRLOCK_TAKE = Verb("airlock_take", FileId, FileShown)
+ANALYSIS_START = Verb("analysis_start", RunId, Started)
+AIRLOCK_LIST = Verb("airlock_list", Empty, tuple[FileLine, ...])
+AIRLOCK_SHOW = Verb("airlock_show", FileId, ShownFile)
+AIRLOCK_REVIEW = Verb("airlock_review", SignedText, FileReviewed)
+AIRLOCK_TAKE = Verb("airlock_take", FileId, ShownFile)
 AIRLOCK_TAKEN = Verb("airlock_taken", FileId, Empty)
-
-LISTED = (ANALYSIS_START, AIRLOCK_LIST, AIRLOCK_SHOW, AIRLOCK_REVIEW, AIRLOCK_TAKE, AIRLOCK_TAKEN)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from node.ipc.channel import Verb
-from node.ipc.messages import Empty, Message
+from dataclasses import dataclass
+
+from node.ipc.messages import Empty
+from node.ipc.verb import Verb
 
 
-class KeyRetirement(Message):
+@dataclass(frozen=True)
+class KeyRetirement:
     """A key that is about to be destroyed; or, `destroyed`, that is gone."""
 
     key: str
@@ -14,5 +17,3 @@ class KeyRetirement(Message):
 
 
 DEID_KEY_RETIRE = Verb("deid_key_retire", KeyRetirement, Empty)
-
-LISTED = (DEID_KEY_RETIRE,)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from node.ipc.channel import Verb
-from node.ipc.messages import Empty, Message
-
-State = Literal["added", "approved", "withdrawn"]
+from node.ipc.messages import Empty
+from node.ipc.verb import Verb
 
 
-class ImageLine(Message):
+@dataclass(frozen=True)
+class ImageLine:
     """One image. `size_bytes` and `packages` are None for an approval from before facts were kept."""
 
     image: str
     lineage: str
-    state: State
+    state: Literal["added", "approved", "withdrawn"]
     origin: str
     added: datetime | None
     size_bytes: int | None
@@ -27,31 +27,31 @@ class ImageLine(Message):
     note: str
 
 
-class Images(Message):
-    items: tuple[ImageLine, ...]
-
-
-class AddImage(Message):
+@dataclass(frozen=True)
+class AddImage:
     """The facts of an image that the engine now holds."""
 
     facts: str
 
 
-class Added(Message):
+@dataclass(frozen=True)
+class AddedImage:
     """`new` is false when the very same was known."""
 
     image: str
     new: bool
 
 
-class AskImage(Message):
+@dataclass(frozen=True)
+class AskImage:
     """An image by digest, and what to hold it against: a digest, or nothing for the last approved of its lineage."""
 
     image: str
     against: str | None = None
 
 
-class ImageAnswer(Message):
+@dataclass(frozen=True)
+class ImageAnswer:
     """An image's facts, where it stands, why it may not be approved (`unfit`), and the facts it is held against."""
 
     line: ImageLine
@@ -60,29 +60,31 @@ class ImageAnswer(Message):
     against: str | None = None
 
 
-class ApproveImage(Message):
-    """An image by digest, by a person. `note` is their own words for hospital staff, and enters no record."""
+@dataclass(frozen=True)
+class ApproveImage:
+    """An image by digest, by a person: as typed, where they do not sign. `note` is their own words for hospital staff,
+    and enters no record."""
 
     image: str
     by: str
     note: str = ""
 
 
-class WithdrawImage(Message):
+@dataclass(frozen=True)
+class WithdrawImage:
     image: str
     by: str
 
 
-class Withdrawn(Message):
+@dataclass(frozen=True)
+class WithdrawnImage:
     """How many containers of it were ended."""
 
     stopped: int
 
 
-IMAGES = Verb("images", Empty, Images)
-IMAGE_ADD = Verb("image_add", AddImage, Added)
+IMAGES = Verb("images", Empty, tuple[ImageLine, ...])
+IMAGE_ADD = Verb("image_add", AddImage, AddedImage)
 IMAGE_SHOW = Verb("image_show", AskImage, ImageAnswer)
 IMAGE_APPROVE = Verb("image_approve", ApproveImage, Empty)
-IMAGE_WITHDRAW = Verb("image_withdraw", WithdrawImage, Withdrawn)
-
-LISTED = (IMAGES, IMAGE_ADD, IMAGE_SHOW, IMAGE_APPROVE, IMAGE_WITHDRAW)
+IMAGE_WITHDRAW = Verb("image_withdraw", WithdrawImage, WithdrawnImage)

@@ -1,15 +1,17 @@
-"""What hospital staff ask core about jobs, one by one."""
+"""What hospital staff ask core about jobs, one by one, and about the runs they belong to."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from mediator.errors import Code
-from node.ipc.channel import Verb
-from node.ipc.messages import Empty, Message
+from node.ipc.messages import Empty
+from node.ipc.verb import Verb
 
 
-class JobLine(Message):
+@dataclass(frozen=True)
+class JobLine:
     """One job. While it waits for its turn: why (`wait`) and its `place` in the line, from 1; in a container: its GPUs.
 
     `used_s` are slot-seconds so far (a job on two GPUs uses two a second), `preempted` how often it made room.
@@ -30,23 +32,36 @@ class JobLine(Message):
     preempted: int = 0
 
 
-class Jobs(Message):
-    items: tuple[JobLine, ...]
-
-
-class AskJob(Message):
+@dataclass(frozen=True)
+class JobId:
     job: str
 
 
-class LogPlace(Message):
+@dataclass(frozen=True)
+class LogPlace:
     """The container whose output a job's is. It is read at the engine, by who may open that."""
 
     sandbox: str
 
 
-JOBS = Verb("jobs", Empty, Jobs)
-JOB_SHOW = Verb("job_show", AskJob, JobLine)
-JOB_STOP = Verb("job_stop", AskJob, Empty)
-JOB_LOGS = Verb("job_logs", AskJob, LogPlace)
+@dataclass(frozen=True)
+class RunAccount:
+    """A run as the ledger has it. `releases` counts what left, `bytes_charged` is what it may at most have weighed."""
 
-LISTED = (JOBS, JOB_SHOW, JOB_STOP, JOB_LOGS)
+    run: str
+    permit: str
+    permit_version: int
+    rounds: int
+    rounds_charged: int
+    bytes_charged: int
+    bytes_released: int
+    releases: int
+    epsilon: float
+    state: str
+
+
+JOBS = Verb("jobs", Empty, tuple[JobLine, ...])
+JOB_SHOW = Verb("job_show", JobId, JobLine)
+JOB_STOP = Verb("job_stop", JobId, Empty)
+JOB_LOGS = Verb("job_logs", JobId, LogPlace)
+RUNS = Verb("runs", Empty, tuple[RunAccount, ...])

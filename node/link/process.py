@@ -16,12 +16,13 @@ from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
 from federation.client.ports import Delivery, Greeting, OutgoingReply
 from node.host.config import NodeConfig
-from node.ipc import verbs
-from node.ipc.channel import Client, Verb
-from node.ipc.messages import Empty, Message
+from node.ipc import link as words
+from node.ipc.channel import Client
+from node.ipc.messages import Empty, SignedText
+from node.ipc.verb import Verb
 
-Q = TypeVar("Q", bound=Message)
-R = TypeVar("R", bound=Message)
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 # pieces of a model between the event loop and the thread that uploads them: 8 MiB
 _PIECES = 8
@@ -56,40 +57,38 @@ class RemoteCore:
         self._client.close()
 
     async def hello(self, software: str, connected: bool) -> Greeting:
-        answer = await self._call(verbs.HELLO, verbs.Hello(link_version=software, connected=connected))
-        return Greeting(answer.site, answer.paused)
+        return await self._call(words.HELLO, words.Hello(software, connected))
 
     async def deliver_document(self, text: str) -> str:
-        answer = await self._call(verbs.DELIVER_DOCUMENT, verbs.SignedText(text=text))
+        answer = await self._call(words.DELIVER_DOCUMENT, SignedText(text))
         return answer.outcome if answer.code is None else f"{answer.outcome} ({answer.code.value})"
 
     async def deliver_instruction(self, signed: str, reply_context: bytes, model: AsyncIterator[bytes]) -> Delivery:
-        start = verbs.InstructionStart(text=signed, reply_context=reply_context)
+        start = words.InstructionStart(signed, reply_context)
         pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES)
 
-        def upload() -> verbs.InstructionAnswer:
-            return self._client.upload(verbs.DELIVER_INSTRUCTION, start, iter(pieces.get, None))
+        def upload() -> Delivery:
+            return self._client.upload(words.DELIVER_INSTRUCTION, start, iter(pieces.get, None))
 
         answer = asyncio.create_task(asyncio.to_thread(upload))
         async for piece in model:
             await _put(pieces, piece, answer)
         await _put(pieces, None, answer)
-        taken = await answer
-        return Delivery(taken.accepted, taken.hub_code)
+        return await answer
 
     async def outbox(self) -> AsyncIterator[OutgoingReply]:
-        async for item in self._stream(verbs.OUTBOX, Empty()):
-            yield OutgoingReply(item.instruction, item.reply_context, item.envelope, item.hub_code, item.folder)
+        async for reply in self._stream(words.OUTBOX, Empty()):
+            yield reply
 
     async def delivered(self, instruction: str) -> None:
-        await self._call(verbs.DELIVERED, verbs.InstructionId(instruction=instruction))
+        await self._call(words.DELIVERED, words.InstructionId(instruction))
 
     async def checkpoints(self) -> AsyncIterator[str]:
-        async for checkpoint in self._stream(verbs.CHECKPOINTS, Empty()):
+        async for checkpoint in self._stream(words.CHECKPOINTS, Empty()):
             yield checkpoint.text
 
     async def witnessed(self, text: str) -> None:
-        await self._call(verbs.WITNESSED, verbs.CheckpointText(text=text))
+        await self._call(words.WITNESSED, SignedText(text))
 
     async def _call(self, verb: Verb[Q, R], request: Q) -> R:
         return await asyncio.to_thread(self._client.call, verb, request)

@@ -160,7 +160,7 @@ def test_a_pause_that_could_not_be_recorded_survives_the_nodes_death(node: Hospi
         node.kill()
     node.serve()
     assert node.json("status")["paused"]
-    assert node.recorded(before, action="pause")["actor"] == "it_admin"
+    assert node.recorded(before, action="pause")["actor"] == "it_admin.unknown"
     assert node.containers() == [] and node.count(before, action="job_prepare") == 0
 
 
@@ -175,7 +175,7 @@ def test_a_core_that_hangs_keeps_no_container_running(node: Hospital, at_work: s
         done.fault(5, "the node does not answer: it finds itself paused")
     finally:
         os.kill(core, signal.SIGCONT)
-    assert node.recorded(before, action="pause")["actor"] == "it_admin"
+    assert node.recorded(before, action="pause")["actor"] == "it_admin.unknown"
     assert node.json("status")["paused"] and node.containers() == []
     assert node.count(before, action="job_prepare") == 0
 
@@ -188,7 +188,7 @@ def test_a_dead_nodes_containers_are_ended_and_it_starts_paused(node: Hospital, 
     assert gone_s < WITHIN_S, gone_s
     done.fault(5, "finds itself paused")
     node.serve()
-    assert node.recorded(before, action="pause")["actor"] == "it_admin"
+    assert node.recorded(before, action="pause")["actor"] == "it_admin.unknown"
     assert node.json("status")["paused"] and node.count(before, action="job_prepare") == 0
 
 

@@ -17,7 +17,7 @@ from mediator.permit import schema_sha256
 from mediator.release import tensors
 from mediator.signatures import KeyRing
 from mediator.types import Instruction, Kind
-from node.ipc import messages, verbs
+from node.ipc import messages
 from tests.federation.ground import COMMITTEE, RESEARCHER, Town, order, permit
 from tests.mediator.test_sizes import longest, many
 from tests.sim.core import FakeCore
@@ -116,5 +116,5 @@ def test_the_largest_envelope_fits_every_message_on_its_way() -> None:
     text = RESEARCHER.sign(longest(3 + 2 * 5_514))
     sent = control.encode(control.ReleaseMessage(envelope=text))
     assert len(sent) < ingress.MAX_BODY_BYTES and control.decode(control.ReleaseMessage, sent).envelope == text
-    outgoing = verbs.Outgoing(instruction="i", reply_context=b"c" * (64 << 10), envelope=text, folder="f")
-    assert messages.unpack(verbs.Outgoing, messages.pack(outgoing)) == outgoing
+    outgoing = OutgoingReply(instruction="i", reply_context=b"c" * (64 << 10), envelope=text, folder="f")
+    assert messages.unpack(OutgoingReply, messages.pack(outgoing)) == outgoing

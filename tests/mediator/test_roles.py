@@ -7,6 +7,7 @@ from mediator.roles import PERMISSIONS, Role, may, require
 
 # written out once more, by hand: i = IT admin, s = data steward, a = auditor
 EXPECTED = {
+    "challenge": "isa",
     "status": "isa", "permits": "isa", "runs": "isa", "job_show": "isa", "job_stop": "is", "job_logs": "i",
     "jobs": "isa", "images": "isa", "datasets": "isa",
     "audit_checkpoint": "isa", "pause": "is", "resume": "is", "documents_import": "is", "permit_accept": "s",

@@ -67,8 +67,8 @@ def _packages() -> dict[str, Any]:
 
 def _node(path: Path) -> list[dict[str, Any]]:
     from node.cli.admin import client_for, load
-    from node.ipc import verbs
     from node.ipc.messages import Empty
+    from node.ipc.node import STATUS
 
     config = load(path)
     found = [_finding("configuration", "ok", f"site {config.site}, fingerprint {config.fingerprint}")]
@@ -83,8 +83,8 @@ def _node(path: Path) -> list[dict[str, Any]]:
     if not users_exist:
         return found
     try:
-        with client_for(config, verbs.STATUS) as client:
-            status = client.call(verbs.STATUS, Empty(), timeout_s=5.0)
+        with client_for(config, STATUS) as client:
+            status = client.call(STATUS, Empty(), timeout_s=5.0)
     except UsageFault as fault:
         return [*found, _finding("core", "unknown", fault.message)]
     except CloisterError as error:

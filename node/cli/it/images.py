@@ -19,9 +19,9 @@ from mediator.types import check_digest
 from node.cli.admin import client_for, load
 from node.cli.id_prefix import complete
 from node.cli.it import image_view
-from node.cli.options import Json, NodeConfig
+from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import data, plain, say, show, talk
-from node.ipc import images as ipc
+from node.ipc import images as words
 from node.ipc.messages import Empty
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def add(
         str | None, typer.Option("--from-engine", help="instead of a file: an image the engine holds (sha256:…)")
     ] = None,
     lineage: Lineage = None,
+    key: SignWith = None,
     as_json: Json = False,
 ) -> None:
     """Take an image in: verify every digest, load it into the engine, keep what is in it. It may not run yet."""
@@ -59,7 +60,7 @@ def add(
     if (file is None) == (from_engine is None):
         raise UsageFault("give a file, or --from-engine with a digest", hint="cloister node image add FILE")
     loaded = load(config)
-    with client_for(loaded, ipc.IMAGE_ADD) as client:
+    with client_for(loaded, words.IMAGE_ADD, key=key) as client:
         stock = ImageStore(loaded.engine.socket)
         if file is not None:
             found = _from_file(stock, file)
@@ -67,7 +68,7 @@ def add(
             found = [_from_engine(stock, _digest(str(from_engine)))]
         facts = [with_origin(each, each.origin, lineage or lineage_of(each)) for each in found]
         for each in facts:
-            client.call(ipc.IMAGE_ADD, ipc.AddImage(facts=canonical.encode(each).decode("utf-8")))
+            client.call(words.IMAGE_ADD, words.AddImage(facts=canonical.encode(each).decode("utf-8")))
     _tell_added(facts, as_json)
 
 
@@ -76,6 +77,7 @@ def pull(
     config: NodeConfig,
     reference: Annotated[str, typer.Argument(help="NAME@sha256:…, its registry named in [images] registries")],
     lineage: Lineage = None,
+    key: SignWith = None,
     as_json: Json = False,
 ) -> None:
     """Have the engine fetch an image by digest from a registry this site allows, and take it in as `add` does."""
@@ -83,7 +85,7 @@ def pull(
 
     loaded = load(config)
     name, digest = _reference(loaded, reference)
-    with client_for(loaded, ipc.IMAGE_ADD) as client:
+    with client_for(loaded, words.IMAGE_ADD, key=key) as client:
         stock = ImageStore(loaded.engine.socket)
         with _bar("fetching") as (bars, bar):
             layers: dict[str, tuple[int, int]] = {}
@@ -95,15 +97,15 @@ def pull(
 
             stock.pull(name, digest, progress)
         facts = with_origin(_from_engine(stock, digest), "registry", lineage or name)
-        client.call(ipc.IMAGE_ADD, ipc.AddImage(facts=canonical.encode(facts).decode("utf-8")))
+        client.call(words.IMAGE_ADD, words.AddImage(facts=canonical.encode(facts).decode("utf-8")))
     _tell_added([facts], as_json)
 
 
 @app.command("list")
 def list_images(config: NodeConfig, as_json: Json = False) -> None:
     """Images this hospital was given, and which of them it lets run."""
-    with client_for(load(config), ipc.IMAGES) as client:
-        items = client.call(ipc.IMAGES, Empty()).items
+    with client_for(load(config), words.IMAGES) as client:
+        items = client.call(words.IMAGES, Empty())
     if as_json:
         show(list(items), as_json=True)
     for item in () if as_json else items:
@@ -113,8 +115,8 @@ def list_images(config: NodeConfig, as_json: Json = False) -> None:
 @app.command("show")
 def show_image(config: NodeConfig, image: Image, as_json: Json = False) -> None:
     """What is in an image: what it starts, its layers and packages, and what changed since the last approved one."""
-    with client_for(load(config), ipc.IMAGE_SHOW) as client:
-        answer = client.call(ipc.IMAGE_SHOW, ipc.AskImage(image=_whole(client, image)))
+    with client_for(load(config), words.IMAGE_SHOW) as client:
+        answer = client.call(words.IMAGE_SHOW, words.AskImage(image=_whole(client, image)))
     _view(answer, as_json)
 
 
@@ -128,10 +130,10 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What changed from an earlier image to this one."""
-    with client_for(load(config), ipc.IMAGE_SHOW) as client:
+    with client_for(load(config), words.IMAGE_SHOW) as client:
         other = None if against is None else _whole(client, against)
-        asked = ipc.AskImage(image=_whole(client, image), against=other)
-        answer = client.call(ipc.IMAGE_SHOW, asked)
+        asked = words.AskImage(image=_whole(client, image), against=other)
+        answer = client.call(words.IMAGE_SHOW, asked)
     if answer.against is None:
         raise Denied(Reason(Code.IMAGE_NOT_APPROVED, "no other image was approved"), hint="name one: diff IMAGE OTHER")
     before, after = read_facts(answer.against), read_facts(answer.facts)
@@ -147,26 +149,27 @@ def approve(
     by: By,
     note: Annotated[str, typer.Option(help="a word for your colleagues")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask; what is in it was looked at before")] = False,
+    key: SignWith = None,
     as_json: Json = False,
 ) -> None:
     """Let an image run here, under permits that name it too: shows what is in it, then asks."""
-    with client_for(load(config), ipc.IMAGE_APPROVE) as client:
+    with client_for(load(config), words.IMAGE_APPROVE, key=key) as client:
         digest = _whole(client, image, acts=True)
-        answer = client.call(ipc.IMAGE_SHOW, ipc.AskImage(image=digest))
+        answer = client.call(words.IMAGE_SHOW, words.AskImage(image=digest))
         _view(answer, as_json)
         if not answer.unfit and not yes:
             _ask(f"let {answer.line.image} run here, approved by {by}?")
         # what is unfit is asked too: its refusal belongs into the log
-        client.call(ipc.IMAGE_APPROVE, ipc.ApproveImage(image=digest, by=by, note=note))
+        client.call(words.IMAGE_APPROVE, words.ApproveImage(image=digest, by=by, note=note))
     say(f"approved {answer.line.image}")
 
 
 @app.command("withdraw")
-def withdraw(config: NodeConfig, image: Image, by: By) -> None:
+def withdraw(config: NodeConfig, image: Image, by: By, key: SignWith = None) -> None:
     """Take an approval back: gate 1 refuses the image from now on, and its containers are ended."""
-    with client_for(load(config), ipc.IMAGE_WITHDRAW) as client:
+    with client_for(load(config), words.IMAGE_WITHDRAW, key=key) as client:
         image = _whole(client, image, acts=True)
-        answer = client.call(ipc.IMAGE_WITHDRAW, ipc.WithdrawImage(image=image, by=by))
+        answer = client.call(words.IMAGE_WITHDRAW, words.WithdrawImage(image=image, by=by))
     say(f"withdrawn {image}; {answer.stopped} containers ended")
 
 
@@ -230,7 +233,7 @@ def _reference(config: Configuration, text: str) -> tuple[str, str]:
 
 def _whole(client: Client, image: str, *, acts: bool = False) -> str:
     """The digest of an image this node knows, or one given whole."""
-    known = (line.image for line in client.call(ipc.IMAGES, Empty()).items)
+    known = (line.image for line in client.call(words.IMAGES, Empty()))
     return _digest(complete(image, known, "image", acts=acts))
 
 
@@ -243,7 +246,7 @@ def _digest(text: str) -> str:
     return text
 
 
-def _view(answer: ipc.ImageAnswer, as_json: bool) -> None:
+def _view(answer: words.ImageAnswer, as_json: bool) -> None:
     facts = read_facts(answer.facts)
     before = None if answer.against is None else read_facts(answer.against)
     changes = () if before is None else differences(before, facts)

@@ -15,9 +15,9 @@ from mediator.images import printable
 from mediator.jobs import TERMINAL
 from node.cli.admin import client_for, load
 from node.cli.id_prefix import complete
-from node.cli.options import Json, NodeConfig
+from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import Rows, data, say, show, table, talk
-from node.ipc import jobs as ipc
+from node.ipc import jobs as words
 from node.ipc.messages import Empty
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def list_jobs(
     as_json: Json = False,
 ) -> None:
     """The newest tasks: where each stands in the queue and why, its GPUs, how far it is, how it ended."""
-    with client_for(load(config), ipc.JOBS) as client:
+    with client_for(load(config), words.JOBS) as client:
         if watch and not as_json:
             _watch(client)
             return
-        items = client.call(ipc.JOBS, Empty()).items
+        items = client.call(words.JOBS, Empty())
     show(list(items), as_json=as_json, table=_table(items))
 
 
@@ -55,22 +55,22 @@ def show_job(
     as_json: Json = False,
 ) -> None:
     """One task: its state, why it waits and its place in the line, its GPUs, its progress, what it has used."""
-    with client_for(load(config), ipc.JOB_SHOW) as client:
+    with client_for(load(config), words.JOB_SHOW) as client:
         job = _whole(client, job)
 
-        def ask() -> ipc.JobLine:
-            return client.call(ipc.JOB_SHOW, ipc.AskJob(job=job))
+        def ask() -> words.JobLine:
+            return client.call(words.JOB_SHOW, words.JobId(job))
 
         answer = _follow(ask) if follow and not as_json else ask()
     show(answer, as_json=as_json)
 
 
 @app.command("stop")
-def stop_job(config: NodeConfig, job: Job) -> None:
+def stop_job(config: NodeConfig, job: Job, key: SignWith = None) -> None:
     """End a task now, whether it waits or computes. The hub is told that it was stopped, and not by whom."""
-    with client_for(load(config), ipc.JOB_STOP) as client:
+    with client_for(load(config), words.JOB_STOP, key=key) as client:
         job = _whole(client, job, acts=True)
-        client.call(ipc.JOB_STOP, ipc.AskJob(job=job))
+        client.call(words.JOB_STOP, words.JobId(job))
     say(f"{job} is being stopped")
 
 
@@ -79,6 +79,7 @@ def logs(
     config: NodeConfig,
     job: Job,
     follow: Annotated[bool, typer.Option("--follow", help="go on until its container ends")] = False,
+    key: SignWith = None,
 ) -> None:
     """What a task's container printed, all its rounds. For who may open the engine's socket; who asks is written down.
 
@@ -89,16 +90,16 @@ def logs(
     from node.broker.process import engine_site
 
     loaded = load(config)
-    with client_for(loaded, ipc.JOB_LOGS) as client:
+    with client_for(loaded, words.JOB_LOGS, key=key) as client:
         job = _whole(client, job)
-        sandbox = client.call(ipc.JOB_LOGS, ipc.AskJob(job=job)).sandbox
+        sandbox = client.call(words.JOB_LOGS, words.JobId(job)).sandbox
     for line in job_log(ContainerEngine(loaded.engine.socket), engine_site(loaded), sandbox, follow=follow):
         sys.stdout.write(readable(line) + "\n")
         sys.stdout.flush()
 
 
 def _whole(client: Client, job: str, *, acts: bool = False) -> str:
-    return complete(job, (line.job for line in client.call(ipc.JOBS, Empty()).items), "job", acts=acts)
+    return complete(job, (line.job for line in client.call(words.JOBS, Empty())), "job", acts=acts)
 
 
 def readable(line: bytes) -> str:
@@ -106,7 +107,7 @@ def readable(line: bytes) -> str:
     return printable(line.rstrip(b"\r").decode("utf-8", "replace").expandtabs(), MAX_LINE)
 
 
-def standing(line: ipc.JobLine) -> str:
+def standing(line: words.JobLine) -> str:
     """A job's state in a word or two: where it waits, and why."""
     if line.wait:
         place = f", place {line.place}" if line.place else ""
@@ -114,7 +115,7 @@ def standing(line: ipc.JobLine) -> str:
     return line.state
 
 
-def _table(items: Sequence[ipc.JobLine]) -> Rows:
+def _table(items: Sequence[words.JobLine]) -> Rows:
     columns = ("job", "run", "round", "task", "state", "gpus", "progress", "code")
     rows = (
         (j.job, j.run, j.round, j.kind, standing(j), " ".join(j.gpus), f"{j.fraction:.0%}", j.code or "") for j in items
@@ -126,18 +127,18 @@ def _watch(client: Client) -> None:
     if not data.is_terminal:
         said: dict[str, str] = {}
         while True:
-            for line in reversed(client.call(ipc.JOBS, Empty()).items):
+            for line in reversed(client.call(words.JOBS, Empty())):
                 if said.get(line.job) != (now := standing(line)):
                     said[line.job] = now
                     print(f"{line.job} {line.run} {now}", flush=True)  # noqa: T201 - data, a line per change
             time.sleep(LOOK_S)
-    with Live(_table(client.call(ipc.JOBS, Empty()).items).fitted(), console=data, auto_refresh=False) as live:
+    with Live(_table(client.call(words.JOBS, Empty())).fitted(), console=data, auto_refresh=False) as live:
         while True:
             time.sleep(LOOK_S)
-            live.update(_table(client.call(ipc.JOBS, Empty()).items).fitted(), refresh=True)
+            live.update(_table(client.call(words.JOBS, Empty())).fitted(), refresh=True)
 
 
-def _follow(ask: Callable[[], ipc.JobLine]) -> ipc.JobLine:
+def _follow(ask: Callable[[], words.JobLine]) -> words.JobLine:
     """A bar on a terminal, a line per change of state elsewhere; the job as it ended."""
     bar = Progress(
         TextColumn("{task.description}"),

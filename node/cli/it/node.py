@@ -23,9 +23,11 @@ from node.cli.output import plain, say, show, table
 from node.cli.steward import airlock as node_airlock
 from node.cli.steward import data as node_data
 from node.host.keys import read_signing_key
-from node.ipc import verbs
+from node.ipc import documents as permit_words
+from node.ipc import node as words
 from node.ipc.channel import Client
-from node.ipc.messages import Empty
+from node.ipc.jobs import RUNS
+from node.ipc.messages import Empty, SignedText
 
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
@@ -81,8 +83,8 @@ def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
 def status(config: NodeConfig, as_json: Json = False) -> None:
     """The node in one look: paused or not, what waits, how far the log is witnessed."""
     loaded = load(config)
-    with client_for(loaded, verbs.STATUS) as client:
-        answer = plain(client.call(verbs.STATUS, Empty()))
+    with client_for(loaded, words.STATUS) as client:
+        answer = plain(client.call(words.STATUS, Empty()))
     answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
     show(answer, as_json=as_json)
 
@@ -90,8 +92,8 @@ def status(config: NodeConfig, as_json: Json = False) -> None:
 @app.command("canary")
 def canary(config: NodeConfig, as_json: Json = False) -> None:
     """Attack our own sandbox now: a container of the very same making tries to get out, and tells."""
-    with client_for(load(config), verbs.CANARY) as client:
-        answer = client.call(verbs.CANARY, Empty(), timeout_s=300.0)
+    with client_for(load(config), words.CANARY) as client:
+        answer = client.call(words.CANARY, Empty(), timeout_s=300.0)
     show(answer, as_json=as_json)
     if answer.failures:
         raise Denied(Reason(Code.CANARY_FAILED, ", ".join(answer.failures)), hint="no job runs until a canary passes")
@@ -101,16 +103,16 @@ def canary(config: NodeConfig, as_json: Json = False) -> None:
 @log.command("checkpoint")
 def checkpoint(config: NodeConfig) -> None:
     """Sign the log as it stands now and ask the hub to witness it."""
-    with client_for(load(config), verbs.AUDIT_CHECKPOINT) as client:
-        client.call(verbs.AUDIT_CHECKPOINT, Empty(), timeout_s=30.0)
+    with client_for(load(config), words.AUDIT_CHECKPOINT) as client:
+        client.call(words.AUDIT_CHECKPOINT, Empty(), timeout_s=30.0)
     say("checkpoint signed")
 
 
 @permits.command("list")
 def list_permits(config: NodeConfig, as_json: Json = False) -> None:
     """Permits this node holds, and whether the hospital has accepted them."""
-    with client_for(load(config), verbs.PERMITS) as client:
-        items = client.call(verbs.PERMITS, Empty()).items
+    with client_for(load(config), permit_words.PERMITS) as client:
+        items = client.call(permit_words.PERMITS, Empty())
     rows = ((p.permit, p.permit_version, p.project, p.expires.date(), p.accepted, p.revoked) for p in items)
     columns = ("permit", "version", "project", "expires", "accepted", "revoked")
     show(list(items), as_json=as_json, table=table(columns, rows))
@@ -124,14 +126,14 @@ def show_permit(
 ) -> None:
     """Print a permit in full, as JSON: read it before you accept it."""
     loaded = load(config)
-    with client_for(loaded, verbs.PERMIT_TEXT) as client:
+    with client_for(loaded, permit_words.PERMIT_TEXT) as client:
         permit = _whole(client, permit)
-        answer = client.call(verbs.PERMIT_TEXT, verbs.PermitId(permit=permit, permit_version=version))
+        answer = client.call(permit_words.PERMIT_TEXT, permit_words.PermitId(permit=permit, permit_version=version))
     show(open_permit(answer.text, loaded.trust.ring("committee")).document, as_json=True)
 
 
 def _whole(client: Client, permit: str, *, acts: bool = False) -> str:
-    return complete(permit, (line.permit for line in client.call(verbs.PERMITS, Empty()).items), "permit", acts=acts)
+    return complete(permit, (line.permit for line in client.call(permit_words.PERMITS, Empty())), "permit", acts=acts)
 
 
 @permits.command("accept")
@@ -147,9 +149,9 @@ def accept(
 ) -> None:
     """Say yes for this hospital to exactly this version of a permit, signed with the steward's key. May only narrow."""
     loaded = load(config)
-    with client_for(loaded, verbs.PERMIT_TEXT) as client:
+    with client_for(loaded, permit_words.PERMIT_TEXT) as client:
         permit = _whole(client, permit, acts=True)
-        text = client.call(verbs.PERMIT_TEXT, verbs.PermitId(permit=permit, permit_version=version)).text
+        text = client.call(permit_words.PERMIT_TEXT, permit_words.PermitId(permit=permit, permit_version=version)).text
     signed = open_permit(text, loaded.trust.ring("committee"))
     steward = read_signing_key(key)
     expires = signed.document.expires
@@ -171,8 +173,8 @@ def accept(
     compile_permit(
         signed, open_acceptance(text, KeyRing([steward.verify_key]))
     )  # every reason, before anything is sent
-    with client_for(loaded, verbs.PERMIT_ACCEPT) as client:
-        answer = client.call(verbs.PERMIT_ACCEPT, verbs.SignedText(text=text))
+    with client_for(loaded, permit_words.PERMIT_ACCEPT) as client:
+        answer = client.call(permit_words.PERMIT_ACCEPT, SignedText(text))
     if answer.code is not None:
         raise Denied(Reason(answer.code, "the node refused the acceptance"))
     say(f"accepted permit {permit} version {version} until {expires.date()}")
@@ -182,8 +184,8 @@ def accept(
 @runs.command("list")
 def list_runs(config: NodeConfig, as_json: Json = False) -> None:
     """Runs at this node: rounds and bytes charged, what left, epsilon spent."""
-    with client_for(load(config), verbs.RUNS) as client:
-        items = client.call(verbs.RUNS, Empty()).items
+    with client_for(load(config), RUNS) as client:
+        items = client.call(RUNS, Empty())
     columns = ("run", "permit", "rounds", "charged", "releases", "bytes out", "epsilon", "state")
     rows = (
         (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items

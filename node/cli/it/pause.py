@@ -4,15 +4,17 @@ same, by a broker of this very process, for whoever may use the container engine
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 from mediator.errors import CloisterError, NotNow, UsageFault
 from mediator.roles import Role, may
 from node.cli.admin import client_for, load
-from node.cli.options import NodeConfig
+from node.cli.options import NodeConfig, SignWith
 from node.cli.output import say
 from node.core.switch import Switch
 from node.host.config import NodeConfig as Config
-from node.ipc import verbs
+from node.ipc import node as words
 from node.ipc.messages import Empty
 
 # a pause has 5 s in all, and core's own way takes half of them: SIGTERM, 2 s, SIGKILL, removal
@@ -21,13 +23,13 @@ _CORE_S = 4.0
 _CORE_AGAIN_S = 6.0
 
 
-def pause(config: NodeConfig) -> None:
+def pause(config: NodeConfig, key: SignWith = None) -> None:
     """Stop everything within five seconds, whether hub, disk or database answer or not, until `resume`."""
     loaded = load(config)
     try:
-        answer = _ask(loaded, _CORE_S)
+        answer = _ask(loaded, key, _CORE_S)
     except NotNow as silent:
-        answer = _without_core(loaded, silent)
+        answer = _without_core(loaded, key, silent)
     say(f"paused; {answer.stopped} containers ended")
     if not answer.all_ended:
         raise NotNow("a container may still be running", hint="does the engine answer? see the broker's log")
@@ -39,19 +41,19 @@ def pause(config: NodeConfig) -> None:
         )
 
 
-def resume(config: NodeConfig) -> None:
+def resume(config: NodeConfig, key: SignWith = None) -> None:
     """Take the pause away. Nothing starts by itself: the hub asks again when it asks."""
-    with client_for(load(config), verbs.RESUME) as client:
-        client.call(verbs.RESUME, Empty())
+    with client_for(load(config), words.RESUME, key=key) as client:
+        client.call(words.RESUME, Empty())
     say("resumed")
 
 
-def _ask(loaded: Config, within_s: float) -> verbs.Paused:
-    with client_for(loaded, verbs.PAUSE) as client:
-        return client.call(verbs.PAUSE, Empty(), timeout_s=within_s)
+def _ask(loaded: Config, key: Path | None, within_s: float) -> words.PauseResult:
+    with client_for(loaded, words.PAUSE, key=key) as client:
+        return client.call(words.PAUSE, Empty(), timeout_s=within_s)
 
 
-def _without_core(loaded: Config, silent: NotNow) -> verbs.Paused:
+def _without_core(loaded: Config, key: Path | None, silent: NotNow) -> words.PauseResult:
     """End the containers, leave the mark, end what was begun in between; then see whether core was only slow."""
     say(f"{silent.message}: ending the containers without it")
     try:
@@ -60,9 +62,9 @@ def _without_core(loaded: Config, silent: NotNow) -> verbs.Paused:
         ended |= _end_containers(loaded)
     except CloisterError as error:  # not everybody on the staff may use the engine
         say(f"that cannot be done from here: {error.message}")
-        return _ask(loaded, _CORE_AGAIN_S)
+        return _ask(loaded, key, _CORE_AGAIN_S)
     try:
-        answer = _ask(loaded, _CORE_AGAIN_S)
+        answer = _ask(loaded, key, _CORE_AGAIN_S)
     except (NotNow, UsageFault):
         say(f"{len(ended)} containers ended")
         if marked:
@@ -74,7 +76,7 @@ def _without_core(loaded: Config, silent: NotNow) -> verbs.Paused:
             "the node does not answer, and the pause could not be kept for it: it may begin again",
             hint=f"stop the node, or make room and create {loaded.paths.pause_mark}",
         ) from None
-    return answer.model_copy(update={"stopped": max(answer.stopped, len(ended))})
+    return replace(answer, stopped=max(answer.stopped, len(ended)))
 
 
 def _end_containers(loaded: Config) -> set[str]:
@@ -86,4 +88,4 @@ def _end_containers(loaded: Config) -> set[str]:
 
 def _role() -> str:
     """Whose pause it is: who may write the state folder speaks for the first role that may pause."""
-    return next(role.value for role in Role if may(role.value, verbs.PAUSE.name))
+    return next(role.value for role in Role if may(role.value, words.PAUSE.name))

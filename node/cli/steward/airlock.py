@@ -17,14 +17,14 @@ from mediator.errors import IntegrityBroken, UsageFault
 from node.cli.admin import client_for, load
 from node.cli.documents import made
 from node.cli.id_prefix import complete
-from node.cli.options import Json, Key, NodeConfig
+from node.cli.options import Json, Key, NodeConfig, SignWith
 from node.cli.output import data, plain, say, show, table
 from node.host.disk_errors import cannot_write
 from node.host.keys import read_signing_key
-from node.ipc import airlock as verbs
-from node.ipc import verbs as node_verbs
+from node.ipc import airlock as words
 from node.ipc.channel import Client
-from node.ipc.messages import Empty
+from node.ipc.jobs import RUNS
+from node.ipc.messages import Empty, SignedText
 
 analysis = typer.Typer(no_args_is_help=True)
 airlock = typer.Typer(no_args_is_help=True)
@@ -42,19 +42,20 @@ def _analyses() -> None:
 def start(
     config: NodeConfig,
     run: Annotated[str, typer.Argument(help="the run of a local run order, or its beginning")],
+    key: SignWith = None,
 ) -> None:
     """Let a researcher's local run order run here, once; its files go into the airlock."""
-    with client_for(load(config), verbs.ANALYSIS_START) as client:
-        run = complete(run, (line.run for line in client.call(node_verbs.RUNS, Empty()).items), "run", acts=True)
-        answer = client.call(verbs.ANALYSIS_START, verbs.StartAnalysis(run=run))
+    with client_for(load(config), words.ANALYSIS_START, key=key) as client:
+        run = complete(run, (line.run for line in client.call(RUNS, Empty())), "run", acts=True)
+        answer = client.call(words.ANALYSIS_START, words.RunId(run=run))
     say(f"admitted {answer.instruction}; follow it with: cloister node job list")
 
 
 @airlock.command("list")
 def list_files(config: NodeConfig, as_json: Json = False) -> None:
     """Files of analyses, newest first: what the rules found, who has agreed, what waits too long."""
-    with client_for(load(config), verbs.AIRLOCK_LIST) as client:
-        items = client.call(verbs.AIRLOCK_LIST, Empty()).items
+    with client_for(load(config), words.AIRLOCK_LIST) as client:
+        items = client.call(words.AIRLOCK_LIST, Empty())
     columns = ("file", "run", "name", "rules", "state", "agreed", "since", "late", "code")
     rows = (
         (
@@ -74,10 +75,10 @@ def list_files(config: NodeConfig, as_json: Json = False) -> None:
 
 
 @airlock.command("show")
-def show_file(config: NodeConfig, file: File, as_json: Json = False) -> None:
+def show_file(config: NodeConfig, file: File, key: SignWith = None, as_json: Json = False) -> None:
     """A file as it would leave, and its disclosure record: which rule was asked, and what it minded."""
-    with client_for(load(config), verbs.AIRLOCK_SHOW) as client:
-        answer = client.call(verbs.AIRLOCK_SHOW, verbs.FileId(file=_whole(client, file)))
+    with client_for(load(config), words.AIRLOCK_SHOW, key=key) as client:
+        answer = client.call(words.AIRLOCK_SHOW, words.FileId(file=_whole(client, file)))
     record = json.loads(answer.record)
     if as_json:
         show(_told(answer, record), as_json=True)
@@ -108,9 +109,9 @@ def review(
     if why not in typing.get_args(Why) or (why == "safe") is not approve:
         raise UsageFault("this reason is not one of the list", hint=f"reasons: {_REASONS}")
     loaded = load(config)
-    with client_for(loaded, verbs.AIRLOCK_SHOW) as client:
+    with client_for(loaded, words.AIRLOCK_SHOW) as client:
         file = _whole(client, file, acts=True)
-        found = client.call(verbs.AIRLOCK_SHOW, verbs.FileId(file=file))
+        found = client.call(words.AIRLOCK_SHOW, words.FileId(file=file))
         document = made(
             Review,
             site=loaded.site,
@@ -122,7 +123,7 @@ def review(
             issued=datetime.now(UTC).replace(microsecond=0),
         )
         text = read_signing_key(key).sign(document)
-        answer = client.call(verbs.AIRLOCK_REVIEW, verbs.ReviewText(text=text))
+        answer = client.call(words.AIRLOCK_REVIEW, SignedText(text=text))
     say(f"{file} is {answer.state}")
 
 
@@ -131,23 +132,24 @@ def release(
     config: NodeConfig,
     file: File,
     to: Annotated[Path, typer.Option(help="a folder; the file is written into it, with its record and its reviews")],
+    key: SignWith = None,
 ) -> None:
     """Fetch an approved file. Its disclosure record and its signed reviews come with it; the node keeps no copy."""
-    with client_for(load(config), verbs.AIRLOCK_TAKE) as client:
+    with client_for(load(config), words.AIRLOCK_TAKE, key=key) as client:
         file = _whole(client, file, acts=True)
-        found = client.call(verbs.AIRLOCK_TAKE, verbs.FileId(file=file))
+        found = client.call(words.AIRLOCK_TAKE, words.FileId(file=file))
         if hashlib.sha256(found.content).hexdigest() != found.content_sha256:
             raise IntegrityBroken("the file is not the one that was reviewed")
         written = _write(to, found)
-        client.call(verbs.AIRLOCK_TAKEN, verbs.FileId(file=file))
+        client.call(words.AIRLOCK_TAKEN, words.FileId(file=file))
     say(f"released {file}: {written}")
 
 
 def _whole(client: Client, file: str, *, acts: bool = False) -> str:
-    return complete(file, (line.file for line in client.call(verbs.AIRLOCK_LIST, Empty()).items), "file", acts=acts)
+    return complete(file, (line.file for line in client.call(words.AIRLOCK_LIST, Empty())), "file", acts=acts)
 
 
-def _write(folder: Path, found: verbs.FileShown) -> Path:
+def _write(folder: Path, found: words.ShownFile) -> Path:
     """The file, and beside it what was decided about it; on the disk before the node hears that it arrived."""
     target = folder / found.line.name
     beside = folder / f"{found.line.name}.disclosure.json"
@@ -168,7 +170,7 @@ def _write(folder: Path, found: verbs.FileShown) -> Path:
     return target
 
 
-def _told(answer: verbs.FileShown, record: Any) -> dict[str, Any]:
+def _told(answer: words.ShownFile, record: Any) -> dict[str, Any]:
     return {
         "file": plain(answer.line),
         "content": answer.content.decode("ascii"),

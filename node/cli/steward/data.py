@@ -14,10 +14,11 @@ from mediator.errors import Code, Denied, Malformed, NotNow, Reason, Unsupported
 from node.cli.admin import client_for, load
 from node.cli.files import read_text
 from node.cli.id_prefix import complete
-from node.cli.options import Json, NodeConfig
+from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import say, show, table, talk
-from node.ipc import verbs
-from node.ipc.messages import Empty
+from node.ipc import datasets as words
+from node.ipc import documents, imports
+from node.ipc.messages import Empty, SignedText
 
 datasets = typer.Typer(no_args_is_help=True)
 
@@ -46,6 +47,7 @@ def ingest(
     test_fraction: Annotated[
         float, typer.Option(help="share of labelled patients held out for evaluation", min=0.0, max=0.9)
     ] = 0.2,
+    key: SignWith = None,
     as_json: Json = False,
 ) -> None:
     """Bring a folder in: quarantined, de-identified, published as an immutable dataset version, originals destroyed."""
@@ -55,7 +57,7 @@ def ingest(
         )
     if column and clinical is None:
         raise UsageFault("--column names a column of a file", hint="say which: --clinical FILE")
-    request = verbs.Ingest(
+    request = imports.Ingest(
         project=project,
         dataset=dataset,
         source=os.path.abspath(folder),
@@ -64,8 +66,8 @@ def ingest(
         columns=tuple(_column(text) for text in column or ()),
         test_fraction=test_fraction,
     )
-    with client_for(load(config), verbs.INGEST) as client:
-        last = _follow(client.stream(verbs.INGEST, request))
+    with client_for(load(config), imports.INGEST, key=key) as client:
+        last = _follow(client.stream(imports.INGEST, request))
     if last.kind == "failed":
         words = f"nothing was published: {last.error}"
         raise NotNow(words, hint="give the order again") if last.again else UsageFault(words, hint=last.hint)
@@ -87,8 +89,8 @@ def ingest(
 @datasets.command("list")
 def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
     """Published versions, oldest first."""
-    with client_for(load(config), verbs.DATASETS) as client:
-        items = client.call(verbs.DATASETS, Empty()).items
+    with client_for(load(config), words.DATASETS) as client:
+        items = client.call(words.DATASETS, Empty())
     columns = ("dataset", "version", "project", "published", "studies", "train", "test", "excluded", "withdrawn")
     rows = (
         (
@@ -107,23 +109,26 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
 
 @datasets.command("withdraw")
 def withdraw(
-    config: NodeConfig, version: Annotated[str, typer.Argument(help="the version (sha256:…), or the beginning of it")]
+    config: NodeConfig,
+    version: Annotated[str, typer.Argument(help="the version (sha256:…), or the beginning of it")],
+    key: SignWith = None,
 ) -> None:
     """Take a version out of use: gate 1 refuses it from now on, and containers that see it are ended."""
-    with client_for(load(config), verbs.DATASET_WITHDRAW) as client:
-        known = (item.dataset_version for item in client.call(verbs.DATASETS, Empty()).items)
+    with client_for(load(config), words.DATASET_WITHDRAW, key=key) as client:
+        known = (item.dataset_version for item in client.call(words.DATASETS, Empty()))
         version = complete(version, known, "dataset version", acts=True)
-        client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=version))
+        client.call(words.DATASET_WITHDRAW, words.DatasetVersionId(dataset_version=version))
     say(f"withdrawn {version}")
 
 
 def import_document(
     config: NodeConfig,
     file: Annotated[Path, typer.Argument(help="a permit, a revocation list or a run order")],
+    key: SignWith = None,
 ) -> None:
     """Take a signed document in from a file, as the hub would send it: for sites that do not wait for the hub."""
-    with client_for(load(config), verbs.DOCUMENTS_IMPORT) as client:
-        answer = client.call(verbs.DOCUMENTS_IMPORT, verbs.SignedText(text=read_text(file)))
+    with client_for(load(config), documents.DOCUMENTS_IMPORT, key=key) as client:
+        answer = client.call(documents.DOCUMENTS_IMPORT, SignedText(text=read_text(file)))
     if answer.code is Code.UNSUPPORTED_VERSION:
         raise UnsupportedVersion("this node does not know this version of the document", hint="upgrade the older side")
     if answer.code is Code.MALFORMED:
@@ -133,9 +138,9 @@ def import_document(
     say(f"document {answer.outcome}")
 
 
-def _follow(news: Iterator[verbs.IngestHappened]) -> verbs.IngestHappened:
+def _follow(news: Iterator[imports.IngestHappened]) -> imports.IngestHappened:
     """A bar on a terminal, a line for each stage elsewhere; the last message."""
-    last: verbs.IngestHappened | None = None
+    last: imports.IngestHappened | None = None
     stage = ""
     words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*words, console=talk, disable=not talk.is_terminal, transient=True) as bars:
@@ -153,12 +158,12 @@ def _follow(news: Iterator[verbs.IngestHappened]) -> verbs.IngestHappened:
     return last
 
 
-def _column(text: str) -> verbs.IngestColumn:
+def _column(text: str) -> imports.IngestColumn:
     name, _, rule = text.partition("=")
     if "|" in rule:
-        return verbs.IngestColumn(name=name, categories=tuple(rule.split("|")))
+        return imports.IngestColumn(name=name, categories=tuple(rule.split("|")))
     try:
         low, high = (float(part) for part in rule.split(":"))
     except ValueError:
         raise UsageFault("--column is NAME=LOW:HIGH for numbers, or NAME=a|b|c for categories") from None
-    return verbs.IngestColumn(name=name, minimum=low, maximum=high)
+    return imports.IngestColumn(name=name, minimum=low, maximum=high)

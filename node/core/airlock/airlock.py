@@ -7,9 +7,9 @@ what may leave, so that what was handed out can be matched to who decided it.
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from mediator import canonical
 from mediator.admission import Admitted
@@ -23,11 +23,12 @@ from mediator.signatures import Signed, VerifyKey, open_signed
 from mediator.types import OutputFile
 from node.core.context import Core, event, permit_name
 from node.core.documents.documents import code_of
-from node.core.records import AirlockRow, JobRow, NewAirlockFile, NewReview, ReviewRow
+from node.core.records import AirlockRow, JobRow, NewAirlockFile
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 from node.core.tasks.watch import permit_ended
 from node.host.versions import read_manifest
+from node.ipc.airlock import FileLine, NewReview, ReviewRow, ShownFile
 
 # What ends a permit for good. A list that is late, or a clock that is wrong, keeps files where they are.
 _OVER = frozenset(
@@ -35,15 +36,6 @@ _OVER = frozenset(
         Code.PERMIT_MISSING, Code.PERMIT_EXPIRED, Code.PERMIT_REVOKED, Code.PERMIT_SUPERSEDED, Code.ACCEPTANCE_EXPIRED,
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A file as a reviewer sees it: its row, what would leave, and who has said what."""
-
-    row: AirlockRow
-    content: bytes = field(repr=False)
-    reviews: tuple[ReviewRow, ...]
 
 
 def hold(core: Core, job: JobRow, admitted: Admitted, files: Sequence[OutputFile]) -> None:
@@ -74,13 +66,13 @@ def hold(core: Core, job: JobRow, admitted: Admitted, files: Sequence[OutputFile
         tx.advance(job.job, JobStep.HOLD, event=event(Action.JOB_END, instruction.id, Verdict.DONE, permit=permit))
 
 
-def show(core: Core, file: str, actor: str) -> Shown:
+def show(core: Core, file: str, actor: str) -> ShownFile:
     """A file to look at. Who looked stands in the log. Raises `UsageFault` for a file that is not there."""
     with core.store.transaction(core.clock()) as tx:
         row = _row(tx, file)
         permit = permit_name(row.permit, row.permit_version)
         tx.record(event=event(Action.ACCESS, f"airlock/{file}", Verdict.DONE, permit=permit, actor=actor))
-        return Shown(row, tx.airlock_content(file) or b"", tx.airlock_reviews(file))
+        return _shown(core, row, tx.airlock_content(file) or b"", tx.airlock_reviews(file))
 
 
 def take_review(core: Core, text: str, actor: str) -> FileState:
@@ -100,7 +92,7 @@ def take_review(core: Core, text: str, actor: str) -> FileState:
         raise
 
 
-def take(core: Core, file: str, actor: str) -> Shown:
+def take(core: Core, file: str, actor: str) -> ShownFile:
     """What may leave of an approved file, on its way to whoever fetches it; `taken` says that it arrived.
 
     Asked again here: the node is not paused, the permit is live, the data not withdrawn. Raises `Denied`, recorded.
@@ -116,7 +108,7 @@ def take(core: Core, file: str, actor: str) -> Shown:
         reviews = tx.airlock_reviews(file)
     if reason is not None or content is None:
         raise Denied(reason or Reason(Code.FILE_MISSING))
-    return Shown(row, content, reviews)
+    return _shown(core, row, content, reviews)
 
 
 def taken(core: Core, file: str, actor: str) -> None:
@@ -160,6 +152,29 @@ def waits(core: Core, snapshot: Reads) -> tuple[int, int]:
     """How many files wait for people, and how many of them longer than the hospital wants."""
     waiting = [(row.state, row.created) for row in snapshot.airlock_files(waiting=True)]
     return len(waiting), overdue(waiting, core.airlock.remind, core.clock())
+
+
+def line(core: Core, row: AirlockRow, reviews: Sequence[ReviewRow]) -> FileLine:
+    """A file as the hospital's people see it in a list."""
+    return FileLine(
+        file=row.file,
+        run=row.run,
+        permit=row.permit,
+        permit_version=row.permit_version,
+        name=row.name,
+        outcome=json.loads(row.record)["outcome"],
+        state=row.state,
+        code=row.code,
+        approvals=len({each.subject for each in reviews if each.decision == "approve"}),
+        needed=max(row.needed, core.airlock.reviewers),
+        late=bool(overdue([(row.state, row.created)], core.airlock.remind, core.clock())),
+        created=row.created,
+        updated=row.updated,
+    )
+
+
+def _shown(core: Core, row: AirlockRow, content: bytes, reviews: tuple[ReviewRow, ...]) -> ShownFile:
+    return ShownFile(line(core, row, reviews), content, row.content_sha256, row.record, row.record_sha256, reviews)
 
 
 def _keep(tx: Tx, job: JobRow, checked: CheckedFile, permit: str) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from mediator import canonical
 from mediator.deid.orders import IngestOrder
-from node.ipc import verbs
-from node.ipc.channel import Call, Handler, Verb
+from node.ipc import imports as words
+from node.ipc.caller import Caller
 from node.ipc.messages import Empty
+from node.ipc.server import Call
+from node.ipc.verb import Handlers
 
 
 class IntakeSide(Protocol):
@@ -20,19 +21,21 @@ class IntakeSide(Protocol):
     def ended(self, order: str, destroyed: int, error: str, hint: str, again: bool) -> None: ...
 
 
-def handlers(core: IntakeSide) -> Mapping[Verb[Any, Any], Handler]:
-    """Core's side of the INTAKE verbs."""
+HANDLERS = Handlers[IntakeSide]()
 
-    def orders(_request: Empty, call: Call) -> Iterator[verbs.IngestOrderText]:
-        for order in core.follow(lambda: call.active):
-            yield verbs.IngestOrderText(text=canonical.encode(order).decode("utf-8"))
 
-    def progress(request: verbs.IngestProgress) -> Empty:
-        core.progress(request.order, request.stage, request.done, request.total)
-        return Empty()
+@HANDLERS.answers(words.ORDERS)
+def orders(core: IntakeSide, _caller: Caller, _request: Empty, call: Call) -> Iterator[IngestOrder]:
+    yield from core.follow(lambda: call.active)
 
-    def report(request: verbs.IngestEnd) -> Empty:
-        core.ended(request.order, request.destroyed, request.error, request.hint, request.again)
-        return Empty()
 
-    return {verbs.ORDERS: orders, verbs.PROGRESS: progress, verbs.REPORT: report}
+@HANDLERS.answers(words.PROGRESS)
+def progress(core: IntakeSide, _caller: Caller, request: words.IngestProgress) -> Empty:
+    core.progress(request.order, request.stage, request.done, request.total)
+    return Empty()
+
+
+@HANDLERS.answers(words.REPORT)
+def report(core: IntakeSide, _caller: Caller, request: words.IngestEnd) -> Empty:
+    core.ended(request.order, request.destroyed, request.error, request.hint, request.again)
+    return Empty()

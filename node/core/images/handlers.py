@@ -1,19 +1,20 @@
-"""The staff's verbs about images."""
+"""Images on the staff's sockets."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from typing import Any
 
 from mediator.errors import UsageFault
 from mediator.images import unfit
 from node.core.core import CoreProcess
 from node.core.images import images
 from node.core.images.images import KnownImage
-from node.ipc import images as ipc
-from node.ipc.channel import Handler, Verb
+from node.ipc import images as words
+from node.ipc.caller import Caller
 from node.ipc.messages import Empty
+from node.ipc.verb import Handlers
+
+HANDLERS = Handlers[CoreProcess]()
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -24,46 +25,44 @@ def architecture() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
-def handlers(process: CoreProcess, role: str) -> Mapping[Verb[Any, Any], Handler]:
-    """The verbs of `node.ipc.images`, for one role: audit records name it, and the person who gave their name."""
-    core = process.core
+@HANDLERS.answers(words.IMAGES)
+def listed(process: CoreProcess, _caller: Caller, _request: Empty) -> tuple[words.ImageLine, ...]:
+    with process.core.store.read() as snapshot:
+        return tuple(_line(each) for each in images.standings(snapshot))
 
-    def listed(_request: Empty) -> ipc.Images:
-        with core.store.read() as snapshot:
-            return ipc.Images(items=tuple(_line(each) for each in images.standings(snapshot)))
 
-    def add(request: ipc.AddImage) -> ipc.Added:
-        image, new = images.add(core, request.facts, role)
-        return ipc.Added(image=image, new=new)
+@HANDLERS.answers(words.IMAGE_ADD)
+def add(process: CoreProcess, caller: Caller, request: words.AddImage) -> words.AddedImage:
+    image, new = images.add(process.core, request.facts, caller.actor)
+    return words.AddedImage(image, new)
 
-    def show(request: ipc.AskImage) -> ipc.ImageAnswer:
-        with core.store.read() as snapshot:
-            standing = images.known(snapshot, request.image)
-            facts = images.facts_of(standing)
-            other = images.earlier(snapshot, standing)
-            if request.against is not None:
-                other = images.known(snapshot, request.against)
-        return ipc.ImageAnswer(
-            line=_line(standing),
-            facts=_text(standing),
-            unfit=tuple(reason.detail for reason in unfit(facts, architecture())),
-            against=None if other is None else _text(other),
-        )
 
-    def approve(request: ipc.ApproveImage) -> Empty:
-        images.approve(core, request.image, request.by, request.note, role=role, architecture=architecture())
-        return Empty()
+@HANDLERS.answers(words.IMAGE_SHOW)
+def show(process: CoreProcess, _caller: Caller, request: words.AskImage) -> words.ImageAnswer:
+    with process.core.store.read() as snapshot:
+        standing = images.known(snapshot, request.image)
+        facts = images.facts_of(standing)
+        other = images.earlier(snapshot, standing)
+        if request.against is not None:
+            other = images.known(snapshot, request.against)
+    return words.ImageAnswer(
+        line=_line(standing),
+        facts=_text(standing),
+        unfit=tuple(reason.detail for reason in unfit(facts, architecture())),
+        against=None if other is None else _text(other),
+    )
 
-    def withdraw(request: ipc.WithdrawImage) -> ipc.Withdrawn:
-        return ipc.Withdrawn(stopped=images.withdraw(core, process.sandboxes, request.image, request.by, role=role))
 
-    return {
-        ipc.IMAGES: listed,
-        ipc.IMAGE_ADD: add,
-        ipc.IMAGE_SHOW: show,
-        ipc.IMAGE_APPROVE: approve,
-        ipc.IMAGE_WITHDRAW: withdraw,
-    }
+@HANDLERS.answers(words.IMAGE_APPROVE)
+def approve(process: CoreProcess, caller: Caller, request: words.ApproveImage) -> Empty:
+    images.approve(process.core, request.image, request.by, request.note, caller=caller, architecture=architecture())
+    return Empty()
+
+
+@HANDLERS.answers(words.IMAGE_WITHDRAW)
+def withdraw(process: CoreProcess, caller: Caller, request: words.WithdrawImage) -> words.WithdrawnImage:
+    stopped = images.withdraw(process.core, process.sandboxes, request.image, request.by, caller=caller)
+    return words.WithdrawnImage(stopped)
 
 
 def _text(standing: KnownImage) -> str:
@@ -72,10 +71,10 @@ def _text(standing: KnownImage) -> str:
     return standing.row.text
 
 
-def _line(standing: KnownImage) -> ipc.ImageLine:
+def _line(standing: KnownImage) -> words.ImageLine:
     row, approval = standing.row, standing.approval
     facts = None if row is None else images.facts_of(standing)
-    return ipc.ImageLine(
+    return words.ImageLine(
         image=standing.image,
         lineage="" if row is None else row.lineage,
         state="approved" if standing.approved else "added" if approval is None else "withdrawn",

@@ -13,14 +13,13 @@ from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.images import ImageFacts, printable, read_facts, unfit
-from mediator.types import check_digest, check_identifier
+from mediator.types import check_digest
 from node.core.context import Core, event
 from node.core.records import ImageFactsRow, ImageRow
 from node.core.store.reads import Reads
+from node.ipc.caller import Caller, check_person
 
 _MAX_NOTE = 200
-# a role, a dot and the person fill an audit record's actor, which has 64 places
-_MAX_PERSON = 48
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _when(image: KnownImage) -> datetime:
     return image.approval.approved
 
 
-def approve(core: Core, digest: str, by: str, note: str, *, role: str, architecture: str) -> None:
+def approve(core: Core, digest: str, by: str, note: str, *, caller: Caller, architecture: str) -> None:
     """Let an image run here, under permits that name it too.
 
     1. Somebody is named for it.
@@ -97,7 +96,7 @@ def approve(core: Core, digest: str, by: str, note: str, *, role: str, architect
 
     A refusal by (2) or (3) is written down. Approving once more changes nothing.
     """
-    actor = named(role, by)  # (1)
+    actor = _named(caller, by)  # (1)
     _check_digest(digest)
     try:
         with core.store.read() as snapshot:
@@ -114,12 +113,12 @@ def approve(core: Core, digest: str, by: str, note: str, *, role: str, architect
         tx.approve_image(facts.image, printable(note, _MAX_NOTE), by, event=approved)
 
 
-def withdraw(core: Core, sandboxes: Sandboxes, digest: str, by: str, *, role: str) -> int:
+def withdraw(core: Core, sandboxes: Sandboxes, digest: str, by: str, *, caller: Caller) -> int:
     """Take an approval back: containers of the image are ended, and gate 1 refuses from now on; how many.
 
     Where that cannot be written down (`NotNow`), they have ended all the same, and the approval still stands.
     """
-    actor = named(role, by)
+    actor = _named(caller, by)
     with core.store.read() as snapshot:
         standing = known(snapshot, digest)
     digests = {standing.image, *([standing.row.manifest] if standing.row and standing.row.manifest else [])}
@@ -133,15 +132,13 @@ def withdraw(core: Core, sandboxes: Sandboxes, digest: str, by: str, *, role: st
     return stopping.count + sandboxes.stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)
 
 
-def named(role: str, person: str) -> str:
-    """Who did it, as the audit log names them: the role whose socket was opened, and the person who said so there."""
-    try:
-        check_identifier(person, "the person")
-    except ValueError as error:
-        raise UsageFault(str(error), hint="use their identifier in this hospital, for example a.silva") from None
-    if len(person) > _MAX_PERSON:
-        raise UsageFault(f"the person's identifier is longer than {_MAX_PERSON} characters")
-    return f"{role}.{person}"
+def _named(caller: Caller, by: str) -> str:
+    """Who did it, as the audit log names them. A name that was typed is a note beside the approval: no record has it
+    but where its owner signed."""
+    check_person(by)
+    if caller.known_by != "socket" and by != caller.person:
+        raise UsageFault("--by names another person than the one who is known here")
+    return caller.actor
 
 
 def _check_digest(text: str) -> None:

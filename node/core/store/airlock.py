@@ -17,6 +17,7 @@ from node.core import records
 from node.core.records import AuditEvent
 from node.core.store import models
 from node.core.store.rows import value_of
+from node.ipc.airlock import NewReview, ReviewRow
 
 
 class AirlockReads:
@@ -43,11 +44,11 @@ class AirlockReads:
         """What may leave of a file, as long as nothing has ended it."""
         return self._session.scalar(select(models.AirlockFileTable.content).where(models.AirlockFileTable.file == file))
 
-    def airlock_reviews(self, file: str) -> tuple[records.ReviewRow, ...]:
+    def airlock_reviews(self, file: str) -> tuple[ReviewRow, ...]:
         """The reviews of a file, oldest first."""
         query = select(models.AirlockReviewTable).where(models.AirlockReviewTable.file == file)
         found = self._session.scalars(query.order_by(models.AirlockReviewTable.time, models.AirlockReviewTable.sha256))
-        return tuple(value_of(records.ReviewRow, model) for model in found)
+        return tuple(value_of(ReviewRow, model) for model in found)
 
     def is_held(self, run: str) -> bool:
         """Whether an analysis of this run has its files in the airlock, or had."""
@@ -78,7 +79,7 @@ class AirlockWrites(AirlockReads):
         _end(model, state, code)
         self._add(model)
 
-    def add_review(self, review: records.NewReview, happened: FileEvent, *, event: AuditEvent) -> FileState:
+    def add_review(self, review: NewReview, happened: FileEvent, *, event: AuditEvent) -> FileState:
         """Keep a person's review, and what it does to its file. Raises `IntegrityBroken` for a review held already."""
         if self._session.get(models.AirlockReviewTable, review.sha256) is not None:
             raise IntegrityBroken("a review that is held already")

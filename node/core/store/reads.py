@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from federation.client.ports import OutgoingReply
 from mediator.audit import Action, Frontier
 from mediator.exits import PLAIN
 from mediator.jobs import TERMINAL, JobState
@@ -179,8 +180,8 @@ class Reads(AirlockReads, ImportReads):
         """All releases of a run, oldest first."""
         return self._releases(models.ReleaseTable.run == run)
 
-    def outgoing(self) -> tuple[records.OutgoingRow, ...]:
-        """Every answer the hub has not had yet, oldest first."""
+    def outgoing(self) -> tuple[OutgoingReply, ...]:
+        """Every answer the hub has not had yet, oldest first; `folder` is where its objects are kept."""
         query = (
             select(models.InstructionTable, models.ReleaseTable)
             .outerjoin(models.ReleaseTable, models.ReleaseTable.instruction == models.InstructionTable.instruction)
@@ -198,12 +199,12 @@ class Reads(AirlockReads, ImportReads):
             # a refusal that came after a release (a revocation, say) is what the hub is told
             sent = release if row.state == "released" else None
             rows.append(
-                records.OutgoingRow(
+                OutgoingReply(
                     instruction=row.instruction,
                     reply_context=row.reply_context,
                     envelope=None if sent is None else sent.envelope,
                     folder=None if sent is None else sent.folder,
-                    hub_code=row.hub_code,
+                    hub_code=row.hub_code if sent is None else None,
                 )
             )
         return tuple(rows)

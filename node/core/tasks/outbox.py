@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from federation.client.ports import OutgoingReply
 from mediator.audit import Action, Verdict
 from mediator.errors import IntegrityBroken
 from node.core.context import Core, event, permit_name
-from node.core.records import OutgoingRow
 from node.core.tasks.release_output import write_whole
 
 # how often a stream without news looks whether its reader is still there
@@ -25,8 +26,8 @@ class Outbox:
         self._core = core
         self._spooling = threading.Lock()
 
-    def follow(self, active: Callable[[], bool]) -> Iterator[tuple[OutgoingRow, str | None]]:
-        """Every undelivered answer, once per caller, then new ones, while `active()`; with its folder in the spool."""
+    def follow(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]:
+        """Every undelivered answer, once per caller, then new ones, while `active()`. `folder` is the spool's."""
         told: set[str] = set()
         seen = -1
         while active():
@@ -39,7 +40,7 @@ class Outbox:
             for row in rows:
                 if row.instruction not in told:
                     told.add(row.instruction)
-                    yield row, self._spool(row)
+                    yield replace(row, folder=self._spool(row))
 
     def delivered(self, instruction: str) -> None:
         """The hub has the answer: it is written down and leaves the spool."""
@@ -66,7 +67,7 @@ class Outbox:
                 gone += 1
         return gone
 
-    def _spool(self, row: OutgoingRow) -> str | None:
+    def _spool(self, row: OutgoingReply) -> str | None:
         """Copy a release's objects into the spool, whole or not at all; safe to repeat."""
         if row.folder is None:
             return None

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from node.core.records import RunOrderRow
 from node.core.store.reads import Reads
-
-
-@dataclass(frozen=True)
-class RunAccount:
-    """A run in the ledger's numbers."""
-
-    order: RunOrderRow
-    rounds_charged: int
-    bytes_charged: int
-    bytes_released: int
-    releases: int
-    epsilon: float
-    state: str
+from node.ipc.jobs import RunAccount
 
 
 def run_account(snapshot: Reads, order: RunOrderRow) -> RunAccount:
@@ -29,7 +15,10 @@ def run_account(snapshot: Reads, order: RunOrderRow) -> RunAccount:
     charged = {row.round for row in snapshot.charges(order.permit) if row.run == order.run and row.round > 0}
     served = {round_ for round_, _task in released}
     return RunAccount(
-        order=order,
+        run=order.run,
+        permit=order.permit,
+        permit_version=order.permit_version,
+        rounds=order.rounds,
         rounds_charged=len(charged),
         bytes_charged=totals.size_bytes,
         bytes_released=sum(row.size_bytes for row in released.values()),

@@ -9,28 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import NamedTuple
 
 from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, NotNow
 from node.core.context import CORE, Core, event
 from node.core.store.writes import Tx
+from node.ipc.node import PauseResult
 
 # a pause has 5 s: SIGTERM, 2 s, SIGKILL and removal in the first of them, its mark and its record in what is left
 _STOP_S = 4.5
 _RECORD_S = 0.5
 _LOOK_S = 0.05
-
-
-class PauseResult(NamedTuple):
-    """What a pause came to: containers ended, whether none is left, whether the log has it, whether a restart keeps
-    it."""
-
-    stopped: int
-    all_ended: bool
-    recorded: bool
-    kept: bool
 
 
 def pause(core: Core, sandboxes: Sandboxes, actor: str) -> PauseResult:

@@ -20,7 +20,7 @@ from node.core.core import CoreProcess
 from node.host.config import load_config
 from node.host.keys import read_verify_key
 from node.host.state import prepare_state
-from node.ipc.channel import Server
+from node.ipc.server import Server
 from tests.containers.bench import ENGINE_URL
 from tests.end_to_end.commands import CLOISTER, ENVIRONMENT
 from tests.node.core.process.test_process import configured as written

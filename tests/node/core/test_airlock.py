@@ -63,7 +63,7 @@ def test_an_analysis_runs_without_a_hub_and_its_table_leaves_after_a_persons_yes
     assert (row.state, row.code, row.needed, row.name) == (FileState.CHECKED, None, 1, "a.csv")
     refused(Code.REVIEW_MISMATCH, lambda: airlock.take(desk.core, row.file, STEWARD))
     shown = airlock.show(desk.core, row.file, STEWARD)
-    assert shown.content == FREQUENCY and '"outcome":"pass"' in shown.row.record
+    assert shown.content == FREQUENCY and '"outcome":"pass"' in shown.record
     assert desk.review() is FileState.APPROVED
     fetched = airlock.take(desk.core, row.file, STEWARD)
     assert fetched.content == FREQUENCY and [each.subject for each in fetched.reviews] == ["anna"]

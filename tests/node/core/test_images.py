@@ -5,6 +5,7 @@ from __future__ import annotations
 from mediator.errors import Code
 from mediator.jobs import JobState
 from node.core.images import images
+from node.ipc.caller import Caller
 from tests.mediator import samples
 from tests.node.core.desk import Desk, Gate, eventually
 
@@ -12,7 +13,7 @@ from tests.node.core.desk import Desk, Gate, eventually
 def test_a_withdrawn_image_ends_its_containers_and_starts_none(desk: Desk, gate: Gate) -> None:
     desk.ask()
     eventually(lambda: gate.asked == 1)
-    assert images.withdraw(desk.core, desk.boxes, samples.IMAGE, "a.silva", role="data_steward") == 1
+    assert images.withdraw(desk.core, desk.boxes, samples.IMAGE, "a.silva", caller=Caller("data_steward")) == 1
     ended = desk.until(JobState.STOPPED, JobState.REFUSED, JobState.FAILED)
     assert ended.code is Code.IMAGE_NOT_APPROVED and ended.state is JobState.STOPPED
     assert desk.runner.containers == {} and list((desk.root / "work").iterdir()) == [] and desk.releases() == []

@@ -53,10 +53,10 @@ def test_a_model_of_the_zoo_is_handed_over_named_and_leaves_in_the_permits_order
         assert desk.ask(tensors.encode(model)) is None
         eventually(lambda: desk.job().state is JobState.RELEASED, within_s=120)
         assert told == [list(model)]
-        row, folder = next(desk.outbox.follow(lambda: True))
-        assert row.envelope is not None and folder is not None
+        row = next(desk.outbox.follow(lambda: True))
+        assert row.envelope is not None and row.folder is not None
         envelope = open_signed(ReleaseEnvelope, row.envelope, KeyRing([RELEASE.verify_key])).document
-        spooled = {path.name: path.read_bytes() for path in (desk.root / "spool" / folder).iterdir()}
+        spooled = {path.name: path.read_bytes() for path in (desk.root / "spool" / row.folder).iterdir()}
         assert spooled.keys() == {entry.id for entry in envelope.objects}
         records = inflate_object_from_contents(envelope.root, spooled)
         assert isinstance(records, RecordDict) and same(to_tensors(records.array_records["model"]), model)

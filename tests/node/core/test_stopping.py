@@ -21,6 +21,7 @@ from node.core.images import images
 from node.core.switch import Switch
 from node.core.tasks import pause
 from node.core.tasks.trust_sandbox import SandboxTrust
+from node.ipc.caller import Caller
 from tests.mediator import samples
 from tests.node.core.desk import Desk, Gate, eventually
 from tests.sim.runner import FakeRunner
@@ -204,7 +205,7 @@ def test_a_withdrawn_image_runs_no_longer_though_its_withdrawal_cannot_be_writte
 
     def withdraw() -> None:
         with pytest.raises(NotNow):
-            images.withdraw(desk.core, desk.boxes, samples.IMAGE, "a.silva", role="it_admin")
+            images.withdraw(desk.core, desk.boxes, samples.IMAGE, "a.silva", caller=Caller("it_admin"))
         stopped.append("told")
 
     threading.Thread(target=withdraw, daemon=True).start()

@@ -22,6 +22,7 @@ from node.core.context import event
 from node.core.datasets.ingest import Ingests
 from node.core.documents.documents import Documents
 from node.core.tasks import pause
+from node.ipc.node import PauseResult
 from tests.mediator import samples
 from tests.node.core.desk import VERDICT, Desk, Gate, Written, eventually, later
 
@@ -36,8 +37,8 @@ def test_a_task_is_admitted_charged_run_released_and_written_down_in_this_order(
         ("job_prepare", "allowed"), ("job_start", "allowed"), ("job_produce", "allowed"),
         ("release", "allowed"), ("release", "done"),
     ]  # fmt: skip
-    row, folder = next(desk.outbox.follow(lambda: True))
-    assert row.envelope is not None and (desk.root / "spool" / str(folder)).is_dir()
+    row = next(desk.outbox.follow(lambda: True))
+    assert row.envelope is not None and (desk.root / "spool" / str(row.folder)).is_dir()
     desk.outbox.delivered(row.instruction)
     assert desk.job().state is JobState.DELIVERED and list((desk.root / "spool").iterdir()) == []
     assert list((desk.root / "jobs").iterdir()) == []
@@ -124,10 +125,10 @@ def test_a_core_killed_in_the_middle_of_a_task_continues_and_charges_nothing_twi
 def test_a_pause_ends_a_task_and_a_resume_lets_the_hub_ask_again(desk: Desk, gate: Gate) -> None:
     desk.ask()
     eventually(lambda: gate.asked == 1)
-    assert pause.pause(desk.core, desk.boxes, "it_admin") == (1, True, True, True)
+    assert pause.pause(desk.core, desk.boxes, "it_admin") == PauseResult(1, True, True, True)
     assert desk.until(JobState.STOPPED).code is Code.HOSPITAL_PAUSED
     assert list((desk.root / "work").iterdir()) == [] and len(desk.deleted) == 1
-    row, _ = next(desk.outbox.follow(lambda: True))
+    row = next(desk.outbox.follow(lambda: True))
     assert row.hub_code is HubCode.PAUSED and row.envelope is None
     desk.ask(attempt=2)
     assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.HOSPITAL_PAUSED
@@ -142,7 +143,7 @@ def test_a_pause_while_the_engine_is_away_does_not_say_that_all_has_ended(desk: 
     desk.ask()
     eventually(lambda: gate.asked == 1)
     desk.runner.away = True
-    assert pause.pause(desk.core, desk.boxes, "it_admin") == (1, False, True, True)
+    assert pause.pause(desk.core, desk.boxes, "it_admin") == PauseResult(1, False, True, True)
     assert len(desk.runner.containers) == 1
     desk.runner.away = False
     desk.boxes.tidy()
@@ -158,7 +159,7 @@ def test_a_gpu_that_this_node_cannot_give_ends_the_job_once_and_tells_the_hub_to
     before = desk.size()
     desk.ask()
     assert desk.until(JobState.FAILED).code is Code.GPU_UNAVAILABLE
-    answer, _ = next(desk.outbox.follow(lambda: True))
+    answer = next(desk.outbox.follow(lambda: True))
     assert answer.hub_code is HubCode.NOT_READY and answer.envelope is None
     assert [each.code for each in desk.log(before) if each.action == "job_end"] == ["gpu_unavailable"]
     assert gate.asked == 0 and desk.runner.containers == {} and desk.boxes.settled()
@@ -247,7 +248,9 @@ def test_two_links_that_look_at_once_find_one_whole_spool(desk: Desk, gate: Gate
     desk.ask()
     desk.until(JobState.RELEASED)
     found: list[str | None] = []
-    streams = [threading.Thread(target=lambda: found.append(next(desk.outbox.follow(lambda: True))[1])) for _ in "abcd"]
+    streams = [
+        threading.Thread(target=lambda: found.append(next(desk.outbox.follow(lambda: True)).folder)) for _ in "abcd"
+    ]
     for stream in streams:
         stream.start()
     for stream in streams:
@@ -283,7 +286,7 @@ def test_a_job_that_raises_is_answered_with_the_class_and_no_text(tmp_path: Path
     desk.ask()
     row = desk.until(JobState.FAILED)
     assert row.code is Code.RAISED_VALUE_ERROR
-    answer, _ = next(desk.outbox.follow(lambda: True))
+    answer = next(desk.outbox.follow(lambda: True))
     assert answer.hub_code is HubCode.RAISED_VALUE_ERROR and answer.envelope is None
     ended = desk.log()[-1]
     assert (ended.action, ended.verdict, ended.code) == ("job_end", "failed", "raised_value_error")

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,16 +27,22 @@ from mediator.errors import (
     Reason,
     UsageFault,
 )
-from node.ipc.channel import Call, Client, Handler, Server, Verb
-from node.ipc.messages import Empty, Message
+from mediator.roles import Role
+from node.ipc.caller import Caller
+from node.ipc.channel import Client
+from node.ipc.messages import Empty
+from node.ipc.server import Call, Server
+from node.ipc.verb import Handlers, Verb
 from tests.sim.users import as_user
 
 
-class Text(Message):
+@dataclass(frozen=True)
+class Text:
     text: str
 
 
-class Number(Message):
+@dataclass(frozen=True)
+class Number:
     number: int
 
 
@@ -56,6 +64,10 @@ ERRORS: dict[str, Exception] = {
 }
 
 
+ANSWERS: Handlers[Any] = Handlers()
+SOMEBODY = Caller("somebody")
+
+
 class Peer:
     """A server of all five kinds, which remembers what it saw."""
 
@@ -65,13 +77,12 @@ class Peer:
         self.torn: list[str] = []
         self.receiving = False
 
-    def handlers(self) -> dict[Verb[object, object], Handler]:  # type: ignore[type-var]
-        return {ECHO: self.echo, COUNT: self.count, STORE: self.store, FETCH: self.fetch, FAIL: self.fail}  # type: ignore[dict-item]
-
-    def echo(self, request: Text) -> Text:
+    @ANSWERS.answers(ECHO)
+    def echo(self, _caller: Caller, request: Text) -> Text:
         return request
 
-    def count(self, request: Number, call: Call) -> Iterator[Number]:
+    @ANSWERS.answers(COUNT)
+    def count(self, _caller: Caller, request: Number, call: Call) -> Iterator[Number]:
         try:
             for number in range(request.number):
                 yield Number(number=number)
@@ -82,7 +93,8 @@ class Peer:
         finally:
             self.left.set()
 
-    def store(self, request: Text, chunks: Iterator[bytes]) -> Number:
+    @ANSWERS.answers(STORE)
+    def store(self, _caller: Caller, request: Text, chunks: Iterator[bytes]) -> Number:
         self.receiving = True
         try:
             content = b"".join(chunks)
@@ -92,13 +104,19 @@ class Peer:
         self.stored.append(content)
         return Number(number=len(content))
 
-    def fetch(self, request: Number, call: Call) -> Iterator[Text | bytes]:
+    @ANSWERS.answers(FETCH)
+    def fetch(self, _caller: Caller, request: Number, call: Call) -> Iterator[Text | bytes]:
         yield Text(text="first")
         yield b"x" * request.number
         yield Text(text="last")
 
-    def fail(self, request: Text) -> Empty:
+    @ANSWERS.answers(FAIL)
+    def fail(self, _caller: Caller, request: Text) -> Empty:
         raise ERRORS[request.text]
+
+
+def served(socket: Path, peer: Peer) -> Server:
+    return Server(socket, LISTED, ANSWERS.of(peer), caller=SOMEBODY)
 
 
 @pytest.fixture
@@ -113,7 +131,7 @@ def socket(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(socket: Path, peer: Peer) -> Iterator[Client]:
-    with Server(socket, LISTED, peer.handlers()), Client(socket) as client:
+    with served(socket, peer), Client(socket) as client:
         yield client
 
 
@@ -168,18 +186,18 @@ def test_a_refusal_in_mid_stream_arrives_after_what_came_before(client: Client) 
 def test_many_long_reasons_still_cross(tmp_path: Path) -> None:
     reasons = [Reason(Code.TENSOR_SHAPE, "ü" * 1000) for _ in range(500)]
 
-    def refuse(request: Text) -> Text:
+    def refuse(_caller: Caller, request: Text) -> Text:
         raise Denied(reasons)
 
     path = tmp_path / "long.sock"
-    with Server(path, [ECHO], {ECHO: refuse}), Client(path) as client, pytest.raises(Denied) as caught:
+    with Server(path, [ECHO], {ECHO: refuse}, caller=SOMEBODY), Client(path) as client, pytest.raises(Denied) as caught:
         client.call(ECHO, Text(text=""))
     assert len(caught.value.reasons) == 20
 
 
 def test_a_verb_not_on_the_list_is_refused(tmp_path: Path, peer: Peer) -> None:
     path = tmp_path / "few.sock"
-    with Server(path, [ECHO], {ECHO: peer.echo}), Client(path) as client:
+    with Server(path, [ECHO], {ECHO: peer.echo}, caller=SOMEBODY), Client(path) as client:
         for attempt in (
             lambda: client.call(FAIL, Text(text="foreign")),
             lambda: list(client.stream(COUNT, Number(number=1))),
@@ -193,27 +211,25 @@ def test_a_verb_not_on_the_list_is_refused(tmp_path: Path, peer: Peer) -> None:
 
 def test_an_empty_verb_list_denies_everything(tmp_path: Path) -> None:
     path = tmp_path / "none.sock"
-    with Server(path, [], {}), Client(path) as client, pytest.raises(Denied):
+    with Server(path, [], {}, caller=SOMEBODY), Client(path) as client, pytest.raises(Denied):
         client.call(ECHO, Text(text=""))
 
 
-def test_a_handler_of_an_unlisted_verb_is_a_defect(tmp_path: Path, peer: Peer) -> None:
-    with pytest.raises(ValueError, match="fail"):
-        Server(tmp_path / "odd.sock", [ECHO], {ECHO: peer.echo, FAIL: peer.fail})
-
-
-def test_the_permission_hook_is_asked_before_the_handler(tmp_path: Path, peer: Peer) -> None:
+def test_a_role_that_may_not_ask_is_refused_before_the_handler(tmp_path: Path, peer: Peer) -> None:
     path = tmp_path / "asked.sock"
-
-    def permit(name: str) -> None:
-        if name != "echo":
-            raise Denied(Reason(Code.VERB_NOT_PERMITTED, name))
-
-    with Server(path, LISTED, peer.handlers(), permit=permit), Client(path) as client:
+    granted = {verb.name: frozenset({Role.AUDITOR} if verb is ECHO else ()) for verb in LISTED}
+    server = Server(path, LISTED, ANSWERS.of(peer), caller=Caller("auditor"), permissions=granted)
+    with server, Client(path) as client:
         assert client.call(ECHO, Text(text="a")).text == "a"
-        with pytest.raises(Denied):
-            client.upload(STORE, Text(text=""), [b"x"])
-    assert peer.stored == []
+        for attempt in (
+            lambda: client.upload(STORE, Text(text=""), [b"x"]),
+            lambda: client.call(FAIL, Text(text="foreign")),
+            lambda: list(client.stream(COUNT, Number(number=1))),
+        ):
+            with pytest.raises(Denied) as caught:
+                attempt()
+            assert caught.value.reasons[0].code is Code.ROLE_NOT_PERMITTED
+    assert peer.stored == [] and not peer.left.is_set()
 
 
 def test_nobody_there_is_not_now(socket: Path) -> None:
@@ -232,7 +248,7 @@ def test_a_slow_answer_is_not_now(client: Client) -> None:
 def test_a_client_finds_its_server_again(socket: Path, peer: Peer) -> None:
     with Client(socket) as client:
         for _ in range(2):
-            with Server(socket, LISTED, peer.handlers()):
+            with served(socket, peer):
                 client.wait(5)
                 assert client.call(ECHO, Text(text="again")).text == "again"
 
@@ -245,7 +261,7 @@ def test_a_handler_learns_that_its_caller_left(client: Client, peer: Peer) -> No
 
 
 def test_a_server_that_stops_ends_its_waiting_streams_at_once(socket: Path, peer: Peer) -> None:
-    server = Server(socket, LISTED, peer.handlers())
+    server = served(socket, peer)
     server.start()
     with Client(socket) as client:
         waiting = threading.Thread(target=lambda: list(client.stream(COUNT, Number(number=0))))
@@ -280,7 +296,7 @@ def test_an_upload_whose_sender_is_killed_is_never_complete(socket: Path, peer: 
         "    time.sleep(60)\n"
         "Client(pathlib.Path(sys.argv[1])).upload(STORE, Text(text='model'), chunks())\n"
     )
-    with Server(socket, LISTED, peer.handlers()):
+    with served(socket, peer):
         child = subprocess.Popen([sys.executable, "-c", script, str(socket)], stdout=subprocess.PIPE)
         assert child.stdout is not None and child.stdout.readline() == b"sent\n"
         while not peer.receiving:
@@ -296,7 +312,7 @@ def test_an_upload_whose_sender_is_killed_is_never_complete(socket: Path, peer: 
 
 def test_a_second_server_on_a_live_socket_is_refused(client: Client, socket: Path, peer: Peer) -> None:
     with pytest.raises(NotNow, match="another process serves"):
-        Server(socket, LISTED, peer.handlers()).start()
+        served(socket, peer).start()
     assert client.call(ECHO, Text(text="still here")).text == "still here"
 
 
@@ -304,7 +320,7 @@ def test_a_socket_left_by_a_killed_server_is_replaced(socket: Path, peer: Peer) 
     script = (
         "import sys, pathlib\n"
         "from tests.node.ipc.test_channel import *\n"
-        "server = Server(pathlib.Path(sys.argv[1]), LISTED, Peer().handlers()); server.start()\n"
+        "server = served(pathlib.Path(sys.argv[1]), Peer()); server.start()\n"
         "print('up', flush=True); server.wait()\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(socket)], stdout=subprocess.PIPE)
@@ -313,7 +329,7 @@ def test_a_socket_left_by_a_killed_server_is_replaced(socket: Path, peer: Peer) 
     child.wait()
     child.stdout.close()
     assert socket.is_socket()
-    with Server(socket, LISTED, peer.handlers()), Client(socket) as client:
+    with served(socket, peer), Client(socket) as client:
         assert client.call(ECHO, Text(text="new")).text == "new"
 
 
@@ -321,7 +337,7 @@ def test_a_file_in_the_way_is_never_removed(socket: Path, peer: Peer) -> None:
     socket.parent.mkdir()
     socket.write_text("precious")
     with pytest.raises(UsageFault, match="not a socket"):
-        Server(socket, LISTED, peer.handlers()).start()
+        served(socket, peer).start()
     assert socket.read_text() == "precious"
 
 
@@ -331,7 +347,7 @@ def test_socket_and_folder_carry_their_modes(client: Client, socket: Path) -> No
 
 
 def test_the_socket_goes_with_its_server(socket: Path, peer: Peer) -> None:
-    with Server(socket, LISTED, peer.handlers()):
+    with served(socket, peer):
         assert socket.is_socket()
     assert not socket.exists()
     assert [path.name for path in socket.parent.iterdir()] == ["peer.lock"]
@@ -339,12 +355,12 @@ def test_the_socket_goes_with_its_server(socket: Path, peer: Peer) -> None:
 
 def test_a_path_the_kernel_cannot_hold_is_refused(tmp_path: Path, peer: Peer) -> None:
     with pytest.raises(UsageFault, match="107 bytes"):
-        Server(tmp_path / ("x" * 120) / "a.sock", LISTED, peer.handlers()).start()
+        served(tmp_path / ("x" * 120) / "a.sock", peer).start()
 
 
 def test_a_path_with_odd_characters_works(tmp_path: Path, peer: Peer) -> None:
     path = tmp_path / "a folder %41 ü" / "a.sock"
-    with Server(path, LISTED, peer.handlers()), Client(path) as client:
+    with served(path, peer), Client(path) as client:
         assert client.call(ECHO, Text(text="a")).text == "a"
 
 

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,16 @@ from mediator.roles import PERMISSIONS, Role, may
 from mediator.signatures import KeyRing
 from node.core import staff
 from node.core.core import CoreProcess
-from node.core.tasks import link_handlers as link
+from node.core.process import link_server
 from node.host.config import NodeConfig, load_config
 from node.host.keys import public_path, read_verify_key
 from node.host.state import prepare_state
-from node.ipc import deid_keys, images, jobs, verbs
-from node.ipc.channel import Client, Server
-from node.ipc.messages import Empty
+from node.ipc import documents, link
+from node.ipc import node as words
+from node.ipc.caller import CHALLENGE
+from node.ipc.channel import Client
+from node.ipc.messages import Empty, SignedText
+from node.ipc.staff import STAFF
 from tests.mediator import samples
 from tests.sim.runner import FakeRunner
 
@@ -67,7 +70,7 @@ def served(config: NodeConfig) -> Iterator[Served]:
     runner = FakeRunner(read_verify_key(config.paths.verdict_public_key), {})
     core = CoreProcess(config, runner)
     core.start()
-    servers = [Server(config.paths.link_socket, verbs.LINK, link.handlers(core), group=None)]
+    servers = [link_server(config.paths.link_socket, core, group=None)]
     servers += staff.servers(config, core)
     for server in servers:
         server.start()
@@ -92,76 +95,67 @@ def test_a_node_that_just_started_has_a_log_that_verifies(served: Served) -> Non
     assert report.ok and report.site == samples.SITE and report.checkpointed == report.records == 2
 
 
-REQUESTS = {
-    "status": (verbs.STATUS, Empty()), "permits": (verbs.PERMITS, Empty()), "runs": (verbs.RUNS, Empty()),
-    "jobs": (jobs.JOBS, Empty()), "images": (images.IMAGES, Empty()), "datasets": (verbs.DATASETS, Empty()),
-    "pause": (verbs.PAUSE, Empty()), "resume": (verbs.RESUME, Empty()),
-    "documents_import": (verbs.DOCUMENTS_IMPORT, verbs.SignedText(text="x")),
-    "permit_accept": (verbs.PERMIT_ACCEPT, verbs.SignedText(text="x")),
-    "dataset_withdraw": (verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=samples.VERSION)),
-    "image_add": (images.IMAGE_ADD, images.AddImage(facts="{}")),
-    "image_show": (images.IMAGE_SHOW, images.AskImage(image=samples.IMAGE)),
-    "image_approve": (images.IMAGE_APPROVE, images.ApproveImage(image=samples.IMAGE, by="a.silva")),
-    "image_withdraw": (images.IMAGE_WITHDRAW, images.WithdrawImage(image=samples.IMAGE, by="a.silva")),
-    "deid_key_retire": (deid_keys.DEID_KEY_RETIRE, deid_keys.KeyRetirement(key="0" * 16)),
-    "job_show": (jobs.JOB_SHOW, jobs.AskJob(job="job-1")), "job_stop": (jobs.JOB_STOP, jobs.AskJob(job="job-1")),
-    "job_logs": (jobs.JOB_LOGS, jobs.AskJob(job="job-1")),
-    "permit_text": (verbs.PERMIT_TEXT, verbs.PermitId(permit="p", permit_version=1)),
-}  # fmt: skip
-
-
-def test_every_verb_is_refused_to_every_role_that_may_not_ask_it(served: Served) -> None:
-    size = served.core.core.store
-    with size.read() as snapshot:
+def test_every_verb_is_refused_to_every_role_that_may_not_ask_it(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the request: the role is asked before it is read."""
+    asked = {verb.name: verb for verb in (*STAFF, CHALLENGE)}
+    assert asked.keys() == PERMISSIONS.keys()
+    with served.core.core.store.read() as snapshot:
         before = snapshot.audit_size()
-    refused = 0
+    refused = []
     for role in Role:
         with served.client(role) as client:
-            for name, (verb, request) in REQUESTS.items():
+            for name, verb in asked.items():
                 if not may(role.value, name):
-                    refused += 1
+                    nobodys = replace(verb, request=Empty, answer=Empty)
                     with pytest.raises(Denied) as denied:
-                        client.call(verb, request)
+                        if verb.stream == "server":
+                            next(client.stream(nobodys, Empty()))
+                        else:
+                            client.call(nobodys, Empty())
                     assert denied.value.reasons[0].code is Code.ROLE_NOT_PERMITTED, (role, name)
-    with size.read() as snapshot:
+                    refused.append((role, name))
+    with served.core.core.store.read() as snapshot:
         assert snapshot.audit_size() == before, "nothing was changed"
-    assert refused == sum(not may(role.value, name) for role in Role for name in REQUESTS) > 0
-    assert set(REQUESTS) <= set(PERMISSIONS)
+    assert {(role, name) for name, roles in PERMISSIONS.items() for role in set(Role) - roles} == set(refused)
+    told = [record.getMessage() for record in caplog.records if "role_not_permitted" in record.getMessage()]
+    assert told == [f"verb {name} refused to {role.value}: role_not_permitted" for role, name in refused]
 
 
 def test_every_role_may_look(served: Served) -> None:
     for role in Role:
         with served.client(role) as client:
-            assert client.call(verbs.STATUS, Empty()).site == samples.SITE
+            assert client.call(words.STATUS, Empty()).site == samples.SITE
 
 
 def test_who_asked_stands_in_the_log(served: Served) -> None:
     with served.client(Role.IT_ADMIN) as client:
-        assert client.call(verbs.PAUSE, Empty()).all_ended
-        client.call(verbs.RESUME, Empty())
-        assert not client.call(verbs.STATUS, Empty()).paused
+        assert client.call(words.PAUSE, Empty()).all_ended
+        client.call(words.RESUME, Empty())
+        assert not client.call(words.STATUS, Empty()).paused
     with served.core.core.store.read() as snapshot:
         newest = snapshot.audit_lines(2, 10)
-    assert ['"actor":"it_admin"' in line for line in newest] == [True, True]
+    assert ['"actor":"it_admin.unknown"' in line for line in newest] == [True, True]
 
 
 def test_a_document_from_the_hub_signed_by_nobody_we_trust_is_answered_and_written_down(served: Served) -> None:
     forged = samples.STRANGER.sign(samples.permit())
     with Client(served.config.paths.link_socket) as hub:
-        answer = hub.call(verbs.DELIVER_DOCUMENT, verbs.SignedText(text=forged))
+        answer = hub.call(link.DELIVER_DOCUMENT, SignedText(forged))
         assert (answer.outcome, answer.code) == ("refused", Code.UNTRUSTED_KEY)
-        answer = hub.call(verbs.DELIVER_DOCUMENT, verbs.SignedText(text=samples.COMMITTEE.sign(samples.permit())))
+        answer = hub.call(link.DELIVER_DOCUMENT, SignedText(text=samples.COMMITTEE.sign(samples.permit())))
         assert (answer.outcome, answer.code) == ("accepted", None)
     with served.client(Role.AUDITOR) as client:
-        assert [each.permit for each in client.call(verbs.PERMITS, Empty()).items] == ["lesions-2026"]
+        assert [each.permit for each in client.call(documents.PERMITS, Empty())] == ["lesions-2026"]
 
 
 def test_the_hub_counts_as_connected_only_while_a_link_says_so_and_listens(served: Served) -> None:
     with Client(served.config.paths.link_socket) as hub:
-        hub.call(verbs.HELLO, verbs.Hello(link_version="1", connected=True))
+        hub.call(link.HELLO, link.Hello(link_version="1", connected=True))
         assert not served.core.hub_connected, "nobody takes answers"
     with Client(served.config.paths.link_socket) as hub:
-        stream = hub.stream(verbs.OUTBOX, Empty())
+        stream = hub.stream(link.OUTBOX, Empty())
         threading.Thread(target=lambda: list(_until_closed(stream)), daemon=True).start()
         eventually(lambda: served.core.hub_connected)
     eventually(lambda: not served.core.hub_connected)

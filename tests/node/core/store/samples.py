@@ -20,7 +20,8 @@ from mediator.types import (
     RunOrder,
     Study,
 )
-from node.core.records import AuditEvent, NewAirlockFile, NewCharge, NewRelease, NewReview
+from node.core.records import AuditEvent, NewAirlockFile, NewCharge, NewRelease
+from node.ipc.airlock import NewReview
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 KEY = SigningKey(bytes(range(32)))

@@ -1,0 +1,42 @@
+"""`link.sock`: what the link asks of core. Replies, greetings and deliveries cross as the link itself has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from federation.client.ports import Delivery, Greeting, OutgoingReply
+from node.ipc.documents import Outcome
+from node.ipc.messages import Empty, SignedText
+from node.ipc.verb import Verb
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The link stands; `connected` when the hub has it too."""
+
+    link_version: str
+    connected: bool
+
+
+@dataclass(frozen=True)
+class InstructionStart:
+    """An instruction as signed by the hub, and what the link needs to build the reply later. The model follows as
+    raw chunks of one safetensors file."""
+
+    text: str
+    reply_context: bytes
+
+
+@dataclass(frozen=True)
+class InstructionId:
+    instruction: str
+
+
+HELLO = Verb("hello", Hello, Greeting)
+DELIVER_DOCUMENT = Verb("deliver_document", SignedText, Outcome)
+DELIVER_INSTRUCTION = Verb("deliver_instruction", InstructionStart, Delivery, "upload")
+OUTBOX = Verb("outbox", Empty, OutgoingReply, "server")
+DELIVERED = Verb("delivered", InstructionId, Empty)
+# a signed checkpoint of the audit log, for the hub to witness; then the same with the hub's signature
+CHECKPOINTS = Verb("checkpoints", Empty, SignedText, "server")
+WITNESSED = Verb("witnessed", SignedText, Empty)

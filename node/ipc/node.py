@@ -1,0 +1,64 @@
+"""What hospital staff ask of the node as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from node.ipc.messages import Empty, SignedText
+from node.ipc.verb import Verb
+
+
+@dataclass(frozen=True)
+class Status:
+    """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed,
+    `unrecorded` how much of what was stopped the store has not taken yet."""
+
+    site: str
+    cloister: str
+    config: str
+    started: datetime
+    paused: bool
+    containers: int
+    jobs_unfinished: int
+    datasets: int
+    permits: int
+    undelivered: int
+    revocation_number: int | None
+    revocation_age_s: float | None
+    hub_connected: bool
+    audit_records: int
+    audit_checkpointed: int
+    audit_witnessed: int
+    airlock_waiting: int
+    airlock_overdue: int
+    unrecorded: int
+    sandbox: Literal["held", "failed", "unknown"]
+    sandbox_age_s: float | None
+
+
+@dataclass(frozen=True)
+class PauseResult:
+    """What a pause came to: how many containers were ended, whether all were when the answer was given, whether the log
+    has the pause yet, and whether a restart keeps it."""
+
+    stopped: int
+    all_ended: bool
+    recorded: bool
+    kept: bool
+
+
+@dataclass(frozen=True)
+class CanaryAnswer:
+    """What a canary found: empty `failures` when the sandbox held."""
+
+    fingerprint: str
+    failures: tuple[str, ...]
+
+
+STATUS = Verb("status", Empty, Status)
+PAUSE = Verb("pause", Empty, PauseResult)
+RESUME = Verb("resume", Empty, Empty)
+CANARY = Verb("canary", Empty, CanaryAnswer)
+AUDIT_CHECKPOINT = Verb("audit_checkpoint", Empty, SignedText)
