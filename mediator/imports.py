@@ -95,8 +95,8 @@ STUDY_TRANSITIONS: Mapping[tuple[StudyState, StudyStep], StudyState] = {
     (StudyState.WAITING, StudyStep.RETRY): StudyState.TAKEN_IN,
     (StudyState.WAITING, StudyStep.FORGET): StudyState.FORGOTTEN,
     (StudyState.DEIDENTIFIED, StudyStep.SEARCH): StudyState.SEARCHED,
+    (StudyState.DEIDENTIFIED, StudyStep.WAIT): StudyState.WAITING,
     (StudyState.SEARCHED, StudyStep.HAND_OVER): StudyState.HANDED_OVER,
-    (StudyState.SEARCHED, StudyStep.WAIT): StudyState.WAITING,
     (StudyState.SEARCHED, StudyStep.FORGET): StudyState.FORGOTTEN,
     (StudyState.HANDED_OVER, StudyStep.FORGET): StudyState.FORGOTTEN,
 }

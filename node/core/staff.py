@@ -13,6 +13,7 @@ from node.core.airlock import handlers as airlock
 from node.core.airlock.airlock import waits
 from node.core.core import CoreProcess
 from node.core.datasets import handlers as datasets
+from node.core.datasets import import_handlers as imports
 from node.core.documents import handlers as documents
 from node.core.images import handlers as images
 from node.core.site_keys import handlers as site_keys
@@ -52,7 +53,7 @@ def servers(config: NodeConfig, process: CoreProcess) -> list[Server]:
 
 def handlers(process: CoreProcess) -> Mapping[Verb[Any, Any], Handler]:
     """The staff's verbs, subject by subject."""
-    subjects = (airlock, datasets, documents, images, site_keys, tasks)
+    subjects = (airlock, datasets, documents, images, imports, site_keys, tasks)
     return {
         verb: handler
         for table in (HANDLERS, *(subject.HANDLERS for subject in subjects))

@@ -131,6 +131,19 @@ class Quarantine:
         part.rename(self._folder / name)
         return name, size
 
+    def put_bytes(self, content: bytes) -> str:
+        """The same for what is in memory: its opaque name."""
+        handle = os.memfd_create("sealing", os.MFD_CLOEXEC)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.lseek(handle, 0, os.SEEK_SET)
+            return self.put(handle)[0]
+
+    def remove(self, name: str) -> None:
+        """Destroy one original. Safe to repeat."""
+        (self._folder / name).unlink(missing_ok=True)
+
     def get(self, name: str) -> bytes:
         """An original's bytes. Raises `IntegrityBroken` when it is not what was put in."""
         with self.open(name) as original:
@@ -179,3 +192,22 @@ def _chunks(handle: int) -> Iterator[tuple[bytes, bool]]:
             if not following:
                 return
             chunk = following
+
+
+def seal(key: bytes, plain: bytes) -> bytes:
+    """A value that names a patient, for a database: salt, then the sealed value under a key of its own."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    return salt + _cipher(key, salt).encrypt(_nonce(0, True), plain, None)
+
+
+def unseal(key: bytes, sealed: bytes) -> bytes:
+    """The value again. Raises `IntegrityBroken`."""
+    try:
+        return _cipher(key, sealed[:_SALT_BYTES]).decrypt(_nonce(0, True), sealed[_SALT_BYTES:], None)
+    except InvalidTag:
+        raise IntegrityBroken("a sealed value of an import is damaged") from None
+
+
+def mark(key: bytes, plain: bytes) -> bytes:
+    """The same for equal values, and nothing to whoever lacks the key."""
+    return hashlib.blake2b(plain, key=key, person=b"import-mark", digest_size=16).digest()

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
 
-from mediator.deid.orders import IngestOrder
-from node.ipc import imports as words
+from node.core.datasets.imports import Imports
+from node.ipc import intake as words
 from node.ipc.caller import Caller
 from node.ipc.messages import Empty
 from node.ipc.server import Call
 from node.ipc.verb import Handlers
 
-
-class IntakeSide(Protocol):
-    """What core offers intake (`node.core.datasets.ingest.Ingests`)."""
-
-    def follow(self, active: Callable[[], bool]) -> Iterator[IngestOrder]: ...
-    def progress(self, order: str, stage: str, done: int, total: int) -> None: ...
-    def ended(self, order: str, destroyed: int, error: str, hint: str, again: bool) -> None: ...
-
-
-HANDLERS = Handlers[IntakeSide]()
+HANDLERS = Handlers[Imports]()
 
 
 @HANDLERS.answers(words.ORDERS)
-def orders(core: IntakeSide, _caller: Caller, _request: Empty, call: Call) -> Iterator[IngestOrder]:
-    yield from core.follow(lambda: call.active)
+def orders(imports: Imports, _caller: Caller, _request: Empty, call: Call) -> Iterator[words.Work]:
+    yield from imports.work(lambda: call.active)
 
 
 @HANDLERS.answers(words.PROGRESS)
-def progress(core: IntakeSide, _caller: Caller, request: words.IngestProgress) -> Empty:
-    core.progress(request.order, request.stage, request.done, request.total)
-    return Empty()
+def progress(imports: Imports, _caller: Caller, request: words.IngestProgress) -> words.Steering:
+    return words.Steering(imports.progress(request))
+
+
+@HANDLERS.answers(words.STUDY)
+def study(imports: Imports, _caller: Caller, request: words.StudyReady) -> words.StudyTaken:
+    return words.StudyTaken(imports.take(request))
 
 
 @HANDLERS.answers(words.REPORT)
-def report(core: IntakeSide, _caller: Caller, request: words.IngestEnd) -> Empty:
-    core.ended(request.order, request.destroyed, request.error, request.hint, request.again)
+def report(imports: Imports, _caller: Caller, request: words.IngestEnd) -> Empty:
+    imports.ended(request)
+    return Empty()
+
+
+@HANDLERS.answers(words.LIVE)
+def live(imports: Imports, _caller: Caller, _request: Empty) -> tuple[str, ...]:
+    return imports.live()
+
+
+@HANDLERS.answers(words.SWEPT)
+def swept(imports: Imports, _caller: Caller, request: words.Swept) -> Empty:
+    imports.swept(request.order, request.destroyed)
     return Empty()

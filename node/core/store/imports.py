@@ -90,9 +90,7 @@ class ImportWrites(ImportReads):
             setattr(model, column, value)
         if state in IMPORT_ENDED:
             model.order_text = ""
-            self._session.execute(
-                delete(models.ImportStudyTable).where(models.ImportStudyTable.import_name == name)
-            )
+            self._session.execute(delete(models.ImportStudyTable).where(models.ImportStudyTable.import_name == name))
         self._session.flush()
         return _row(model)
 
