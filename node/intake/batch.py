@@ -132,6 +132,7 @@ def _deidentify(files: Sequence[File], workers: Workers, studies: Path, assembly
         yield Progress("deidentify", len(surveys), len(files))
     results: dict[int, Result] = {}
     traces: list[Trace] = []
+    yield Progress("read_pixels", 0, len(files))
     for done in workers.run(_batches(files, surveys, studies)):
         traces += done.traces
         for result in done.results:
