@@ -87,3 +87,24 @@ def defective(settings: Settings, on_picture: Callable[[], None]) -> Parts:
     parts = parts_of(settings, on_picture)
     parts.engine.__class__ = DefectiveEngine
     return replace(parts, pixels=NobodyLooks())
+
+
+class DefectiveSearcher:
+    """Has a defect of ours, over files of a certain description."""
+
+    def __init__(self, searcher) -> None:  # type: ignore[no-untyped-def]
+        self._searcher = searcher
+        self.lost = searcher.lost
+
+    def finds(self, path: Path, name: str = "") -> bool:
+        if b"PELVIS" in path.read_bytes():
+            raise KeyError
+        return bool(self._searcher.finds(path, name))
+
+
+def never_searched(settings: Settings, on_picture: Callable[[], None]) -> Parts:
+    """An engine whose residual search has a planted defect."""
+    parts = replace(parts_of(settings, on_picture), pixels=NobodyLooks())
+    searcher = parts.engine.searcher
+    parts.engine.searcher = lambda: DefectiveSearcher(searcher())  # type: ignore[assignment,return-value]
+    return parts
