@@ -24,7 +24,7 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ProfileTable
 from mediator.deid.screening import Exclusion, Facts, publish, sort
 from mediator.deid.values import Subject
-from node.deid.outcome import NOBODY, Identity, Outcome
+from node.deid.outcome import NOBODY, GateOutcome, Identity
 from node.deid.stream import Stream
 
 
@@ -108,7 +108,7 @@ class Gate0:
 
     def begin(
         self, original: Stream, folder: Path, draft: Callable[[Identity], str], known: Sequence[Lost] = ()
-    ) -> Callable[[], Outcome]:
+    ) -> Callable[[], GateOutcome]:
         """One original, into a file of `folder` that `draft` names, under way: call what comes back, in the order of
         beginning, before the original is closed. A name that is taken is another original of the same instance.
 
@@ -117,12 +117,12 @@ class Gate0:
         """
         source = self._engine.take(original)  # (1)
         if isinstance(source, Exclusion):
-            return partial(Outcome, "refuse", (source,))
+            return partial(GateOutcome, "refuse", (source,))
         facts: Facts = source.facts
         sorting = self._screen(facts, source.finding)  # (2)
         if sorting.place == "refuse":
             study = Identity(study=self._study(facts.study)) if facts.study else NOBODY
-            return partial(Outcome, "refuse", sorting.reasons, identity=study)
+            return partial(GateOutcome, "refuse", sorting.reasons, identity=study)
         subject = self._subject(facts)  # (3)
         identity = self._identity(facts, subject)
         if known:
@@ -132,8 +132,8 @@ class Gate0:
             convert = self._engine.begin(source, subject, path)  # (4)
         except FileExistsError:
             doubled = (Exclusion.DUPLICATE_INSTANCE,)
-            return partial(Outcome, "refuse", doubled, None, identity, facts, lost=self._note(subject))
-        begun = Outcome(sorting.place, sorting.reasons, path, identity, facts, lost=self._note(subject))
+            return partial(GateOutcome, "refuse", doubled, None, identity, facts, lost=self._note(subject))
+        begun = GateOutcome(sorting.place, sorting.reasons, path, identity, facts, lost=self._note(subject))
         return lambda: _finished(begun, convert())
 
     def _identity(self, facts: Facts, subject: Subject) -> Identity:
@@ -206,14 +206,14 @@ class Gate0:
         return self._subjects[patient]
 
 
-def _finished(begun: Outcome, done: Any) -> Outcome:
+def _finished(begun: GateOutcome, done: Any) -> GateOutcome:
     """What was begun, once the engine is through with it."""
     if done.exclusion is not None:
         return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
     return replace(begun, pardoned=done.pardoned)
 
 
-def withdrawn(outcome: Outcome, reason: Exclusion) -> Outcome:
+def withdrawn(outcome: GateOutcome, reason: Exclusion) -> GateOutcome:
     """The same instance, held back: its file is gone."""
     if outcome.path is not None:
         outcome.path.unlink()

@@ -44,7 +44,7 @@ NOBODY = Identity()
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateOutcome:
     """What became of one instance. A file stands at `path` exactly when `place` is not refuse.
 
     `facts` are the original's, for whoever reads pixels; `lost` is what it was the first of its patient's files to

@@ -46,14 +46,14 @@ class File:
         return f"src#{self.number:04d}"
 
 
-class Source(Protocol):
+class InstanceSource(Protocol):
     """Where originals are. Picklable: each worker process opens them by itself."""
 
     def open(self, path: str) -> Original:
         """To be closed by whoever asked. Raises `UsageFault` (no such regular file), `OSError`, `IntegrityBroken`."""
 
 
-class Sink(Protocol):
+class InstanceSink(Protocol):
     """Where what passed goes. Picklable. `partial` is for what is under way, in the same file system."""
 
     @property
@@ -77,7 +77,7 @@ class Batch:
     """What one worker takes at once."""
 
     files: tuple[File, ...]
-    sink: Sink
+    sink: InstanceSink
     known: Known = field(default_factory=dict, repr=False)
 
 

@@ -27,8 +27,8 @@ from mediator.deid.screening import Exclusion
 from mediator.errors import IntegrityBroken, UsageFault
 from node.deid.copiers import UNDER_WAY
 from node.deid.deidentify import FileSearcher, Finished, Gate0, groups, misnamed, suspects, withdrawn
-from node.deid.outcome import Identity, Outcome
-from node.deid.pipeline import Batch, Done, File, NoRoom, Placed, Result, Search, Sink, Survey, Trace, refused
+from node.deid.outcome import GateOutcome, Identity
+from node.deid.pipeline import Batch, Done, File, InstanceSink, NoRoom, Placed, Result, Search, Survey, Trace, refused
 from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
 from node.deid.pixels.segments import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
@@ -104,7 +104,9 @@ class Worker:
         verdicts, traces = together
         return Done(tuple(self._finish(batch.sink, n, done, verdicts.get(n)) for n, done in placed.items()), traces)
 
-    def _together(self, batch: Batch, placed: dict[int, Outcome]) -> tuple[dict[int, PixelVerdict], tuple[Trace, ...]]:
+    def _together(
+        self, batch: Batch, placed: dict[int, GateOutcome]
+    ) -> tuple[dict[int, PixelVerdict], tuple[Trace, ...]]:
         """What only all files of a batch together can tell."""
         self._make_again(batch, placed)
         verdicts = self._examine(placed)
@@ -138,7 +140,7 @@ class Worker:
             slices = [read_slice(path) for path in paths]
         return tuple(sorted({finding.value for findings in integrity(slices).values() for finding in findings}))
 
-    def _make_again(self, batch: Batch, placed: dict[int, Outcome]) -> None:
+    def _make_again(self, batch: Batch, placed: dict[int, GateOutcome]) -> None:
         """Files with names in their texts that only others of the batch say are somebody's."""
         mine, finished = _of_patients(batch, placed)
         for place, named in misnamed(finished, self._engine):
@@ -148,7 +150,7 @@ class Worker:
             done = self._begin(batch.sink, file, named)()
             placed[file.number] = replace(done, identity=before.identity, lost=(*before.lost, *done.lost))
 
-    def _hold(self, batch: Batch, placed: dict[int, Outcome]) -> Iterator[Trace]:
+    def _hold(self, batch: Batch, placed: dict[int, GateOutcome]) -> Iterator[Trace]:
         """Files that hold what only later ones of the batch lost are refused; what all of them lost comes back."""
         mine, finished = _of_patients(batch, placed)
         for place, lost in suspects(finished, self._engine):
@@ -174,9 +176,9 @@ class Worker:
         finally:
             original.close()
 
-    def _converted(self, batch: Batch) -> Iterator[tuple[int, Outcome]]:
+    def _converted(self, batch: Batch) -> Iterator[tuple[int, GateOutcome]]:
         """Where each file's output waits and should go, in order; or why there is none."""
-        under_way: deque[tuple[int, Callable[[], Outcome]]] = deque()
+        under_way: deque[tuple[int, Callable[[], GateOutcome]]] = deque()
         try:
             for file in batch.files:
                 under_way.append((file.number, self._begin(batch.sink, file)))
@@ -191,7 +193,7 @@ class Worker:
                 with suppress(NoRoom):
                     finish()
 
-    def _begin(self, sink: Sink, file: File, known: Sequence[Lost] = ()) -> Callable[[], Outcome]:
+    def _begin(self, sink: InstanceSink, file: File, known: Sequence[Lost] = ()) -> Callable[[], GateOutcome]:
         if file.refused is not None:
             return partial(_no_outcome, Exclusion(file.refused))
         original = self._attempt(file.label, lambda: self._settings.source.open(file.path))
@@ -212,7 +214,7 @@ class Worker:
             return partial(_no_outcome, begun)
         return partial(self._end, file, original, drafts, begun)
 
-    def _end(self, file: File, original: Original, drafts: list[Path], begun: Callable[[], Outcome]) -> Outcome:
+    def _end(self, file: File, original: Original, drafts: list[Path], begun: Callable[[], GateOutcome]) -> GateOutcome:
         try:
             done = self._attempt(file.label, begun, self._removed(drafts))
         finally:
@@ -257,7 +259,7 @@ class Worker:
         undo()
         return reason
 
-    def _examine(self, placed: dict[int, Outcome]) -> dict[int, PixelVerdict]:
+    def _examine(self, placed: dict[int, GateOutcome]) -> dict[int, PixelVerdict]:
         """The pixels of what may pass, series by series; whatever is in review already is for a person to see."""
         series: dict[str, list[tuple[int, Instance]]] = {}
         found: dict[int, PixelVerdict] = {}
@@ -276,7 +278,7 @@ class Worker:
                     placed[number] = withdrawn(placed[number], Exclusion(_why(verdict).value))
         return found
 
-    def _finish(self, sink: Sink, number: int, done: Outcome, verdict: PixelVerdict | None) -> Result:
+    def _finish(self, sink: InstanceSink, number: int, done: GateOutcome, verdict: PixelVerdict | None) -> Result:
         """Into its place, if nothing speaks against it. Raises `NoRoom`."""
         if done.path is None:
             return _refused(number, done)
@@ -289,7 +291,7 @@ class Worker:
         return refused(number, result, done.identity) if isinstance(result, Exclusion) else result
 
     def _finished(
-        self, sink: Sink, number: int, done: Outcome, path: Path, verdict: PixelVerdict | None
+        self, sink: InstanceSink, number: int, done: GateOutcome, path: Path, verdict: PixelVerdict | None
     ) -> Result | Exclusion:
         reasons = tuple(reason.value for reason in done.reasons)
         name = sink.name(done.identity)
@@ -311,7 +313,7 @@ def _why(verdict: PixelVerdict) -> PixelFinding:
     return verdict.finding or PixelFinding.NOT_CHECKED
 
 
-def _is_first(sink: Sink, number: int, name: str) -> bool:
+def _is_first(sink: InstanceSink, number: int, name: str) -> bool:
     """Whether no other file of this run was this instance; a mark says so to every worker."""
     mark = sink.partial / f"{os.path.basename(name)}.mark"
     try:
@@ -333,22 +335,22 @@ def _move(path: Path, target: Path) -> bool:
         path.unlink()
 
 
-def _of_patients(batch: Batch, placed: Mapping[int, Outcome]) -> tuple[list[File], list[Finished]]:
+def _of_patients(batch: Batch, placed: Mapping[int, GateOutcome]) -> tuple[list[File], list[Finished]]:
     """The files of which it is known whose they are, and what is asked of each."""
     mine = [file for file in batch.files if placed[file.number].identity.keys]
     outcomes = [placed[file.number] for file in mine]
     return mine, [Finished(one.path, one.identity.keys, one.lost, batch.sink.name(one.identity)) for one in outcomes]
 
 
-def _no_outcome(reason: Exclusion) -> Outcome:
-    return Outcome("refuse", (reason,))
+def _no_outcome(reason: Exclusion) -> GateOutcome:
+    return GateOutcome("refuse", (reason,))
 
 
-def _refused(number: int, done: Outcome) -> Result:
+def _refused(number: int, done: GateOutcome) -> Result:
     return Result(number, "refused", tuple(reason.value for reason in done.reasons), identity=done.identity)
 
 
-def _give_up(done: Outcome, reason: Exclusion) -> Outcome:
+def _give_up(done: GateOutcome, reason: Exclusion) -> GateOutcome:
     """A file of a batch that could not be finished; what was refused by itself stays so."""
     return withdrawn(done, reason) if done.path is not None else done
 

@@ -11,7 +11,7 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ProfileTable
 from node.deid.copiers import Copiers
 from node.deid.engine import ProfileEngine
-from node.deid.pipeline import Source
+from node.deid.pipeline import InstanceSource
 from node.deid.pixels import Instance, PixelGate, PixelVerdict
 from node.deid.pixels.reader import ReaderProcess
 from node.deid.profiles import load_profile, load_profile_file, standard
@@ -60,7 +60,7 @@ class Settings:
     With `review` there is a person to look: what may be looked at is written apart; without, it is excluded.
     """
 
-    source: Source
+    source: InstanceSource
     profile: str
     pseudonyms: Pseudonyms = field(repr=False)
     site: str = ""

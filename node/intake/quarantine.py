@@ -34,7 +34,7 @@ _HEAD_BYTES = 4 + _SALT_BYTES
 _STEP = CHUNK_BYTES + _TAG_BYTES
 
 
-class Original:
+class SealedOriginal:
     """Random access to a sealed file (a `node.deid.stream.Stream`); one chunk of it is in memory at a time."""
 
     def __init__(self, handle: int, cipher: ChaCha20Poly1305) -> None:
@@ -92,14 +92,14 @@ class QuarantineSource:
     folder: Path
     key: bytes = field(repr=False)
 
-    def open(self, path: str) -> Original:
+    def open(self, path: str) -> SealedOriginal:
         """Raises `IntegrityBroken`, here or at the piece that is not what was put in; `OSError`."""
         handle = os.open(self.folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             head = os.pread(handle, _HEAD_BYTES, 0)
             if head[:4] != _MAGIC:
                 raise IntegrityBroken("a quarantined file is damaged")
-            return Original(handle, _cipher(self.key, head[4:]))
+            return SealedOriginal(handle, _cipher(self.key, head[4:]))
         except BaseException:
             os.close(handle)
             raise
@@ -155,7 +155,7 @@ class Quarantine:
         return QuarantineSource(self._folder, self._key)
 
     @contextmanager
-    def open(self, name: str) -> Iterator[Original]:
+    def open(self, name: str) -> Iterator[SealedOriginal]:
         """An original to read in pieces. Raises `IntegrityBroken`, here or at the piece that is not what was put in."""
         original = self.source.open(name)
         try:

@@ -10,12 +10,11 @@ import pytest
 
 from mediator.deid.orders import Column, IngestOrder, IngestReport
 from mediator.errors import IntegrityBroken, UsageFault
-from node.deid.deidentify import PixelReader
-from node.deid.engine import open_engine
-from node.deid.pixels import PixelGate
+from node.deid.worker_settings import PartsMaker, parts_of
 from node.host.versions import read_report
 from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
 from tests.sim.cohort import SLICES, write_cohort
+from tests.sim.deid_workers import headers_only, no_text_engine, started
 from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.pictures import NAME, as_file, dataset, draw, us
 from tests.sim.planting import plant
@@ -36,21 +35,14 @@ def order_for(folder, **changes) -> IngestOrder:
     return replace(order, **changes)
 
 
-class Headers:
-    """For tests about headers: holds nothing for its pixels."""
-
-    def hold(self, series):
-        return ((place, None) for place in range(len(series)))
-
-
-def steps_of(order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, pixels: PixelReader | None = None):
-    return run_ingest(order, engine=open_engine(order.profile), pixels=pixels or Headers(), keys=keys, rooms=where)
+def steps_of(order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, parts: PartsMaker = headers_only):
+    return run_ingest(order, keys=keys, rooms=where, workers=started(parts))
 
 
 def ingest(
-    order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, pixels: PixelReader | None = None
+    order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, parts: PartsMaker = headers_only
 ) -> IngestReport:
-    return list(steps_of(order, where, keys, pixels))[-1].report
+    return list(steps_of(order, where, keys, parts))[-1].report
 
 
 def contents(where: IntakeFolders, order: str = "order-1") -> dict[str, bytes]:
@@ -278,14 +270,13 @@ def test_an_ultrasound_picture_is_published_without_its_text_or_where_nobody_can
     draw(frame, NAME[:17], (20, 20), 18, 255)
     as_file(source / "ultrasound.dcm", dataset("US", frame, StudyInstanceUID="1.2.3.4.5"))
     read, unread = rooms(tmp_path / "read"), rooms(tmp_path / "unread")
-    with PixelGate() as pixels:
-        report = ingest(order_for(source), read, pixels=pixels)
+    report = ingest(order_for(source), read, parts=parts_of)
     published = [pydicom.dcmread(path) for path in sorted((read.handover / "order-1").rglob("*.dcm"))]
     ultrasound = next(one for one in published if one.Modality == "US")
     assert ultrasound.pixel_array[22:34, 24:120].max() == ultrasound.pixel_array.min()
     assert ultrasound.BurnedInAnnotation == "NO" and ultrasound.pixel_array.max() > 200
     assert report.instances_excluded == {}
-    report = ingest(order_for(source), unread, pixels=PixelGate(models=tmp_path))
+    report = ingest(order_for(source), unread, parts=no_text_engine)
     assert report.instances_excluded == {"pixel_text_not_checked": 1}
     assert report.studies_excluded == {"pixel_text_not_checked": 1}
     assert not any(pydicom.dcmread(path).Modality == "US" for path in (unread.handover / "order-1").rglob("*.dcm"))
