@@ -112,7 +112,7 @@ class HeldStudy:
 
 
 @dataclass(frozen=True)
-class Account:
+class VersionAccount:
     """What a manifest says beside its content: whose it is, and what became of everything that was taken in.
 
     `counts` and `excluded` are instances and studies that came in and were held back, by reason.
@@ -127,7 +127,7 @@ class Account:
     columns: Mapping[str, str]
 
 
-def account_of(report: IngestReport) -> Account:
+def account_of(report: IngestReport) -> VersionAccount:
     """A report as the account of the version it makes."""
     counts: dict[str, int] = {
         "studies_in": report.studies_in,
@@ -137,7 +137,7 @@ def account_of(report: IngestReport) -> Account:
         **{f"instances_excluded.{reason}": number for reason, number in report.instances_excluded.items()},
     }
     made_by = Deidentification(report.profile, report.profile_fingerprint, report.engine_version)
-    return Account(
+    return VersionAccount(
         dataset=report.dataset,
         project=report.project,
         site=report.site,
@@ -155,7 +155,7 @@ def study_record(files: Iterable[DatasetFile], deidentification: Deidentificatio
 
 
 def manifest_of(
-    account: Account,
+    account: VersionAccount,
     studies: Iterable[HeldStudy],
     tables: Iterable[DatasetFile],
     *,

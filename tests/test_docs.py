@@ -43,7 +43,7 @@ def test_every_command_on_a_page_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_on_a_page_exists(page: Path) -> None:
     text = page.read_text("utf-8")
-    tops = "|".join(("deploy", "mediator", "containers", "federation", "node", "tests", "requirements"))
+    tops = "|".join(("deploy", "mediator", "containers", "federation", "durable", "node", "tests", "requirements"))
     for name in re.findall(rf"`((?:{tops})/[\w./-]*)`", text):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):

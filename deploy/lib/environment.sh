@@ -41,7 +41,7 @@ fingerprint() {
     sed '/^\[tool\.ruff\]/,$d' pyproject.toml # what is installed, not how it is checked
     cat requirements/cloister.txt requirements/dev.txt
     if [ "$editable" = no ]; then
-      find pyproject.toml node mediator containers federation -type f ! -name '*.pyc' -print0 |
+      find pyproject.toml node mediator containers federation durable -type f ! -name '*.pyc' -print0 |
         sort -z | xargs -0r sha256sum
     fi
   } | sha256sum | cut -d' ' -f1

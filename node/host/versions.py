@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from durable.files import write_inside, writing_inside
 from mediator import canonical
 from mediator.datasets import (
     CLINICAL,
@@ -45,6 +46,7 @@ REPORT = "report.json"
 STUDIES = "studies"
 VERSIONS = "versions"
 _BLOCK = 1 << 20
+_READ_ONLY = 0o444
 
 
 def read_report(handover: Path) -> IngestReport:
@@ -128,7 +130,7 @@ def _table(version_dir: Path, manifest: AnyManifest) -> bytes:
     named = next((file for file in tables if file.path == CLINICAL), None)
     if named is None:
         raise IntegrityBroken("a dataset version has no clinical table")
-    with os.fdopen(_open(version_dir / CLINICAL), "rb") as file:
+    with os.fdopen(_open(version_dir / CLINICAL, "a dataset version lacks its clinical table"), "rb") as file:
         content = file.read(named.size_bytes + 1)
     if hashlib.sha256(content).hexdigest() != named.sha256:
         raise IntegrityBroken("the table of a dataset version is not what its manifest says")
@@ -141,37 +143,18 @@ def copy_file(source: Path, target: Path, path: str) -> DatasetFile:
     Raises `IntegrityBroken` for what is no regular file.
     """
     digest, size = hashlib.sha256(), 0
-    try:
-        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        raise IntegrityBroken("a handover folder does not hold what its report says") from None
-    with os.fdopen(reading, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(reading).st_mode):
-            raise IntegrityBroken("a handover folder does not hold what its report says")
-        with os.fdopen(_create(target), "wb", buffering=0) as out:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                out.write(block)
-                size += len(block)
-            os.fsync(out.fileno())
+    reading = _open(source, "a handover folder does not hold what its report says")
+    with os.fdopen(reading, "rb", buffering=0) as file, writing_inside(target, _READ_ONLY) as out:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            out.write(block)
+            size += len(block)
     return DatasetFile(path, size, digest.hexdigest())
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a new file (0444), flushed."""
-    with os.fdopen(_create(path), "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring a folder's own entries to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Write a new file of core's own (0444) into a folder that is being made, flushed."""
+    write_inside(path, content, _READ_ONLY)
 
 
 def clear(folder: Path) -> None:
@@ -193,21 +176,20 @@ def _link(source: Path, target: Path, size_bytes: int) -> None:
         raise IntegrityBroken("a file of a dataset version is not what its manifest says")
 
 
-def _create(path: Path) -> int:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    os.fchmod(handle, 0o444)
+def _open(path: Path, otherwise: str) -> int:
+    """A regular file for reading. Raises `IntegrityBroken` in the words of `otherwise` for a link, or what is none."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        raise IntegrityBroken(otherwise) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityBroken(otherwise)
     return handle
 
 
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        raise IntegrityBroken("a folder lacks its manifest, record, report or table") from None
-
-
 def _read(path: Path, limit: int) -> bytes:
-    with os.fdopen(_open(path), "rb") as file:
+    with os.fdopen(_open(path, "a folder lacks its manifest, record or report"), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise Malformed("a manifest, record or report is over its size limit")

@@ -23,7 +23,7 @@ from tests.end_to_end.watched import ASKED
 pytestmark = pytest.mark.engine
 WATCHED = Path(__file__).with_name("watched.py")
 
-OURS = {"cloister", "containers", "federation", "mediator", "node"}
+OURS = {"cloister", "containers", "durable", "federation", "mediator", "node"}
 # what the command line, the configuration, signatures and the sockets between processes need
 COMMON = {
     "annotated_types", "cffi", "click", "cryptography", "grpc", "grpc_health", "joserfc", "pydantic", "pydantic_core",

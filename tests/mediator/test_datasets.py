@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mediator import canonical
 from mediator.datasets import (
     MAX_MANIFEST_BYTES,
-    Account,
     HeldStudy,
+    VersionAccount,
     decode_manifest,
     decode_study,
     manifest_of,
@@ -33,7 +33,8 @@ HASHES = st.integers(0, 1 << 64).map(lambda number: hashlib.sha256(b"%d" % numbe
 NAMES = HASHES.map(lambda text: text[:32])
 MADE_BY = Deidentification("eucaim", "f" * 64, "4")
 OTHER = Deidentification("eucaim", "e" * 64, "5")
-ACCOUNT = Account("images", "lesions", "alpha", MADE_BY, {"studies_in": 9}, {"burned_in": 1}, {"lesion": "double"})
+COLUMNS = {"lesion": "double"}
+ACCOUNT = VersionAccount("images", "lesions", "alpha", MADE_BY, {"studies_in": 9}, {"burned_in": 1}, COLUMNS)
 TABLE = DatasetFile("clinical.parquet", 1000, "a" * 64)
 
 

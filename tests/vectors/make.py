@@ -29,7 +29,7 @@ from mediator.audit import (
     sign_checkpoint,
     witness_checkpoint,
 )
-from mediator.datasets import CLINICAL, Account, HeldStudy, manifest_of, study_record, version_id
+from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, manifest_of, study_record, version_id
 from mediator.manifests import Deidentification, Split, StudyRecord
 from mediator.permit import schema_sha256
 from mediator.release import tensors
@@ -239,7 +239,8 @@ def _datasets() -> tuple[Files, dict[str, list[dict[str, str]]]]:
     # of another engine, and named out of order: a version sorts
     records.append(study_record(_slices(4), Deidentification("eucaim", "e" * 64, "5")))
     studies = [_held(number, record) for number, record in zip((3, 1, 2, 4), records, strict=True)]
-    account = Account("images", "lesions", SITE, made_by, {"studies_in": 4}, {"burned_in": 1}, {"lesion": "double"})
+    columns = {"lesion": "double"}
+    account = VersionAccount("images", "lesions", SITE, made_by, {"studies_in": 4}, {"burned_in": 1}, columns)
     table = _file_of(CLINICAL)
     good = manifest_of(account, studies[:3], [table], created=NOW, supersedes=None)
     mixed = manifest_of(account, studies, [table], created=NOW, supersedes=good.dataset_version, mixed=True)

@@ -23,6 +23,8 @@ from node.ipc.messages import Empty, SignedText
 datasets = typer.Typer(no_args_is_help=True)
 
 _INSTANCES = "instances_excluded."
+# a version's files are counted in millions, and an import that is being published goes first
+_REMOVAL_S = 600.0
 _STAGES = {
     "take_in": "taking in",
     "deidentify": "de-identifying",
@@ -113,11 +115,12 @@ def withdraw(
     version: Annotated[str, typer.Argument(help="the version (sha256:…), or the beginning of it")],
     key: SignWith = None,
 ) -> None:
-    """Take a version out of use: gate 1 refuses it from now on, and containers that see it are ended."""
+    """Take a version out of use for good: gate 1 refuses it, containers that see it are ended, its files go."""
     with client_for(load(config), words.DATASET_WITHDRAW, key=key) as client:
         known = (item.dataset_version for item in client.call(words.DATASETS, Empty()))
         version = complete(version, known, "dataset version", acts=True)
-        client.call(words.DATASET_WITHDRAW, words.DatasetVersionId(dataset_version=version))
+        gone = words.DatasetVersionId(dataset_version=version)
+        client.call(words.DATASET_WITHDRAW, gone, timeout_s=_REMOVAL_S)
     say(f"withdrawn {version}")
 
 

@@ -19,8 +19,18 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from durable.files import flush_folder
 from mediator import canonical
-from mediator.datasets import CLINICAL, MANIFEST, STUDY, Account, HeldStudy, account_of, manifest_of, study_record
+from mediator.datasets import (
+    CLINICAL,
+    MANIFEST,
+    STUDY,
+    HeldStudy,
+    VersionAccount,
+    account_of,
+    manifest_of,
+    study_record,
+)
 from mediator.errors import IntegrityBroken
 from mediator.manifests import AnyManifest, Deidentification, ManifestV2, StudyRecord
 from node.host.versions import (
@@ -28,7 +38,6 @@ from node.host.versions import (
     VERSIONS,
     clear,
     copy_file,
-    flush_folder,
     read_manifest,
     read_report,
     read_study,
@@ -50,8 +59,8 @@ def take_study(
     clear(staging)
     try:
         staging.mkdir(mode=0o755)
-        names = _names(source, instances)
-        record = study_record([copy_file(source / name, staging / name, name) for name in names], deidentification)  # 1
+        copied = [copy_file(source / name, staging / name, name) for name in _names(source, instances)]  # (1)
+        record = study_record(copied, deidentification)
         home = studies / record.root
         if home.is_dir():
             return read_study(project_dir, record.root)
@@ -63,7 +72,7 @@ def take_study(
 
 
 def publish_version(
-    account: Account,
+    account: VersionAccount,
     studies: Iterable[HeldStudy],
     tables: Mapping[str, Path],
     datasets: Path,

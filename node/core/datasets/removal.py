@@ -14,11 +14,12 @@ from itertools import islice
 from pathlib import Path
 
 from containers.warm.pool import Sandboxes
+from durable.files import flush_folder
 from mediator.audit import Action, Verdict
 from mediator.errors import CloisterError, Code, UsageFault
 from mediator.manifests import ManifestV2
 from node.core.context import Core, event
-from node.host.versions import STUDIES, VERSIONS, clear, flush_folder, read_manifest
+from node.host.versions import STUDIES, VERSIONS, clear, read_manifest
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from node.core.context import AirlockSettings, event
 from node.core.tasks import admit_task, pause
 from node.core.tasks.overview import run_account
 from tests.mediator import samples
-from tests.mediator.analyses import FREQUENCY, INSTRUCT, MAGNITUDE, RULES, frequency, magnitude
+from tests.mediator.analyses import FREQUENCY, GRANT, INSTRUCT, MAGNITUDE, RULES, frequency, magnitude
 from tests.node.core.analysis_desk import ADMIN, ANNA, BERT, STEWARD, TABLE, AnalysisDesk, leaves, pseudonym
 from tests.node.core.desk import Written, eventually
 from tests.sim.runner import Behaviour
@@ -331,6 +332,18 @@ def test_without_named_reviewers_nothing_leaves(make: Make) -> None:
         assert desk.file().state is FileState.CHECKED
     finally:
         AnalysisDesk.airlock = before
+
+
+def test_nothing_is_kept_of_data_that_was_withdrawn_a_moment_ago(desk: AnalysisDesk) -> None:
+    """Its manifest goes with it, which names whose pseudonyms must not stand in a table."""
+    row = desk.analysed()
+    admitted: Any = SimpleNamespace(
+        permit=samples.permit(**GRANT), instruction=samples.instruction(), dataset_version=samples.VERSION
+    )
+    with desk.core.store.transaction(desk.now) as tx:
+        gone = event(Action.DATASET_WITHDRAW, samples.VERSION, Verdict.DONE)
+        tx.withdraw_dataset_version(samples.VERSION, event=gone)
+    refused(Code.DATASET_MISSING, lambda: airlock.hold(desk.core, row, admitted, []))
 
 
 # --- the door, and the watchdog -----------------------------------------------------------------------------

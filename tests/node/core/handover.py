@@ -1,0 +1,72 @@
+"""What intake hands over, made by hand: studies of numbered files, a table, a report. No DICOM: core never looks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mediator import canonical
+from mediator.datasets import CLINICAL, HeldStudy, VersionAccount
+from mediator.deid.orders import IngestReport
+from mediator.manifests import Deidentification
+from mediator.types import Study
+from node.core.datasets.publish import take_study
+
+MADE_BY = Deidentification("eucaim", "f" * 64, "4")
+NEWER = Deidentification("eucaim", "e" * 64, "5")
+PROJECT = "lesions"
+ACCOUNT = VersionAccount("images", PROJECT, "alpha", MADE_BY, {"studies_in": 3}, {}, {"lesion": "double"})
+
+
+def pseudonym(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def study(number: int) -> Study:
+    name, split = pseudonym("study", number), ("train", "test")[number % 2]
+    return Study(name, pseudonym("patient", number), split, f"studies/{name}", 2)  # type: ignore[arg-type]
+
+
+def write_study(handover: Path, number: int, content: str = "") -> Path:
+    """The folder of one study of two files; `content` makes them others."""
+    folder = handover / study(number).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("0001.dcm", "0002.dcm"):
+        (folder / name).write_bytes(f"{content} pixels of {number}, {name}".encode())
+    return folder
+
+
+def write_table(handover: Path, numbers: Sequence[int]) -> Path:
+    rows = [study(number) for number in numbers]
+    columns = {"study": [row.study for row in rows], "lesion": [float(number) for number in numbers]}
+    pq.write_table(pa.table(columns), handover / CLINICAL)
+    return handover / CLINICAL
+
+
+def write_handover(handover: Path, numbers: Sequence[int], order: str) -> None:
+    """A whole handover folder with its report."""
+    handover.mkdir(parents=True)
+    for number in numbers:
+        write_study(handover, number)
+    write_table(handover, numbers)
+    report = IngestReport(
+        order=order, site="alpha", project=PROJECT, dataset="images", profile=MADE_BY.profile,
+        profile_fingerprint=MADE_BY.profile_fingerprint, engine_version=MADE_BY.engine_version,
+        instances_in=2 * len(numbers), instances_published=2 * len(numbers), instances_excluded={},
+        studies_in=len(numbers), studies_published=len(numbers), studies_excluded={}, columns={"lesion": "double"},
+        clinical_refused={}, destroyed=0, studies=tuple(map(study, numbers)),
+    )  # fmt: skip
+    (handover / "report.json").write_bytes(canonical.encode(report))
+
+
+def take(handover: Path, datasets: Path, number: int, made_by: Deidentification = MADE_BY) -> HeldStudy:
+    """Take one study that was handed over."""
+    asked = study(number)
+    record = take_study(handover / asked.folder, datasets / PROJECT, asked.study, asked.instances, made_by)
+    split: Literal["train", "test", "unlabelled"] = asked.split
+    return HeldStudy(asked.study, asked.patient, split, 2, record.root, record.size_bytes, record.deidentification)
