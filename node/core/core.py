@@ -22,10 +22,10 @@ from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
 from node.core.context import Core, CoreKeys, Folders, Trust, event
-from node.core.datasets.imports import Imports
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
+from node.core.imports.imports import Imports
 from node.core.records import JobRow
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store

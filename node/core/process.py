@@ -11,7 +11,7 @@ from mediator.errors import CloisterError
 from mediator.ports import Runner
 from node.core import staff
 from node.core.core import CoreProcess
-from node.core.datasets import intake_handlers as intake
+from node.core.imports import intake_handlers as intake
 from node.core.tasks import link_handlers as link
 from node.host.config import NodeConfig
 from node.ipc import intake as intake_words

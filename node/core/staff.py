@@ -13,9 +13,9 @@ from node.core.airlock import handlers as airlock
 from node.core.airlock.airlock import waits
 from node.core.core import CoreProcess
 from node.core.datasets import handlers as datasets
-from node.core.datasets import import_handlers as imports
 from node.core.documents import handlers as documents
 from node.core.images import handlers as images
+from node.core.imports import handlers as imports
 from node.core.site_keys import handlers as site_keys
 from node.core.tasks import handlers as tasks
 from node.core.tasks import pause, watch

@@ -68,7 +68,9 @@ CREATE TABLE named (
     study TEXT NOT NULL, patient TEXT NOT NULL, mark BLOB NOT NULL, sealed BLOB NOT NULL,
     PRIMARY KEY (study, patient, mark)
 ) STRICT;
-CREATE TABLE trace (study TEXT NOT NULL, place INTEGER NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (study, place)) STRICT;
+CREATE TABLE trace (
+    study TEXT NOT NULL, place INTEGER NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (study, place)
+) STRICT;
 """
 _IDENTITY = "patient, patient_alone, study, study_uid, series, instance, series_number, instance_number"
 

@@ -106,32 +106,6 @@ def publish_version(
         clear(staging)
 
 
-def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None) -> ManifestV2:
-    """Take everything in that an order's `handover` folder holds, and publish it as one version.
-
-    Raises `IntegrityBroken` when the folder does not hold what its report says; then no version was published.
-    """
-    report = read_report(handover)
-    account, held = account_of(report), []
-    for study in report.studies:
-        record = take_study(
-            handover / study.folder, datasets / report.project, study.study, study.instances, account.deidentification
-        )
-        held.append(
-            HeldStudy(
-                study=study.study,
-                patient=study.patient,
-                split=study.split,
-                instances=study.instances,
-                root=record.root,
-                size_bytes=record.size_bytes,
-                deidentification=record.deidentification,
-            )
-        )
-    tables = {CLINICAL: handover / CLINICAL}
-    return publish_version(account, held, tables, datasets, created=created, supersedes=supersedes)
-
-
 def folder_of(manifest: AnyManifest) -> str:
     """Where a version lies below `datasets/`: in its project, named by the hexadecimal digits of its id."""
     name = manifest.dataset_version.removeprefix("sha256:")

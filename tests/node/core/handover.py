@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mediator import canonical
-from mediator.datasets import CLINICAL, HeldStudy, VersionAccount
+from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, account_of
 from mediator.deid.orders import IngestReport
-from mediator.manifests import Deidentification
+from mediator.manifests import Deidentification, ManifestV2
 from mediator.types import Study
-from node.core.datasets.publish import take_study
+from node.core.datasets.publish import publish_version, take_study
+from node.host.versions import read_report
 
 MADE_BY = Deidentification("eucaim", "f" * 64, "4")
 NEWER = Deidentification("eucaim", "e" * 64, "5")
@@ -70,3 +72,29 @@ def take(handover: Path, datasets: Path, number: int, made_by: Deidentification 
     record = take_study(handover / asked.folder, datasets / PROJECT, asked.study, asked.instances, made_by)
     split: Literal["train", "test", "unlabelled"] = asked.split
     return HeldStudy(asked.study, asked.patient, split, 2, record.root, record.size_bytes, record.deidentification)
+
+
+def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None) -> ManifestV2:
+    """Take everything in that an order's `handover` folder holds, and publish it as one version.
+
+    Raises `IntegrityBroken` when the folder does not hold what its report says; then no version was published.
+    """
+    report = read_report(handover)
+    account, held = account_of(report), []
+    for study in report.studies:
+        record = take_study(
+            handover / study.folder, datasets / report.project, study.study, study.instances, account.deidentification
+        )
+        held.append(
+            HeldStudy(
+                study=study.study,
+                patient=study.patient,
+                split=study.split,
+                instances=study.instances,
+                root=record.root,
+                size_bytes=record.size_bytes,
+                deidentification=record.deidentification,
+            )
+        )
+    tables = {CLINICAL: handover / CLINICAL}
+    return publish_version(account, held, tables, datasets, created=created, supersedes=supersedes)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from node.core.datasets.ingest import Happened, Ingests
 
 from mediator import canonical
 from mediator.audit import Action, Verdict
@@ -20,7 +21,6 @@ from mediator.deid.orders import IngestOrder
 from mediator.errors import UsageFault
 from mediator.manifests import AnyManifest, ManifestV2
 from node.core.context import event
-from node.core.datasets.ingest import Happened, Ingests
 from node.core.datasets.publish import folder_of, publish_version
 from node.core.datasets.removal import remove_unheld, withdraw
 from node.host.versions import job_view, read_manifest

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from node.core.datasets.ingest import Ingests
 
 from mediator.audit import Action, Verdict
 from mediator.deid.orders import IngestOrder
@@ -19,7 +20,6 @@ from mediator.exits import TOLD_PER_RUN
 from mediator.jobs import JobState, JobStep
 from mediator.types import ContainerSpec, Kind
 from node.core.context import event
-from node.core.datasets.ingest import Ingests
 from node.core.documents.documents import Documents
 from node.core.tasks import pause
 from node.ipc.node import PauseResult

@@ -8,15 +8,15 @@ import pytest
 from pydicom.uid import MRSpectroscopyStorage
 
 from mediator.deid.orders import IngestOrder
-from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
+from node.intake.run_import import IntakeFolders
 from tests.sim.containers import planted_study
 from tests.sim.deid_workers import InProcess
 from tests.sim.dicom import ct_slice, to_bytes
+from tests.sim.intake import steps_of
 from tests.sim.search import search
 
 COMPANIONS = {"seg": "SEG", "rtstruct": "RTSTRUCT", "rtplan": "RTPLAN", "rtdose": "RTDOSE", "sr": "SR"}
 COMPANIONS |= {"presentation": "PR", "key-objects": "KO"}
-KEYS = IntakeKeys(b"s" * 32, b"q" * 32)
 
 
 def ingest(source: Path, tmp_path: Path, profile: str):
@@ -24,7 +24,7 @@ def ingest(source: Path, tmp_path: Path, profile: str):
     (tmp_path / "handover").mkdir()
     order = IngestOrder("order-1", "alpha", "liver", "cohort", str(source), profile, None, (), 0.2)
     where = IntakeFolders(tmp_path / "quarantine", tmp_path / "handover")
-    *_, last = run_ingest(order, keys=KEYS, rooms=where, workers=InProcess)
+    *_, last = steps_of(order, where, workers=InProcess)
     files = sorted((tmp_path / "handover" / "order-1").rglob("*.dcm"))
     return last.report, {one.Modality: one for one in map(pydicom.dcmread, files)}
 

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from mediator.deid.orders import IngestOrder
 from node.deid import processes
-from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
+from node.intake.run_import import IntakeFolders, IntakeKeys
+from tests.sim.intake import steps_of
 source, room = sys.argv[1:]
 order = IngestOrder("order-1", "alpha", "liver", "cohort", source, "eucaim", None, (), 0.2)
 rooms = IntakeFolders(Path(room, "quarantine"), Path(room, "handover"))
@@ -32,7 +33,7 @@ class Measured(processes.WorkerProcesses):
         super().__exit__(*error)
 
 if __name__ == "__main__":
-    *_, last = run_ingest(order, keys=keys, rooms=rooms, workers=lambda settings: Measured(settings, 1))
+    *_, last = steps_of(order, rooms, keys, lambda settings: Measured(settings, 1))
     print(peak_bytes(), last.report.instances_published)
 """
 

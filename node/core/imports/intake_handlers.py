@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from node.core.datasets.imports import Imports
+from node.core.imports.imports import Imports
 from node.ipc import intake as words
 from node.ipc.caller import Caller
 from node.ipc.messages import Empty

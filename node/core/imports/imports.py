@@ -3,7 +3,7 @@
 1. An order is a row before anybody works on it (`mediator.imports`), so it goes on whoever restarts.
 2. Study by study intake hands over; core copies each to its own disk and records it, and only then intake forgets it.
 3. At the end intake tells what became of the originals; core records that, then makes the version.
-4. What met a defect of ours waits, its originals sealed: until a newer version, or a person, tries it again or gives up.
+4. What met a defect of ours waits, its originals sealed, until a newer version or a person tries it again or gives up.
 
 Whatever intake says may be said twice: nothing is recorded or published a second time.
 """
@@ -27,8 +27,8 @@ from mediator.errors import CloisterError, Malformed, NotNow, UsageFault
 from mediator.imports import IMPORT_ENDED, TRANSITIONS, ImportState, ImportStep
 from node.core.context import CORE, Core, event
 from node.core.datasets.publish import take_study
-from node.core.datasets.publish_import import publish_import
 from node.core.datasets.removal import remove_unheld
+from node.core.imports.publish import publish_import
 from node.core.records import AuditEvent, ImportRow, NewImport
 from node.core.store.writes import Tx
 from node.host.disk_errors import is_full
@@ -198,7 +198,7 @@ class Imports:
         return row.state not in IMPORT_ENDED and row.state is not ImportState.STOPPING
 
     def take(self, ready: words.StudyReady) -> Literal["taken", "stopped", "disk_full"]:
-        """Take a study to core's own disk, and record it. Raises `IntegrityBroken` for one that is not as it is said."""
+        """Take a study to core's own disk, and record it. Raises `IntegrityBroken` for one that is not as told."""
         if not (_PSEUDONYM.fullmatch(ready.study) and _PSEUDONYM.fullmatch(ready.patient)):
             raise Malformed("a study is not named by its pseudonym")
         core, row = self._core, self._row(ready.order)
