@@ -22,12 +22,10 @@ from pathlib import Path
 from durable.files import flush_folder
 from mediator import canonical
 from mediator.datasets import (
-    CLINICAL,
     MANIFEST,
     STUDY,
     HeldStudy,
     VersionAccount,
-    account_of,
     manifest_of,
     study_record,
 )
@@ -39,7 +37,6 @@ from node.host.versions import (
     clear,
     copy_file,
     read_manifest,
-    read_report,
     read_study,
     write_file,
 )

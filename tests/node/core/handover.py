@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 from mediator import canonical
 from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, account_of
 from mediator.deid.orders import IngestReport
+from mediator.errors import CloisterError
 from mediator.manifests import Deidentification, ManifestV2
 from mediator.types import Study
 from node.core.datasets.publish import publish_version, take_study
+from node.core.imports.imports import Imports
 from node.host.versions import read_report
+from node.ipc import intake as words
 
 MADE_BY = Deidentification("eucaim", "f" * 64, "4")
 NEWER = Deidentification("eucaim", "e" * 64, "5")
@@ -98,3 +101,30 @@ def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: st
         )
     tables = {CLINICAL: handover / CLINICAL}
     return publish_version(account, held, tables, datasets, created=created, supersedes=supersedes)
+
+
+def write_import(handover: Path, numbers: Sequence[int], name: str) -> None:
+    """What an import's intake leaves for core when it is through, with the studies that it gives before."""
+    write_handover(handover, numbers, name)
+    for number in numbers:
+        (handover / study(number).folder).rename(handover / study(number).study)
+    (handover / "studies").rmdir()
+
+
+def ready(name: str, number: int, studies: int, made_by: Deidentification = MADE_BY) -> words.StudyReady:
+    """What intake says of one study."""
+    asked = study(number)
+    return words.StudyReady(name, studies, asked.study, asked.patient, asked.split, asked.instances, made_by)
+
+
+def bring(imports: Imports, name: str, numbers: Sequence[int]) -> None:
+    """Say all that intake says of an import, which ends as failed where core cannot take a study."""
+    for stage in ("take_in", "deidentify"):
+        assert imports.progress(words.IngestProgress(name, stage, 0, 1))  # type: ignore[arg-type]
+    try:
+        for number in numbers:
+            assert imports.take(ready(name, number, len(numbers))) == "taken"
+    except CloisterError as error:
+        imports.ended(words.IngestEnd(name, 0, error=error.message))
+        return
+    imports.ended(words.IngestEnd(name, 2 * len(numbers)))

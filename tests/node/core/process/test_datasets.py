@@ -17,7 +17,7 @@ from node.core.core import CoreProcess, now
 from node.core.datasets.publish import folder_of
 from node.host.config import NodeConfig
 from node.host.keys import read_verify_key
-from node.ipc import verbs
+from node.ipc import datasets as words
 from node.ipc.messages import Empty
 from tests.node.core.handover import PROJECT, publish, write_handover
 from tests.node.core.process.test_process import Served
@@ -39,8 +39,8 @@ def test_a_withdrawn_version_goes_from_the_disk_and_is_mounted_no_more(served: S
     served.core._make_view(manifest.dataset_version, "train", ("lesion",), tmp_path / "data")
     assert len(list((tmp_path / "data" / "studies").iterdir())) == 1
     with served.client(Role.DATA_STEWARD) as client:
-        client.call(verbs.DATASET_WITHDRAW, verbs.WithdrawDataset(dataset_version=manifest.dataset_version))
-        listed = client.call(verbs.DATASETS, Empty()).items
+        client.call(words.DATASET_WITHDRAW, words.DatasetVersionId(dataset_version=manifest.dataset_version))
+        listed = client.call(words.DATASETS, Empty())
     assert [(item.dataset_version, item.withdrawn, item.counts["studies"]) for item in listed] == [
         (manifest.dataset_version, True, 2)
     ]
