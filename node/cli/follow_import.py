@@ -65,8 +65,7 @@ def tell_end(last: imports.IngestHappened, *, as_json: bool) -> None:
     show(answer, as_json=as_json)
     if last.kind == "waiting":
         say(f"nothing is published yet: {last.waiting} studies met a defect of this software, and wait, sealed")
-        say(
-            f"hint: tell us what intake's log says of our_defect; then {last.hint}: cloister node dataset retry, give-up"
-        )
+        say("hint: report what intake's log says of our_defect (class and place, nothing of a file)")
+        say(f"hint: {last.hint}: cloister node dataset retry, or give-up")
         raise typer.Exit(1)
     say(f"published {answer['studies_published']} of {answer['studies_in']} studies as {last.dataset_version}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,10 +23,13 @@ class KeepingCore:
     def take(self, ready: ReadyStudy) -> None:
         target = ready.folder.parent / "studies" / ready.study
         target.parent.mkdir(mode=0o750, exist_ok=True)
+        partial = target.with_suffix(".partial")
         assert len(list(ready.folder.iterdir())) == ready.instances
         self.taken.append(ready)
         if not target.exists():
-            ready.folder.rename(target)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(ready.folder, partial)
+            partial.rename(target)
 
 
 def steps_of(

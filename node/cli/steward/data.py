@@ -21,7 +21,7 @@ from node.ipc.messages import Empty, SignedText
 
 datasets = typer.Typer(no_args_is_help=True)
 
-# a dataset's files are a few million unlinked
+# a version's files are counted in millions, and an import that is being published goes first
 _REMOVAL_S = 600.0
 
 

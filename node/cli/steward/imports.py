@@ -11,15 +11,16 @@ from node.cli.follow_import import follow, tell_end
 from node.cli.id_prefix import complete
 from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import say, show, table
-from node.cli.steward.data import datasets
+from node.cli.steward import data
 from node.ipc import imports
 from node.ipc.channel import Client
 from node.ipc.messages import Empty
 
+app = data.datasets
 Import = Annotated[str, typer.Argument(metavar="IMPORT", help="the import (ingest-…), or the beginning of it")]
 
 
-@datasets.command("imports")
+@app.command("imports")
 def list_imports(config: NodeConfig, as_json: Json = False) -> None:
     """Imports, oldest first: how far each is, and what waits."""
     with client_for(load(config), imports.IMPORTS) as client:
@@ -35,7 +36,7 @@ def list_imports(config: NodeConfig, as_json: Json = False) -> None:
     show(list(items), as_json=as_json, table=table(columns, rows))
 
 
-@datasets.command("follow")
+@app.command("follow")
 def follow_import(config: NodeConfig, order: Import, key: SignWith = None, as_json: Json = False) -> None:
     """Follow an import to its end, as the order itself would."""
     with client_for(load(config), imports.IMPORT_FOLLOW, key=key) as client:
@@ -44,7 +45,7 @@ def follow_import(config: NodeConfig, order: Import, key: SignWith = None, as_js
     tell_end(told, as_json=as_json)
 
 
-@datasets.command("stop")
+@app.command("stop")
 def stop_import(config: NodeConfig, order: Import, key: SignWith = None) -> None:
     """End an import: what was taken in is destroyed, nothing is published."""
     with client_for(load(config), imports.IMPORT_STOP, key=key) as client:
@@ -53,7 +54,7 @@ def stop_import(config: NodeConfig, order: Import, key: SignWith = None) -> None
     say(f"stopping {name}: what was taken in is being destroyed")
 
 
-@datasets.command("retry")
+@app.command("retry")
 def retry_import(config: NodeConfig, order: Import, key: SignWith = None) -> None:
     """Try the studies again that met a defect of this software."""
     with client_for(load(config), imports.IMPORT_RETRY, key=key) as client:
@@ -62,7 +63,7 @@ def retry_import(config: NodeConfig, order: Import, key: SignWith = None) -> Non
     say(f"trying again what waits of {name}")
 
 
-@datasets.command("give-up")
+@app.command("give-up")
 def give_up_import(config: NodeConfig, order: Import, key: SignWith = None) -> None:
     """Destroy the studies that wait, and publish the others."""
     with client_for(load(config), imports.IMPORT_GIVE_UP, key=key) as client:
