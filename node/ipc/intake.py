@@ -32,7 +32,7 @@ class IngestProgress:
 
 
 @dataclass(frozen=True)
-class Steering:
+class GoOn:
     """Whether the import is to go on; a person may have stopped it."""
 
     go_on: bool
@@ -83,7 +83,7 @@ class Swept:
 
 
 ORDERS = Verb("orders", Empty, Work, "server")
-PROGRESS = Verb("progress", IngestProgress, Steering)
+PROGRESS = Verb("progress", IngestProgress, GoOn)
 STUDY = Verb("study", StudyReady, StudyTaken)
 REPORT = Verb("report", IngestEnd, Empty)
 LIVE = Verb("imports_live", Empty, tuple[str, ...])

@@ -20,8 +20,8 @@ def orders(imports: Imports, _caller: Caller, _request: Empty, call: Call) -> It
 
 
 @HANDLERS.answers(words.PROGRESS)
-def progress(imports: Imports, _caller: Caller, request: words.IngestProgress) -> words.Steering:
-    return words.Steering(imports.progress(request))
+def progress(imports: Imports, _caller: Caller, request: words.IngestProgress) -> words.GoOn:
+    return words.GoOn(imports.progress(request))
 
 
 @HANDLERS.answers(words.STUDY)
