@@ -196,13 +196,14 @@ def start(settings: Settings, counts: Counts | None = None) -> None:
     global _worker
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' data
     logs.set_up(settings.log.process, level=settings.log.level, form=settings.log.form)
-    for others in ("", "pydicom"):  # what they only warn of is told as what we find in the file
-        logging.getLogger(others).setLevel(logging.ERROR)
     Thread(target=_end_with_parent, daemon=True).start()
     if settings.copiers:
         sys.setswitchinterval(SWITCH_S)
 
     from node.deid.worker import Worker  # here, so that whoever starts workers loads neither engine nor decoders
+
+    for others in ("", "pydicom"):  # what they only warn of is told as what we find in the file
+        logging.getLogger(others).setLevel(logging.ERROR)
 
     def count(what: int) -> None:
         if counts is not None:
