@@ -38,7 +38,7 @@ from node.deid.pixels.rle import RLE
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
 from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch, usual_vr
-from node.deid.searcher import Searcher
+from node.deid.searcher import Searcher, kept_words
 from node.deid.stream import FileStream, MemoryStream, Stream
 from node.deid.structure import ElementNode, Unreadable
 from node.deid.write_output import Conversion, OutputWriter, matches, named
@@ -67,6 +67,7 @@ class ProfileEngine:
         self.vr_of = lambda tag: vr_of.get(tag, "UN")
         self._reader = Reader(self.vr_of, private_alone=bool(table.private))
         self._mandatory = Mandatory(standard)
+        self._kept = kept_words(table)  # once: a study of a few slices has two searchers
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
 
@@ -156,7 +157,7 @@ class ProfileEngine:
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
-        return Searcher(self.table, self._mandatory, self.vr_of)
+        return Searcher(self.table, self._mandatory, self.vr_of, self._kept)
 
     def named(self, source: Source, *, whole: bool = False) -> list[Identifier]:
         """The names and numbers a file holds, those in its largest sequences only if `whole`; identifying."""

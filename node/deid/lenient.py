@@ -13,6 +13,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -39,6 +40,7 @@ from node.deid.structure import (
     pixels_at,
 )
 
+T = TypeVar("T")
 # pydicom needs some sixty bytes for each byte of a header made of empty elements
 MAX_LENIENT_BYTES = 1 << 22
 _DELIMITER, _ITEM_DELIMITER = (0xFFFE, 0xE0DD, 0), (0xFFFE, 0xE00D, 0)
@@ -119,8 +121,8 @@ class _Patience:
             raise Unreadable(Exclusion.MALFORMED)
         if isinstance(element, DataElement):
             with _in_pydicom():
-                items = list(element.value)
-            return ElementNode(tag, "SQ", items=tuple(tuple(self._item(item, depth)) for item in items))
+                items = iter(element.value)
+            return ElementNode(tag, "SQ", items=tuple(tuple(self._item(item, depth)) for item in _each(items)))
         value = element.value or b""
         if element.length == UNDEFINED:
             return ElementNode(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
@@ -136,10 +138,12 @@ class _Patience:
         if depth >= MAX_DEPTH:
             raise Unreadable(Exclusion.TOO_DEEP)
         with _in_pydicom():
-            (implicit, little), elements = item.original_encoding, [item.get_item(tag) for tag in sorted(item.keys())]
+            (implicit, little), tags = item.original_encoding, sorted(item.keys())
         if bool(little) != self._little:
             raise Unreadable(Exclusion.MALFORMED)  # UN inside big endian: two byte orders in one dataset
-        for element in elements:
+        for tag in tags:
+            with _in_pydicom():
+                element = item.get_item(tag)
             yield self._node(element, bool(implicit), bool(little), depth + 1)
 
     def _items(self, value: bytes, implicit: bool, little: bool, depth: int) -> Iterator[tuple[ElementNode, ...]]:
@@ -154,14 +158,14 @@ class _Patience:
             yield tuple(self._item(item, depth))
 
 
-def _each(elements: Iterator[RawDataElement | DataElement]) -> Iterator[RawDataElement | DataElement]:
-    """What pydicom finds, one after the other."""
+def _each(found: Iterator[T]) -> Iterator[T]:
+    """What pydicom finds, one after the other: what comes first is judged first."""
     while True:
         with _in_pydicom():
-            element = next(elements, None)
-        if element is None:
+            one = next(found, None)
+        if one is None:
             return
-        yield element
+        yield one
 
 
 def _at_pixels(tag: int, vr: str | None, length: int) -> bool:

@@ -25,16 +25,17 @@ from multiprocessing import connection
 from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
 from threading import Thread
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from mediator.deid.screening import Exclusion
 from node.deid.copiers import SWITCH_S, THREADS
 from node.deid.limits import limit_memory
 from node.deid.pipeline import Batch, Done, File, Result, Search, Survey, refused
-from node.deid.pixels.series import SeriesFinding
-from node.deid.worker import Worker
 from node.deid.worker_settings import Settings
 from node.host import logs
+
+if TYPE_CHECKING:
+    from node.deid.worker import Worker
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -169,7 +170,7 @@ class WorkerProcesses:
 
     def _look_alone(self, several: tuple[Sequence[Path], ...]) -> tuple[tuple[str, ...], ...]:
         def instead(_one: tuple[Sequence[Path], ...], _reason: Exclusion) -> tuple[tuple[str, ...], ...]:
-            return ((SeriesFinding.HEADER.value,),)
+            return (("unreadable_header",),)
 
         found = self._one_by_one([(one,) for one in several], look, instead)
         return tuple(findings for one in found for findings in one)
@@ -195,11 +196,14 @@ def start(settings: Settings, counts: Counts | None = None) -> None:
     global _worker
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' data
     logs.set_up(settings.log.process, level=settings.log.level, form=settings.log.form)
-    for others in ("", "pydicom"):  # what they only warn of is told as what we find in the file
-        logging.getLogger(others).setLevel(logging.ERROR)
     Thread(target=_end_with_parent, daemon=True).start()
     if settings.copiers:
         sys.setswitchinterval(SWITCH_S)
+
+    from node.deid.worker import Worker  # here, so that whoever starts workers loads neither engine nor decoders
+
+    for others in ("", "pydicom"):  # what they only warn of is told as what we find in the file
+        logging.getLogger(others).setLevel(logging.ERROR)
 
     def count(what: int) -> None:
         if counts is not None:

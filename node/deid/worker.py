@@ -28,6 +28,7 @@ from mediator.errors import IntegrityBroken, UsageFault
 from node.deid.copiers import UNDER_WAY
 from node.deid.deidentify import FileSearcher, Finished, Gate0, groups, misnamed, suspects, withdrawn
 from node.deid.outcome import GateOutcome, Identity
+from node.deid.parts import Parts, parts_of
 from node.deid.pipeline import Batch, Done, File, InstanceSink, NoRoom, Placed, Result, Search, Survey, Trace, refused
 from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
 from node.deid.pixels.segments import MalformedStream
@@ -36,7 +37,7 @@ from node.deid.rewrite import TooMuch
 from node.deid.slices import SliceReader
 from node.deid.stream import Original
 from node.deid.structure import Unreadable
-from node.deid.worker_settings import Settings, parts_of
+from node.deid.worker_settings import Settings
 from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Worker:
         """`count` is told of each file converted (0) and picture read (1)."""
         self._count = count
         self._settings = settings
-        parts = (settings.parts or parts_of)(settings, partial(count, 1))
+        parts: Parts = (settings.parts or parts_of)(settings, partial(count, 1))
         self._ahead = UNDER_WAY if settings.copiers else 0
         self._engine = parts.engine
         self._pixels = parts.pixels

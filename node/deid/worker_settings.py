@@ -1,20 +1,16 @@
-"""What a worker is made of: a value that travels to its process, and what is built from it there."""
+"""What a worker is told: a value that travels to its process. Whoever makes it loads no engine for that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ProfileTable
-from node.deid.copiers import Copiers
-from node.deid.engine import ProfileEngine
 from node.deid.pipeline import InstanceSource
-from node.deid.pixels import Instance, PixelGate, PixelVerdict
-from node.deid.pixels.reader import ReaderProcess
-from node.deid.profiles import load_profile, load_profile_file, standard
+from node.deid.profiles import load_profile, load_profile_file
 
 Ocr = Literal["auto", "every-frame", "off"]
 
@@ -28,29 +24,8 @@ class LogForm:
     form: Literal["text", "json"] = "text"
 
 
-class PixelExaminer(Protocol):
-    """Judges the pixels of one series that gate 0 wrote (implemented by `node.deid.pixels.PixelGate`)."""
-
-    def examine(self, series: Sequence[Instance]) -> tuple[PixelVerdict, ...]:
-        """One verdict for each; text that can be blacked out is gone from the file then."""
-
-    def close(self) -> None:
-        """End whatever it runs."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a worker works with."""
-
-    engine: ProfileEngine
-    pixels: PixelExaminer
-
-
-class PartsMaker(Protocol):
-    """Makes a worker's parts in its process; a function with a name, so that it travels."""
-
-    def __call__(self, settings: Settings, on_picture: Callable[[], None]) -> Parts:
-        """`on_picture` is to be called for each picture read."""
+PartsMaker = Callable[..., Any]
+"""Makes a worker's parts in its process, as `node.deid.parts.parts_of` does: a function that travels by its name."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +57,3 @@ def table_of(profile: str) -> ProfileTable:
 def pseudonyms(table: ProfileTable, key: bytes, project: str, site: str) -> Pseudonyms:
     """Those of stage 1 or of stage 2, as the profile says."""
     return Pseudonyms.local(key, site) if table.scope == "site" else Pseudonyms(key, project, site)
-
-
-def parts_of(settings: Settings, on_picture: Callable[[], None]) -> Parts:
-    """The engine for the profile, and the pixel gate."""
-    table = table_of(settings.profile)
-    pixels = PixelGate(
-        read_text=settings.read_text,
-        every_frame=settings.ocr == "every-frame",
-        hold_faces="clean-visual-features" in table.options,
-        reader=ReaderProcess(on_picture=on_picture),
-    )
-    return Parts(ProfileEngine(table, standard(), Copiers(settings.copiers) if settings.copiers else None), pixels)

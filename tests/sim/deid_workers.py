@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from node.deid.engine import ProfileEngine
+from node.deid.parts import Parts, parts_of
 from node.deid.pipeline import Batch, Done, File, Result, Search, Survey
 from node.deid.pixels import Instance, PixelGate, PixelState, PixelVerdict
 from node.deid.pixels.reader import ReaderProcess
 from node.deid.worker import Worker
-from node.deid.worker_settings import Parts, Settings, parts_of
+from node.deid.worker_settings import Settings
 
 
 class InProcess:

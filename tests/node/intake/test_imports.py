@@ -10,7 +10,8 @@ import pytest
 
 from mediator.deid.orders import Column, IngestOrder, IngestReport
 from mediator.errors import IntegrityBroken, UsageFault
-from node.deid.worker_settings import PartsMaker, parts_of
+from node.deid.parts import parts_of
+from node.deid.worker_settings import PartsMaker
 from node.host.versions import read_report
 from node.intake.run_import import IntakeFolders, IntakeKeys
 from tests.sim import intake
