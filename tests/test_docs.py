@@ -9,7 +9,7 @@ import click
 import pytest
 import typer
 
-from mediator import errors, jobs
+from mediator import errors, imports, jobs
 from node.cli.app import application
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +54,12 @@ def test_every_file_on_a_page_exists(page: Path) -> None:
 def test_the_picture_of_a_jobs_states_is_the_table() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     assert f"```mermaid\n{jobs.mermaid()}```" in text
+
+
+def test_the_pictures_of_an_imports_and_a_studys_states_are_the_tables() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    for picture in (imports.mermaid(), imports.study_mermaid()):
+        assert f"```mermaid\n{picture}```" in text
 
 
 def test_the_error_tree_in_the_docstring_is_the_tree() -> None:

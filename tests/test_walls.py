@@ -61,10 +61,10 @@ BREACHES = {
         ("federation/control.py", "import mediator.deid.rules"),
     ],
     "house": [
-        ("node/intake/batch.py", "import node.core.context"),
+        ("node/intake/run_import.py", "import node.core.context"),
         ("node/link/process.py", "from node.broker import process"),
         ("node/kit/trial.py", "import node.core.datasets.publish"),
-        ("node/deid/engine.py", "import node.intake.batch"),
+        ("node/deid/engine.py", "import node.intake.run_import"),
         ("node/ipc/channel.py", "import node.core.records"),
         ("node/host/config.py", "import node.ipc.verb"),
         ("containers/broker.py", "import node.host.keys"),

@@ -9,9 +9,9 @@
 5. Its pixels carry no text we know of, or might: those that may need reading are held back.
 6. No overlay hides in the high bits of its pixels.
 
-`screen` is what a node's ingest asks: every reason excludes. `sort` is what a folder asks, where a person can look: the
-same reasons, each either for *review* (written de-identified, but apart) or *refused* (nothing is written). Text in
-pixels is then for whoever reads pixels to find.
+`screen` finds the reasons. `publish` is what a node's ingest asks: every one of them excludes. `sort` is what a folder
+asks, where a person can look: the same reasons, each either for *review* (written de-identified, but apart) or
+*refused* (nothing is written). Text in pixels is then for whoever reads pixels to find.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Exclusion(StrEnum):
     RESIDUAL_IDENTIFIER = "residual_identifier"
     DATES_DIFFER = "dates_differ"
     OUTPUT_EXISTS = "output_exists"
+    # what befell us over it: it is nobody's fault but ours, and waits until we have mended ourselves
+    OUR_DEFECT = "our_defect"
 
 
 # Modalities whose pixels often carry names and dates. Never trust BurnedInAnnotation = NO for them.
@@ -155,13 +157,23 @@ _FOR_REVIEW = frozenset({Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTU
 
 def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
     """Pass, review or refuse; one reason to refuse outweighs any number of reasons to review, and is told first."""
-    # whoever reads pixels says what is drawn in them
-    found = tuple(reason for reason in screen(facts, finding) if reason is not Exclusion.PIXEL_TEXT_NOT_CHECKED)
+    found = _without_text(facts, finding)
     if not found:
         return Sorting("pass")
     if set(found) <= _FOR_REVIEW:
         return Sorting("review", found)
     return Sorting("refuse", tuple(sorted(found, key=_FOR_REVIEW.__contains__)))
+
+
+def publish(facts: Facts, finding: Exclusion | None = None) -> Sorting:
+    """Pass or refuse, where nobody can look: the reasons in the order of `screen`, less what is for a pixel reader."""
+    found = _without_text(facts, finding)
+    return Sorting("refuse", found) if found else Sorting("pass")
+
+
+def _without_text(facts: Facts, finding: Exclusion | None) -> tuple[Exclusion, ...]:
+    """Whoever reads pixels says what is drawn in them."""
+    return tuple(reason for reason in screen(facts, finding) if reason is not Exclusion.PIXEL_TEXT_NOT_CHECKED)
 
 
 def _named(sop_class: str) -> Exclusion | None:

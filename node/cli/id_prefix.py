@@ -9,7 +9,7 @@ from node.cli.output import say
 
 _DIGEST = "sha256:"
 # What every identifier of a kind begins with distinguishes none: it need not be given, and does not count.
-_COMMON = (_DIGEST, "job-", "file-")
+_COMMON = (_DIGEST, "job-", "file-", "ingest-")
 # Shorter is a slip of the finger more often than a name; what only looks may be named by less than what acts.
 SHORTEST = 4
 # 32 bits of a digest, as much as people compare by eye.

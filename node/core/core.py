@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from containers.canary import canary_spec, run_canary
@@ -21,10 +22,10 @@ from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
 from node.core.context import Core, CoreKeys, Folders, Trust, event
-from node.core.datasets.ingest import Ingests
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
+from node.core.imports.imports import Imports
 from node.core.records import JobRow
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
@@ -88,7 +89,7 @@ class CoreProcess:
             tend=self._tend,
         )
         self.documents = Documents(self.core, self._documents_changed)
-        self.ingests = Ingests(self.core)
+        self.imports = Imports(self.core, version("cloister"))
         self._wake_export = threading.Event()
         self._ended = threading.Event()
         store.after_commit(self._wake_export.set)
@@ -103,6 +104,7 @@ class CoreProcess:
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
         watch.checkpoint(self.core)  # a log without any signature proves nothing
+        self.imports.start()
         self._exporter.start()
         self.jobs.start()
         self.watch.start()

@@ -11,13 +11,13 @@ from mediator.errors import CloisterError
 from mediator.ports import Runner
 from node.core import staff
 from node.core.core import CoreProcess
-from node.core.datasets import intake_handlers as intake
+from node.core.imports import intake_handlers as intake
 from node.core.tasks import link_handlers as link
 from node.host.config import NodeConfig
+from node.ipc import intake as intake_words
 from node.ipc import link as link_words
 from node.ipc.caller import Caller
 from node.ipc.channel import Client
-from node.ipc.imports import INTAKE
 from node.ipc.runner import RemoteRunner
 from node.ipc.server import Server
 from node.ipc.verb import verbs_in
@@ -40,8 +40,8 @@ def run(config: NodeConfig) -> None:
         link_server(paths.link_socket, process, group=groups["link"]),
         Server(
             paths.intake_socket,
-            INTAKE,
-            intake.HANDLERS.of(process.ingests),
+            verbs_in(intake_words),
+            intake.HANDLERS.of(process.imports),
             caller=Caller("intake", person=""),
             group=groups["intake"],
         ),

@@ -10,6 +10,7 @@ from typing import Literal
 from mediator.airlock.review import FileState
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, HubCode
+from mediator.imports import ImportState
 from mediator.jobs import JobState
 from mediator.types import Kind, ReleasedObject
 
@@ -109,6 +110,35 @@ class DatasetVersionRow:
     counts: Mapping[str, int]
     excluded: Mapping[str, int]
     withdrawn: datetime | None
+
+
+@dataclass(frozen=True)
+class NewImport:
+    """An order to take data in. `order_text` is canonical JSON and holds the source folder; `actor` gave it."""
+
+    name: str
+    project: str
+    dataset: str
+    actor: str
+    order_text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ImportRow(NewImport):
+    """An import as it stands. Studies are counted as intake told them; `not_now`: nothing is wrong with the order."""
+
+    state: ImportState
+    studies: int
+    studies_done: int
+    studies_waiting: int
+    destroyed: int
+    tried_with: str
+    dataset_version: str | None
+    error: str
+    hint: str
+    not_now: bool
+    created: datetime
+    updated: datetime
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from node.core.core import CoreProcess
 from node.core.datasets import handlers as datasets
 from node.core.documents import handlers as documents
 from node.core.images import handlers as images
+from node.core.imports import handlers as imports
 from node.core.site_keys import handlers as site_keys
 from node.core.tasks import handlers as tasks
 from node.core.tasks import pause, watch
@@ -29,7 +30,7 @@ from node.ipc.verb import Handler, Handlers, Verb
 # a checkpoint is asked for by people: long enough for a hub across the country to answer
 _WITNESS_WAIT_S = 10.0
 
-SUBJECTS = (airlock, datasets, documents, images, site_keys, tasks)
+SUBJECTS = (airlock, datasets, documents, images, imports, site_keys, tasks)
 # what is asked of the node as a whole; every subject has its own
 HANDLERS = Handlers[CoreProcess]()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.deid.deidentify_folder import File
+from node.deid.pipeline import File
 from node.deid.pixels.duplicates import KEY_BYTES, SeenPixels
 from node.deid.pixels.reader import ReaderDied, ReaderProcess
 from node.deid.pixels.series import SeriesFinding, integrity, read_slice

@@ -1,14 +1,14 @@
 """Gate 0, called from here and nowhere else: one instance in, a de-identified file or a reason out.
 
 1. The engine reads the file strictly; what cannot be read whole is held back.
-2. `mediator.deid.screening` decides on the instance: `screen` for ingest, `sort` for a folder, where a person may look.
+2. `mediator.deid.screening` decides on the instance: `publish` for ingest, `sort` where a person may look.
 3. The patient's pseudonym, shift of dates and the study's pseudonym come from the site's key alone.
 4. The engine writes by the compiled profile and searches what it wrote; a hit takes the file away again.
 5. A file made before its patient's and study's others said whose names and numbers they are is made once more, if it
    has one of them in its texts (`misnamed`): their order says nothing of what stays.
-6. Whoever reads pixels has the last word on what was written: `PixelReader.hold`, series by series.
+6. Whoever reads pixels has the last word on what was written (`node.deid.pixels.PixelGate`), series by series.
 7. Each file is searched once more for what only the files after it lost (`suspects`); one that holds something of it
-   is made again with all of it known (`Gate0.again`), and stands only where that is chance.
+   is looked at again with all of it known (`Gate0.again`), and stands only where that is chance.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ProfileTable
-from mediator.deid.screening import Exclusion, Facts, Sorting, screen, sort
+from mediator.deid.screening import Exclusion, Facts, publish, sort
 from mediator.deid.values import Subject
+from node.deid.outcome import NOBODY, GateOutcome, Identity
+from node.deid.stream import Stream
 
 
 class DicomSource(Protocol):
@@ -41,24 +43,14 @@ class DicomEngine(Protocol):
 
     table: ProfileTable
 
-    def read(self, content: bytes) -> Any:
-        """A `DicomSource`, or the `Exclusion` that says why the file cannot be read."""
-
-    def open(self, handle: int) -> Any:
-        """The same of a regular file's descriptor, which stays open until `write`: only headers are in memory."""
-
-    def take(self, stream: Any) -> Any:
-        """The same of an original that is read in pieces (a `node.deid.stream.Stream`)."""
-
-    def write(self, source: Any, subject: Subject, path: Path) -> Exclusion | None:
-        """A new de-identified file at `path`; None when it stands and the residual check passed.
-
-        Raises `FileExistsError` where the path is taken.
-        """
+    def take(self, stream: Stream) -> Any:
+        """A `DicomSource`, or the `Exclusion` that says why the original cannot be read. The stream stays open until
+        what was begun of it is finished: only headers are in memory."""
 
     def begin(self, source: Any, subject: Subject, path: Path) -> Any:
-        """`write` under way: call what comes back, in the order of beginning, before the source is closed; it gives
-        `exclusion`, and `pardoned` matches inside values that are ours."""
+        """A new de-identified file at `path`, under way: call what comes back, in the order of beginning, before the
+        source is closed; it gives `exclusion` (None: it stands and the residual check passed), and `pardoned` matches
+        inside values that are ours. Raises `FileExistsError` where the path is taken."""
 
     def lost(self, subject: Subject) -> Sequence[Lost]:
         """What this patient's files lost since this was last asked; identifying."""
@@ -69,8 +61,8 @@ class DicomEngine(Protocol):
     def search(self, source: Any, subject: Subject, path: Path) -> Exclusion | None:
         """Why what was made of this file, `path`, must not stand by all that is lost until now; nothing is written."""
 
-    def named(self, source: Any) -> list[Identifier]:
-        """The names and numbers of a patient that a file holds."""
+    def named(self, source: Any, *, whole: bool = False) -> list[Identifier]:
+        """The names and numbers of a patient that a file holds; those in its largest sequences only if `whole`."""
 
     def searcher(self) -> FileSearcher:
         """For finished files, once what the files after them lost is known."""
@@ -86,57 +78,6 @@ class FileSearcher(Protocol):
         """Whether the file, or the name it is still to get, holds one of them, by chance or not."""
 
 
-class PixelReader(Protocol):
-    """Looks at the pixels of written files (implemented by `node.deid.pixels.PixelGate`)."""
-
-    def hold(self, series: Sequence[tuple[Path, Facts]]) -> Iterator[tuple[int, Exclusion | None]]:
-        """(place in the series, why the file must not pass, or None) as each file is judged, every file once.
-
-        Text that can be blacked out is gone from the file then.
-        """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one instance. All ids are pseudonyms; `patient_alone` leaves the issuer out (clinical tables).
-
-    `facts` are the original's, for whoever reads pixels; `lost` is what it was the first of its patient's files to
-    lose. Neither is ever shown.
-    """
-
-    exclusion: Exclusion | None
-    study: str = ""
-    patient: str = ""
-    patient_alone: str = ""
-    path: Path | None = None
-    position: tuple[str, int, int, str] = ("", 0, 0, "")  # series, its number, the instance's number and UID
-    facts: Facts = field(default=Facts(), repr=False)
-    lost: tuple[Lost, ...] = field(default=(), repr=False)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Whose it is, and of which study."""
-        return tuple(key for key in (self.patient, self.study) if key)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What became of one file of a folder. A file stands at `path` exactly when `place` is not refuse.
-
-    `name` is where it belongs below DST or DST.review, made of pseudonyms alone. `facts` and `lost` as for `Outcome`.
-    """
-
-    place: Literal["pass", "review", "refuse"]
-    reasons: tuple[Exclusion, ...] = ()
-    path: Path | None = None
-    name: str = ""
-    series: str = ""
-    facts: Facts = field(default=Facts(), repr=False)
-    pardoned: int = 0
-    keys: tuple[str, ...] = ()
-    lost: tuple[Lost, ...] = field(default=(), repr=False)
-
-
 @dataclass(frozen=True)
 class Finished:
     """One file as `suspects` sees it: where it stands (or None), and what it was the first to lose."""
@@ -148,91 +89,71 @@ class Finished:
 
 
 class Gate0:
-    """De-identifies instances of one project at one site: `admit` into `folder/<study>/`, `begin` into `folder`."""
+    """De-identifies instances of one project at one site into `folder`.
 
-    def __init__(self, engine: DicomEngine, pseudonyms: Pseudonyms, folder: Path, site: str = "") -> None:
+    With `review` a person looks at what may be looked at; without, whatever would need one is excluded.
+    """
+
+    def __init__(self, engine: DicomEngine, pseudonyms: Pseudonyms, site: str = "", *, review: bool) -> None:
         self._engine = engine
         self._pseudonyms = pseudonyms
-        self._folder = folder
         self._site = site
+        self._review = review
+        self._screen = sort if review else publish
         self._subjects: dict[str, Subject] = {}
         self._lost: dict[str, list[Lost]] = {}
         self._uid = lru_cache(maxsize=64)(pseudonyms.uid)  # of studies and series, again for every slice
+        self._study = lru_cache(maxsize=64)(pseudonyms.study)
+        self._patient = lru_cache(maxsize=64)(pseudonyms.patient)
 
-    def admit(self, original: Any, known: Sequence[Lost] = ()) -> Outcome:
-        """One original (its bytes, or a stream of them) to an outcome: a file stands exactly when nothing excludes it.
+    def begin(
+        self, original: Stream, folder: Path, draft: Callable[[Identity], str], known: Sequence[Lost] = ()
+    ) -> Callable[[], GateOutcome]:
+        """One original, into a file of `folder` that `draft` names, under way: call what comes back, in the order of
+        beginning, before the original is closed. A name that is taken is another original of the same instance.
 
-        Its pixels nobody has read yet: `misnamed` comes next (5), `read_pixels` (6), then `suspects` (7). `known`: what
-        others of its patient and study are known to have lost.
+        Its pixels nobody has read yet: `misnamed` comes next (5), whoever reads pixels (6), then `suspects` (7).
+        `known`: what others of its patient and study are known to have lost.
         """
-        source = self._read(original)  # (1)
+        source = self._engine.take(original)  # (1)
         if isinstance(source, Exclusion):
-            return Outcome(source)
+            return partial(GateOutcome, "refuse", (source,))
         facts: Facts = source.facts
-        keyed = self._pseudonyms
-        reasons = [  # (2)
-            reason for reason in screen(facts, source.finding) if reason is not Exclusion.PIXEL_TEXT_NOT_CHECKED
-        ]
-        study = keyed.study(facts.study) if facts.study else ""
-        if reasons:
-            return Outcome(reasons[0], study)
+        sorting = self._screen(facts, source.finding)  # (2)
+        if sorting.place == "refuse":
+            study = Identity(study=self._study(facts.study)) if facts.study else NOBODY
+            return partial(GateOutcome, "refuse", sorting.reasons, identity=study)
         subject = self._subject(facts)  # (3)
-        uid = keyed.uid(facts.sop_instance)
+        identity = self._identity(facts, subject)
         if known:
             self._engine.remember(subject, known)
-        folder = self._folder / study
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        path = folder / f"{uid}.part"
+        path = folder / draft(identity)
         try:
-            refused = self._engine.write(source, subject, path)  # (4)
+            convert = self._engine.begin(source, subject, path)  # (4)
         except FileExistsError:
-            refused = Exclusion.DUPLICATE_INSTANCE
-        lost = self._note(subject)
-        return Outcome(
-            refused,
-            study,
+            doubled = (Exclusion.DUPLICATE_INSTANCE,)
+            return partial(GateOutcome, "refuse", doubled, None, identity, facts, lost=self._note(subject))
+        begun = GateOutcome(sorting.place, sorting.reasons, path, identity, facts, lost=self._note(subject))
+        return lambda: _finished(begun, convert())
+
+    def _identity(self, facts: Facts, subject: Subject) -> Identity:
+        return Identity(
             subject.patient,
-            keyed.patient(facts.patient_id),
-            None if refused else path,
-            (keyed.uid(facts.series), facts.series_number, facts.instance_number, uid),
-            facts,
-            lost,
+            self._patient(facts.patient_id) if facts.patient_id.strip() else "",
+            self._study(facts.study),
+            self._uid(facts.study),
+            self._uid(facts.series),
+            self._pseudonyms.uid(facts.sop_instance),
+            facts.series_number,
+            facts.instance_number,
         )
 
-    def begin(self, handle: int, name: str, known: Sequence[Lost] = ()) -> Callable[[], Placement]:
-        """One open file of a folder, into `folder/name`, under way: call what comes back, in the order of beginning,
-        before the descriptor is closed. `known` as for `admit`. Raises `FileExistsError` where that is taken."""
-        source = self._engine.open(handle)  # (1)
-        if isinstance(source, Exclusion):
-            return partial(Placement, "refuse", (source,))
-        facts: Facts = source.facts
-        sorting = sort(facts, source.finding)  # (2)
-        if sorting.place == "refuse":
-            return partial(Placement, "refuse", sorting.reasons)
-        subject = self._subject(facts)  # (3)
-        if known:
-            self._engine.remember(subject, known)
-        path = self._folder / name
-        convert = self._engine.begin(source, subject, path)  # (4)
-        lost = self._note(subject)
-        return lambda: self._placed(convert(), sorting, subject, path, facts, lost)
-
-    def _placed(
-        self, done: Any, sorting: Sorting, subject: Subject, path: Path, facts: Facts, lost: tuple[Lost, ...]
-    ) -> Placement:
-        study, series = self._uid(facts.study), self._uid(facts.series)
-        keys = (subject.patient, study)
-        if done.exclusion is not None:
-            return Placement("refuse", (done.exclusion,), keys=keys, lost=lost)
-        place = f"{subject.patient}/{study}/{series}/{self._pseudonyms.uid(facts.sop_instance)}.dcm"
-        return Placement(sorting.place, sorting.reasons, path, place, series, facts, done.pardoned, keys, lost)
-
-    def again(self, original: Any, lost: Iterable[Lost], path: Path) -> Exclusion | None:
+    def again(self, original: Stream, lost: Iterable[Lost], path: Path) -> Exclusion | None:
         """Why a file must not stand, now that all its patient's files lost is known; None: what it holds is chance. (7)
 
-        `original`: its bytes, a stream of them, or a descriptor; `path`: what was made of it. Nothing is written.
+        `path`: what was made of the original. Nothing is written.
         """
-        source = self._read(original)
+        source = self._engine.take(original)
         if isinstance(source, Exclusion):
             return source
         subject = self._subject(source.facts)
@@ -240,22 +161,23 @@ class Gate0:
         refused: Exclusion | None = self._engine.search(source, subject, path)
         return refused
 
-    def _read(self, original: Any) -> Any:
-        if isinstance(original, bytes):
-            return self._engine.read(original)
-        return self._engine.open(original) if isinstance(original, int) else self._engine.take(original)
+    def survey(self, original: Stream) -> tuple[Identity, list[Identifier], Exclusion | None]:
+        """Whose an original is; the names and numbers it holds; or why it will be refused. Nothing is written."""
+        source = self._engine.take(original)
+        if isinstance(source, Exclusion):
+            return NOBODY, [], source
+        facts: Facts = source.facts
+        sorting = self._screen(facts, source.finding)
+        if sorting.place == "refuse":
+            study = self._study(facts.study) if facts.study else ""
+            return Identity(study=study), [], sorting.reasons[0]
+        # where batches are studies every name is known before the first of them is written
+        named = self._engine.named(source, whole=not self._review)
+        return self._identity(facts, self._subject(facts)), named, None
 
-    def survey(self, handle: int) -> tuple[tuple[str, ...], list[Identifier]]:
-        """Whose an open file is, and of which study; the names and numbers it holds. Nothing is written."""
-        source = self._engine.open(handle)
-        if isinstance(source, Exclusion) or sort(source.facts, source.finding).place == "refuse":
-            return (), []
-        keys = (self._subject(source.facts).patient, self._uid(source.facts.study))
-        return keys, self._engine.named(source)
-
-    def expect(self, known: Mapping[str, Sequence[Identifier]]) -> None:
-        """Names and numbers of patients whose files are to come."""
-        self._lost = {patient: list(identifiers) for patient, identifiers in known.items()}
+    def expect(self, known: Mapping[str, Sequence[Lost]]) -> None:
+        """Of patients whose files are to come: names and numbers, and what files that are done lost."""
+        self._lost = {patient: list(values) for patient, values in known.items()}
 
     def forget(self) -> None:
         """Of patients who come again, what they lost before is somebody else's to search for: what becomes of a file
@@ -284,24 +206,18 @@ class Gate0:
         return self._subjects[patient]
 
 
-def read_pixels(outcomes: Sequence[Outcome], pixels: PixelReader) -> Iterator[tuple[int, Outcome]]:
-    """(place, outcome) for each written file as its pixels are judged; what is held is taken away again. (6)"""
-    series: dict[str, list[int]] = {}
-    for place, outcome in enumerate(outcomes):
-        if outcome.path is not None:
-            series.setdefault(outcome.position[0], []).append(place)
-    for places in series.values():
-        files = [(path, outcomes[place].facts) for place in places if (path := outcomes[place].path) is not None]
-        for number, reason in pixels.hold(files):
-            outcome = outcomes[places[number]]
-            yield places[number], outcome if reason is None else withdrawn(outcome, reason)
+def _finished(begun: GateOutcome, done: Any) -> GateOutcome:
+    """What was begun, once the engine is through with it."""
+    if done.exclusion is not None:
+        return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
+    return replace(begun, pardoned=done.pardoned)
 
 
-def withdrawn(outcome: Outcome, reason: Exclusion) -> Outcome:
+def withdrawn(outcome: GateOutcome, reason: Exclusion) -> GateOutcome:
     """The same instance, held back: its file is gone."""
     if outcome.path is not None:
         outcome.path.unlink()
-    return replace(outcome, exclusion=reason, path=None)
+    return replace(outcome, place="refuse", reasons=(reason,), path=None)
 
 
 def misnamed(files: Sequence[Finished], engine: DicomEngine) -> list[tuple[int, list[Lost]]]:

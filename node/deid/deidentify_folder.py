@@ -1,7 +1,8 @@
 """A folder through gate 0 without a node: SRC is read, DST and DST.review are written, every file is accounted for.
 
 1. Files are numbered in the order of their paths: `src#0042`. That number, and nothing of the path, is ever told.
-2. Batches of one folder's files go to worker processes; a batch whose worker died is tried again file by file.
+2. Batches of one folder's files go to workers (`node.deid.pipeline`). The first file of each is asked whose names and
+   numbers it holds, for the other batches of its patient and study.
 3. What passes stands in DST, what a person must look at in DST.review with its reason, both de-identified.
 4. A file already there is left alone when it is the same, and never written over when it is not: a run broken off or
    given twice ends the same.
@@ -16,87 +17,20 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, TextIO
 
 from durable.files import creating, replacing
+from mediator.deid.screening import Exclusion
 from mediator.errors import UsageFault
+from node.deid.pipeline import Batch, File, Placed, Result, Search, Trace, Workers, known_of, to_search
+from node.deid.sinks import FolderSink
 from node.host.disk_errors import is_full
 
 # Enough to keep a worker busy between two answers, few enough to lose little when it dies.
 BATCH = 256
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of SRC: its number, its path below SRC, and why it was not even opened."""
-
-    number: int
-    path: str = field(repr=False)
-    refused: str | None = None
-
-    @property
-    def label(self) -> str:
-        return f"src#{self.number:04d}"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one file. `name` is below DST (written) or DST.review (review); "" when refused."""
-
-    number: int
-    outcome: Literal["written", "review", "refused"]
-    reasons: tuple[str, ...] = ()
-    name: str = ""
-    pixels: str = ""  # clean, blacked_out or review; "" when nobody had to look
-    regions: tuple[tuple[int, ...], ...] = ()  # frame, left, top, right, bottom
-    pardoned: int = 0
-
-    def line(self) -> dict[str, Any]:
-        """For the report: only what there is to say."""
-        told: dict[str, Any] = {"source": f"src#{self.number:04d}", "outcome": self.outcome}
-        for key in ("reasons", "name", "pixels", "regions", "pardoned"):
-            if value := getattr(self, key):
-                told[key] = value
-        return told
-
-
-class Workers(Protocol):
-    """Runs batches in processes of their own, and keeps what is needed to search their files again."""
-
-    def run(self, batches: Iterable[Sequence[File]]) -> Iterator[Sequence[Result]]:
-        """The results of each batch, in the order of the batches."""
-
-    def search_again(self, files: Sequence[File], names: Callable[[], Mapping[int, Result]]) -> Iterator[Result]:
-        """What is refused after all, and taken away. `names` is asked only when there is something to search."""
-
-    def look(self, series: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
-        """What is wrong with each series, given the names of its files below DST; in the order of the series."""
-
-
-@dataclass(frozen=True)
-class OutputFolders:
-    """Where a run writes. All of it lies beside DST, so that DST holds instances and nothing else."""
-
-    output: Path
-
-    @property
-    def review(self) -> Path:
-        return self.output.with_name(f"{self.output.name}.review")
-
-    @property
-    def partial(self) -> Path:
-        return self.output.with_name(f".{self.output.name}.partial")
-
-    @property
-    def report(self) -> Path:
-        return self.output.with_name(f"{self.output.name}.report.jsonl")
-
-    @property
-    def summary(self) -> Path:
-        return self.output.with_name(f"{self.output.name}.summary.json")
 
 
 @dataclass
@@ -133,7 +67,7 @@ class Tally:
         }
 
 
-def check_rooms(source: Path, rooms: OutputFolders) -> None:
+def check_rooms(source: Path, rooms: FolderSink) -> None:
     """Neither folder inside the other, and DST a real folder or none, in a place that can be written to. Before a file
     is read. Raises `UsageFault` without naming a path."""
     try:
@@ -142,7 +76,7 @@ def check_rooms(source: Path, rooms: OutputFolders) -> None:
         raise UsageFault("SRC or DST lies in a folder that this user may not enter") from None
 
 
-def _check_rooms(source: Path, rooms: OutputFolders) -> None:
+def _check_rooms(source: Path, rooms: FolderSink) -> None:
     if not source.is_dir():
         raise UsageFault("SRC is no folder that can be read")
     ours, theirs = rooms.output.absolute(), source.resolve()
@@ -162,7 +96,7 @@ def _check_rooms(source: Path, rooms: OutputFolders) -> None:
         raise UsageFault("DST cannot be written: the folder it goes into is no folder, or closed to this user")
 
 
-def check_same_pseudonyms(rooms: OutputFolders, about: Mapping[str, Any]) -> None:
+def check_same_pseudonyms(rooms: FolderSink, about: Mapping[str, Any]) -> None:
     """What DST holds of an earlier run was made with the same key, project and site: other pseudonyms beside it would
     be other patients, and nothing told them apart. Raises `UsageFault`."""
     if not any(room.is_dir() and any(room.iterdir()) for room in (rooms.output, rooms.review)):
@@ -194,35 +128,66 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
 
 
 def deidentify_folder(
-    files: Sequence[File], rooms: OutputFolders, workers: Workers, about: Mapping[str, Any]
+    files: Sequence[File], sink: FolderSink, workers: Workers, about: Mapping[str, Any]
 ) -> Iterator[Result | dict[str, Any]]:
     """A `Result` for each file in order, then the summary (`about` and the counts), which is also written."""
     tally = Tally()
     series: dict[str, list[str]] = {}
-    with _new(rooms.report) as report:
-        for results in workers.run(batches(files)):
-            for result in results:
+    traces: list[Trace] = []
+    with _new(sink.report) as report:
+        for done in workers.run(_surveyed(list(batches(files)), sink, workers)):
+            traces += done.traces
+            for result in done.results:
                 if result.outcome == "written":
                     series.setdefault(os.path.dirname(result.name), []).append(result.name)
                 yield _tell(result, tally, report)
-    for result in workers.search_again(files, lambda: read_report(rooms.report)):
-        _withdraw(result, rooms.report, tally, series)
+    for found in workers.search_again(_searches(files, traces, sink)):
+        for result in found:
+            _withdraw(result, sink.report, tally, series)
     series = {name: members for name, members in series.items() if members}
-    found = {name: {*findings} for name, findings in zip(series, workers.look(series.values()), strict=True)}
+    places = [[sink.place(name, review=False) for name in members] for members in series.values()]
+    summary = {**about, **tally.plain(), "series": len(series), "series_findings": _findings(series, places, workers)}
+    with _new(sink.summary) as told:
+        json.dump(summary, told, indent=2)
+        told.write("\n")
+    yield summary
+
+
+def _surveyed(several: Sequence[Sequence[File]], sink: FolderSink, workers: Workers) -> Iterator[Batch]:
+    """Each batch with what the first files of its patient's and study's other batches say whose names there are. (2)"""
+    if len(several) < 2:
+        yield from (Batch(tuple(files), sink) for files in several)
+        return
+    surveys = list(workers.survey([files[0] for files in several]))
+    for files, survey, known in zip(several, surveys, known_of(surveys), strict=True):
+        first = files[0]
+        if survey.exclusion == Exclusion.OUR_DEFECT:  # it waits for us, and is not tried with half of what was known
+            first = replace(first, refused=survey.exclusion)
+        yield Batch((first, *files[1:]), sink, known)
+
+
+def _searches(files: Sequence[File], traces: Sequence[Trace], sink: FolderSink) -> Iterator[Search]:
+    """Files in their places, and what other batches lost that their own did not. (5)"""
+    told: dict[int, Result] = {}
+    for trace, fresh in to_search(traces):
+        told = told or read_report(sink.report)
+        standing = [told[number] for number in trace.numbers if told[number].outcome != "refused"]
+        paths = [(one, sink.place(one.name, review=one.outcome == "review")) for one in standing]
+        placed = [Placed(files[one.number - 1], path, path.name) for one, path in paths]
+        if placed:
+            yield Search(tuple(placed), fresh)
+
+
+def _findings(
+    series: Mapping[str, Sequence[str]], places: Sequence[Sequence[Path]], workers: Workers
+) -> dict[str, list[str]]:
+    """What is wrong with each series that is not whole."""
+    found = {name: {*findings} for name, findings in zip(series, workers.look(places), strict=True)}
     told_apart = Counter(os.path.basename(name) for name in series)
     for name, findings in found.items():
         if told_apart[os.path.basename(name)] > 1:  # one series of two patients or studies: each in its own folder
             findings.add("mixed_series")
-    summary = {
-        **about,
-        **tally.plain(),
-        "series": len(series),
-        "series_findings": {name: sorted(findings) for name, findings in sorted(found.items()) if findings},
-    }
-    with _new(rooms.summary) as told:
-        json.dump(summary, told, indent=2)
-        told.write("\n")
-    yield summary
+    return {name: sorted(findings) for name, findings in sorted(found.items()) if findings}
 
 
 def write_source_index(path: Path, files: Iterable[File]) -> None:

@@ -38,7 +38,7 @@ from node.deid.pixels.rle import RLE
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
 from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch, usual_vr
-from node.deid.searcher import Searcher
+from node.deid.searcher import Searcher, kept_words
 from node.deid.stream import FileStream, MemoryStream, Stream
 from node.deid.structure import ElementNode, Unreadable
 from node.deid.write_output import Conversion, OutputWriter, matches, named
@@ -67,6 +67,7 @@ class ProfileEngine:
         self.vr_of = lambda tag: vr_of.get(tag, "UN")
         self._reader = Reader(self.vr_of, private_alone=bool(table.private))
         self._mandatory = Mandatory(standard)
+        self._kept = kept_words(table)  # once: a study of a few slices has two searchers
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
 
@@ -119,7 +120,7 @@ class ProfileEngine:
             chunks,
             encoding.pixel_frame(parsed, parsed.pixels)[1] if parsed.pixels is not None else b"",
             rewriter,
-            own=rewriter.uid(source.facts.sop_instance).encode(),
+            own=rewriter.uid(source.facts.sop_instance),
             hash_pixels=hash_pixels,
             copiers=self._copiers,
         ).finish
@@ -127,7 +128,7 @@ class ProfileEngine:
     def search(self, source: Source, subject: Subject, path: Path) -> Exclusion | None:
         """Why what was made of this file must not stand by all that is lost until now; None: what it holds is chance.
 
-        Nothing is written. Its name would be its UID. `path`: what was made of it, before all was known.
+        Nothing is written. `path`: what was made of it, before all was known.
         """
         if source.finding is not None:
             return source.finding
@@ -135,9 +136,8 @@ class ProfileEngine:
         chunks = self._header(source, rewriter)
         if isinstance(chunks, Exclusion):
             return chunks
-        own = rewriter.uid(source.facts.sop_instance)
         header = b"".join([chunk.raw for chunk in chunks])
-        found = matches(header, [*chunks, named(f"{own}.dcm", own.encode())], rewriter)
+        found = matches(header, [*chunks, named(rewriter.uid(source.facts.sop_instance))], rewriter)
         searcher = self.searcher()
         searcher.lost(rewriter.own.identifiers)
         return Exclusion.RESIDUAL_IDENTIFIER if found is None or searcher.finds(path) else None
@@ -157,13 +157,13 @@ class ProfileEngine:
 
     def searcher(self) -> Searcher:
         """For finished files, once what the files after them lost is known."""
-        return Searcher(self.table, self._mandatory, self.vr_of)
+        return Searcher(self.table, self._mandatory, self.vr_of, self._kept)
 
-    def named(self, source: Source) -> list[Identifier]:
-        """The names and numbers a file holds, but for those in its largest sequences; identifying."""
+    def named(self, source: Source, *, whole: bool = False) -> list[Identifier]:
+        """The names and numbers a file holds, those in its largest sequences only if `whole`; identifying."""
         nobody = Subject(Pseudonyms(bytes(SITE_KEY_BYTES), "named"), "-", 1)  # nothing of these is written
         rewriter = Rewriter(self.table, self._mandatory, nobody)
-        rewriter.meet(source.parsed)
+        rewriter.meet(source.parsed, whole=whole)
         return rewriter.take_named()
 
     def lost(self, subject: Subject) -> list[Lost]:

@@ -51,7 +51,7 @@ def _decode_charset(value: bytes, charset: bytes) -> str:
         warnings.simplefilter("ignore")  # their text quotes the value
         try:
             return decode_bytes(value, convert_encodings(names), _DELIMITERS)
-        except (LookupError, ValueError, AttributeError):
+        except Exception:  # noqa: BLE001 - the engine seam: a character set that breaks pydicom says nothing
             return value.decode("latin-1")
 
 

@@ -12,6 +12,8 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -38,6 +40,7 @@ from node.deid.structure import (
     pixels_at,
 )
 
+T = TypeVar("T")
 # pydicom needs some sixty bytes for each byte of a header made of empty elements
 MAX_LENIENT_BYTES = 1 << 22
 _DELIMITER, _ITEM_DELIMITER = (0xFFFE, 0xE0DD, 0), (0xFFFE, 0xE00D, 0)
@@ -49,14 +52,20 @@ def parse_leniently(stream: Stream, vr_of: VrOf) -> Parsed:
     syntax, stream, start = beginning(stream, stream.read(0, FIRST_WINDOW))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their texts quote values
-        try:
-            return _Patience(stream, syntax, vr_of).parse(start)
-        except (RecursionError, MemoryError):
-            raise Unreadable(Exclusion.TOO_DEEP) from None
-        except EOFError:
-            raise Unreadable(Exclusion.TRUNCATED) from None
-        except (ValueError, TypeError, KeyError, AttributeError, OSError, struct.error, NotImplementedError):
-            raise Unreadable(Exclusion.MALFORMED) from None
+        return _Patience(stream, syntax, vr_of).parse(start)
+
+
+@contextmanager
+def _in_pydicom() -> Iterator[None]:
+    """Whatever pydicom raises over a stranger's bytes is a finding. Nothing of ours is inside: its errors are ours."""
+    try:
+        yield
+    except (RecursionError, MemoryError):
+        raise Unreadable(Exclusion.TOO_DEEP) from None
+    except EOFError:
+        raise Unreadable(Exclusion.TRUNCATED) from None
+    except Exception:  # noqa: BLE001 - the engine seam: pydicom declares none of what it raises
+        raise Unreadable(Exclusion.MALFORMED) from None
 
 
 class _Patience:
@@ -70,7 +79,8 @@ class _Patience:
     def parse(self, start: int) -> Parsed:
         data = self._stream.read(start, MAX_LENIENT_BYTES)
         file = io.BytesIO(data)
-        implicit = bool(_is_implicit_vr(file, self._syntax == IMPLICIT, self._little, _at_pixels, False))
+        with _in_pydicom():
+            implicit = bool(_is_implicit_vr(file, self._syntax == IMPLICIT, self._little, _at_pixels, False))
         file.seek(0)
         nodes = self._nodes(file, data, implicit)
         at = start + file.tell()
@@ -93,7 +103,7 @@ class _Patience:
         found: dict[int, ElementNode] = {}
         end = 0
         header = struct.Struct("<HHL" if self._little else ">HHL")
-        for element in data_element_generator(file, implicit, self._little, stop_when=_at_pixels):
+        for element in _each(data_element_generator(file, implicit, self._little, stop_when=_at_pixels)):
             end = file.tell()
             if isinstance(element, DataElement) and header.unpack(data[end - 8 : end]) != _DELIMITER:
                 raise Unreadable(Exclusion.TRUNCATED)
@@ -110,8 +120,9 @@ class _Patience:
         if tag >> 16 == 0xFFFE or tag >> 16 < 8:
             raise Unreadable(Exclusion.MALFORMED)
         if isinstance(element, DataElement):
-            items = tuple(tuple(self._item(item, depth)) for item in element.value)
-            return ElementNode(tag, "SQ", items=items)
+            with _in_pydicom():
+                items = iter(element.value)
+            return ElementNode(tag, "SQ", items=tuple(tuple(self._item(item, depth)) for item in _each(items)))
         value = element.value or b""
         if element.length == UNDEFINED:
             return ElementNode(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
@@ -126,21 +137,35 @@ class _Patience:
         """An item pydicom took apart already (of a sequence without a length)."""
         if depth >= MAX_DEPTH:
             raise Unreadable(Exclusion.TOO_DEEP)
-        implicit, little = item.original_encoding
+        with _in_pydicom():
+            (implicit, little), tags = item.original_encoding, sorted(item.keys())
         if bool(little) != self._little:
             raise Unreadable(Exclusion.MALFORMED)  # UN inside big endian: two byte orders in one dataset
-        for tag in sorted(item.keys()):
-            yield self._node(item.get_item(tag), bool(implicit), bool(little), depth + 1)
+        for tag in tags:
+            with _in_pydicom():
+                element = item.get_item(tag)
+            yield self._node(element, bool(implicit), bool(little), depth + 1)
 
     def _items(self, value: bytes, implicit: bool, little: bool, depth: int) -> Iterator[tuple[ElementNode, ...]]:
         """The items in the value of a sequence of defined length."""
-        items = convert_SQ(value, implicit, little)
+        with _in_pydicom():
+            items = list(convert_SQ(value, implicit, little))
         header = struct.Struct("<HHL" if little else ">HHL")
         open_ended = bool(items) and items[-1].is_undefined_length_sequence_item
         if open_ended and header.unpack(value[-8:]) != _ITEM_DELIMITER:
             raise Unreadable(Exclusion.MALFORMED)
         for item in items:
             yield tuple(self._item(item, depth))
+
+
+def _each(found: Iterator[T]) -> Iterator[T]:
+    """What pydicom finds, one after the other: what comes first is judged first."""
+    while True:
+        with _in_pydicom():
+            one = next(found, None)
+        if one is None:
+            return
+        yield one
 
 
 def _at_pixels(tag: int, vr: str | None, length: int) -> bool:

@@ -127,12 +127,13 @@ class Rewriter:
         fresh, self._fresh = list(self._fresh), {}
         return fresh
 
-    def meet(self, parsed: Parsed) -> None:
-        """What a file names, but for what stands in its largest sequences, is the patient's own: see `take_named`."""
+    def meet(self, parsed: Parsed, *, whole: bool = False) -> None:
+        """What a file names is the patient's own: see `take_named`. What stands in its largest sequences takes long to
+        read, and comes only if `whole`."""
         charset = _charset_of(parsed)
         for element in parsed.elements:
             tag, vr, raw, _start = element
-            if (vr == "SQ" and len(raw) <= _MEMO_BYTES) or self._kind(tag, vr) is not None:
+            if (vr == "SQ" and (whole or len(raw) <= _MEMO_BYTES)) or self._kind(tag, vr) is not None:
                 self._meet(parsed.node(element), charset)
 
     def _meet(self, node: ElementNode, charset: bytes) -> None:

@@ -3,7 +3,7 @@
 A file is searched when it is written, for all that was lost until then. What the files after it lose is searched for
 at the end, in every byte outside the pixel stream as it then stands on disk, and in its name.
 
-    searcher = Searcher(table, mandatory, vr_of)
+    searcher = Searcher(table, mandatory, vr_of, kept_words(table))
     for path, lost in reversed(written):      # (finished file, what it was the first to lose)
         suspect = searcher.finds(path)        # holds something of the files after it
         searcher.lost(lost)
@@ -35,13 +35,18 @@ _STANDING_IN = frozenset({DUMMY, "OTHER", "ANONYMIZED", "ANONYMOUS", "Anonymous"
 _STATED = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 
 
+def kept_words(table: ProfileTable) -> frozenset[int]:
+    """The elements whose words a profile keeps as they are."""
+    rules = table.rules.items()
+    return frozenset(tag for tag, rule in rules if rule.action is ElementAction.KEEP and WORDS & set(rule.vrs))
+
+
 class Searcher:
     """Lost values, and the files they are looked for in."""
 
-    def __init__(self, table: ProfileTable, mandatory: Mandatory, vr_of: VrOf) -> None:
-        self._kept = {
-            tag for tag, rule in table.rules.items() if rule.action is ElementAction.KEEP and WORDS & set(rule.vrs)
-        }
+    def __init__(self, table: ProfileTable, mandatory: Mandatory, vr_of: VrOf, kept: frozenset[int]) -> None:
+        """`kept`: what `kept_words` says of the table."""
+        self._kept = kept
         self._table = table
         self._mandatory = mandatory
         self._reader = Reader(vr_of)

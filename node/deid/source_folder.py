@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from mediator.deid.screening import Exclusion
 from mediator.errors import UsageFault
+from node.deid.stream import FileStream
 
 MAX_FILES = 1_000_000
 MAX_DEPTH = 32
@@ -25,6 +26,17 @@ _WHY_CLOSED = {
     errno.ENOENT: "is not there", errno.EACCES: "is closed to the user who reads it",
     errno.ENOTDIR: "is no folder, or a link", errno.ELOOP: "is a link",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder as a source of originals (`node.deid.pipeline.Source`), each by its path below it."""
+
+    root: str
+
+    def open(self, path: str) -> FileStream:
+        """Raises `UsageFault`."""
+        return FileStream(open_inside(self.root, path))
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,21 @@ class Stream(Protocol):
         """Append bytes to the descriptor `target` (and to a hash on their way); how many there were."""
 
 
+class Original(Stream, Protocol):
+    """A stream that is closed by whoever asked for it."""
+
+    def close(self) -> None: ...
+
+
 class MemoryStream:
     """Bytes that are in memory already: an original out of quarantine, a dataset that was deflated."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.size = len(content)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def read(self, at: int, length: int) -> bytes:
         return self.content[at : at + length]
@@ -62,11 +71,15 @@ class MemoryStream:
 
 
 class FileStream:
-    """A regular file behind a descriptor, which stays its owner's: to be kept open as long as this is used."""
+    """A regular file behind a descriptor, to be kept open as long as this is used: by its owner, or until `close`."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
         self.size = os.fstat(handle).st_size
+
+    def close(self) -> None:
+        """Close the descriptor, where it was given away with it."""
+        os.close(self._handle)
 
     def read(self, at: int, length: int) -> bytes:
         return os.pread(self._handle, length, at)

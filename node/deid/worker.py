@@ -1,214 +1,188 @@
-"""A worker process of `cloister deid run`: the engine, the pixel gate and gate 0 over a batch of files.
+"""A worker: the engine, the pixel gate and gate 0 over a batch of files; in a process of its own that has limits.
 
-Every file is de-identified into a hidden folder beside DST, once more where others of its patient's say whose name its
+Every file is de-identified into its sink's hidden folder, once more where others of its patient's say whose name its
 texts hold, then each series' pixels are judged, then each file is searched for what the files after it lost, then it
-goes to its place. The process's memory has a limit, so a hostile
-file ends one worker and not the run.
+goes to its place. The process's memory has a limit, so a hostile file ends one worker and not the run.
+
+What a file can do to us is declared (`_DECLARED`, `OSError`, `MemoryError`), and is a finding. Everything else is a
+defect of ours: it is logged by class and place, and the file waits for us as `our_defect`.
 """
 
 from __future__ import annotations
 
 import errno
 import filecmp
+import logging
 import os
-import resource
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
-from mediator.deid.identifiers import Identifier, Lost
-from mediator.deid.pseudonyms import Pseudonyms
-from mediator.deid.rules import ProfileTable
-from mediator.errors import NotNow, UsageFault
-from node.deid import source_folder as folder
-from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
-from node.deid.deidentify import Finished, Gate0, Placement, groups, misnamed, suspects
-from node.deid.deidentify_folder import File, OutputFolders, Result
-from node.deid.engine import ProfileEngine
-from node.deid.limits import limit_memory
-from node.deid.pixels import Instance, PixelFinding, PixelGate, PixelState, PixelVerdict, needs_check
-from node.deid.pixels.reader import ReaderProcess
+from mediator.deid.identifiers import Lost
+from mediator.deid.screening import Exclusion
+from mediator.errors import IntegrityBroken, UsageFault
+from node.deid.copiers import UNDER_WAY
+from node.deid.deidentify import FileSearcher, Finished, Gate0, groups, misnamed, suspects, withdrawn
+from node.deid.outcome import GateOutcome, Identity
+from node.deid.parts import Parts, parts_of
+from node.deid.pipeline import Batch, Done, File, InstanceSink, NoRoom, Placed, Result, Search, Survey, Trace, refused
+from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
+from node.deid.pixels.segments import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
-from node.deid.profiles import load_profile, load_profile_file, standard
+from node.deid.rewrite import TooMuch
 from node.deid.slices import SliceReader
+from node.deid.stream import Original
+from node.deid.structure import Unreadable
+from node.deid.worker_settings import Settings
 from node.host.disk_errors import is_full
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
-Survey = tuple[tuple[str, ...], list[Identifier]]
-"""A patient and a study by their pseudonyms, and names and numbers."""
-Known = Mapping[str, Sequence[Identifier]]
-"""Names and numbers by a patient's pseudonym."""
-Counts: TypeAlias = "SynchronizedArray[int]"
-"""Shared by all workers: files converted, and pictures read, so far."""
-Ocr = Literal["auto", "every-frame", "off"]
+# what a file, or what stands for it, can be: a finding, and no surprise
+_DECLARED: Mapping[type[Exception], Exclusion] = {
+    MalformedStream: Exclusion.PIXELS_INCONSISTENT,
+    TooMuch: Exclusion.UNREADABLE,  # even what its patient's other files lost is more than can be searched for
+    IntegrityBroken: Exclusion.UNREADABLE,
+    UsageFault: Exclusion.NOT_A_FILE,
+}
+_NOT_READ = PixelVerdict(PixelState.REVIEW, PixelFinding.NOT_CHECKED)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """All a worker needs. `profile` is a name of ours or the path of a site's own file."""
-
-    source: str
-    output: Path
-    profile: str
-    key: bytes = field(repr=False)
-    project: str
-    site: str
-    ocr: Ocr = "auto"
-    copiers: int = 0  # threads of a worker that copy pixels; worth it where a processor is free for them
-
-
-def table_of(profile: str) -> ProfileTable:
-    """A profile by name, or from a file when it is a path. Raises `UsageFault`, `Malformed`."""
-    if profile.endswith(".toml") or "/" in profile:
-        return load_profile_file(Path(profile))
-    return load_profile(profile)
-
-
-def pseudonyms(table: ProfileTable, key: bytes, project: str, site: str) -> Pseudonyms:
-    """Those of stage 1 or of stage 2, as the profile says."""
-    return Pseudonyms.local(key, site) if table.scope == "site" else Pseudonyms(key, project, site)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What the files of one patient or study in a batch lost. Stays in memory: `lost` names the patient."""
-
-    numbers: tuple[int, ...]
-    keys: tuple[str, ...]
-    lost: tuple[Lost, ...] = field(repr=False)
-
-    @classmethod
-    def of(cls, files: Sequence[tuple[int, Finished]]) -> Trace:
-        keys = {key for _number, one in files for key in one.keys}
-        return cls(
-            tuple(number for number, one in files if one.path is not None),
-            tuple(sorted(keys)),
-            tuple({value for _number, one in files for value in one.lost}),
-        )
+def _ignored(_what: int) -> None:
+    """Nobody counts."""
 
 
 class Worker:
-    """One process's engine, pixel gate and key."""
+    """One process's engine, pixel gate and gate 0."""
 
-    def __init__(self, settings: Settings, counts: Counts | None = None) -> None:
-        self._counts = counts
-        table = table_of(settings.profile)
-        keyed = pseudonyms(table, settings.key, settings.project, settings.site)
+    def __init__(self, settings: Settings, count: Callable[[int], None] = _ignored) -> None:
+        """`count` is told of each file converted (0) and picture read (1)."""
+        self._count = count
         self._settings = settings
-        self._rooms = OutputFolders(settings.output)
-        copiers = Copiers(settings.copiers) if settings.copiers else None
-        self._ahead = UNDER_WAY if copiers is not None else 0
-        self._engine = ProfileEngine(table, standard(), copiers)
-        self._gate = Gate0(self._engine, keyed, self._rooms.partial, settings.site)
-        self._pixels = PixelGate(
-            every_frame=settings.ocr == "every-frame",
-            hold_faces="clean-visual-features" in table.options,
-            reader=ReaderProcess(on_picture=partial(self._count, 1)),
-        )
+        parts: Parts = (settings.parts or parts_of)(settings, partial(count, 1))
+        self._ahead = UNDER_WAY if settings.copiers else 0
+        self._engine = parts.engine
+        self._pixels = parts.pixels
+        self._gate = Gate0(parts.engine, settings.pseudonyms, settings.site, review=settings.review)
+
+    def close(self) -> None:
+        """End the pixel reader."""
+        self._pixels.close()
 
     def survey(self, file: File) -> Survey:
-        """Whose a file is, and the names and numbers it holds; nothing of one that cannot be read."""
+        """Whose a file is, and the names and numbers it holds."""
+        if file.refused is not None:
+            return Survey(file.number, exclusion=file.refused)
+        found = self._attempt(file.label, lambda: self._surveyed(file))
+        self._gate.forget()
+        return Survey(file.number, exclusion=found.value) if isinstance(found, Exclusion) else found
+
+    def _surveyed(self, file: File) -> Survey:
+        original = self._settings.source.open(file.path)
         try:
-            handle = folder.open_inside(self._settings.source, file.path)
-        except UsageFault:
-            return (), []
-        try:
-            return self._gate.survey(handle)
-        except Exception:  # noqa: BLE001 - the worker loop: what is wrong with the file is told when its turn comes
-            return (), []
+            identity, named, reason = self._gate.survey(original)
         finally:
-            os.close(handle)
-            self._gate.forget()
+            original.close()
+        return Survey(file.number, identity, tuple(named), reason.value if reason is not None else None)
 
-    def batch(self, files: Sequence[File], known: Known) -> tuple[list[Result], list[Trace]]:
-        """What became of each file, in order; and what they lost, by patient and study.
-
-        `known`: names and numbers of patients that are of use here, from the first files of other batches.
-        """
-        self._gate.expect(known)
+    def run(self, batch: Batch) -> Done:
+        """What became of each file, in order; and what they lost, by patient and study. Raises `NoRoom`."""
+        batch.sink.begin(batch.files)
+        self._gate.expect(batch.known)
         placed = {}
-        for number, done in self._converted(files):
+        for number, done in self._converted(batch):
             placed[number] = done
             self._count(0)
-        self._make_again(files, placed)
+        together = self._attempt(_span(batch.files), lambda: self._together(batch, placed), one_file=len(placed) == 1)
+        self._gate.forget()
+        if isinstance(together, Exclusion):  # nobody can vouch for any of them
+            return Done(tuple(_refused(number, _give_up(done, together)) for number, done in placed.items()))
+        verdicts, traces = together
+        return Done(tuple(self._finish(batch.sink, n, done, verdicts.get(n)) for n, done in placed.items()), traces)
+
+    def _together(
+        self, batch: Batch, placed: dict[int, GateOutcome]
+    ) -> tuple[dict[int, PixelVerdict], tuple[Trace, ...]]:
+        """What only all files of a batch together can tell."""
+        self._make_again(batch, placed)
         verdicts = self._examine(placed)
-        traces = self._hold(files, placed)
-        return [self._finish(number, done, verdicts.get(number)) for number, done in placed.items()], traces
+        return verdicts, tuple(self._hold(batch, placed))
 
-    def _count(self, what: int) -> None:
-        """One more file converted (0), or picture read (1)."""
-        if self._counts is not None:
-            with self._counts.get_lock():
-                self._counts[what] += 1
-
-    def search_again(self, files: Places, fresh: Sequence[Lost]) -> list[Result]:
-        """Files in their places searched for `fresh`; those that hold it not by chance are taken away, and told."""
+    def search(self, search: Search) -> tuple[Result, ...]:
+        """Files in their places searched for what is fresh; those that hold it not by chance are taken away."""
         searcher = self._engine.searcher()
-        searcher.lost(fresh)
+        searcher.lost(search.fresh)
         found = []
-        for file, path in files:
-            if searcher.finds(path, path.name) and (reason := self._again(file, fresh, path)) is not None:
-                path.unlink()
-                found.append(Result(file.number, "refused", (reason,)))
-        return found
+        for placed in search.files:
+            reason = self._attempt(placed.file.label, partial(self._found, searcher, placed, search.fresh))
+            if reason is not None:
+                placed.path.unlink(missing_ok=True)
+                found.append(refused(placed.file.number, reason))
+        self._gate.forget()
+        return tuple(found)
 
-    def look(self, names: Sequence[str]) -> list[str]:
-        """Findings on one series of DST, from the headers we wrote."""
-        paths = [self._rooms.output / name for name in names]
+    def _found(self, searcher: FileSearcher, placed: Placed, fresh: Sequence[Lost]) -> Exclusion | None:
+        if not placed.path.exists():  # by a search that was broken off
+            return Exclusion.RESIDUAL_IDENTIFIER
+        if not searcher.finds(placed.path, placed.name):
+            return None
+        return self._looked_at_again(placed.file, fresh, placed.path)
+
+    def look(self, paths: Sequence[Path]) -> tuple[str, ...]:
+        """Findings on one series of finished files, from the headers we wrote."""
         reader = SliceReader(self._engine.vr_of)
         slices = [reader.read(path) for path in paths]
         if None in slices:
             slices = [read_slice(path) for path in paths]
-        return sorted({finding.value for findings in integrity(slices).values() for finding in findings})
+        return tuple(sorted({finding.value for findings in integrity(slices).values() for finding in findings}))
 
-    def _make_again(self, files: Sequence[File], placed: dict[int, Placement | str]) -> None:
+    def _make_again(self, batch: Batch, placed: dict[int, GateOutcome]) -> None:
         """Files with names in their texts that only others of the batch say are somebody's."""
-        mine, finished = _finished(files, placed)
+        mine, finished = _of_patients(batch, placed)
         for place, named in misnamed(finished, self._engine):
-            file, before = mine[place]
-            done = self._begin(file, named)()
-            placed[file.number] = done if isinstance(done, str) else replace(done, lost=(*before.lost, *done.lost))
+            file, before = mine[place], placed[mine[place].number]
+            if before.path is not None:
+                before.path.unlink()
+            done = self._begin(batch.sink, file, named)()
+            placed[file.number] = replace(done, identity=before.identity, lost=(*before.lost, *done.lost))
 
-    def _hold(self, files: Sequence[File], placed: dict[int, Placement | str]) -> list[Trace]:
+    def _hold(self, batch: Batch, placed: dict[int, GateOutcome]) -> Iterator[Trace]:
         """Files that hold what only later ones of the batch lost are refused; what all of them lost comes back."""
-        mine, finished = _finished(files, placed)
+        mine, finished = _of_patients(batch, placed)
         for place, lost in suspects(finished, self._engine):
-            file, done = mine[place]
-            if done.path is not None and (reason := self._again(file, lost, done.path)) is not None:
-                done.path.unlink()
-                placed[file.number] = reason
-        self._gate.forget()
-        return [
-            Trace.of([(mine[place][0].number, finished[place]) for place in group])
-            for group in groups([one.keys for one in finished])
-        ]
+            file, done = mine[place], placed[mine[place].number]
+            if done.path is None:
+                continue
+            reason = self._attempt(file.label, partial(self._looked_at_again, file, lost, done.path))
+            if reason is not None:
+                placed[file.number] = withdrawn(done, reason)
+        for group in groups([one.keys for one in finished]):
+            outcomes = [placed[mine[place].number] for place in group]
+            yield Trace(
+                tuple(mine[place].number for place in group if placed[mine[place].number].path is not None),
+                tuple(sorted({key for done in outcomes for key in done.identity.keys})),
+                tuple({value for done in outcomes for value in done.lost}),
+            )
 
-    def _again(self, file: File, lost: Sequence[Lost], path: Path) -> str | None:
+    def _looked_at_again(self, file: File, lost: Sequence[Lost], path: Path) -> Exclusion | None:
         """Why a file must not stand, now that more is known to be lost."""
+        original = self._settings.source.open(file.path)
         try:
-            handle = folder.open_inside(self._settings.source, file.path)
-        except UsageFault:
-            return "not_a_file"
-        try:
-            reason = self._gate.again(handle, lost, path)
-        except Exception:  # noqa: BLE001 - the worker loop: a file nobody could make again is held back
-            return "unreadable"
+            return self._gate.again(original, lost, path)
         finally:
-            os.close(handle)
-        return reason.value if reason is not None else None
+            original.close()
 
-    def _converted(self, files: Sequence[File]) -> Iterator[tuple[int, Placement | str]]:
-        """Where each file's output waits and should go, in order; a text says why there is none."""
-        under_way: deque[tuple[int, Callable[[], Placement | str]]] = deque()
+    def _converted(self, batch: Batch) -> Iterator[tuple[int, GateOutcome]]:
+        """Where each file's output waits and should go, in order; or why there is none."""
+        under_way: deque[tuple[int, Callable[[], GateOutcome]]] = deque()
         try:
-            for file in files:
-                under_way.append((file.number, self._begin(file)))
+            for file in batch.files:
+                under_way.append((file.number, self._begin(batch.sink, file)))
                 if len(under_way) > self._ahead:
                     number, finish = under_way.popleft()
                     yield number, finish()
@@ -217,100 +191,137 @@ class Worker:
                 yield number, finish()
         finally:
             for _number, finish in under_way:  # the run ends: nothing stays open
-                with suppress(NotNow):
+                with suppress(NoRoom):
                     finish()
 
-    def _begin(self, file: File, known: Sequence[Lost] = ()) -> Callable[[], Placement | str]:
+    def _begin(self, sink: InstanceSink, file: File, known: Sequence[Lost] = ()) -> Callable[[], GateOutcome]:
         if file.refused is not None:
-            return partial(str, file.refused)
-        name = f"{file.number}.part"
-        (self._rooms.partial / name).unlink(missing_ok=True)  # of a worker that died over it
-        try:
-            handle = folder.open_inside(self._settings.source, file.path)
-        except UsageFault:
-            return partial(str, "not_a_file")
-        begun = self._guarded(name, lambda: self._gate.begin(handle, name, known))
-        if isinstance(begun, str):
-            os.close(handle)
-            return partial(str, begun)
-        return partial(self._end, handle, name, begun)
+            return partial(_no_outcome, Exclusion(file.refused))
+        original = self._attempt(file.label, lambda: self._settings.source.open(file.path))
+        if isinstance(original, Exclusion):
+            return partial(_no_outcome, original)
+        drafts: list[Path] = []
 
-    def _end(self, handle: int, name: str, begun: Callable[[], Placement]) -> Placement | str:
+        def draft(identity: Identity) -> str:
+            name = sink.draft(file.number, identity)
+            drafts.append(sink.partial / name)
+            return name
+
+        begun = self._attempt(
+            file.label, lambda: self._gate.begin(original, sink.partial, draft, known), self._removed(drafts)
+        )
+        if isinstance(begun, Exclusion):
+            original.close()
+            return partial(_no_outcome, begun)
+        return partial(self._end, file, original, drafts, begun)
+
+    def _end(self, file: File, original: Original, drafts: list[Path], begun: Callable[[], GateOutcome]) -> GateOutcome:
         try:
-            return self._guarded(name, begun)
+            done = self._attempt(file.label, begun, self._removed(drafts))
         finally:
-            os.close(handle)
+            original.close()
+        return _no_outcome(done) if isinstance(done, Exclusion) else done
 
-    def _guarded(self, name: str, work: Callable[[], T]) -> T | str:
-        """The work's result, or why there is none; then nothing is left of it. Raises `NotNow` for a full disk."""
+    @staticmethod
+    def _removed(drafts: Sequence[Path]) -> Callable[[], None]:
+        def remove() -> None:
+            for path in drafts:
+                path.unlink(missing_ok=True)
+
+        return remove
+
+    def _attempt(
+        self, label: str, work: Callable[[], T], undo: Callable[[], None] = lambda: None, *, one_file: bool = True
+    ) -> T | Exclusion:
+        """The work's result, or why there is none, when `undo` was called. Raises `NoRoom` for a full disk; of several
+        files at once also `MemoryError` and `OSError`, for nobody knows which of them it was."""
         try:
             return work()
+        except NoRoom:
+            raise
         except MemoryError:
-            reason = "too_large"
+            if not one_file:
+                raise
+            reason = Exclusion.TOO_LARGE
         except OSError as error:
-            # the run ends: every other file would fail the same way, and none of them would be to blame
             if is_full(error) or error.errno == errno.EROFS:
-                raise NotNow("no room left to write beside DST", hint="make room and run it again") from None
-            reason = "unreadable"
-        except Exception:  # noqa: BLE001 - the worker loop: one file nobody foresaw is held back, the rest goes on
-            reason = "unreadable"
-        (self._rooms.partial / name).unlink(missing_ok=True)
+                beside = " to write beside DST" if self._settings.review else ""
+                raise NoRoom(f"no room left{beside}", hint="make room and run it again") from None
+            if not one_file:
+                raise
+            reason = Exclusion.UNREADABLE
+        except Unreadable as problem:
+            reason = problem.finding
+        except tuple(_DECLARED) as error:
+            reason = next(why for kind, why in _DECLARED.items() if isinstance(error, kind))
+        except Exception as error:
+            log.error("%s our_defect", label, exc_info=error)
+            reason = Exclusion.OUR_DEFECT
+        undo()
         return reason
 
-    def _examine(self, placed: dict[int, Placement | str]) -> dict[int, PixelVerdict]:
+    def _examine(self, placed: dict[int, GateOutcome]) -> dict[int, PixelVerdict]:
         """The pixels of what may pass, series by series; whatever is in review already is for a person to see."""
         series: dict[str, list[tuple[int, Instance]]] = {}
         found: dict[int, PixelVerdict] = {}
         for number, done in placed.items():
-            if isinstance(done, Placement) and done.place == "pass" and done.path and done.facts.has_pixels:
+            if done.place == "pass" and done.path and done.facts.has_pixels:
                 if self._settings.ocr == "off" and needs_check(done.facts):
                     found[number] = _NOT_READ
                 else:
-                    series.setdefault(done.series, []).append((number, Instance(done.path, done.facts)))
+                    series.setdefault(done.identity.series, []).append((number, Instance(done.path, done.facts)))
         for members in series.values():
             verdicts = self._pixels.examine([instance for _, instance in members])
             found |= {number: verdict for (number, _), verdict in zip(members, verdicts, strict=True)}
+        if not self._settings.review:  # nobody is there to look
+            for number, verdict in found.items():
+                if verdict.state is PixelState.REVIEW:
+                    placed[number] = withdrawn(placed[number], Exclusion(_why(verdict).value))
         return found
 
-    def _finish(self, number: int, done: Placement | str, verdict: PixelVerdict | None) -> Result:
-        if isinstance(done, str):
-            return Result(number, "refused", (done,))
-        reasons = tuple(reason.value for reason in done.reasons)
+    def _finish(self, sink: InstanceSink, number: int, done: GateOutcome, verdict: PixelVerdict | None) -> Result:
+        """Into its place, if nothing speaks against it. Raises `NoRoom`."""
         if done.path is None:
-            return Result(number, "refused", reasons)
-        review = done.place == "review"
-        result = Result(number, "review" if review else "written", reasons, done.name, pardoned=done.pardoned)
+            return _refused(number, done)
+        path = done.path
+        result = self._attempt(
+            f"src#{number:04d}",
+            lambda: self._finished(sink, number, done, path, verdict),
+            lambda: path.unlink(missing_ok=True),
+        )
+        return refused(number, result, done.identity) if isinstance(result, Exclusion) else result
+
+    def _finished(
+        self, sink: InstanceSink, number: int, done: GateOutcome, path: Path, verdict: PixelVerdict | None
+    ) -> Result | Exclusion:
+        reasons = tuple(reason.value for reason in done.reasons)
+        name = sink.name(done.identity)
+        outcome: Literal["written", "review"] = "review" if done.place == "review" else "written"
+        result = Result(number, outcome, reasons, name, pardoned=done.pardoned, identity=done.identity)
         if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
             result = replace(result, pixels=verdict.state.value, regions=regions)
             if verdict.state is PixelState.REVIEW:
-                why = verdict.finding or PixelFinding.NOT_CHECKED
-                result = replace(result, outcome="review", reasons=(why.value,))
-        if not self._is_first(number, result.name):
-            done.path.unlink()
-            return Result(number, "refused", ("duplicate_instance",))
-        room = self._rooms.review if result.outcome == "review" else self._rooms.output
-        return result if _move(done.path, room / result.name) else Result(number, "refused", ("output_exists",))
-
-    def _is_first(self, number: int, name: str) -> bool:
-        """Whether no other file of this run was this instance; a mark says so to every worker."""
-        mark = self._rooms.partial / f"{os.path.basename(name)}.mark"
-        try:
-            mark.symlink_to(str(number))  # a link that leads nowhere holds the number
-        except FileExistsError:
-            return os.readlink(mark) == str(number)  # ours, from a worker that died
-        return True
+                result = replace(result, outcome="review", reasons=(_why(verdict).value,))
+        if not _is_first(sink, number, name):
+            path.unlink()
+            return Exclusion.DUPLICATE_INSTANCE
+        there = sink.place(name, review=result.outcome == "review")
+        return result if _move(path, there) else Exclusion.OUTPUT_EXISTS
 
 
-def _finished(
-    files: Sequence[File], placed: Mapping[int, Placement | str]
-) -> tuple[list[tuple[File, Placement]], list[Finished]]:
-    """The files of which it is known whose they are, and what is asked of each."""
-    mine = [(file, done) for file in files if isinstance(done := placed[file.number], Placement) and done.keys]
-    return mine, [Finished(done.path, done.keys, done.lost, done.name) for _file, done in mine]
+def _why(verdict: PixelVerdict) -> PixelFinding:
+    return verdict.finding or PixelFinding.NOT_CHECKED
 
 
-_NOT_READ = PixelVerdict(PixelState.REVIEW, PixelFinding.NOT_CHECKED)
+def _is_first(sink: InstanceSink, number: int, name: str) -> bool:
+    """Whether no other file of this run was this instance; a mark says so to every worker."""
+    mark = sink.partial / f"{os.path.basename(name)}.mark"
+    try:
+        mark.symlink_to(str(number))  # a link that leads nowhere holds the number
+    except FileExistsError:
+        return os.readlink(mark) == str(number)  # ours, from a worker that died
+    return True
 
 
 def _move(path: Path, target: Path) -> bool:
@@ -325,38 +336,25 @@ def _move(path: Path, target: Path) -> bool:
         path.unlink()
 
 
-_worker: Worker | None = None
-Batch = tuple[list[Result], list[Trace]]
-Places = Sequence[tuple[File, Path]]
+def _of_patients(batch: Batch, placed: Mapping[int, GateOutcome]) -> tuple[list[File], list[Finished]]:
+    """The files of which it is known whose they are, and what is asked of each."""
+    mine = [file for file in batch.files if placed[file.number].identity.keys]
+    outcomes = [placed[file.number] for file in mine]
+    return mine, [Finished(one.path, one.identity.keys, one.lost, batch.sink.name(one.identity)) for one in outcomes]
 
 
-def start(settings: Settings, counts: Counts | None = None) -> None:
-    """In a new worker process: from here on it gets a little more memory, whatever a file says, or dies alone."""
-    global _worker
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' data
-    if settings.copiers:
-        sys.setswitchinterval(SWITCH_S)
-    _worker = Worker(settings, counts)
-    limit_memory()
+def _no_outcome(reason: Exclusion) -> GateOutcome:
+    return GateOutcome("refuse", (reason,))
 
 
-def _started() -> Worker:
-    if _worker is None:
-        raise RuntimeError("a worker that was never started")
-    return _worker
+def _refused(number: int, done: GateOutcome) -> Result:
+    return Result(number, "refused", tuple(reason.value for reason in done.reasons), identity=done.identity)
 
 
-def survey(file: File) -> Survey:
-    return _started().survey(file)
+def _give_up(done: GateOutcome, reason: Exclusion) -> GateOutcome:
+    """A file of a batch that could not be finished; what was refused by itself stays so."""
+    return withdrawn(done, reason) if done.path is not None else done
 
 
-def run(files: Sequence[File], known: Known) -> Batch:
-    return _started().batch(files, known)
-
-
-def look(names: Sequence[str]) -> list[str]:
-    return _started().look(names)
-
-
-def run_again(files: Places, fresh: Sequence[Lost]) -> list[Result]:
-    return _started().search_again(files, fresh)
+def _span(files: Sequence[File]) -> str:
+    return files[0].label if len(files) == 1 else f"{files[0].label} to {files[-1].label}"

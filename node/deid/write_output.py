@@ -49,8 +49,8 @@ class Conversion:
 class OutputWriter:
     """A new file at `path` (0600), never over another and never through a link: `FileExistsError` where it is taken.
 
-    `chunks` are its header, `after` what follows the pixels; `own` may stand in its name. With `copiers` the pixels
-    are on their way when this returns.
+    `chunks` are its header, `after` what follows the pixels, `own` the UID that names it once it is finished. With
+    `copiers` the pixels are on their way when this returns.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OutputWriter:
         after: bytes,
         rewriter: Rewriter,
         *,
-        own: bytes,
+        own: str,
         hash_pixels: bool,
         copiers: Copiers | None,
     ) -> None:
@@ -69,7 +69,7 @@ class OutputWriter:
         self._path = path
         self._header = header
         self._after = after
-        self._chunks = [*chunks, named(path.name, own)]
+        self._chunks = [*chunks, named(own)]
         self._rewriter = rewriter
         self._handle = os.open(path, _NEW, 0o600)
         self._job = CopyJob(partial(_write_pixels, self._handle, parsed, hash_pixels))
@@ -127,10 +127,9 @@ class OutputWriter:
             os.close(handle)
 
 
-def named(name: str, own: bytes) -> Chunk:
-    """A file's name as it is searched; `own` may stand in it."""
-    raw = b"\0" + os.fsencode(name)
-    return Chunk(raw, (own,) if own in raw else ())
+def named(own: str) -> Chunk:
+    """A finished file's name as it is searched: its own UID may stand in it. What it is called until then is ours."""
+    return Chunk(f"\0{own}.dcm".encode(), (own.encode(),))
 
 
 def matches(header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int | None:

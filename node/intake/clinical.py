@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -45,11 +44,9 @@ class Clinical:
         self._accepted: Counter[str] = Counter()
         self._named = 0
 
-    def read(self, handle: int, pseudonyms: Pseudonyms) -> None:
-        """Take the CSV behind a descriptor in (and close it). Raises `UsageFault`, which says no cell of the file: in a
-        file without its first line, even a column's name is a patient's."""
-        with os.fdopen(handle, "rb") as file:
-            raw = file.read(MAX_CSV_BYTES + 1)
+    def read(self, raw: bytes, pseudonyms: Pseudonyms) -> None:
+        """Take a CSV file in. Raises `UsageFault`, which says no cell of the file: in a file without its first line,
+        even a column's name is a patient's."""
         if len(raw) > MAX_CSV_BYTES:
             raise UsageFault("the clinical file is over its size limit", hint=f"at most {MAX_CSV_BYTES >> 20} MiB")
         try:
@@ -131,10 +128,11 @@ class Clinical:
     def of(self, study: str, patient_alone: str) -> Row | None:
         """The row of a published study, if it speaks of the same patient. (2)"""
         patient, row = self._rows.get(study, ("", None))
-        if row is not None and patient != patient_alone:
-            self.refused["patient_mismatch"] += 1
-            return None
-        return row
+        return row if patient == patient_alone else None
+
+    def contradicts(self, study: str, patient_alone: str) -> bool:
+        """Whether there is a row of this study that speaks of another patient."""
+        return study in self._rows and self._rows[study][0] != patient_alone
 
     def is_label(self, row: Row | None) -> bool:
         """Whether a study has a value in every ordered column."""

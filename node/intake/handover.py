@@ -1,121 +1,151 @@
-"""Instances become studies: counted, checked against each other, numbered, split by patient.
+"""A study's files become a study: checked against each other, numbered, split by patient, given to core.
 
 A study is published when at least one of its instances passed and all that did speak of one patient. Its folder is its
 pseudonym and its files are numbered by series, instance number and UID, so equal input gives equal output in any order
-of files.
+of files. Each step may be broken off and done again.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from mediator import canonical
 from mediator.datasets import CLINICAL
 from mediator.deid.orders import IngestOrder, IngestReport
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, ProfileTable
 from mediator.deid.screening import Exclusion
+from mediator.manifests import Deidentification, Split
 from mediator.types import Study
-from node.deid.deidentify import Outcome
-from node.intake.clinical import Clinical, Row
-
-Split = Literal["train", "test", "unlabelled"]
-
-
-@dataclass
-class _Study:
-    passed: list[Outcome] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
+from node.deid.sinks import StudySink
+from node.host.versions import REPORT
+from node.intake.clinical import Clinical
+from node.intake.intake_db import IntakeDb, Passed
 
 
-class Assembly:
-    """Collects the outcomes of one order and puts what passed in its final place under `staging`."""
+@dataclass(frozen=True)
+class ReadyStudy:
+    """A study that stands at `folder`, whole, for core to take. `studies`: how many the import has."""
 
-    def __init__(self, order: IngestOrder, table: ProfileTable, staging: Path, pseudonyms: Pseudonyms) -> None:
+    folder: Path
+    studies: int
+    study: str
+    patient: str
+    split: Split
+    instances: int
+    made_by: Deidentification
+
+
+TakeStudy = Callable[[ReadyStudy], None]
+"""Returns once core has the study, on record. Raises what ends the import where it will not take it."""
+
+
+class Handover:
+    """What passed of one import: from `staging`, where it was written, by `ready`, which core reads, to core."""
+
+    def __init__(
+        self, order: IngestOrder, clinical: Clinical, pseudonyms: Pseudonyms, staging: Path, ready: Path
+    ) -> None:
         self._order = order
-        self._table = table
-        self._staging = staging
+        self._clinical = clinical
         self._pseudonyms = pseudonyms
-        self._studies: dict[str, _Study] = {}
-        self._excluded: Counter[str] = Counter()
-        self._instances = 0
+        self._staging = staging
+        self._ready = ready
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one instance."""
-        self._instances += 1
-        study = self._studies.setdefault(outcome.study, _Study()) if outcome.study else None
-        if outcome.exclusion is not None:
-            self._excluded[outcome.exclusion.value] += 1
-            if study is not None:
-                study.reasons[outcome.exclusion.value] += 1
-        elif study is not None:
-            study.passed.append(outcome)
+    def sink(self, study: str) -> StudySink:
+        """Where a study's files are written."""
+        return StudySink(self._staging / study)
 
-    def finish(self, clinical: Clinical) -> IngestReport:
-        """Names, splits and the clinical table; then the account of everything."""
-        rows: list[tuple[Study, Row | None]] = []
-        excluded: Counter[str] = Counter()
-        for name, study in sorted(self._studies.items()):
-            self._hold_mixed(study)
-            if not study.passed:
-                excluded[min(study.reasons, key=lambda reason: (-study.reasons[reason], reason))] += 1
-                shutil.rmtree(self._staging / "studies" / name, ignore_errors=True)
-                continue
-            first = study.passed[0]
-            row = clinical.of(name, first.patient_alone)
-            self._number(name, study)
-            split = self._split(first.patient, clinical.is_label(row))
-            rows.append((Study(name, first.patient, split, f"studies/{name}", len(study.passed)), row))
-        path = self._staging / CLINICAL
-        clinical.write(path, rows)
-        path.chmod(0o640)
-        return self._report([study for study, _row in rows], excluded, clinical)
+    def clear(self, study: str) -> None:
+        """Nothing of a study stands."""
+        shutil.rmtree(self._staging / study, ignore_errors=True)
+        shutil.rmtree(self._ready / study, ignore_errors=True)
 
-    def _hold_mixed(self, study: _Study) -> None:
-        """Two patients in one study: nobody can say whose pictures these are."""
-        if len({outcome.patient for outcome in study.passed}) > 1:
-            reason = Exclusion.PATIENT_MISMATCH.value
-            study.reasons[reason] += len(study.passed)
-            self._excluded[reason] += len(study.passed)
-            study.passed = []
+    def give(self, database: IntakeDb, study: str, take: TakeStudy) -> bool:
+        """Have core take a study. False where nothing of it may be published."""
+        passed = database.passed(study)
+        if len({one.identity.patient for one in passed}) > 1:
+            # two patients in one study: nobody can say whose pictures these are
+            database.refuse([one.number for one in passed], Exclusion.PATIENT_MISMATCH)
+            passed = []
+        if not passed:
+            return False
+        first = passed[0].identity
+        labelled = self._clinical.is_label(self._clinical.of(study, first.patient_alone))
+        split = self._split(first.patient, labelled)
+        self._number(study, passed)
+        made_by = database.study(study).made_by
+        ready = ReadyStudy(
+            self._ready / study, database.count("study"), study, first.patient, split, len(passed), made_by
+        )
+        take(ready)
+        database.handed_over(study, first.patient, first.patient_alone, split, len(passed))
+        return True
 
-    def _number(self, name: str, study: _Study) -> None:
-        folder = self._staging / "studies" / name
-        study.passed.sort(key=lambda outcome: (outcome.position[1], *outcome.position))
-        width = max(4, len(str(len(study.passed))))
-        for number, outcome in enumerate(study.passed, start=1):
-            if outcome.path is not None:
-                outcome.path.chmod(0o640)
-                outcome.path.rename(folder / f"{number:0{width}d}.dcm")
-        folder.chmod(0o750)
-        folder.parent.chmod(0o750)
+    def _number(self, study: str, passed: list[Passed]) -> None:
+        source, target = self._staging / study, self._ready / study
+        if target.is_dir():
+            return
+        self.sink(study).tidy()
+        ordered = sorted(passed, key=lambda one: (one.identity.series_number, *one.identity.position))
+        width = max(4, len(str(len(ordered))))
+        for number, one in enumerate(ordered, start=1):
+            numbered = source / f"{number:0{width}d}.dcm"
+            if not numbered.exists():  # else an earlier, broken try has named it
+                (source / one.name).chmod(0o640)
+                (source / one.name).rename(numbered)
+        source.chmod(0o750)
+        self._ready.mkdir(mode=0o750, exist_ok=True)
+        source.rename(target)
 
     def _split(self, patient: str, labelled: bool) -> Split:
         if not labelled:
             return "unlabelled"
         return "test" if self._pseudonyms.fraction(patient) < self._order.test_fraction else "train"
 
-    def _report(self, published: list[Study], excluded: Counter[str], clinical: Clinical) -> IngestReport:
-        order = self._order
-        return IngestReport(
+    def finish(self, database: IntakeDb, table: ProfileTable, destroyed: int) -> IngestReport:
+        """The clinical table, and the account of everything, whole by one rename."""
+        order, clinical = self._order, self._clinical
+        rows, published, refused = [], [], Counter(clinical.refused)
+        for one in database.published():
+            study = Study(one.study, one.patient, one.split, f"studies/{one.study}", one.instances)  # type: ignore[arg-type]
+            published.append(study)
+            rows.append((study, clinical.of(one.study, one.patient_alone)))
+            refused["patient_mismatch"] += clinical.contradicts(one.study, one.patient_alone)
+        report = IngestReport(
             order=order.order,
             site=order.site,
             project=order.project,
             dataset=order.dataset,
-            profile=self._table.profile,
-            profile_fingerprint=self._table.fingerprint,
+            profile=table.profile,
+            profile_fingerprint=table.fingerprint,
             engine_version=ENGINE_VERSION,
-            instances_in=self._instances,
+            instances_in=database.count(),
             instances_published=sum(study.instances for study in published),
-            instances_excluded=dict(sorted(self._excluded.items())),
-            studies_in=len(self._studies),
+            instances_excluded=database.exclusions(),
+            studies_in=database.count("study"),
             studies_published=len(published),
-            studies_excluded=dict(sorted(excluded.items())),
+            studies_excluded=database.studies_excluded(),
             columns=clinical.types,
-            clinical_refused=dict(sorted(clinical.refused.items())),
-            destroyed=0,
+            clinical_refused=dict(sorted((+refused).items())),
+            destroyed=destroyed,
             studies=tuple(published),
         )
+        self._ready.mkdir(mode=0o750, exist_ok=True)
+        path = self._ready / CLINICAL
+        clinical.write(path, rows)
+        path.chmod(0o640)
+        part = self._ready / f".{REPORT}.part"
+        part.unlink(missing_ok=True)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        with os.fdopen(handle, "wb") as file:
+            file.write(canonical.encode(report))
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(self._ready / REPORT)
+        return report

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, NotNow, UsageFault
-from node.deid.engine import open_engine
-from node.deid.pixels import PixelGate
+from node.deid.pipeline import NoRoom
+from node.deid.processes import WorkerProcesses
+from node.deid.worker_settings import LogForm
 from node.host.config import NodeConfig
 from node.host.disk_errors import is_full
 from node.host.keys import read_raw_key
-from node.intake.batch import IntakeFolders, IntakeKeys, Progress, run_ingest
-from node.ipc import imports as words
+from node.intake.handover import ReadyStudy
+from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, destroy_import, run_import
+from node.ipc import intake as words
 from node.ipc.channel import Client
 from node.ipc.messages import Empty
 
@@ -26,10 +32,12 @@ log = logging.getLogger(__name__)
 
 # at most four lines a second to core, whatever the number of files
 _REPORT_EVERY_S = 0.25
+# as core names imports; what is called otherwise is told as unknown
+_NAME = re.compile(r"ingest-[0-9a-f]{12}")
 
 
 def run(config: NodeConfig) -> None:
-    """Carry out orders until SIGTERM; an order broken off is given again and continues."""
+    """Carry out orders until SIGTERM; an import broken off is given again and continues."""
     # what is handed over is core's to read, by the folder's group; quarantine is closed by its own folder's mode
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,8 +51,12 @@ def run(config: NodeConfig) -> None:
             time.sleep(0.5)  # core is starting or restarting
 
 
+class Stopped(Exception):
+    """Core does not want the import any more."""
+
+
 class IntakeProcess:
-    """Takes one order after another from core."""
+    """Takes one import after another from core."""
 
     def __init__(self, config: NodeConfig, core: Client) -> None:
         self._config = config
@@ -53,29 +65,38 @@ class IntakeProcess:
 
     def serve(self) -> None:
         """Until core ends the stream. Raises `NotNow` while it is away."""
-        for order in self._core.stream(words.ORDERS, Empty()):
-            self._end(self._carry_out(order))
+        self.sweep()
+        for work in self._core.stream(words.ORDERS, Empty()):
+            self._end(self._carry_out(work))
 
-    def _carry_out(self, order: IngestOrder) -> words.IngestEnd:
+    def sweep(self) -> None:
+        """Destroy what belongs to no import that core still has, and tell it."""
+        live = set(self._core.call(words.LIVE, Empty()))
+        for order in sorted(_names(self._rooms.quarantine) | _names(self._rooms.handover)):
+            if order not in live:
+                sealed = (self._rooms.quarantine / order).exists()
+                destroyed = destroy_import(order, self._rooms, None)
+                log.warning("what an import without a record had left is destroyed: %d originals", destroyed)
+                if sealed:
+                    name = order if _NAME.fullmatch(order) else "unknown"
+                    self._core.call(words.SWEPT, words.Swept(order=name, destroyed=destroyed))
+
+    def _carry_out(self, work: words.Work) -> words.IngestEnd:
         """How it ended. An error's text is ours: no path and no patient."""
+        order = work.order
+        if work.kind == "destroy":
+            return self._failed(order, "it was stopped")
         try:
-            self._check_source(order)
+            if not (self._rooms.quarantine / order.order).exists():
+                self._check_source(order)
             # read for each order: a key that was retired meanwhile must not live on in this process
             paths = self._config.paths
             keys = IntakeKeys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
-            destroyed, told_s, stage = 0, 0.0, ""
-            engine = open_engine(order.profile)
-            read_text, faces = self._config.intake.read_pixel_text, "clean-visual-features" in engine.table.options
-            with PixelGate(read_text=read_text, hold_faces=faces) as pixels:
-                for progress in run_ingest(order, engine=engine, pixels=pixels, keys=keys, rooms=self._rooms):
-                    if progress.report is not None:
-                        destroyed = progress.report.destroyed
-                    if progress.line:
-                        log.info("%s: %s", order.order, progress.line)
-                    begins, stage = progress.stage != stage, progress.stage
-                    if begins or time.monotonic() - told_s > _REPORT_EVERY_S or progress.done == progress.total:
-                        told_s = time.monotonic()
-                        self._tell(order, progress)
+            last = self._follow(order.order, self._steps(work, keys))
+        except Stopped:
+            return self._failed(order, "it was stopped")
+        except NoRoom:
+            return self._failed(order, "the disk is full", again=True)
         except NotNow:
             raise
         except CloisterError as error:
@@ -85,10 +106,55 @@ class IntakeProcess:
             if _is_full(error):
                 return self._failed(order, "the disk is full", again=True)
             return self._failed(order, "intake failed; its log names the class of the error")
-        return words.IngestEnd(order=order.order, destroyed=destroyed)
+        return words.IngestEnd(order=order.order, destroyed=last.destroyed, waiting=last.waiting)
+
+    def _follow(self, order: str, steps: Iterator[Progress]) -> Progress:
+        """Every step, told to core now and then; the last one. Raises `Stopped`."""
+        told_s, stage, last = 0.0, "", Progress("take_in", 0, 0)
+        with closing(steps):  # type: ignore[type-var]
+            for last in steps:
+                if last.line:
+                    log.info("%s: %s", order, last.line)
+                begins, stage = last.stage != stage, last.stage
+                if begins or time.monotonic() - told_s > _REPORT_EVERY_S or last.done == last.total:
+                    told_s = time.monotonic()
+                    self._tell(order, last)
+        return last
+
+    def _steps(self, work: words.Work, keys: IntakeKeys) -> Iterator[Progress]:
+        """The order's steps, with workers as the configuration has them."""
+        wishes, logging_, order = self._config.intake, self._config.logging, work.order
+
+        def take(ready: ReadyStudy) -> None:
+            told = words.StudyReady(
+                order=order.order,
+                studies=ready.studies,
+                study=ready.study,
+                patient=ready.patient,
+                split=ready.split,
+                instances=ready.instances,
+                made_by=ready.made_by,
+            )
+            outcome = self._core.call(words.STUDY, told, timeout_s=3600.0).outcome
+            if outcome == "disk_full":
+                raise NoRoom("no room left for core")
+            if outcome == "stopped":
+                raise Stopped
+
+        return run_import(
+            order,
+            keys=keys,
+            rooms=self._rooms,
+            workers=partial(WorkerProcesses, jobs=wishes.workers),
+            take=take,
+            give_up=work.kind == "give_up",
+            read_text=wishes.read_pixel_text,
+            log=LogForm("intake", logging_.level, logging_.format),
+        )
 
     def _failed(self, order: IngestOrder, error: str, *, hint: str = "", again: bool = False) -> words.IngestEnd:
-        destroyed = self._give_up(order)
+        """Destroy all of it; how many originals that were, and why."""
+        destroyed = destroy_import(order.order, self._rooms, read_raw_key(self._config.paths.quarantine_key))
         return words.IngestEnd(order=order.order, destroyed=destroyed, error=error, hint=hint, again=again)
 
     def _check_source(self, order: IngestOrder) -> None:
@@ -102,23 +168,21 @@ class IntakeProcess:
         if source.is_relative_to(state) or state.is_relative_to(source):
             raise UsageFault("the node's own state folder is no source", hint="bring data in from a folder of its own")
 
-    def _give_up(self, order: IngestOrder) -> int:
-        """Destroy what an order left in quarantine; how many files that were."""
-        room = self._rooms.quarantine / order.order
-        files = sum(1 for path in (room / "files").rglob("*") if path.is_file()) if room.exists() else 0
-        shutil.rmtree(room, ignore_errors=True)
-        shutil.rmtree(self._rooms.handover / f".{order.order}.partial", ignore_errors=True)
-        return files
-
-    def _tell(self, order: IngestOrder, progress: Progress) -> None:
-        self._core.call(
-            words.PROGRESS,
-            words.IngestProgress(order=order.order, stage=progress.stage, done=progress.done, total=progress.total),
-        )
+    def _tell(self, order: str, progress: Progress) -> None:
+        told = words.IngestProgress(order=order, stage=progress.stage, done=progress.done, total=progress.total)
+        if not self._core.call(words.PROGRESS, told).go_on:
+            raise Stopped
 
     def _end(self, report: words.IngestEnd) -> None:
         self._core.call(words.REPORT, report, timeout_s=3600.0)
-        shutil.rmtree(self._rooms.handover / report.order, ignore_errors=True)
+        if not report.waiting:
+            shutil.rmtree(self._rooms.handover / report.order, ignore_errors=True)
+
+
+def _names(folder: Path) -> set[str]:
+    """The imports that have something in a folder, staging included."""
+    found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return {re.sub(r"^\.(.*)\.partial$", r"\1", name) for name in found}
 
 
 def _is_full(error: Exception) -> bool:

@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ _HEAD_BYTES = 4 + _SALT_BYTES
 _STEP = CHUNK_BYTES + _TAG_BYTES
 
 
-class Original:
+class SealedOriginal:
     """Random access to a sealed file (a `node.deid.stream.Stream`); one chunk of it is in memory at a time."""
 
     def __init__(self, handle: int, cipher: ChaCha20Poly1305) -> None:
@@ -44,6 +45,10 @@ class Original:
         self.size = sealed - self._count * _TAG_BYTES
         self._here = (-1, b"")
         self._chunk(self._count - 1)  # it is marked as the last: nothing was cut off
+
+    def close(self) -> None:
+        """Close the sealed file."""
+        os.close(self._handle)
 
     def read(self, at: int, length: int) -> bytes:
         """Up to `length` bytes from `at`; fewer only at the end."""
@@ -80,6 +85,26 @@ class Original:
         return self._here[1]
 
 
+@dataclass(frozen=True)
+class QuarantineSource:
+    """A quarantine as a source of originals (`node.deid.pipeline.Source`), each by its opaque name."""
+
+    folder: Path
+    key: bytes = field(repr=False)
+
+    def open(self, path: str) -> SealedOriginal:
+        """Raises `IntegrityBroken`, here or at the piece that is not what was put in; `OSError`."""
+        handle = os.open(self.folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            head = os.pread(handle, _HEAD_BYTES, 0)
+            if head[:4] != _MAGIC:
+                raise IntegrityBroken("a quarantined file is damaged")
+            return SealedOriginal(handle, _cipher(self.key, head[4:]))
+        except BaseException:
+            os.close(handle)
+            raise
+
+
 class Quarantine:
     """The encrypted originals of one order, in a folder (0700) of their own."""
 
@@ -96,7 +121,7 @@ class Quarantine:
     def put(self, handle: int) -> tuple[str, int]:
         """Copy the file behind a descriptor in: its opaque name, and its size in bytes."""
         name, salt = secrets.token_hex(16), secrets.token_bytes(_SALT_BYTES)
-        cipher, part, size = self._cipher(salt), self._folder / f"{name}.part", 0
+        cipher, part, size = _cipher(self._key, salt), self._folder / f"{name}.part", 0
         target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(target, "wb") as out:
             out.write(_MAGIC + salt)
@@ -106,22 +131,37 @@ class Quarantine:
         part.rename(self._folder / name)
         return name, size
 
+    def put_bytes(self, content: bytes) -> str:
+        """The same for what is in memory: its opaque name."""
+        handle = os.memfd_create("sealing", os.MFD_CLOEXEC)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.lseek(handle, 0, os.SEEK_SET)
+            return self.put(handle)[0]
+
+    def remove(self, name: str) -> None:
+        """Destroy one original. Safe to repeat."""
+        (self._folder / name).unlink(missing_ok=True)
+
     def get(self, name: str) -> bytes:
         """An original's bytes. Raises `IntegrityBroken` when it is not what was put in."""
         with self.open(name) as original:
             return original.read(0, original.size)
 
+    @property
+    def source(self) -> QuarantineSource:
+        """For whoever opens originals in a process of their own."""
+        return QuarantineSource(self._folder, self._key)
+
     @contextmanager
-    def open(self, name: str) -> Iterator[Original]:
+    def open(self, name: str) -> Iterator[SealedOriginal]:
         """An original to read in pieces. Raises `IntegrityBroken`, here or at the piece that is not what was put in."""
-        handle = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        original = self.source.open(name)
         try:
-            head = os.pread(handle, _HEAD_BYTES, 0)
-            if head[:4] != _MAGIC:
-                raise IntegrityBroken("a quarantined file is damaged")
-            yield Original(handle, self._cipher(head[4:]))
+            yield original
         finally:
-            os.close(handle)
+            original.close()
 
     def destroy(self) -> int:
         """Remove every original and the folder; how many there were. Safe to repeat."""
@@ -133,8 +173,9 @@ class Quarantine:
             self._folder.rmdir()
         return destroyed
 
-    def _cipher(self, salt: bytes) -> ChaCha20Poly1305:
-        return ChaCha20Poly1305(hashlib.blake2b(salt, key=self._key, person=b"quarantine", digest_size=32).digest())
+
+def _cipher(key: bytes, salt: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(hashlib.blake2b(salt, key=key, person=b"quarantine", digest_size=32).digest())
 
 
 def _nonce(counter: int, last: bool) -> bytes:
@@ -151,3 +192,22 @@ def _chunks(handle: int) -> Iterator[tuple[bytes, bool]]:
             if not following:
                 return
             chunk = following
+
+
+def seal(key: bytes, plain: bytes) -> bytes:
+    """A value that names a patient, for a database: salt, then the sealed value under a key of its own."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    return salt + _cipher(key, salt).encrypt(_nonce(0, True), plain, None)
+
+
+def unseal(key: bytes, sealed: bytes) -> bytes:
+    """The value again. Raises `IntegrityBroken`."""
+    try:
+        return _cipher(key, sealed[:_SALT_BYTES]).decrypt(_nonce(0, True), sealed[_SALT_BYTES:], None)
+    except InvalidTag:
+        raise IntegrityBroken("a sealed value of an import is damaged") from None
+
+
+def mark(key: bytes, plain: bytes) -> bytes:
+    """The same for equal values, and nothing to whoever lacks the key."""
+    return hashlib.blake2b(plain, key=key, person=b"import-mark", digest_size=16).digest()

@@ -1,51 +1,14 @@
-"""Bringing data in: what intake asks of core on `intake.sock`, and what the data steward orders.
-
-Messages name orders and dataset versions by their public ids and never a patient or a file.
-"""
+"""Bringing data in, as the data steward orders it. Imports and dataset versions are named by their public ids."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
-from mediator.deid.orders import IngestOrder
 from node.ipc.messages import Empty
 from node.ipc.verb import Verb
-
-
-@dataclass(frozen=True)
-class IngestProgress:
-    """How far an order is: `done` of `total` files in this stage (`total` is 0 while it is not known)."""
-
-    order: str
-    stage: Literal["take_in", "deidentify", "read_pixels", "hand_over", "forget"]
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class IngestEnd:
-    """An order is over: its folder under handover is complete, or `error` says why there is none, `hint` what to do.
-
-    `destroyed` counts the quarantined files that were destroyed; `again`: nothing is wrong with the order itself.
-    """
-
-    order: str
-    destroyed: int
-    error: str = ""
-    hint: str = ""
-    again: bool = False
-
-
-ORDERS = Verb("orders", Empty, IngestOrder, "server")
-PROGRESS = Verb("progress", IngestProgress, Empty)
-REPORT = Verb("report", IngestEnd, Empty)
-
-INTAKE = (ORDERS, PROGRESS, REPORT)
-
-
-# --- the staff's ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -74,9 +37,10 @@ class Ingest:
 
 @dataclass(frozen=True)
 class IngestHappened:
-    """`progress` counts files of a stage; `published` carries the new version's id and its numbers."""
+    """`progress` counts files of a stage; `published` carries the new version's id and its numbers; of `waiting`
+    studies none is published until they are tried again or given up."""
 
-    kind: Literal["progress", "published", "failed"]
+    kind: Literal["progress", "published", "failed", "waiting", "stopped"]
     order: str
     stage: str = ""
     done: int = 0
@@ -87,6 +51,35 @@ class IngestHappened:
     error: str = ""
     hint: str = ""
     again: bool = False
+    waiting: int = 0
+
+
+@dataclass(frozen=True)
+class ImportLine:
+    """An import as it stands; `studies` is 0 while nobody has counted them."""
+
+    order: str
+    state: str
+    project: str
+    dataset: str
+    studies: int
+    studies_done: int
+    studies_waiting: int
+    destroyed: int
+    dataset_version: str | None
+    error: str
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True)
+class ImportId:
+    order: str
 
 
 INGEST = Verb("ingest", Ingest, IngestHappened, "server")
+IMPORTS = Verb("imports", Empty, tuple[ImportLine, ...])
+IMPORT_FOLLOW = Verb("import_follow", ImportId, IngestHappened, "server")
+IMPORT_STOP = Verb("import_stop", ImportId, Empty)
+IMPORT_RETRY = Verb("import_retry", ImportId, Empty)
+IMPORT_GIVE_UP = Verb("import_give_up", ImportId, Empty)

@@ -5,4 +5,4 @@ from __future__ import annotations
 from node.ipc import airlock, datasets, deid_keys, documents, images, imports, jobs, node
 from node.ipc.verb import verbs_in
 
-STAFF = (*verbs_in(airlock, datasets, deid_keys, documents, images, jobs, node), imports.INGEST)
+STAFF = verbs_in(airlock, datasets, deid_keys, documents, images, imports, jobs, node)

@@ -20,10 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mediator.deid.pseudonyms import Pseudonyms
 from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
-from node.deid.deidentify import Finished, Gate0, Placement, suspects
+from node.deid.deidentify import Finished, Gate0, suspects
 from node.deid.deidentify_folder import BATCH
 from node.deid.engine import ProfileEngine
+from node.deid.outcome import GateOutcome
 from node.deid.profiles import load_profile, standard
+from node.deid.stream import FileStream
 from tests.bench.timing import timed
 
 
@@ -33,19 +35,19 @@ class HashingEngine(ProfileEngine):
     begin = partialmethod(ProfileEngine.begin, hash_pixels=True)  # type: ignore[assignment]
 
 
-def convert(gate: Gate0, source: str, names: list[str]) -> list[Placement]:
+def convert(gate: Gate0, source: str, names: list[str], target: Path) -> list[GateOutcome]:
     """A batch of files, a few of them under way at a time."""
-    placed: list[Placement] = []
-    under_way: deque[tuple[int, Callable[[], Placement]]] = deque()
+    placed: list[GateOutcome] = []
+    under_way: deque[tuple[FileStream, Callable[[], GateOutcome]]] = deque()
 
     def finish() -> None:
-        handle, begun = under_way.popleft()
+        original, begun = under_way.popleft()
         placed.append(begun())
-        os.close(handle)
+        original.close()
 
     for name in names:
-        handle = os.open(f"{source}/{name}", os.O_RDONLY | os.O_NOFOLLOW)
-        under_way.append((handle, gate.begin(handle, name)))
+        original = FileStream(os.open(f"{source}/{name}", os.O_RDONLY | os.O_NOFOLLOW))
+        under_way.append((original, gate.begin(original, target, lambda _identity, name=name: name)))
         if len(under_way) > UNDER_WAY:
             finish()
     while under_way:
@@ -58,15 +60,18 @@ def main() -> None:
     copiers = Copiers()
     sys.setswitchinterval(SWITCH_S)
     engine = (HashingEngine if how == "hash" else ProfileEngine)(load_profile("eucaim"), standard(), copiers)
-    gate = Gate0(engine, Pseudonyms(bytes(32), "bench"), Path(target))
+    gate = Gate0(engine, Pseudonyms(bytes(32), "bench"), review=True)
 
     def work() -> None:
         names = iter(sorted(os.listdir(source)))
         with copiers:
             while batch := list(islice(names, BATCH)):
-                placed = convert(gate, source, batch)
+                placed = convert(gate, source, batch, Path(target))
                 assert all(one.place == "pass" for one in placed)
-                found = suspects([Finished(one.path, one.keys, one.lost, one.name) for one in placed], engine)
+                finished = [(one, f"{one.identity.instance}.dcm") for one in placed]
+                found = suspects(
+                    [Finished(one.path, one.identity.keys, one.lost, name) for one, name in finished], engine
+                )
                 assert not list(found)
 
     timed(work)

@@ -61,6 +61,19 @@ def descendants(pid: int) -> Iterator[int]:
             yield from descendants(child)
 
 
+def kill_role(process: subprocess.Popen[bytes], role: str) -> None:
+    """SIGKILL to one process of a node; its supervisor starts it again."""
+    for pid in descendants(process.pid):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"process\0{role}".encode() in words:
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise AssertionError(f"no {role} is running")
+
+
 def kill_whole(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL to a process and everything below it."""
     for pid in (process.pid, *descendants(process.pid)):

@@ -15,6 +15,7 @@ EXPECTED = {
     "airlock_take": "s", "airlock_taken": "s",
     "ingest": "s", "dataset_withdraw": "s", "image_approve": "i", "canary": "i", "deid_key_retire": "i",
     "image_add": "i", "image_show": "isa", "image_withdraw": "is",
+    "imports": "isa", "import_follow": "s", "import_stop": "s", "import_retry": "s", "import_give_up": "s",
 }  # fmt: skip
 LETTER = {Role.IT_ADMIN: "i", Role.DATA_STEWARD: "s", Role.AUDITOR: "a"}
 

@@ -22,6 +22,7 @@ from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.cli.steward import airlock as node_airlock
 from node.cli.steward import data as node_data
+from node.cli.steward import imports as node_imports
 from node.host.keys import read_signing_key
 from node.ipc import documents as permit_words
 from node.ipc import node as words
@@ -34,7 +35,7 @@ permits = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
 log = typer.Typer(no_args_is_help=True)
 app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
-app.add_typer(node_data.datasets, name="dataset", help="Published dataset versions.")
+app.add_typer(node_imports.app, name="dataset", help="Published dataset versions, and imports on their way.")
 app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
 app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")
 app.add_typer(node_jobs.app, name="job", help="Tasks given to containers.")

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mediator.errors import Code, Denied, Malformed, NotNow, Reason, UnsupportedVersion, UsageFault
+from mediator.errors import Code, Denied, Malformed, Reason, UnsupportedVersion, UsageFault
 from node.cli.admin import client_for, load
 from node.cli.files import read_text
+from node.cli.follow_import import follow, tell_end
 from node.cli.id_prefix import complete
 from node.cli.options import Json, NodeConfig, SignWith
-from node.cli.output import say, show, table, talk
+from node.cli.output import say, show, table
 from node.ipc import datasets as words
 from node.ipc import documents, imports
 from node.ipc.messages import Empty, SignedText
 
 datasets = typer.Typer(no_args_is_help=True)
 
-_INSTANCES = "instances_excluded."
 # a version's files are counted in millions, and an import that is being published goes first
 _REMOVAL_S = 600.0
-_STAGES = {
-    "take_in": "taking in",
-    "deidentify": "de-identifying",
-    "read_pixels": "reading pixels",
-    "hand_over": "handing over",
-    "forget": "destroying quarantine",
-}
 
 
 def ingest(
@@ -69,23 +60,8 @@ def ingest(
         test_fraction=test_fraction,
     )
     with client_for(load(config), imports.INGEST, key=key) as client:
-        last = _follow(client.stream(imports.INGEST, request))
-    if last.kind == "failed":
-        words = f"nothing was published: {last.error}"
-        raise NotNow(words, hint="give the order again") if last.again else UsageFault(words, hint=last.hint)
-    answer: dict[str, Any] = {
-        "order": last.order,
-        "dataset_version": last.dataset_version,
-        "studies_in": last.counts.get("studies_in", 0),
-        "studies_published": last.counts.get("studies", 0),
-        "counts": dict(last.counts),
-        "excluded": dict(last.excluded),
-        "excluded_instances": {
-            name.removeprefix(_INSTANCES): number for name, number in last.counts.items() if name.startswith(_INSTANCES)
-        },
-    }
-    show(answer, as_json=as_json)
-    say(f"published {answer['studies_published']} of {answer['studies_in']} studies as {last.dataset_version}")
+        told = follow(client.stream(imports.INGEST, request))
+    tell_end(told, as_json=as_json)
 
 
 @datasets.command("list")
@@ -119,7 +95,8 @@ def withdraw(
     with client_for(load(config), words.DATASET_WITHDRAW, key=key) as client:
         known = (item.dataset_version for item in client.call(words.DATASETS, Empty()))
         version = complete(version, known, "dataset version", acts=True)
-        client.call(words.DATASET_WITHDRAW, words.DatasetVersionId(dataset_version=version), timeout_s=_REMOVAL_S)
+        gone = words.DatasetVersionId(dataset_version=version)
+        client.call(words.DATASET_WITHDRAW, gone, timeout_s=_REMOVAL_S)
     say(f"withdrawn {version}")
 
 
@@ -138,26 +115,6 @@ def import_document(
     if answer.code is not None:
         raise Denied(Reason(answer.code, "the node refused the document"))
     say(f"document {answer.outcome}")
-
-
-def _follow(news: Iterator[imports.IngestHappened]) -> imports.IngestHappened:
-    """A bar on a terminal, a line for each stage elsewhere; the last message."""
-    last: imports.IngestHappened | None = None
-    stage = ""
-    words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*words, console=talk, disable=not talk.is_terminal, transient=True) as bars:
-        bar = bars.add_task("waiting for intake", total=None)
-        for last in news:
-            if last.kind != "progress":
-                break
-            if last.stage != stage:
-                stage = last.stage
-                if not talk.is_terminal:
-                    say(_STAGES.get(stage, stage))
-            bars.update(bar, description=_STAGES.get(stage, stage), completed=last.done, total=last.total or None)
-    if last is None:
-        raise NotNow("the node ended the order without an answer", hint="see the logs of core and intake")
-    return last
 
 
 def _column(text: str) -> imports.IngestColumn:

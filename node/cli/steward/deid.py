@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import (
@@ -26,6 +27,9 @@ from node.cli.options import Json
 from node.cli.output import data, say, show, table, talk
 from node.cli.steward import deid_check, deid_key
 from node.host.keys import read_raw_key
+
+if TYPE_CHECKING:
+    from node.deid.run import FolderRun
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(deid_key.app, name="key", help="Make and destroy the key pseudonyms are computed with.")
@@ -65,46 +69,60 @@ def run(
     """De-identify every file of SRC into DST; what a person must look at into DST.review.
 
     DST.report.jsonl has a line for each file. Exit code 0 also when single files were refused (they are listed), 3 when
-    nothing could be written. Running it again does no harm: what is there already and the same stays.
+    nothing could be written, 1 when a file met a defect of ours: it waits in SRC (`our_defect`), the others are done.
+    Running it again does no harm: what is there already and the same stays.
     """
-    from node.deid import run as wiring
-    from node.deid.deidentify_folder import (
-        OutputFolders,
-        Result,
-        check_rooms,
-        check_same_pseudonyms,
-        deidentify_folder,
-        write_source_index,
-    )
-    from node.deid.worker import Settings, table_of
+    from node.deid.run import FolderRun
 
-    rooms = OutputFolders(Path(os.path.normpath(output.absolute())))
-    check_rooms(source, rooms)
-    compiled = table_of(profile)
-    _identifiers(site, project, needed=compiled.scope == "project")
-    secret = read_raw_key(key)
-    settings = Settings(str(source.absolute()), rooms.output, profile, secret, project, site, ocr)
-    about = wiring.about(settings, compiled) | {"jobs": jobs}
-    check_same_pseudonyms(rooms, about)
-    files = wiring.list_files(settings.source)
+    target = Path(os.path.normpath(output.absolute()))
+    order = FolderRun(str(source.absolute()), target, profile, b"", project, site, ocr)
+    carry_out(order, key, jobs, source_index, as_json=as_json)
+
+
+def carry_out(order: FolderRun, key: Path, jobs: int, source_index: Path | None, *, as_json: bool) -> None:
+    """A run, from its checks to its exit code; the order's key is read from `key` when the rest is known to be well."""
+    from node.deid.deidentify_folder import check_rooms, check_same_pseudonyms, deidentify_folder, write_source_index
+    from node.deid.pipeline import Result
+    from node.deid.processes import WorkerProcesses
+    from node.deid.run import list_files
+    from node.deid.worker_settings import table_of
+
+    check_rooms(Path(order.source), order.sink)
+    compiled = table_of(order.profile)
+    _identifiers(order.site, order.project, needed=compiled.scope == "project")
+    order = replace(order, key=read_raw_key(key))
+    about = order.about(compiled) | {"jobs": jobs}
+    check_same_pseudonyms(order.sink, about)
+    files = list_files(order.source)
     if source_index is not None:
         write_source_index(source_index, files)
     summary: dict[str, Any] = {}
     with (
-        wiring.Processes(settings, jobs) as workers,
+        order.sink as sink,
+        WorkerProcesses(order.settings(compiled), jobs) as workers,
         Progress(*_words(workers), console=talk, disable=not talk.is_terminal, transient=True) as bars,
     ):
         bar = bars.add_task("de-identifying", total=len(files))
         begun = time.monotonic()
-        for event in deidentify_folder(files, rooms, workers, about):
+        for event in deidentify_folder(files, sink, workers, about):
             if isinstance(event, Result):
                 bars.advance(bar)
             else:
                 summary = event | {"seconds": round(time.monotonic() - begun, 2)}
+    _end(summary, as_json=as_json)
+
+
+def _end(summary: dict[str, Any], *, as_json: bool) -> None:
+    """What a run came to; and its exit code, when that is not 0."""
     if not as_json:  # each series is in DST.summary.json
         summary["series_findings"] = len(summary["series_findings"])
     show(summary, as_json=as_json)
     say(f"{summary['written']} written, {summary['review']} to review, {summary['refused']} refused")
+    if defects := summary["refused_reasons"].get("our_defect", 0):
+        said = "file met a defect" if defects == 1 else "files met a defect"
+        say(f"error: {defects} {said} in cloister and wait in SRC; the others are done")
+        say("hint: please report the lines that say our_defect (class and place, nothing of a file); run it again then")
+        raise typer.Exit(1)
     if not summary["written"] and not summary["review"]:
         say("error: nothing could be written")
         say("hint: the report beside DST lists each file with its reason")
@@ -122,7 +140,7 @@ def explain(
 ) -> None:
     """Say for each element of a file what will happen to it and which rule says so. Nothing is written."""
     from node.deid.explain import explain_file
-    from node.deid.worker import table_of
+    from node.deid.worker_settings import table_of
 
     verdict, lines = explain_file(file, table_of(profile), values=values)
     if as_json:
@@ -145,7 +163,7 @@ def profiles(
     from mediator.deid.statement import OPTION_CODES
     from node.deid.describe import describe
     from node.deid.profiles import load_profile, profile_names, profile_text, standard
-    from node.deid.worker import table_of
+    from node.deid.worker_settings import table_of
 
     if options:
         rows = [{"option": option, "code": code, "meaning": text} for option, (code, text) in OPTION_CODES.items()]
@@ -197,7 +215,7 @@ def verify(
     """
     from node.deid.source_folder import look, walk
     from node.deid.verify import verify_folders
-    from node.deid.worker import pseudonyms, table_of
+    from node.deid.worker_settings import pseudonyms, table_of
 
     for folder in (source, output):
         if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):  # False where one may not look

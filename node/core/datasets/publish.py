@@ -22,12 +22,10 @@ from pathlib import Path
 from durable.files import flush_folder
 from mediator import canonical
 from mediator.datasets import (
-    CLINICAL,
     MANIFEST,
     STUDY,
     HeldStudy,
     VersionAccount,
-    account_of,
     manifest_of,
     study_record,
 )
@@ -39,7 +37,6 @@ from node.host.versions import (
     clear,
     copy_file,
     read_manifest,
-    read_report,
     read_study,
     write_file,
 )
@@ -104,32 +101,6 @@ def publish_version(
         return manifest
     finally:
         clear(staging)
-
-
-def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None) -> ManifestV2:
-    """Take everything in that an order's `handover` folder holds, and publish it as one version.
-
-    Raises `IntegrityBroken` when the folder does not hold what its report says; then no version was published.
-    """
-    report = read_report(handover)
-    account, held = account_of(report), []
-    for study in report.studies:
-        record = take_study(
-            handover / study.folder, datasets / report.project, study.study, study.instances, account.deidentification
-        )
-        held.append(
-            HeldStudy(
-                study=study.study,
-                patient=study.patient,
-                split=study.split,
-                instances=study.instances,
-                root=record.root,
-                size_bytes=record.size_bytes,
-                deidentification=record.deidentification,
-            )
-        )
-    tables = {CLINICAL: handover / CLINICAL}
-    return publish_version(account, held, tables, datasets, created=created, supersedes=supersedes)
 
 
 def folder_of(manifest: AnyManifest) -> str:

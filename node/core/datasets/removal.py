@@ -56,7 +56,7 @@ def remove_unheld(core: Core) -> None:
 
     def in_use(project: str, roots: Collection[str]) -> Collection[str]:
         with core.store.read() as asked:
-            return asked.studies_in_use(project, roots)
+            return asked.studies_in_use(project, roots) | asked.studies_being_imported(project, roots)
 
     known = {row.folder for row in rows}
     sweep(core.folders.datasets, known, {row.folder for row in rows if row.withdrawn is not None}, in_use)

@@ -145,6 +145,50 @@ class WithdrawalTable(NodeBase):
     time: Mapped[datetime]
 
 
+class ImportTable(NodeBase):
+    """One import, from its order on. `order_text` holds the source folder as the steward typed it, and is emptied when
+    the import has ended; `tried_with` is the version of Cloister that left studies waiting."""
+
+    __tablename__ = "import"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(index=True)
+    project: Mapped[str]
+    dataset: Mapped[str]
+    actor: Mapped[str]
+    order_text: Mapped[str] = mapped_column(Text)
+    studies: Mapped[int]
+    studies_done: Mapped[int]
+    studies_waiting: Mapped[int]
+    destroyed: Mapped[int]
+    tried_with: Mapped[str]
+    dataset_version: Mapped[str | None]
+    error: Mapped[str] = mapped_column(Text)
+    hint: Mapped[str] = mapped_column(Text)
+    not_now: Mapped[bool]
+    created: Mapped[datetime]
+    updated: Mapped[datetime]
+
+
+class ImportStudyTable(NodeBase):
+    """A study that core has taken for an import under way; gone when the import has ended."""
+
+    __tablename__ = "import_study"
+    __table_args__ = (Index(None, "project", "root"),)
+
+    import_name: Mapped[str] = mapped_column(ForeignKey("import.name"), primary_key=True)
+    study: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    patient: Mapped[str]
+    split: Mapped[str]
+    instances: Mapped[int]
+    root: Mapped[str]
+    size_bytes: Mapped[int]
+    profile: Mapped[str]
+    profile_fingerprint: Mapped[str]
+    engine_version: Mapped[str]
+
+
 class ImageTable(NodeBase):
     """An approval; `withdrawn` while it does not hold any more."""
 

@@ -16,6 +16,7 @@ from mediator.types import Kind
 from node.core import records
 from node.core.store import models
 from node.core.store.airlock import AirlockReads
+from node.core.store.imports import ImportReads
 from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
 PAUSED = "paused"
@@ -23,7 +24,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads):
+class Reads(AirlockReads, ImportReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:

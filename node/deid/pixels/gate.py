@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from mediator.deid.screening import Exclusion, Facts
 from node.deid.pixels import ocr
 from node.deid.pixels.faces import shows_face
 from node.deid.pixels.reader import ReaderDied, ReaderProcess
@@ -87,11 +86,6 @@ class PixelGate:
         """
         verdicts = dict(self._judge(series))
         return tuple(verdicts[place] for place in range(len(series)))
-
-    def hold(self, series: Sequence[tuple[Path, Facts]]) -> Iterator[tuple[int, Exclusion | None]]:
-        """`examine` for a caller with nobody to review: (place, why it must not pass or None), as each is judged."""
-        for place, verdict in self._judge([Instance(path, facts) for path, facts in series]):
-            yield place, Exclusion(verdict.finding.value) if verdict.finding else None
 
     def _judge(self, series: Sequence[Instance]) -> Iterator[tuple[int, PixelVerdict]]:
         together: list[int] = []

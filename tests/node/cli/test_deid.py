@@ -14,9 +14,10 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from mediator import canonical
 from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.signatures import VerifyKey
-from node.deid.deidentify_folder import OutputFolders, deidentify_folder
-from node.deid.run import Processes, list_files
-from node.deid.worker import Settings
+from node.deid.deidentify_folder import deidentify_folder
+from node.deid.processes import WorkerProcesses
+from node.deid.run import FolderRun, list_files
+from node.deid.worker_settings import table_of
 from tests.node.cli.deid_desk import cloister as cloister
 from tests.node.cli.deid_desk import files, instances, options, plain_slice, put, report
 from tests.node.cli.deid_desk import key as key
@@ -293,10 +294,9 @@ def test_a_worker_that_is_killed_ends_no_run(key, tmp_path):
     source = tmp_path / "source"
     for number in range(6):
         put(source / str(number % 3), str(number), plain_slice(SOPInstanceUID=f"1.2.3.{number + 1}"))
-    settings = Settings(str(source), tmp_path / "out", "eucaim", key.read_bytes(), "liver", "alpha", "off")
-    files_in = list_files(settings.source)
-    with Processes(settings, 1) as workers:
-        running = deidentify_folder(files_in, OutputFolders(settings.output), workers, {})
+    order = FolderRun(str(source), tmp_path / "out", "eucaim", key.read_bytes(), "liver", "alpha", "off")
+    with order.sink as sink, WorkerProcesses(order.settings(table_of("eucaim")), 1) as workers:
+        running = deidentify_folder(list_files(order.source), sink, workers, {})
         events = [next(running)]
         for child in multiprocessing.active_children():
             child.kill()

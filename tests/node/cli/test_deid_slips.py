@@ -9,7 +9,8 @@ import pytest
 
 from mediator.errors import UsageFault
 from node.cli.it.run_as import run_as
-from node.deid.deidentify_folder import OutputFolders, check_rooms
+from node.deid.deidentify_folder import check_rooms
+from node.deid.sinks import FolderSink
 from tests.node.cli.deid_desk import cloister, key, options, plain_slice, put
 from tests.sim.users import NOBODY
 
@@ -105,10 +106,10 @@ def test_a_folder_of_somebody_else_is_told_by_who_cannot_write_there():
             for folder in made:
                 folder.mkdir(mode=0o755)
             with pytest.raises(UsageFault, match="DST cannot be written"):
-                run_as((NOBODY, NOBODY), lambda: str(check_rooms(root / "src", OutputFolders(root / "dst"))))
+                run_as((NOBODY, NOBODY), lambda: str(check_rooms(root / "src", FolderSink(root / "dst"))))
         root.chmod(0o700)
         with pytest.raises(UsageFault, match="may not enter"):
-            run_as((NOBODY, NOBODY), lambda: str(check_rooms(root / "src", OutputFolders(root / "dst"))))
+            run_as((NOBODY, NOBODY), lambda: str(check_rooms(root / "src", FolderSink(root / "dst"))))
     finally:
         shutil.rmtree(root)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mediator import canonical
-from mediator.datasets import CLINICAL, HeldStudy, VersionAccount
+from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, account_of
 from mediator.deid.orders import IngestReport
-from mediator.manifests import Deidentification
+from mediator.errors import CloisterError
+from mediator.manifests import Deidentification, ManifestV2
 from mediator.types import Study
-from node.core.datasets.publish import take_study
+from node.core.datasets.publish import publish_version, take_study
+from node.core.imports.imports import Imports
+from node.host.versions import read_report
+from node.ipc import intake as words
 
 MADE_BY = Deidentification("eucaim", "f" * 64, "4")
 NEWER = Deidentification("eucaim", "e" * 64, "5")
@@ -70,3 +75,56 @@ def take(handover: Path, datasets: Path, number: int, made_by: Deidentification 
     record = take_study(handover / asked.folder, datasets / PROJECT, asked.study, asked.instances, made_by)
     split: Literal["train", "test", "unlabelled"] = asked.split
     return HeldStudy(asked.study, asked.patient, split, 2, record.root, record.size_bytes, record.deidentification)
+
+
+def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None) -> ManifestV2:
+    """Take everything in that an order's `handover` folder holds, and publish it as one version.
+
+    Raises `IntegrityBroken` when the folder does not hold what its report says; then no version was published.
+    """
+    report = read_report(handover)
+    account, held = account_of(report), []
+    for study in report.studies:
+        record = take_study(
+            handover / study.folder, datasets / report.project, study.study, study.instances, account.deidentification
+        )
+        held.append(
+            HeldStudy(
+                study=study.study,
+                patient=study.patient,
+                split=study.split,
+                instances=study.instances,
+                root=record.root,
+                size_bytes=record.size_bytes,
+                deidentification=record.deidentification,
+            )
+        )
+    tables = {CLINICAL: handover / CLINICAL}
+    return publish_version(account, held, tables, datasets, created=created, supersedes=supersedes)
+
+
+def write_import(handover: Path, numbers: Sequence[int], name: str) -> None:
+    """What an import's intake leaves for core when it is through, with the studies that it gives before."""
+    write_handover(handover, numbers, name)
+    for number in numbers:
+        (handover / study(number).folder).rename(handover / study(number).study)
+    (handover / "studies").rmdir()
+
+
+def ready(name: str, number: int, studies: int, made_by: Deidentification = MADE_BY) -> words.StudyReady:
+    """What intake says of one study."""
+    asked = study(number)
+    return words.StudyReady(name, studies, asked.study, asked.patient, asked.split, asked.instances, made_by)
+
+
+def bring(imports: Imports, name: str, numbers: Sequence[int]) -> None:
+    """Say all that intake says of an import, which ends as failed where core cannot take a study."""
+    for stage in ("take_in", "deidentify"):
+        assert imports.progress(words.IngestProgress(name, stage, 0, 1))  # type: ignore[arg-type]
+    try:
+        for number in numbers:
+            assert imports.take(ready(name, number, len(numbers))) == "taken"
+    except CloisterError as error:
+        imports.ended(words.IngestEnd(name, 0, error=error.message))
+        return
+    imports.ended(words.IngestEnd(name, 2 * len(numbers)))

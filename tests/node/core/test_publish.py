@@ -11,12 +11,12 @@ import pytest
 from mediator import canonical
 from mediator.deid.orders import Column, IngestOrder
 from mediator.errors import Denied, IntegrityBroken, Malformed
-from node.core.datasets.publish import folder_of, publish
-from node.deid.engine import open_engine
-from node.deid.pixels import PixelGate
+from node.core.datasets.publish import folder_of
 from node.host.versions import job_view, read_manifest, read_report, read_study
-from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
+from node.intake.run_import import IntakeFolders
+from tests.node.core.handover import publish
 from tests.sim.cohort import write_cohort
+from tests.sim.intake import taken_in
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 COLUMNS = (Column("lesion", minimum=0, maximum=1), Column("age", maximum=120))
@@ -29,8 +29,7 @@ def handover(tmp_path):
     rooms.handover.mkdir()
     write_cohort(source, "alpha", 12, seed=4, unlabelled=1)
     order = IngestOrder("order-1", "alpha", "liver", "cohort", str(source), "eucaim", "clinical.csv", COLUMNS, 0.4)
-    keys, engine = IntakeKeys(bytes(32), bytes(32)), open_engine("eucaim")
-    list(run_ingest(order, engine=engine, pixels=PixelGate(), keys=keys, rooms=rooms))
+    taken_in(order, rooms)
     return rooms.handover / "order-1"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -20,9 +19,9 @@ from mediator.deid.orders import IngestOrder
 from mediator.errors import UsageFault
 from mediator.manifests import AnyManifest, ManifestV2
 from node.core.context import event
-from node.core.datasets.ingest import Happened, Ingests
 from node.core.datasets.publish import folder_of, publish_version
 from node.core.datasets.removal import remove_unheld, withdraw
+from node.core.imports.imports import Imports
 from node.host.versions import job_view, read_manifest
 from node.kit.synthetic import plain_shape, write_version
 from tests.mediator import samples
@@ -31,9 +30,10 @@ from tests.node.core.handover import (
     ACCOUNT,
     NEWER,
     PROJECT,
+    bring,
     study,
     take,
-    write_handover,
+    write_import,
     write_study,
     write_table,
 )
@@ -205,56 +205,61 @@ def test_the_store_knows_the_studies_of_a_version_and_that_it_mixes(desk: Desk) 
 # --- an order ---------------------------------------------------------------------------------------------------
 
 
-def ingest(desk: Desk, *numbers: int, damage: Callable[[Path], None] = lambda _: None) -> Happened:
-    """An order from the steward's word to the last news of it."""
-    ingests, news = Ingests(desk.core), list[Happened]()
+def ingest(
+    desk: Desk, *numbers: int, damage: Callable[[Path], None] = lambda _: None
+) -> tuple[str, AnyManifest | None]:
+    """An import from the steward's word to its end: (its state and why, the manifest of its version)."""
+    imports = Imports(desk.core, "1")
 
     def make(name: str) -> IngestOrder:
-        write_handover(desk.root / "handover" / name, numbers, name)
-        damage(desk.root / "handover" / name)
         return IngestOrder(name, samples.SITE, PROJECT, "images", "/data", "eucaim", None, (), 0.0)
 
-    steward = threading.Thread(target=lambda: news.extend(ingests.give(make, STEWARD)))
-    steward.start()
-    given = next(ingests.follow(lambda: True))
-    ingests.ended(given.order, 0, "", "", False)
-    steward.join(10)
-    return news[-1]
+    name = imports.give(make, STEWARD)
+    handover = desk.root / "handover" / name
+    write_import(handover, numbers, name)
+    damage(handover)
+    bring(imports, name, numbers)
+    with desk.core.store.read() as snapshot:
+        row = snapshot.find_import(name)
+    assert row is not None
+    if row.dataset_version is None:
+        return f"{row.state.value}: {row.error}", None
+    return row.state.value, read_manifest(desk.root / "datasets" / PROJECT / "versions" / row.dataset_version[7:])
 
 
 def test_the_next_version_of_a_dataset_of_version_1_is_a_version_2(desk: Desk) -> None:
     old = version_1(desk)
     before = (desk.root / "datasets" / folder_of(old) / "manifest.json").read_bytes()
     desk.now += timedelta(hours=1)
-    last = ingest(desk, 1, 2)
-    assert last.kind == "published" and isinstance(last.manifest, ManifestV2), last
-    assert last.manifest.supersedes == old.dataset_version
+    state, made = ingest(desk, 1, 2)
+    assert state == "published" and isinstance(made, ManifestV2)
+    assert made.supersedes == old.dataset_version
     assert (desk.root / "datasets" / folder_of(old) / "manifest.json").read_bytes() == before
-    assert (view(desk, old, "a"), view(desk, last.manifest, "b")) == (2, 1)
+    assert (view(desk, old, "a"), view(desk, made, "b")) == (2, 1)
     desk.now += timedelta(hours=1)
-    third = ingest(desk, 1, 2, 3).manifest
-    assert third is not None and third.supersedes == last.manifest.dataset_version
+    third = ingest(desk, 1, 2, 3)[1]
+    assert third is not None and third.supersedes == made.dataset_version
     with desk.core.store.read() as snapshot:
         folders = [row.folder for row in snapshot.dataset_versions()]
-    assert folders == [folder_of(each) for each in (old, last.manifest, third)]
+    assert folders == [folder_of(each) for each in (old, made, third)]
 
 
 def test_an_order_that_does_not_hold_what_it_says_leaves_no_study_behind(desk: Desk) -> None:
     kept = version_2(desk, 1)
 
     def damage(handover: Path) -> None:
-        (handover / study(3).folder / "0002.dcm").unlink()
+        (handover / study(3).study / "0002.dcm").unlink()
 
-    last = ingest(desk, 1, 2, 3, damage=damage)
-    assert (last.kind, last.manifest) == ("failed", None)
+    state, made = ingest(desk, 1, 2, 3, damage=damage)
+    assert state.startswith("failed") and made is None
     assert studies(desk) == {root(kept, 1)} and versions(desk) == {kept.dataset_version}
 
 
 def test_a_withdrawn_version_is_not_published_again(desk: Desk) -> None:
-    first = ingest(desk, 1)
-    assert first.manifest is not None
-    gone(desk, first.manifest)
+    _, first = ingest(desk, 1)
+    assert first is not None
+    gone(desk, first)
     desk.now += timedelta(hours=1)
-    again = ingest(desk, 1)
-    assert (again.kind, again.manifest) == ("failed", None) and "withdrawn" in again.error
+    state, again = ingest(desk, 1)
+    assert state.startswith("failed") and "withdrawn" in state and again is None
     assert studies(desk) == versions(desk) == set()

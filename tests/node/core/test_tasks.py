@@ -19,8 +19,8 @@ from mediator.exits import TOLD_PER_RUN
 from mediator.jobs import JobState, JobStep
 from mediator.types import ContainerSpec, Kind
 from node.core.context import event
-from node.core.datasets.ingest import Ingests
 from node.core.documents.documents import Documents
+from node.core.imports.imports import Imports
 from node.core.tasks import pause
 from node.ipc.node import PauseResult
 from tests.mediator import samples
@@ -273,7 +273,7 @@ def test_a_name_that_another_project_has_is_refused_before_anything_is_taken_in(
     order = IngestOrder("order-1", samples.SITE, "another", "images", "/source", "eucaim", None, (), 0.2)
     before = desk.size()
     with pytest.raises(UsageFault, match="another project"):
-        next(Ingests(desk.core).give(lambda _: order, "data_steward"))
+        Imports(desk.core, "1").give(lambda _: order, "data_steward")
     assert desk.size() == before
 
 

@@ -5,13 +5,16 @@ import os
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from node.deid.deidentify_folder import File, OutputFolders
-from node.deid.run import Processes, list_files
-from node.deid.worker import Settings, run, start
+from node.deid.pipeline import Batch, File
+from node.deid.processes import WorkerProcesses, run, start
+from node.deid.run import FolderRun, list_files
+from node.deid.sinks import FolderSink
+from node.deid.worker_settings import Settings, table_of
 from tests.sim.dicom import ct_slice, element, raw_file, to_bytes
 
 
@@ -21,16 +24,24 @@ def peak_bytes() -> int:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def order(tmp_path: Path) -> FolderRun:
     (tmp_path / "in").mkdir()
-    return Settings(str(tmp_path / "in"), tmp_path / "out", "eucaim", bytes(range(32)), "liver", "house", "off", 2)
+    return FolderRun(str(tmp_path / "in"), tmp_path / "out", "eucaim", bytes(range(32)), "liver", "house", "off")
+
+
+@pytest.fixture
+def settings(order: FolderRun) -> Settings:
+    return replace(order.settings(table_of(order.profile)), copiers=2)
+
+
+@pytest.fixture
+def sink(order: FolderRun) -> Iterator[FolderSink]:
+    with order.sink as sink:
+        yield sink
 
 
 @pytest.fixture
 def worker(settings: Settings) -> Iterator[ProcessPoolExecutor]:
-    rooms = OutputFolders(settings.output)
-    rooms.partial.mkdir()
-    rooms.output.mkdir()
     with ProcessPoolExecutor(
         1, multiprocessing.get_context("spawn"), initializer=start, initargs=(settings,)
     ) as processes:
@@ -53,29 +64,30 @@ def test_a_worker_gets_no_more_memory_than_its_limit(worker):
     assert worker.submit(os.getpid).result() != os.getpid()  # it lives, and takes the next batch
 
 
-def test_hostile_headers_one_after_the_other_leave_a_worker_small(settings, worker):
-    slices(settings.source, 4)
+def test_hostile_headers_one_after_the_other_leave_a_worker_small(order, sink, worker):
+    slices(order.source, 4)
     for number in range(6):
         body = element(0x00420011, b"OB", os.urandom(1 << 10) * (20 << 10))
-        Path(settings.source, f"wide-{number}.dcm").write_bytes(raw_file(body))
-    outcomes = [result.outcome for result in worker.submit(run, list_files(settings.source), {}).result()[0]]
+        Path(order.source, f"wide-{number}.dcm").write_bytes(raw_file(body))
+    done = worker.submit(run, Batch(tuple(list_files(order.source)), sink)).result()
+    outcomes = [result.outcome for result in done.results]
     assert len(outcomes) == 10 and outcomes[:4] == ["review"] * 4  # --ocr off: nobody read their pixels
     assert worker.submit(peak_bytes).result() < 300_000_000
 
 
-def test_files_under_way_are_told_before_their_batch_is_finished(settings):
-    slices(settings.source, 9)
-    with Processes(settings, 1) as workers:
+def test_files_under_way_are_told_before_their_batch_is_finished(order, sink, settings):
+    slices(order.source, 9)
+    with WorkerProcesses(settings, 1) as workers:
         assert workers.under_way == (0, 0)
-        (results,) = workers.run([list_files(settings.source)])
-        assert len(results) == 9 and workers.under_way == (9, 0)
+        (done,) = workers.run([Batch(tuple(list_files(order.source)), sink)])
+        assert len(done.results) == 9 and workers.under_way == (9, 0)
 
 
-def test_a_file_that_vanished_is_a_finding_among_files_under_way(settings, worker):
-    slices(settings.source, 9)
-    files = list_files(settings.source)
-    Path(settings.source, "004.dcm").unlink()
-    results = worker.submit(run, [*files, File(10, "link", "not_a_file")], {}).result()[0]
+def test_a_file_that_vanished_is_a_finding_among_files_under_way(order, sink, worker):
+    slices(order.source, 9)
+    files = list_files(order.source)
+    Path(order.source, "004.dcm").unlink()
+    results = worker.submit(run, Batch((*files, File(10, "link", "not_a_file")), sink)).result().results
     assert [result.number for result in results] == list(range(1, 11))
     assert {result.number: result.reasons for result in results if result.outcome == "refused"} == {
         5: ("not_a_file",),

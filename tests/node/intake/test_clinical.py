@@ -1,6 +1,5 @@
 import csv
 import io
-import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +18,7 @@ def read(tmp_path, text: str | bytes, columns=COLUMNS) -> Clinical:
     path = tmp_path / "clinical.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     clinical = Clinical(columns)
-    clinical.read(os.open(path, os.O_RDONLY), KEYED)
+    clinical.read(path.read_bytes(), KEYED)
     return clinical
 
 
@@ -39,7 +38,10 @@ def test_a_row_of_another_patient_or_given_twice_says_nothing(tmp_path):
     assert clinical.of(KEYED.study("1.2.2"), KEYED.patient("P1")) is None
     assert clinical.of(KEYED.study("1.2.3"), KEYED.patient("P1")) is None
     assert clinical.of(KEYED.study("1.2.4"), KEYED.patient("P1")) is None
-    assert dict(clinical.refused) == {"patient_mismatch": 1, "study_twice": 1}
+    assert [clinical.contradicts(KEYED.study(f"1.2.{n}"), KEYED.patient("P1")) for n in (1, 2, 3, 4)] == [
+        False, True, False, False,
+    ]  # fmt: skip
+    assert dict(clinical.refused) == {"study_twice": 1}
 
 
 ROW = "P1,1.2.1,x,1,low\n"

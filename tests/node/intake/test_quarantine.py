@@ -5,7 +5,7 @@ import pytest
 
 from mediator.errors import IntegrityBroken, UnsupportedVersion
 from node.intake.intake_db import IntakeDb
-from node.intake.quarantine import CHUNK_BYTES, Quarantine
+from node.intake.quarantine import CHUNK_BYTES, Quarantine, mark, seal, unseal
 
 KEY = bytes(range(32))
 
@@ -97,23 +97,32 @@ def test_keys_are_32_bytes_and_not_printed(tmp_path):
     assert "0001" not in repr(Quarantine(tmp_path / "q", KEY))
 
 
-def test_the_database_remembers_over_a_restart_and_is_deleted(tmp_path):
+def test_the_database_remembers_over_a_restart_and_knows_no_path(tmp_path):
     path = tmp_path / "intake.db"
-    database = IntakeDb(path)
+    database = IntakeDb(path, KEY)
     database.add("a/Hartog\udcfc.dcm", quarantined="00ff")
     database.add("b", refused="not_a_file")
     database.close()
-    database = IntakeDb(path)
+    database = IntakeDb(path, KEY)
     assert database.knows("a/Hartog\udcfc.dcm") and not database.knows("c")
-    assert [(source.number, source.refused) for source in database.sources()] == [(1, None), (2, "not_a_file")]
+    assert [(file.number, file.refused) for file in database.unsurveyed()] == [(1, None), (2, "not_a_file")]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    database.delete()
-    assert list(tmp_path.iterdir()) == []
+    database.close()
+    assert b"Hartog" not in path.read_bytes()
 
 
-def test_a_newer_database_is_refused(tmp_path):
-    database = IntakeDb(tmp_path / "intake.db")
-    database._db.execute("PRAGMA user_version = 2")
+def test_a_database_of_another_version_is_refused(tmp_path):
+    database = IntakeDb(tmp_path / "intake.db", KEY)
+    database._db.execute("PRAGMA user_version = 1")
     database.close()
     with pytest.raises(UnsupportedVersion):
-        IntakeDb(tmp_path / "intake.db")
+        IntakeDb(tmp_path / "intake.db", KEY)
+
+
+def test_a_sealed_value_opens_with_its_key_alone_and_a_changed_one_does_not(tmp_path):
+    sealed = seal(KEY, b"Hartog")
+    assert unseal(KEY, sealed) == b"Hartog" and b"Hartog" not in sealed and sealed != seal(KEY, b"Hartog")
+    for key, changed in ((b"x" * 32, sealed), (KEY, sealed[:-1]), (KEY, bytes([sealed[0] ^ 1]) + sealed[1:])):
+        with pytest.raises(IntegrityBroken):
+            unseal(key, changed)
+    assert mark(KEY, b"Hartog") == mark(KEY, b"Hartog") != mark(b"x" * 32, b"Hartog")

@@ -14,12 +14,12 @@ from mediator.manifests import ManifestV2
 from mediator.roles import Role
 from node.core.context import event
 from node.core.core import CoreProcess, now
-from node.core.datasets.publish import folder_of, publish
+from node.core.datasets.publish import folder_of
 from node.host.config import NodeConfig
 from node.host.keys import read_verify_key
 from node.ipc import datasets as words
 from node.ipc.messages import Empty
-from tests.node.core.handover import PROJECT, write_handover
+from tests.node.core.handover import PROJECT, publish, write_handover
 from tests.node.core.process.test_process import Served
 from tests.sim.runner import FakeRunner
 

@@ -12,10 +12,13 @@ import pytest
 
 from mediator.airlock.review import FileEvent
 from mediator.audit import Action, Verdict, decode_line, witness_checkpoint
+from mediator.datasets import HeldStudy
 from mediator.errors import Code, Denied, HubCode, IntegrityBroken
+from mediator.imports import ImportStep
 from mediator.jobs import JobState, JobStep
+from mediator.manifests import Deidentification
 from mediator.types import Kind
-from node.core.records import AuditEvent
+from node.core.records import AuditEvent, NewImport
 from node.core.store.reads import Reads
 from node.core.store.store import Store
 from node.core.store.writes import Tx
@@ -25,6 +28,7 @@ from tests.node.core.store.samples import HEX, IMAGE, KEY, NOW, VERSION, event, 
 Step = Callable[[Tx, AuditEvent], Any]
 
 # Every mutating method once, in an order in which each finds something to change.
+HELD = HeldStudy("1" * 32, "2" * 32, "train", 2, HEX, 9, Deidentification("eucaim", HEX, "4"))
 STEPS: list[tuple[str, Step]] = [
     ("record", lambda tx, e: tx.record(event=e)),
     ("add_document", lambda tx, e: tx.add_document(signed(samples.permit()), event=e)),
@@ -60,13 +64,16 @@ STEPS: list[tuple[str, Step]] = [
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
     ("add_canary", lambda tx, e: tx.add_canary(HEX, True, {"dns": True}, event=e)),
     ("withdraw_dataset_version", lambda tx, e: tx.withdraw_dataset_version(VERSION, event=e)),
+    ("add_import", lambda tx, e: tx.add_import(NewImport("ingest-1", "lesions", "images", "it", "{}"), event=e)),
+    ("advance_import", lambda tx, e: tx.advance_import("ingest-1", ImportStep.TAKE_IN, event=e)),
+    ("take_import_study", lambda tx, e: tx.take_import_study("ingest-1", 1, HELD, event=e)),
     ("add_checkpoint", lambda tx, e: tx.add_checkpoint("north", KEY, event=e)),
     ("add_witnessed", lambda tx, e: tx.add_witnessed(_witnessed(tx), event=e)),
 ]
 # Those that say "held already" the second time and leave no record of it.
 IDEMPOTENT = {
     "add_document", "add_dataset_version", "add_image", "approve_image", "withdraw_image", "set_paused",
-    "add_instruction", "charge", "mark_delivered", "withdraw_dataset_version", "add_witnessed",
+    "add_instruction", "charge", "mark_delivered", "withdraw_dataset_version", "add_witnessed", "take_import_study",
 }  # fmt: skip
 
 

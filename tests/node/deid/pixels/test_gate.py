@@ -192,7 +192,8 @@ def test_every_finding_has_its_reason_of_exclusion_and_a_caller_without_review_i
     path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
     facts = Facts(modality="CT", has_pixels=True)
     with PixelGate(models=tmp_path) as gate:
-        assert list(gate.hold([(path, facts), (path, Facts())])) == [(0, Exclusion.PIXEL_TEXT_NOT_CHECKED), (1, None)]
+        findings = [verdict.finding for verdict in gate.examine([Instance(path, facts), Instance(path, Facts())])]
+        assert findings == [PixelFinding.NOT_CHECKED, None]
 
 
 def test_one_changed_byte_in_a_model_is_another_model(tmp_path):

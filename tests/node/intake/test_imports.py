@@ -10,19 +10,20 @@ import pytest
 
 from mediator.deid.orders import Column, IngestOrder, IngestReport
 from mediator.errors import IntegrityBroken, UsageFault
-from node.deid.deidentify import PixelReader
-from node.deid.engine import open_engine
-from node.deid.pixels import PixelGate
+from node.deid.parts import parts_of
+from node.deid.worker_settings import PartsMaker
 from node.host.versions import read_report
-from node.intake.batch import IntakeFolders, IntakeKeys, run_ingest
+from node.intake.run_import import IntakeFolders, IntakeKeys
+from tests.sim import intake
 from tests.sim.cohort import SLICES, write_cohort
+from tests.sim.deid_workers import headers_only, no_text_engine, started
 from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.pictures import NAME, as_file, dataset, draw, us
 from tests.sim.planting import plant
 from tests.sim.pydicom_files import copy_pydicom_files
 from tests.sim.search import search
 
-KEYS = IntakeKeys(b"s" * 32, b"q" * 32)
+KEYS = intake.KEYS
 COLUMNS = (Column("lesion", minimum=0, maximum=1),)
 
 
@@ -36,21 +37,14 @@ def order_for(folder, **changes) -> IngestOrder:
     return replace(order, **changes)
 
 
-class Headers:
-    """For tests about headers: holds nothing for its pixels."""
-
-    def hold(self, series):
-        return ((place, None) for place in range(len(series)))
-
-
-def steps_of(order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, pixels: PixelReader | None = None):
-    return run_ingest(order, engine=open_engine(order.profile), pixels=pixels or Headers(), keys=keys, rooms=where)
+def steps_of(order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, parts: PartsMaker = headers_only):
+    return intake.steps_of(order, where, keys, started(parts))
 
 
 def ingest(
-    order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, pixels: PixelReader | None = None
+    order: IngestOrder, where: IntakeFolders, keys: IntakeKeys = KEYS, parts: PartsMaker = headers_only
 ) -> IngestReport:
-    return list(steps_of(order, where, keys, pixels))[-1].report
+    return intake.taken_in(order, where, keys, started(parts))
 
 
 def contents(where: IntakeFolders, order: str = "order-1") -> dict[str, bytes]:
@@ -183,7 +177,7 @@ def test_two_patients_in_one_study_publish_none_of_it(tmp_path):
     report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
     assert report.studies == () and report.studies_excluded == {"patient_mismatch": 1}
     assert report.instances_excluded == {"patient_mismatch": 2}
-    assert not any((tmp_path / "handover" / "order-1" / "studies").iterdir())
+    assert sorted(os.listdir(tmp_path / "handover" / "order-1")) == ["clinical.parquet", "report.json"]
 
 
 def test_an_instance_given_twice_is_published_once(tmp_path):
@@ -278,30 +272,27 @@ def test_an_ultrasound_picture_is_published_without_its_text_or_where_nobody_can
     draw(frame, NAME[:17], (20, 20), 18, 255)
     as_file(source / "ultrasound.dcm", dataset("US", frame, StudyInstanceUID="1.2.3.4.5"))
     read, unread = rooms(tmp_path / "read"), rooms(tmp_path / "unread")
-    with PixelGate() as pixels:
-        report = ingest(order_for(source), read, pixels=pixels)
+    report = ingest(order_for(source), read, parts=parts_of)
     published = [pydicom.dcmread(path) for path in sorted((read.handover / "order-1").rglob("*.dcm"))]
     ultrasound = next(one for one in published if one.Modality == "US")
     assert ultrasound.pixel_array[22:34, 24:120].max() == ultrasound.pixel_array.min()
     assert ultrasound.BurnedInAnnotation == "NO" and ultrasound.pixel_array.max() > 200
     assert report.instances_excluded == {}
-    report = ingest(order_for(source), unread, pixels=PixelGate(models=tmp_path))
+    report = ingest(order_for(source), unread, parts=no_text_engine)
     assert report.instances_excluded == {"pixel_text_not_checked": 1}
     assert report.studies_excluded == {"pixel_text_not_checked": 1}
     assert not any(pydicom.dcmread(path).Modality == "US" for path in (unread.handover / "order-1").rglob("*.dcm"))
 
 
-def test_progress_is_told_in_every_stage_while_pixels_are_read_too(tmp_path):
+def test_progress_is_told_in_every_stage(tmp_path):
     for number in range(3):
         dataset = ct_slice()
         dataset.SOPInstanceUID, dataset.SeriesInstanceUID = f"1.2.826.0.1.111.{number + 1}", f"1.2.826.0.1.333.{number}"
         put(tmp_path / "source", str(number), dataset)
     steps = list(steps_of(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path)))
-    assert list(dict.fromkeys(step.stage for step in steps)) == [
-        "take_in", "deidentify", "read_pixels", "hand_over", "forget",
-    ]  # fmt: skip
-    read = [(step.done, step.total) for step in steps if step.stage == "read_pixels"]
-    assert read == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert list(dict.fromkeys(step.stage for step in steps)) == ["take_in", "deidentify", "hand_over", "forget"]
+    done = [(step.done, step.total) for step in steps if step.stage == "deidentify"]
+    assert done[0] == (0, 3) and done[-1] == (3, 3) and done == sorted(done)
 
 
 @pytest.mark.parametrize("order", ["12", "21"])

@@ -1,0 +1,1 @@
+"""Imports: orders to intake, studies taken one by one, and what becomes of them as one version."""

@@ -1,0 +1,1 @@
+"""Where originals come from, a file for each kind of source."""
