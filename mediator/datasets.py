@@ -13,8 +13,8 @@ from datetime import datetime
 
 from mediator import canonical
 from mediator.audit import Frontier
-from mediator.deid.orders import IngestReport
 from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
+from mediator.import_orders import IngestReport
 from mediator.manifests import AnyManifest, Deidentification, Leaf, ManifestV2, Split, StudyEntry, StudyRecord
 from mediator.types import DatasetFile, Manifest, Study
 

@@ -35,7 +35,6 @@ EXCEPTIONS = {
     "node/deid/write_output.py": AHEAD,
     "node/host/logs.py": LOG,
     "node/host/supervisor.py": LOG,
-    "node/intake/batch.py": INSIDE,
     "node/intake/intake_db.py": SQLITE,
     "node/intake/quarantine.py": "encrypted piece by piece under a name that nobody knows yet, then renamed",
     "node/ipc/sockets.py": LOCK,

@@ -37,8 +37,8 @@ from mediator.datasets import (
     decode_study,
     view_of,
 )
-from mediator.deid.orders import IngestReport
 from mediator.errors import IntegrityBroken, Malformed
+from mediator.import_orders import IngestReport
 from mediator.manifests import AnyManifest, ManifestV2, StudyRecord
 from mediator.types import DatasetFile, Manifest
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mediator.deid.orders import Column
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.errors import UsageFault
+from mediator.import_orders import Column
 from mediator.types import Study
 
 # A hundred thousand studies with a page of columns each.

@@ -14,8 +14,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, NotNow, UsageFault
+from mediator.import_orders import IngestOrder
 from node.deid.pipeline import NoRoom
 from node.deid.processes import WorkerProcesses
 from node.deid.worker_settings import LogForm
@@ -71,7 +71,7 @@ class IntakeProcess:
 
     def sweep(self) -> None:
         """Destroy what belongs to no import that core still has, and tell it."""
-        live = set(self._core.call(words.LIVE, Empty()))
+        live = set(self._core.call(words.LIVE, Empty()).orders)
         for order in sorted(_names(self._rooms.quarantine) | _names(self._rooms.handover)):
             if order not in live:
                 sealed = (self._rooms.quarantine / order).exists()

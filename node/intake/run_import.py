@@ -26,11 +26,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from mediator.deid.orders import IngestOrder, IngestReport
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, ProfileTable
 from mediator.deid.screening import Exclusion
 from mediator.errors import CloisterError
+from mediator.import_orders import IngestOrder, IngestReport
 from mediator.imports import StudyState
 from mediator.manifests import Deidentification
 from node.deid.pipeline import Batch, Placed, Result, Search, Workers, to_search

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mediator.deid.orders import IngestOrder
+from mediator.import_orders import IngestOrder
 from mediator.manifests import Deidentification, Split
 from node.ipc.messages import Empty
 from node.ipc.verb import Verb
@@ -75,6 +75,13 @@ class IngestEnd:
 
 
 @dataclass(frozen=True)
+class LiveImports:
+    """Imports that have not ended: whatever else lies with intake belongs to nobody."""
+
+    orders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Swept:
     """What an import that core does not know any more had left, and how many originals were among it."""
 
@@ -86,5 +93,5 @@ ORDERS = Verb("orders", Empty, Work, "server")
 PROGRESS = Verb("progress", IngestProgress, GoOn)
 STUDY = Verb("study", StudyReady, StudyTaken)
 REPORT = Verb("report", IngestEnd, Empty)
-LIVE = Verb("imports_live", Empty, tuple[str, ...])
+LIVE = Verb("imports_live", Empty, LiveImports)
 SWEPT = Verb("swept", Swept, Empty)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from mediator.deid.orders import Column, IngestOrder
+from mediator.import_orders import Column, IngestOrder
 from node.deid.pipeline import Batch, Done, File, Result, Search, Survey
 from node.deid.worker_settings import Settings
 from node.intake.handover import ReadyStudy

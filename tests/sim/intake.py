@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mediator.deid.orders import IngestOrder, IngestReport
+from mediator.import_orders import IngestOrder, IngestReport
 from node.intake.handover import ReadyStudy
 from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, StartWorkers, run_import
 from tests.sim.deid_workers import headers_only, started

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mediator.deid.orders import Column, IngestOrder
 from mediator.errors import UsageFault
+from mediator.import_orders import Column, IngestOrder
 from node.core.core import CoreProcess
 from node.ipc import imports as words
 from node.ipc.caller import Caller

@@ -22,8 +22,8 @@ from typing import Literal
 from mediator import canonical
 from mediator.audit import Action, Verdict
 from mediator.datasets import HeldStudy
-from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, Malformed, NotNow, UsageFault
+from mediator.import_orders import IngestOrder
 from mediator.imports import IMPORT_ENDED, TRANSITIONS, ImportState, ImportStep
 from node.core.context import CORE, Core, event
 from node.core.datasets.publish import take_study
@@ -60,7 +60,7 @@ _WAITS = "try again with a newer version, or give these studies up"
 
 
 @dataclass(frozen=True)
-class Ended:
+class ImportEnd:
     """What an import's last message says."""
 
     error: str = ""
@@ -277,11 +277,11 @@ class Imports:
                     version = manifest.dataset_version
                     return self._advance(tx, row, ImportStep.PUBLISH, Verdict.DONE, dataset_version=version)
         except CloisterError as fault:
-            ended = Ended(fault.message, fault.hint, again=isinstance(fault, NotNow))
+            ended = ImportEnd(fault.message, fault.hint, again=isinstance(fault, NotNow))
         except Exception as fault:  # noqa: BLE001 - whatever happened, the import ends and its person is told
             log.error("%s could not be published: %s", row.name, type(fault).__name__)
             full = isinstance(fault, OSError) and is_full(fault)
-            ended = Ended("the disk is full", again=True) if full else Ended(_OUR_FAILURE)
+            ended = ImportEnd("the disk is full", again=True) if full else ImportEnd(_OUR_FAILURE)
         with core.store.transaction(core.clock()) as tx:
             return self._advance(
                 tx, row, ImportStep.FAIL, Verdict.FAILED, error=ended.error, hint=ended.hint, not_now=ended.again

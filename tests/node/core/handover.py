@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from mediator import canonical
 from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, account_of
-from mediator.deid.orders import IngestReport
 from mediator.errors import CloisterError
+from mediator.import_orders import IngestReport
 from mediator.manifests import Deidentification, ManifestV2
 from mediator.types import Study
 from node.core.datasets.publish import publish_version, take_study

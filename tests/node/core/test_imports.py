@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mediator.audit import Action, Verdict
-from mediator.deid.orders import IngestOrder
 from mediator.errors import CloisterError, IntegrityBroken, UsageFault
+from mediator.import_orders import IngestOrder
 from mediator.imports import ImportState, ImportStep
 from node.core.context import event
 from node.core.datasets.removal import remove_unheld

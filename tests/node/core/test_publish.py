@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mediator import canonical
-from mediator.deid.orders import Column, IngestOrder
 from mediator.errors import Denied, IntegrityBroken, Malformed
+from mediator.import_orders import Column, IngestOrder
 from node.core.datasets.publish import folder_of
 from node.host.versions import job_view, read_manifest, read_report, read_study
 from node.intake.run_import import IntakeFolders

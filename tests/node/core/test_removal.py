@@ -15,8 +15,8 @@ import pytest
 
 from mediator import canonical
 from mediator.audit import Action, Verdict
-from mediator.deid.orders import IngestOrder
 from mediator.errors import UsageFault
+from mediator.import_orders import IngestOrder
 from mediator.manifests import AnyManifest, ManifestV2
 from node.core.context import event
 from node.core.datasets.publish import folder_of, publish_version

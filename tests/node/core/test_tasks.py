@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from mediator.audit import Action, Verdict
-from mediator.deid.orders import IngestOrder
 from mediator.errors import Code, Denied, HubCode, Reason, UsageFault
 from mediator.exits import TOLD_PER_RUN
+from mediator.import_orders import IngestOrder
 from mediator.jobs import JobState, JobStep
 from mediator.types import ContainerSpec, Kind
 from node.core.context import event

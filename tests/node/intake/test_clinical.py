@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mediator.deid.orders import Column
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.errors import UsageFault
+from mediator.import_orders import Column
 from node.intake.clinical import Clinical
 
 KEYED = Pseudonyms(bytes(32), "liver")

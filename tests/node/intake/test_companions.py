@@ -7,7 +7,7 @@ import pydicom
 import pytest
 from pydicom.uid import MRSpectroscopyStorage
 
-from mediator.deid.orders import IngestOrder
+from mediator.import_orders import IngestOrder
 from node.intake.run_import import IntakeFolders
 from tests.sim.containers import planted_study
 from tests.sim.deid_workers import InProcess

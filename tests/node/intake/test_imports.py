@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 
-from mediator.deid.orders import Column, IngestOrder, IngestReport
 from mediator.errors import IntegrityBroken, UsageFault
+from mediator.import_orders import Column, IngestOrder, IngestReport
 from node.deid.parts import parts_of
 from node.deid.worker_settings import PartsMaker
 from node.host.versions import read_report

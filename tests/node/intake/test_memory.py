@@ -13,7 +13,7 @@ FRAMES, SIDE = 800, 512  # 400 MB of pixels
 INGEST = """
 import sys
 from pathlib import Path
-from mediator.deid.orders import IngestOrder
+from mediator.import_orders import IngestOrder
 from node.deid import processes
 from node.intake.run_import import IntakeFolders, IntakeKeys
 from tests.sim.intake import steps_of

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from federation.client.ports import Delivery, Greeting, OutgoingReply
-from mediator.deid.orders import Column, IngestOrder
 from mediator.errors import Code, Denied, HubCode, Malformed, NotNow, Reason
+from mediator.import_orders import Column, IngestOrder
+from mediator.manifests import Deidentification
 from mediator.ports import JobEvent, Prepared
 from mediator.types import OutputFile
 from node.broker.handlers import HANDLERS as BROKER
-from node.core.datasets.intake_handlers import HANDLERS as INTAKE
+from node.core.imports.intake_handlers import HANDLERS as INTAKE
 from node.core.process import link_server
-from node.ipc import broker, imports
+from node.ipc import broker, intake
 from node.ipc.caller import Caller
 from node.ipc.channel import Client
 from node.ipc.messages import Empty
@@ -167,24 +168,45 @@ ORDER = IngestOrder(
 
 
 class IntakeSide:
+    """What core's imports are asked (`node.core.imports.imports.Imports`), with everything written down."""
+
     def __init__(self) -> None:
         self.asked: list[object] = []
 
-    def follow(self, active: Callable[[], bool]) -> Iterator[IngestOrder]:
-        yield ORDER
+    def work(self, active: Callable[[], bool]) -> Iterator[intake.Work]:
+        yield intake.Work("carry_out", ORDER)
 
-    def progress(self, order: str, stage: str, done: int, total: int) -> None:
-        self.asked.append((order, stage, done, total))
+    def progress(self, told: intake.IngestProgress) -> bool:
+        self.asked.append(told)
+        return False
 
-    def ended(self, order: str, destroyed: int, error: str, hint: str, again: bool) -> None:
-        self.asked.append((order, destroyed, error, hint, again))
+    def take(self, ready: intake.StudyReady) -> str:
+        self.asked.append(ready)
+        return "disk_full"
+
+    def ended(self, report: intake.IngestEnd) -> None:
+        self.asked.append(report)
+
+    def live(self) -> tuple[str, ...]:
+        return ("ingest-1", "ingest-2")
+
+    def swept(self, order: str, destroyed: int) -> None:
+        self.asked.append((order, destroyed))
 
 
-def test_an_order_reaches_intake_as_it_was_given(tmp_path: Path) -> None:
+PROGRESS = intake.IngestProgress("ingest-1", "forget", 1, 2)
+STUDY = intake.StudyReady("ingest-1", 3, "5" * 32, "6" * 32, "train", 120, Deidentification("eucaim/3", "f" * 64, "4"))
+REPORT = intake.IngestEnd("ingest-1", 7, "the disk is full", again=True, waiting=1)
+
+
+def test_an_order_reaches_intake_as_it_was_given_and_core_hears_what_intake_says(tmp_path: Path) -> None:
     socket, side = tmp_path / "intake.sock", IntakeSide()
-    server = Server(socket, imports.INTAKE, INTAKE.of(side), caller=Caller("intake", person=""))
+    server = Server(socket, verbs_in(intake), INTAKE.of(side), caller=Caller("intake", person=""))  # type: ignore[arg-type]
     with server, Client(socket) as client:
-        assert list(client.stream(imports.ORDERS, Empty())) == [ORDER]
-        client.call(imports.PROGRESS, imports.IngestProgress("ingest-1", "forget", 1, 2))
-        client.call(imports.REPORT, imports.IngestEnd("ingest-1", 7, "the disk is full", again=True))
-    assert side.asked == [("ingest-1", "forget", 1, 2), ("ingest-1", 7, "the disk is full", "", True)]
+        assert list(client.stream(intake.ORDERS, Empty())) == [intake.Work("carry_out", ORDER)]
+        assert client.call(intake.PROGRESS, PROGRESS) == intake.GoOn(False)
+        assert client.call(intake.STUDY, STUDY) == intake.StudyTaken("disk_full")
+        client.call(intake.REPORT, REPORT)
+        assert client.call(intake.LIVE, Empty()).orders == ("ingest-1", "ingest-2")
+        client.call(intake.SWEPT, intake.Swept("ingest-3", 4))
+    assert side.asked == [PROGRESS, STUDY, REPORT, ("ingest-3", 4)]

@@ -21,13 +21,13 @@ from federation.client.ports import OutgoingReply
 from mediator import roles
 from mediator.errors import Code, HubCode, Malformed
 from mediator.signatures import MAX_SIGNED_BYTES
-from node.ipc import broker, imports, jobs, link
+from node.ipc import broker, intake, jobs, link
 from node.ipc.caller import CHALLENGE
 from node.ipc.messages import MAX_MESSAGE_BYTES, MESSAGE, VERSION, Empty, pack, unpack
 from node.ipc.staff import STAFF
 from node.ipc.verb import Handlers, Verb, check_agreement, verbs_in
 
-BROKER, LINK, INTAKE = verbs_in(broker), verbs_in(link), imports.INTAKE
+BROKER, LINK, INTAKE = verbs_in(broker), verbs_in(link), verbs_in(intake)
 SOCKETS = (LINK, INTAKE, BROKER, STAFF)
 
 

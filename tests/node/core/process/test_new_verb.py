@@ -18,7 +18,7 @@ from node.cli.output import show
 from node.core import staff
 from node.core.context import event
 from node.core.core import CoreProcess
-from node.core.datasets import intake_handlers as intake
+from node.core.imports import intake_handlers as intake
 from node.core.tasks import link_handlers as link
 from node.ipc.caller import Caller
 from node.ipc.channel import Client
