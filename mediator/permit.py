@@ -65,13 +65,14 @@ class EnforcedPermit:
         """The grant with every limit that the acceptance narrowed in its place, and this site's data alone.
 
         `tensors` stand in the permit's own order, which is the order in which a job is given them and in which they
-        leave; `expires` is the earlier of permit and acceptance.
+        leave; `expires` is the earlier of permit and acceptance. A permit ends after it begins: an acceptance that is
+        over before leaves an instant, in which nothing is live (`check_live`).
         """
         granted, accepted = self.granted, self.accepted
         versions = granted.versions_of(self.site) if accepted.versions is None else accepted.versions
         return replace(
             granted,
-            expires=min(granted.expires, accepted.expires),
+            expires=max(min(granted.expires, accepted.expires), granted.not_before + timedelta.resolution),
             maximum_rounds=_narrower(granted.maximum_rounds, accepted.maximum_rounds),
             byte_budget=_narrower(granted.byte_budget, accepted.byte_budget),
             datasets=(SiteDatasets(self.site, versions),),
@@ -152,7 +153,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
 
     1. The acceptance is for exactly this permit: id, version, and hash of its content.
     2. The permit names the site.
-    3. The acceptance covers no dataset version that the permit does not, and is not over before the permit begins.
+    3. The acceptance covers no dataset version that the permit does not.
     4. Every condition is one this node can hold itself to.
     5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
@@ -168,8 +169,6 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
         reasons.append(Reason(Code.SITE_NOT_NAMED, "the permit does not name this site"))
     if not set(accepted.versions or ()).issubset(granted.versions_of(accepted.site)):  # (3)
         reasons.append(Reason(Code.DATASET_NOT_PERMITTED, "the acceptance covers a version the permit does not"))
-    if accepted.expires <= granted.not_before:
-        reasons.append(Reason(Code.ACCEPTANCE_EXPIRED, "the acceptance is over before the permit begins"))
     reasons += unenforceable(granted)  # (4), (5), (6), (7)
     if reasons:
         raise Denied(reasons)

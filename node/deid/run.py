@@ -9,8 +9,8 @@ from typing import Any
 
 from mediator.deid.pseudonyms import NORMALISATION
 from mediator.deid.rules import ENGINE_VERSION, ProfileTable
-from mediator.deid.traceability import PSEUDONYMOUS, key_id
 from mediator.errors import UsageFault
+from mediator.traceability import PSEUDONYMOUS, key_id
 from node.deid import source_folder as folder
 from node.deid.pipeline import File
 from node.deid.pixels import PixelGate

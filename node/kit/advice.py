@@ -63,12 +63,12 @@ ADVICE: Mapping[Code, str] = {
     Code.FILE_MISSING: "hand in the file before DONE: model.safetensors after training, metrics.json always",
     Code.MALFORMED: "the draft has a value that has no canonical form",
     **dict.fromkeys(RAISED.values(), "the program ended by this exception: its last words are below"),
-    Code.RAISED_MEMORY_ERROR: "the program asked for more memory than it has: more memory_bytes, or smaller batches",
-    Code.RAISED_OUT_OF_MEMORY_ERROR: "the GPU's memory is full: smaller batches, or ask for a larger GPU",
-    Code.RAISED_MODULE_NOT_FOUND_ERROR: "the image lacks a package: COPY it in; there is no network in the sandbox",
-    Code.RAISED_PERMISSION_ERROR: "only /out and /tmp can be written, and the program is not root",
-    Code.RAISED_OS_ERROR: "only /out and /tmp can be written, both are bounded, and there is no network",
-    Code.RAISED_NO_REPLY: "the ClientApp must answer with one ArrayRecord after training, and no error",
+    RAISED["MemoryError"]: "the program asked for more memory than it has: more memory_bytes, or smaller batches",
+    RAISED["OutOfMemoryError"]: "the GPU's memory is full: smaller batches, or ask for a larger GPU",
+    RAISED["ModuleNotFoundError"]: "the image lacks a package: COPY it in; there is no network in the sandbox",
+    RAISED["PermissionError"]: "only /out and /tmp can be written, and the program is not root",
+    RAISED["OSError"]: "only /out and /tmp can be written, both are bounded, and there is no network",
+    RAISED["NoReply"]: "the ClientApp must answer with one ArrayRecord after training, and no error",
 }
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from mediator import canonical
+from mediator.admission import Admitted, admit
 from mediator.errors import Malformed
+from mediator.signatures import Signed
 from mediator.types import ADDED, ContainerSpec, DataPermit
 from tests.mediator import samples
-from tests.mediator.samples import DAY, IMAGE, NOW, RESOURCES
+from tests.mediator.samples import COMMITTEE, DAY, IMAGE, NOW, RESOURCES
 
 GPUS = replace(RESOURCES, gpus=2, gpu_memory_bytes=16 << 30)
 SPEC = ContainerSpec("job-1", "job", IMAGE, "/work/data", "/work/in", RESOURCES, NOW, NOW + DAY)
@@ -75,10 +77,10 @@ class _LaterPermit(DataPermit):
 
 
 def test_a_field_that_a_permit_gains_is_enforced_without_a_line_of_its_own() -> None:
-    base = samples.enforced()
-    granted = _LaterPermit(
-        **{each.name: getattr(base.granted, each.name) for each in fields(base.granted)}, maximum_epochs=7
-    )
-    enforced = replace(base, granted=granted, accepted=replace(base.accepted, maximum_rounds=1))
-    assert isinstance(enforced.terms, _LaterPermit)
-    assert (enforced.terms.maximum_epochs, enforced.terms.maximum_rounds) == (7, 1)
+    base = samples.permit()
+    granted = _LaterPermit(**{each.name: getattr(base, each.name) for each in fields(base)}, maximum_epochs=7)
+    signed = Signed[DataPermit](granted, COMMITTEE.key_id, COMMITTEE.sign(granted))
+    accepted = samples.acceptance(signed, byte_budget=1 << 19)
+    admitted = admit(replace(samples.request(), permit=signed, acceptance=accepted))
+    assert isinstance(admitted, Admitted) and isinstance(admitted.permit.terms, _LaterPermit)
+    assert (admitted.permit.terms.maximum_epochs, admitted.permit.terms.byte_budget) == (7, 1 << 19)

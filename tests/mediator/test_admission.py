@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -134,6 +134,16 @@ def test_a_paused_hospital_says_so_first() -> None:
 
 def test_an_expired_permit() -> None:
     assert Code.PERMIT_EXPIRED in _refused(request(grant={"expires": NOW}))
+
+
+@pytest.mark.parametrize(
+    ("begins", "code"), [(NOW - DAY, Code.ACCEPTANCE_EXPIRED), (NOW + DAY, Code.PERMIT_NOT_YET_VALID)]
+)
+def test_an_acceptance_that_is_over_before_the_permit_begins_is_never_live(begins: datetime, code: Code) -> None:
+    asked = request(grant={"not_before": begins}, accept={"expires": begins})
+    assert _refused(asked) == [code]
+    later = replace(asked, now=begins + timedelta(microseconds=1))
+    assert Code.ACCEPTANCE_EXPIRED in _refused(later)
 
 
 def test_a_revoked_permit() -> None:

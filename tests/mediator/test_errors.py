@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 from mediator import errors
-from mediator.errors import CloisterError, Code, Denied, Ended, HubCode, Reason, exit_code_of, hub_code, plain_hub_code
-from mediator.exits import NAMES, PLAIN, RAISED, TOLD_PER_RUN, told
+from mediator.errors import (
+    EXCEPTIONS,
+    CloisterError,
+    Code,
+    Denied,
+    Ended,
+    HubCode,
+    Reason,
+    exit_code_of,
+    hub_code,
+    plain_hub_code,
+)
+from mediator.exits import PLAIN, RAISED, TOLD_PER_RUN, told
 
 EXIT_CODES = {
     "internal_error": 1, "usage": 2, "malformed": 2, "denied": 3, "ended": 3, "integrity_broken": 4, "not_now": 5,
@@ -117,5 +128,5 @@ def test_a_hub_that_asks_again_and_again_hears_plain_words() -> None:
 
 
 def test_every_exception_class_has_one_code() -> None:
-    assert len(set(RAISED.values())) == len(NAMES) + 1
+    assert len(set(RAISED.values())) == len(EXCEPTIONS) + 1
     assert {code for code in Code if code.name.startswith("RAISED_")} == set(RAISED.values())

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from durable.files import flush_folder
-from mediator.deid.traceability import NO_TRACEABILITY, key_id, retirement, signing_key
 from mediator.errors import UsageFault
+from mediator.traceability import NO_TRACEABILITY, key_id, retirement, signing_key
 from node.cli.files import read_text, replace_file
 from node.cli.output import say
 from node.host.keys import new_raw_key, read_raw_key, retired_record, write_verify_key

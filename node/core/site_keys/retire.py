@@ -12,7 +12,7 @@ _KEY_ID = re.compile(r"[0-9a-f]{16}")
 
 
 def record_retirement(core: Core, key: str, actor: str, *, destroyed: bool) -> None:
-    """Write it down. `key` is `mediator.deid.traceability.key_id`'s; raises `Malformed` for anything else."""
+    """Write it down. `key` is `mediator.traceability.key_id`'s; raises `Malformed` for anything else."""
     if not _KEY_ID.fullmatch(key):
         raise Malformed("a key id is 16 hexadecimal digits")
     verdict = Verdict.DONE if destroyed else Verdict.ALLOWED

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mediator import canonical
 from mediator.deid.pseudonyms import MAX_SHIFT_DAYS, Pseudonyms
-from mediator.deid.traceability import key_id, retirement, signing_key
+from mediator.traceability import key_id, retirement, signing_key
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 

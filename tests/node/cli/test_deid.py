@@ -12,8 +12,8 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from mediator import canonical
-from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.signatures import VerifyKey
+from mediator.traceability import NO_TRACEABILITY, key_id
 from node.deid.deidentify_folder import deidentify_folder
 from node.deid.processes import WorkerProcesses
 from node.deid.run import FolderRun, list_files

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from mediator.deid.traceability import NO_TRACEABILITY, key_id
 from mediator.errors import IntegrityBroken, Malformed
 from mediator.roles import Role
+from mediator.traceability import NO_TRACEABILITY, key_id
 from node.cli import main
 from node.host.keys import read_raw_key
 from node.host.state import prepare_state
