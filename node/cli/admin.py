@@ -11,6 +11,7 @@ from mediator.roles import Role, may
 from node.host.config import NodeConfig, load_config
 from node.host.keys import read_signing_key
 from node.ipc.channel import Client
+from node.ipc.persons import signers
 from node.ipc.verb import Verb
 
 
@@ -38,6 +39,11 @@ def client_for(
         f"this user may not ask the node to {verb.name.replace('_', ' ')}",
         hint="run as root, or be in the group of a role that may (see [staff] in the node's configuration)",
     )
+
+
+def known(config: NodeConfig, key: Path) -> Path | None:
+    """The same key file where the hospital knows whose it is: a document may be signed by others, a call may not."""
+    return key if read_signing_key(key).key_id in signers(config).ring else None
 
 
 def _is_missing(path: Path) -> bool:

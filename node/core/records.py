@@ -252,9 +252,9 @@ class ChargeRow(NewCharge):
 
 
 @dataclass(frozen=True)
-class NewAirlockFile:
-    """One file of an analysis, about to be kept. `needed` is how many persons must approve it; `record` its disclosure
-    record as canonical JSON; `content` what may leave, empty for a file that a rule refused."""
+class AirlockFile:
+    """One file of an analysis. `needed` is how many persons must approve it; `record` its disclosure record as
+    canonical JSON."""
 
     file: str
     job: str
@@ -266,24 +266,20 @@ class NewAirlockFile:
     content_sha256: str
     record_sha256: str
     record: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NewAirlockFile(AirlockFile):
+    """About to be kept. `content` is what may leave, empty for a file that a rule refused."""
+
     content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
-class AirlockRow:
-    """A file in the airlock, without its content."""
+class AirlockRow(AirlockFile):
+    """In the airlock; its content is asked for by itself."""
 
-    file: str
-    job: str
-    run: str
-    permit: str
-    permit_version: int
-    name: str
-    needed: int
     state: FileState
-    content_sha256: str
-    record_sha256: str
-    record: str = field(repr=False)
     code: Code | None
     created: datetime
     updated: datetime

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 from mediator.roles import PERMISSIONS, Role
-from mediator.signatures import KeyRing, VerifyKey
 from node.core.airlock import handlers as airlock
 from node.core.airlock.airlock import waits
 from node.core.core import CoreProcess
@@ -21,8 +20,9 @@ from node.core.tasks import handlers as tasks
 from node.core.tasks import pause, watch
 from node.host.config import NodeConfig
 from node.ipc import node as words
-from node.ipc.caller import Caller, Signers
+from node.ipc.caller import Caller
 from node.ipc.messages import Empty, SignedText
+from node.ipc.persons import signers
 from node.ipc.server import Server
 from node.ipc.staff import STAFF
 from node.ipc.verb import Handler, Handlers, Verb
@@ -30,6 +30,7 @@ from node.ipc.verb import Handler, Handlers, Verb
 # a checkpoint is asked for by people: long enough for a hub across the country to answer
 _WITNESS_WAIT_S = 10.0
 
+SUBJECTS = (airlock, datasets, documents, images, imports, site_keys, tasks)
 # what is asked of the node as a whole; every subject has its own
 HANDLERS = Handlers[CoreProcess]()
 
@@ -53,22 +54,11 @@ def servers(config: NodeConfig, process: CoreProcess) -> list[Server]:
 
 def handlers(process: CoreProcess) -> Mapping[Verb[Any, Any], Handler]:
     """The staff's verbs, subject by subject."""
-    subjects = (airlock, datasets, documents, images, imports, site_keys, tasks)
     return {
         verb: handler
-        for table in (HANDLERS, *(subject.HANDLERS for subject in subjects))
+        for table in (HANDLERS, *(subject.HANDLERS for subject in SUBJECTS))
         for verb, handler in table.of(process).items()
     }
-
-
-def signers(config: NodeConfig) -> Signers:
-    """The keys that this hospital knows persons by. A steward's without a name of its own is called by its id."""
-    keys = config.trust.ring("stewards")
-    named = {
-        VerifyKey.from_text(each.public_key): each.subject for each in (*config.airlock.persons, *config.staff.persons)
-    }
-    persons = {key_id: key_id for key_id in keys} | {key.key_id: subject for key, subject in named.items()}
-    return Signers(KeyRing([*keys.values(), *named]), persons)
 
 
 @HANDLERS.answers(words.STATUS)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mediator.roles import Role
 from node.host.disk_errors import cannot_write
+from node.ipc.caller import Caller
 
-# a role's name
+# an actor of the audit log
 _MARK_BYTES = 64
 
 
@@ -86,10 +87,12 @@ class Switch:
         return True
 
     def marked_by(self) -> str:
-        """The role that left the mark; nothing where the mark does not say."""
+        """The role that left the mark, as records name it; nothing where the mark does not say. A file proves nobody's
+        name: the person is unknown."""
         try:
             with open(self._mark or os.devnull, "rb") as file:
                 said = file.read(_MARK_BYTES).decode("ascii", "replace")
         except OSError:
             said = ""
-        return said if said in {role.value for role in Role} else ""
+        role = said.partition(".")[0]
+        return Caller(role).actor if role in {each.value for each in Role} else ""

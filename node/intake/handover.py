@@ -7,13 +7,13 @@ of files. Each step may be broken off and done again.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from durable.files import replace_file
 from mediator import canonical
 from mediator.datasets import CLINICAL
 from mediator.deid.orders import IngestOrder, IngestReport
@@ -140,12 +140,5 @@ class Handover:
         path = self._ready / CLINICAL
         clinical.write(path, rows)
         path.chmod(0o640)
-        part = self._ready / f".{REPORT}.part"
-        part.unlink(missing_ok=True)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        with os.fdopen(handle, "wb") as file:
-            file.write(canonical.encode(report))
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self._ready / REPORT)
+        replace_file(self._ready / REPORT, canonical.encode(report), 0o640)
         return report

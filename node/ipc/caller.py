@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from mediator.errors import Code, Denied, Reason, UsageFault
-from mediator.signatures import KeyRing, SigningKey, open_signed
+from mediator.signatures import KeyRing, Signed, SigningKey, open_signed
 from mediator.types import check_hex256, check_identifier
 from node.ipc.messages import Empty
 from node.ipc.verb import Verb
@@ -134,11 +134,17 @@ class SignedCalls:
 
         Raises `Denied` (`untrusted_key`, `bad_signature`, `challenge_stale`) or `Malformed`.
         """
-        signed = open_signed(SignedCall, text, self._signers.ring)  # (1)
+        signed = self._opened(text)  # (1)
         self._spend(signed.document.challenge)  # (2)
         if signed.document.verb != verb or signed.document.request_sha256 != hashlib.sha256(frame).hexdigest():  # (3)
             raise Denied(Reason(Code.BAD_SIGNATURE, "it was made for another call"))
         return replace(known, person=self._signers.persons[signed.key_id], known_by="signature")
+
+    def _opened(self, text: str) -> Signed[SignedCall]:
+        try:
+            return open_signed(SignedCall, text, self._signers.ring)
+        except Denied as error:
+            raise Denied(error.reasons, hint="whose key is it? see [staff] persons in the configuration") from error
 
     def _spend(self, challenge: str) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from node.ipc.verb import Verb
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DocumentOutcome:
     """What became of a document: taken, already held, or refused with the first reason."""
 
     outcome: Literal["accepted", "known", "refused"]
@@ -40,5 +40,5 @@ class PermitId:
 
 PERMITS = Verb("permits", Empty, tuple[PermitLine, ...])
 PERMIT_TEXT = Verb("permit_text", PermitId, SignedText)
-PERMIT_ACCEPT = Verb("permit_accept", SignedText, Outcome)
-DOCUMENTS_IMPORT = Verb("documents_import", SignedText, Outcome)
+PERMIT_ACCEPT = Verb("permit_accept", SignedText, DocumentOutcome)
+DOCUMENTS_IMPORT = Verb("documents_import", SignedText, DocumentOutcome)

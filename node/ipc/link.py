@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from federation.client.ports import Delivery, Greeting, OutgoingReply
-from node.ipc.documents import Outcome
+from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
 from node.ipc.verb import Verb
 
@@ -33,7 +33,7 @@ class InstructionId:
 
 
 HELLO = Verb("hello", Hello, Greeting)
-DELIVER_DOCUMENT = Verb("deliver_document", SignedText, Outcome)
+DELIVER_DOCUMENT = Verb("deliver_document", SignedText, DocumentOutcome)
 DELIVER_INSTRUCTION = Verb("deliver_instruction", InstructionStart, Delivery, "upload")
 OUTBOX = Verb("outbox", Empty, OutgoingReply, "server")
 DELIVERED = Verb("delivered", InstructionId, Empty)

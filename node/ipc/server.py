@@ -14,7 +14,7 @@ from typing import Any, NoReturn, get_origin
 
 import grpc
 
-from mediator.errors import CloisterError, Code, Denied, Reason, UsageFault
+from mediator.errors import CloisterError, Code, Denied, Malformed, Reason, UsageFault
 from mediator.roles import Role, require
 from node.ipc.caller import CHALLENGE, SIGNED, Caller, Metadata, SignedCalls, Signers
 from node.ipc.channel import ERROR_KEY, OPTIONS, address
@@ -137,9 +137,11 @@ class _Door:
         self._signed = signed
 
     def let_in(self, verb: Verb[Any, Any], frame: bytes, context: grpc.ServicerContext) -> Caller:
-        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-        found: Caller | None = None
+        said = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
+        metadata, found = dict(said), None
         try:
+            if len(metadata) != len(said):
+                raise Malformed("a call says one thing twice")
             found = self._caller if isinstance(self._caller, Caller) else self._caller(metadata)
             if self._permissions is not None:
                 require(found.role, verb.name, self._permissions)

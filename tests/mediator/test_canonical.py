@@ -218,6 +218,33 @@ def test_a_document_nested_too_deep_is_malformed() -> None:
 
 
 @dataclass(frozen=True)
+class Sealed:
+    content: bytes
+    parts: tuple[bytes, ...] = ()
+
+
+@given(st.builds(Sealed, st.binary(), st.lists(st.binary(), max_size=3).map(tuple)))
+def test_bytes_are_printed_as_base64(sealed: Sealed) -> None:
+    raw = canonical.dumps(canonical.to_plain(sealed))
+    assert canonical.from_plain(Sealed, canonical.loads(raw)) == sealed
+
+
+@pytest.mark.parametrize("text", ["QQ", "QR==", "Q Q=", "QQ==\n", "_w==", "é", "QQ===", 7, None, ["QQ=="]])
+def test_another_spelling_of_bytes_is_malformed(text: Any) -> None:
+    assert canonical.from_plain(Sealed, {"content": "QQ==", "parts": []}) == Sealed(b"A")
+    with pytest.raises(Malformed) as caught:
+        canonical.from_plain(Sealed, {"content": text, "parts": []})
+    assert str(text) not in caught.value.message
+
+
+def test_a_list_of_values_and_a_bare_scalar_need_no_class_of_their_own() -> None:
+    assert canonical.from_plain(tuple[Leaf, ...], [{"name": "a", "weight": 1}]) == (Leaf("a", 1.0),)
+    assert canonical.from_plain(str, "a") == "a"
+    with pytest.raises(Malformed):
+        canonical.from_plain(tuple[Leaf, ...], [{"name": "a", "weight": 1, "other": 2}])
+
+
+@dataclass(frozen=True)
 class Ambiguous:
     value: int | str
 

@@ -11,7 +11,7 @@ from mediator.errors import Code, Denied, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, known, load
 from node.cli.documents import made
 from node.cli.id_prefix import complete
 from node.cli.it import enrol as node_enrol
@@ -174,7 +174,7 @@ def accept(
     compile_permit(
         signed, open_acceptance(text, KeyRing([steward.verify_key]))
     )  # every reason, before anything is sent
-    with client_for(loaded, permit_words.PERMIT_ACCEPT) as client:
+    with client_for(loaded, permit_words.PERMIT_ACCEPT, key=known(loaded, key)) as client:
         answer = client.call(permit_words.PERMIT_ACCEPT, SignedText(text))
     if answer.code is not None:
         raise Denied(Reason(answer.code, "the node refused the acceptance"))

@@ -14,7 +14,7 @@ import typer
 
 from mediator.airlock import Review, Why
 from mediator.errors import IntegrityBroken, UsageFault
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, known, load
 from node.cli.documents import made
 from node.cli.id_prefix import complete
 from node.cli.options import Json, Key, NodeConfig, SignWith
@@ -109,7 +109,7 @@ def review(
     if why not in typing.get_args(Why) or (why == "safe") is not approve:
         raise UsageFault("this reason is not one of the list", hint=f"reasons: {_REASONS}")
     loaded = load(config)
-    with client_for(loaded, words.AIRLOCK_SHOW) as client:
+    with client_for(loaded, words.AIRLOCK_SHOW, key=known(loaded, key)) as client:
         file = _whole(client, file, acts=True)
         found = client.call(words.AIRLOCK_SHOW, words.FileId(file=file))
         document = made(

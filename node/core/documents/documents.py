@@ -23,7 +23,7 @@ from mediator.permit import (
 from mediator.signatures import Signed, peek_kind
 from mediator.types import Acceptance, DataPermit, RevocationList, RunOrder
 from node.core.context import CORE, Core, event, permit_name
-from node.ipc.documents import Outcome
+from node.ipc.documents import DocumentOutcome
 
 log = logging.getLogger(__name__)
 
@@ -116,12 +116,12 @@ def about(signed: Signed[Any]) -> str:
     return f"permit/{signed.sha256}"
 
 
-def outcome(take: Callable[[str], bool], text: str) -> Outcome:
+def outcome(take: Callable[[str], bool], text: str) -> DocumentOutcome:
     """What became of a document, as an answer rather than an error: a refused document is nobody's fault here."""
     try:
-        return Outcome("accepted" if take(text) else "known")
+        return DocumentOutcome("accepted" if take(text) else "known")
     except (Denied, Malformed) as error:
-        return Outcome("refused", code_of(error))
+        return DocumentOutcome("refused", code_of(error))
 
 
 def code_of(error: Denied | Malformed) -> Code:

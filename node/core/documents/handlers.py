@@ -47,10 +47,10 @@ def text(process: CoreProcess, _caller: Caller, request: words.PermitId) -> Sign
 
 
 @HANDLERS.answers(words.PERMIT_ACCEPT)
-def accept(process: CoreProcess, caller: Caller, request: SignedText) -> words.Outcome:
+def accept(process: CoreProcess, caller: Caller, request: SignedText) -> words.DocumentOutcome:
     return outcome(partial(process.documents.accept, actor=caller.actor), request.text)
 
 
 @HANDLERS.answers(words.DOCUMENTS_IMPORT)
-def take_in(process: CoreProcess, caller: Caller, request: SignedText) -> words.Outcome:
+def take_in(process: CoreProcess, caller: Caller, request: SignedText) -> words.DocumentOutcome:
     return outcome(partial(process.documents.receive, actor=caller.actor), request.text)

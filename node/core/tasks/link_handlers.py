@@ -10,7 +10,7 @@ from mediator.errors import HubCode
 from node.core.documents.documents import outcome
 from node.ipc import link as words
 from node.ipc.caller import Caller
-from node.ipc.documents import Outcome
+from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
 from node.ipc.server import Call
 from node.ipc.verb import Handlers
@@ -39,7 +39,7 @@ def hello(core: CoreSide, _caller: Caller, request: words.Hello) -> Greeting:
 
 
 @HANDLERS.answers(words.DELIVER_DOCUMENT)
-def document(core: CoreSide, _caller: Caller, request: SignedText) -> Outcome:
+def document(core: CoreSide, _caller: Caller, request: SignedText) -> DocumentOutcome:
     return outcome(core.receive_document, request.text)
 
 

@@ -22,6 +22,7 @@ from node.core.switch import Switch
 from node.core.tasks import pause
 from node.core.tasks.trust_sandbox import SandboxTrust
 from node.ipc.caller import Caller
+from node.ipc.node import PauseResult
 from tests.mediator import samples
 from tests.node.core.desk import Desk, Gate, eventually
 from tests.sim.runner import FakeRunner
@@ -112,7 +113,7 @@ def scene(request: pytest.FixtureRequest, gate: Gate) -> Iterator[Scene]:
 
 def by_pause(scene: Scene) -> None:
     answer = pause.pause(scene.desk.core, scene.desk.boxes, "it_admin")
-    assert answer == (1, True, False, True), answer
+    assert answer == PauseResult(1, True, False, True), answer
 
 
 def by_revocation(scene: Scene) -> None:
@@ -288,15 +289,21 @@ def test_a_mark_left_by_hand_pauses_a_core_that_runs(desk: Desk, gate: Gate) -> 
     assert desk.until(JobState.STOPPED).code is Code.HOSPITAL_PAUSED
     assert desk.core.deferred.settle(5)
     with desk.core.store.read() as snapshot:
-        assert '"actor":"it_admin"' in next(line for line in snapshot.audit_lines(0, 1000) if '"pause"' in line)
+        assert '"actor":"it_admin.unknown"' in next(line for line in snapshot.audit_lines(0, 1000) if '"pause"' in line)
 
 
-@pytest.mark.parametrize("said", [b"", b"nobody_we_know", b"\xff" * 500, b"it_admin\n"])
+@pytest.mark.parametrize("said", [b"", b"nobody_we_know", b"\xff" * 500, b"it_admin\n", b".it_admin"])
 def test_a_mark_that_says_nothing_pauses_all_the_same(tmp_path: Path, said: bytes) -> None:
     (tmp_path / "paused").write_bytes(said)
     switch = Switch(tmp_path / "paused")
     assert switch.on and switch.marked_by() == ""
     assert switch.mark("it_admin") and switch.marked_by() == "", "one that is there is kept as it is"
+
+
+def test_a_mark_proves_a_role_at_most(tmp_path: Path) -> None:
+    """Whoever may write the file may write a colleague's name into it."""
+    (tmp_path / "paused").write_bytes(b"it_admin.a.silva")
+    assert Switch(tmp_path / "paused").marked_by() == "it_admin.unknown"
 
 
 def test_a_mark_made_later_than_the_resume_goes_with_its_pause(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import subprocess
 import sys
 import typing
@@ -13,18 +14,20 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from federation.client.ports import OutgoingReply
 from mediator import roles
-from mediator.errors import Code, HubCode
+from mediator.errors import Code, HubCode, Malformed
 from mediator.signatures import MAX_SIGNED_BYTES
-from node.ipc import broker, imports, jobs, link
+from node.ipc import broker, intake, jobs, link
 from node.ipc.caller import CHALLENGE
-from node.ipc.messages import MAX_MESSAGE_BYTES, Empty, pack, unpack
+from node.ipc.messages import MAX_MESSAGE_BYTES, MESSAGE, VERSION, Empty, pack, unpack
 from node.ipc.staff import STAFF
 from node.ipc.verb import Handlers, Verb, check_agreement, verbs_in
 
-BROKER, LINK, INTAKE = verbs_in(broker), verbs_in(link), imports.INTAKE
+BROKER, LINK, INTAKE = verbs_in(broker), verbs_in(link), verbs_in(intake)
 SOCKETS = (LINK, INTAKE, BROKER, STAFF)
 
 
@@ -118,3 +121,40 @@ def test_between_processes_nothing_is_pydantics() -> None:
             assert not any(name.split(".")[0] == "pydantic" for name in names), path
     code = "import sys, node.ipc.server, node.ipc.staff, node.ipc.runner; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- a peer that says anything ------------------------------------------------------------------------------------
+
+KINDS = [kind for listed in SOCKETS for verb in listed for kind in (verb.request, verb.answer)]
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("2026-01-02T00:00:00Z")
+
+
+def members(kind: Any) -> list[str]:
+    (each,) = [found for found in typing.get_args(kind) if found is not ...] or [kind]
+    return [field.name for field in dataclasses.fields(each)]
+
+
+@given(st.sampled_from(KINDS), st.data())
+def test_whatever_a_peer_sends_is_a_message_or_an_error_of_ours(kind: Any, data: st.DataObject) -> None:
+    keys = st.text() | st.sampled_from(["x", *members(kind)])
+    values = st.recursive(
+        SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=20
+    )
+    plain = data.draw(st.fixed_dictionaries(dict.fromkeys(members(kind), values)) | values)
+    body = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    try:
+        message = unpack(kind, MESSAGE + VERSION + body)
+    except Malformed as error:
+        assert len(error.message) < 400
+        return
+    assert pack(message)[2:] == body
+
+
+@given(st.sampled_from(KINDS), st.binary(max_size=200))
+def test_bytes_of_any_kind_are_a_message_or_an_error_of_ours(kind: Any, raw: bytes) -> None:
+    for frame in (raw, MESSAGE + raw, MESSAGE + VERSION + raw):
+        try:
+            message = unpack(kind, frame)
+        except Malformed:
+            continue
+        assert pack(message) == frame
