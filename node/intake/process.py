@@ -71,7 +71,7 @@ class IntakeProcess:
 
     def sweep(self) -> None:
         """Destroy what belongs to no import that core still has, and tell it."""
-        live = set(self._core.call(words.LIVE, Empty()))
+        live = set(self._core.call(words.LIVE, Empty()).orders)
         for order in sorted(_names(self._rooms.quarantine) | _names(self._rooms.handover)):
             if order not in live:
                 sealed = (self._rooms.quarantine / order).exists()

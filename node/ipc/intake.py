@@ -75,6 +75,13 @@ class IngestEnd:
 
 
 @dataclass(frozen=True)
+class LiveImports:
+    """Imports that have not ended, those that wait too."""
+
+    orders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Swept:
     """What an import that core does not know any more had left, and how many originals were among it."""
 
@@ -86,5 +93,5 @@ ORDERS = Verb("orders", Empty, Work, "server")
 PROGRESS = Verb("progress", IngestProgress, GoOn)
 STUDY = Verb("study", StudyReady, StudyTaken)
 REPORT = Verb("report", IngestEnd, Empty)
-LIVE = Verb("imports_live", Empty, tuple[str, ...])
+LIVE = Verb("imports_live", Empty, LiveImports)
 SWEPT = Verb("swept", Swept, Empty)

@@ -36,8 +36,8 @@ def report(imports: Imports, _caller: Caller, request: words.IngestEnd) -> Empty
 
 
 @HANDLERS.answers(words.LIVE)
-def live(imports: Imports, _caller: Caller, _request: Empty) -> tuple[str, ...]:
-    return imports.live()
+def live(imports: Imports, _caller: Caller, _request: Empty) -> words.LiveImports:
+    return words.LiveImports(imports.live())
 
 
 @HANDLERS.answers(words.SWEPT)

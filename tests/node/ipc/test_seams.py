@@ -213,6 +213,6 @@ def test_what_intake_and_core_say_to_each_other_arrives_as_it_was_said(tmp_path:
         assert [client.call(words.PROGRESS, each).go_on for each in told] == [True, False]
         assert client.call(words.STUDY, STUDY).outcome == "taken"
         client.call(words.REPORT, end)
-        assert client.call(words.LIVE, Empty()) == ("ingest-1", "ingest-2")
+        assert client.call(words.LIVE, Empty()).orders == ("ingest-1", "ingest-2")
         client.call(words.SWEPT, words.Swept("ingest-3", 4))
     assert side.asked == [*told, STUDY, end, ("ingest-3", 4)]
