@@ -10,7 +10,7 @@ from mediator.manifests import Deidentification, Split
 from node.ipc.messages import Empty
 from node.ipc.verb import Verb
 
-Stage = Literal["take_in", "deidentify", "read_pixels", "hand_over", "forget"]
+Stage = Literal["take_in", "deidentify", "hand_over", "forget"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class IngestEnd:
 
 @dataclass(frozen=True)
 class LiveImports:
-    """Imports that have not ended: whatever else lies with intake belongs to nobody."""
+    """Imports that have not ended, those that wait too."""
 
     orders: tuple[str, ...]
 

@@ -18,7 +18,8 @@ from mediator.types import OutputFile
 from node.broker.handlers import HANDLERS as BROKER
 from node.core.imports.intake_handlers import HANDLERS as INTAKE
 from node.core.process import link_server
-from node.ipc import broker, intake
+from node.ipc import broker
+from node.ipc import intake as words
 from node.ipc.caller import Caller
 from node.ipc.channel import Client
 from node.ipc.messages import Empty
@@ -167,25 +168,31 @@ ORDER = IngestOrder(
 )  # fmt: skip
 
 
+STUDY = words.StudyReady(
+    "ingest-1", 9, "1" * 32, "2" * 32, "train", 3, Deidentification("eucaim", "f" * 64, "4")
+)  # fmt: skip
+
+
 class IntakeSide:
-    """What core's imports are asked (`node.core.imports.imports.Imports`), with everything written down."""
+    """`node.core.imports.imports.Imports` as intake's handlers ask it, with everything written down."""
 
     def __init__(self) -> None:
         self.asked: list[object] = []
 
-    def work(self, active: Callable[[], bool]) -> Iterator[intake.Work]:
-        yield intake.Work("carry_out", ORDER)
+    def work(self, active: Callable[[], bool]) -> Iterator[words.Work]:
+        yield words.Work("carry_out", ORDER)
+        yield words.Work("destroy", ORDER)
 
-    def progress(self, told: intake.IngestProgress) -> bool:
+    def progress(self, told: words.IngestProgress) -> bool:
         self.asked.append(told)
-        return False
+        return told.done < 2
 
-    def take(self, ready: intake.StudyReady) -> str:
+    def take(self, ready: words.StudyReady) -> str:
         self.asked.append(ready)
-        return "disk_full"
+        return "taken"
 
-    def ended(self, report: intake.IngestEnd) -> None:
-        self.asked.append(report)
+    def ended(self, end: words.IngestEnd) -> None:
+        self.asked.append(end)
 
     def live(self) -> tuple[str, ...]:
         return ("ingest-1", "ingest-2")
@@ -194,19 +201,18 @@ class IntakeSide:
         self.asked.append((order, destroyed))
 
 
-PROGRESS = intake.IngestProgress("ingest-1", "forget", 1, 2)
-STUDY = intake.StudyReady("ingest-1", 3, "5" * 32, "6" * 32, "train", 120, Deidentification("eucaim/3", "f" * 64, "4"))
-REPORT = intake.IngestEnd("ingest-1", 7, "the disk is full", again=True, waiting=1)
-
-
-def test_an_order_reaches_intake_as_it_was_given_and_core_hears_what_intake_says(tmp_path: Path) -> None:
+def test_what_intake_and_core_say_to_each_other_arrives_as_it_was_said(tmp_path: Path) -> None:
     socket, side = tmp_path / "intake.sock", IntakeSide()
-    server = Server(socket, verbs_in(intake), INTAKE.of(side), caller=Caller("intake", person=""))  # type: ignore[arg-type]
+    server = Server(socket, verbs_in(words), INTAKE.of(side), caller=Caller("intake", person=""))  # type: ignore[arg-type]
+    told = [words.IngestProgress("ingest-1", "forget", done, 2) for done in (1, 2)]
+    end = words.IngestEnd("ingest-1", 7, "the disk is full", again=True)
     with server, Client(socket) as client:
-        assert list(client.stream(intake.ORDERS, Empty())) == [intake.Work("carry_out", ORDER)]
-        assert client.call(intake.PROGRESS, PROGRESS) == intake.GoOn(False)
-        assert client.call(intake.STUDY, STUDY) == intake.StudyTaken("disk_full")
-        client.call(intake.REPORT, REPORT)
-        assert client.call(intake.LIVE, Empty()).orders == ("ingest-1", "ingest-2")
-        client.call(intake.SWEPT, intake.Swept("ingest-3", 4))
-    assert side.asked == [PROGRESS, STUDY, REPORT, ("ingest-3", 4)]
+        assert [(work.kind, work.order) for work in client.stream(words.ORDERS, Empty())] == [
+            ("carry_out", ORDER), ("destroy", ORDER),
+        ]  # fmt: skip
+        assert [client.call(words.PROGRESS, each).go_on for each in told] == [True, False]
+        assert client.call(words.STUDY, STUDY).outcome == "taken"
+        client.call(words.REPORT, end)
+        assert client.call(words.LIVE, Empty()).orders == ("ingest-1", "ingest-2")
+        client.call(words.SWEPT, words.Swept("ingest-3", 4))
+    assert side.asked == [*told, STUDY, end, ("ingest-3", 4)]
