@@ -1,1 +1,4 @@
-"""The DICOM side of gate 0: reads files nobody trusts, applies a compiled table, checks what it wrote."""
+"""Gate 0 whole: reads files nobody trusts, applies a compiled table, checks what it wrote.
+
+`pipeline` has the ports (source, workers, sink), `processes` the workers, `deidentify` the gate itself.
+"""

@@ -28,6 +28,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from mediator.deid.screening import Exclusion
+from mediator.errors import CloisterError
 from node.deid.copiers import SWITCH_S, THREADS
 from node.deid.limits import limit_memory
 from node.deid.pipeline import Batch, Done, File, Result, Search, Survey, refused
@@ -36,6 +37,8 @@ from node.host import logs
 
 if TYPE_CHECKING:
     from node.deid.worker import Worker
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -188,7 +191,7 @@ def _is_lost(begun: Future[R]) -> bool:
     return not begun.done() or begun.cancelled() or begun.exception() is not None
 
 
-_worker: Worker | None = None
+_worker: Worker | Exception | None = None
 
 
 def start(settings: Settings, counts: Counts | None = None) -> None:
@@ -210,7 +213,12 @@ def start(settings: Settings, counts: Counts | None = None) -> None:
             with counts.get_lock():
                 counts[what] += 1
 
-    _worker = Worker(settings, count)
+    try:
+        _worker = Worker(settings, count)
+    except Exception as error:
+        if not isinstance(error, CloisterError):
+            log.critical("a worker cannot begin", exc_info=error)
+        _worker = error
     limit_memory()
 
 
@@ -225,6 +233,8 @@ def _end_with_parent() -> None:
 def _started() -> Worker:
     if _worker is None:
         raise RuntimeError("a worker that was never started")
+    if isinstance(_worker, Exception):
+        raise _worker
     return _worker
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mediator.deid.pseudonyms import Pseudonyms
+from mediator.errors import UsageFault
 from node.deid.pipeline import Batch, NoRoom, Placed, Search
 from node.deid.processes import WorkerProcesses
 from node.deid.run import list_files
@@ -96,6 +98,26 @@ def test_a_full_disk_ends_the_run_and_blames_no_file(settings, tmp_path, start):
         list(workers.run([batch]))
     assert caught.value.message == "no room left" and caught.value.hint and caught.value.exit_code == 5
     assert not list((tmp_path / "study").glob("*.dcm"))
+
+
+def test_a_worker_that_cannot_begin_ends_the_run_and_blames_no_file(settings, tmp_path, capfd):
+    batch = batch_of(tmp_path, "a", "b")
+    with WorkerProcesses(replace(settings, parts=cannot_begin), 1) as workers, pytest.raises(AttributeError):
+        list(workers.run([batch]))
+    with (
+        WorkerProcesses(replace(settings, profile="nobodys"), 1) as workers,
+        pytest.raises(UsageFault, match="no such"),
+    ):
+        list(workers.survey(batch.files))
+    assert not list((tmp_path / "study").glob("*.dcm"))
+    said = (
+        r"deid CRITICAL node\.deid\.processes: a worker cannot begin \[AttributeError at deid/test_processes\.py:\d+\]"
+    )
+    assert len(re.findall(said, capfd.readouterr().err)) == 1
+
+
+def cannot_begin(settings, on_picture):
+    return settings.no_such_attribute
 
 
 def test_a_search_that_was_broken_off_says_the_same_again(settings, tmp_path):

@@ -31,7 +31,7 @@ def fault(tmp_path: Path, text: str) -> UsageFault:
 def test_a_minimal_configuration_trusts_nobody_and_takes_nothing_in(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, MINIMAL))
     assert not any(config.trust.ring(purpose) for purpose in ("committee", "stewards", "hub", "witnesses"))
-    assert config.intake.source_roots == () and config.limits.gpus == 0
+    assert config.intake.source_roots == () and config.limits.gpus == 0 and config.intake.workers == 1
     assert config.limits.max_revocation_age_s == 86_400
     assert config.hub.url == "https://hub.example:9443" and config.hub.name == "hub.example"
     assert config.database_url() == "sqlite:////var/lib/cloister/node.db"
@@ -71,6 +71,7 @@ def test_an_unknown_key_is_named_with_its_file(tmp_path: Path, extra: str, key: 
         ("[engine]", "[users]\ncore=1\nintake=1\nbroker=2\nlink=3\n[engine]", "users: core, intake"),
         ("[engine]", "[limits]\ncpus = inf\n[engine]", "is not finite"),
         ("[engine]", "[limits]\ngpus = -1\n[engine]", "limits.gpus: should be greater"),
+        ("[engine]", "[intake]\nworkers = 0\n[engine]", "intake.workers: should be greater"),
         ("[hub]", 'database = "postgresql://u:secret@h/d"\n[hub]', "database: a secret is a reference"),
         ("[hub]", "[hub", "not a configuration"),
     ],
