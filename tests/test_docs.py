@@ -51,6 +51,16 @@ def test_every_file_on_a_page_exists(page: Path) -> None:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
+def test_how_to_add_something_is_told_of_a_verb_a_source_a_page_and_a_permit_field() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    told = text[text.index("## How to add something") :].split("\n## ")[0]
+    assert re.findall(r"### How to add a (.*)", told) == ["staff verb", "source", "page", "permit field"]
+    named = re.findall(r"`([\w/]+\.py)` \(`(\w+)`\)", told)
+    assert len(named) >= 6
+    for file, name in named:
+        assert re.search(rf"^ *(class|def) {name}\b", (ROOT / file).read_text("utf-8"), re.MULTILINE), (file, name)
+
+
 def test_the_picture_of_a_jobs_states_is_the_table() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     assert f"```mermaid\n{jobs.mermaid()}```" in text
