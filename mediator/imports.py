@@ -67,9 +67,6 @@ TRANSITIONS: Mapping[tuple[ImportState, ImportStep], ImportState] = {
 # A row that says more than intake still knows (its disk was lost) is found out by intake, which ends it as failed.
 AFTER_RESTART: Mapping[ImportState, ImportState] = {state: state for state in ImportState}
 
-# What intake works on. What waits is kept, and given out when it is tried again.
-UNDER_WAY = frozenset(ImportState) - IMPORT_ENDED - {ImportState.WAITING}
-
 
 class StudyState(StrEnum):
     TAKEN_IN = "taken_in"  # its originals are sealed in quarantine

@@ -350,8 +350,10 @@ class IntakeDb:
 
     @property
     def files_done(self) -> int:
-        """Files that are decided on."""
-        return self.count(where="exclusion IS NOT NULL OR name <> ''")
+        """Files that no study still to be de-identified has."""
+        query = "SELECT count(*) FROM source JOIN study s USING (study) WHERE s.state = ?"
+        behind: int = self._db.execute(query, (StudyState.TAKEN_IN.value,)).fetchone()[0]
+        return self.count() - behind
 
     @property
     def waiting(self) -> int:

@@ -29,7 +29,7 @@ from typing import Literal
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, ProfileTable
 from mediator.deid.screening import Exclusion
-from mediator.errors import CloisterError
+from mediator.errors import CloisterError, UsageFault
 from mediator.import_orders import IngestOrder, IngestReport
 from mediator.imports import StudyState
 from mediator.manifests import Deidentification
@@ -39,7 +39,7 @@ from node.host.versions import REPORT, read_report
 from node.intake.clinical import Clinical
 from node.intake.handover import Handover, TakeStudy
 from node.intake.intake_db import IntakeDb, StudyRow
-from node.intake.quarantine import Quarantine
+from node.intake.quarantine import Quarantine, mark
 from node.intake.sources.folder import HospitalFolder
 from node.intake.sources.source import OriginalSource
 
@@ -110,6 +110,7 @@ def run_import(
         originals = Quarantine(room / "files", keys.quarantine)
         database = IntakeDb(room / "intake.db", keys.quarantine)
         try:
+            _check_key(database, keys)
             kept = _clinical(clinical, source, order, pseudonyms, database, Quarantine(room / "table", keys.quarantine))
             settings = Settings(originals.source, order.profile, pseudonyms, read_text=read_text, log=log)
             handover = Handover(order, kept, pseudonyms, staging, ready)
@@ -118,7 +119,7 @@ def run_import(
                 yield from run.take_in(source)  # (2)
                 yield from run.studies(give_up=give_up)
             if database.waiting:
-                yield Progress("deidentify", database.files_done, database.count(), waiting=database.waiting,
+                yield Progress("deidentify", database.count(), database.count(), waiting=database.waiting,
                                destroyed=database.destroyed_files)  # fmt: skip
                 return
             run.finish()  # (5)
@@ -211,24 +212,26 @@ class _Import:
 
     def studies(self, *, give_up: bool) -> Iterator[Progress]:
         """Every study that does not wait, to its end."""
-        total = self._db.count()
-        yield Progress("deidentify", self._db.files_done, total)
+        done, total = self._db.files_done, self._db.count()
+        yield Progress("deidentify", done, total)
         if give_up:
             self._give_up()
         while True:
             for people in _several(self._db.people()):
-                for line in self._deidentify(people):
-                    yield Progress("deidentify", self._db.files_done, total, line)
+                for results in self._deidentify(people):
+                    done = min(done + len(results), total)
+                    for line in map(_line, results):
+                        yield Progress("deidentify", done, total, line)
                 for line in self._search(people):
-                    yield Progress("deidentify", self._db.files_done, total, line)
+                    yield Progress("deidentify", done, total, line)
                 for study in [each.study for studies in people for each in studies]:
                     self._hand_over(study)
-                    yield Progress("deidentify", self._db.files_done, total)
+                    yield Progress("deidentify", done, total)
             if not give_up or not self._db.waiting:
                 return
             self._give_up()
 
-    def _deidentify(self, people: Sequence[Sequence[StudyRow]]) -> Iterator[str]:
+    def _deidentify(self, people: Sequence[Sequence[StudyRow]]) -> Iterator[Sequence[Result]]:
         rows = [row for studies in people for row in studies if row.state is StudyState.TAKEN_IN]
 
         def batches() -> Iterator[Batch]:
@@ -242,8 +245,7 @@ class _Import:
                 self._wait(row.study)
             else:
                 self._db.deidentified(row.study, done.results, done.traces, self._made_by)
-            yield from filter(None, map(_line, done.results))
-            yield ""
+            yield done.results
 
     def _search(self, people: Sequence[Sequence[StudyRow]]) -> Iterator[str]:
         """Of patients whose studies are all de-identified, each study for what the others lost."""
@@ -352,6 +354,15 @@ def _clinical(
     clinical, raw = checked or _checked(source, order, pseudonyms)
     database.keep("table", "none" if raw is None else table.put_bytes(raw))
     return clinical
+
+
+def _check_key(database: IntakeDb, keys: IntakeKeys) -> None:
+    """Pseudonyms made with two keys would be two patients. Raises `UsageFault`."""
+    now = mark(keys.quarantine, keys.site).hex()
+    before = database.setting("key")
+    if before and before != now:
+        raise UsageFault("the site's key is another one than when this import began", hint="give the order again")
+    database.keep("key", now)
 
 
 def _several(people: Iterator[tuple[StudyRow, ...]]) -> Iterator[list[tuple[StudyRow, ...]]]:

@@ -10,7 +10,7 @@ from mediator.manifests import Deidentification, Split
 from node.ipc.messages import Empty
 from node.ipc.verb import Verb
 
-Stage = Literal["take_in", "deidentify", "read_pixels", "hand_over", "forget"]
+Stage = Literal["take_in", "deidentify", "hand_over", "forget"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from mediator.errors import IntegrityBroken
 from mediator.imports import (
     AFTER_RESTART,
     IMPORT_ENDED,
-    UNDER_WAY,
     ImportState,
     ImportStep,
     StudyState,
@@ -71,8 +70,6 @@ def test_every_state_of_a_study_under_every_step(state: StudyState, step: StudyS
 
 def test_after_a_crash_every_import_goes_on_where_it_was() -> None:
     assert dict(AFTER_RESTART) == {state: state for state in ImportState}
-    assert UNDER_WAY | IMPORT_ENDED | {ImportState.WAITING} == frozenset(ImportState)
-    assert not UNDER_WAY & IMPORT_ENDED
 
 
 def test_an_import_that_ended_has_no_way_out_and_every_other_can_end() -> None:

@@ -24,7 +24,7 @@ from mediator.audit import Action, Verdict
 from mediator.datasets import HeldStudy
 from mediator.errors import CloisterError, Malformed, NotNow, UsageFault
 from mediator.import_orders import IngestOrder
-from mediator.imports import IMPORT_ENDED, TRANSITIONS, ImportState, ImportStep
+from mediator.imports import AFTER_RESTART, IMPORT_ENDED, TRANSITIONS, ImportState, ImportStep
 from node.core.context import CORE, Core, event
 from node.core.datasets.publish import take_study
 from node.core.datasets.removal import remove_unheld
@@ -111,6 +111,8 @@ class Imports:
         finally:
             with self._lock:
                 self._followers[name].remove(mine)
+                if not self._followers[name]:
+                    del self._followers[name]
 
     def listed(self) -> tuple[ImportRow, ...]:
         """The newest imports, oldest first."""
@@ -183,7 +185,7 @@ class Imports:
             with self._core.store.read() as snapshot:
                 rows = snapshot.imports(unfinished=True)
             for row in rows:
-                kind = _GIVEN_OUT.get(row.state)
+                kind = _GIVEN_OUT.get(AFTER_RESTART[row.state])
                 if kind is not None and (row.name, kind) not in given:
                     given.add((row.name, kind))
                     yield words.Work(kind, canonical.decode(IngestOrder, row.order_text.encode("utf-8")))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from mediator import imports
@@ -116,8 +116,7 @@ class ImportWrites(ImportReads):
                 profile_fingerprint=made_by.profile_fingerprint, engine_version=made_by.engine_version,
             )
         )  # fmt: skip
-        counted = select(func.count()).where(models.ImportStudyTable.import_name == name)
-        model.studies, model.studies_done = studies, self._session.scalar(counted) or 0
+        model.studies, model.studies_done = studies, model.studies_done + 1
         model.updated = self.now
         self._session.flush()
         return True

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from mediator.errors import UsageFault
 from mediator.imports import StudyState
 from node.deid.worker_settings import PartsMaker
 from node.intake.handover import ReadyStudy
 from node.intake.intake_db import IntakeDb
-from node.intake.run_import import IntakeFolders, Progress, destroy_import
+from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, destroy_import
 from tests.sim.cohort import write_cohort
 from tests.sim.deid_workers import defective, headers_only, started
 from tests.sim.dicom import ct_slice, to_bytes
@@ -209,6 +210,13 @@ def test_what_is_given_up_is_destroyed_and_counted_as_our_defect(defect: Path, t
     assert last.report is not None and last.report.studies_excluded == {"our_defect": 1}
     assert last.report.instances_excluded == {"our_defect": 2} and last.report.instances_published == 2
     assert last.destroyed == 4 and not any(rooms.quarantine.iterdir())
+
+
+def test_an_import_is_not_continued_with_another_site_key(defect: Path, tmp_path: Path) -> None:
+    rooms = folders(tmp_path)
+    steps(defect, rooms, defective, KeepingCore())
+    with pytest.raises(UsageFault, match="key"):
+        next(steps_of(order_for(defect), rooms, IntakeKeys(b"t" * 32, KEYS.quarantine)))
 
 
 def test_destroying_an_import_counts_what_was_destroyed_before(defect: Path, tmp_path: Path) -> None:
