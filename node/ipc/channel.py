@@ -42,7 +42,8 @@ OPTIONS = (
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     # a peer that restarts is found again within a second, not within gRPC's two minutes
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # how long the other side may take to say hello, not how long we wait after it did not
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 )
