@@ -64,7 +64,7 @@ TRANSITIONS: Mapping[tuple[ImportState, ImportStep], ImportState] = {
 }
 
 # Intake is given every row that is not ended and does not wait; its own database says how far it had come.
-# A row that says more than intake still knows (its disk was lost) is found out by intake, which ends it as failed.
+# A row that says more than intake still knows (its disk was lost) is told as begun, and intake ends it as failed.
 AFTER_RESTART: Mapping[ImportState, ImportState] = {state: state for state in ImportState}
 
 

@@ -22,6 +22,7 @@ from node.deid.worker_settings import LogForm
 from node.host.config import NodeConfig
 from node.host.disk_errors import is_full
 from node.host.keys import read_raw_key
+from node.host.versions import REPORT
 from node.intake.handover import ReadyStudy
 from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, destroy_import, run_import
 from node.ipc import intake as words
@@ -86,6 +87,8 @@ class IntakeProcess:
         order = work.order
         if work.kind == "destroy":
             return self._failed(order, "it was stopped")
+        if work.begun and not self._has(order.order):
+            return self._failed(order, "what intake had taken in of it is lost", hint="give the order again")
         try:
             if not (self._rooms.quarantine / order.order).exists():
                 self._check_source(order)
@@ -107,6 +110,11 @@ class IntakeProcess:
                 return self._failed(order, "the disk is full", again=True)
             return self._failed(order, "intake failed; its log names the class of the error")
         return words.IngestEnd(order=order.order, destroyed=last.destroyed, waiting=last.waiting)
+
+    def _has(self, order: str) -> bool:
+        """Whether anything of an import is left here: its originals, or its account for core."""
+        room, _, ready = self._rooms.of(order)
+        return room.exists() or (ready / REPORT).is_file()
 
     def _follow(self, order: str, steps: Iterator[Progress]) -> Progress:
         """Every step, told to core now and then; the last one. Raises `Stopped`."""

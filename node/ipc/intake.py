@@ -15,10 +15,14 @@ Stage = Literal["take_in", "deidentify", "hand_over", "forget"]
 
 @dataclass(frozen=True)
 class Work:
-    """What to do about an import: carry its order out from where it was, give up what waits, or destroy all of it."""
+    """What to do about an import: carry its order out from where it was, give up what waits, or destroy all of it.
+
+    `begun`: core may hold studies of it already, so intake has what is left of it, or has lost it.
+    """
 
     kind: Literal["carry_out", "give_up", "destroy"]
     order: IngestOrder
+    begun: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def ingest(process: CoreProcess, caller: Caller, request: words.Ingest, call: Ca
             raise UsageFault(str(error)) from error
 
     name = process.imports.give(order, caller.actor)
+    yield words.IngestHappened("progress", name)  # whoever loses us now can follow it by its name
     yield from process.imports.follow(name, lambda: call.active)
 
 

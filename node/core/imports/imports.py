@@ -22,7 +22,7 @@ from typing import Literal
 from mediator import canonical
 from mediator.audit import Action, Verdict
 from mediator.datasets import HeldStudy
-from mediator.errors import CloisterError, Malformed, NotNow, UsageFault
+from mediator.errors import CloisterError, IntegrityBroken, Malformed, NotNow, UsageFault
 from mediator.import_orders import IngestOrder
 from mediator.imports import AFTER_RESTART, IMPORT_ENDED, TRANSITIONS, ImportState, ImportStep
 from node.core.context import CORE, Core, event
@@ -55,6 +55,8 @@ _BEGUN: Mapping[str, Mapping[ImportState, tuple[ImportStep, ...]]] = {
         ImportState.TAKING_IN: (ImportStep.DEIDENTIFY,),
     },
 }
+# nothing of it can have reached core
+_FRESH = frozenset({ImportState.ORDERED, ImportState.TAKING_IN})
 _OUR_FAILURE = "the node failed; core's log names the class of the error"
 _WAITS = "try again with a newer version, or give these studies up"
 
@@ -65,7 +67,6 @@ class ImportEnd:
 
     error: str = ""
     hint: str = ""
-    again: bool = False
 
 
 class Imports:
@@ -133,6 +134,7 @@ class Imports:
 
     def _decide(self, name: str, step: ImportStep, action: Action, actor: str, otherwise: str) -> None:
         allowed = self._event(action, name, Verdict.ALLOWED, actor)
+        self._given.difference_update({(name, kind) for kind in _GIVEN_OUT.values()})  # it is given out once more
         with self._core.store.transaction(self._core.clock()) as tx:
             row = tx.find_import(name)
             if row is None:
@@ -188,7 +190,8 @@ class Imports:
                 kind = _GIVEN_OUT.get(AFTER_RESTART[row.state])
                 if kind is not None and (row.name, kind) not in given:
                     given.add((row.name, kind))
-                    yield words.Work(kind, canonical.decode(IngestOrder, row.order_text.encode("utf-8")))
+                    order = canonical.decode(IngestOrder, row.order_text.encode("utf-8"))
+                    yield words.Work(kind, order, begun=row.state not in _FRESH)
 
     def progress(self, told: words.IngestProgress) -> bool:
         """Pass on how far an import is; whether it is to go on."""
@@ -210,6 +213,8 @@ class Imports:
             with core.store.read() as snapshot:
                 before = snapshot.import_study(row.name, ready.study)
             if before is not None:
+                if (before.patient, before.split, before.instances) != (ready.patient, ready.split, ready.instances):
+                    raise IntegrityBroken("a study was handed over twice, and differs")
                 return "taken"
             source, project = core.folders.handover / row.name / ready.study, core.folders.datasets / row.project
             try:
@@ -235,7 +240,8 @@ class Imports:
     def ended(self, end: words.IngestEnd) -> None:
         """Intake is through: write down what became of the originals, then publish what it handed over.
 
-        Raises `NotNow` where that could not be written down: the row stays, and intake says it again.
+        Raises `NotNow` where that could not be written down, or the version not be made: the row stays, and intake
+        says it again.
         """
         row = self._row(end.order)
         if row.state in IMPORT_ENDED or row.state is ImportState.WAITING:
@@ -244,7 +250,6 @@ class Imports:
             row = self._settle(row, end)
         if row.state is ImportState.PUBLISHING:
             row = self._publish(row)
-        self._given.difference_update({(row.name, kind) for kind in _GIVEN_OUT.values()})
         if row.state in (ImportState.FAILED, ImportState.STOPPED):
             self._clear()
         self._tell(self._last(row))
@@ -254,6 +259,8 @@ class Imports:
             if end.waiting and row.state is ImportState.DEIDENTIFYING:
                 waits: dict[str, str | int] = {"studies_waiting": end.waiting, "tried_with": self._software}
                 return self._advance(tx, row, ImportStep.WAIT, Verdict.DONE, destroyed=end.destroyed, **waits)
+            if end.waiting:
+                return row  # stopped meanwhile: what waits is still to be destroyed
             gone = self._event(Action.QUARANTINE_DESTROY, f"{row.name}/{end.destroyed}", Verdict.DONE)
             tx.record(event=gone)
             if row.state is ImportState.STOPPING:
@@ -261,8 +268,9 @@ class Imports:
                 return tx.advance_import(row.name, ImportStep.DESTROY, event=done, destroyed=end.destroyed)
             step, verdict = (ImportStep.FAIL, Verdict.FAILED) if end.error else (ImportStep.REPORT, Verdict.DONE)
             told = self._event(Action.INGEST_REPORT, row.name, verdict)
-            if not end.error and row.state in (ImportState.ORDERED, ImportState.TAKING_IN):
-                raise Malformed("an import was reported that never began")
+            if not end.error:  # a core that was restored from a backup hears of the end first
+                for begin in _BEGUN["deidentify"].get(row.state, ()):
+                    row = self._advance(tx, row, begin, Verdict.DONE)
             return tx.advance_import(
                 row.name, step, event=told, destroyed=end.destroyed, error=end.error, hint=end.hint, not_now=end.again,
                 studies_waiting=0,
@@ -278,16 +286,17 @@ class Imports:
                     tx.add_dataset_version(manifest, digest, folder, event=published)
                     version = manifest.dataset_version
                     return self._advance(tx, row, ImportStep.PUBLISH, Verdict.DONE, dataset_version=version)
+        except NotNow:
+            raise  # the originals are gone and the studies are here: the version is made as soon as it can be
         except CloisterError as fault:
-            ended = ImportEnd(fault.message, fault.hint, again=isinstance(fault, NotNow))
+            ended = ImportEnd(fault.message, fault.hint)
         except Exception as fault:  # noqa: BLE001 - whatever happened, the import ends and its person is told
+            if isinstance(fault, OSError) and is_full(fault):
+                raise NotNow("a version cannot be made: the disk is full", hint="make room") from None
             log.error("%s could not be published: %s", row.name, type(fault).__name__)
-            full = isinstance(fault, OSError) and is_full(fault)
-            ended = ImportEnd("the disk is full", again=True) if full else ImportEnd(_OUR_FAILURE)
+            ended = ImportEnd(_OUR_FAILURE)
         with core.store.transaction(core.clock()) as tx:
-            return self._advance(
-                tx, row, ImportStep.FAIL, Verdict.FAILED, error=ended.error, hint=ended.hint, not_now=ended.again
-            )
+            return self._advance(tx, row, ImportStep.FAIL, Verdict.FAILED, error=ended.error, hint=ended.hint)
 
     # --- inside -------------------------------------------------------------------------------------------------
 

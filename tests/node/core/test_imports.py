@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mediator.audit import Action, Verdict
-from mediator.errors import CloisterError, IntegrityBroken, UsageFault
+from mediator.errors import CloisterError, IntegrityBroken, NotNow, UsageFault
 from mediator.import_orders import IngestOrder
 from mediator.imports import ImportState, ImportStep
 from node.core.context import event
@@ -260,3 +262,74 @@ def test_an_unknown_import_can_be_neither_followed_nor_stopped(desk: Desk) -> No
             ask("ingest-000000000000", STEWARD)
     with pytest.raises(UsageFault, match="no such import"), suppress(StopIteration):
         next(imports.follow("ingest-000000000000", lambda: True))
+
+
+# --- what happens at the wrong moment -----------------------------------------------------------------------------
+
+
+def under_way(desk: Desk, numbers: list[int]) -> tuple[Imports, str]:
+    """An import of which intake has begun to de-identify."""
+    imports = Imports(desk.core, "1")
+    name = imports.give(make, STEWARD)
+    write_import(desk.root / "handover" / name, numbers, name)
+    for stage in ("take_in", "deidentify"):
+        assert imports.progress(words.IngestProgress(name, stage, 0, 0))  # type: ignore[arg-type]
+    return imports, name
+
+
+def test_a_version_that_a_held_database_could_not_take_is_made_once_it_can(desk: Desk) -> None:
+    imports, name = under_way(desk, [1, 2])
+    assert [imports.take(ready(name, number, 2)) for number in (1, 2)] == ["taken", "taken"]
+    with desk.core.store.transaction(desk.now) as tx:
+        tx.advance_import(name, ImportStep.REPORT, event=event(Action.INGEST_REPORT, f"ingest/{name}", Verdict.DONE))
+    with closing(sqlite3.connect(desk.root / "node.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(NotNow):
+            imports.ended(words.IngestEnd(name, 4))
+        other.execute("ROLLBACK")
+    assert row(desk, name).state is ImportState.PUBLISHING
+    assert first_work(restarted(desk)) == words.Work("carry_out", make(name), begun=True)
+    imports = Imports(desk.core, "1")
+    imports.ended(words.IngestEnd(name, 4))
+    assert row(desk, name).state is ImportState.PUBLISHED
+    with desk.core.store.read() as snapshot:
+        assert [each.dataset_version for each in snapshot.dataset_versions()] == [row(desk, name).dataset_version]
+
+
+def test_an_import_stopped_while_intake_says_that_it_waits_is_still_to_be_destroyed(desk: Desk) -> None:
+    imports, name = under_way(desk, [1])
+    imports.stop(name, STEWARD)
+    before = told(desk)
+    imports.ended(words.IngestEnd(name, 0, waiting=1))
+    assert row(desk, name).state is ImportState.STOPPING and told(desk) == before
+    assert first_work(imports).kind == "destroy"
+    imports.ended(words.IngestEnd(name, 2))
+    assert row(desk, name).state is ImportState.STOPPED
+    assert told(desk)[-2:] == [f"quarantine_destroy {name}/2 done", f"import_stop {name} done"]
+
+
+def test_a_study_handed_over_twice_is_the_same_or_refused(desk: Desk) -> None:
+    imports, name = under_way(desk, [1])
+    said = ready(name, 1, 1)
+    assert imports.take(said) == imports.take(said) == "taken"
+    for other in (replace(said, instances=1), replace(said, patient="9" * 32)):
+        with pytest.raises(IntegrityBroken, match="differs"):
+            imports.take(other)
+
+
+def test_what_is_tried_again_is_given_out_again_at_once(desk: Desk) -> None:
+    imports, name = under_way(desk, [1])
+    stream = imports.work(lambda: True)
+    assert next(stream).begun
+    imports.ended(words.IngestEnd(name, 0, waiting=1))
+    imports.retry(name, STEWARD)
+    assert next(stream).kind == "carry_out"
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_a_core_restored_from_a_backup_hears_of_an_end_it_never_saw_begin(desk: Desk) -> None:
+    imports = Imports(desk.core, "1")
+    name = imports.give(make, STEWARD)
+    write_import(desk.root / "handover" / name, [1], name)
+    imports.ended(words.IngestEnd(name, 2))  # no study of it is here: its account cannot be right
+    assert row(desk, name).state is ImportState.FAILED
