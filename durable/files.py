@@ -118,6 +118,15 @@ def writing_inside(path: Path, mode: int = 0o600, *, flush: bool = True) -> Iter
         os.close(handle)
 
 
+def flush_file(path: Path) -> None:
+    """Bring what another process wrote into a file to the disk."""
+    handle = os.open(path, _THERE)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def flush_folder(folder: Path) -> None:
     """Bring a folder's own entries to the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -143,7 +143,7 @@ def deidentify_folder(
                 yield _tell(result, tally, report)
     for found in workers.search_again(_searches(files, traces, sink)):
         for result in found:
-            _withdraw(result, sink.report, tally, series)
+            _withdraw(result, sink, tally, series)
     series = {name: members for name, members in series.items() if members}
     places = [[sink.place(name, review=False) for name in members] for members in series.values()]
     summary = {**about, **tally.plain(), "series": len(series), "series_findings": _findings(series, places, workers)}
@@ -221,10 +221,12 @@ def _result(line: str) -> Result:
     return Result(number, reasons=reasons, regions=regions, **told)
 
 
-def _withdraw(result: Result, report: Path, tally: Tally, series: Mapping[str, list[str]]) -> None:
-    """A file refused after all: its line, the counts and its series without it."""
+def _withdraw(result: Result, sink: FolderSink, tally: Tally, series: Mapping[str, list[str]]) -> None:
+    """A file refused after all: it does not stand, and its line, the counts and its series are without it."""
+    report = sink.report
     results = read_report(report)
     before, results[result.number] = results[result.number], result
+    sink.place(before.name, review=before.outcome == "review").unlink(missing_ok=True)
     tally.add(before, -1)
     tally.add(result)
     if before.outcome == "written":

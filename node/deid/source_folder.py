@@ -30,7 +30,7 @@ _WHY_CLOSED = {
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder as a source of originals (`node.deid.pipeline.Source`), each by its path below it."""
+    """A folder as a source of originals (`node.deid.pipeline.InstanceSource`), each by its path below it."""
 
     root: str
 

@@ -114,14 +114,16 @@ class Worker:
         return verdicts, tuple(self._hold(batch, placed))
 
     def search(self, search: Search) -> tuple[Result, ...]:
-        """Files in their places searched for what is fresh; those that hold it not by chance are taken away."""
+        """Files in their places searched for what is fresh; those that hold it not by chance are taken away. What met a
+        defect of ours stands, for whoever asked to take back: nobody knows what it holds."""
         searcher = self._engine.searcher()
         searcher.lost(search.fresh)
         found = []
         for placed in search.files:
             reason = self._attempt(placed.file.label, partial(self._found, searcher, placed, search.fresh))
             if reason is not None:
-                placed.path.unlink(missing_ok=True)
+                if reason is not Exclusion.OUR_DEFECT:
+                    placed.path.unlink(missing_ok=True)
                 found.append(refused(placed.file.number, reason))
         self._gate.forget()
         return tuple(found)

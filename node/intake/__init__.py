@@ -1,1 +1,1 @@
-"""The intake process: the only one that sees who a patient is, and forgets it at the end of every order."""
+"""The intake process: the only one that sees who a patient is, and forgets it study by study."""

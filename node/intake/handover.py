@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from durable.files import replace_file
+from durable.files import flush_file, flush_folder, replace_file
 from mediator import canonical
 from mediator.datasets import CLINICAL
 from mediator.deid.pseudonyms import Pseudonyms
@@ -66,6 +66,14 @@ class Handover:
         shutil.rmtree(self._staging / study, ignore_errors=True)
         shutil.rmtree(self._ready / study, ignore_errors=True)
 
+    def flush(self, study: str) -> None:
+        """Bring what was written of a study to the disk: from here on its originals are needed for nothing else."""
+        folder = self._staging / study
+        for path in folder.glob("*.dcm"):
+            flush_file(path)
+        if folder.is_dir():
+            flush_folder(folder)
+
     def give(self, database: IntakeDb, study: str, take: TakeStudy) -> bool:
         """Have core take a study. False where nothing of it may be published."""
         passed = database.passed(study)
@@ -94,8 +102,11 @@ class Handover:
         self.sink(study).tidy()
         ordered = sorted(passed, key=lambda one: (one.identity.series_number, *one.identity.position))
         width = max(4, len(str(len(ordered))))
-        for number, one in enumerate(ordered, start=1):
-            numbered = source / f"{number:0{width}d}.dcm"
+        names = [f"{number:0{width}d}.dcm" for number in range(1, len(ordered) + 1)]
+        for stray in {path.name for path in source.iterdir()} - {*names, *(one.name for one in passed)}:
+            (source / stray).unlink()  # of a worker that died twice over a file, which is refused
+        for name, one in zip(names, ordered, strict=True):
+            numbered = source / name
             if not numbered.exists():  # else an earlier, broken try has named it
                 (source / one.name).chmod(0o640)
                 (source / one.name).rename(numbered)

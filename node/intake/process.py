@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -75,12 +75,21 @@ class IntakeProcess:
         live = set(self._core.call(words.LIVE, Empty()).orders)
         for order in sorted(_names(self._rooms.quarantine) | _names(self._rooms.handover)):
             if order not in live:
-                sealed = (self._rooms.quarantine / order).exists()
-                destroyed = destroy_import(order, self._rooms, None)
-                log.warning("what an import without a record had left is destroyed: %d originals", destroyed)
-                if sealed:
-                    name = order if _NAME.fullmatch(order) else "unknown"
-                    self._core.call(words.SWEPT, words.Swept(order=name, destroyed=destroyed))
+                try:
+                    self._sweep_one(order)
+                except OSError as error:  # another's file in the way, such as a file system's own lost+found
+                    log.error("what is left of an import cannot be destroyed: %s", type(error).__name__)
+
+    def _sweep_one(self, order: str) -> None:
+        """Core is told of originals, and before it has answered it can be told again."""
+        if not (self._rooms.quarantine / order).is_dir() and not self._rooms.note(order).exists():
+            destroy_import(order, self._rooms, None)
+            return
+        destroyed = destroy_import(order, self._rooms, None)
+        log.warning("what an import without a record had left is destroyed: %d originals", destroyed)
+        name = order if _NAME.fullmatch(order) else "unknown"
+        self._core.call(words.SWEPT, words.Swept(order=name, destroyed=destroyed))
+        self._rooms.note(order).unlink(missing_ok=True)
 
     def _carry_out(self, work: words.Work) -> words.IngestEnd:
         """How it ended. An error's text is ours: no path and no patient."""
@@ -90,8 +99,6 @@ class IntakeProcess:
         if work.begun and not self._has(order.order):
             return self._failed(order, "what intake had taken in of it is lost", hint="give the order again")
         try:
-            if not (self._rooms.quarantine / order.order).exists():
-                self._check_source(order)
             # read for each order: a key that was retired meanwhile must not live on in this process
             paths = self._config.paths
             keys = IntakeKeys(site=read_raw_key(paths.site_key), quarantine=read_raw_key(paths.quarantine_key))
@@ -158,11 +165,15 @@ class IntakeProcess:
             give_up=work.kind == "give_up",
             read_text=wishes.read_pixel_text,
             log=LogForm("intake", logging_.level, logging_.format),
+            allowed=partial(self._check_source, order),
         )
 
     def _failed(self, order: IngestOrder, error: str, *, hint: str = "", again: bool = False) -> words.IngestEnd:
         """Destroy all of it; how many originals that were, and why."""
-        destroyed = destroy_import(order.order, self._rooms, read_raw_key(self._config.paths.quarantine_key))
+        key = None
+        with suppress(CloisterError):  # without its key, what is sealed is destroyed all the same
+            key = read_raw_key(self._config.paths.quarantine_key)
+        destroyed = destroy_import(order.order, self._rooms, key)
         return words.IngestEnd(order=order.order, destroyed=destroyed, error=error, hint=hint, again=again)
 
     def _check_source(self, order: IngestOrder) -> None:
@@ -183,6 +194,7 @@ class IntakeProcess:
 
     def _end(self, report: words.IngestEnd) -> None:
         self._core.call(words.REPORT, report, timeout_s=3600.0)
+        self._rooms.note(report.order).unlink(missing_ok=True)
         if not report.waiting:
             shutil.rmtree(self._rooms.handover / report.order, ignore_errors=True)
 
@@ -190,7 +202,7 @@ class IntakeProcess:
 def _names(folder: Path) -> set[str]:
     """The imports that have something in a folder, staging included."""
     found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return {re.sub(r"^\.(.*)\.partial$", r"\1", name) for name in found}
+    return {re.sub(r"^\.(.*)\.(partial|destroyed)$", r"\1", name) for name in found}
 
 
 def _is_full(error: Exception) -> bool:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from durable.files import flush_folder
 from mediator.errors import IntegrityBroken
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class SealedOriginal:
 
 @dataclass(frozen=True)
 class QuarantineSource:
-    """A quarantine as a source of originals (`node.deid.pipeline.Source`), each by its opaque name."""
+    """A quarantine as a source of originals (`node.deid.pipeline.InstanceSource`), each by its opaque name."""
 
     folder: Path
     key: bytes = field(repr=False)
@@ -128,7 +129,10 @@ class Quarantine:
             for counter, (chunk, last) in enumerate(_chunks(handle)):
                 out.write(cipher.encrypt(_nonce(counter, last), chunk, None))
                 size += len(chunk)
+            out.flush()
+            os.fsync(out.fileno())
         part.rename(self._folder / name)
+        flush_folder(self._folder)
         return name, size
 
     def put_bytes(self, content: bytes) -> str:

@@ -26,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from durable.files import replace_file
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, ProfileTable
 from mediator.deid.screening import Exclusion
@@ -59,6 +60,10 @@ class IntakeFolders:
     def of(self, order: str) -> tuple[Path, Path, Path]:
         """An import's quarantine, its staging folder, and what is ready for core."""
         return self.quarantine / order, self.handover / f".{order}.partial", self.handover / order
+
+    def note(self, order: str) -> Path:
+        """How many originals an import had that is being destroyed; it goes once core has that on record."""
+        return self.quarantine / f".{order}.destroyed"
 
 
 @dataclass(frozen=True)
@@ -99,24 +104,31 @@ def run_import(
     give_up: bool = False,
     read_text: bool = True,
     log: LogForm = LogForm("intake"),  # noqa: B008 - frozen
+    allowed: Callable[[], None] = lambda: None,
 ) -> Iterator[Progress]:
-    """Carry an order out, from where it was; with `give_up`, destroy what waits. Raises `UsageFault` for an order that
-    cannot be carried out at all."""
+    """Carry an order out, from where it was; with `give_up`, destroy what waits. `allowed` is asked while the source is
+    still to be read. Raises `UsageFault` for an order that cannot be carried out at all."""
     room, staging, ready = rooms.of(order.order)
     if not (ready / REPORT).is_file():
         source: OriginalSource = HospitalFolder(order.source, order.clinical)
         pseudonyms = Pseudonyms(keys.site, order.project)
-        clinical = None if (room / "intake.db").is_file() else _checked(source, order, pseudonyms)  # (1)
+        clinical = None
+        if not (room / "intake.db").is_file():
+            rooms.note(order.order).unlink(missing_ok=True)  # taken in anew
+            allowed()
+            clinical = _checked(source, order, pseudonyms)  # (1)
         originals = Quarantine(room / "files", keys.quarantine)
         database = IntakeDb(room / "intake.db", keys.quarantine)
         try:
             _check_key(database, keys)
+            if clinical is None and not database.setting("sealed"):
+                allowed()
             kept = _clinical(clinical, source, order, pseudonyms, database, Quarantine(room / "table", keys.quarantine))
             settings = Settings(originals.source, order.profile, pseudonyms, read_text=read_text, log=log)
             handover = Handover(order, kept, pseudonyms, staging, ready)
             with workers(settings) as pool:
                 run = _Import(database, originals, handover, pool, take, table_of(order.profile))
-                yield from run.take_in(source)  # (2)
+                yield from run.take_in(source, again=not give_up)  # (2)
                 yield from run.studies(give_up=give_up)
             if database.waiting:
                 yield Progress("deidentify", database.count(), database.count(), waiting=database.waiting,
@@ -134,17 +146,26 @@ def run_import(
 
 def destroy_import(order: str, rooms: IntakeFolders, key: bytes | None) -> int:
     """Destroy all that is left of an import; how many originals it had. With `key` those destroyed before are told."""
-    room, staging, ready = rooms.of(order)
-    destroyed = sum(1 for path in (room / "files").glob("*") if path.suffix == "")
+    room, note = rooms.of(order)[0], rooms.note(order)
+    if room.is_dir() and not note.exists():  # before the first of them goes: a kill in between forgets no number
+        replace_file(note, f"{_originals(room, key)}\n".encode("ascii"))
+    for left in rooms.of(order):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+    return int(note.read_text("ascii")) if note.exists() else 0
+
+
+def _originals(room: Path, key: bytes | None) -> int:
+    """Those there are, and with `key` those destroyed before."""
+    there = sum(1 for path in (room / "files").glob("*") if path.suffix == "")
     if key is not None and (room / "intake.db").is_file():
         with suppress(sqlite3.Error, CloisterError):  # it goes, whatever is wrong with it
             database = IntakeDb(room / "intake.db", key)
-            destroyed += database.destroyed_files
+            there += database.destroyed_files
             database.close()
-    for folder in (room, staging, ready):
-        if folder.exists():
-            shutil.rmtree(folder)
-    return destroyed
+    return there
 
 
 class _Import:
@@ -169,12 +190,12 @@ class _Import:
 
     # --- (2)
 
-    def take_in(self, source: OriginalSource) -> Iterator[Progress]:
-        """Seal, number and survey what is not yet; whatever waits is tried again."""
+    def take_in(self, source: OriginalSource, *, again: bool) -> Iterator[Progress]:
+        """Seal, number and survey what is not yet; with `again` whatever waits is tried again."""
         if not self._db.setting("sealed"):
             yield from self._seal(source)
             self._db.keep("sealed", "yes")
-        if self._db.setting("taken_in"):
+        if again and self._db.setting("taken_in"):
             self._db.retry()
         if not self._db.setting("taken_in") or self._db.count(where="surveyed = 0"):
             yield from self._survey()
@@ -244,6 +265,7 @@ class _Import:
             if any(map(_is_defect, done.results)):
                 self._wait(row.study)
             else:
+                self._handover.flush(row.study)
                 self._db.deidentified(row.study, done.results, done.traces, self._made_by)
             yield done.results
 
@@ -311,8 +333,8 @@ class _Import:
         self._db.destroyed([number for number, _ in originals])
 
     def _wait(self, study: str) -> None:
+        self._db.wait(study)  # first: a study whose files are gone must not be found as one that is through
         self._handover.clear(study)
-        self._db.wait(study)
 
     def _give_up(self) -> None:
         """A person decided: what waits is destroyed, and counted as ours."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mediator.import_orders import IngestOrder, IngestReport
@@ -40,6 +40,7 @@ def steps_of(
     core: KeepingCore | None = None,
     *,
     give_up: bool = False,
+    allowed: Callable[[], None] = lambda: None,
 ) -> Iterator[Progress]:
     """An import's steps; without `workers` nobody looks at pixels."""
     return run_import(
@@ -49,6 +50,7 @@ def steps_of(
         workers=workers or started(headers_only),
         take=(core or KeepingCore()).take,
         give_up=give_up,
+        allowed=allowed,
     )
 
 

@@ -1,1 +1,1 @@
-"""Datasets: orders to intake, and what it hands over, published as immutable versions."""
+"""Datasets: studies that stand once, immutable versions over them, and taking them away again."""

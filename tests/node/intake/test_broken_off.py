@@ -3,6 +3,7 @@ that an undisturbed import would not publish."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -136,18 +137,15 @@ def test_the_source_folder_may_go_once_everything_is_taken_in(
     source: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     mine, rooms = tmp_path / "mine", folders(tmp_path)
-    mine.mkdir()
-    for path in source.iterdir():
-        (mine / path.name).symlink_to(path) if path.is_dir() else (mine / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(source, mine)
     steps = steps_of(order_for(mine), rooms)
     while next(steps).stage == "take_in":
         pass
     steps.close()  # type: ignore[attr-defined]
-    for path in mine.iterdir():
-        path.unlink()
-    mine.rmdir()
+    shutil.rmtree(mine)
     last = list(steps_of(order_for(mine), rooms))[-1]
-    assert last.report is not None and not any(rooms.quarantine.iterdir())
+    assert last.report is not None and last.report.studies_published >= PATIENTS
+    assert contents(rooms) == undisturbed and not any(rooms.quarantine.iterdir())
 
 
 # --- what met a defect of ours ----------------------------------------------------------------------------------
@@ -206,7 +204,8 @@ def test_what_waited_is_published_by_a_version_without_the_defect_as_if_nothing_
 def test_what_is_given_up_is_destroyed_and_counted_as_our_defect(defect: Path, tmp_path: Path) -> None:
     rooms, core = folders(tmp_path), KeepingCore()
     steps(defect, rooms, defective, core)
-    last = steps(defect, rooms, defective, core, give_up=True)
+    # by a version that could read it, too: the person decided
+    last = steps(defect, rooms, headers_only, core, give_up=True)
     assert last.report is not None and last.report.studies_excluded == {"our_defect": 1}
     assert last.report.instances_excluded == {"our_defect": 2} and last.report.instances_published == 2
     assert last.destroyed == 4 and not any(rooms.quarantine.iterdir())
@@ -219,12 +218,40 @@ def test_an_import_is_not_continued_with_another_site_key(defect: Path, tmp_path
         next(steps_of(order_for(defect), rooms, IntakeKeys(b"t" * 32, KEYS.quarantine)))
 
 
-def test_destroying_an_import_counts_what_was_destroyed_before(defect: Path, tmp_path: Path) -> None:
+def test_destroying_an_import_counts_what_was_destroyed_before_and_says_so_until_it_is_on_record(
+    defect: Path, tmp_path: Path
+) -> None:
     rooms = folders(tmp_path)
     steps(defect, rooms, defective, KeepingCore())
     assert destroy_import("order-1", rooms, KEYS.quarantine) == 4
-    assert not any(rooms.quarantine.iterdir()) and not any(rooms.handover.iterdir())
+    assert [*rooms.quarantine.iterdir()] == [rooms.note("order-1")] and not any(rooms.handover.iterdir())
+    assert destroy_import("order-1", rooms, KEYS.quarantine) == 4  # core did not hear it
+    rooms.note("order-1").unlink()
     assert destroy_import("order-1", rooms, KEYS.quarantine) == 0
+
+
+def test_a_file_in_the_way_is_no_import_and_is_taken_away(tmp_path: Path) -> None:
+    rooms = folders(tmp_path)
+    for room in (rooms.quarantine, rooms.handover):
+        room.mkdir(exist_ok=True)
+    (rooms.quarantine / "note.txt").write_text("left here")
+    (rooms.handover / "elsewhere").symlink_to(tmp_path)
+    for name in ("note.txt", "elsewhere"):
+        destroy_import(name, rooms, None)
+    assert not any(rooms.quarantine.iterdir()) and not any(rooms.handover.iterdir()) and tmp_path.is_dir()
+
+
+def test_a_source_that_is_no_longer_allowed_is_not_read_on(source: Path, tmp_path: Path) -> None:
+    rooms = folders(tmp_path)
+    steps = steps_of(order_for(source), rooms)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+
+    def narrowed() -> None:
+        raise UsageFault("the folder is under none of the configured source roots")
+
+    with pytest.raises(UsageFault, match="source roots"):
+        list(steps_of(order_for(source), rooms, allowed=narrowed))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
