@@ -16,7 +16,7 @@ from typing import Any
 
 from containers.warm.container import CHECKPOINT, Preempted, SandboxKey, WarmContainer, WarmTask
 from durable.files import creating_folder, write_inside
-from mediator.errors import Code, Denied, Ended, NotNow, Reason
+from mediator.errors import CloisterError, Code, Denied, Ended, NotNow, Reason
 from mediator.exits import RAISED
 from mediator.ports import JobEvent, Runner
 from mediator.types import OutputFile
@@ -48,15 +48,16 @@ def listen(runner: Runner, container: WarmContainer) -> None:
     try:
         for event in runner.execute(container.name):
             container.events.put(event)
-    except NotNow:
-        container.engine_lost = True
     except Ended:
         pass  # its program could not be started
     except Denied as denied:
         # the container is gone, or its keeper said what no keeper says: either way it is over
         if denied.reasons[0].code in _NOT_THE_IMAGES:
             container.refused = denied.reasons[0]
-    container.events.put(JobEvent("exited", status=-1))
+    except CloisterError:
+        container.engine_lost = True  # the engine is away, or the broker failed: the job is not to blame
+    finally:
+        container.events.put(JobEvent("exited", status=-1))
 
 
 class Conversation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from containers.warm.container import SandboxKey, WarmContainer
 from containers.warm.inventory import WarmInventory
-from mediator.errors import Code, NotNow
+from mediator.errors import CloisterError, Code, NotNow
 from mediator.ports import Runner
+
+log = logging.getLogger(__name__)
 
 # SIGTERM, then this long, then SIGKILL: a pause has 5 s in all
 STOP_GRACE_S = 2.0
@@ -79,8 +82,8 @@ class Removal:
         try:
             # one that serves nothing has nothing to finish
             self._runner.terminate(container.name, STOP_GRACE_S if container.busy else 0.0)
-        except NotNow:
-            self._untidy.set()
+        except CloisterError as error:
+            self._leave_for_later(error)
         finally:
             self.remove(container)
         self._on_destroyed(container)
@@ -91,10 +94,17 @@ class Removal:
         kept = self._inventory.keeps_log(container)
         try:
             self._clean(gone="" if kept else container.name)
-        except NotNow:
-            self._untidy.set()  # the engine is away: `tidy` removes what it still holds as soon as it answers
-        shutil.rmtree(container.folder, ignore_errors=True)
-        self._inventory.is_gone(container)
+        except CloisterError as error:
+            self._leave_for_later(error)
+        finally:  # whoever waits for its end must not wait for ever
+            shutil.rmtree(container.folder, ignore_errors=True)
+            self._inventory.is_gone(container)
+
+    def _leave_for_later(self, error: CloisterError) -> None:
+        """The engine is away, or the broker failed: `tidy` removes what is still held as soon as that works."""
+        if not isinstance(error, NotNow):
+            log.error("a container is not removed yet: %s", error.message)
+        self._untidy.set()
 
     def sweep(self) -> None:
         """Remove containers and work areas that nobody here owns (after a crash, or an engine that was away).

@@ -385,6 +385,15 @@ class NodeConfig(Section):
         return hashlib.sha256(canonical.dumps(self.model_dump(mode="json"))).hexdigest()
 
     @model_validator(mode="after")
+    def _a_key_names_one_person(self) -> Self:
+        """A record's name is worth what it distinguishes: one key has one name, and one name one key."""
+        named = {(each.public_key, each.subject) for each in (*self.staff.persons, *self.airlock.persons)}
+        for what, listed in (("key", [key for key, _ in named]), ("name", [name for _, name in named])):
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"[staff] persons and [airlock] persons: one {what} stands for two")
+        return self
+
+    @model_validator(mode="after")
     def _gpus_are_named(self) -> Self:
         if self.limits.gpus > len(self.schedule.gpus):
             raise ValueError("limits.gpus is more than [[schedule.gpus]] names")

@@ -144,7 +144,8 @@ class SignedCalls:
         try:
             return open_signed(SignedCall, text, self._signers.ring)
         except Denied as error:
-            raise Denied(error.reasons, hint="whose key is it? see [staff] persons in the configuration") from error
+            where = "[staff] persons, [airlock] persons and [trust] stewards"
+            raise Denied(error.reasons, hint=f"whose key is it? the configuration names them: {where}") from error
 
     def _spend(self, challenge: str) -> None:
         with self._lock:

@@ -87,6 +87,8 @@ class Client:
 
     def upload(self, verb: Verb[Q, R], request: Q, chunks: Iterable[bytes], *, timeout_s: float = 600.0) -> R:
         """A message and raw bytes of any size, then one answer. Nobody signs bytes that are still to come."""
+        if self._key is not None:
+            raise UsageFault("what is sent in pieces cannot be signed")
         first = pack(request)
         broken: list[BaseException] = []
 

@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from mediator.errors import CloisterError, NotNow, UsageFault
+from mediator.errors import CloisterError, Denied, NotNow, UsageFault
 from mediator.roles import Role, may
 from node.cli.admin import client_for, load
 from node.cli.options import NodeConfig, SignWith
@@ -65,7 +65,7 @@ def _without_core(loaded: Config, key: Path | None, silent: NotNow) -> words.Pau
         return _ask(loaded, key, _CORE_AGAIN_S)
     try:
         answer = _ask(loaded, key, _CORE_AGAIN_S)
-    except (NotNow, UsageFault):
+    except (NotNow, UsageFault, Denied):
         say(f"{len(ended)} containers ended")
         if marked:
             raise NotNow(

@@ -42,6 +42,9 @@ def retire(
     report: Annotated[
         list[Path] | None, typer.Option(help="a DST.summary.json made with this key: it then says no traceability")
     ] = None,
+    sign_with: Annotated[
+        Path | None, typer.Option(help="your private key file: the node's audit log names you (with --config)")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Destroy a key for good: later deliveries and opt-outs can no longer be matched to a patient.
@@ -52,7 +55,7 @@ def retire(
     """
     if (file is None) == (config is None):
         raise UsageFault("either FILE or --config", hint="--config destroys the site key of a node")
-    node = _Node(config) if config is not None else None
+    node = _Node(config, sign_with) if config is not None else None
     path = node.key if node is not None else Path(file or "")
     key = read_raw_key(path, owner=node.owner if node is not None else None)
     summaries = [(path, _summary(path, key_id(key))) for path in report or ()]
@@ -66,18 +69,20 @@ def retire(
     if node is not None:
         node.record(key_id(key), destroyed=True)
     for summary, told in summaries:
-        replace_file(summary, json.dumps({**told, "traceability": NO_TRACEABILITY, "key_retired": now}, indent=2))
+        content = json.dumps({**told, "traceability": NO_TRACEABILITY, "key_retired": now}, indent=2)
+        replace_file(summary, content, mode=summary.stat().st_mode & 0o777)
     say(f"destroyed key {key_id(key)}: {NO_TRACEABILITY}")
 
 
 class _Node:
     """A node's site key, and its audit log, which its core alone writes."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, sign_with: Path | None) -> None:
         # here, not above: `cloister deid` comes with the plain install, where no node is
         from node.cli.admin import load
 
         self._config = load(config)
+        self._sign_with = sign_with
         self.key = self._config.paths.site_key
         self.owner = self._config.users.accounts()["intake"].uid
 
@@ -86,7 +91,7 @@ class _Node:
         from node.cli.admin import client_for
         from node.ipc.deid_keys import DEID_KEY_RETIRE, KeyRetirement
 
-        with client_for(self._config, DEID_KEY_RETIRE) as core:
+        with client_for(self._config, DEID_KEY_RETIRE, key=self._sign_with) as core:
             core.call(DEID_KEY_RETIRE, KeyRetirement(key=key, destroyed=destroyed))
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from containers.warm.pool import Sandboxes
-from mediator.errors import Code, Ended
+from mediator.errors import CloisterError, Code, Ended
 from tests.containers.warm.house import House
+from tests.sim.runner import FakeRunner
 
 
 def test_a_pause_ends_a_running_task_with_its_code(house: House) -> None:
@@ -93,3 +96,25 @@ def test_a_container_that_was_stopped_from_outside_keeps_no_log(house: House) ->
     house.boxes.stop(Code.STOPPED, lambda key: True)
     thread.join(5)
     assert house.runner.containers == {}
+
+
+class FailingRunner(FakeRunner):
+    """A broker with a defect: it answers a removal, or a stream of events, with an error that nobody foresaw."""
+
+    def clean(self, keep: Sequence[str]) -> Sequence[str]:
+        if self.broken:
+            raise CloisterError("internal error in another process of this node")
+        return super().clean(keep)
+
+    broken = False
+
+
+def test_a_broker_that_fails_at_a_removal_keeps_nobody_waiting_for_its_end(tmp_path: Path) -> None:
+    house = House(tmp_path / "work", FailingRunner)
+    house.serve()
+    house.runner.broken = True  # type: ignore[attr-defined]
+    assert house.boxes.begin_stop(Code.HOSPITAL_PAUSED, lambda key: True).wait(5)
+    assert house.boxes.running() == () and not house.boxes.settled() and list(house.root.iterdir()) == []
+    house.runner.broken = False  # type: ignore[attr-defined]
+    house.boxes.tidy()
+    assert house.runner.containers == {} and house.boxes.settled()

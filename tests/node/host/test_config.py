@@ -153,3 +153,23 @@ def test_the_longest_state_folder_leaves_room_for_every_socket(tmp_path: Path) -
     assert max(len(str(path)) for path in sockets) == MAX_SOCKET_BYTES
     for path in sockets:
         check_length(path)
+
+
+@pytest.mark.parametrize(
+    "persons",
+    [
+        ("airlock", "a.silva", KEY, "staff", "r.costa", KEY),
+        ("airlock", "a.silva", KEY, "staff", "a.silva", "cd" * 32),
+    ],
+)  # fmt: skip
+def test_one_key_for_two_names_or_one_name_for_two_keys_is_refused(tmp_path: Path, persons: tuple[str, ...]) -> None:
+    text = MINIMAL
+    for place, subject, key in (persons[:3], persons[3:]):
+        text += f'\n[[{place}.persons]]\nsubject = "{subject}"\npublic_key = "{key}"\n'
+    assert "stands for two" in fault(tmp_path, text).message
+
+
+def test_a_person_may_be_reviewer_and_staff_with_one_key(tmp_path: Path) -> None:
+    each = f'persons]]\nsubject = "a.silva"\npublic_key = "{KEY}"\n'
+    config = load_config(write(tmp_path, f"{MINIMAL}\n[[airlock.{each}\n[[staff.{each}"))
+    assert config.airlock.persons == config.staff.persons

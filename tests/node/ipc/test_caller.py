@@ -196,9 +196,9 @@ def test_bytes_that_are_still_to_come_are_signed_by_nobody(desk: Desk) -> None:
     with Client(desk.socket, metadata={SIGNED: text}) as client, pytest.raises(Denied):
         client.upload(SEND, Change("a"), [b"other"])
     assert desk.done == []
-    with Client(desk.socket, key=ANNA) as client:
-        client.upload(SEND, Change("a"), [b"x"])
-    assert desk.done == ["it_admin.unknown sent 1"]
+    with Client(desk.socket, key=ANNA) as client, pytest.raises(UsageFault, match="signed"):
+        client.upload(SEND, Change("a"), [b"x"])  # and not sent as nobody's
+    assert desk.done == []
 
 
 def test_two_signatures_under_one_call_are_refused(desk: Desk) -> None:
