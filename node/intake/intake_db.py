@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from durable.files import flush_folder
 from mediator.deid.identifiers import Lost
 from mediator.deid.screening import Exclusion
 from mediator.errors import UnsupportedVersion
@@ -118,6 +119,8 @@ class IntakeDb:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            flush_folder(path.parent)
+            flush_folder(path.parent.parent)
         elif version != _VERSION:
             raise UnsupportedVersion("intake.db is of another version", hint="give the order again")
 
@@ -154,6 +157,15 @@ class IntakeDb:
             "INSERT INTO source (mark, quarantined, exclusion) VALUES (?, ?, ?)",
             (self._mark(path), quarantined, refused),
         )
+
+    def unnamed(self, files: Iterable[str]) -> list[str]:
+        """Those of these quarantined files that no source is recorded with."""
+        self._db.execute("CREATE TEMP TABLE file (name TEXT NOT NULL) STRICT")
+        with self._together():
+            self._db.executemany("INSERT INTO file VALUES (?)", ((name,) for name in files))
+        rows = self._db.execute("SELECT name FROM file EXCEPT SELECT quarantined FROM source").fetchall()
+        self._db.execute("DROP TABLE file")
+        return [row[0] for row in rows]
 
     def unsurveyed(self) -> Iterator[File]:
         """Files nobody has asked yet whose they are, by number."""
