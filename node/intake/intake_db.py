@@ -342,7 +342,7 @@ class IntakeDb:
 
     def forget(self, study: str) -> None:
         """Nothing of a study is left but its numbers. One that core does not have is counted under the reason most of
-        its files had."""
+        its files had. What it lost stays sealed while a file may yet turn out to be of its patient."""
         with self._together():
             if self.study(study).state is not StudyState.HANDED_OVER:
                 reasons = self._db.execute(
@@ -350,9 +350,22 @@ class IntakeDb:
                     (study,),
                 ).fetchone()
                 self._db.execute("UPDATE study SET reason = ? WHERE study = ?", (reasons[0], study))
-            self._db.execute("DELETE FROM trace WHERE study = ?", (study,))
-            self._db.execute("DELETE FROM named WHERE study = ?", (study,))
+            if not self._loose:
+                self._db.execute("DELETE FROM trace WHERE study = ?", (study,))
+                self._db.execute("DELETE FROM named WHERE study = ?", (study,))
             self._step(study, StudyStep.FORGET)
+
+    def forget_lost(self) -> None:
+        """What forgotten studies lost goes, once no study of their patient and no file of nobody knows whom waits."""
+        if self._loose:
+            return
+        over = "SELECT people FROM study GROUP BY people HAVING min(state = ?) = 1"
+        with self._together():
+            for table in ("trace", "named"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE study IN (SELECT study FROM study WHERE people IN ({over}))",
+                    (StudyState.FORGOTTEN.value,),
+                )
 
     # --- counting
 
@@ -370,8 +383,11 @@ class IntakeDb:
     @property
     def waiting(self) -> int:
         """Studies that wait for us, and files of which not even the study is known."""
-        loose = self.count("source", "study = '' AND exclusion = ? AND destroyed = 0", _DEFECT)
-        return self.count("study", "state = ?", StudyState.WAITING.value) + loose
+        return self.count("study", "state = ?", StudyState.WAITING.value) + self._loose
+
+    @property
+    def _loose(self) -> int:
+        return self.count("source", "study = '' AND exclusion = ? AND destroyed = 0", _DEFECT)
 
     @property
     def destroyed_files(self) -> int:

@@ -265,8 +265,9 @@ class _Import:
                     self._hand_over(study)
                     yield Progress("deidentify", done, total)
             if not give_up or not self._db.waiting:
-                return
+                break
             self._give_up()
+        self._db.forget_lost()
 
     def _deidentify(self, people: Sequence[Sequence[StudyRow]]) -> Iterator[Sequence[Result]]:
         rows = [row for studies in people for row in studies if row.state is StudyState.TAKEN_IN]

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from mediator.errors import UsageFault
@@ -24,7 +25,7 @@ from node.intake.handover import Handover, ReadyStudy
 from node.intake.intake_db import IntakeDb
 from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, destroy_import
 from tests.sim.cohort import write_cohort
-from tests.sim.deid_workers import defective, headers_only, never_searched, started
+from tests.sim.deid_workers import defective, headers_only, never_searched, started, surveyed_with_a_defect
 from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.dying_intake import folders, order_for
 from tests.sim.intake import KEYS, KeepingCore, steps_of
@@ -156,13 +157,17 @@ def test_the_source_folder_may_go_once_everything_is_taken_in(
 # --- what met a defect of ours ----------------------------------------------------------------------------------
 
 
-def put(source: Path, name: str, study: int, number: int, patient: str, description: str = "CHEST") -> None:
+def put(
+    source: Path, name: str, study: int, number: int, patient: str, description: str = "CHEST", operator: str = ""
+) -> None:
     source.mkdir(exist_ok=True)
     data = ct_slice()
     data.PatientID, data.StudyInstanceUID = patient, f"1.2.826.0.1.555.{study}"
     data.SeriesInstanceUID = f"1.2.826.0.1.556.{study}"
     data.SOPInstanceUID, data.InstanceNumber = f"1.2.826.0.1.557.{study}.{number}", number
     data.SeriesDescription = description
+    if operator:
+        data.OperatorsName = operator
     (source / name).write_bytes(to_bytes(data))
 
 
@@ -355,6 +360,32 @@ def test_a_study_whose_search_met_a_defect_waits_even_if_intake_is_killed_meanwh
     assert steps(source, rooms, never_searched, core).waiting == 1 and not core.taken
     last = steps(source, rooms, headers_only, core)
     assert last.report is not None and last.report.instances_excluded == {}
+
+
+def test_a_study_that_another_try_reveals_is_searched_for_what_its_patients_forgotten_ones_lost(
+    tmp_path: Path,
+) -> None:
+    source, rooms, core = tmp_path / "late", folders(tmp_path), KeepingCore()
+    put(source, "a1", 1, 1, "P1", operator="H\u00e4nd^X")
+    put(source, "b1", 2, 1, "P1", "HAND CHEST DEFECT")
+    put(source, "c1", 3, 1, "P2")
+    (source / "clinical.csv").write_text("PatientID,StudyInstanceUID,lesion\nP1,1.2.826.0.1.555.1,1\n")
+
+    def kept() -> int:
+        """Forgotten studies of which something is still sealed."""
+        with sqlite3.connect(rooms.quarantine / "order-1" / "intake.db") as database:
+            query = "SELECT count(DISTINCT study) FROM named JOIN study USING (study) WHERE state = 'forgotten'"
+            found: int = database.execute(query).fetchone()[0]
+        return found
+
+    assert steps(source, rooms, surveyed_with_a_defect, core).waiting == 1 and kept() == 2
+    assert steps(source, rooms, defective, core).waiting == 1 and kept() == 1  # it is known whose it is
+    last = steps(source, rooms, headers_only, core)
+    assert last.report is not None and last.report.instances_published == 3
+    (late,) = (one for one in core.taken if one not in core.taken[:2])
+    (path,) = (rooms.handover / "order-1" / "studies" / late.study).iterdir()
+    said = pydicom.dcmread(path).SeriesDescription
+    assert "CHEST" in said and "HAND" not in said
 
 
 def test_a_full_disk_does_not_keep_an_import_from_being_destroyed(
