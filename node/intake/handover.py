@@ -72,7 +72,8 @@ class Handover:
         for path in folder.glob("*.dcm"):
             flush_file(path)
         if folder.is_dir():
-            flush_folder(folder)
+            for one in (folder, self._staging, self._staging.parent):
+                flush_folder(one)
 
     def give(self, database: IntakeDb, study: str, take: TakeStudy) -> bool:
         """Have core take a study. False where nothing of it may be published."""
@@ -151,5 +152,7 @@ class Handover:
         path = self._ready / CLINICAL
         clinical.write(path, rows)
         path.chmod(0o640)
+        flush_file(path)
+        flush_folder(self._ready.parent)
         replace_file(self._ready / REPORT, canonical.encode(report), mode=0o640)
         return report

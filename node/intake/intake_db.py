@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from durable.files import flush_folder
 from mediator.deid.identifiers import Lost
 from mediator.deid.screening import Exclusion
 from mediator.errors import UnsupportedVersion
@@ -118,6 +119,8 @@ class IntakeDb:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            flush_folder(path.parent)
+            flush_folder(path.parent.parent)
         elif version != _VERSION:
             raise UnsupportedVersion("intake.db is of another version", hint="give the order again")
 
@@ -154,6 +157,15 @@ class IntakeDb:
             "INSERT INTO source (mark, quarantined, exclusion) VALUES (?, ?, ?)",
             (self._mark(path), quarantined, refused),
         )
+
+    def unnamed(self, files: Iterable[str]) -> list[str]:
+        """Those of these quarantined files that no source is recorded with."""
+        self._db.execute("CREATE TEMP TABLE file (name TEXT NOT NULL) STRICT")
+        with self._together():
+            self._db.executemany("INSERT INTO file VALUES (?)", ((name,) for name in files))
+        rows = self._db.execute("SELECT name FROM file EXCEPT SELECT quarantined FROM source").fetchall()
+        self._db.execute("DROP TABLE file")
+        return [row[0] for row in rows]
 
     def unsurveyed(self) -> Iterator[File]:
         """Files nobody has asked yet whose they are, by number."""
@@ -330,7 +342,7 @@ class IntakeDb:
 
     def forget(self, study: str) -> None:
         """Nothing of a study is left but its numbers. One that core does not have is counted under the reason most of
-        its files had."""
+        its files had. What it lost stays sealed while a file may yet turn out to be of its patient."""
         with self._together():
             if self.study(study).state is not StudyState.HANDED_OVER:
                 reasons = self._db.execute(
@@ -338,9 +350,22 @@ class IntakeDb:
                     (study,),
                 ).fetchone()
                 self._db.execute("UPDATE study SET reason = ? WHERE study = ?", (reasons[0], study))
-            self._db.execute("DELETE FROM trace WHERE study = ?", (study,))
-            self._db.execute("DELETE FROM named WHERE study = ?", (study,))
+            if not self._loose:
+                self._db.execute("DELETE FROM trace WHERE study = ?", (study,))
+                self._db.execute("DELETE FROM named WHERE study = ?", (study,))
             self._step(study, StudyStep.FORGET)
+
+    def forget_lost(self) -> None:
+        """What forgotten studies lost goes, once no study of their patient and no file of nobody knows whom waits."""
+        if self._loose:
+            return
+        over = "SELECT people FROM study GROUP BY people HAVING min(state = ?) = 1"
+        with self._together():
+            for table in ("trace", "named"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE study IN (SELECT study FROM study WHERE people IN ({over}))",
+                    (StudyState.FORGOTTEN.value,),
+                )
 
     # --- counting
 
@@ -358,8 +383,11 @@ class IntakeDb:
     @property
     def waiting(self) -> int:
         """Studies that wait for us, and files of which not even the study is known."""
-        loose = self.count("source", "study = '' AND exclusion = ? AND destroyed = 0", _DEFECT)
-        return self.count("study", "state = ?", StudyState.WAITING.value) + loose
+        return self.count("study", "state = ?", StudyState.WAITING.value) + self._loose
+
+    @property
+    def _loose(self) -> int:
+        return self.count("source", "study = '' AND exclusion = ? AND destroyed = 0", _DEFECT)
 
     @property
     def destroyed_files(self) -> int:

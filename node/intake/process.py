@@ -96,6 +96,8 @@ class IntakeProcess:
         order = work.order
         if work.kind == "destroy":
             return self._failed(order, "it was stopped")
+        if self._rooms.note(order.order).exists():  # told to nobody yet; what is left of it is not gone on with
+            return self._failed(order, "intake had begun to destroy it", hint="give the order again", again=True)
         if work.begun and not self._has(order.order):
             return self._failed(order, "what intake had taken in of it is lost", hint="give the order again")
         try:

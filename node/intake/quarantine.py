@@ -144,6 +144,11 @@ class Quarantine:
             os.lseek(handle, 0, os.SEEK_SET)
             return self.put(handle)[0]
 
+    def names(self) -> Iterator[str]:
+        """Every file there is, one that is not whole too."""
+        with os.scandir(self._folder) as entries:
+            yield from (entry.name for entry in entries)
+
     def remove(self, name: str) -> None:
         """Destroy one original. Safe to repeat."""
         (self._folder / name).unlink(missing_ok=True)

@@ -36,6 +36,7 @@ from mediator.imports import StudyState
 from mediator.manifests import Deidentification
 from node.deid.pipeline import Batch, Placed, Result, Search, Workers, to_search
 from node.deid.worker_settings import LogForm, Settings, table_of
+from node.host.disk_errors import is_full
 from node.host.versions import REPORT, read_report
 from node.intake.clinical import Clinical
 from node.intake.handover import Handover, TakeStudy
@@ -114,7 +115,6 @@ def run_import(
         pseudonyms = Pseudonyms(keys.site, order.project)
         clinical = None
         if not (room / "intake.db").is_file():
-            rooms.note(order.order).unlink(missing_ok=True)  # taken in anew
             allowed()
             clinical = _checked(source, order, pseudonyms)  # (1)
         originals = Quarantine(room / "files", keys.quarantine)
@@ -146,15 +146,29 @@ def run_import(
 
 def destroy_import(order: str, rooms: IntakeFolders, key: bytes | None) -> int:
     """Destroy all that is left of an import; how many originals it had. With `key` those destroyed before are told."""
-    room, note = rooms.of(order)[0], rooms.note(order)
-    if room.is_dir() and not note.exists():  # before the first of them goes: a kill in between forgets no number
-        replace_file(note, f"{_originals(room, key)}\n".encode("ascii"))
+    destroyed = _noted(rooms.of(order)[0], rooms.note(order), key)
     for left in rooms.of(order):
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
         else:
             left.unlink(missing_ok=True)
-    return int(note.read_text("ascii")) if note.exists() else 0
+    return destroyed
+
+
+def _noted(room: Path, note: Path, key: bytes | None) -> int:
+    """How many originals an import had, written down before the first of them goes: a kill in between forgets none."""
+    if note.exists():
+        return int(note.read_text("ascii"))
+    if not room.is_dir():
+        return 0
+    originals = _originals(room, key)
+    try:
+        replace_file(note, f"{originals}\n".encode("ascii"))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        # what is destroyed makes room; a kill right now would cost the number, and waiting would keep the originals
+    return originals
 
 
 def _originals(room: Path, key: bytes | None) -> int:
@@ -194,6 +208,8 @@ class _Import:
         """Seal, number and survey what is not yet; with `again` whatever waits is tried again."""
         if not self._db.setting("sealed"):
             yield from self._seal(source)
+            for name in self._db.unnamed(self._originals.names()):  # sealed by one who was killed before he said so
+                self._originals.remove(name)
             self._db.keep("sealed", "yes")
         if again and self._db.setting("taken_in"):
             self._db.retry()
@@ -249,8 +265,9 @@ class _Import:
                     self._hand_over(study)
                     yield Progress("deidentify", done, total)
             if not give_up or not self._db.waiting:
-                return
+                break
             self._give_up()
+        self._db.forget_lost()
 
     def _deidentify(self, people: Sequence[Sequence[StudyRow]]) -> Iterator[Sequence[Result]]:
         rows = [row for studies in people for row in studies if row.state is StudyState.TAKEN_IN]

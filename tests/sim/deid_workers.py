@@ -90,6 +90,22 @@ def defective(settings: Settings, on_picture: Callable[[], None]) -> Parts:
     return replace(parts, pixels=NobodyLooks())
 
 
+class DefectiveSurvey(ProfileEngine):
+    """Has the defect where it is asked whose a file is."""
+
+    def named(self, source, *, whole):  # type: ignore[no-untyped-def]
+        if any(b"DEFECT" in raw for _tag, _vr, raw, _start in source.parsed.elements):
+            return source.no_such_attribute
+        return super().named(source, whole=whole)
+
+
+def surveyed_with_a_defect(settings: Settings, on_picture: Callable[[], None]) -> Parts:
+    """An engine that cannot say whose some files are."""
+    parts = parts_of(settings, on_picture)
+    parts.engine.__class__ = DefectiveSurvey
+    return replace(parts, pixels=NobodyLooks())
+
+
 class DefectiveSearcher:
     """Has a defect of ours, over files of a certain description."""
 

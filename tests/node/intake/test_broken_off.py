@@ -3,23 +3,29 @@ that an undisturbed import would not publish."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pydicom
 import pytest
 
 from mediator.errors import UsageFault
 from mediator.imports import StudyState
+from node.deid.pipeline import Result
 from node.deid.worker_settings import PartsMaker
-from node.intake.handover import ReadyStudy
+from node.intake import run_import
+from node.intake.handover import Handover, ReadyStudy
 from node.intake.intake_db import IntakeDb
 from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, destroy_import
 from tests.sim.cohort import write_cohort
-from tests.sim.deid_workers import defective, headers_only, started
+from tests.sim.deid_workers import defective, headers_only, never_searched, started, surveyed_with_a_defect
 from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.dying_intake import folders, order_for
 from tests.sim.intake import KEYS, KeepingCore, steps_of
@@ -151,13 +157,17 @@ def test_the_source_folder_may_go_once_everything_is_taken_in(
 # --- what met a defect of ours ----------------------------------------------------------------------------------
 
 
-def put(source: Path, name: str, study: int, number: int, patient: str, description: str = "CHEST") -> None:
+def put(
+    source: Path, name: str, study: int, number: int, patient: str, description: str = "CHEST", operator: str = ""
+) -> None:
     source.mkdir(exist_ok=True)
     data = ct_slice()
     data.PatientID, data.StudyInstanceUID = patient, f"1.2.826.0.1.555.{study}"
     data.SeriesInstanceUID = f"1.2.826.0.1.556.{study}"
     data.SOPInstanceUID, data.InstanceNumber = f"1.2.826.0.1.557.{study}.{number}", number
     data.SeriesDescription = description
+    if operator:
+        data.OperatorsName = operator
     (source / name).write_bytes(to_bytes(data))
 
 
@@ -252,6 +262,144 @@ def test_a_source_that_is_no_longer_allowed_is_not_read_on(source: Path, tmp_pat
 
     with pytest.raises(UsageFault, match="source roots"):
         list(steps_of(order_for(source), rooms, allowed=narrowed))
+
+
+# --- at the wrong moment ----------------------------------------------------------------------------------------
+
+
+def test_what_a_row_speaks_of_is_on_the_disk_before_the_row(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a power cut would find it."""
+    flushed: set[str] = set()
+    fsync, add, deidentified = os.fsync, IntakeDb.add, IntakeDb.deidentified
+
+    def watched(handle: int) -> None:
+        flushed.add(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def added(self: IntakeDb, path: str, *, quarantined: str | None = None, refused: str | None = None) -> None:
+        assert quarantined is None or f"{quarantined}.part" in flushed
+        add(self, path, quarantined=quarantined, refused=refused)
+
+    def through(self: IntakeDb, study: str, results: list[Result], *more: Any) -> None:
+        assert {study, *(one.name for one in results if one.name)} <= flushed
+        deidentified(self, study, results, *more)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(IntakeDb, "add", added)
+    monkeypatch.setattr(IntakeDb, "deidentified", through)
+    finish(source, folders(tmp_path))
+    assert {"clinical.parquet", ".report.json.part", "quarantine", "handover", ".order-1.partial"} <= flushed
+
+
+def test_a_copy_that_was_sealed_and_not_yet_recorded_is_removed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms, add = folders(tmp_path), IntakeDb.add
+
+    def killed(self: IntakeDb, path: str, **more: Any) -> None:
+        if self.count() == 2:
+            raise KeyboardInterrupt
+        add(self, path, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(IntakeDb, "add", killed)
+        finish(source, rooms)
+    files = rooms.quarantine / "order-1" / "files"
+    assert len(list(files.iterdir())) == 3
+    (files / "0123.part").write_bytes(b"half")
+    steps = steps_of(order_for(source), rooms)
+    while (step := next(steps)).stage == "take_in":
+        pass
+    assert len(list(files.iterdir())) == step.total - 1  # what is no DICOM is destroyed already
+    last = list(steps)[-1]
+    assert last.report is not None and last.destroyed == last.report.instances_in
+
+
+def test_a_file_that_a_dead_worker_left_in_its_place_is_not_handed_over(
+    source: Path, tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms, flush = folders(tmp_path), Handover.flush
+
+    def left(self: Handover, study: str) -> None:
+        flush(self, study)
+        (self.sink(study).folder / "2.25.99.dcm").write_bytes(b"of a file that is refused")
+
+    monkeypatch.setattr(Handover, "flush", left)
+    finish(source, rooms)
+    assert contents(rooms) == undisturbed
+
+
+@pytest.mark.parametrize("moment", ["before it is kept", "after it is cleared"])
+def test_a_study_whose_search_met_a_defect_waits_even_if_intake_is_killed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    source, rooms, core = tmp_path / "two", folders(tmp_path / "a"), KeepingCore()
+    put(source, "a1", 1, 1, "P1", "PELVIS")
+    put(source, "b1", 2, 1, "P1", "CHEST")
+    (source / "clinical.csv").write_text("PatientID,StudyInstanceUID,lesion\nP1,1.2.826.0.1.555.1,1\n")
+    cleared, clear = [], Handover.clear
+
+    def killed(self: Handover, study: str) -> None:
+        clear(self, study)
+        if study in cleared:
+            raise KeyboardInterrupt
+        cleared.append(study)
+
+    def kept(self: IntakeDb, study: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if moment == "before it is kept":
+            patch.setattr(IntakeDb, "wait", kept)
+        else:
+            patch.setattr(Handover, "clear", killed)
+        steps(source, rooms, never_searched, core)
+    assert len(list((rooms.quarantine / "order-1" / "files").iterdir())) == 2
+    assert steps(source, rooms, never_searched, core).waiting == 1 and not core.taken
+    last = steps(source, rooms, headers_only, core)
+    assert last.report is not None and last.report.instances_excluded == {}
+
+
+def test_a_study_that_another_try_reveals_is_searched_for_what_its_patients_forgotten_ones_lost(
+    tmp_path: Path,
+) -> None:
+    source, rooms, core = tmp_path / "late", folders(tmp_path), KeepingCore()
+    put(source, "a1", 1, 1, "P1", operator="H\u00e4nd^X")
+    put(source, "b1", 2, 1, "P1", "HAND CHEST DEFECT")
+    put(source, "c1", 3, 1, "P2")
+    (source / "clinical.csv").write_text("PatientID,StudyInstanceUID,lesion\nP1,1.2.826.0.1.555.1,1\n")
+
+    def kept() -> int:
+        """Forgotten studies of which something is still sealed."""
+        with sqlite3.connect(rooms.quarantine / "order-1" / "intake.db") as database:
+            query = "SELECT count(DISTINCT study) FROM named JOIN study USING (study) WHERE state = 'forgotten'"
+            found: int = database.execute(query).fetchone()[0]
+        return found
+
+    assert steps(source, rooms, surveyed_with_a_defect, core).waiting == 1 and kept() == 2
+    assert steps(source, rooms, defective, core).waiting == 1 and kept() == 1  # it is known whose it is
+    last = steps(source, rooms, headers_only, core)
+    assert last.report is not None and last.report.instances_published == 3
+    (late,) = (one for one in core.taken if one not in core.taken[:2])
+    (path,) = (rooms.handover / "order-1" / "studies" / late.study).iterdir()
+    said = pydicom.dcmread(path).SeriesDescription
+    assert "CHEST" in said and "HAND" not in said
+
+
+def test_a_full_disk_does_not_keep_an_import_from_being_destroyed(
+    defect: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = folders(tmp_path)
+    steps(defect, rooms, defective, KeepingCore())
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(run_import, "replace_file", full)
+    assert destroy_import("order-1", rooms, KEYS.quarantine) == 4
+    assert not any(rooms.quarantine.iterdir()) and not any(rooms.handover.iterdir())
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
