@@ -333,3 +333,18 @@ def test_a_core_restored_from_a_backup_hears_of_an_end_it_never_saw_begin(desk: 
     write_import(desk.root / "handover" / name, [1], name)
     imports.ended(words.IngestEnd(name, 2))  # no study of it is here: its account cannot be right
     assert row(desk, name).state is ImportState.FAILED
+
+
+def test_a_core_killed_while_a_person_gives_up_hands_the_decision_out_again(desk: Desk) -> None:
+    imports, name = under_way(desk, [1, 2])
+    assert imports.take(ready(name, 1, 2)) == "taken"
+    imports.ended(words.IngestEnd(name, 2, waiting=1))
+    imports.give_up(name, STEWARD)
+    before = told(desk)
+    imports = restarted(desk)
+    assert row(desk, name).state is ImportState.GIVING_UP and told(desk) == before
+    assert first_work(imports) == words.Work("give_up", make(name), begun=True)
+    assert imports.take(ready(name, 2, 2)) == "taken"
+    imports.ended(words.IngestEnd(name, 4))
+    assert row(desk, name).state is ImportState.PUBLISHED
+    assert told(desk).count(f"quarantine_destroy {name}/4 done") == 1

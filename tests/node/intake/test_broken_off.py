@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,20 @@ def test_what_is_given_up_is_destroyed_and_counted_as_our_defect(defect: Path, t
     assert last.report is not None and last.report.studies_excluded == {"our_defect": 1}
     assert last.report.instances_excluded == {"our_defect": 2} and last.report.instances_published == 2
     assert last.destroyed == 4 and not any(rooms.quarantine.iterdir())
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_giving_up_that_is_broken_off_is_given_up_whole(defect: Path, tmp_path: Path, after: int) -> None:
+    rooms, core, whole = folders(tmp_path / "a"), KeepingCore(), folders(tmp_path / "b")
+    steps(defect, whole, defective, KeepingCore())
+    undisturbed = steps(defect, whole, headers_only, KeepingCore(), give_up=True)
+    steps(defect, rooms, defective, core)
+    broken = steps_of(order_for(defect), rooms, workers=started(headers_only), core=core, give_up=True)
+    list(islice(broken, after))
+    broken.close()  # type: ignore[attr-defined]
+    last = steps(defect, rooms, headers_only, core, give_up=True)
+    assert last.report == undisturbed.report and contents(rooms) == contents(whole)
+    assert not any(rooms.quarantine.iterdir())
 
 
 def test_an_import_is_not_continued_with_another_site_key(defect: Path, tmp_path: Path) -> None:
