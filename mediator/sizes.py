@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from mediator import canonical
+from mediator import canonical, grammar
 from mediator.errors import Code, Reason
 from mediator.types import Kind, ReleasedObject, ReleaseEnvelope, TensorSpec
 
@@ -40,8 +40,8 @@ def check_tensors(tensors: Sequence[TensorSpec]) -> list[Reason]:
        to it the array at place 2 is the one named "2", wherever it stood in the permit.
     """
     reasons = []
-    if (size := envelope_bytes(tensors)) > canonical.MAX_DOCUMENT_BYTES:  # (1)
-        limit = canonical.MAX_DOCUMENT_BYTES
+    if (size := envelope_bytes(tensors)) > grammar.MAX_DOCUMENT_BYTES:  # (1)
+        limit = grammar.MAX_DOCUMENT_BYTES
         rule = f"{len(tensors)} tensors make an envelope of {size} bytes, over the limit of {limit}"
         reasons.append(Reason(Code.PERMIT_TOO_LARGE, rule))
     if (size := header_bytes(tensors)) > MAX_HEADER_BYTES:  # (2)
@@ -57,7 +57,7 @@ def envelope_bytes(tensors: Sequence[TensorSpec]) -> int:
     """The most bytes of a release envelope for a model of these tensors, whatever site, run and round it is for."""
     objects = _RECORDS + sum(1 + -(-(spec.size_bytes + _NPY_HEADER_BYTES) // CHUNK_BYTES) for spec in tensors)
     each = ReleasedObject("0" * 64, _LARGEST_OBJECT)
-    name, number = "x" * 64, canonical.MAX_INTEGER
+    name, number = "x" * 64, grammar.MAX_INTEGER
     one = ReleaseEnvelope(
         site=name,
         instruction=f"{name}/{number}/{Kind.EVALUATE.value}/{number}",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mediator import canonical
+from mediator import canonical, grammar
 from mediator.disclosure import releasable
 from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.types import MetricSpec
@@ -66,7 +66,7 @@ def _refusal(value: Any, spec: MetricSpec, count_threshold: int) -> Reason | Non
     if type(value) not in ((int,) if spec.kind == "count" else (int, float)):  # (4)
         kind = "a whole number" if spec.kind == "count" else "a number"
         return Reason(Code.METRICS_MALFORMED, f"{spec.name} is not {kind}")
-    if isinstance(value, int) and abs(value) > canonical.MAX_INTEGER:
+    if isinstance(value, int) and abs(value) > grammar.MAX_INTEGER:
         return Reason(Code.METRIC_OUT_OF_RANGE, f"{spec.name} has no exact print")
     if not math.isfinite(value):  # 1e999 is JSON, and infinity
         return Reason(Code.METRIC_OUT_OF_RANGE, f"{spec.name} is not finite")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mediator.canonical import MAX_DOCUMENT_BYTES, from_plain
+from mediator.canonical import from_plain
 from mediator.datasets import MAX_MANIFEST_BYTES
 from mediator.errors import Denied, Reason, UsageFault
-from mediator.types import DataPermit, Kind, Resources, check_gpu
+from mediator.grammar import MAX_DOCUMENT_BYTES, check_gpu
+from mediator.types import DataPermit, Kind, Resources
 from node.cli.files import MAX_MODEL_BYTES, parse_json, read_bytes
 from node.cli.options import Json
 from node.cli.output import data, say, show, talk
