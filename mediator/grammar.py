@@ -72,8 +72,8 @@ MAX_GPUS = 1024
 # a task of a year
 MAX_SECONDS = 366 * 86_400
 # Beyond these the accountant's own arithmetic ends, and no such budget protects or allows anything.
-EPSILON = (1e-6, 1e6)
-NOISE_MULTIPLIER = (1e-3, 1e6)
+EPSILON = (1e-9, 1e9)
+NOISE_MULTIPLIER = (1e-9, 1e6)
 DELTA = (1e-30, 1.0)
 
 

@@ -6,6 +6,7 @@ a named person's run order. `compile_permit` binds the first two into an `Enforc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from mediator import canonical
-from mediator.errors import Code, Denied, Reason
+from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
 from mediator.sizes import check_tensors
 from mediator.types import (
@@ -118,6 +119,16 @@ def open_permit(text: str, committee: KeyRing) -> Signed[DataPermit]:
     if signed.document.issuer != signed.key_id:
         raise Denied(Reason(Code.UNTRUSTED_KEY, "the permit names another issuer than the key that signed it"))
     return signed
+
+
+def open_known_permits(texts: Iterable[str], committee: KeyRing) -> list[DataPermit]:
+    """Those of the permits that still open. One that does not, because an earlier version signed it or its key is no
+    longer trusted, grants nobody anything, and keeps nothing from being granted under another."""
+    opened = []
+    for text in texts:
+        with contextlib.suppress(Malformed, Denied):
+            opened.append(open_permit(text, committee).document)
+    return opened
 
 
 def open_acceptance(text: str, stewards: KeyRing) -> Signed[Acceptance]:

@@ -15,6 +15,7 @@ from mediator.errors import CloisterError, Code, Denied, Malformed, Reason, Unsu
 from mediator.permit import (
     compile_permit,
     open_acceptance,
+    open_known_permits,
     open_permit,
     open_revocations,
     open_run_order,
@@ -92,8 +93,8 @@ class Documents:
             return open_acceptance(text, trust.stewards), Action.PERMIT_ACCEPT
         if kind == RunOrder.KIND:
             with self._core.store.read() as snapshot:
-                held = [open_permit(row.text, trust.committee).document for row in snapshot.permits()]
-            return open_run_order(text, held), Action.DOCUMENT_IMPORT
+                held = [row.text for row in snapshot.permits()]
+            return open_run_order(text, open_known_permits(held, trust.committee)), Action.DOCUMENT_IMPORT
         raise Malformed("a document of a kind this node does not take")
 
     def _record_refusal(self, text: str, code: Code, actor: str) -> None:
