@@ -16,7 +16,7 @@ from functools import cached_property
 from mediator import canonical
 from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
-from mediator.sizes import check_tensors
+from mediator.sizes import check_sizes
 from mediator.types import (
     Acceptance,
     DataPermit,
@@ -169,7 +169,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
        budget, which no table keeps to.
-    7. A model of its tensors can be handed over and released (`check_tensors`).
+    7. What its tasks return can be handed over and released (`check_sizes`).
     """
     granted, accepted = permit.document, acceptance.document
     named = (accepted.permit, accepted.permit_version, accepted.permit_sha256)
@@ -198,7 +198,7 @@ def unenforceable(permit: DataPermit) -> list[Reason]:
     exact = [metric.name for metric in permit.metrics.get(Kind.TRAIN.value, ()) if metric.kind == "value"]
     if permit.privacy is not None and exact:
         reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"a privacy budget, but {exact[0]} would leave exact"))
-    return reasons + check_tensors(permit.tensors) + _analysis_unenforceable(permit)
+    return reasons + check_sizes(permit) + _analysis_unenforceable(permit)
 
 
 def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:

@@ -20,7 +20,7 @@ from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import check_granted, open_known_permits, open_permit, open_revocations, open_run_order
 from mediator.signatures import KeyRing, Signed, peek_payload
-from mediator.sizes import check_tensors
+from mediator.sizes import check_sizes
 from mediator.terms import outside, unaddressed
 from mediator.types import DataPermit, RevocationList, RunOrder
 
@@ -37,10 +37,10 @@ class HubDocuments:
 
     def submit_permit(self, text: str, actor: str) -> Signed[DataPermit]:
         """Take in a data permit. The same one again is no fault; another under the same name and version is, and so is
-        one whose model no site could ever release (`check_tensors`)."""
+        one whose model no site could ever release (`check_sizes`)."""
         signed = open_permit(text.strip(), self._committee)
         permit = signed.document
-        if reasons := check_tensors(permit.tensors):
+        if reasons := check_sizes(permit):
             raise Denied(reasons)
         with self._database.write() as session:
             self._add(session, signed, permit_name(permit.permit, permit.permit_version), permit.expires, actor)

@@ -9,10 +9,8 @@ from typing import Any
 from mediator import canonical, grammar
 from mediator.disclosure import releasable
 from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.sizes import MAX_METRICS_BYTES
 from mediator.types import MetricSpec
-
-# forty metrics of a hundred bytes; more numbers than that begin to be a data set
-MAX_METRICS_BYTES = 4096
 
 
 def parse(raw: bytes, specs: Sequence[MetricSpec], count_threshold: int) -> dict[str, float | int]:

@@ -15,9 +15,6 @@ from mediator.errors import UsageFault
 from mediator.grammar import MAX_DOCUMENT_BYTES
 from node.host.disk_errors import cannot_write
 
-# the largest initial model a command takes: 4 GiB, the most one gRPC or safetensors header of ours is tested with
-MAX_MODEL_BYTES = 4 << 30
-
 
 def read_text(path: Path, *, limit: int = 2 * MAX_DOCUMENT_BYTES) -> str:
     """The text of a small file, or one clear line."""

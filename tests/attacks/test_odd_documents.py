@@ -46,7 +46,7 @@ _SIGNERS = {
 }  # fmt: skip
 _NUMBERS = itertools.count(1)
 _SETTINGS = settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,14 +16,36 @@ from hypothesis import strategies as st
 
 from federation.client.objects import FlowerCodec
 from mediator import canonical, tensors
+from mediator.admission import admit
 from mediator.canonical import Document
 from mediator.errors import Code, Denied, Malformed
 from mediator.grammar import MAX_DOCUMENT_BYTES
 from mediator.permit import compile_permit, unenforceable
 from mediator.release.decide import envelope
+from mediator.release.metrics import parse
 from mediator.signatures import KeyRing, open_signed, peek_payload
-from mediator.sizes import CHUNK_BYTES, MAX_HEADER_BYTES, check_tensors, envelope_bytes, header_bytes
-from mediator.types import Dtype, Kind, ReleasedObject, ReleaseEnvelope, RevocationList, TensorSpec
+from mediator.sizes import (
+    CHUNK_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_METRICS_BYTES,
+    check_sizes,
+    check_tensors,
+    envelope_bytes,
+    header_bytes,
+    model_file_bytes,
+    reserve_bytes,
+)
+from mediator.terms import ungrantable
+from mediator.types import (
+    DataPermit,
+    Dtype,
+    Kind,
+    MetricSpec,
+    ReleasedObject,
+    ReleaseEnvelope,
+    RevocationList,
+    TensorSpec,
+)
 from tests.mediator import samples
 from tests.mediator.samples import COMMITTEE, HUB
 from tests.sim.zoo import ZOO, models, specs_of
@@ -57,7 +80,7 @@ def opens(document: Document) -> bool:
 # --- what sign prints, open_signed opens ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [513, 514, 1100, 2500])
+@pytest.mark.parametrize("count", [513, 514, 727, 1100, 2500])
 def test_a_permit_and_an_envelope_of_many_tensors_are_signed_and_opened(count: int) -> None:
     assert opens(samples.permit(tensors=many(count)))
     assert opens(longest(3 + 2 * count))
@@ -161,11 +184,67 @@ def test_the_largest_model_that_is_permitted_leaves_and_the_next_is_refused_befo
     assert count == 5_514, "what the manuals say"
     assert opens(longest(3 + 2 * count)) and not check_tensors(many(count))
     for refused in (many(count + 1), (TensorSpec("w", (1 << 31, 1 << 10), Dtype.F32),)):
-        assert [reason.code for reason in check_tensors(refused)] == [Code.PERMIT_TOO_LARGE]
+        assert {reason.code for reason in check_tensors(refused)} == {Code.PERMIT_TOO_LARGE}
         signed = samples.signed_permit(samples.permit(tensors=refused))
         with pytest.raises(Denied) as caught:  # as a hospital's steward and gate 1 see it
             compile_permit(signed, samples.acceptance(signed))
+        assert {reason.code for reason in caught.value.reasons} == {Code.PERMIT_TOO_LARGE}
+
+
+# --- and what a reply weighs ----------------------------------------------------------------------------------
+
+
+def metrics(count: int, letters: int, digits: int = 6) -> tuple[MetricSpec, ...]:
+    return tuple(MetricSpec(f"m{n}".ljust(letters, "m"), "value", -1e300, 1e300, digits) for n in range(count))
+
+
+def codes(permit: DataPermit) -> list[Code]:
+    return [reason.code for reason in check_sizes(permit)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(models(), st.integers(0, 250), st.integers(4, 128))
+@example({}, 199, 4)
+@example({}, 44, 128)
+def test_a_reply_that_is_permitted_fits_what_the_ledger_is_charged(model: Any, count: int, letters: int) -> None:
+    """Whatever its values are: a number with all its digits, and names as long as may be."""
+    specs = metrics(count, letters)
+    permit = samples.permit(tensors=specs_of(model), metrics={"train": specs, "evaluate": specs})
+    if check_sizes(permit):
+        return
+    raw = json.dumps({spec.name: -1.2345678901234567e-300 for spec in specs}).encode()
+    assert len(raw) <= MAX_METRICS_BYTES
+    numbers = parse(raw.replace(b"e-300", b"e+30"), specs, 1)
+    for kind, arrays in ((Kind.TRAIN, model), (Kind.EVALUATE, {})):
+        _, objects = FlowerCodec().encode(kind, arrays, numbers)
+        assert sum(map(len, objects.values())) <= reserve_bytes(permit.tensors, kind)
+
+
+def test_a_reply_that_could_not_come_out_is_refused_before_anything_runs() -> None:
+    fine = samples.permit()
+    room = model_file_bytes(fine.tensors)
+    assert codes(fine) == [] and room == len(samples.MODEL)
+    small, enough = (replace(fine, resources=replace(fine.resources, out_bytes=room - less)) for less in (1, 0))
+    assert codes(small) == [Code.PERMIT_TOO_LARGE] and codes(enough) == []
+    assert codes(replace(small, kinds=(Kind.EVALUATE,), analysis=None)) == [], "which writes no model"
+    heavy = (TensorSpec("w", (1 << 28,), Dtype.F32), TensorSpec("b", (1,), Dtype.F32))
+    roomy = replace(fine, resources=replace(fine.resources, out_bytes=1 << 40))
+    assert codes(replace(roomy, tensors=heavy[:1])) == [] and codes(replace(roomy, tensors=heavy)) == [
+        Code.PERMIT_TOO_LARGE
+    ], "no link takes a model of more than a gigabyte in"
+    chatty = replace(fine, metrics={"train": metrics(45, 128)})
+    assert codes(chatty) == [Code.PERMIT_TOO_LARGE]
+    assert Code.PERMIT_TOO_LARGE in [reason.code for reason in ungrantable(chatty, COMMITTEE.key_id, samples.NOW)]
+    for refused in (small, chatty):
+        signed = samples.signed_permit(refused)
+        with pytest.raises(Denied) as caught:
+            compile_permit(signed, samples.acceptance(signed))
         assert [reason.code for reason in caught.value.reasons] == [Code.PERMIT_TOO_LARGE]
+        signed_order = samples.signed_order(of=refused)
+        asked = replace(samples.request(), permit=signed, acceptance=samples.acceptance(signed), order=signed_order)
+        with pytest.raises(Denied) as caught:  # gate 1, for one that an earlier version took in
+            admit(asked)
+        assert Code.PERMIT_TOO_LARGE in [reason.code for reason in caught.value.reasons]
 
 
 def test_a_header_longer_than_gate_2_reads_is_refused() -> None:
