@@ -123,6 +123,8 @@ class ConfigField:
     def __post_init__(self) -> None:
         check_name(self.name, "configuration key")
         check_texts(self.choices, "a choice")
+        if not all(math.isfinite(bound) for bound in (self.minimum, self.maximum) if bound is not None):
+            raise ValueError("a range is of finite numbers")
         if (self.type == "str") != bool(self.choices):
             raise ValueError("a string in a configuration needs its list of choices, and nothing else has one")
         if self.type in ("int", "float"):
