@@ -16,22 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from mediator import grammar
 from mediator.analysis import AnalysisRules
-from mediator.grammar import (
-    check_digest,
-    check_gpu,
-    check_hex256,
-    check_identifier,
-    check_listed,
-    check_name,
-    check_number,
-    check_path,
-    check_real,
-    check_settings,
-    check_text,
-    check_texts,
-    check_unique,
-    check_version,
-)
+from mediator.grammar import check_digest, check_hex256, check_identifier, check_listed, check_number, check_version
 
 # Marks a field that joined a document after the first of its version were signed: where it is absent it has its
 # default, and the default is never printed, so that every document still has one form (`mediator.canonical`).
@@ -74,7 +59,7 @@ class TensorSpec:
     dtype: Dtype
 
     def __post_init__(self) -> None:
-        check_name(self.name, "tensor name")
+        grammar.check_name(self.name, "tensor name")
         if self.name == "__metadata__":
             raise ValueError("__metadata__ is safetensors' own name for free text, and no tensor")
         if len(self.shape) > 8 or any(not 0 < side <= 1 << 31 for side in self.shape):
@@ -101,7 +86,7 @@ class MetricSpec:
     digits: int
 
     def __post_init__(self) -> None:
-        check_name(self.name, "metric name")
+        grammar.check_name(self.name, "metric name")
         if not (math.isfinite(self.minimum) and math.isfinite(self.maximum)):
             raise ValueError("a metric's range is of finite numbers")
         if not self.minimum <= self.maximum or not 0 <= self.digits <= 6:
@@ -121,8 +106,8 @@ class ConfigField:
     choices: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        check_name(self.name, "configuration key")
-        check_texts(self.choices, "a choice")
+        grammar.check_name(self.name, "configuration key")
+        grammar.check_texts(self.choices, "a choice")
         if not all(math.isfinite(bound) for bound in (self.minimum, self.maximum) if bound is not None):
             raise ValueError("a range is of finite numbers")
         if (self.type == "str") != bool(self.choices):
@@ -143,8 +128,8 @@ class Person:
     public_key: str
 
     def __post_init__(self) -> None:
-        check_text(self.subject, "a person's subject")
-        check_text(self.organisation, "a person's organisation")
+        grammar.check_text(self.subject, "a person's subject")
+        grammar.check_text(self.organisation, "a person's organisation")
         check_hex256(self.public_key, "public key")
 
 
@@ -166,7 +151,7 @@ class Resources:
     gpu_memory_bytes: int = field(default=0, metadata=ADDED)
 
     def __post_init__(self) -> None:
-        check_real(self.cpus, "cpus", *grammar.CPUS)
+        grammar.check_real(self.cpus, "cpus", *grammar.CPUS)
         for what in ("memory_bytes", "tmp_bytes", "out_bytes", "out_files"):
             check_number(getattr(self, what), what, 1)
         check_number(self.pids, "pids", 1, grammar.MAX_PIDS)
@@ -191,9 +176,9 @@ class PrivacyBudget:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        check_real(self.epsilon, "epsilon", *grammar.EPSILON)
-        check_real(self.delta, "delta", *grammar.DELTA)
-        check_real(self.noise_multiplier, "noise_multiplier", *grammar.NOISE_MULTIPLIER)
+        grammar.check_real(self.epsilon, "epsilon", *grammar.EPSILON)
+        grammar.check_real(self.delta, "delta", *grammar.DELTA)
+        grammar.check_real(self.noise_multiplier, "noise_multiplier", *grammar.NOISE_MULTIPLIER)
         if self.delta >= 1:
             raise ValueError("a delta of 1 promises nothing")
 
@@ -257,24 +242,24 @@ class DataPermit:
         self._check_texts()
         for image in self.images:
             check_digest(image, "image")
-        check_unique((tensor.name for tensor in self.tensors), "a tensor")
-        check_unique((entry.site for entry in self.datasets), "a site")
-        check_unique((entry.name for entry in self.config), "a configuration key")
-        check_unique((person.public_key for person in self.persons), "a person's key")
+        grammar.check_unique((tensor.name for tensor in self.tensors), "a tensor")
+        grammar.check_unique((entry.site for entry in self.datasets), "a site")
+        grammar.check_unique((entry.name for entry in self.config), "a configuration key")
+        grammar.check_unique((person.public_key for person in self.persons), "a person's key")
         if unknown := set(self.metrics) - {kind.value for kind in Kind}:
             raise ValueError(f"metrics for an unknown kind of task: {sorted(unknown)[0][:20]}")
         for specs in self.metrics.values():
-            check_unique((metric.name for metric in specs), "a metric")
+            grammar.check_unique((metric.name for metric in specs), "a metric")
         self._check_numbers()
 
     def _check_texts(self) -> None:
-        check_text(self.issuer, "issuer")
-        check_text(self.purpose, "purpose", grammar.MAX_TEXT)
-        check_text(self.legal_basis, "legal_basis", grammar.MAX_TEXT)
+        grammar.check_text(self.issuer, "issuer")
+        grammar.check_text(self.purpose, "purpose", grammar.MAX_TEXT)
+        grammar.check_text(self.legal_basis, "legal_basis", grammar.MAX_TEXT)
         for what in ("persons", "kinds", "images", "datasets", "config"):
             check_listed(getattr(self, what), what)
         for what in ("tools", "conditions", "columns"):
-            check_texts(getattr(self, what), what)
+            grammar.check_texts(getattr(self, what), what)
         for kind, specs in self.metrics.items():
             check_listed(specs, f"metrics of {kind[:20]}")
 
@@ -349,9 +334,9 @@ class RunOrder:
         check_version(self.permit_version, "permit_version")
         check_digest(self.image, "image")
         check_hex256(self.schema_sha256, "schema_sha256")
-        check_settings(self.config, "config")
-        check_name(self.strategy, "strategy")
-        check_name(self.nonce, "nonce")
+        grammar.check_settings(self.config, "config")
+        grammar.check_name(self.strategy, "strategy")
+        grammar.check_name(self.nonce, "nonce")
         check_listed(self.sites, "sites")
         for site in self.sites:
             check_identifier(site, "site")
@@ -405,7 +390,7 @@ class Instruction:
         check_identifier(self.site, "site")
         check_number(self.round, "round")
         check_version(self.attempt, "attempt")
-        check_settings(self.config, "config")
+        grammar.check_settings(self.config, "config")
         check_hex256(self.model_sha256, "model_sha256")
         if not self.issued < self.expires:
             raise ValueError("an instruction expires after it was issued")
@@ -454,7 +439,7 @@ class ReleaseEnvelope:
         if not _INSTRUCTION.fullmatch(self.instruction):
             raise ValueError("instruction is not run/round/task/attempt")
         check_hex256(self.root, "root")
-        check_unique((entry.id for entry in self.objects), "an object")
+        grammar.check_unique((entry.id for entry in self.objects), "an object")
         if self.root not in {entry.id for entry in self.objects}:
             raise ValueError("the root is one of the objects")
 
@@ -488,11 +473,11 @@ class ContainerSpec:
     def __post_init__(self) -> None:
         check_identifier(self.job, "job")
         check_digest(self.image, "image")
-        check_path(self.data_dir, "data_dir")
-        check_path(self.in_dir, "in_dir")
-        check_unique(self.gpu_devices, "a GPU")
+        grammar.check_path(self.data_dir, "data_dir")
+        grammar.check_path(self.in_dir, "in_dir")
+        grammar.check_unique(self.gpu_devices, "a GPU")
         for gpu in self.gpu_devices:
-            check_gpu(gpu)
+            grammar.check_gpu(gpu)
         if len(self.gpu_devices) != self.resources.gpus:
             raise ValueError("a container names as many GPUs as it is granted")
 
