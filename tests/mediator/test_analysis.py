@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from mediator import canonical
-from mediator.admission import Admitted, Ledger, admit, container_spec
+from mediator.admission import Admitted, admit, container_spec
 from mediator.analysis import LabelSpec
 from mediator.errors import Code, Denied, Malformed
+from mediator.ledger import Ledger
 from mediator.permit import compile_permit
 from mediator.types import DataPermit, Kind, MetricSpec, PrivacyBudget
 from tests.mediator import samples
