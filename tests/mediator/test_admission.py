@@ -372,7 +372,9 @@ def _spent(under_permit: float | None, under_all: float | None, had_budget: bool
 def test_epsilon_of_a_permit_that_is_spent_or_not_accounted(spent: float | None) -> None:
     asked = request(grant=PRIVATE, facts=_spent(spent, 0.0))
     if spent == 8.0:
-        assert _admitted(asked).charge == Charge("run-1", 1, Kind.TRAIN, reserve_bytes(TENSORS, Kind.TRAIN), "images", 1.0)
+        assert _admitted(asked).charge == Charge(
+            "run-1", 1, Kind.TRAIN, reserve_bytes(TENSORS, Kind.TRAIN), "images", 1.0
+        )
     else:
         assert _refused(asked) == [Code.EPSILON_EXHAUSTED]
 
