@@ -266,7 +266,6 @@ class Spender:
     permit: str
     noised: int
     without_noise: int
-    permit_version: int
 
 
 @dataclass(frozen=True)

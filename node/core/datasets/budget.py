@@ -15,7 +15,8 @@ from node.ipc.datasets import BudgetLine
 
 
 def lines(core: Core, snapshot: Reads) -> tuple[BudgetLine, ...]:
-    """A line for each permit that a task on a dataset was charged under, then one for all together."""
+    """A line for each permit that a task on a dataset was charged under or whose budget was accepted for it, then one
+    for all together."""
     shown: list[BudgetLine] = []
     for dataset, spenders in groupby(snapshot.spenders(), key=lambda each: each.dataset):
         found = [_line(core, snapshot, spender) for spender in spenders]
@@ -48,9 +49,9 @@ def _line(core: Core, snapshot: Reads, spender: Spender) -> BudgetLine:
 
 
 def _privacy(core: Core, snapshot: Reads, spender: Spender) -> PrivacyBudget | None:
-    """The budget of the newest version that was charged; none where its key is trusted no more."""
-    row = snapshot.permit(spender.permit, spender.permit_version)
+    """The budget of the newest version there is; none where its key is trusted no more."""
+    rows = [row for row in snapshot.permits() if row.permit == spender.permit]
     try:
-        return None if row is None else open_permit(row.text, core.trust.committee).document.privacy
+        return open_permit(rows[-1].text, core.trust.committee).document.privacy if rows else None
     except (Denied, Malformed):
         return None

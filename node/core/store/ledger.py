@@ -68,21 +68,22 @@ class LedgerReads:
         return self._session.scalar(accepted.limit(1)) is not None or bool(self.noised(dataset))
 
     def spenders(self) -> tuple[records.Spender, ...]:
-        """Of every dataset each permit that something was charged under: how often, and how often without noise."""
-        query = select(
+        """Of every dataset each permit that something was charged under, or whose privacy budget was accepted for it:
+        how often, and how often without noise."""
+        charged = select(
             func.coalesce(_ENTRY.dataset, ""),
             _ENTRY.permit,
-            func.count(),
             func.count(_ENTRY.noise_multiplier),
-            func.max(_ENTRY.permit_version),
+            func.count() - func.count(_ENTRY.noise_multiplier),
+        ).group_by(_ENTRY.dataset, _ENTRY.permit)
+        covered, version = models.BudgetedVersionTable, models.DatasetVersionTable
+        accepted = select(version.dataset, covered.permit).join(
+            covered, covered.dataset_version == version.dataset_version
         )
-        found = self._session.execute(
-            query.group_by(_ENTRY.dataset, _ENTRY.permit).order_by(_ENTRY.dataset, _ENTRY.permit)
-        )
-        return tuple(
-            records.Spender(name, permit, noised, tasks - noised, newest)
-            for name, permit, tasks, noised, newest in found
-        )
+        found = dict.fromkeys(self._session.execute(accepted.distinct()), (0, 0))
+        for dataset, permit, noised, without_noise in self._session.execute(charged):
+            found[dataset, permit] = (noised, without_noise)
+        return tuple(records.Spender(*name, *found[name]) for name in sorted(found))
 
 
 def _of(dataset: str) -> ColumnElement[bool]:

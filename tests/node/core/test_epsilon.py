@@ -112,6 +112,9 @@ def test_an_exact_task_does_not_leave_beside_a_budget_unless_the_steward_said_so
     house.grant("plain", "run-1", **exact)
     assert house.answer("plain", "run-1") is None  # nobody has promised anything yet
     house.grant("p-1", "run-2", **TWO)  # accepted, and nothing asked under it yet
+    assert [(each.permit, each.epsilon, each.budget) for each in lines(house)] == [
+        ("p-1", 0.0, 2.0), ("plain", 0.0, None), ("", 0.0, 10.0)
+    ]  # fmt: skip
     for task in (Kind.TRAIN, Kind.EVALUATE):
         assert house.answer("plain", "run-1", 2, task) is HubCode.REFUSED_PERMIT
         assert house.row(f"run-1/2/{task.value}/1").code is Code.DATASET_PROTECTED
