@@ -91,14 +91,14 @@ def test_what_a_run_is_told_is_bounded_over_all_its_rounds_and_attempts(tmp_path
     ]
     told = [house.answer("p-1", "run-1", round_, task, attempt) for round_, task, attempt in asked]
     chosen = [word for word, (_, _, attempt) in zip(told, asked, strict=True) if attempt <= MAXIMUM_ATTEMPTS]
-    assert len(chosen) == job.asked == 42
+    assert len(chosen) == job.asked == 36
     assert {word for word, (_, _, attempt) in zip(told, asked, strict=True) if attempt == 4} == {HubCode.REFUSED_BUDGET}
     assert len(set(chosen[:TOLD_PER_RUN])) >= 5 and set(chosen[TOLD_PER_RUN:]) == {HubCode.JOB_FAILED}
     # the hospital's own record goes on to say it
-    assert {house.row(f"run-1/7/train/{attempt}").code for attempt in (1, 2, 3)} != {Code.JOB_FAILED}
+    assert {house.row(f"run-1/6/train/{attempt}").code for attempt in (1, 2, 3)} != {Code.JOB_FAILED}
     assert bits(chosen) <= TOLD_PER_RUN * math.log2(len(HubCode))
     with house.core.store.read() as snapshot:
-        assert snapshot.ends_told("run-1") == 42 and snapshot.ends_told("another run") == 0
+        assert snapshot.ends_told("run-1") == 36 and snapshot.ends_told("another run") == 0
     house.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -54,6 +55,24 @@ def test_eight_orders_of_one_permit_spend_one_budget(house: BudgetDesk) -> None:
     assert spent == pytest.approx(composed({8.0: 3}, 1e-5)) and 1.8 < spent <= 2.0 < composed({8.0: 4}, 1e-5)
     assert house.row("run-4/1/train/1").code is Code.EPSILON_EXHAUSTED
     assert len(house.releases()) == 3
+
+
+def test_eight_orders_at_one_moment_spend_no_more(house: BudgetDesk) -> None:
+    house.grant("p-1", *RUNS, **TWO)
+    began = threading.Barrier(len(RUNS))
+
+    def ask(run: str) -> None:
+        began.wait()
+        house.ask(permit="p-1", permit_version=1, run=run)
+
+    threads = [threading.Thread(target=ask, args=(run,)) for run in RUNS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(house.charged("p-1")) == 3
+    refused = [run for run in RUNS if house.row(f"{run}/1/train/1").code is Code.EPSILON_EXHAUSTED]
+    assert len(refused) == 5
 
 
 def test_another_permit_or_version_of_the_dataset_finds_the_hospitals_budget_spent(house: BudgetDesk) -> None:
