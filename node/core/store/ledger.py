@@ -80,7 +80,7 @@ class LedgerReads:
         accepted = select(version.dataset, covered.permit).join(
             covered, covered.dataset_version == version.dataset_version
         )
-        found = dict.fromkeys(self._session.execute(accepted.distinct()), (0, 0))
+        found = {(row.dataset, row.permit): (0, 0) for row in self._session.execute(accepted.distinct())}
         for dataset, permit, noised, without_noise in self._session.execute(charged):
             found[dataset, permit] = (noised, without_noise)
         return tuple(records.Spender(*name, *found[name]) for name in sorted(found))

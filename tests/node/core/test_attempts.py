@@ -83,12 +83,7 @@ def test_what_a_run_is_told_is_bounded_over_all_its_rounds_and_attempts(tmp_path
     job = Choosing(*words)
     house = BudgetDesk(tmp_path, job)
     house.grant("p-1", "run-1", maximum_rounds=20, byte_budget=1 << 30)
-    asked = [
-        (round_, task, attempt)
-        for round_ in range(1, 8)
-        for task in (Kind.TRAIN, Kind.EVALUATE)
-        for attempt in (1, 2, 3, 4)
-    ]
+    asked = list(itertools.product(range(1, 7), (Kind.TRAIN, Kind.EVALUATE), (1, 2, 3, 4)))
     told = [house.answer("p-1", "run-1", round_, task, attempt) for round_, task, attempt in asked]
     chosen = [word for word, (_, _, attempt) in zip(told, asked, strict=True) if attempt <= MAXIMUM_ATTEMPTS]
     assert len(chosen) == job.asked == 36
