@@ -11,7 +11,7 @@ Rows are read in pages: an import has more files than memory should hold.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,15 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
+class TakenIn:
+    """A source: the opaque name under which it lies in quarantine, or why it was not taken in."""
+
+    path: str
+    quarantined: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class Passed:
     """A file that may be published: what it is called in its study's staging folder."""
 
@@ -151,12 +160,13 @@ class IntakeDb:
         """Whether this source was dealt with before the import was broken off."""
         return self._db.execute("SELECT 1 FROM source WHERE mark = ?", (self._mark(path),)).fetchone() is not None
 
-    def add(self, path: str, *, quarantined: str | None = None, refused: str | None = None) -> None:
-        """Record a source under the next number."""
-        self._db.execute(
-            "INSERT INTO source (mark, quarantined, exclusion) VALUES (?, ?, ?)",
-            (self._mark(path), quarantined, refused),
-        )
+    def add(self, sources: Iterable[TakenIn]) -> None:
+        """Record sources under the next numbers."""
+        with self._together():
+            self._db.executemany(
+                "INSERT INTO source (mark, quarantined, exclusion) VALUES (?, ?, ?)",
+                ((self._mark(one.path), one.quarantined, one.refused) for one in sources),
+            )
 
     def unnamed(self, files: Iterable[str]) -> list[str]:
         """Those of these quarantined files that no source is recorded with."""
@@ -260,12 +270,13 @@ class IntakeDb:
         rows = self._db.execute("SELECT sealed FROM trace WHERE study = ? ORDER BY place", (study,)).fetchall()
         return [decode_trace(unseal(self._key, row[0])) for row in rows]
 
-    def searched(self, study: str, refused: Iterable[Result]) -> None:
-        """Keep which of a study's files are refused after all."""
+    def searched(self, refused: Mapping[str, Iterable[Result]]) -> None:
+        """Keep which files of these studies are refused after all."""
         with self._together():
-            for result in refused:
-                self._refuse(result.number, result.reasons[0])
-            self._step(study, StudyStep.SEARCH)
+            for study, results in refused.items():
+                for result in results:
+                    self._refuse(result.number, result.reasons[0])
+                self._step(study, StudyStep.SEARCH)
 
     def passed(self, study: str) -> list[Passed]:
         """The files of a study that nothing speaks against."""
@@ -341,9 +352,11 @@ class IntakeDb:
                 self._db.execute("UPDATE source SET destroyed = 1 WHERE number = ?", (number,))
 
     def forget(self, study: str) -> None:
-        """Nothing of a study is left but its numbers. One that core does not have is counted under the reason most of
-        its files had. What it lost stays sealed while a file may yet turn out to be of its patient."""
+        """Nothing of a study is left but its numbers: its originals are gone. One that core does not have is counted
+        under the reason most of its files had. What it lost stays sealed while a file may yet turn out to be of its
+        patient."""
         with self._together():
+            self._db.execute("UPDATE source SET destroyed = 1 WHERE study = ? AND quarantined IS NOT NULL", (study,))
             if self.study(study).state is not StudyState.HANDED_OVER:
                 reasons = self._db.execute(
                     "SELECT exclusion FROM source WHERE study = ? GROUP BY exclusion ORDER BY count(*) DESC, exclusion",
@@ -388,6 +401,11 @@ class IntakeDb:
     @property
     def _loose(self) -> int:
         return self.count("source", "study = '' AND exclusion = ? AND destroyed = 0", _DEFECT)
+
+    @property
+    def sealed_files(self) -> int:
+        """Originals there ever were, those destroyed meanwhile too."""
+        return self.count(where="quarantined IS NOT NULL")
 
     @property
     def destroyed_files(self) -> int:
