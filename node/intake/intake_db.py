@@ -123,8 +123,10 @@ class IntakeDb:
         self._key = key
         path.touch(mode=0o600, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = TRUNCATE")  # what is deleted stays in no log of writes ahead
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA secure_delete = ON")
+        self._empty_log()  # of one who was killed before he had
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
@@ -367,6 +369,7 @@ class IntakeDb:
                 self._db.execute("DELETE FROM trace WHERE study = ?", (study,))
                 self._db.execute("DELETE FROM named WHERE study = ?", (study,))
             self._step(study, StudyStep.FORGET)
+        self._empty_log()
 
     def forget_lost(self) -> None:
         """What forgotten studies lost goes, once no study of their patient and no file of nobody knows whom waits."""
@@ -379,6 +382,11 @@ class IntakeDb:
                     f"DELETE FROM {table} WHERE study IN (SELECT study FROM study WHERE people IN ({over}))",
                     (StudyState.FORGOTTEN.value,),
                 )
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        """What was deleted stays in no log of writes ahead."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # --- counting
 

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,28 @@ def test_a_forgotten_study_leaves_no_original_no_name_and_nothing_it_lost(source
     assert [each[:2] for each in left] == [(0, 0)] * len(left)
     assert [each[2] for each in left] == [each[3] for each in left] == sorted((each[2] for each in left), reverse=True)
     assert left[-1][2] < left[0][2]  # study by study, not all at the end
+
+
+def test_what_a_forgotten_study_lost_is_in_no_file_any_more_not_even_sealed(source: Path, tmp_path: Path) -> None:
+    rooms = folders(tmp_path)
+    room = rooms.quarantine / "order-1"
+    sealed: dict[bytes, str] = {}
+    forgotten: list[bool] = []
+
+    class Looks(KeepingCore):
+        def take(self, ready: ReadyStudy) -> None:
+            with closing(sqlite3.connect(room / "intake.db")) as database:
+                for table in ("named", "trace"):
+                    sealed.update(database.execute(f"SELECT sealed, study FROM {table}"))
+                gone = {row[0] for row in database.execute("SELECT study FROM study WHERE state = 'forgotten'")}
+            everything = b"".join(path.read_bytes() for path in room.glob("intake.db*"))
+            for value, study in sealed.items():
+                if study in gone:
+                    forgotten.append(value in everything)
+            super().take(ready)
+
+    finish(source, rooms, Looks())
+    assert forgotten and not any(forgotten)
 
 
 def test_the_source_folder_may_go_once_everything_is_taken_in(
