@@ -21,7 +21,7 @@ from mediator.ports import Runner
 from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
-from node.core.context import Core, CoreKeys, Folders, Trust, event
+from node.core.context import Core, CoreKeys, Folders, PrivacySettings, Trust, event
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
@@ -290,4 +290,5 @@ def _core(config: NodeConfig, store: Store) -> Core:
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
+        privacy=PrivacySettings(config.privacy.epsilon_total, config.privacy.delta),
     )
