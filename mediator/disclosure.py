@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
@@ -52,11 +52,18 @@ MAX_PAIRS = 50
 
 @dataclass(frozen=True)
 class ShownCount:
-    """A count as a table or a task's metrics show it: of which column, of which group."""
+    """A count that stands in a table or among metrics, or that anybody can add up from a table: of which column, of
+    which group. `over` are the labels it was added up over."""
 
     column: str
     key: Key
     count: int
+    over: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> tuple[str, Key, int]:
+        """What it says, whether it stands there or is added up."""
+        return (self.column, self.key, self.count)
 
 
 @dataclass(frozen=True)
@@ -136,85 +143,114 @@ class CountsBefore:
     The difference of two counts is a count too: 40 patients and, in another table, 39 of them are one person, whatever
     the job that wrote both calls the two groups. So no label is believed:
 
-    1. Two counts of one column and group, of one dataset version, are the same number, or one is wrong.
-    2. Two counts that differ by less than the threshold are a person's to judge, equal ones too: the threshold holds
-       for nobody as for one. Not the same count of the same group shown again.
-    3. A count that has left for this dataset version tells nothing new, and is not judged again.
+    1. A count that has left for this dataset version tells nothing new, and is not judged again.
+    2. Two counts of one column and group, of one dataset version, are the same number, or one is wrong.
+    3. Two counts that differ by less than the threshold are a person's to judge, equal ones too: the threshold holds
+       for nobody as for one. Not the same number of the same group, shown again or added up, and not against another
+       count of a file that says this one too: the two left, or will leave, together.
 
     Counts of two splits of one dataset version are of different patients, because the node, not the job, chooses what
     a task sees: the caller leaves those of the other split out.
     """
 
     def __init__(self, earlier: Iterable[EarlierCounts]) -> None:
+        self._files: list[EarlierCounts] = []
         self._numbers: list[int] = []
-        # two of different groups answer every question: a count is of one of them at most
-        self._at: dict[int, list[_Found]] = {}
-        self._of_group: dict[tuple[str, str, Key], list[_Found]] = {}
-        self._times: Counter[ShownCount] = Counter()
-        self._left: set[tuple[str, ShownCount]] = set()
+        self._different: list[int] = []
+        self._numbers_of: list[list[int]] = []
+        # by number and file, of at most two groups: one of them is another than the one asked about
+        self._at: dict[int, dict[int, list[ShownCount]]] = {}
+        self._of_group: dict[tuple[str, str, Key, tuple[str, ...]], list[tuple[ShownCount, int]]] = {}
+        self._sayers: dict[_Said, Counter[int]] = {}
+        self._left: set[tuple[str, _Said]] = set()
         for each in earlier:
             self._take(each)
-        self._numbers.sort()
+        self._sort()
 
     def add(self, shown: EarlierCounts) -> None:
         """Count these among what was before."""
         self._take(shown)
-        self._numbers.sort()
+        self._sort()
 
     def compare(self, counts: Iterable[ShownCount], dataset_version: str, threshold: int) -> Comparison:
-        """Hold the counts of one file, or one task, against all before. Linear in both but for a search by halving."""
+        """Hold the counts of one file, or one task, against all before: a search by halving for each, no pairs."""
         pairs: list[NearCount] = []
         looked_at = contradictions = 0
         for count in counts:
             looked_at += 1
-            same = self._of_group.get((dataset_version, count.column, count.key), ())
+            if (dataset_version, count.said) in self._left:  # (1)
+                continue
+            same = self._of_group.get((dataset_version, count.column, count.key, count.over), ())
             other = next((found for found in same if found[0].count != count.count), None)
-            if other is not None:  # (1)
+            if other is not None:  # (2)
                 contradictions += 1
-                pairs.append(_pair(count, other, 0, same_group=True))
-            elif (dataset_version, count) not in self._left:  # (3)
-                pairs += self._nearest(count, threshold)  # (2)
+                pairs.append(self._pair(count, *other, 0, same_group=True))
+            else:
+                pairs += self._nearest(count, dataset_version, threshold)  # (3)
         pairs.sort(key=lambda pair: (not pair.same_group, pair.difference, pair.here.column, pair.here.key))
         return Comparison(looked_at, contradictions, len(pairs) - contradictions, tuple(pairs[:MAX_PAIRS]))
 
-    def _nearest(self, count: ShownCount, threshold: int) -> list[NearCount]:
-        low = bisect_left(self._numbers, count.count - threshold + 1)
-        high = bisect_right(self._numbers, count.count + threshold - 1)
-        within = high - low - self._times[count]
+    def _nearest(self, count: ShownCount, dataset_version: str, threshold: int) -> list[NearCount]:
+        span = (count.count - threshold + 1, count.count + threshold - 1)
+        sayers = self._sayers.get(count.said, Counter[int]())
+        together = {file for file in sayers if self._files[file].dataset_version == dataset_version}
+        within = _within(self._numbers, span) - sum(many for file, many in sayers.items() if file not in together)
+        within -= sum(_within(self._numbers_of[file], span) for file in together)
         if within <= 0:
             return []
-        below, above = bisect_left(self._numbers, count.count) - 1, bisect_right(self._numbers, count.count)
-        near = [found for found in self._at.get(count.count, ()) if not _same_group(found[0], count)]
-        near += [self._at[self._numbers[at]][0] for at in (below, above) if low <= at < high]
-        closest = min(near, key=lambda found: abs(found[0].count - count.count))
-        return [_pair(count, closest, within - 1, same_group=False)]
+        for number in self._outward(count.count, span):
+            for file, found in self._at[number].items():
+                other = next((each for each in found if each.said != count.said), None)
+                if other is not None and file not in together:
+                    return [self._pair(count, other, file, within - 1, same_group=False)]
+        return []
+
+    def _outward(self, number: int, span: tuple[int, int]) -> Iterator[int]:
+        """The numbers shown within a span, the nearest to `number` first."""
+        above = bisect_left(self._different, number)
+        below = above - 1
+        while True:
+            down = self._different[below] if below >= 0 else span[0] - 1
+            up = self._different[above] if above < len(self._different) else span[1] + 1
+            if down < span[0] and up > span[1]:
+                return
+            if up > span[1] or (down >= span[0] and number - down <= up - number):
+                below -= 1
+                yield down
+            else:
+                above += 1
+                yield up
+
+    def _sort(self) -> None:
+        self._numbers.sort()
+        self._different = sorted(self._at)
 
     def _take(self, shown: EarlierCounts) -> None:
+        file = len(self._files)
+        self._files.append(shown)
         for count in shown.counts or ():
-            self._numbers.append(count.count)
-            self._times[count] += 1
-            self._keep(self._at.setdefault(count.count, []), (count, shown))
-            group = self._of_group.setdefault((shown.dataset_version, count.column, count.key), [])
-            if len(group) < 2 and all(found[0].count != count.count for found in group):
-                group.append((count, shown))
+            self._sayers.setdefault(count.said, Counter())[file] += 1
+            found = self._at.setdefault(count.count, {}).setdefault(file, [])
+            if not found or (len(found) == 1 and found[0].said != count.said):
+                found.append(count)
+            name = (shown.dataset_version, count.column, count.key, count.over)
+            group = self._of_group.setdefault(name, [])
+            if len(group) < 2 and all(each.count != count.count for each, _ in group):
+                group.append((count, file))
             if shown.left:
-                self._left.add((shown.dataset_version, count))
+                self._left.add((shown.dataset_version, count.said))
+        self._numbers_of.append(sorted(count.count for count in shown.counts or ()))
+        self._numbers += self._numbers_of[file]
 
-    @staticmethod
-    def _keep(found: list[_Found], new: _Found) -> None:
-        if not found or (len(found) == 1 and not _same_group(found[0][0], new[0])):
-            found.append(new)
-
-
-_Found = tuple[ShownCount, EarlierCounts]
-
-
-def _same_group(one: ShownCount, other: ShownCount) -> bool:
-    return (one.column, one.key) == (other.column, other.key)
+    def _pair(self, here: ShownCount, other: ShownCount, file: int, others: int, *, same_group: bool) -> NearCount:
+        shown = self._files[file]
+        return NearCount(
+            here, other, shown.name, shown.run, shown.dataset_version, shown.time, shown.left, others, same_group
+        )  # fmt: skip
 
 
-def _pair(here: ShownCount, found: _Found, others: int, *, same_group: bool) -> NearCount:
-    earlier, shown = found
-    return NearCount(
-        here, earlier, shown.name, shown.run, shown.dataset_version, shown.time, shown.left, others, same_group
-    )  # fmt: skip
+def _within(numbers: list[int], span: tuple[int, int]) -> int:
+    return bisect_right(numbers, span[1]) - bisect_left(numbers, span[0])
+
+
+_Said = tuple[str, Key, int]

@@ -219,6 +219,7 @@ class _Look:
         self._findings: list[DisclosureFinding] = []
         self._table: OutputTable | None = None
         self.group: Group | None = None
+        self._shown: tuple[ShownCount, ...] = ()
         self._near: tuple[NearCount, ...] = ()
 
     @property
@@ -252,8 +253,9 @@ class _Look:
 
     def at_what_left(self, before: CountsBefore, unknown: int) -> None:
         """One group has one number, a contradiction is refused; what is near another count a person has to see."""
-        request, counts = self._request, self._counts()
-        found = before.compare(counts, request.dataset_version, self._rules.threshold)
+        request = self._request
+        self._shown = self._counts()
+        found = before.compare(self._shown, request.dataset_version, self._rules.threshold)
         self._near = found.pairs
         if found.contradictions:
             return self.find("earlier", found.looked_at, found.contradictions, "one number for one group")
@@ -261,12 +263,19 @@ class _Look:
         self.find("earlier", found.looked_at, found.near, limit, review=True)
         if unknown:
             self.find("earlier", unknown, unknown, "left before counts were kept, are not known", review=True)
-        before.add(EarlierCounts(self._file.name, request.run, request.dataset_version, None, False, counts))
+        before.add(EarlierCounts(self._file.name, request.run, request.dataset_version, None, False, self._shown))
         return None
 
     def _counts(self) -> tuple[ShownCount, ...]:
-        shown = {} if self.group is None else self.group.shown
-        return tuple(ShownCount(self._file.count, tuple(sorted(key)), number) for key, number in shown.items())
+        """What stands in the table, and what can be added up from it."""
+        group, column = self.group, self._file.count
+        if group is None:
+            return ()
+        shown = [ShownCount(column, tuple(sorted(key)), number) for key, number in group.shown.items()]
+        for key, number in group.sums().items():
+            over = tuple(sorted(set(group.labels).difference(label for label, _ in key)))
+            shown.append(ShownCount(column, tuple(sorted(key)), number, over))
+        return tuple(shown)
 
     def checked(self) -> CheckedFile:
         table, file = self._table, self._file
@@ -294,7 +303,7 @@ class _Look:
             rules=self._rules,
         )
         code = _CODES.get(failing[0], Code.TABLE_NOT_PERMITTED) if failing else None
-        return CheckedFile(record, content, code, () if failing else self._counts(), self._near)
+        return CheckedFile(record, content, code, () if failing else self._shown, self._near)
 
     def _identifiers(self) -> None:
         """Pseudonyms, whole or their first characters, and anything of a DICOM UID's form, in names and in cells."""

@@ -21,7 +21,6 @@ from mediator.types import Kind
 from node.core.context import Core, event, permit_name
 from node.core.records import JobRow, NewAirlockFile, NewShownCounts, ShownCountsRow
 from node.core.store.reads import Reads
-from node.core.store.writes import Tx
 
 
 def earlier(snapshot: Reads, admitted: Admitted) -> tuple[EarlierCounts, ...]:
@@ -45,21 +44,18 @@ def shown(
         dataset_version=admitted.dataset_version,
         split=admitted.split,
         left=left,
-        counts=json.dumps([[each.column, each.key, each.count] for each in counts], separators=(",", ":")),
+        counts=json.dumps([[each.column, each.key, each.count, each.over] for each in counts], separators=(",", ":")),
     )
 
 
-def keep_round(
-    tx: Tx, admitted: Admitted, counts: Iterable[ShownCount], before: Iterable[EarlierCounts]
-) -> None:  # fmt: skip
-    """Keep what a round shows; nothing where all of it left before, as in most rounds of a run."""
+def of_round(
+    admitted: Admitted, counts: Iterable[ShownCount], before: Iterable[EarlierCounts]
+) -> NewShownCounts | None:
+    """What a round shows, to be kept as it leaves; None where all of it left before, as in most rounds of a run."""
     version = admitted.dataset_version
     known = {count for each in before if each.left and each.dataset_version == version for count in each.counts or ()}
-    if new := [count for count in counts if count not in known]:
-        instruction = admitted.instruction
-        permit = permit_name(instruction.permit, instruction.permit_version)
-        told = event(Action.AIRLOCK_CHECK, instruction.id, Verdict.ALLOWED, permit=permit)
-        tx.keep_counts(shown(instruction.id, _round_name(admitted), admitted, new, left=True), event=told)
+    new = [count for count in counts if count not in known]
+    return shown(admitted.instruction.id, _round_name(admitted), admitted, new, left=True) if new else None
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ def _earlier(row: ShownCountsRow) -> EarlierCounts:
     counts = None
     if row.counts is not None:
         counts = tuple(
-            ShownCount(column, tuple((label, word) for label, word in key), number)
-            for column, key, number in json.loads(row.counts)
+            ShownCount(column, tuple((label, word) for label, word in key), number, tuple(over))
+            for column, key, number, over in json.loads(row.counts)
         )
     return EarlierCounts(row.name, row.run, row.dataset_version or "", row.time, row.left or let, counts)

@@ -162,7 +162,8 @@ def _beside(pair: NearCount) -> tuple[object, ...]:
 
 
 def _group(count: ShownCount) -> str:
-    return " ".join([count.column, *(f"{label}={word}" for label, word in count.key)])
+    added = [f"added up over {', '.join(count.over)}"] if count.over else []
+    return " ".join([count.column, *(f"{label}={word}" for label, word in count.key), *added])
 
 
 def _whole(client: Client, file: str, *, acts: bool = False) -> str:

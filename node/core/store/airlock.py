@@ -108,13 +108,9 @@ class AirlockWrites(AirlockReads):
             shown.left, shown.time = True, self.now
         self._session.flush()
 
-    def keep_counts(self, counts: records.NewShownCounts, *, event: AuditEvent) -> bool:
-        """Keep what a round shows. False when it is kept already."""
-        if self._session.get(models.ShownCountsTable, counts.source) is not None:
-            return False
-        self._append(event)
-        self._add(models.ShownCountsTable(**vars(counts), time=self.now))
-        return True
+    def _keep_counts(self, counts: records.NewShownCounts) -> None:
+        if self._session.get(models.ShownCountsTable, counts.source) is None:  # else kept before a crash
+            self._add(models.ShownCountsTable(**vars(counts), time=self.now))
 
     def add_review(self, review: NewReview, happened: FileEvent, *, event: AuditEvent) -> FileState:
         """Keep a person's review, and what it does to its file. Raises `IntegrityBroken` for a review held already."""

@@ -148,8 +148,10 @@ class Tx(AirlockWrites, ImportWrites, Reads):
         code: Code | None = None,
         hub_code: HubCode | None = None,
         used_s: float = 0.0,
+        counts: records.NewShownCounts | None = None,
     ) -> records.JobRow:
-        """Move a job along its table; what else is given is kept with it, and `used_s` added to what it used.
+        """Move a job along its table; what else is given is kept with it, and `used_s` added to what it used. `counts`
+        are what its release shows.
 
         With `hub_code` the instruction is answered in the same step. Raises `IntegrityBroken` for an event the table
         does not have in this state.
@@ -170,6 +172,8 @@ class Tx(AirlockWrites, ImportWrites, Reads):
                 self._add(models.RunVersionTable(run=model.run, dataset_version=dataset_version))
         if hub_code is not None:
             self._refuse(model.instruction, hub_code)
+        if counts is not None:
+            self._keep_counts(counts)
         self._session.flush()
         return job_row(model)
 

@@ -78,8 +78,8 @@ def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: b
         )
         with core.store.transaction(core.clock()) as tx:
             allowed = event(Action.RELEASE, instruction.id, Verdict.ALLOWED, permit=_name(permit))
-            tx.advance(job.job, JobStep.RELEASE, event=allowed)
-            counts.keep_round(tx, admitted, released.counts, earlier)
+            new = counts.of_round(admitted, released.counts, earlier)
+            tx.advance(job.job, JobStep.RELEASE, event=allowed, counts=new)
     folder = store_objects(core.folders.releases / instruction.run, instruction, objects)
     row = _row(instruction, permit, root, core.codec.listing(objects), folder, signed)
     with core.store.transaction(core.clock()) as tx:

@@ -133,7 +133,9 @@ def airlock_file(file: str = "file-1") -> NewAirlockFile:
 
 
 def shown_counts(source: str = "run-1/1/train/1") -> NewShownCounts:
-    return NewShownCounts(source, "p-1", "run-1", "round 1, train", Kind.TRAIN, VERSION, "train", True, '[["n",[],40]]')
+    return NewShownCounts(
+        source, "p-1", "run-1", "round 1, train", Kind.TRAIN, VERSION, "train", True, '[["n",[],40,[]]]'
+    )
 
 
 def review(sha256: str = "e" * 64, file: str = "file-1") -> NewReview:

@@ -61,7 +61,6 @@ STEPS: list[tuple[str, Step]] = [
     ),
     ("add_airlock_file", lambda tx, e: tx.add_airlock_file(samples.airlock_file(), FileEvent.CHECK, event=e)),
     ("hand_out", lambda tx, e: tx.hand_out("file-1", event=e)),
-    ("keep_counts", lambda tx, e: tx.keep_counts(samples.shown_counts(), event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
     ("add_canary", lambda tx, e: tx.add_canary(HEX, True, {"dns": True}, event=e)),
@@ -76,7 +75,6 @@ STEPS: list[tuple[str, Step]] = [
 IDEMPOTENT = {
     "add_document", "add_dataset_version", "add_image", "approve_image", "withdraw_image", "set_paused",
     "add_instruction", "charge", "mark_delivered", "withdraw_dataset_version", "add_witnessed", "take_import_study",
-    "keep_counts",
 }  # fmt: skip
 
 
