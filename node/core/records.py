@@ -76,13 +76,15 @@ class RevocationListRow(DocumentRow):
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An approval. `approved_by` is unknown for those from before people were named."""
+    """An approval. `approved_by` is unknown for those from before people were named, `withdrawn_by` for those that
+    were withdrawn before it was kept."""
 
     image: str
     approved: datetime
     note: str
     approved_by: str | None
     withdrawn: datetime | None
+    withdrawn_by: str | None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def print_line(item: ImageLine) -> None:
     """One image on one line, its digest whole: it is what every other command takes."""
     since = item.withdrawn or item.approved or item.added
     inside = "" if item.size_bytes is None else f"{size(item.size_bytes)}, {item.packages} packages"
-    words = (item.image, item.state, "" if since is None else str(since.date()), item.approved_by, item.lineage, inside,
+    words = (item.image, item.state, "" if since is None else str(since.date()), _who(item), item.lineage, inside,
              item.note)  # fmt: skip
     data.print("  ".join(word for word in words if word), markup=False, soft_wrap=True)
 
@@ -64,9 +64,13 @@ def size(size_bytes: int) -> str:
 _ELSEWHERE = frozenset({"system", "architecture", "created", "layers", "steps"})
 
 
+def _who(line: ImageLine) -> str | None:
+    return line.withdrawn_by if line.withdrawn else line.approved_by
+
+
 def _summary(line: ImageLine, facts: ImageFacts) -> list[tuple[str, str]]:
     config = facts.parsed
-    who = f"{line.state} by {line.approved_by}" if line.approved_by else line.state
+    who = f"{line.state} by {_who(line)}" if _who(line) else line.state
     return [
         ("image", facts.image),
         ("manifest", facts.manifest or "none"),

@@ -199,6 +199,7 @@ class ImageTable(NodeBase):
     note: Mapped[str] = mapped_column(Text)
     approved_by: Mapped[str | None]
     withdrawn: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
 
 
 class ImageFactsTable(NodeBase):

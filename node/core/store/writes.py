@@ -96,18 +96,20 @@ class Tx(AirlockWrites, ImportWrites, Reads):
             return False
         self._append(event)
         self._session.merge(
-            models.ImageTable(image=image, approved=self.now, note=note, approved_by=by, withdrawn=None)
+            models.ImageTable(
+                image=image, approved=self.now, note=note, approved_by=by, withdrawn=None, withdrawn_by=None
+            )
         )
         self._session.flush()
         return True
 
-    def withdraw_image(self, image: str, *, event: AuditEvent) -> bool:
-        """Take an approval back. False when there is none."""
+    def withdraw_image(self, image: str, by: str | None = None, *, event: AuditEvent) -> bool:
+        """Take an approval back, by somebody as they typed their name. False when there is none."""
         approval = self._approval(image)
         if approval is None:
             return False
         self._append(event)
-        approval.withdrawn = self.now
+        approval.withdrawn, approval.withdrawn_by = self.now, by
         self._session.flush()
         return True
 

@@ -1,4 +1,6 @@
-"""Counts that left under a permit. Of what left before, nobody knows them any more: a row without counts says so.
+"""Counts that left under a permit; who withdrew an image.
+
+Of what left before, nobody knows the counts any more: a row without any says so.
 
 Revision ID: 0009
 """
@@ -29,6 +31,7 @@ GROUP BY run, permit, task
 
 def upgrade() -> None:
     op.add_column("airlock_file", sa.Column("near", sa.Text(), server_default="", nullable=False))
+    op.add_column("image", sa.Column("withdrawn_by", sa.String(200), nullable=True))
     op.create_table(
         "shown_counts",
         sa.Column("source", sa.String(200), nullable=False),

@@ -1,0 +1,26 @@
+"""What a reviewer reads of counts that are near one another."""
+
+from __future__ import annotations
+
+from mediator.disclosure import NearCount, ShownCount
+from node.cli.steward.airlock import _beside
+from tests.mediator import samples
+
+
+def near(**changes: object) -> NearCount:
+    base: dict[str, object] = {
+        "here": ShownCount("n", (("age", "old"), ("sex", "f")), 39),
+        "earlier": ShownCount("patients", (), 40, ("sex",)),
+        "name": "a.csv", "run": "run-1", "dataset_version": samples.VERSION, "time": samples.NOW, "left": True,
+        "others": 3, "same_group": False,
+    }  # fmt: skip
+    return NearCount(**(base | changes))  # type: ignore[arg-type]
+
+
+def test_both_numbers_are_told_and_where_the_other_one_left() -> None:
+    day = samples.NOW.date()
+    assert _beside(near()) == (
+        "n age=old sex=f", 39, "patients added up over sex", 40, 1, f"a.csv of run-1, left {day}", 3
+    )  # fmt: skip
+    assert _beside(near(left=False))[5] == f"a.csv of run-1, waits since {day}"
+    assert _beside(near(time=None, same_group=True))[5] == "a.csv of run-1, one group"
