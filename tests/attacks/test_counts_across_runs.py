@@ -6,6 +6,7 @@ A real core with its database; the job, which the attacker wrote, is played: wha
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -27,7 +28,7 @@ from node.core.airlock import airlock
 from node.core.context import event
 from node.core.records import AirlockRow
 from tests.mediator import samples
-from tests.mediator.analyses import declared
+from tests.mediator.analyses import GRANT, declared
 from tests.node.core.analysis_desk import ANNA, BERT, STEWARD, AnalysisDesk, leaves, pseudonym
 from tests.node.core.desk import Desk, eventually, manifest
 from tests.sim.runner import Behaviour
@@ -201,6 +202,33 @@ def test_another_version_of_the_data_tells_nobody_who_came(desk: AnalysisDesk) -
     second = analysed(desk, "run-2", table(b"sex,patients\nf,41\nm,100\n", ["sex"]))
     assert found_by(desk, second) == [("review", 2)]
     assert not airlock.show(desk.core, second.file, STEWARD).near[0].same_group
+
+
+def test_the_next_version_of_a_permit_is_the_same_permit(desk: AnalysisDesk) -> None:
+    leaves_for_good(desk, analysed(desk, "run-1", table(FORTY, ["sex"])))
+    granted = samples.permit(**{**GRANT, "maximum_rounds": 9, "permit_version": 3, "supersedes": 2})
+    desk.documents.receive(samples.COMMITTEE.sign(granted))
+    desk.documents.receive(samples.acceptance(samples.signed_permit(granted)).text)
+    desk.runner._behaviours[samples.IMAGE] = table(FORTY_BUT_ONE, ["sex"])  # type: ignore[index]
+    desk.order("run-2", nonce="run-2", permit_version=3)
+    desk.analysed("run-2")
+    assert {row.run: row.code for row in desk.files()} == {"run-1": None, "run-2": Code.DIFFERENCING}
+
+
+def test_of_two_runs_that_end_at_once_one_is_held_against_the_other(desk: AnalysisDesk) -> None:
+    both, tables = threading.Barrier(2, timeout=20), iter([table(FORTY, ["sex"]), table(FORTY_BUT_ONE, ["sex"])])
+
+    def at_once(task: Any, model: bytes) -> Any:
+        mine = next(tables)(task, model)
+        both.wait()
+        return mine
+
+    desk.runner._behaviours[samples.IMAGE] = at_once  # type: ignore[index]
+    desk.order("run-2", nonce="run-2")
+    for run in ("run-1", "run-2"):
+        desk.start(run)
+    eventually(lambda: len(desk.files()) == 2, 30)
+    assert sorted(str(row.code) for row in desk.files()) == ["None", "differencing"]
 
 
 def test_what_left_before_counts_were_kept_is_said_to_be_unknown(desk: AnalysisDesk) -> None:
