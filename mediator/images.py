@@ -238,9 +238,11 @@ def _settings(
     yield from ((_TOP[key], _setting(top[key])) for key in _TOP if top.get(key) is not None)
     rest = {f"config.{key}": inner[key] for key in inner if key not in {*_INNER, *_KINDS, "env"}}
     rest |= {key: top[key] for key in top if key not in {*_TOP, "config", "rootfs", "history"}}
-    rest |= {f"rootfs.{key}": rootfs[key] for key in rootfs if key != "diff_ids"}
+    rest |= {f"rootfs.{key}": rootfs[key] for key in rootfs if key not in ("diff_ids", "type")}
     for key in sorted(key for key, value in rest.items() if value is not None):
         yield _named("other", key), _hidden(rest[key])
+    if rootfs.get("type") is not None:
+        yield "root file system", _setting(rootfs["type"])
     yield "layers", _hidden(rootfs.get("diff_ids"))
     steps = _given(top, "history", [])
     yield "steps", _hidden([_members(step, "history").get("created_by") for step in steps])
@@ -259,7 +261,7 @@ def _environment(entries: list[str]) -> Iterator[tuple[str, Setting]]:
 
 
 def _each(kind: str, given: Any) -> Iterator[tuple[str, Setting]]:
-    members = given if isinstance(given, dict) else {key: {} for key in given}
+    members = given if isinstance(given, dict) else {key or "": {} for key in given}
     for name, value in sorted(members.items()):
         yield _named(kind, name), _setting(value) if value != {} else Setting("declared", _hidden(value).sha256)
 
@@ -291,7 +293,7 @@ def _without(step: Any, key: str) -> dict[str, Any]:
 
 def _texts_raw(value: Any) -> list[str]:
     _texts(value)
-    return list(value or [])
+    return [each or "" for each in value or []]  # null is an empty text, to us as to an engine
 
 
 def _members(value: Any, what: str) -> dict[str, Any]:

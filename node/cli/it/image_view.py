@@ -81,7 +81,7 @@ def _summary(line: ImageLine, facts: ImageFacts) -> list[tuple[str, str]]:
         *((name, "none") for name in ("entry point", "command") if name not in config.settings),
         *(("user", "root") for _ in range("user" not in config.settings)),
         *((name, each.shown or '""') for name, each in config.settings.items() if name not in _ELSEWHERE),
-        ("under", "the node's own user, whatever stands here"),
+        ("runs under", "the node's own user, whatever stands here"),
         ("unpacked", f"{size(facts.size_bytes)} in {len(facts.layers)} layers"),
         ("packages", f"{len(facts.packages)}, as the image's own package managers list them"),
     ]
