@@ -93,7 +93,7 @@ def show_file(config: NodeConfig, file: File, key: SignWith = None, as_json: Jso
     if answer.near:
         say("counts that differ little from some that left under this permit, or wait to: is a person in between?")
         columns = ("here", "count", "elsewhere", "count", "differ by", "where", "others as near")
-        table(columns, map(_beside, answer.near)).print()
+        table(columns, (_beside(pair, record["dataset_version"]) for pair in answer.near)).print()
     for each in answer.reviews:
         say(f"{each.subject}: {each.decision}, {each.why}")
     data.print(answer.content.decode("ascii"), markup=False, highlight=False, soft_wrap=True, end="")
@@ -150,10 +150,11 @@ def release(
     say(f"released {file}: {written}")
 
 
-def _beside(pair: NearCount) -> tuple[object, ...]:
+def _beside(pair: NearCount, dataset_version: str) -> tuple[object, ...]:
     where = f"{pair.name} of {pair.run}"
     if pair.time is not None:
         where += f", {'left' if pair.left else 'waits since'} {pair.time.date()}"
+    where += "" if pair.dataset_version == dataset_version else ", another dataset version"
     where += ", one group" if pair.same_group else ""
     return (
         _group(pair.here), pair.here.count, _group(pair.earlier), pair.earlier.count, pair.difference, where,

@@ -19,8 +19,9 @@ def near(**changes: object) -> NearCount:
 
 def test_both_numbers_are_told_and_where_the_other_one_left() -> None:
     day = samples.NOW.date()
-    assert _beside(near()) == (
+    assert _beside(near(), samples.VERSION) == (
         "n age=old sex=f", 39, "patients added up over sex", 40, 1, f"a.csv of run-1, left {day}", 3
     )  # fmt: skip
-    assert _beside(near(left=False))[5] == f"a.csv of run-1, waits since {day}"
-    assert _beside(near(time=None, same_group=True))[5] == "a.csv of run-1, one group"
+    assert _beside(near(left=False), samples.VERSION)[5] == f"a.csv of run-1, waits since {day}"
+    assert _beside(near(time=None, same_group=True), samples.VERSION)[5] == "a.csv of run-1, one group"
+    assert _beside(near(), samples.OTHER_VERSION)[5].endswith(", another dataset version")
