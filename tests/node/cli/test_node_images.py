@@ -234,7 +234,7 @@ def test_what_changed_since_the_last_approved_is_told(desk: Desk, tiny: Tiny, tm
         told = desk.run("diff", newer.id, "--json").json()
         assert told["against"] == tiny.id
         assert {(each["what"], each["before"], each["after"]) for each in told["differences"]} >= {
-            ("entry point", "/bin/true", "/bin/other"), ("package python evil", "", "6.6"),
+            ("entry point", '["/bin/true"]', '["/bin/other"]'), ("package python evil", "", "6.6"),
         }  # fmt: skip
         assert desk.run("diff", tiny.id, newer.id, "--json").json()["against"] == newer.id
         done = desk.run("show", newer.id)
