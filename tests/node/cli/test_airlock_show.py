@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from mediator.airlock.review import FileState
 from mediator.disclosure import NearCount, ShownCount
 from node.cli.steward.airlock import _beside
+from node.core.counts import near_of, near_text
+from node.ipc.airlock import FileLine, ShownFile
+from node.ipc.messages import pack, unpack
 from tests.mediator import samples
 
 
@@ -25,3 +29,13 @@ def test_both_numbers_are_told_and_where_the_other_one_left() -> None:
     assert _beside(near(left=False), samples.VERSION)[5] == f"a.csv of run-1, waits since {day}"
     assert _beside(near(time=None, same_group=True), samples.VERSION)[5] == "a.csv of run-1, one group"
     assert _beside(near(), samples.OTHER_VERSION)[5].endswith(", another dataset version")
+
+
+def test_they_cross_the_socket_and_the_store_as_they_are() -> None:
+    pairs = (near(), near(left=False, time=None))
+    assert near_of(near_text(pairs)) == pairs and near_of(near_text(())) == ()
+    line = FileLine(
+        "file-1", "run-1", "p", 1, "a.csv", "review", FileState.CHECKED, None, 0, 1, False, samples.NOW, samples.NOW
+    )
+    shown = ShownFile(line, b"patients\n40\n", "a" * 64, "{}", "b" * 64, (), pairs)
+    assert unpack(ShownFile, pack(shown)) == shown
