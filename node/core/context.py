@@ -90,7 +90,8 @@ class Heard:
 class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
 
-    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them.
+    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them;
+    `counts_lock` by who holds counts against those that left, until the new ones are on record too.
     `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
     """
 
@@ -111,6 +112,7 @@ class Core:
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    counts_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def paused(self, snapshot: Reads) -> bool:
         """Whether the hospital has paused its node."""

@@ -76,13 +76,15 @@ class RevocationListRow(DocumentRow):
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An approval. `approved_by` is unknown for those from before people were named."""
+    """An approval. `approved_by` is unknown for those from before people were named, `withdrawn_by` for those that
+    were withdrawn before it was kept."""
 
     image: str
     approved: datetime
     note: str
     approved_by: str | None
     withdrawn: datetime | None
+    withdrawn_by: str | None
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,31 @@ class NewAirlockFile(AirlockFile):
     """About to be kept. `content` is what may leave, empty for a file that a rule refused."""
 
     content: bytes = field(repr=False)
+    near: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class NewShownCounts:
+    """What one file or one round shows, about to be kept. `source` is the file or the instruction; `left` where it
+    leaves at once. `counts` is the text of them (`node.core.counts`)."""
+
+    source: str
+    permit: str
+    run: str
+    name: str
+    task: Kind
+    dataset_version: str | None
+    split: str | None
+    left: bool
+    counts: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ShownCountsRow(NewShownCounts):
+    """Kept. `approved`: people have let it."""
+
+    approved: bool
+    time: datetime
 
 
 @dataclass(frozen=True)

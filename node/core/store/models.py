@@ -199,6 +199,7 @@ class ImageTable(NodeBase):
     note: Mapped[str] = mapped_column(Text)
     approved_by: Mapped[str | None]
     withdrawn: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
 
 
 class ImageFactsTable(NodeBase):
@@ -421,7 +422,8 @@ class SettingTable(NodeBase):
 
 
 class AirlockFileTable(NodeBase):
-    """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosures."""
+    """One file of an analysis, or a round's counts that people have to judge. `content` is what may leave, until the
+    file has ended; `record` its disclosures; `near` the values they are about, which stay here."""
 
     __tablename__ = "airlock_file"
 
@@ -441,6 +443,7 @@ class AirlockFileTable(NodeBase):
     code: Mapped[str | None]
     created: Mapped[datetime]
     updated: Mapped[datetime]
+    near: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class AirlockReviewTable(NodeBase):
@@ -455,6 +458,24 @@ class AirlockReviewTable(NodeBase):
     decision: Mapped[str]
     why: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime]
+
+
+class ShownCountsTable(NodeBase):
+    """The counts of one file, or of one round's metrics, that left under a permit or may leave; gone with a file that
+    never will. `source` is the file or the instruction. `counts` is null for what left before they were kept."""
+
+    __tablename__ = "shown_counts"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    permit: Mapped[str] = mapped_column(index=True)
+    run: Mapped[str]
+    name: Mapped[str]
+    task: Mapped[str]
+    dataset_version: Mapped[str | None]
+    split: Mapped[str | None]
+    left: Mapped[bool]
+    counts: Mapped[str | None] = mapped_column(Text)
     time: Mapped[datetime]
 
 

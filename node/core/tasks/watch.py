@@ -17,7 +17,7 @@ from mediator.audit import Action, Verdict, decode_witness
 from mediator.errors import CloisterError, Code, IntegrityBroken, Malformed
 from mediator.permit import check_live, open_acceptance, open_permit, open_revocations
 from mediator.types import Acceptance, DataPermit
-from node.core.context import Core, event, newer, permit_name
+from node.core.context import CORE, Core, event, newer, permit_name
 from node.core.records import RevocationListRow
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
@@ -197,12 +197,12 @@ def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) 
     return Code.PERMIT_MISSING if found is None else found.ended(core)
 
 
-def checkpoint(core: Core) -> str:
-    """Sign the log as it stands; returns the checkpoint's line, which the link shows to the hub."""
+def checkpoint(core: Core, actor: str = CORE) -> str:
+    """Sign the log as it stands, for whoever asked; returns the checkpoint's line, which the link shows to the hub."""
     with core.store.transaction(core.clock()) as tx:
         size = tx.audit_size() + 1
         tx.add_checkpoint(
-            core.site, core.keys.audit, event=event(Action.CHECKPOINT, f"checkpoint/{size}", Verdict.DONE)
+            core.site, core.keys.audit, event=event(Action.CHECKPOINT, f"checkpoint/{size}", Verdict.DONE, actor=actor)
         )
         newest = tx.newest_checkpoint()
     assert newest is not None

@@ -60,6 +60,7 @@ STEPS: list[tuple[str, Step]] = [
         lambda tx, e: tx.advance("job-2", JobStep.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.PAUSED, event=e),
     ),
     ("add_airlock_file", lambda tx, e: tx.add_airlock_file(samples.airlock_file(), FileEvent.CHECK, event=e)),
+    ("hand_out", lambda tx, e: tx.hand_out("file-1", event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
     ("add_canary", lambda tx, e: tx.add_canary(HEX, True, {"dns": True}, event=e)),
