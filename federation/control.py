@@ -19,7 +19,10 @@ EVENTS = "/v1/control/events"
 RELEASES = "/v1/control/releases"
 CHECKPOINTS = "/v1/control/checkpoints"
 RENEW = "/v1/control/renew"
+CERTIFICATE = "/v1/control/certificate"
 INVENTORY = "/v1/control/inventory"
+
+ALARMS_HEADER = "cloister-alarms"
 
 # A signed document in JSON is base64 text with no character to escape; the rest of a message is short.
 MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
@@ -45,10 +48,12 @@ class ControlEvent(ControlMessage):
     """One line of the events stream.
 
     `document`: a signed text, at connect everything live and later what is new (the newest revocation list comes
-    again as heartbeat). `wake`: an instruction waits, pull now. `alive`: nothing new, the stream stands.
+    again as heartbeat). `wake`: an instruction waits, pull now. `alive`: nothing new, the stream stands. `alarm`: the
+    site's certificate may be in other hands; `text` is a code and the number of the hub's event, `code.number`. It is
+    said only to a link that asks for it (`ALARMS_HEADER`), since an older one would not understand.
     """
 
-    kind: Literal["document", "wake", "alive"]
+    kind: Literal["document", "wake", "alive", "alarm"]
     text: Signed = ""
 
 
@@ -83,7 +88,7 @@ class Renewal(ControlMessage):
 
 
 class Renewed(ControlMessage):
-    """The node's new certificate; the old one stays valid to its end."""
+    """The node's new certificate, for the same key; the old one ends when this one is first shown."""
 
     certificate: Pem
 

@@ -53,6 +53,9 @@ class Code(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     UNTRUSTED_KEY = "untrusted_key"
     DOCUMENT_CONFLICT = "document_conflict"
+    # a node's certificate at the hub's door
+    CERTIFICATE_REPLACED = "certificate_replaced"
+    RENEWED_TWICE = "renewed_twice"
     # gate 1: the permit and who asks
     PERMIT_MISSING = "permit_missing"
     PERMIT_NOT_YET_VALID = "permit_not_yet_valid"

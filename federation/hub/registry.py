@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 
 from federation import pki
 from federation.control import EnrolmentBundle, EnrolmentRequest, Inventory, decode, encode
+from federation.hub.certificates import ACTIVE, REVOKED, certificate_row
 from federation.hub.database import Database, note
+from federation.hub.peers import Peer, peer_of
 from federation.hub.tables import CertificateRow, HubCheckpointRow, SiteRow
 from mediator.audit import decode_checkpoint, decode_witness, encode_checkpoint, witness_checkpoint
 from mediator.canonical import parse_time, print_time
-from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
-from mediator.signatures import KeyRing, SigningKey, VerifyKey
-
-ACTIVE, REVOKED = "active", "revoked"
-
-
-@dataclass(frozen=True)
-class Peer:
-    """An enrolled site as the ingress knows it. `flower_header` is the one value of `flwr-public-key` it may send."""
-
-    site: str
-    flower_key: bytes
-    flower_header: str
-    release_keys: KeyRing
-    audit_keys: KeyRing
+from mediator.errors import IntegrityBroken, Malformed, UsageFault
+from mediator.signatures import SigningKey, VerifyKey
 
 
 class Registry:
@@ -72,7 +58,7 @@ class Registry:
                 )
             )
             session.flush()
-            session.add(_certificate_row(certificate, request.site, now))
+            session.add(certificate_row(certificate, request.site, now))
             note(session, now, actor, "node_approve", request.site, "done")
         bundle = EnrolmentBundle(
             site=request.site,
@@ -110,32 +96,10 @@ class Registry:
             entries = [pki.Revoked(int(serial, 16), parse_time(at)) for serial, at in session.execute(query) if at]
         self._authority.sign_revocations(entries, now)
 
-    def renew(self, site: str, request: str) -> str:
-        """A new certificate (PEM) for an active site."""
-        now = self._clock()
-        certificate = self._authority.issue_node(request, site, now)
-        with self._database.write() as session:
-            row = session.get(SiteRow, site)
-            if row is None or row.state != ACTIVE:
-                raise Denied(Reason(Code.SITE_NOT_NAMED, "this site is not enrolled"))
-            session.add(_certificate_row(certificate, site, now))
-            note(session, now, site, "node_renew", site, "done")
-        return pki.certificate_pem(certificate).decode("ascii")
-
-    def peers(self) -> dict[int, Peer]:
-        """Every certificate in force, by serial number, with the site it stands for."""
-        with self._database.read() as session:
-            query = (
-                select(CertificateRow.serial, SiteRow)
-                .join(SiteRow, SiteRow.site == CertificateRow.site)
-                .where(SiteRow.state == ACTIVE, CertificateRow.revoked.is_(None))
-            )
-            return {int(serial, 16): _peer(row) for serial, row in session.execute(query)}
-
     def active(self) -> dict[str, Peer]:
         """Every active site, by name."""
         with self._database.read() as session:
-            return {row.site: _peer(row) for row in session.scalars(select(SiteRow).where(SiteRow.state == ACTIVE))}
+            return {row.site: peer_of(row) for row in session.scalars(select(SiteRow).where(SiteRow.state == ACTIVE))}
 
     def seen(self, site: str) -> None:
         """Note that a site opened its events stream."""
@@ -213,27 +177,6 @@ class Registry:
                 }
                 for row in session.scalars(select(SiteRow).order_by(SiteRow.site))
             ]
-
-
-def serial_of(der: bytes) -> int:
-    """The serial number of a certificate the TLS layer has verified."""
-    return x509.load_der_x509_certificate(der).serial_number
-
-
-def _peer(row: SiteRow) -> Peer:
-    pem = row.flower_key.encode("ascii")
-    keys: Sequence[KeyRing] = [KeyRing([VerifyKey.from_text(text)]) for text in (row.release_key, row.audit_key)]
-    return Peer(row.site, pem, base64.b64encode(pem).decode("ascii"), keys[0], keys[1])
-
-
-def _certificate_row(certificate: x509.Certificate, site: str, now: datetime) -> CertificateRow:
-    return CertificateRow(
-        serial=f"{certificate.serial_number:x}",
-        site=site,
-        issued=print_time(now),
-        expires=print_time(certificate.not_valid_after_utc),
-        pem=pki.certificate_pem(certificate).decode("ascii"),
-    )
 
 
 def _check_flower_key(pem: str) -> None:

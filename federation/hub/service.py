@@ -47,7 +47,9 @@ class Service:
             authority.ca, authority.server_certificate, authority.server_key, authority.crl
         )
         api = self._superlink.api
-        self._ingress = Ingress(self._context, api.url, api.context)
+        self._ingress = Ingress(
+            self._context, api.url, api.context, book=hub.certificates, clock=hub.clock, alarm=self._alarm
+        )
         self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
         self._channel = Channel(hub, self._coordinator.nudge)
         self._stir = asyncio.Event()
@@ -102,15 +104,15 @@ class Service:
 
     async def _look(self) -> None:
         """Take up whatever changed in the state folder."""
-        authority, registry = self._hub.authority, self._hub.registry
-        peers = await asyncio.to_thread(registry.peers)
+        authority = self._hub.authority
+        standing = await asyncio.to_thread(self._hub.certificates.standing)
         lists = (authority.crl.stat().st_mtime_ns, authority.server_certificate.stat().st_mtime_ns)
-        seen = (lists, tuple(sorted(peers)))
+        seen = (lists, standing.serials)
         if seen != self._seen:
             changed = not self._seen or self._seen[1] != seen[1]
-            self._ingress.refresh(peers, reload=True)
+            self._ingress.refresh(standing, reload=True)
             if changed:
-                await self._enrol({peer.flower_key for peer in peers.values()})
+                await self._enrol({shown.peer.flower_key for shown in standing.in_force.values()})
             self._seen = seen
         self._channel.publish()
         await asyncio.to_thread(self._coordinator.refresh)
@@ -126,6 +128,9 @@ class Service:
 
     def _wake(self, sites: object) -> None:
         self._channel.wake(sites)  # type: ignore[arg-type]
+
+    def _alarm(self, site: str) -> None:
+        self._channel.alarm(site)
 
     def _renew_own(self) -> None:
         authority, now = self._hub.authority, self._hub.clock()

@@ -153,7 +153,9 @@ class Town:
             self.process.wait(30)
             self.process = None
 
-    def enrol(self, site: str) -> None:
+    def enrol(self, site: str, age: timedelta = timedelta(0)) -> None:
+        """Enrol a site, as it was done `age` ago."""
+        desk = HubState(self.config, lambda: datetime.now(UTC) - age) if age else self.hub
         self.keys[site], self.keys[f"{site}/audit"] = site_keys(site)
         request = enrolment.make_request(
             self.link_folder(site),
@@ -161,7 +163,7 @@ class Town:
             release_key=self.keys[site].verify_key,
             audit_key=self.keys[f"{site}/audit"].verify_key,
         )
-        enrolment.install(self.link_folder(site), self.hub.approve(request))
+        enrolment.install(self.link_folder(site), desk.approve(request))
 
     def link_folder(self, site: str) -> Path:
         return self.folder / site / "link"

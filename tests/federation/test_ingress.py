@@ -17,7 +17,7 @@ import pytest
 from federation import pki, tls
 from federation.client import enrolment
 from federation.client.flower import Fleet, HubUnreachable
-from mediator.errors import CloisterError, UsageFault
+from mediator.errors import UsageFault
 from tests.federation.ground import Town, found
 
 
@@ -140,22 +140,6 @@ def test_a_request_for_another_site_or_key_is_refused(town: Town, tmp_path: Path
     request = enrolment.make_request(tmp_path, "aachen", release_key=key, audit_key=key)
     with pytest.raises(UsageFault, match="enrolled"):
         town.hub.approve(request)
-    foreign = pki.signing_request(pki.new_key(), "bergen")
-    with pytest.raises(CloisterError, match="another site"):
-        town.hub.registry.renew("aachen", foreign)
-
-
-async def test_a_renewed_certificate_is_taken_at_once(town: Town) -> None:
-    folder = town.link_folder("bergen")
-    before = (folder / "tls.crt").read_text()
-    renewed = town.hub.registry.renew("bergen", enrolment.renewal_request(folder, "bergen"))
-    town.hub.notify()
-    enrolment.install_renewed(folder, renewed)
-    assert (folder / "tls.crt").read_text() != before
-    deadline = time.monotonic() + 5
-    while ask(town, plain_context(town, "bergen"), "GET", "/v1/control/none")[0] != 404:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
 
 
 async def test_revocation_ends_open_connections_and_refuses_new_ones(town: Town) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mediator.errors import Denied
 from mediator.signatures import VerifyKey
 from node.cli.files import (
     MAX_MODEL_BYTES,
@@ -69,6 +70,22 @@ def serve(config: HubConfigPath) -> None:
     set_up("hub", level="info", form="text")
     with opened(config) as hub:
         asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
+
+
+@app.command("status")
+def status(config: HubConfigPath, as_json: Json = False) -> None:
+    """Alarms: sites whose certificate may be in other hands, since each was enrolled. Exit code 3 while there is one.
+
+    Telephone the site; if it did not do it, revoke it and enrol it anew with new keys.
+    """
+    with opened(config) as hub:
+        rows = hub.alarms()
+    if rows or as_json:
+        _show_rows(rows, as_json)
+    if not rows:
+        say("no alarms")
+        return
+    raise typer.Exit(Denied.exit_code)
 
 
 @nodes.command("approve")
