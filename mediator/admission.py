@@ -17,6 +17,7 @@ from mediator.analysis import LOCAL
 from mediator.errors import Code, Denied, Reason
 from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
 from mediator.policy import Policy
+from mediator.revocations import Revocations
 from mediator.signatures import Signed
 from mediator.sizes import reserve_bytes
 from mediator.terms import check_config, outside
@@ -26,7 +27,6 @@ from mediator.types import (
     DataPermit,
     Instruction,
     Kind,
-    RevocationList,
     RunOrder,
     TensorSpec,
 )
@@ -103,7 +103,7 @@ class AdmissionRequest:
     permit: Signed[DataPermit] | None
     acceptance: Signed[Acceptance] | None
     order: Signed[RunOrder] | None
-    revocations: Signed[RevocationList] | None
+    revocations: Revocations | None
     policy: Policy
     facts: NodeFacts
     ledger: Ledger
@@ -276,7 +276,7 @@ def _check_live(request: AdmissionRequest, permit: DataPermit, acceptance: Accep
     return check_live(
         permit,
         acceptance,
-        None if request.revocations is None else request.revocations.document,
+        request.revocations,
         siblings=request.facts.siblings,
         highest_revocation=request.facts.highest_revocation,
         max_revocation_age=request.policy.max_revocation_age,

@@ -70,6 +70,7 @@ class Code(StrEnum):
     REVOCATION_LIST_MISSING = "revocation_list_missing"
     REVOCATION_LIST_STALE = "revocation_list_stale"
     REVOCATION_LIST_ROLLED_BACK = "revocation_list_rolled_back"
+    REVOCATION_LIST_FORKED = "revocation_list_forked"
     CLOCK_WENT_BACK = "clock_went_back"
     PERSON_NOT_NAMED = "person_not_named"
     RUN_ORDER_MISSING = "run_order_missing"

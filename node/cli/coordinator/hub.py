@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mediator.errors import Denied
+from mediator.errors import Denied, NotNow
 from mediator.signatures import VerifyKey
 from node.cli.files import (
     MAX_MODEL_BYTES,
@@ -133,6 +133,16 @@ def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argum
     with opened(config) as hub:
         hub.submit_revocations(read_text(file))
     say("published the revocation list")
+
+
+@revocations.command("show")
+def show_revocations(config: HubConfigPath) -> None:
+    """Print the newest published list as it was signed: what the committee's next list follows."""
+    with opened(config) as hub:
+        text = hub.documents.newest_revocations()
+    if text is None:
+        raise NotNow("no revocation list was published yet")
+    sys.stdout.write(text + "\n")
 
 
 @runs.command("submit")
