@@ -6,6 +6,7 @@ side of this channel can change one. Every message says its version; an unknown 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -139,6 +140,21 @@ class EnrolmentBundle(ControlMessage):
     witness_keys: list[PublicKey]
     flower_key: Pem
     release_key: PublicKey
+
+
+def request_id(request: EnrolmentRequest) -> str:
+    """What a site reads out by telephone and the hub's operator types: 128 bits over site and every key of a request.
+
+    Hexadecimal, in groups of four. Whoever changes the request on its way changes this.
+    """
+    digest = hashlib.sha256(encode(request)).hexdigest()[:32]
+    return " ".join(digest[begin : begin + 4] for begin in range(0, 32, 4))
+
+
+def same_request_id(one: str, other: str) -> bool:
+    """Whether two spellings of a request id are the same, whatever their spaces and capitals."""
+    plain = ["".join(text.split()).lower() for text in (one, other)]
+    return plain[0] == plain[1]
 
 
 def encode(message: ControlMessage) -> bytes:

@@ -6,19 +6,29 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from federation import pki
-from federation.control import EnrolmentBundle, EnrolmentRequest, Inventory, decode, encode
+from federation.control import (
+    EnrolmentBundle,
+    EnrolmentRequest,
+    Inventory,
+    decode,
+    encode,
+    request_id,
+    same_request_id,
+)
 from federation.hub.certificates import ACTIVE, REVOKED, certificate_row
 from federation.hub.database import Database, note
 from federation.hub.peers import Peer, peer_of
 from federation.hub.tables import CertificateRow, HubCheckpointRow, SiteRow
 from mediator.audit import decode_checkpoint, decode_witness, encode_checkpoint, witness_checkpoint
 from mediator.canonical import parse_time, print_time
-from mediator.errors import IntegrityBroken, Malformed, UsageFault
+from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
 from mediator.signatures import SigningKey, VerifyKey
 
 
@@ -30,22 +40,45 @@ class Registry:
         self._authority = authority
         self._clock = clock
 
-    def approve(self, raw: bytes, *, url: str, instruction: VerifyKey, witness: VerifyKey, actor: str) -> bytes:
-        """Enrol the site of a request (JSON) and return its bundle (JSON).
+    def approve(
+        self,
+        raw: bytes,
+        told: str,
+        *,
+        url: str,
+        instruction: VerifyKey,
+        witness: VerifyKey,
+        actor: str,
+        again: bool = False,
+    ) -> bytes:
+        """Enrol the site of a request (JSON) and return its bundle (JSON). `told` is the request id that the site read
+        out: a request that was changed on its way has another.
 
-        A site that is enrolled and active is refused: revoke it first, or a stranger's request with the same name
-        would take its place. Raises `Malformed`, `UsageFault`.
+        1. The id is this request's; recorded where it is not.
+        2. The site is not enrolled and active: revoke it first, or a stranger's request with the same name would take
+           its place.
+        3. A site that was revoked comes back with `again` only, recorded, and never with a key that it showed before.
+        4. Its Flower key is no other site's.
+
+        Raises `Malformed`, `Denied`, `UsageFault`.
         """
         request = decode(EnrolmentRequest, raw)
         _check_flower_key(request.flower_key)
         now = self._clock()
+        if not same_request_id(told, request_id(request)):  # (1)
+            with self._database.write() as session:
+                note(session, now, actor, "node_approve", request.site, "refused", Code.UNTRUSTED_KEY)
+            reason = "the site read out another request id: this request is not the one it made"
+            raise Denied(Reason(Code.UNTRUSTED_KEY, reason), hint="ask the site for its request again, by another way")
         certificate = self._authority.issue_node(request.request, request.site, now)
         with self._database.write() as session:
             row = session.get(SiteRow, request.site)
-            if row is not None and row.state == ACTIVE:
+            if row is not None and row.state == ACTIVE:  # (2)
                 raise UsageFault(f"{request.site} is enrolled", hint="revoke it before enrolling it anew")
+            if row is not None:  # (3)
+                _check_comes_back(session, certificate, request.site, again)
             taken = select(SiteRow.site).where(SiteRow.flower_key == request.flower_key, SiteRow.site != request.site)
-            if session.scalar(taken) is not None:
+            if session.scalar(taken) is not None:  # (4)
                 raise UsageFault("another site has this Flower key")
             session.merge(
                 SiteRow(
@@ -59,7 +92,7 @@ class Registry:
             )
             session.flush()
             session.add(certificate_row(certificate, request.site, now))
-            note(session, now, actor, "node_approve", request.site, "done")
+            note(session, now, actor, "node_approve", request.site, "done", "again" if row is not None else "")
         bundle = EnrolmentBundle(
             site=request.site,
             hub=url,
@@ -177,6 +210,16 @@ class Registry:
                 }
                 for row in session.scalars(select(SiteRow).order_by(SiteRow.site))
             ]
+
+
+def _check_comes_back(session: Session, certificate: x509.Certificate, site: str, again: bool) -> None:
+    if not again:
+        raise UsageFault(f"{site} was revoked", hint="if it is to come back: --again")
+    shown = select(CertificateRow.pem).where(CertificateRow.site == site, CertificateRow.used.is_not(None))
+    if any(pki.parse_certificate(pem).public_key() == certificate.public_key() for pem in session.scalars(shown)):
+        raise UsageFault(
+            "this request is for a key that was revoked", hint="the site: cloister node enrol request --new-keys"
+        )
 
 
 def _check_flower_key(pem: str) -> None:

@@ -126,10 +126,13 @@ class HubState:
                     entry.unlink()
             raise
 
-    def approve(self, request: bytes) -> bytes:
-        """Enrol a node: its request (JSON) becomes its bundle (JSON). Raises `Malformed`, `UsageFault`."""
+    def approve(self, request: bytes, told: str, *, again: bool = False) -> bytes:
+        """Enrol a node: its request (JSON) becomes its bundle (JSON); `told` is the request id that the site read out,
+        `again` brings a revoked site back. Raises `Malformed`, `Denied`, `UsageFault`."""
         bundle = self.registry.approve(
             request,
+            told,
+            again=again,
             url=self.config.ingress.url,
             instruction=self.instruction_key.verify_key,
             witness=self.witness_key.verify_key,

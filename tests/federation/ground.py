@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from federation import control
 from federation.client import enrolment
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
@@ -163,7 +164,7 @@ class Town:
             release_key=self.keys[site].verify_key,
             audit_key=self.keys[f"{site}/audit"].verify_key,
         )
-        enrolment.install(self.link_folder(site), desk.approve(request))
+        enrolment.install(self.link_folder(site), desk.approve(request, told(request)))
 
     def link_folder(self, site: str) -> Path:
         return self.folder / site / "link"
@@ -206,6 +207,11 @@ class Town:
             assert time.monotonic() < deadline, (history, (self.folder / "hub.log").read_text()[-4000:])
             await asyncio.sleep(0.05)
         return history
+
+
+def told(request: bytes) -> str:
+    """What a site reads out of its request by telephone."""
+    return control.request_id(control.decode(control.EnrolmentRequest, request))
 
 
 def reopened(config: Path) -> Town:

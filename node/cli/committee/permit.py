@@ -55,7 +55,7 @@ def revocations(
     ] = None,
     previous_key: Annotated[
         list[Path] | None,
-        typer.Option(help="a colleague's public key, where a colleague signed the last list (repeat)"),
+        typer.Option(help="the public key of a colleague who signed the last list (repeat)"),
     ] = None,
     permit: Annotated[list[str] | None, typer.Option(help="a permit that no longer holds (repeat)")] = None,
     restore: Annotated[list[str] | None, typer.Option(help="a revoked permit that holds again (repeat)")] = None,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mediator.errors import Denied, NotNow
+from mediator.errors import Denied, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from node.cli.files import (
     MAX_MODEL_BYTES,
@@ -90,14 +90,37 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
 
 @nodes.command("approve")
 def approve(
-    config: HubConfigPath, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
+    config: HubConfigPath,
+    request: Annotated[Path, typer.Argument(help="the site's request.json")],
+    out: Out,
+    request_id: Annotated[
+        str | None, typer.Option(help="the request id that the site read out; asked for when not given")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="bring back a site that was revoked, with new keys")] = False,
 ) -> None:
-    """Enrol a site: its request becomes a bundle to send back. Compare key ids by telephone first."""
+    """Enrol a site: its request becomes a bundle to send back. It asks for the id that the site reads out by telephone.
+
+    A request that was changed on its way has another id, and is refused.
+    """
+    from federation.control import EnrolmentRequest, decode
+
     check_new(out)  # a site is enrolled once: its bundle must have somewhere to go
+    raw = read_bytes(request, limit=1 << 20)
+    shown = decode(EnrolmentRequest, raw)
+    release, audit = VerifyKey.from_text(shown.release_key), VerifyKey.from_text(shown.audit_key)
+    say(f"site {shown.site}: release key id {release.key_id}, audit key id {audit.key_id}")
+    told = request_id if request_id is not None else _ask_request_id()
     with opened(config) as hub:
-        bundle = hub.approve(read_bytes(request, limit=1 << 20))
+        bundle = hub.approve(raw, told, again=again)
     write_new(out, bundle.decode("utf-8"))
     say(f"enrolled; send {out} back to the site")
+
+
+def _ask_request_id() -> str:
+    if not sys.stdin.isatty():
+        raise UsageFault("there is nobody to ask for the request id", hint="--request-id, as the site read it out")
+    answer: str = typer.prompt("telephone the site; the request id it reads out", err=True)
+    return answer
 
 
 @nodes.command("list")
