@@ -60,7 +60,7 @@ class HubDocuments:
                 raise Denied(Reason(Code.REVOCATION_LIST_ROLLED_BACK, f"number {newest.name} is known"))
             if newest is not None and forks(self._held(newest), signed):
                 reason = Reason(Code.REVOCATION_LIST_FORKED, f"it was made from another list {newest.name}")
-                raise Denied(reason, hint="sign it after the list that `cloister hub revocations show` prints")
+                raise Denied(reason, hint="sign it after the list that `cloister hub revocations print` prints")
             self._add(session, signed, str(number), None, actor)
         return signed
 

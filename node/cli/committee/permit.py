@@ -64,7 +64,7 @@ def revocations(
     """Sign a revocation list. Sign one at least daily, also when nothing is revoked: nodes refuse an old list.
 
     What was revoked stays so until a list restores it by name. The last list is what the hub's coordinator gets from
-    `cloister hub revocations show`.
+    `cloister hub revocations print`.
     """
     signer = read_signing_key(key)
     last = None if previous is None else _last_list(previous, signer.verify_key, previous_key or [])
@@ -92,7 +92,7 @@ def _next_list(
     newest = 0 if last is None else last.document.number
     if last is None and (number or 1) > 1:
         raise UsageFault(
-            "a list after the first follows one", hint="--previous, with what `cloister hub revocations show` prints"
+            "a list after the first follows one", hint="--previous, with what `cloister hub revocations print` prints"
         )
     if number is not None and number <= newest:
         raise UsageFault(f"the last list is number {newest}", hint="numbers only grow")

@@ -158,8 +158,8 @@ def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argum
     say("published the revocation list")
 
 
-@revocations.command("show")
-def show_revocations(config: HubConfigPath) -> None:
+@revocations.command("print")
+def print_revocations(config: HubConfigPath) -> None:
     """Print the newest published list as it was signed: what the committee's next list follows."""
     with opened(config) as hub:
         text = hub.documents.newest_revocations()
