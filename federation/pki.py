@@ -127,7 +127,7 @@ class Authority:
         return parse_certificate(self.ca.read_text("ascii"))
 
     def issue_server(self, hosts: Sequence[str], now: datetime) -> None:
-        """A new key and certificate for the ingress and the SuperLink on loopback."""
+        """A new key and certificate for the ingress, which also answers to this machine's own names."""
         key = new_key()
         names = [_general_name(host) for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1"])]
         certificate = (

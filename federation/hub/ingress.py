@@ -4,7 +4,7 @@
 2. Every request is looked up again by that certificate's serial number and its expiry, so that a connection opened
    before a revocation, a renewal or an expiry ends with it; `refresh` closes such connections at once as well.
 3. Of Flower, eight Fleet calls go through. Its Control and Runtime APIs answer without any credential and stay
-   unreachable; registering is the operator's; app bundles are nobody's.
+   unreachable (`federation.hub.superlink`); registering is the operator's; app bundles are nobody's.
 4. The `flwr-public-key` header must be the key this very site was enrolled with: Flower signs only a timestamp, so
    another site's captured header would pass there.
 5. No body is larger than 16 MB: the SuperLink reads whole bodies into memory.
@@ -17,6 +17,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 import aiohttp
@@ -68,13 +69,13 @@ class Book(Protocol):
 
 
 class Ingress:
-    """The listener. `alarm` is called with a site whose replaced certificate was shown."""
+    """The listener. `superlink` is the SuperLink's socket, `alarm` is called with a site whose replaced certificate was
+    shown."""
 
     def __init__(
         self,
         context: tls.ServerContext,
-        superlink_url: str,
-        superlink_context: tls.Context,
+        superlink: Path,
         *,
         book: Book,
         clock: Callable[[], datetime],
@@ -84,8 +85,7 @@ class Ingress:
         self._book = book
         self._clock = clock
         self._alarm = alarm
-        self._superlink_url = superlink_url
-        self._superlink_context = superlink_context
+        self._superlink = superlink
         self._standing = Standing()
         self._taking_up = asyncio.Lock()
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
@@ -95,7 +95,7 @@ class Ingress:
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises `NotNow` when the port is in use, `UsageFault` when it cannot be had at all."""
-        connector = aiohttp.TCPConnector(ssl=self._superlink_context, keepalive_timeout=_UPSTREAM_IDLE_S, limit=0)
+        connector = aiohttp.UnixConnector(str(self._superlink), keepalive_timeout=_UPSTREAM_IDLE_S, limit=0)
         timeout = aiohttp.ClientTimeout(total=_UPSTREAM_S)
         self._upstream = aiohttp.ClientSession(
             connector=connector, timeout=timeout, trust_env=False, auto_decompress=False
@@ -178,7 +178,7 @@ class Ingress:
         tries = 1 if call == "pull-messages" else 2
         for left in reversed(range(tries)):
             try:
-                url = f"{self._superlink_url}/v1/fleet/{call}"
+                url = f"http://superlink/v1/fleet/{call}"
                 async with self._upstream.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                     content = await answer.read()
                     kind = answer.headers.get("content-type", "application/octet-stream")

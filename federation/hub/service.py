@@ -46,9 +46,8 @@ class Service:
         self._context = tls.ServerContext(
             authority.ca, authority.server_certificate, authority.server_key, authority.crl
         )
-        api = self._superlink.api
         self._ingress = Ingress(
-            self._context, api.url, api.context, book=hub.certificates, clock=hub.clock, alarm=self._alarm
+            self._context, self._superlink.socket, book=hub.certificates, clock=hub.clock, alarm=self._alarm
         )
         self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
         self._channel = Channel(hub, self._coordinator.nudge)

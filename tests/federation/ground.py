@@ -42,6 +42,7 @@ from mediator.types import (
     TensorSpec,
 )
 from tests.sim.core import FakeCore
+from tests.sim.users import as_user
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "sha256:" + "ab" * 32
@@ -136,9 +137,10 @@ class Town:
     process: subprocess.Popen[bytes] | None = None
     keys: dict[str, SigningKey] = field(default_factory=dict)
 
-    def start(self) -> None:
+    def start(self, uid: int | None = None) -> None:
+        command = [sys.executable, "-m", "tests.sim.hub", str(self.folder / "hub.toml")]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sim.hub", str(self.folder / "hub.toml")],
+            command if uid is None else as_user(command, uid),
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=(self.folder / "hub.log").open("ab"),

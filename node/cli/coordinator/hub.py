@@ -63,7 +63,7 @@ def init(config: HubConfigPath) -> None:
 
 @app.command("serve")
 def serve(config: HubConfigPath) -> None:
-    """Run the hub until SIGTERM: Flower's SuperLink on loopback, the mutual-TLS port, the runs."""
+    """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
 
