@@ -8,6 +8,7 @@
 4. The `flwr-public-key` header must be the key this very site was enrolled with: Flower signs only a timestamp, so
    another site's captured header would pass there.
 5. No body is larger than 16 MB: the SuperLink reads whole bodies into memory.
+6. Strangers keep nobody else out (`federation.hub.listener`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from aiohttp import web
 from federation import tls
 from federation.control import ControlMessage, Problem, encode
 from federation.hub.certificates import Credential, Standing
+from federation.hub.listener import Limits, Listener
 from federation.hub.peers import Peer
 from federation.pki import serial_of
 from mediator.errors import CloisterError, Code, Denied, Ended, IntegrityBroken, Malformed, NotNow, Reason, UsageFault
@@ -80,13 +82,17 @@ class Ingress:
         book: Book,
         clock: Callable[[], datetime],
         alarm: Callable[[str], None],
+        limits: Limits,
     ) -> None:
         self._context = context
         self._book = book
         self._clock = clock
         self._alarm = alarm
         self._superlink = superlink
+        self._limits = limits
         self._standing = Standing()
+        self._sites = 0
+        self._listener: Listener | None = None
         self._taking_up = asyncio.Lock()
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
         self.app.router.add_post("/v1/fleet/{call}", self._fleet)
@@ -102,8 +108,10 @@ class Ingress:
         )
         self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
+        assert self._runner.server is not None
+        self._listener = Listener(self._context.context, self._runner.server, self._recognise, self._within)
         try:
-            await web.TCPSite(self._runner, host, port, ssl_context=self._context.context).start()
+            await self._listener.start(host, port)
         except OSError as error:
             await self.close()
             if error.errno == errno.EADDRINUSE:
@@ -111,6 +119,8 @@ class Ingress:
             raise UsageFault(f"cannot listen on port {port} ({error.strerror})") from error
 
     async def close(self) -> None:
+        if self._listener is not None:
+            await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._upstream is not None:
@@ -119,6 +129,7 @@ class Ingress:
     def refresh(self, standing: Standing, *, reload: bool = False) -> None:
         """Take the certificates in force; with `reload`, the revocation list too. Others' connections end now."""
         self._standing = standing
+        self._sites = len({shown.peer.site for shown in standing.in_force.values()})
         if reload:
             self._context.reload()
         server = self._runner.server if self._runner is not None else None
@@ -126,6 +137,19 @@ class Ingress:
             transport = connection.transport
             if transport is not None and self._serial(transport) not in standing.in_force:
                 transport.abort()
+
+    def _within(self, open_files: int) -> Limits:
+        return self._limits.within(open_files, self._sites)
+
+    async def _recognise(self, transport: asyncio.BaseTransport) -> str | None:
+        """The site of a new connection; none for a certificate that was replaced, which is told so. Raises
+        `LookupError` for any other; the book is asked first, because a site may have been enrolled a moment ago."""
+        serial = self._serial(transport)
+        if serial not in self._standing.in_force and serial not in self._standing.ended:
+            self.refresh(await asyncio.to_thread(self._book.standing))
+        if serial in self._standing.ended:
+            return None
+        return self._standing.in_force[serial].peer.site
 
     @staticmethod
     def _serial(transport: asyncio.BaseTransport) -> int:

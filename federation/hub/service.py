@@ -13,8 +13,10 @@ from datetime import timedelta
 
 from federation import flower_log, pki, tls
 from federation.hub.channel import Channel
+from federation.hub.config import IngressConfig
 from federation.hub.coordinator import Coordinator
 from federation.hub.ingress import Ingress
+from federation.hub.listener import Limits
 from federation.hub.state import HubState
 from federation.hub.superlink import SuperLinkProcess
 from mediator.errors import CloisterError
@@ -47,7 +49,12 @@ class Service:
             authority.ca, authority.server_certificate, authority.server_key, authority.crl
         )
         self._ingress = Ingress(
-            self._context, self._superlink.socket, book=hub.certificates, clock=hub.clock, alarm=self._alarm
+            self._context,
+            self._superlink.socket,
+            book=hub.certificates,
+            clock=hub.clock,
+            alarm=self._alarm,
+            limits=_limits(hub.config.ingress),
         )
         self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
         self._channel = Channel(hub, self._coordinator.nudge)
@@ -62,8 +69,8 @@ class Service:
             await self._start_superlink()
             self._channel.attach(self._ingress.app)
             listen = self._hub.config.ingress
-            await self._ingress.start(listen.listen, listen.port)
             await self._look()
+            await self._ingress.start(listen.listen, listen.port)
             log.info("the hub listens at %s", listen.url)
             if ready is not None:
                 ready()
@@ -155,3 +162,7 @@ class Service:
 
         asyncio.get_running_loop().add_reader(notices.fileno(), take)
         return notices
+
+
+def _limits(ingress: IngressConfig) -> Limits:
+    return Limits(ingress.handshake_s, ingress.strangers, ingress.strangers_per_address, ingress.connections_per_site)

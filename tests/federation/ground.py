@@ -137,8 +137,11 @@ class Town:
     process: subprocess.Popen[bytes] | None = None
     keys: dict[str, SigningKey] = field(default_factory=dict)
 
-    def start(self, uid: int | None = None) -> None:
+    def start(self, uid: int | None = None, files: int | None = None) -> None:
+        """Start the hub, as another user or with fewer open files than it would like."""
         command = [sys.executable, "-m", "tests.sim.hub", str(self.folder / "hub.toml")]
+        if files is not None:
+            command = ["/usr/bin/prlimit", f"--nofile={files}:{files}", "--", *command]
         self.process = subprocess.Popen(
             command if uid is None else as_user(command, uid),
             cwd=ROOT,
@@ -230,12 +233,12 @@ def site_keys(site: str) -> tuple[SigningKey, SigningKey]:
     return SigningKey(number * 32), SigningKey(number * 31 + b"a")
 
 
-def found(folder: Path, **runs: Any) -> Town:
+def found(folder: Path, *, ingress: str = "", **runs: Any) -> Town:
     """A new hub with the three sites enrolled and the permit submitted; not started."""
     port = free_port()
     lines = [
         'version = 1\nname = "hub"\nstate_dir = "hub"',
-        f'[ingress]\nlisten = "127.0.0.1"\nport = {port}\nhosts = ["127.0.0.1"]',
+        f'[ingress]\nlisten = "127.0.0.1"\nport = {port}\nhosts = ["127.0.0.1"]\n{ingress}',
         f'[trust]\ncommittee_keys = ["{COMMITTEE.verify_key.text}"]',
         "[runs]",
         *(f"{name} = {value}" for name, value in runs.items()),
