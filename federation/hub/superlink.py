@@ -13,7 +13,6 @@ and a half times slower: 124 against 54 ms a poll on two busy cores).
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import os
 import secrets
@@ -60,8 +59,6 @@ class SuperLinkProcess:
 
     async def start(self) -> None:
         """Start it and wait until it answers. Raises `NotNow`, `UsageFault`."""
-        if importlib.util.find_spec("flwr.superlink") is None:
-            raise UsageFault("flower-superlink is not installed", hint="install cloister with the extra [hub]")
         record = self._folder / "superlink.log"
         if record.exists() and record.stat().st_size > _LOG_BYTES:
             os.replace(record, record.with_suffix(".log.1"))
