@@ -1,6 +1,6 @@
 """Every list is kept with all that is revoked by it and by those before it; of before, a list adds.
 
-Revision ID: 0012
+Revision ID: 0013
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
+revision = "0013"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
