@@ -31,6 +31,7 @@ from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task, watch
+from node.core.tasks.certificate_alarm import CertificateAlarms
 from node.core.tasks.outbox import Outbox
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
@@ -90,6 +91,7 @@ class CoreProcess:
         )
         self.documents = Documents(self.core, self._documents_changed)
         self.imports = Imports(self.core, version("cloister"))
+        self._alarms = CertificateAlarms(self.core)
         self._wake_export = threading.Event()
         self._ended = threading.Event()
         store.after_commit(self._wake_export.set)
@@ -181,6 +183,9 @@ class CoreProcess:
 
     def witnessed(self, text: str) -> None:
         watch.witnessed(self.core, text)
+
+    def certificate_alarm(self, code: Code) -> None:
+        self._alarms.record(code)
 
     # --- what the staff's verbs ask -----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code, HubCode
 from mediator.imports import ImportState
 from mediator.jobs import JobState
+from mediator.revocations import Revocations
 from mediator.types import Kind, ReleasedObject
 
 
@@ -70,8 +71,15 @@ class RunOrderRow(DocumentRow):
 
 @dataclass(frozen=True)
 class RevocationListRow(DocumentRow):
+    """A list, and all that is revoked by it and by those before it."""
+
     number: int
     issued: datetime
+    revoked: tuple[str, ...]
+
+    @property
+    def revocations(self) -> Revocations:
+        return Revocations(self.number, self.issued, frozenset(self.revoked), self.sha256)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from mediator.permit import (
     open_run_order,
     unenforceable,
 )
+from mediator.revocations import forks
 from mediator.signatures import Signed, peek_kind
 from mediator.types import Acceptance, DataPermit, RevocationList, RunOrder
 from node.core.context import CORE, Core, event, permit_name
@@ -46,8 +47,9 @@ class Documents:
             signed, action = self._open(text)
             if isinstance(signed.document, RevocationList) and self._core.hear(signed):
                 self._on_change()
+            code = self._odd(signed)
             with self._core.store.transaction(self._core.clock()) as tx:
-                happened = event(action, about(signed), Verdict.DONE, permit=_permit(signed), actor=actor)
+                happened = event(action, about(signed), Verdict.DONE, permit=_permit(signed), code=code, actor=actor)
                 new = tx.add_document(signed, event=happened)
         except (Denied, Malformed) as error:
             self._record_refusal(text, code_of(error), actor)
@@ -95,6 +97,17 @@ class Documents:
                 held = [open_permit(row.text, trust.committee).document for row in snapshot.permits()]
             return open_run_order(text, held), Action.DOCUMENT_IMPORT
         raise Malformed("a document of a kind this node does not take")
+
+    def _odd(self, signed: Signed[Any]) -> Code | None:
+        """What is to be said of a document that is taken in all the same: what a forking list revokes is revoked."""
+        if not isinstance(signed.document, RevocationList):
+            return None
+        with self._core.store.read() as snapshot:
+            row = snapshot.newest_revocation_list()
+        if not forks(None if row is None else row.revocations, signed):
+            return None
+        log.error("revocation list %d forks: it was made from another list than ours", signed.document.number)
+        return Code.REVOCATION_LIST_FORKED
 
     def _record_refusal(self, text: str, code: Code, actor: str) -> None:
         # the text is a stranger's: only its hash is written down

@@ -12,6 +12,7 @@ from mediator import canonical
 from mediator.errors import Code, Denied, Reason
 from mediator.jobs import JobState
 from mediator.manifests import AnyManifest
+from mediator.revocations import Revocations, take_up
 from mediator.signatures import Signed, peek_payload
 from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
 from node.core import records
@@ -89,7 +90,15 @@ def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrderTable:
 def _revocation_list(session: Session, signed: Signed[RevocationList], now: datetime) -> models.NodeBase | None:
     document = signed.document
     newest = session.query(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).first()
-    row = models.RevocationListTable(number=document.number, issued=document.issued, **_signed(signed, now))
+    held = None
+    if newest is not None:
+        held = Revocations(newest.number, newest.issued, frozenset(newest.revoked), newest.sha256)
+    row = models.RevocationListTable(
+        number=document.number,
+        issued=document.issued,
+        revoked=sorted(take_up(held, signed).permits),
+        **_signed(signed, now),
+    )
     if newest is not None and document.number == newest.number:
         return _new(newest, signed, row, "number")
     if newest is not None and document.number < newest.number:

@@ -260,10 +260,13 @@ class RunOrderTable(NodeBase):
 
 
 class RevocationListTable(NodeBase):
+    """A list, and all that is revoked by it and by those before it."""
+
     __tablename__ = "revocation_list"
 
     number: Mapped[int] = mapped_column(primary_key=True)
     issued: Mapped[datetime]
+    revoked: Mapped[list[Any]] = mapped_column(server_default="[]")
     text: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str]
     key_id: Mapped[str]

@@ -61,7 +61,7 @@ class Reads(AirlockReads, ImportReads, LedgerReads):
         """The list with the highest number; numbers only grow."""
         query = select(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).limit(1)
         model = self._session.scalars(query).first()
-        return None if model is None else value_of(records.RevocationListRow, model)
+        return None if model is None else value_of(records.RevocationListRow, model, revoked=tuple(model.revoked))
 
     # --- datasets, images, settings
 

@@ -32,7 +32,7 @@ from mediator.capacity import Calendar
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
 from mediator.jobs import JobStep
 from mediator.ledger import Ledger, PriorRelease, Spending
-from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
+from mediator.permit import open_acceptance, open_permit, open_run_order
 from mediator.signatures import KeyRing, Signed, open_signed
 from mediator.sizes import reserve_bytes
 from mediator.types import DataPermit, Instruction, Kind
@@ -97,7 +97,7 @@ def admission_request(
     instruction, trust = signed.document, core.trust
     permit_row = snapshot.permit(instruction.permit, instruction.permit_version)
     acceptance_row = snapshot.acceptance(instruction.permit, instruction.permit_version)
-    order_row, list_row = snapshot.run_order(instruction.run), core.revocations(snapshot)
+    order_row, revoked = snapshot.run_order(instruction.run), core.revocations(snapshot)
     permit = None if permit_row is None else open_permit(permit_row.text, trust.committee)
     order = None
     if permit is not None and order_row is not None and _same_permit(order_row, permit.document):
@@ -113,12 +113,12 @@ def admission_request(
         permit=permit,
         acceptance=None if acceptance_row is None else open_acceptance(acceptance_row.text, trust.stewards),
         order=order,
-        revocations=None if list_row is None else open_revocations(list_row.text, trust.committee),
+        revocations=revoked,
         policy=core.policy(snapshot),
         facts=NodeFacts(
             site=core.site,
             newest_audit=snapshot.newest_audit_time(),
-            highest_revocation=0 if list_row is None else list_row.number,
+            highest_revocation=0 if revoked is None else revoked.number,
             siblings=siblings,
             datasets=_datasets(core, snapshot, instruction, None if permit is None else permit.document),
         ),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from mediator.manifests import Deidentification
 from mediator.types import Kind
 from node.core.records import AuditEvent, NewImport
 from node.core.store.reads import Reads
-from node.core.store.store import Store
+from node.core.store.store import Store, open_store
 from node.core.store.writes import Tx
 from tests.node.core.store import samples
 from tests.node.core.store.samples import HEX, IMAGE, KEY, NOW, VERSION, event, signed
@@ -436,3 +439,22 @@ def test_what_jobs_used_is_added_up_and_told_by_project(store: Store) -> None:
         assert row is not None and (row.used_s, row.preempted) == (3.0, 1)
         assert [(each.project, each.used_s) for each in used] == [(project, 3.0)]
         assert reads.recent_use(NOW + timedelta(days=1)) == ()
+
+
+def test_a_node_of_before_holds_to_every_list_it_ever_took(tmp_path: Path) -> None:
+    """Lists of before add: what an early one revoked is revoked, though later ones did not name it."""
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    store = open_store(url, NOW)
+    with store.transaction(NOW) as tx:
+        for number, permits in ((1, ("p-1",)), (2, ("p-2",)), (3, ())):
+            tx.add_document(signed(samples.revocations(number, *permits)), event=event())
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "node.db")) as database:
+        database.executescript(
+            "ALTER TABLE revocation_list DROP COLUMN revoked; UPDATE alembic_version SET version_num = '0006'"
+        )
+    again = open_store(url, NOW)
+    with again.read() as snapshot:
+        row = snapshot.newest_revocation_list()
+    again.close()
+    assert row is not None and row.number == 3 and row.revoked == ("p-1", "p-2")
