@@ -100,8 +100,8 @@ class Documents:
         # the text is a stranger's: only its hash is written down
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         refused = event(Action.DOCUMENT_IMPORT, f"document/{digest}", Verdict.REFUSED, code=code, actor=actor)
-        with self._core.store.transaction(self._core.clock()) as tx:
-            tx.record(event=refused)
+        core = self._core
+        core.refusals.record(core.store, core.clock(), f"{actor}/document", refused)
 
 
 def about(signed: Signed[Any]) -> str:

@@ -17,6 +17,7 @@ from node.core import records
 from node.core.store import models
 from node.core.store.airlock import AirlockReads
 from node.core.store.imports import ImportReads
+from node.core.store.refusals import RefusalReads
 from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
 PAUSED = "paused"
@@ -24,7 +25,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, ImportReads):
+class Reads(AirlockReads, ImportReads, RefusalReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -130,6 +131,18 @@ class Reads(AirlockReads, ImportReads):
         ended = [state.value for state in TERMINAL]
         query = select(models.JobTable).where(models.JobTable.state.not_in(ended))
         return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.JobTable.created)))
+
+    def attempts_open(self, run: str, round_: int, task: Kind) -> int:
+        """How many attempts of one task are at work, or wait."""
+        job, ended = models.JobTable, [state.value for state in TERMINAL]
+        query = select(func.count()).where(job.run == run, job.round == round_, job.task == task.value)
+        return self._session.scalar(query.where(job.state.not_in(ended))) or 0
+
+    def releases_of(self, run: str, round_: int, task: Kind) -> int:
+        """How often one task was released, redeliveries counted."""
+        kept = models.ReleaseTable
+        query = select(func.count()).where(kept.run == run, kept.round == round_, kept.task == task.value)
+        return self._session.scalar(query) or 0
 
     def exit_reasons_told(self, run: str) -> int:
         """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""
