@@ -58,6 +58,12 @@ class Reads(AirlockReads, ImportReads, RefusalReads):
         query = select(models.RunOrderTable).order_by(models.RunOrderTable.received, models.RunOrderTable.run)
         return tuple(self._run_order(model) for model in self._session.scalars(query))
 
+    def run_orders_since(self, permit: str, since: datetime) -> int:
+        """How many run orders under a permit, whatever its version, came in since."""
+        table = models.RunOrderTable
+        query = select(func.count()).where(table.permit == permit, table.received >= since)
+        return self._session.scalar(query) or 0
+
     def newest_revocation_list(self) -> records.RevocationListRow | None:
         """The list with the highest number; numbers only grow."""
         query = select(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).limit(1)

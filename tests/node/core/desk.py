@@ -121,7 +121,7 @@ class Desk:
 
     def _fill(self) -> None:
         self.documents.receive(samples.COMMITTEE.sign(samples.permit()))
-        self.documents.receive(samples.acceptance().text)
+        self.documents.receive(samples.acceptance().text, by="data_steward")
         self.documents.receive(samples.RESEARCHER.sign(samples.order()))
         self.documents.receive(samples.COMMITTEE.sign(samples.revocations()))
         with self.core.store.transaction(self.now) as tx:
