@@ -12,13 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 
-from mediator.errors import CloisterError
+from mediator.audit import Action, Verdict
+from mediator.errors import CloisterError, Code
 from mediator.ports import Clock
+from node.core.records import AuditEvent
 from node.core.store.store import Store
 from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 
+# how often a record that meets an error nobody foresaw is tried
+_TRIES = 5
 Write = Callable[[Tx], object]
 
 
@@ -27,6 +31,7 @@ class DeferredRecord:
 
     def __init__(self, write: Write) -> None:
         self.write = write
+        self.failures = 0
         self.paid = threading.Event()
 
 
@@ -95,10 +100,21 @@ class DeferredRecords:
                 self._told = True
                 return False
             except Exception as error:  # noqa: BLE001 - the thread must live: what others owe is written all the same
+                debt.failures += 1
                 log.error("a record of what was stopped could not be written: %s", type(error).__name__)
+                if debt.failures < _TRIES:
+                    continue
+                debt.write = _given_up  # what will never fit is not tried for ever: that it was lost is written instead
                 continue
             with self._lock:
                 self._debts.remove(debt)
             debt.paid.set()
             self._told = False
         return all(debt.paid.is_set() for debt in debts)
+
+
+def _given_up(tx: Tx) -> None:
+    lost = AuditEvent(
+        actor="core", action=Action.RECOVER, object="deferred-record", verdict=Verdict.FAILED, code=Code.INTERNAL
+    )
+    tx.record(event=lost)
