@@ -36,12 +36,18 @@ class DeferredRecord:
 
 
 class DeferredRecords:
-    """Writes what is owed as soon as it can. Thread-safe; nobody who owes has to wait."""
+    """Writes what is owed as soon as it can. Thread-safe; nobody who owes has to wait.
 
-    def __init__(self, store: Store, clock: Clock, *, retry_s: float = 1.0) -> None:
+    `make_room` is asked when the store does not take a record: true where the disk was full and now has some room.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, *, retry_s: float = 1.0, make_room: Callable[[], bool] = lambda: False
+    ) -> None:
         self._store = store
         self._clock = clock
         self._retry_s = retry_s
+        self._make_room = make_room
         self._lock = threading.Lock()
         self._debts: list[DeferredRecord] = []
         self._news = threading.Event()
@@ -83,7 +89,7 @@ class DeferredRecords:
         while not self._ended.is_set():
             self._news.wait()
             self._news.clear()
-            while not self._pay() and not self._ended.wait(self._retry_s):
+            while not self._pay() and (self._make_room() or not self._ended.wait(self._retry_s)):
                 pass
 
     def _pay(self) -> bool:
