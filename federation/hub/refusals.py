@@ -42,11 +42,14 @@ class SiteRefusals:
             (self._kept if kept else self._more)[key] += 1
             return kept
 
-    def sum_up(self, write: Callable[[], AbstractContextManager[Session]], now: datetime) -> None:
-        """Write down, in a transaction of `write`, how many there were beyond the limit on days that are over."""
+    def sum_up(
+        self, write: Callable[[], AbstractContextManager[Session]], now: datetime, *, closing: bool = False
+    ) -> None:
+        """Write down, in a transaction of `write`, how many there were beyond the limit on days that are over; today's
+        too where the hub is `closing`."""
         today = print_time(now)[:_DAY]
         with self._lock:
-            ended = {key: self._more[key] for key in self._kept if key[1] < today}
+            ended = {key: self._more[key] for key in self._kept if closing or key[1] < today}
         if not ended:
             return
         with write() as session:

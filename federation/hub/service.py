@@ -75,6 +75,9 @@ class Service:
             self._channel.close()
             await self._ingress.close()
             await asyncio.to_thread(self._superlink.stop)
+            database = self._hub.database
+            with contextlib.suppress(CloisterError):
+                await asyncio.to_thread(database.refusals.sum_up, database.write, self._hub.clock(), closing=True)
             log.info("the hub has ended")
 
     async def _keep_going(self, ending: asyncio.Event) -> None:

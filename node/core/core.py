@@ -125,6 +125,7 @@ class CoreProcess:
         self.jobs.stop()
         self.watch.stop()
         self.core.deferred.close(_LAST_WORDS_S)
+        self.core.refusals.sum_up(self.core.store, now())
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()

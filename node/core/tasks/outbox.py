@@ -64,14 +64,14 @@ class Outbox:
         if core.switch.on:
             return False
         with core.store.read() as snapshot:
-            waiting = [row for row in snapshot.waiting_releases() if row.instruction == instruction]
-            return any(_over(core, snapshot, row) is None for row in waiting)
+            waiting = {row.instruction for row in snapshot.waiting_releases()}
+            return instruction in waiting - {row.instruction for row, _ in _over(core, snapshot)}
 
     def take_back(self) -> None:
         """Take back every waiting release that may not leave any more, and clear the spool of it."""
         core = self._core
         with core.store.read() as snapshot:
-            over = any(_over(core, snapshot, row) is not None for row in snapshot.waiting_releases())
+            over = _over(core, snapshot)
         if over:
             with core.store.transaction(core.clock()) as tx:
                 take_back(core, tx)
@@ -94,15 +94,19 @@ class Outbox:
     def forget_ended_runs(self) -> int:
         """Delete stored releases of runs that nobody may be answered for any more; returns how many runs."""
         core, gone = self._core, 0
-        now = core.clock()
+        now, folders = core.clock(), list(core.folders.releases.iterdir())
+        if not folders:
+            return 0
         with core.store.read() as snapshot:
             orders = [row for row in snapshot.run_orders() if row.expires > now]
             permits = {(row.permit, row.permit_version) for row in orders}
             ended = {permit for permit in permits if permit_ended(core, snapshot, *permit) in _FOR_GOOD}
             held = {row.run for row in orders if (row.permit, row.permit_version) not in ended}
-        for folder in core.folders.releases.iterdir():
+        for folder in folders:
             if folder.name not in held:
                 shutil.rmtree(folder, ignore_errors=True)
+                if folder.exists():  # said once, when it is so
+                    continue
                 with core.store.transaction(now) as tx:
                     tx.record(event=event(Action.WORK_DELETE, f"releases/{folder.name}", Verdict.DONE))
                 gone += 1
@@ -132,11 +136,10 @@ class Outbox:
 def take_back(core: Core, tx: Tx) -> None:
     """End, on record, every waiting release that may not leave any more. Its stored objects stay while its run does:
     a hub that asks again after a pause is given them again."""
-    for row in tx.waiting_releases():
-        if (code := _over(core, tx, row)) is not None:
-            permit = permit_name(row.permit, row.permit_version)
-            refused = event(Action.RELEASE, row.instruction, Verdict.REFUSED, permit=permit, code=code)
-            tx.take_back(row.instruction, code, hub_code(code), event=refused)
+    for row, code in _over(core, tx):
+        permit = permit_name(row.permit, row.permit_version)
+        refused = event(Action.RELEASE, row.instruction, Verdict.REFUSED, permit=permit, code=code)
+        tx.take_back(row.instruction, code, hub_code(code), event=refused)
 
 
 def clear_spool(core: Core, keep: Collection[str] = ()) -> None:
@@ -146,14 +149,20 @@ def clear_spool(core: Core, keep: Collection[str] = ()) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _over(core: Core, snapshot: Reads, row: ReleaseRow) -> Code | None:
-    """Why a release may not leave now; None while it may. Its envelope ends with the instruction, or the permit."""
-    if core.paused(snapshot):
-        return Code.HOSPITAL_PAUSED
-    if (code := run_ended(core, snapshot, row.run, row.permit, row.permit_version)) is not None:
-        return code
-    asked = snapshot.instruction(row.instruction)
-    return Code.INSTRUCTION_EXPIRED if asked is None or core.clock() >= asked.expires else None
+def _over(core: Core, snapshot: Reads) -> list[tuple[ReleaseRow, Code]]:
+    """The releases that wait and may not leave now, and why. An envelope ends with its instruction, or the permit."""
+    paused, now = core.paused(snapshot), core.clock()
+    runs: dict[tuple[str, str, int], Code | None] = {}  # a permit of a thousand tensors takes its time to open
+    over = []
+    for row in snapshot.waiting_releases():
+        run = (row.run, row.permit, row.permit_version)
+        if run not in runs:
+            runs[run] = Code.HOSPITAL_PAUSED if paused else run_ended(core, snapshot, *run)
+        asked = snapshot.instruction(row.instruction)
+        late = Code.INSTRUCTION_EXPIRED if asked is None or now >= asked.expires else None
+        if (code := runs[run] or late) is not None:
+            over.append((row, code))
+    return over
 
 
 def _spool_name(instruction: str) -> str:
