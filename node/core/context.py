@@ -20,6 +20,8 @@ from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
 from node.core.deferred_records import DeferredRecords
 from node.core.records import AuditEvent
+from node.core.refusals import Refusals
+from node.core.reserve import Reserve
 from node.core.store.reads import Reads
 from node.core.store.store import Store
 from node.core.switch import Switch
@@ -113,6 +115,8 @@ class Core:
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
+    refusals: Refusals = field(default_factory=Refusals)
+    reserve: Reserve = field(default_factory=Reserve)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     counts_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

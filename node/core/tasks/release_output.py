@@ -14,7 +14,7 @@ from pathlib import Path
 from durable.files import creating_folder, write_inside
 from mediator.admission import Admitted, Redeliver
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, IntegrityBroken
+from mediator.errors import Code, Denied, IntegrityBroken, Reason
 from mediator.jobs import JobStep
 from mediator.permit import EnforcedPermit
 from mediator.release.decide import ReleaseRequest, envelope, held_counts, noise_bytes, release
@@ -22,6 +22,7 @@ from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
 from node.core import counts, records
 from node.core.context import Core, event, permit_name
 from node.core.counts import RoundToJudge
+from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 
 _INDEX = "files.json"
@@ -94,12 +95,19 @@ def _ask_people(core: Core, job: records.JobRow, admitted: Admitted, request: Re
 def redeliver(core: Core, tx: Tx, job: str, verdict: Redeliver) -> None:
     """Envelop a stored release anew for a later attempt: the same objects, nothing computed, nothing charged."""
     instruction, permit = verdict.instruction, verdict.permit
-    stored = tx.find_release(instruction.run, instruction.round, instruction.task)
-    if stored is None or not (core.folders.releases / stored.folder).is_dir():
-        raise IntegrityBroken("a stored release is not there")
+    stored = stored_release(core, tx, instruction)
     signed = core.keys.release.sign(envelope(permit, instruction, stored.root, stored.objects, verdict.byte_limit))
     row = _row(instruction, permit, stored.root, stored.objects, stored.folder, signed)
     _add(tx, row, job, Action.REDELIVER, permit)
+
+
+def stored_release(core: Core, snapshot: Reads, instruction: Instruction) -> records.ReleaseRow:
+    """The release of an instruction's task. Raises `Denied` where its objects were deleted, after a revocation say:
+    one round gives one release, so it is not computed again."""
+    stored = snapshot.find_release(instruction.run, instruction.round, instruction.task)
+    if stored is None or not (core.folders.releases / stored.folder).is_dir():
+        raise Denied(Reason(Code.ROUND_ALREADY_SERVED, "its release was deleted"))
+    return stored
 
 
 def store_objects(run_folder: Path, instruction: Instruction, objects: Mapping[str, bytes]) -> str:
