@@ -114,13 +114,18 @@ class CoreProcess:
         self.jobs.leave_off()
         self.sandboxes.shut_down()
 
-    def stop(self) -> None:
-        """Stop taking work. Containers are ended first: their tasks are given again at the next start."""
+    def stop(self, *, changed: bool = False) -> None:
+        """Stop taking work. Containers are ended first: their tasks are given again at the next start.
+
+        `changed`: because the state folder is not as it was made, which is written down.
+        """
         self.halt()
         self.jobs.stop()
         self.watch.stop()
         self.core.deferred.close(_LAST_WORDS_S)
         with self.core.store.transaction(now()) as tx:
+            if changed:
+                tx.record(event=event(Action.NODE_STOP, "state", Verdict.FAILED, code=Code.INTERNAL))
             tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()
         self._wake_export.set()
