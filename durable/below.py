@@ -46,6 +46,12 @@ def open_file(folder: int, name: str, flags: int = os.O_RDONLY, mode: int = 0o60
     return handle
 
 
+def read_file(top: Path, *names: str) -> bytes:
+    """All of the file `names` below `top`. Raises `OSError` where a step is a link, or the last no regular file."""
+    with below(top, *names[:-1], flags=PASSING) as folder, os.fdopen(open_file(folder, names[-1]), "rb") as file:
+        return file.read()
+
+
 @contextmanager
 def _walk(handle: int, names: tuple[str, ...], flags: int) -> Iterator[int]:
     try:

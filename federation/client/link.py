@@ -18,6 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 
+from durable.below import read_file
 from federation import control, flower_log, pki, tls
 from federation.client import enrolment
 from federation.client.control import ControlChannel
@@ -265,8 +266,9 @@ class Link:
             envelope = open_signed(ReleaseEnvelope, outgoing.envelope, self._own.release_keys).document
             release = control.ReleaseMessage(envelope=outgoing.envelope)
             await self._channel.ask(control.RELEASES, release, control.Stored)
-            folder = self._config.spool / _plain_name(outgoing.folder)
-            read = lambda key: (folder / _plain_name(key)).read_bytes()  # noqa: E731
+            spool, folder = self._config.spool, _plain_name(outgoing.folder)
+            # core's to write: not to be led by it to a file of our own
+            read = lambda key: read_file(spool, folder, _plain_name(key))  # noqa: E731
             await asyncio.to_thread(self._fleet.push_release, outgoing.reply_context, envelope, read)
             self._notes.use(outgoing.envelope)
         except RunOver:

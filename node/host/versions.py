@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from durable.below import PASSING, below, open_file
 from durable.files import write_inside, writing_inside
 from mediator import canonical
 from mediator.datasets import (
@@ -50,8 +50,9 @@ _READ_ONLY = 0o444
 
 
 def read_report(handover: Path) -> IngestReport:
-    """The account of a handover folder. Raises `IntegrityBroken`, `Malformed`."""
-    report = canonical.decode(IngestReport, _read(handover / REPORT, MAX_MANIFEST_BYTES), limit=MAX_MANIFEST_BYTES)
+    """The account of an import's folder, which is intake's. Raises `IntegrityBroken`, `Malformed`."""
+    text = _read(handover / REPORT, MAX_MANIFEST_BYTES, theirs=1)
+    report = canonical.decode(IngestReport, text, limit=MAX_MANIFEST_BYTES)
     check_report(report)
     return report
 
@@ -137,13 +138,13 @@ def _table(version_dir: Path, manifest: AnyManifest) -> bytes:
     return content
 
 
-def copy_file(source: Path, target: Path, path: str) -> DatasetFile:
+def copy_file(source: Path, target: Path, path: str, *, theirs: int = 0) -> DatasetFile:
     """Copy a regular file, as core's own (0444) and flushed; what was written, under the name `path`.
 
-    Raises `IntegrityBroken` for what is no regular file.
+    `theirs`: so many folders above the file are another user's. Raises `IntegrityBroken` for what is no regular file.
     """
     digest, size = hashlib.sha256(), 0
-    reading = _open(source, "a handover folder does not hold what its report says")
+    reading = _open(source, "a handover folder does not hold what its report says", theirs)
     with os.fdopen(reading, "rb", buffering=0) as file, writing_inside(target, _READ_ONLY) as out:
         while block := file.read(_BLOCK):
             digest.update(block)
@@ -176,20 +177,21 @@ def _link(source: Path, target: Path, size_bytes: int) -> None:
         raise IntegrityBroken("a file of a dataset version is not what its manifest says")
 
 
-def _open(path: Path, otherwise: str) -> int:
-    """A regular file for reading. Raises `IntegrityBroken` in the words of `otherwise` for a link, or what is none."""
+def _open(path: Path, otherwise: str, theirs: int = 0) -> int:
+    """A regular file for reading. Raises `IntegrityBroken` in the words of `otherwise` for a link, or what is none.
+
+    `theirs`: so many folders above it are another user's, who must not lead us elsewhere.
+    """
+    top = path.parents[theirs]
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with below(top, *path.parent.relative_to(top).parts, flags=PASSING) as folder:
+            return open_file(folder, path.name)
     except OSError:
         raise IntegrityBroken(otherwise) from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise IntegrityBroken(otherwise)
-    return handle
 
 
-def _read(path: Path, limit: int) -> bytes:
-    with os.fdopen(_open(path, "a folder lacks its manifest, record or report"), "rb") as file:
+def _read(path: Path, limit: int, *, theirs: int = 0) -> bytes:
+    with os.fdopen(_open(path, "a folder lacks its manifest, record or report", theirs), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise Malformed("a manifest, record or report is over its size limit")
