@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from containers.job_group import EVERYBODY, JobGroup
 from durable.files import write_inside
 from mediator import canonical
 from mediator.admission import Admitted
@@ -101,6 +102,7 @@ class WarmContainer:
     engine_lost: bool = False
     refused: Reason | None = None
     vouched: tuple[ContainerSpec, Prepared] | None = None
+    group: JobGroup = EVERYBODY
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property
@@ -116,11 +118,11 @@ class WarmContainer:
         return self.in_dir / "tasks"
 
     def make_folders(self) -> None:
-        self.tasks_dir.mkdir(parents=True)
-        # modes are set, not asked for: the process's umask is 077, and the container is another user
-        self.folder.chmod(0o711)
-        for folder in (self.in_dir, self.tasks_dir):
-            folder.chmod(0o755)
+        """In the folders that the broker has made, or a runner that makes none: for the container's group to read."""
+        for folder in (self.data_dir, self.in_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.tasks_dir.mkdir()
+        self.group.give_folder(self.tasks_dir)
 
     def ask_to_end(self) -> None:
         """Leave the contract's sign that the job is to end."""

@@ -93,11 +93,12 @@ class Removal:
         """Remove what has ended: the container, but for a log that is kept, and its work area."""
         kept = self._inventory.keeps_log(container)
         try:
+            # the folder itself is the broker's, which removes what is empty
+            shutil.rmtree(container.folder, ignore_errors=True)
             self._clean(gone="" if kept else container.name)
         except CloisterError as error:
             self._leave_for_later(error)
         finally:  # whoever waits for its end must not wait for ever
-            shutil.rmtree(container.folder, ignore_errors=True)
             self._inventory.is_gone(container)
 
     def _leave_for_later(self, error: CloisterError) -> None:
@@ -144,6 +145,8 @@ class Removal:
         with self._inventory.sweeping:
             keep = [name for name in self._inventory.names() if name != gone]
             self._runner.clean(keep)
-            for folder in self._work_root.iterdir() if folders else ():
-                if folder.name not in keep:
-                    shutil.rmtree(folder, ignore_errors=True)
+            left = [each for each in self._work_root.iterdir() if each.name not in keep] if folders else []
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+            if any(folder.exists() for folder in left):  # emptied, and the broker's to remove
+                self._runner.clean(keep)

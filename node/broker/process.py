@@ -58,6 +58,7 @@ def make_broker(config: NodeConfig) -> Broker:
         probe_root=config.paths.probe,
         uid=config.users.job_uid,
         gid=config.users.job_gid,
+        group_outside=config.job_group,
         runtime=config.engine.runtime or "",
     )
     return Broker(ContainerEngine(config.engine.socket), site, KeyRing([verdicts]), lambda: datetime.now(UTC), _record)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from containers.job_group import EVERYBODY, JobGroup
 from mediator.audit import Action, Verdict
 from mediator.capacity import SiteSchedule
 from mediator.errors import Code
@@ -83,7 +84,8 @@ class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
 
     `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them.
-    `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
+    `job_group` may read what jobs are shown. `switch`, `heard` and `deferred` are what a stop rests on while the store
+    answers nobody.
     """
 
     site: str
@@ -99,6 +101,7 @@ class Core:
     random_bytes: Callable[[int], bytes]
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    job_group: JobGroup = EVERYBODY
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from containers.canary import canary_spec, run_canary
+from containers.job_group import JobGroup
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from federation.client.objects import FlowerCodec
 from federation.client.ports import OutgoingReply
@@ -75,6 +76,7 @@ class CoreProcess:
             self._progressed,
             self._destroyed,
             config.limits.keep_log_s,
+            self.core.job_group,
         )
         self.trust.sandboxes = self.sandboxes
         self.outbox = Outbox(self.core)
@@ -220,7 +222,7 @@ class CoreProcess:
         if row.withdrawn is not None:  # its files go
             raise Denied(Reason(Code.DATASET_MISSING, "the data was withdrawn"))
         version = self.core.folders.datasets / row.folder
-        job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
+        job_view(version, read_manifest(version), split, columns, into, self.core.job_group)  # type: ignore[arg-type]
 
     def _tend(self, core: Core) -> None:
         airlock.tend(core)
@@ -295,4 +297,5 @@ def _core(config: NodeConfig, store: Store) -> Core:
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
+        job_group=JobGroup(config.job_group),
     )

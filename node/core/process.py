@@ -32,7 +32,7 @@ def run(config: NodeConfig) -> None:
     ended, changed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    signal.signal(STATE_CHANGED, lambda *_: (changed.set(), ended.set()))
+    signal.signal(STATE_CHANGED, lambda *_: _end_as(changed, ended))
     runner = RemoteRunner(Client(paths.broker_socket))
     end_what_ran(runner)
     process = CoreProcess(config, runner)
@@ -58,6 +58,11 @@ def run(config: NodeConfig) -> None:
         for server in servers:
             server.stop()
         process.stop(changed=changed.is_set())
+
+
+def _end_as(*why: threading.Event) -> None:
+    for each in why:
+        each.set()
 
 
 def link_server(socket: Path, core: link.CoreSide, *, group: int | None) -> Server:

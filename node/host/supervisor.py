@@ -226,14 +226,17 @@ def is_ready(config: NodeConfig) -> bool:
 def groups_of(config: NodeConfig, role: str) -> list[int]:
     """The groups a process has besides its own, by number.
 
-    Core is in those whose sockets and folders it serves; the broker in the one that may use the engine's socket. A
-    user of the system's keeps the groups the hospital gave it (a source folder may be readable by one).
+    Core is in those whose sockets and folders it serves, and in the one that jobs read by; the broker in the one that
+    may use the engine's socket. A user of the system's keeps the groups the hospital gave it (a source folder may be
+    readable by one).
     """
     accounts: dict[str, Account] = dict(config.users.accounts())
     groups = set(accounts[role].groups)
     if role == "core":
         groups |= {accounts["link"].gid, accounts["intake"].gid}
         groups |= {group for group in config.staff.groups().values() if group is not None}
+        if config.job_group is not None:
+            groups.add(config.job_group)
     if role == "broker" and config.engine.socket.startswith("unix://"):
         try:
             groups.add(os.stat(config.engine.socket.removeprefix("unix://")).st_gid)

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from containers.job_group import EVERYBODY, JobGroup
 from durable.below import PASSING, below, open_file
 from durable.files import write_inside, writing_inside
 from mediator import canonical
@@ -73,35 +74,44 @@ def job_view(
     split: Literal["train", "test", "unlabelled"],
     columns: Collection[str],
     into: Path,
+    group: JobGroup = EVERYBODY,
 ) -> Manifest:
-    """Make the folder a job sees as `/data`: hard links to one split's images, and the permit's columns of its rows.
+    """Fill the folder a job sees as `/data`: hard links to one split's images, and the permit's columns of its rows.
 
-    `into` must not exist. Returns the reduced manifest, which lies in the folder too. Raises `Denied` for a column the
+    `into` is empty, or not there. All in it is given to `group`, images with it, whatever they were when they were
+    published. Returns the reduced manifest, which lies in the folder too. Raises `Denied` for a column the
     dataset does not have, `IntegrityBroken` when the version is not what its manifest says.
     """
     view = view_of(manifest, split, columns)
-    into.mkdir()
+    if not into.is_dir():
+        into.mkdir()
+        into.chmod(0o755)
     try:
         for study in view.studies:
             (into / study.folder).mkdir(parents=True)
         if isinstance(manifest, ManifestV2):
-            images = tuple(_link_studies(version_dir.parent.parent, manifest, split, into))
+            images = tuple(_link_studies(version_dir.parent.parent, manifest, split, into, group))
         else:
             images = view.files
             for file in images:
-                _link(version_dir / file.path, into / file.path, file.size_bytes)
+                _link(version_dir / file.path, into / file.path, file.size_bytes, group)
         clinical = _write_table(version_dir, manifest, view, into)
         view = replace(view, files=(clinical, *images))
         write_file(into / MANIFEST, canonical.encode(view))
-        for folder, _below, _files in os.walk(into):
-            os.chmod(folder, 0o755)  # noqa: S103 - the container is another user, and this process's umask is 077
+        for name in (CLINICAL, MANIFEST):
+            group.give_file(into / name)
+        for folder, folders, _files in os.walk(into):
+            for name in folders:
+                group.give_folder(Path(folder) / name)
     except BaseException:
-        clear(into)
+        shutil.rmtree(into, ignore_errors=True)  # the folder itself may be the broker's
         raise
     return view
 
 
-def _link_studies(project_dir: Path, manifest: ManifestV2, split: str, into: Path) -> Iterator[DatasetFile]:
+def _link_studies(
+    project_dir: Path, manifest: ManifestV2, split: str, into: Path, group: JobGroup
+) -> Iterator[DatasetFile]:
     for entry in manifest.studies:
         if entry.split != split:
             continue
@@ -110,7 +120,7 @@ def _link_studies(project_dir: Path, manifest: ManifestV2, split: str, into: Pat
             raise IntegrityBroken("a study is not what its version says")
         for file in record.files:
             path = f"{entry.folder}/{file.path}"
-            _link(project_dir / STUDIES / entry.root / file.path, into / path, file.size_bytes)
+            _link(project_dir / STUDIES / entry.root / file.path, into / path, file.size_bytes, group)
             yield replace(file, path=path)
 
 
@@ -138,8 +148,8 @@ def _table(version_dir: Path, manifest: AnyManifest) -> bytes:
     return content
 
 
-def copy_file(source: Path, target: Path, path: str, *, theirs: int = 0) -> DatasetFile:
-    """Copy a regular file, as core's own (0444) and flushed; what was written, under the name `path`.
+def copy_file(source: Path, target: Path, path: str, *, theirs: int = 0, group: JobGroup = EVERYBODY) -> DatasetFile:
+    """Copy a regular file, as core's own, `group`'s to read, and flushed; what was written, under the name `path`.
 
     `theirs`: so many folders above the file are another user's. Raises `IntegrityBroken` for what is no regular file.
     """
@@ -150,6 +160,7 @@ def copy_file(source: Path, target: Path, path: str, *, theirs: int = 0) -> Data
             digest.update(block)
             out.write(block)
             size += len(block)
+    group.give_file(target)
     return DatasetFile(path, size, digest.hexdigest())
 
 
@@ -164,7 +175,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _link(source: Path, target: Path, size_bytes: int) -> None:
+def _link(source: Path, target: Path, size_bytes: int, group: JobGroup) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
@@ -173,7 +184,7 @@ def _link(source: Path, target: Path, size_bytes: int) -> None:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         copy_file(source, target, "")
-    if target.lstat().st_size != size_bytes:
+    if group.give_file(target).st_size != size_bytes:
         raise IntegrityBroken("a file of a dataset version is not what its manifest says")
 
 

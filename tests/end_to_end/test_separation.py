@@ -55,7 +55,8 @@ def core_and_intake(node: Hospital) -> list[tuple[str, Path]]:
     state = node.state
     files = [
         next((state / "datasets").rglob("*.dcm")), next((state / "datasets").rglob("manifest.json")),
-        state / "core" / "node.db", state / "keys" / "audit.key", state / "keys" / "release.key", state / "keys" / "verdict.key",
+        state / "core" / "node.db",
+        state / "keys" / "audit.key", state / "keys" / "release.key", state / "keys" / "verdict.key",
         state / "intake" / "keys" / "site.key", state / "intake" / "keys" / "quarantine.key",
         state / "audit" / "segment-00000001.jsonl", state / "logs" / "core.log",
     ]  # fmt: skip

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from containers.job_group import EVERYBODY, JobGroup
 from durable.below import below
 from durable.files import flush_folder
 from mediator import canonical
@@ -46,11 +47,17 @@ _INSTANCE = re.compile(r"[0-9]{4,9}\.dcm")
 
 
 def take_study(
-    source: Path, project_dir: Path, study: str, instances: int, deidentification: Deidentification
+    source: Path,
+    project_dir: Path,
+    study: str,
+    instances: int,
+    deidentification: Deidentification,
+    group: JobGroup = EVERYBODY,
 ) -> StudyRecord:
     """Take the study that lies in `source`, `instances` files, to `studies/<root>/` below its project; its record.
 
-    `study` is its pseudonym; `source` and the folder it lies in are intake's to change. Raises `IntegrityBroken` when
+    `study` is its pseudonym; `source` and the folder it lies in are intake's to change; jobs of `group` may read what
+    is taken, once it is shown to them. Raises `IntegrityBroken` when
     the folder holds anything else; then nothing was taken.
     """
     studies = _folder(project_dir / STUDIES)
@@ -58,7 +65,9 @@ def take_study(
     clear(staging)
     try:
         staging.mkdir(mode=0o755)
-        copied = [copy_file(source / name, staging / name, name, theirs=2) for name in _names(source, instances)]  # (1)
+        copied = [
+            copy_file(source / name, staging / name, name, theirs=2, group=group) for name in _names(source, instances)
+        ]  # (1)
         record = study_record(copied, deidentification)
         home = studies / record.root
         if home.is_dir():
