@@ -9,6 +9,7 @@ start nothing can be exchanged. Core writes inside `data` and `in`, by their gro
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection
@@ -41,7 +42,7 @@ def make(root: Path, job: str) -> None:
                 for name in (DATA, IN):
                     _mkdir(name, 0o2775 if shared else 0o755, room)
     except OSError:
-        raise Denied(Reason(Code.MOUNT_NOT_PERMITTED, why_not(root, job) or "a job's folders cannot be made")) from None
+        raise Denied(Reason(Code.MOUNT_NOT_PERMITTED, "a job's folders cannot be made there")) from None
 
 
 def why_not(root: Path, job: str) -> str | None:
@@ -86,9 +87,12 @@ def _ours(folder: int) -> bool:
 
 def _mkdir(name: str, mode: int, parent: int) -> None:
     try:
-        os.mkdir(name, 0o700, dir_fd=parent)
+        # asked for, and set only where a umask cut it: a chmod by who is not in the folder's group drops `02000`
+        os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
         return
-    # set, not asked for: whatever the umask; a job made by who does not own it yet is open to nobody
     with below(parent, name) as made:
-        os.fchmod(made, mode)
+        if stat.S_IMODE(os.fstat(made).st_mode) != mode:
+            os.fchmod(made, mode)
+        if stat.S_IMODE(os.fstat(made).st_mode) != mode:
+            raise PermissionError(errno.EPERM, "the folder's group cannot be handed on", name)

@@ -118,10 +118,8 @@ class WarmContainer:
         return self.in_dir / "tasks"
 
     def make_folders(self) -> None:
-        """In the folders that the broker has made, or a runner that makes none: for the container's group to read."""
-        for folder in (self.data_dir, self.in_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.tasks_dir.mkdir()
+        """In what the broker has made (a runner may have made nothing): for the container's group to read."""
+        self.tasks_dir.mkdir(parents=True)
         self.group.give_folder(self.tasks_dir)
 
     def ask_to_end(self) -> None:

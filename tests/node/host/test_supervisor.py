@@ -227,7 +227,7 @@ def test_each_process_runs_as_its_own_user(start: Callable[..., Node]) -> None:
     for role, uid in IDS.items():
         groups = groups_of(node.config, role)
         assert re.search(rf"^who \d+ {uid} {uid} {re.escape(str(groups))} 1$", node.said(role), re.MULTILINE), role
-    assert groups_of(node.config, "core") == [IDS["intake"], IDS["link"]]
+    assert groups_of(node.config, "core") == [IDS["intake"], IDS["link"], node.config.users.job_gid]
     assert groups_of(node.config, "link") == groups_of(node.config, "intake") == []
     pids = [pid for role in IDS for pid in node.pids(role)]
     node.process.send_signal(signal.SIGKILL)
