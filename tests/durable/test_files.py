@@ -375,6 +375,10 @@ def test_a_link_in_the_way_of_a_folders_part_is_removed_and_not_emptied(tmp_path
     with files.creating_folder(tmp_path / "dir") as part:
         files.write_inside(part / "a", NEW)
     assert names(tmp_path / "victim") == ["kept"] and names(tmp_path) == ["dir", "victim"]
+    (tmp_path / "other").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError), files.creating_folder(tmp_path / "other"):
+        pass
+    assert names(tmp_path / "victim") == ["kept"]
 
 
 def test_inside_a_folder_nothing_is_overwritten_or_followed(tmp_path: Path) -> None:
