@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from containers.job_group import EVERYBODY, JobGroup
 from durable.files import write_inside
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.admission import Admitted
 from mediator.errors import Code, Reason
@@ -102,7 +102,7 @@ class WarmContainer:
     engine_lost: bool = False
     refused: Reason | None = None
     vouched: tuple[ContainerSpec, Prepared] | None = None
-    group: JobGroup = EVERYBODY
+    group: ReadingGroup = EVERYBODY
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property

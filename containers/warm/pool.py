@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from containers.job_group import EVERYBODY, JobGroup
 from containers.warm.container import CHECKPOINT, Holding, Preempted, SandboxKey, WarmContainer, WarmTask
 from containers.warm.conversation import Conversation, ended_by_itself, listen
 from containers.warm.inventory import WarmInventory
 from containers.warm.removal import Removal, Stopping
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.errors import Code, Ended, Reason
 from mediator.ports import Prepared, Runner
 from mediator.types import ContainerSpec, OutputFile
@@ -40,7 +40,7 @@ class Sandboxes:
         on_progress: Callable[[SandboxKey, int, float], None],
         on_destroyed: Callable[[WarmContainer], None],
         keep_log_s: float = 0.0,
-        group: JobGroup = EVERYBODY,
+        group: ReadingGroup = EVERYBODY,
     ) -> None:
         """`trust` returns only if a valid canary stands for the prepared container; it raises `Denied` otherwise.
 

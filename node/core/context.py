@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from containers.job_group import EVERYBODY, JobGroup
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.audit import Action, Verdict
 from mediator.capacity import SiteSchedule
 from mediator.errors import Code
@@ -101,7 +101,7 @@ class Core:
     random_bytes: Callable[[int], bytes]
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
-    job_group: JobGroup = EVERYBODY
+    job_group: ReadingGroup = EVERYBODY
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from containers.canary import canary_spec, run_canary
-from containers.job_group import JobGroup
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
+from durable.reading_group import ReadingGroup
 from federation.client.objects import FlowerCodec
 from federation.client.ports import OutgoingReply
 from mediator.audit import Action, Verdict
@@ -297,5 +297,5 @@ def _core(config: NodeConfig, store: Store) -> Core:
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
-        job_group=JobGroup(config.job_group),
+        job_group=ReadingGroup(config.job_group),
     )

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from containers.job_group import EVERYBODY, JobGroup
 from durable.below import PASSING, below, open_file
 from durable.files import write_inside, writing_inside
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.datasets import (
     CLINICAL,
@@ -74,7 +74,7 @@ def job_view(
     split: Literal["train", "test", "unlabelled"],
     columns: Collection[str],
     into: Path,
-    group: JobGroup = EVERYBODY,
+    group: ReadingGroup = EVERYBODY,
 ) -> Manifest:
     """Fill the folder a job sees as `/data`: hard links to one split's images, and the permit's columns of its rows.
 
@@ -110,7 +110,7 @@ def job_view(
 
 
 def _link_studies(
-    project_dir: Path, manifest: ManifestV2, split: str, into: Path, group: JobGroup
+    project_dir: Path, manifest: ManifestV2, split: str, into: Path, group: ReadingGroup
 ) -> Iterator[DatasetFile]:
     for entry in manifest.studies:
         if entry.split != split:
@@ -148,7 +148,9 @@ def _table(version_dir: Path, manifest: AnyManifest) -> bytes:
     return content
 
 
-def copy_file(source: Path, target: Path, path: str, *, theirs: int = 0, group: JobGroup = EVERYBODY) -> DatasetFile:
+def copy_file(
+    source: Path, target: Path, path: str, *, theirs: int = 0, group: ReadingGroup = EVERYBODY
+) -> DatasetFile:
     """Copy a regular file, as core's own, `group`'s to read, and flushed; what was written, under the name `path`.
 
     `theirs`: so many folders above the file are another user's. Raises `IntegrityBroken` for what is no regular file.
@@ -175,7 +177,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _link(source: Path, target: Path, size_bytes: int, group: JobGroup) -> None:
+def _link(source: Path, target: Path, size_bytes: int, group: ReadingGroup) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:

@@ -33,13 +33,13 @@ for name in sys.argv[2:]:
 """
 FILL = """
 from datetime import UTC, datetime
-from containers.job_group import JobGroup
+from durable.reading_group import ReadingGroup
 from containers.warm.container import WarmContainer
 from durable.files import write_inside
 from node.core.datasets.publish import folder_of
 from node.host.versions import job_view, read_manifest
 from tests.node.core import handover
-state, group = Path(sys.argv[1]), JobGroup(int(sys.argv[2]))
+state, group = Path(sys.argv[1]), ReadingGroup(int(sys.argv[2]))
 asked = state / "core" / "handed-over"
 handover.write_handover(asked, range(6), "ingest-1")
 manifest = handover.publish(asked, state / "datasets", created=datetime(2026, 3, 1, tzinfo=UTC), group=group)
@@ -143,9 +143,9 @@ def test_what_was_published_for_everybody_is_its_group_when_it_is_shown(config: 
         path.chmod(0o444)
     run(IDS["broker"], [], MAKE, config.paths.work, "train-3")
     again = (
-        "from node.host.versions import job_view, read_manifest; from containers.job_group import JobGroup\n"
+        "from node.host.versions import job_view, read_manifest; from durable.reading_group import ReadingGroup\n"
         "job_view(Path(sys.argv[1]), read_manifest(Path(sys.argv[1])), 'train', ['lesion'], Path(sys.argv[2]), "
-        f"JobGroup({JOB}))"
+        f"ReadingGroup({JOB}))"
     )
     version = next(config.paths.datasets.glob("*/versions/*"))
     run(IDS["core"], [JOB], again, version, config.paths.work / "train-3" / "data")

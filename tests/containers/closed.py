@@ -10,7 +10,7 @@ import pytest
 
 from containers import rooms
 from containers.engine import ContainerEngine
-from containers.job_group import JobGroup
+from durable.reading_group import ReadingGroup
 from mediator.errors import Denied
 from tests.containers.bench import Bench
 
@@ -33,7 +33,7 @@ def a_job_reads_by_its_group_alone(bench: Bench) -> None:
     bench.site = replace(bench.site, group_outside=gid)
     broker = bench.broker()
     broker.prepare(bench.sign(spec))
-    fill(Path(data), Path(inbox), JobGroup(gid))
+    fill(Path(data), Path(inbox), ReadingGroup(gid))
     assert next(broker.execute("closed")).kind == "started"
     main = next(one.id for one in engine.containers(bench.site.site, "closed") if one.role == "job")
     assert engine.run(main, ["python3", "-I", "-c", READ], limit_bytes=100, timeout_s=20) == (0, b"pixels")
@@ -41,7 +41,7 @@ def a_job_reads_by_its_group_alone(bench: Bench) -> None:
     assert (found.st_gid, found.st_mode & 0o777) == (gid, 0o440) and root.stat().st_mode & 0o007 == 0
 
 
-def fill(data: Path, inbox: Path, group: JobGroup) -> None:
+def fill(data: Path, inbox: Path, group: ReadingGroup) -> None:
     """As core fills them."""
     (data / "studies" / "a").mkdir(parents=True)
     (inbox / "tasks").mkdir()

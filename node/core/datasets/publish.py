@@ -19,9 +19,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from containers.job_group import EVERYBODY, JobGroup
 from durable.below import below
 from durable.files import flush_folder
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.datasets import (
     MANIFEST,
@@ -52,7 +52,7 @@ def take_study(
     study: str,
     instances: int,
     deidentification: Deidentification,
-    group: JobGroup = EVERYBODY,
+    group: ReadingGroup = EVERYBODY,
 ) -> StudyRecord:
     """Take the study that lies in `source`, `instances` files, to `studies/<root>/` below its project; its record.
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from containers.job_group import EVERYBODY, JobGroup
 from containers.warm.container import Preempted, WarmContainer, WarmTask
 from containers.warm.conversation import Conversation
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.errors import Code, Denied, Ended, EngineUnavailable, NotNow, Reason
 from mediator.ports import JobEvent
 from mediator.types import Kind
@@ -109,11 +109,13 @@ def test_a_stop_is_an_end_and_no_refusal(house: House) -> None:
     ("group", "file", "folder"),
     [
         (EVERYBODY, 0o444, 0o755),
-        pytest.param(JobGroup(64999), 0o440, 0o750, marks=pytest.mark.skipif(os.geteuid() != 0, reason="not a member")),
+        pytest.param(
+            ReadingGroup(64999), 0o440, 0o750, marks=pytest.mark.skipif(os.geteuid() != 0, reason="not a member")
+        ),
     ],
 )
 def test_a_task_appears_whole_and_readable_for_the_container_alone(
-    house: House, group: JobGroup, file: int, folder: int
+    house: House, group: ReadingGroup, file: int, folder: int
 ) -> None:
     """By rename, with the contract's names, whatever the umask; and goes when it is done."""
     before = os.umask(0o077)
@@ -135,7 +137,7 @@ def test_a_task_appears_whole_and_readable_for_the_container_alone(
     assert list(container.tasks_dir.iterdir()) == []
 
 
-def made(house: House, group: JobGroup = EVERYBODY) -> WarmContainer:
+def made(house: House, group: ReadingGroup = EVERYBODY) -> WarmContainer:
     container = WarmContainer("train-1", KEY, house.root / "train-1", group=group)
     container.make_folders()
     return container

@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from containers.job_group import EVERYBODY, JobGroup
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, account_of
 from mediator.errors import CloisterError
@@ -79,7 +79,7 @@ def take(handover: Path, datasets: Path, number: int, made_by: Deidentification 
 
 
 def publish(
-    handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None, group: JobGroup = EVERYBODY
+    handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None, group: ReadingGroup = EVERYBODY
 ) -> ManifestV2:
     """Take everything in that an order's `handover` folder holds, and publish it as one version.
 

@@ -1,7 +1,6 @@
-"""Who on this machine may read what a job is given: the group of its container, and nobody else.
+"""Who else on this machine may read files of ours: one group, or everybody who reaches them.
 
-A view is hard links, so mode and group belong to the file itself, wherever it has a name. The number is that of the
-group outside, which an engine that remaps its users (`userns-remap`, rootless) counts otherwise than inside.
+A file that has several names (hard links) has one mode and one group, wherever it is found.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class JobGroup:
-    """`gid` is the job's group outside; None where this process may not give a file to it: then everybody may read
-    what they reach, and the folders on the way keep them from it."""
+class ReadingGroup:
+    """`gid` is a group that this process may give files to; None: everybody may read what they reach, and the folders
+    on the way keep them from it."""
 
     gid: int | None = None
 
@@ -44,4 +43,4 @@ class JobGroup:
         return found
 
 
-EVERYBODY = JobGroup()
+EVERYBODY = ReadingGroup()
