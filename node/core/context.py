@@ -72,6 +72,14 @@ class AirlockSettings:
     expire: timedelta = timedelta(days=14)
 
 
+@dataclass(frozen=True)
+class PrivacySettings:
+    """The most epsilon, at `delta`, that all permits together may spend on one dataset (a name, all its versions)."""
+
+    epsilon_total: float = 10.0
+    delta: float = 1e-6
+
+
 @dataclass
 class Heard:
     """The newest revocation list that came in, whether the store has taken it or not."""
@@ -102,6 +110,7 @@ class Core:
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
     job_group: ReadingGroup = EVERYBODY
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -136,6 +145,7 @@ class Core:
             schedule=self.schedule,
             threshold=self.airlock.threshold,
             reviewers=self.airlock.reviewers,
+            epsilon_total=self.privacy.epsilon_total,
         )
 
 

@@ -22,7 +22,7 @@ from mediator.ports import Runner
 from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
-from node.core.context import Core, CoreKeys, Folders, Trust, event
+from node.core.context import Core, CoreKeys, Folders, PrivacySettings, Trust, event
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
@@ -298,4 +298,5 @@ def _core(config: NodeConfig, store: Store) -> Core:
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
         job_group=ReadingGroup(config.job_group),
+        privacy=PrivacySettings(config.privacy.epsilon_total, config.privacy.delta),
     )

@@ -56,6 +56,8 @@ class Tx(AirlockWrites, ImportWrites, Reads):
             return False
         self._append(event)
         self._add(row)
+        for covered in documents.budgeted_versions(self._session, signed):
+            self._add(covered)
         return True
 
     def add_dataset_version(
@@ -160,6 +162,7 @@ class Tx(AirlockWrites, ImportWrites, Reads):
         model.state, model.updated = state.value, self.now
         model.used_s += used_s
         model.preempted += happened is jobs.JobStep.PREEMPT
+        model.starts += happened is jobs.JobStep.START
         if sandbox is not None:
             model.sandbox = sandbox
         if code is not None:
