@@ -16,6 +16,7 @@ import pytest
 
 from mediator.errors import UsageFault
 from node.host.config import NodeConfig
+from node.host.paths import StatePaths
 from node.host.state import check_state, folders, look_at_state, migrate_state, prepare_state
 from node.host.supervisor import Supervisor, is_ready
 from tests.node.host.test_state import IDS, config_in
@@ -89,6 +90,15 @@ def test_whoever_owns_a_folder_on_the_way_owns_what_it_leads_to(config: NodeConf
             if parent in owned:
                 assert owned[parent].uid in (0, each.uid), (parent, each.path)
                 assert not owned[parent].mode & 0o022 or owned[parent].mode & 0o1000, parent
+
+
+def test_whatever_core_writes_has_a_folder_of_cores(config: NodeConfig) -> None:
+    """In the state folder itself stand folders, and what root writes there."""
+    paths = config.paths
+    named = {name: getattr(paths, name) for name, kind in vars(StatePaths).items() if isinstance(kind, property)}
+    listed = {each.path for each in folders(config)}
+    loose = {name for name, path in named.items() if isinstance(path, Path) and path.parent == paths.root}
+    assert {name for name in loose if named[name] not in listed} == {"audit_keys"}
 
 
 def test_core_cannot_have_root_make_or_give_away_a_file_elsewhere(config: NodeConfig, elsewhere: Path) -> None:
