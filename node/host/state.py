@@ -14,6 +14,7 @@ key, and everybody but intake from whatever could name a patient.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -122,6 +123,12 @@ def check_state(config: NodeConfig) -> list[str]:
     return [*seen.wrong, *(f"{path} cannot be looked at" for path in seen.unseen)]
 
 
+def changed_since(expected: Iterable[Folder]) -> list[str]:
+    """What differs while a node runs, of `folders` as they were when it started. What cannot be looked at just now (too
+    many open files, a disk that hangs) has not changed."""
+    return _look(expected).wrong
+
+
 def look_at_state(config: NodeConfig) -> StateSeen:
     """The same for anybody who looks at the node of somebody else: whoever owns the state folder has started it, or
     root, where each process has a user of its own."""
@@ -147,11 +154,11 @@ def _look(expected: Iterable[Folder]) -> StateSeen:
         except FileNotFoundError:
             seen.wrong.append(f"{folder.path} is missing")
             continue
-        except PermissionError:
-            seen.unseen.append(str(folder.path))
-            continue
-        except OSError:  # a link, or a file, here or on the way
-            seen.wrong.append(_misspelt(root) or f"{folder.path} is not a folder")
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link, or a file, here or on the way
+                seen.wrong.append(_misspelt(root) or f"{folder.path} is not a folder")
+            else:
+                seen.unseen.append(str(folder.path))
             continue
         if (found.st_uid, found.st_gid) != (folder.uid, folder.gid):
             seen.wrong.append(f"{folder.path} belongs to {found.st_uid}:{found.st_gid}, not {folder.uid}:{folder.gid}")

@@ -29,7 +29,7 @@ from node.host.accounts import Account
 from node.host.config import NodeConfig
 from node.host.migrate_state import is_old
 from node.host.processes import ROLES, STATE_CHANGED
-from node.host.state import check_state, migrate_state
+from node.host.state import Folder, changed_since, check_state, folders, migrate_state
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Supervisor:
         self._config_file = config_file.resolve()
         self._command = command or self._default_command
         self._children = [Child(role) for role in ROLES]
+        self._folders: tuple[Folder, ...] = ()
         self._stopping = False
 
     def run(self) -> None:
@@ -89,6 +90,8 @@ class Supervisor:
                 migrate_state(self._config)
             if wrong := check_state(self._config):
                 raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init")
+            # once: who has which number is asked of a directory that may be away for a moment
+            self._folders = tuple(folders(self._config))
             try:
                 self._watch(wakeup)
             finally:
@@ -114,7 +117,7 @@ class Supervisor:
         Core is told first, and writes it down. Raises `IntegrityBroken`, which ends the node; it does not start again
         before a person has looked.
         """
-        wrong = check_state(self._config)
+        wrong = changed_since(self._folders)
         if not wrong:
             return
         log.critical("the state folder has changed under the running node, which stops: %s", "; ".join(wrong))
