@@ -18,6 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 
+from durable.below import read_file
 from federation import control, flower_log, pki, tls
 from federation.client import enrolment
 from federation.client.control import ControlChannel
@@ -324,8 +325,9 @@ class Link:
             log.info("the release for %s may not leave any more", instruction)
             return False
         await self._channel.ask(control.RELEASES, control.ReleaseMessage(envelope=signed), control.Stored)
-        folder = self._config.spool / _plain_name(folder_name)
-        read = lambda key: (folder / _plain_name(key)).read_bytes()  # noqa: E731
+        spool, folder = self._config.spool, _plain_name(folder_name)
+        # core's to write: not to be led by it to a file of our own
+        read = lambda key: read_file(spool, folder, _plain_name(key))  # noqa: E731
         try:
             await asyncio.to_thread(self._fleet.push_release, reply_context, envelope, read)
         except FileNotFoundError:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
+from durable.reading_group import ReadingGroup
 from federation.client.objects import FlowerCodec
 from federation.client.ports import OutgoingReply
 from mediator.audit import Action, Verdict
@@ -79,6 +80,7 @@ class CoreProcess:
             self._progressed,
             self._destroyed,
             config.limits.keep_log_s,
+            self.core.job_group,
         )
         self.trust.sandboxes = self.sandboxes
         self.outbox = Outbox(self.core)
@@ -121,14 +123,19 @@ class CoreProcess:
         self.jobs.leave_off()
         self.sandboxes.shut_down()
 
-    def stop(self) -> None:
-        """Stop taking work. Containers are ended first: their tasks are given again at the next start."""
+    def stop(self, *, changed: bool = False) -> None:
+        """Stop taking work. Containers are ended first: their tasks are given again at the next start.
+
+        `changed`: because the state folder is not as it was made, which is written down.
+        """
         self.halt()
         self.jobs.stop()
         self.watch.stop()
         self.core.deferred.close(_LAST_WORDS_S)
         self.core.refusals.sum_up(self.core.store, now())
         with self.core.store.transaction(now()) as tx:
+            if changed:
+                tx.record(event=event(Action.NODE_STOP, "state", Verdict.FAILED, code=Code.INTERNAL))
             tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()
         self._wake_export.set()
@@ -229,7 +236,7 @@ class CoreProcess:
         if row.withdrawn is not None:  # its files go
             raise Denied(Reason(Code.DATASET_MISSING, "the data was withdrawn"))
         version = self.core.folders.datasets / row.folder
-        job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
+        job_view(version, read_manifest(version), split, columns, into, self.core.job_group)  # type: ignore[arg-type]
 
     def _tend(self, core: Core) -> None:
         core.switch.prepare()
@@ -308,5 +315,6 @@ def _core(config: NodeConfig, store: Store, reserve: Reserve) -> Core:
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
+        job_group=ReadingGroup(config.job_group),
         privacy=PrivacySettings(config.privacy.epsilon_total, config.privacy.delta),
     )

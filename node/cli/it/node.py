@@ -53,9 +53,14 @@ app.command("resume")(node_pause.resume)
 def init(config: NodeConfig) -> None:
     """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
     from node.cli.it.enrol import write_audit_keys
-    from node.host.state import prepare_state
+    from node.host.migrate_state import is_old
+    from node.host.state import migrate_state, prepare_state
+    from node.host.supervisor import only_one
 
     loaded = load(config)
+    if is_old(loaded):
+        with only_one(loaded):
+            migrate_state(loaded)
     prepare_state(loaded)
     write_audit_keys(loaded)
     say(f"the node's state is in {loaded.state_dir}")

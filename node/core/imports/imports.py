@@ -218,7 +218,7 @@ class Imports:
                 return "taken"
             source, project = core.folders.handover / row.name / ready.study, core.folders.datasets / row.project
             try:
-                record = take_study(source, project, ready.study, ready.instances, ready.made_by)
+                record = take_study(source, project, ready.study, ready.instances, ready.made_by, core.job_group)
             except OSError as fault:
                 if not is_full(fault):
                     raise
