@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from federation.hub.tables import EventRow
-from mediator.audit import Frontier, decode_witness, encode_checkpoint, sign_checkpoint
+from mediator.audit import decode_witness, encode_checkpoint, sign_checkpoint
 from mediator.errors import IntegrityBroken
 from mediator.signatures import KeyRing, SigningKey
+from mediator.tree import Frontier
 from tests.federation.ground import Town
 
 

@@ -53,7 +53,7 @@ def verify(
     report = verify_log(
         _files(folder),
         audit_keys,
-        witness_lines=b"" if witness is None else read_bytes(witness, limit=_MAX_FILE_BYTES),
+        witness_lines=None if witness is None else read_bytes(witness, limit=_MAX_FILE_BYTES),
         witness_keys=None if witness is None else witness_keys,
     )
     show(_summary(report), as_json=as_json)

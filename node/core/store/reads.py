@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from federation.client.ports import OutgoingReply
-from mediator.audit import Action, Frontier
+from mediator.audit import Action
 from mediator.exits import PLAIN
 from mediator.jobs import TERMINAL, JobState
+from mediator.tree import Frontier
 from mediator.types import Kind
 from node.core import records
 from node.core.store import models
