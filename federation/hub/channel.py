@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from aiohttp import web
 
 from federation import control
+from federation.hub import runs
 from federation.hub.database import note
 from federation.hub.ingress import PEER, reply
 from federation.hub.registry import Peer
 from federation.hub.state import HubState
-from federation.hub.tables import EnvelopeRow, HubInstructionRow
+from federation.hub.tables import EnvelopeRow, HubInstructionRow, RunRow
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason
 from mediator.signatures import open_signed
@@ -130,6 +131,7 @@ class Channel:
         1. The site's own release key signed it, and it names this site.
         2. It answers an instruction that this hub sent to this site.
         3. It is the first for that instruction, or the very same again.
+        4. It has not expired, and its run is being conducted: what waited at the site past either is not taken.
         """
         envelope = open_signed(ReleaseEnvelope, text, peer.release_keys).document  # (1)
         now = self._hub.clock()
@@ -143,6 +145,10 @@ class Channel:
                 fault = Reason(Code.RUN_ORDER_MISSING, "this hub sent no such instruction")
             elif known is not None and known.text != text:  # (3)
                 fault = Reason(Code.INSTRUCTION_REPLAYED, "another envelope was received for this instruction")
+            elif now >= envelope.expires:  # (4)
+                fault = Reason(Code.INSTRUCTION_EXPIRED, "the envelope has expired")
+            elif session.get_one(RunRow, asked.run).state not in runs.OPEN:  # (4)
+                fault = Reason(Code.STOPPED, "nobody conducts this run now")
             if fault is not None:
                 note(session, now, peer.site, "release", envelope.instruction, "refused", fault.code)
             elif known is None:

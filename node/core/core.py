@@ -31,7 +31,7 @@ from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task, watch
-from node.core.tasks.outbox import Outbox
+from node.core.tasks.outbox import Outbox, take_back
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
 from node.host.config import NodeConfig
@@ -166,6 +166,9 @@ class CoreProcess:
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)
 
+    def may_leave(self, instruction: str) -> bool:
+        return self.outbox.may_leave(instruction)
+
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
         """Checkpoints no witness has signed, the newest first of all: it covers the others."""
         shown, commits = 0, -1
@@ -225,6 +228,7 @@ class CoreProcess:
         """A permit or a list came in: what computes is looked at first, then what waits."""
         self.watch.look()
         self.jobs.queue.recheck()
+        self.core.deferred.add(lambda tx: take_back(self.core, tx))
 
     def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
         self._progress[key.run, key.task.value] = fraction

@@ -181,6 +181,11 @@ class Reads(AirlockReads, ImportReads):
         """All releases of a run, oldest first."""
         return self._releases(models.ReleaseTable.run == run)
 
+    def waiting_releases(self) -> tuple[records.ReleaseRow, ...]:
+        """Releases the hub has not had yet, and is to have, oldest first."""
+        asked = models.InstructionTable
+        return self._releases(asked.state == "released", asked.delivered.is_(None))
+
     def outgoing(self) -> tuple[OutgoingReply, ...]:
         """Every answer the hub has not had yet, oldest first; `folder` is where its objects are kept."""
         query = (

@@ -216,6 +216,20 @@ class Tx(AirlockWrites, ImportWrites, Reads):
         self._session.flush()
         return True
 
+    def take_back(self, instruction: str, code: Code, hub_code: HubCode, *, event: AuditEvent) -> bool:
+        """A release that waits for the link does not leave: the hub is told `hub_code` instead, and its job has
+        stopped. False where nothing of it waits any more."""
+        model = self._session.get(models.InstructionTable, instruction)
+        if model is None or model.state != "released" or model.delivered is not None:
+            return False
+        self._append(event)
+        for job in self._session.query(models.JobTable).filter_by(instruction=instruction):
+            if job.state == jobs.JobState.RELEASED.value:
+                job.state, job.updated = jobs.advance(jobs.JobState.RELEASED, jobs.JobStep.STOP).value, self.now
+                job.code = code.value
+        self._refuse(instruction, hub_code)
+        return True
+
     # --- ledger, canaries
 
     def charge(self, charge: records.NewCharge, *, event: AuditEvent) -> bool:

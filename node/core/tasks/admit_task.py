@@ -43,7 +43,7 @@ from node.core.documents.documents import code_of
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 from node.core.tasks.privacy import epsilon
-from node.core.tasks.release_output import redeliver
+from node.core.tasks.release_output import redeliver, stored_release
 from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,8 @@ def _decide(
     try:
         request = admission_request(core, tx, signed, model, now)
         verdict = admit(request)
+        if isinstance(verdict, Redeliver):
+            stored_release(core, tx, instruction)
         refusal = None
     except Denied as denied:
         verdict, refusal = None, denied

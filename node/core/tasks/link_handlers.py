@@ -26,6 +26,7 @@ class CoreSide(Protocol):
     def receive_instruction(self, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None: ...
     def outgoing(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]: ...
     def delivered(self, instruction: str) -> None: ...
+    def may_leave(self, instruction: str) -> bool: ...
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]: ...
     def witnessed(self, text: str) -> None: ...
 
@@ -58,6 +59,11 @@ def outbox(core: CoreSide, _caller: Caller, _request: Empty, call: Call) -> Iter
 def delivered(core: CoreSide, _caller: Caller, request: words.InstructionId) -> Empty:
     core.delivered(request.instruction)
     return Empty()
+
+
+@HANDLERS.answers(words.MAY_LEAVE)
+def may_leave(core: CoreSide, _caller: Caller, request: words.InstructionId) -> words.Leave:
+    return words.Leave(core.may_leave(request.instruction))
 
 
 @HANDLERS.answers(words.CHECKPOINTS)

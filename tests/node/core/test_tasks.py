@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -87,6 +88,16 @@ def test_an_attempt_after_a_release_is_answered_from_what_is_stored(desk: Desk, 
     desk.until(JobState.RELEASED)
     assert desk.ask(attempt=2) is None
     assert desk.job(2).state is JobState.RELEASED and gate.asked == 1 and len(desk.charges()) == 1
+
+
+def test_a_release_whose_objects_were_deleted_is_neither_delivered_nor_computed_again(desk: Desk, gate: Gate) -> None:
+    gate.open.set()
+    desk.ask()
+    desk.until(JobState.RELEASED)
+    shutil.rmtree(desk.root / "releases" / "run-1")
+    desk.ask(attempt=2)
+    assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
+    assert gate.asked == 1 and len(desk.releases()) == 1
 
 
 def test_a_second_model_for_a_round_that_was_served_is_refused(desk: Desk, gate: Gate) -> None:
