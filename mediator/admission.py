@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from mediator import canonical, tensors
@@ -51,9 +51,22 @@ class DatasetFacts:
 
 
 @dataclass(frozen=True)
+class EpochFacts:
+    """What the node's audit log says of the node's own memory.
+
+    `set_back`: somebody has seen more of the log than there is, and no new epoch is open yet. `opened`: when the newest
+    epoch was, after the first. `order_before`: the run's order came in before that.
+    """
+
+    set_back: bool = False
+    opened: datetime | None = None
+    order_before: bool = False
+
+
+@dataclass(frozen=True)
 class NodeFacts:
     """What this node knows: its site, its audit log's newest time, the highest revocation list number it has ever
-    seen, the permits it holds under the instruction's permit id, and its dataset versions.
+    seen, the permits it holds under the instruction's permit id, its dataset versions, and its log's epoch.
     """
 
     site: str
@@ -61,6 +74,7 @@ class NodeFacts:
     highest_revocation: int
     siblings: Sequence[DataPermit]
     datasets: Sequence[DatasetFacts]
+    epoch: EpochFacts = field(default_factory=EpochFacts)
 
 
 @dataclass(frozen=True)
@@ -170,6 +184,7 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
        enough studies in the split of this kind; later rounds stay with the version of the first.
     11. Rounds, bytes and epsilon are left.
     12. The site's hours are open, or open before the instruction expires; until then the task waits in the queue.
+    13. The node's log was not set back, or has opened an epoch since; nothing from before that is served.
 
     An analysis is a task like the others. Its instruction comes from this node itself (whoever opens it has checked
     the signature), it has no model, and its order says `LOCAL` and one round; other tasks have another strategy.
@@ -180,6 +195,7 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     enforced = compile_permit(request.permit, request.acceptance)
     size_bytes = _reserve_bytes(enforced, instruction.task)
     reasons = request.policy.check(instruction.task, order.image, enforced.terms.resources)  # (1)
+    reasons += _check_epoch(request.facts.epoch, instruction)  # (13)
     reasons += _check_live(request, request.permit.document, request.acceptance.document)  # (3)
     reasons += check_order(request.order, enforced, request.now)  # (4)
     reasons += _check_instruction(instruction, enforced, order, request.facts.site, request.now)  # (5)
@@ -263,6 +279,7 @@ def check_order(signed: Signed[RunOrder], permit: EnforcedPermit, now: datetime)
 
 def _missing(request: AdmissionRequest) -> list[Reason]:
     reasons = [Reason(Code.HOSPITAL_PAUSED)] if request.policy.paused else []
+    reasons += _check_epoch(request.facts.epoch, request.instruction.document)  # (13)
     if request.permit is None:
         reasons.append(Reason(Code.PERMIT_MISSING, "no permit of this id and version"))
     if request.acceptance is None:
@@ -283,6 +300,18 @@ def _check_live(request: AdmissionRequest, permit: DataPermit, acceptance: Accep
         newest_audit=request.facts.newest_audit,
         now=request.now,
     )
+
+
+def _check_epoch(facts: EpochFacts, instruction: Instruction) -> list[Reason]:
+    if facts.set_back:
+        return [Reason(Code.LOG_SET_BACK, "what this node has served before, it no longer knows")]
+    if facts.opened is None:
+        return []
+    # what is asked from inside the hospital is asked by this very clock
+    skew = timedelta(0) if instruction.task is Kind.ANALYSE else CLOCK_TOLERANCE
+    if facts.order_before or instruction.issued < facts.opened + skew:
+        return [Reason(Code.EPOCH_OVER, "from before this node's log was set back")]
+    return []
 
 
 def _check_instruction(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # A tree of 2^53 leaves is 53 deep, and a proof has one hash more at most.
@@ -47,14 +47,15 @@ def leaf(line: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + line).digest()
 
 
-def prove(old: Frontier, lines: Sequence[bytes]) -> tuple[str, ...]:
+def prove(old: Frontier, lines: Iterable[bytes]) -> tuple[str, ...]:
     """The proof, in hex, that the tree of `old` is the beginning of the one with `lines` after it.
 
     Empty where there is nothing to prove: no old tree, or nothing after it.
     """
-    if old.size == 0 or not lines:
+    leaves = [leaf(line) for line in lines] if old.size else []
+    if not leaves:
         return ()
-    return tuple(node.hex() for node in _Prover(old, [leaf(line) for line in lines]).subproof(0, old.size, True))
+    return tuple(node.hex() for node in _Prover(old, leaves).subproof(0, old.size, True))
 
 
 def proves(old_size: int, old_root: str, size: int, root: str, proof: Sequence[str]) -> bool:

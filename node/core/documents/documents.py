@@ -23,6 +23,7 @@ from mediator.permit import (
 from mediator.signatures import Signed, peek_kind
 from mediator.types import Acceptance, DataPermit, RevocationList, RunOrder
 from node.core.context import CORE, Core, event, permit_name
+from node.core.store.writes import Tx
 from node.ipc.documents import DocumentOutcome
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Documents:
         self._core = core
         self._on_change = on_change
 
-    def receive(self, text: str, *, actor: str = CORE) -> bool:
+    def receive(self, text: str, *, actor: str = CORE, given_now: bool = False) -> bool:
         """Keep a document; false when it was held already. What a revocation list ends has ended before it is kept.
 
         Raises `Denied` or `Malformed`, recorded either way. An error that nobody foresaw ends this document, recorded
@@ -47,6 +48,8 @@ class Documents:
             if isinstance(signed.document, RevocationList) and self._core.hear(signed):
                 self._on_change()
             with self._core.store.transaction(self._core.clock()) as tx:
+                if not given_now:
+                    _check_brought(tx, signed)
                 happened = event(action, about(signed), Verdict.DONE, permit=_permit(signed), actor=actor)
                 new = tx.add_document(signed, event=happened)
         except (Denied, Malformed) as error:
@@ -77,7 +80,16 @@ class Documents:
         except (Denied, Malformed) as error:
             self._record_refusal(text, code_of(error), actor)
             raise
-        return self.receive(text, actor=actor)
+        return self.receive(text, actor=actor, given_now=True) or self._accept_again(signed, actor)
+
+    def _accept_again(self, signed: Signed[Acceptance], actor: str) -> bool:
+        """The same yes, said anew after the log was set back; a text that somebody kept cannot say it."""
+        again = event(Action.PERMIT_ACCEPT, about(signed), Verdict.DONE, permit=_permit(signed), actor=actor)
+        with self._core.store.transaction(self._core.clock()) as tx:
+            new = tx.accept_again(signed.sha256, event=again)
+        if new:
+            self._on_change()
+        return new
 
     def _open(self, text: str) -> tuple[Signed[Any], Action]:
         trust, kind = self._core.trust, peek_kind(text)
@@ -102,6 +114,13 @@ class Documents:
         refused = event(Action.DOCUMENT_IMPORT, f"document/{digest}", Verdict.REFUSED, code=code, actor=actor)
         with self._core.store.transaction(self._core.clock()) as tx:
             tx.record(event=refused)
+
+
+def _check_brought(tx: Tx, signed: Signed[Any]) -> None:
+    """After a log was set back an acceptance is a person's to give here and now: whoever brings one from elsewhere may
+    bring one from before, which says no more when it was signed."""
+    if isinstance(signed.document, Acceptance) and tx.epoch_number() > 0:
+        raise Denied(Reason(Code.EPOCH_OVER, "since the log was set back, a permit is accepted here and now"))
 
 
 def about(signed: Signed[Any]) -> str:
