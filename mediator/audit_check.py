@@ -135,14 +135,14 @@ def verify_log(
             check.read_segment(name, content)
         else:  # (1)
             check.find(Fault.UNKNOWN_FILE, "", "a file that is neither segment nor checkpoint")
+    if not previous:  # (1)
+        check.find(Fault.EMPTY, "", "there is no log here")
     check.compare(check.checkpoints, Fault.TRUNCATED, Fault.ROOT_MISMATCH)  # (3), (4)
     epochs = check.epochs(witnessed)
     held = [checkpoint for checkpoint in witnessed if not check.given_up(checkpoint, epochs)]
     check.compare(held, Fault.ROLLED_BACK, Fault.ROLLED_BACK)  # (5)
     if check.tree.size and not check.checkpoints:  # (4)
         check.find(Fault.CHECKPOINT_MISSING, "", "there are records, but no valid checkpoint covers any")
-    if not previous:  # (1)
-        check.find(Fault.EMPTY, "", "there is no log here")
     numbers = {checkpoint.number for checkpoint in held}
     return AuditReport(
         site=next((checkpoint.site for checkpoint in check.checkpoints), ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from mediator.roles import PERMISSIONS, Role
 from node.core.airlock import handlers as airlock
@@ -17,6 +17,7 @@ from node.core.documents import handlers as documents
 from node.core.images import handlers as images
 from node.core.imports import handlers as imports
 from node.core.site_keys import handlers as site_keys
+from node.core.store.reads import Reads
 from node.core.tasks import handlers as tasks
 from node.core.tasks import pause, watch
 from node.host.config import NodeConfig
@@ -86,12 +87,21 @@ def status(process: CoreProcess, _caller: Caller, _request: Empty) -> words.Stat
             audit_records=snapshot.audit_size(),
             audit_checkpointed=0 if newest is None else newest.size,
             audit_witnessed=snapshot.witnessed_size(),
+            audit_trouble=_trouble(process, snapshot),
             airlock_waiting=waiting,
             airlock_overdue=late,
             unrecorded=core.deferred.count(),
             sandbox="unknown" if canary is None else ("held" if canary.passed else "failed"),
             sandbox_age_s=None if canary is None else (core.clock() - canary.time).total_seconds(),
         )
+
+
+def _trouble(process: CoreProcess, snapshot: Reads) -> Literal["", "set_back", "not_witnessed", "clock"]:
+    if snapshot.set_back() is not None:
+        return "set_back"
+    if process.clock.state() != "right":
+        return "clock"
+    return "not_witnessed" if process.witness.refused else ""
 
 
 @HANDLERS.answers(words.PAUSE)

@@ -18,6 +18,7 @@ from mediator.audit import Epoch, decode_checkpoint, decode_witness, encode_chec
 from mediator.errors import IntegrityBroken, UnsupportedVersion, UsageFault
 from mediator.signatures import KeyRing, SigningKey
 from mediator.tree import Frontier, prove
+from tests.end_to_end.commands import attempt
 from tests.federation.ground import Town
 from tests.sim.core import FakeCore
 
@@ -147,6 +148,18 @@ def test_a_log_that_was_set_back_opens_an_epoch_and_both_are_kept(town: Town) ->
     late = shown("coimbra", [*old, b"5"], key, after=4)
     with pytest.raises(IntegrityBroken, match="epoch that is over"):
         witness.sign(peer, late.text, late.proof, town.hub.witness_key)
+
+
+def test_the_lines_of_a_site_are_handed_to_an_auditor(town: Town, tmp_path: Path) -> None:
+    key, peer, witness = town.keys["aachen/audit"], town.hub.registry.active()["aachen"], town.hub.witness
+    first = shown("aachen", SEEN, key)
+    witness.sign(peer, first.text, first.proof, town.hub.witness_key)
+    held = b"".join(witness.export("aachen"))
+    words = ("hub", "witness", "export", "aachen", "--config", town.folder / "hub.toml")
+    assert attempt(*words).out.encode() == held
+    attempt(*words, "--out", tmp_path / "lines")
+    assert (tmp_path / "lines").read_bytes() == held
+    attempt("hub", "witness", "export", "nowhere", *words[4:]).fault(2, "witnessed nothing of nowhere")
 
 
 def test_a_checkpoint_message_from_before_there_were_proofs_is_refused_by_its_version() -> None:

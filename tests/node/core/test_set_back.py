@@ -22,6 +22,7 @@ from node.core.audit.witness import WitnessDesk
 from node.core.store import models
 from node.core.store.audit_log import AuditLog
 from node.core.tasks.watch import checkpoint
+from tests.end_to_end.commands import attempt
 from tests.mediator import samples
 from tests.node.core.desk import AUDIT, Desk, Gate, eventually, later
 from tests.sim.witness import HubWitness
@@ -259,6 +260,23 @@ def test_verify_shows_the_seam_and_both_logs_verify(house: House, hub: HubWitnes
     if not files:  # what was there before is whole, and is the hub's epoch 0
         old = b"".join(line for line in hub.lines().splitlines(keepends=True) if b'"epoch"' not in line)
         assert house.report(old, aside / "audit").ok
+
+
+def test_an_auditor_takes_the_lines_from_the_hub_and_sees_the_seam(house: House, hub: HubWitness) -> None:
+    served_and_restored(house, hub, files=False)
+    house.open_epoch()
+    house.see(hub)
+    keys, lines, empty = (house.root / name for name in ("audit-keys.txt", "from-the-hub.jsonl", "empty"))
+    keys.write_text(f"audit {AUDIT.verify_key.text}\nwitness {samples.HUB.verify_key.text}\n")
+    lines.write_bytes(hub.lines())
+    empty.mkdir()
+    done = attempt("audit", "verify", house.root / "audit", "--key", keys, "--witness", lines, "--json")
+    assert done.code == 0 and "the log was set back: epoch 1 begins with record" in done.err, done
+    (seam,) = done.json()["seams"]
+    assert seam["epoch"] == 1 and seam["witnessed"]
+    attempt("audit", "verify", empty, "--key", keys, "--witness", lines).fault(4, "there is no log here")
+    lines.write_bytes(b"")
+    attempt("audit", "verify", house.root / "audit", "--key", keys, "--witness", lines).fault(4, "holds no line")
 
 
 def test_nobody_opens_an_epoch_of_a_log_that_is_whole_by_mistake(house: House, hub: HubWitness) -> None:
