@@ -28,6 +28,8 @@ from mediator.types import ADDED, IDENTIFIER, Kind, check_hex256, check_identifi
 RECORDS_PER_SEGMENT = 10_000
 # the longest record that the rules below allow has about 600 bytes
 MAX_LINE_BYTES = 2048
+# one a day for two millennia: nobody's word makes an epoch that has no next one
+MAX_EPOCH = 1_000_000
 # a checkpoint or witness line: two signatures, two key ids, a site, an epoch
 MAX_CHECKPOINT_BYTES = 4096
 
@@ -165,8 +167,8 @@ class LogHead:
 
     def __post_init__(self) -> None:
         check_hex256(self.root, "root")
-        if self.epoch < 0 or self.size < 0:
-            raise ValueError("a log has no negative epoch or size")
+        if not 0 <= self.epoch <= MAX_EPOCH or self.size < 0:
+            raise ValueError("a log has no negative size, and few epochs")
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Epoch:
     before: LogHead
 
     def __post_init__(self) -> None:
-        if not 0 <= self.before.epoch < self.number or not 0 <= self.kept <= self.before.size:
+        if not self.before.epoch < self.number <= MAX_EPOCH or not 0 <= self.kept <= self.before.size:
             raise ValueError("an epoch follows an earlier one, and keeps no more than that had")
 
     @property

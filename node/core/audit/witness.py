@@ -46,7 +46,8 @@ class WitnessDesk:
         if ours:  # its answer was lost
             self._keep(shown)
         if not whole:
-            epochs.note_set_back(self._core, shown.checkpoint.head)
+            own = shown.checkpoint.key == self._core.keys.audit.key_id
+            epochs.note_set_back(self._core, shown.checkpoint.head, own=own)
 
     def witnessed(self, text: str) -> None:
         """Keep a checkpoint that the hub co-signed. Raises `Malformed` or `IntegrityBroken` for anything else."""

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from mediator.audit import decode_line, encode_line, epoch_of
+from mediator.audit import (
+    decode_line,
+    encode_checkpoint,
+    encode_line,
+    epoch_of,
+    sign_checkpoint,
+    witness_checkpoint,
+)
 from mediator.audit_check import AuditReport, verify_log
 from mediator.errors import Code, Denied, HubCode, IntegrityBroken, Malformed, UsageFault
 from mediator.jobs import JobState
@@ -352,6 +359,17 @@ def test_a_rewritten_log_that_goes_on_is_refused_and_noted_on_both_sides(house: 
     lines = hub.lines()
     assert house.see(hub) == 0
     assert hub.lines() == lines and hub.refused() and house.set_back() is not None
+
+
+def test_a_witness_that_makes_up_ever_longer_logs_fills_no_log_of_ours(house: House, hub: HubWitness) -> None:
+    """Without the node's own signature a line is the witness's word: believed once, until a person has looked."""
+    house.see(hub)
+    before, stranger = house.size(), samples.key("stranger")
+    for size in range(1000, 1020):
+        forged = sign_checkpoint(samples.SITE, Frontier(size, (b"x" * 32,)), house.now, stranger)
+        line = encode_checkpoint(witness_checkpoint(forged, None, samples.HUB)).decode().rstrip("\n")
+        house.witness.holds(line, False)
+    assert house.size() == before + 1 and house.set_back() == 1000
 
 
 def test_a_line_that_no_witness_of_ours_signed_sets_nothing_back(house: House, hub: HubWitness) -> None:
