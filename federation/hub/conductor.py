@@ -95,6 +95,7 @@ class Conductor:
         self._without: set[str] = set()
         self._asked: dict[str, tuple[str, float]] = {}
         self._retries: dict[str, int] = {}
+        self._absences: dict[str, int] = {}
         self._attempt = 0
 
     # --- from other threads ---------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ class Conductor:
         self._round, self._task = round_, task
         self._model_sha256 = hashlib.sha256(tensors.encode(dict(model))).hexdigest()
         self._started, self._waiting = time.monotonic(), ""
-        self._asked, self._retries, self._without = {}, {}, set()
+        self._asked, self._retries, self._absences, self._without = {}, {}, {}, set()
         self._missed = self._missed_before()
         with self._database.write() as session:
             again = (ReplyRow.run == self._order.run, ReplyRow.round == round_, ReplyRow.task == task.value)
@@ -212,8 +213,7 @@ class Conductor:
 
     def judge(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         if reply.away:
-            self._record(reply, "missing", Drop.AWAY)
-            return ReplyVerdict.AGAIN, _AWAY_S
+            return self._away(reply)
         if reply.refusal is not None:
             return self._refused(reply)
         if (drop := self._fault(reply)) is not None:
@@ -276,6 +276,13 @@ class Conductor:
         log.info("run %s: round %d of %d done", self._order.run, round_, self._order.rounds)
 
     # --- within ---------------------------------------------------------------------------------------------
+
+    def _away(self, reply: Reply) -> tuple[ReplyVerdict, float]:
+        # asking again is a new attempt with rows of its own: a site that comes and goes is asked less and less often
+        times = self._absences[reply.site] = self._absences.get(reply.site, 0) + 1
+        if times == 1:
+            self._record(reply, "missing", Drop.AWAY)
+        return ReplyVerdict.AGAIN, min(_AWAY_S * 2 ** (times - 1), _RETRY_MOST_S)
 
     def _refused(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         try:

@@ -30,6 +30,7 @@ from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
 from node.core.imports.imports import Imports
 from node.core.records import JobRow
+from node.core.reserve import Reserve
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
@@ -66,9 +67,11 @@ class CoreProcess:
         self._outboxes = 0
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
+        reserve = Reserve(paths.reserve)
+        reserve.free_if_full()  # a database cannot be opened where nothing can be written beside it
         store = open_store(config.database_url(), wall())
         store.before_writing = self.clock.require
-        self.core = _core(config, store, wall)
+        self.core = _core(config, store, reserve, wall)
         self.audit_log = AuditLog(store, paths.audit, paths.witness_file)
         self.witness = WitnessDesk(self.core)
         self._exporting = threading.Lock()
@@ -111,6 +114,8 @@ class CoreProcess:
         By a clock that is not believed (`ClockWatch`) nothing is recorded, so nothing is taken up: staff and link are
         served, and one of them may say that it is right.
         """
+        self.core.switch.prepare()
+        self.core.reserve.make()
         self._sweep()
         with self.core.store.read() as snapshot:
             self.clock.begin(snapshot.newest_audit_time())
@@ -253,6 +258,8 @@ class CoreProcess:
         job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
 
     def _tend(self, core: Core) -> None:
+        core.switch.prepare()
+        core.reserve.make()
         airlock.tend(core)
         self.trust.renew()
 
@@ -293,12 +300,13 @@ class CoreProcess:
                 self._wake_export.set()
 
 
-def _core(config: NodeConfig, store: Store, clock: Clock) -> Core:
+def _core(config: NodeConfig, store: Store, reserve: Reserve, clock: Clock) -> Core:
     paths, trust = config.paths, config.trust
     return Core(
         site=config.site,
         store=store,
-        deferred=DeferredRecords(store, clock),
+        deferred=DeferredRecords(store, clock, make_room=reserve.free_if_full),
+        reserve=reserve,
         switch=Switch(paths.pause_mark),
         clock=clock,
         keys=CoreKeys(

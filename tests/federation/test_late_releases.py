@@ -93,7 +93,7 @@ class Node(Desk):
             maximum_rounds=None, byte_budget=None, expires=granted.document.expires,
         )  # fmt: skip
         self.documents.receive(granted.text)
-        self.documents.accept(samples.STEWARD.sign(accepted), actor="data_steward")
+        self.documents.receive(samples.STEWARD.sign(accepted), by="data_steward")
         version = replace(manifest(), site=SITE, project="demo", dataset="demo", dataset_version=DATA)
         with self.core.store.transaction(self.now) as tx:
             tx.approve_image(IMAGE, "", event=event(Action.IMAGE_APPROVE, IMAGE, Verdict.DONE))

@@ -19,6 +19,7 @@ from node.core.store import models
 from node.core.store.airlock import AirlockReads
 from node.core.store.epochs import EpochReads
 from node.core.store.imports import ImportReads
+from node.core.store.refusals import RefusalReads
 from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
 PAUSED = "paused"
@@ -26,7 +27,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, EpochReads, ImportReads):
+class Reads(AirlockReads, EpochReads, ImportReads, RefusalReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -60,6 +61,12 @@ class Reads(AirlockReads, EpochReads, ImportReads):
     def run_orders(self) -> tuple[records.RunOrderRow, ...]:
         query = select(models.RunOrderTable).order_by(models.RunOrderTable.received, models.RunOrderTable.run)
         return tuple(self._run_order(model) for model in self._session.scalars(query))
+
+    def run_orders_since(self, permit: str, since: datetime) -> int:
+        """How many run orders under a permit, whatever its version, came in since."""
+        table = models.RunOrderTable
+        query = select(func.count()).where(table.permit == permit, table.received >= since)
+        return self._session.scalar(query) or 0
 
     def newest_revocation_list(self) -> records.RevocationListRow | None:
         """The list with the highest number; numbers only grow."""
@@ -134,6 +141,18 @@ class Reads(AirlockReads, EpochReads, ImportReads):
         ended = [state.value for state in TERMINAL]
         query = select(models.JobTable).where(models.JobTable.state.not_in(ended))
         return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.JobTable.created)))
+
+    def attempts_open(self, run: str, round_: int, task: Kind) -> int:
+        """How many attempts of one task are at work, or wait."""
+        job, ended = models.JobTable, [state.value for state in TERMINAL]
+        query = select(func.count()).where(job.run == run, job.round == round_, job.task == task.value)
+        return self._session.scalar(query.where(job.state.not_in(ended))) or 0
+
+    def releases_of(self, run: str, round_: int, task: Kind) -> int:
+        """How often one task was released, redeliveries counted."""
+        kept = models.ReleaseTable
+        query = select(func.count()).where(kept.run == run, kept.round == round_, kept.task == task.value)
+        return self._session.scalar(query) or 0
 
     def exit_reasons_told(self, run: str) -> int:
         """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""

@@ -26,13 +26,14 @@ from node.core.store.airlock import AirlockWrites
 from node.core.store.epochs import EpochWrites
 from node.core.store.imports import ImportWrites
 from node.core.store.reads import PAUSED, Reads
+from node.core.store.refusals import RefusalWrites
 from node.core.store.rows import job_row
 
 # gate 1 sends a task to redelivery as it comes, or once an earlier attempt of it has been released
 _MAY_REDELIVER = (jobs.JobState.RECEIVED, jobs.JobState.RELEASED)
 
 
-class Tx(AirlockWrites, EpochWrites, ImportWrites, Reads):
+class Tx(AirlockWrites, EpochWrites, ImportWrites, RefusalWrites, Reads):
     """One transaction: every change in it commits together with its audit records, or nothing does."""
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -175,6 +176,14 @@ class Tx(AirlockWrites, EpochWrites, ImportWrites, Reads):
             self._refuse(model.instruction, hub_code)
         self._session.flush()
         return job_row(model)
+
+    def refuse_at_once(self, instruction: str, job: str, code: Code, hub_code: HubCode, *, event: AuditEvent) -> None:
+        """Gate 1 refused an instruction that was just kept: who brought it is told now, so nothing of it is needed any
+        more but its id and its hash."""
+        self.advance(job, jobs.JobStep.REFUSE, event=event, code=code, hub_code=hub_code)
+        model = self._session.get_one(models.InstructionTable, instruction)
+        model.text, model.reply_context, model.delivered = "", b"", self.now
+        self._session.flush()
 
     def recover(self, job: str, *, event: AuditEvent) -> records.JobRow:
         """Put a job found after a restart where it continues (`mediator.jobs.AFTER_RESTART`)."""

@@ -63,6 +63,7 @@ class Watch:
                     "upkeep",
                     UPKEEP_S,
                     (
+                        lambda: self._core.refusals.sum_up(self._core.store, self._core.clock()),
                         self._outbox.take_back,
                         self._outbox.forget_ended_runs,
                         lambda: self._tend(self._core),

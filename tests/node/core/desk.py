@@ -24,6 +24,7 @@ from node.core.context import AirlockSettings, Core, CoreKeys, Folders, Trust, e
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
 from node.core.records import JobRow
+from node.core.reserve import Reserve
 from node.core.store.store import open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task
@@ -95,6 +96,8 @@ class Desk:
             self._fill()
 
     def _open(self) -> None:
+        reserve = self.changes.get("reserve", Reserve())
+        reserve.free_if_full()
         store = open_store(f"sqlite:///{self.root}/node.db", samples.NOW - samples.DAY)
         folders = [self.root / name for name in ("jobs", "releases", "spool", "datasets", "handover", "work")]
         self.core = replace(Core(
@@ -103,7 +106,8 @@ class Desk:
             trust=Trust(samples.COMMITTEE_RING, samples.STEWARD_RING, samples.HUB_RING, samples.HUB_RING),
             folders=Folders(*folders), ceiling=samples.POLICY.resources, schedule=self.schedule,
             max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes, airlock=self.airlock,
-            deferred=DeferredRecords(store, lambda: self.now, retry_s=0.1), switch=Switch(self.root / "paused"),
+            deferred=DeferredRecords(store, lambda: self.now, retry_s=0.1, make_room=reserve.free_if_full),
+            switch=Switch(self.root / "paused"),
         ), **self.changes)  # fmt: skip
         self.boxes = Sandboxes(
             self.engine or self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,
@@ -121,7 +125,7 @@ class Desk:
 
     def _fill(self) -> None:
         self.documents.receive(samples.COMMITTEE.sign(samples.permit()))
-        self.documents.receive(samples.acceptance().text)
+        self.documents.receive(samples.acceptance().text, by="data_steward")
         self.documents.receive(samples.RESEARCHER.sign(samples.order()))
         self.documents.receive(samples.COMMITTEE.sign(samples.revocations()))
         with self.core.store.transaction(self.now) as tx:

@@ -82,7 +82,7 @@ class House(Desk):
         self.audit_log.export()
 
     def accept(self) -> bool:
-        return self.documents.accept(samples.acceptance().text, actor="data_steward.b")
+        return self.documents.receive(samples.acceptance().text, by="data_steward", actor="data_steward.b")
 
     def refusal(self, *, round_: int, issued: datetime) -> Code | None:
         """Why an instruction is refused."""
@@ -239,7 +239,7 @@ def test_a_kept_acceptance_does_not_count_again_until_a_person_says_yes(house: H
     for text in (samples.acceptance().text, samples.acceptance(maximum_rounds=1).text):
         with pytest.raises(Denied) as denied:
             house.documents.receive(text)
-        assert denied.value.reasons[0].code is Code.EPOCH_OVER
+        assert denied.value.reasons[0].code is Code.ROLE_NOT_PERMITTED
     assert house.refusal(round_=1, issued=later(hours=1)) is Code.EPOCH_OVER
     assert house.accept() and not house.accept()
     with house.core.store.read() as snapshot:

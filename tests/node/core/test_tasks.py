@@ -106,7 +106,7 @@ def test_a_second_model_for_a_round_that_was_served_is_refused(desk: Desk, gate:
     desk.ask()
     desk.until(JobState.RELEASED)
     before = desk.size()
-    assert desk.ask(model=samples.model(2.0), attempt=2) is None
+    assert desk.ask(model=samples.model(2.0), attempt=2) is HubCode.REFUSED_INSTRUCTION
     assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
     assert [each.action for each in desk.log(before)] == ["instruction_receive", "task_admit"]
 
@@ -343,7 +343,7 @@ def test_a_run_named_with_a_date_is_kept_admitted_released_and_written_down(desk
 
 def test_the_largest_numbers_a_hub_can_sign_are_answered_and_written_down(desk: Desk, gate: Gate) -> None:
     before, largest = desk.size(), (1 << 53) - 1
-    assert desk.ask(round=largest, attempt=largest) is None
+    assert desk.ask(round=largest, attempt=largest) is HubCode.REFUSED_INSTRUCTION
     refused = desk.log(before)[-1]
     assert (refused.about, refused.verdict) == (f"run-1/{largest}/train/{largest}", "refused")
     gate.open.set()
