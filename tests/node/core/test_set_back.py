@@ -163,10 +163,8 @@ def test_a_restored_node_is_told_by_its_own_files_and_serves_nothing(house: Hous
     served_and_restored(house, hub, files=False)
     assert house.set_back() is not None
     before = sorted((path.name, path.read_bytes()) for path in (house.root / "audit").iterdir())
-    assert house.ask(context=b"again") is None
-    eventually(lambda: house.job().state is JobState.REFUSED)
-    assert house.job().code is Code.LOG_SET_BACK and gate.asked == 1 and not house.charges()
-    assert next(house.outbox.follow(lambda: True)).hub_code is HubCode.NOT_READY
+    assert house.ask(context=b"again") is HubCode.NOT_READY
+    assert house.until(JobState.REFUSED).code is Code.LOG_SET_BACK and gate.asked == 1 and not house.charges()
     # the files say what happened since the backup: nothing is written over them
     house.audit_log.export()
     assert sorted((path.name, path.read_bytes()) for path in (house.root / "audit").iterdir()) == before
