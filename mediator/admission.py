@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from mediator import canonical, tensors
@@ -307,9 +307,7 @@ def _check_epoch(facts: EpochFacts, instruction: Instruction) -> list[Reason]:
         return [Reason(Code.LOG_SET_BACK, "what this node has served before, it no longer knows")]
     if facts.opened is None:
         return []
-    # what is asked from inside the hospital is asked by this very clock
-    skew = timedelta(0) if instruction.task is Kind.ANALYSE else CLOCK_TOLERANCE
-    if facts.order_before or instruction.issued < facts.opened + skew:
+    if facts.order_before or instruction.issued < facts.opened:
         return [Reason(Code.EPOCH_OVER, "from before this node's log was set back")]
     return []
 
