@@ -19,11 +19,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from mediator import canonical
+from mediator import canonical, grammar
 from mediator.errors import Code, IntegrityBroken, Malformed
+from mediator.grammar import check_hex256, check_identifier, check_number, check_version
 from mediator.signatures import SigningKey, VerifyKey
 from mediator.tree import Frontier, proves
-from mediator.types import ADDED, IDENTIFIER, Kind, check_hex256, check_identifier
+from mediator.types import ADDED, Kind
 
 RECORDS_PER_SEGMENT = 10_000
 # the longest record that the rules below allow has about 600 bytes
@@ -33,14 +34,11 @@ MAX_EPOCH = 1_000_000
 # a checkpoint or witness line: two signatures, two key ids, a site, an epoch
 MAX_CHECKPOINT_BYTES = 4096
 
-# A document's number is at most 2^53 - 1 (`canonical.MAX_INTEGER`): 16 digits.
-_NUMBER = r"(0|[1-9][0-9]{0,15})"
-_PERMIT = re.compile(rf"{IDENTIFIER}@[1-9][0-9]{{0,15}}")
+_PERMIT = re.compile(grammar.PERMIT)
 # Objects that hold an id which a signed document or the site's configuration gave: whatever may be opened can be
 # recorded, a run called `lung-2026.11.26.1.2` too. Such ids are chosen where no patient's UID is known.
 _NAMED = re.compile(
-    rf"(run-order|run|releases|site)/{IDENTIFIER}"
-    rf"|{IDENTIFIER}/{_NUMBER}/({'|'.join(Kind)})/{_NUMBER}(@[0-9a-f]{{64}})?"
+    rf"(run-order|run|releases|site)/{grammar.IDENTIFIER}|{grammar.instruction_id(Kind)}(@{grammar.HEX256})?"
 )
 # What any other object may look like: ids this node makes (`sha256:…`, `job-12`). No capitals, no spaces; a file name's
 # extension cannot be told from an id's dot, so this is a fence against text, not against every secret.
@@ -131,8 +129,7 @@ class AuditRecord:
 
     def __post_init__(self) -> None:
         check_identifier(self.actor, "actor")
-        if self.sequence < 1:
-            raise ValueError("records are numbered from 1")
+        check_version(self.sequence, "sequence")
         if not _NAMED.fullmatch(self.object) and not _is_own_id(self.object):
             raise ValueError("the object of a record is an id of ours")
         if self.permit and not _PERMIT.fullmatch(self.permit):
@@ -168,8 +165,8 @@ class LogHead:
 
     def __post_init__(self) -> None:
         check_hex256(self.root, "root")
-        if not 0 <= self.epoch <= MAX_EPOCH or self.size < 0:
-            raise ValueError("a log has no negative size, and few epochs")
+        check_number(self.epoch, "epoch", most=MAX_EPOCH)
+        check_number(self.size, "size")
 
 
 @dataclass(frozen=True)
@@ -195,6 +192,8 @@ class Epoch:
         return f"epoch/{self.number}/kept/{self.kept}/after/{before.epoch}/{before.size}/{before.root}"
 
 
+# a whole number, as documents print one
+_NUMBER = r"(0|[1-9][0-9]{0,15})"
 _EPOCH = re.compile(rf"epoch/{_NUMBER}/kept/{_NUMBER}/after/{_NUMBER}/{_NUMBER}/([0-9a-f]{{64}})")
 
 
@@ -233,8 +232,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         check_identifier(self.site, "site")
         check_hex256(self.root, "root")
-        if self.size < 0:
-            raise ValueError("a log has no negative size")
+        check_number(self.size, "size")
         if self.epoch is not None and self.size <= self.epoch.kept:
             raise ValueError("an epoch begins after the records it keeps")
 

@@ -26,7 +26,8 @@ from mediator.airlock.tables import OutputTable
 from mediator.analysis import COLUMN, TOTAL, AnalysisRules, FileType
 from mediator.disclosure import releasable
 from mediator.errors import Code, Denied, Malformed, Reason
-from mediator.types import OutputFile, check_unique
+from mediator.grammar import check_unique
+from mediator.types import OutputFile
 
 OUTPUTS_FILE = "outputs.json"
 # 32 files of a dozen names each

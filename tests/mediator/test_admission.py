@@ -12,7 +12,6 @@ from mediator.admission import (
     AdmissionRequest,
     Admitted,
     Charge,
-    EpochFacts,
     Ledger,
     NodeFacts,
     PriorRelease,
@@ -452,8 +451,8 @@ def test_a_configuration_has_a_size() -> None:
 # --- a node that was restored from a backup -------------------------------------------------------------------
 
 
-def _facts(**epoch: Any) -> NodeFacts:
-    return replace(FACTS, epoch=EpochFacts(**epoch))
+def _facts(**changes: Any) -> NodeFacts:
+    return replace(FACTS, **changes)
 
 
 def test_a_node_whose_log_was_set_back_admits_nothing() -> None:
@@ -470,8 +469,8 @@ def test_an_instruction_from_before_the_epoch_is_refused_whatever_it_says() -> N
 
 
 def test_a_run_that_was_ordered_before_the_epoch_has_ended() -> None:
-    assert _refused(request(facts=_facts(opened=NOW - DAY, order_before=True))) == [Code.EPOCH_OVER]
+    assert _refused(request(facts=_facts(opened=NOW - DAY, ordered_before=True))) == [Code.EPOCH_OVER]
     # not even what was released before is delivered again: this node cannot know that it was
     released = Ledger(release=PriorRelease("run-1/1/train/1", MODEL_SHA256))
-    again = request(facts=_facts(opened=NOW - DAY, order_before=True), ledger=released)
+    again = request(facts=_facts(opened=NOW - DAY, ordered_before=True), ledger=released)
     assert _refused(again) == [Code.EPOCH_OVER]

@@ -25,7 +25,6 @@ from mediator.admission import (
     AdmissionRequest,
     Admitted,
     DatasetFacts,
-    EpochFacts,
     Ledger,
     NodeFacts,
     PriorRelease,
@@ -131,7 +130,9 @@ def admission_request(
             highest_revocation=0 if list_row is None else list_row.number,
             siblings=siblings,
             datasets=[_dataset_facts(row) for row in snapshot.dataset_versions()],
-            epoch=_epoch_facts(snapshot, instruction.run),
+            set_back=snapshot.set_back() is not None,
+            opened=None if (epoch := snapshot.epoch()) is None else epoch.opened,
+            ordered_before=snapshot.ordered_before(instruction.run),
         ),
         ledger=_ledger(snapshot, instruction, None if permit is None else permit.document),
         now=now,
@@ -313,15 +314,6 @@ def _dataset_facts(row: records.DatasetVersionRow) -> DatasetFacts:
         train_studies=row.counts.get("train", 0),
         test_studies=row.counts.get("test", 0),
         withdrawn=row.withdrawn is not None,
-    )
-
-
-def _epoch_facts(snapshot: Reads, run: str) -> EpochFacts:
-    opened = snapshot.epoch()
-    return EpochFacts(
-        set_back=snapshot.set_back() is not None,
-        opened=None if opened is None else opened.opened,
-        order_before=snapshot.ordered_before(run),
     )
 
 
