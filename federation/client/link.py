@@ -1,10 +1,11 @@
-"""The link's main loop: five errands that each go on for ever, whatever becomes of the hub or of core.
+"""The link's main loop: six errands that each go on for ever, whatever becomes of the hub or of core.
 
     fleet        activate, heartbeat, pull, take apart, hand to core
     outbox       post the envelope, push exactly its objects, or one word of refusal
     events       permits, run orders and revocation lists, the moment the hub publishes them
     checkpoints  have the audit log's checkpoints witnessed
     renewal      a new certificate when two thirds of the old one's life are over
+    time         what time it is at the hub
 
 Nothing is lost on SIGKILL of either side: what the hub hands out once is noted before it is fetched (`LinkState`), what
 core wants delivered stays in its outbox until we say so, and a push repeated has the same message id.
@@ -47,6 +48,7 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
 # the hub looks for replies four times a second, and finds out that a node is away when it does
 _AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
+_TIME_EVERY_S = 60.0
 # hub or core is away, or this process may not use core's socket: no message's fault, so it is tried again
 _LATER = (NotNow, UsageFault)
 
@@ -90,6 +92,7 @@ class Link:
             "events": self._listen,
             "checkpoints": self._witness,
             "renewal": self._renew,
+            "time": self._tell_time,
         }
         try:
             async with asyncio.TaskGroup() as group:
@@ -339,15 +342,30 @@ class Link:
         return True
 
     async def _witness(self) -> None:
-        async for text in self._core.checkpoints():
-            checkpoint = control.CheckpointMessage(checkpoint=text)
+        await self._core.witness_holds(await self._held(), False)
+        async for shown in self._core.checkpoints():
+            message = control.CheckpointMessage(checkpoint=shown.text, proof=list(shown.proof))
             try:
-                answer = await self._channel.ask(control.CHECKPOINTS, checkpoint, control.WitnessedMessage)
+                answer = await self._channel.ask(control.CHECKPOINTS, message, control.WitnessedMessage)
             except Denied as error:
                 log.error("the hub does not witness a checkpoint of the audit log: %s", error.message)
+                await self._core.witness_holds(await self._held(), True)
                 continue
             await self._core.witnessed(answer.witness)
         raise NotNow("core closed the stream of checkpoints")
+
+    async def _held(self) -> str:
+        """The line that the hub signed last. A hub from before there were proofs has no such question."""
+        try:
+            answer = await self._channel.ask(control.WITNESS, control.WitnessQuestion(), control.WitnessedMessage)
+        except Denied as error:
+            raise NotNow("the hub asks for no proofs, so nothing is witnessed until it is upgraded") from error
+        return answer.witness
+
+    async def _tell_time(self) -> None:
+        while True:
+            await self._core.hub_time(await self._channel.time())
+            await asyncio.sleep(_TIME_EVERY_S)
 
     async def _renew(self) -> None:
         while True:
