@@ -18,6 +18,7 @@ from mediator.errors import Code, Denied, Reason
 from mediator.ledger import Ledger, Spending, check_attempts, check_left, check_protected, noise_of
 from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
 from mediator.policy import Policy
+from mediator.revocations import Revocations
 from mediator.signatures import Signed
 from mediator.sizes import reserve_bytes
 from mediator.terms import check_config, outside
@@ -27,7 +28,6 @@ from mediator.types import (
     DataPermit,
     Instruction,
     Kind,
-    RevocationList,
     RunOrder,
     TensorSpec,
 )
@@ -78,7 +78,7 @@ class AdmissionRequest:
     permit: Signed[DataPermit] | None
     acceptance: Signed[Acceptance] | None
     order: Signed[RunOrder] | None
-    revocations: Signed[RevocationList] | None
+    revocations: Revocations | None
     policy: Policy
     facts: NodeFacts
     ledger: Ledger
@@ -261,7 +261,7 @@ def _check_live(request: AdmissionRequest, permit: DataPermit, acceptance: Accep
     return check_live(
         permit,
         acceptance,
-        None if request.revocations is None else request.revocations.document,
+        request.revocations,
         siblings=request.facts.siblings,
         highest_revocation=request.facts.highest_revocation,
         max_revocation_age=request.policy.max_revocation_age,

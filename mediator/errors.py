@@ -53,6 +53,9 @@ class Code(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     UNTRUSTED_KEY = "untrusted_key"
     DOCUMENT_CONFLICT = "document_conflict"
+    # a node's certificate at the hub's door
+    CERTIFICATE_REPLACED = "certificate_replaced"
+    RENEWED_TWICE = "renewed_twice"
     # gate 1: the permit and who asks
     PERMIT_MISSING = "permit_missing"
     PERMIT_NOT_YET_VALID = "permit_not_yet_valid"
@@ -68,6 +71,7 @@ class Code(StrEnum):
     REVOCATION_LIST_MISSING = "revocation_list_missing"
     REVOCATION_LIST_STALE = "revocation_list_stale"
     REVOCATION_LIST_ROLLED_BACK = "revocation_list_rolled_back"
+    REVOCATION_LIST_FORKED = "revocation_list_forked"
     CLOCK_WENT_BACK = "clock_went_back"
     PERSON_NOT_NAMED = "person_not_named"
     RUN_ORDER_MISSING = "run_order_missing"
@@ -96,6 +100,7 @@ class Code(StrEnum):
     ROUND_ALREADY_SERVED = "round_already_served"
     ROUND_OUT_OF_RANGE = "round_out_of_range"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    TOO_MANY = "too_many"
     ROUNDS_EXHAUSTED = "rounds_exhausted"
     BYTES_EXHAUSTED = "bytes_exhausted"
     EPSILON_EXHAUSTED = "epsilon_exhausted"
@@ -208,7 +213,7 @@ _INSTRUCTION_CODES = frozenset(
         Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED,
         Code.INSTRUCTION_EXPIRED, Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED,
         Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
-        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH,
+        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.TOO_MANY,
     }
 )  # fmt: skip
 _BUDGET_CODES = frozenset(

@@ -35,7 +35,8 @@ from federation.client.flower import (
 from federation.client.link_state import LinkState
 from federation.client.ports import CorePort, OutgoingReply
 from mediator import tensors
-from mediator.errors import CloisterError, Denied, HubCode, Malformed, NotNow, UsageFault
+from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, UsageFault
+from mediator.ports import Clock
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
 
@@ -55,18 +56,24 @@ async def run_link(config: LinkConfig, core: CorePort) -> None:
     await Link(config, core).run()
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Link:
     """One node's link. `run` owns every connection it opens."""
 
-    def __init__(self, config: LinkConfig, core: CorePort) -> None:
+    def __init__(self, config: LinkConfig, core: CorePort, clock: Clock = utc_now) -> None:
         flower_log.hand_over()
         self._config = config
         self._core = core
+        self._clock = clock
         self._own = enrolment.load(config.folder)
         self._notes = LinkState(config.folder / "notes")
         self._wake = asyncio.Event()
         self._active = asyncio.Event()
         self._lost = False
+        self._refused_as_replaced = 0
         self._open()
 
     def _open(self) -> None:
@@ -223,12 +230,40 @@ class Link:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S * 0.4)
 
     async def _listen(self) -> None:
+        try:
+            await self._hear()
+        except Denied as error:
+            if error.reasons[0].code is Code.CERTIFICATE_REPLACED:
+                await self._replaced()
+            raise
+        raise HubUnreachable("the hub closed the events stream")
+
+    async def _hear(self) -> None:
         async for event in self._channel.events():
-            if event.kind == "wake":
+            self._refused_as_replaced = 0
+            if event.kind == "alarm":
+                await self._alarm(event.text)
+            elif event.kind == "wake":
                 self._wake.set()
             elif event.kind == "document":
                 await self._pass_on(event.text)
-        raise HubUnreachable("the hub closed the events stream")
+
+    async def _alarm(self, text: str) -> None:
+        """Hand an alarm of the hub's to core, once: the hub says it again with every stream."""
+        code = text.partition(".")[0]
+        if self._notes.alarmed(text) or code not in Code.__members__.values():
+            return
+        log.error("the hub says: %s: this site's certificate may be in other hands", code)
+        await self._core.certificate_alarm(Code(code))
+        self._notes.alarm(text)
+
+    async def _replaced(self) -> None:
+        """The newest certificate we have opens nothing any more: somebody else got and showed a newer one. Once may be
+        a connection begun before a renewal."""
+        self._refused_as_replaced += 1
+        if self._refused_as_replaced == 2:
+            log.error("the hub knows a newer certificate of this site than we do: ours may be in other hands")
+            await self._core.certificate_alarm(Code.CERTIFICATE_REPLACED)
 
     async def _pass_on(self, document: str) -> None:
         """Hand a document to core. One that core fails over is left behind: the hub sends it again with every stream,
@@ -246,7 +281,8 @@ class Link:
     async def _deliver(self) -> None:
         async for outgoing in self._core.outbox():
             await self._active.wait()
-            await self._send(outgoing)
+            if not await self._send(outgoing):
+                continue  # taken back by core, which says so with a row that follows
             try:
                 await self._core.delivered(outgoing.instruction)
             except _LATER:
@@ -255,33 +291,52 @@ class Link:
                 log.error("%s was sent, but core did not take note of it: %s", outgoing.instruction, error.message)
         raise NotNow("core closed the outbox")
 
-    async def _send(self, outgoing: OutgoingReply) -> None:
+    async def _send(self, outgoing: OutgoingReply) -> bool:
+        """Push a reply; false where it is a release that may not leave any more. One that cannot go out must not keep
+        back those that wait behind it, so it ends with a word."""
         try:
             if outgoing.envelope is None or outgoing.folder is None:
-                code = outgoing.hub_code or HubCode.INTERNAL
-                await self._refuse(outgoing.reply_context, code)
-                return
-            if self._notes.used(outgoing.envelope):
-                return
-            envelope = open_signed(ReleaseEnvelope, outgoing.envelope, self._own.release_keys).document
-            release = control.ReleaseMessage(envelope=outgoing.envelope)
-            await self._channel.ask(control.RELEASES, release, control.Stored)
-            spool, folder = self._config.spool, _plain_name(outgoing.folder)
-            # core's to write: not to be led by it to a file of our own
-            read = lambda key: read_file(spool, folder, _plain_name(key))  # noqa: E731
-            await asyncio.to_thread(self._fleet.push_release, outgoing.reply_context, envelope, read)
-            self._notes.use(outgoing.envelope)
+                await self._refuse(outgoing.reply_context, outgoing.hub_code or HubCode.INTERNAL)
+            elif not self._notes.used(outgoing.envelope):
+                return await self._push(
+                    outgoing.instruction, outgoing.reply_context, outgoing.envelope, outgoing.folder
+                )
         except RunOver:
             log.info("the hub no longer waits for %s", outgoing.instruction)
         except _LATER:
             raise
         except Exception as error:
-            # one reply that cannot go out must not keep back those that wait behind it
             if isinstance(error, CloisterError):
                 log.error("the reply to %s cannot be sent: %s", outgoing.instruction, error.message)
             else:
                 log.exception("the reply to %s met an error nobody foresaw", outgoing.instruction)
             await self._end(outgoing.reply_context, HubCode.INTERNAL)
+        return True
+
+    async def _push(self, instruction: str, reply_context: bytes, signed: str, folder_name: str) -> bool:
+        """Push a release, unless it waited too long: for the hub, for this process, for the rows before it.
+
+        1. Its envelope has not expired.
+        2. Core, asked now, lets it leave: the permit may have been revoked since, or the node paused.
+        3. Files that are gone while it is pushed were taken back by core, if core says so.
+        """
+        envelope = open_signed(ReleaseEnvelope, signed, self._own.release_keys).document
+        if self._clock() >= envelope.expires or not await self._core.may_leave(instruction):  # (1), (2)
+            log.info("the release for %s may not leave any more", instruction)
+            return False
+        await self._channel.ask(control.RELEASES, control.ReleaseMessage(envelope=signed), control.Stored)
+        spool, folder = self._config.spool, _plain_name(folder_name)
+        # core's to write: not to be led by it to a file of our own
+        read = lambda key: read_file(spool, folder, _plain_name(key))  # noqa: E731
+        try:
+            await asyncio.to_thread(self._fleet.push_release, reply_context, envelope, read)
+        except FileNotFoundError:
+            if await self._core.may_leave(instruction):
+                raise
+            log.info("the release for %s was taken back while it was pushed", instruction)  # (3)
+            return False
+        self._notes.use(signed)
+        return True
 
     async def _witness(self) -> None:
         async for text in self._core.checkpoints():
@@ -303,6 +358,8 @@ class Link:
                 answer = await self._channel.ask(control.RENEW, message, control.Renewed)
                 enrolment.install_renewed(self._config.folder, answer.certificate)
                 tls.show_certificate(self._context, self._own.certificate, self._own.key)
+                with contextlib.suppress(Denied):  # a hub of before does not know the question
+                    await self._channel.show_certificate()
                 log.info("the node's certificate was renewed")
             await asyncio.sleep(_RENEWAL_CHECK_S)
 

@@ -12,13 +12,16 @@ from federation.files import make_folder
 
 # an envelope expires long before this many newer ones were used
 _REMEMBERED = 10_000
+# a hub has one a day and kind, since the site was last enrolled
+_ALARMS = 1_000
 
 
 class LinkState:
-    """Small files in one folder: `pulled/<n>`, `used/<sha256 of an envelope>`, `node-id`."""
+    """Small files in one folder: `pulled/<n>`, `used/<sha256 of an envelope>`, `node-id`, `alarms`."""
 
     def __init__(self, folder: Path) -> None:
         self._node_id = make_folder(folder) / "node-id"
+        self._alarms = folder / "alarms"
         self._pulled = make_folder(folder / "pulled")
         self._used = make_folder(folder / "used")
 
@@ -34,6 +37,14 @@ class LinkState:
     def node_id(self, value: int) -> None:
         if value != self.node_id:
             replace_file(self._node_id, str(value).encode("ascii"))
+
+    def alarm(self, text: str) -> None:
+        """Remember that core knows of an alarm of the hub's."""
+        known = self._alarms.read_text("ascii").splitlines() if self._alarms.exists() else []
+        replace_file(self._alarms, "\n".join([*known[-_ALARMS:], text]).encode("ascii"))
+
+    def alarmed(self, text: str) -> bool:
+        return self._alarms.exists() and text in self._alarms.read_text("ascii").splitlines()
 
     def add(self, note: bytes) -> str:
         """Keep a pulled message's metadata; returns the name to be `done` with it."""

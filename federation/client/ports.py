@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from mediator.errors import HubCode
+from mediator.errors import Code, HubCode
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,20 @@ class CorePort(Protocol):
         """
 
     def outbox(self) -> AsyncIterator[OutgoingReply]:
-        """Replies as they become ready, beginning with every one not yet `delivered`."""
+        """Replies as they become ready, beginning with every one not yet `delivered`. A release that may not leave
+        any more comes again, as a refusal."""
+
+    async def may_leave(self, instruction: str) -> bool:
+        """Whether the release for `instruction` may be pushed, as of this moment."""
 
     async def delivered(self, instruction: str) -> None:
         """The hub has the reply to `instruction`, or will never take it."""
 
     def checkpoints(self) -> AsyncIterator[str]:
         """Signed audit checkpoints (canonical JSON) that no witness has seen yet, oldest first."""
+
+    async def certificate_alarm(self, code: Code) -> None:
+        """The site's certificate may be in other hands: the hub says so, or refuses it as replaced."""
 
     async def witnessed(self, text: str) -> None:
         """A checkpoint co-signed by the hub: a line for `witness.jsonl`."""

@@ -28,11 +28,13 @@ from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
 from node.core.imports.imports import Imports
 from node.core.records import JobRow
+from node.core.reserve import Reserve
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task, watch
-from node.core.tasks.outbox import Outbox
+from node.core.tasks.certificate_alarm import CertificateAlarms
+from node.core.tasks.outbox import Outbox, take_back
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
 from node.host.config import NodeConfig
@@ -63,8 +65,10 @@ class CoreProcess:
         self._outboxes = 0
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
+        reserve = Reserve(paths.reserve)
+        reserve.free_if_full()  # a database cannot be opened where nothing can be written beside it
         store = open_store(config.database_url(), now())
-        self.core = _core(config, store)
+        self.core = _core(config, store, reserve)
         self.audit_log = AuditLog(store, paths.audit, paths.witness_file)
         self._exporting = threading.Lock()
         self.trust = SandboxTrust(self.core, self._canary(runner))
@@ -92,6 +96,7 @@ class CoreProcess:
         )
         self.documents = Documents(self.core, self._documents_changed)
         self.imports = Imports(self.core, version("cloister"))
+        self._alarms = CertificateAlarms(self.core)
         self._wake_export = threading.Event()
         self._ended = threading.Event()
         store.after_commit(self._wake_export.set)
@@ -101,6 +106,8 @@ class CoreProcess:
 
     def start(self) -> None:
         """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files."""
+        self.core.switch.prepare()
+        self.core.reserve.make()
         self._sweep()
         self.export()
         with self.core.store.transaction(now()) as tx:
@@ -125,6 +132,7 @@ class CoreProcess:
         self.jobs.stop()
         self.watch.stop()
         self.core.deferred.close(_LAST_WORDS_S)
+        self.core.refusals.sum_up(self.core.store, now())
         with self.core.store.transaction(now()) as tx:
             if changed:
                 tx.record(event=event(Action.NODE_STOP, "state", Verdict.FAILED, code=Code.INTERNAL))
@@ -173,6 +181,9 @@ class CoreProcess:
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)
 
+    def may_leave(self, instruction: str) -> bool:
+        return self.outbox.may_leave(instruction)
+
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
         """Checkpoints no witness has signed, the newest first of all: it covers the others."""
         shown, commits = 0, -1
@@ -188,6 +199,9 @@ class CoreProcess:
 
     def witnessed(self, text: str) -> None:
         watch.witnessed(self.core, text)
+
+    def certificate_alarm(self, code: Code) -> None:
+        self._alarms.record(code)
 
     # --- what the staff's verbs ask -----------------------------------------------------------------------------
 
@@ -225,6 +239,8 @@ class CoreProcess:
         job_view(version, read_manifest(version), split, columns, into, self.core.job_group)  # type: ignore[arg-type]
 
     def _tend(self, core: Core) -> None:
+        core.switch.prepare()
+        core.reserve.make()
         airlock.tend(core)
         self.trust.renew()
 
@@ -232,6 +248,7 @@ class CoreProcess:
         """A permit or a list came in: what computes is looked at first, then what waits."""
         self.watch.look()
         self.jobs.queue.recheck()
+        self.core.deferred.add(lambda tx: take_back(self.core, tx))
 
     def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
         self._progress[key.run, key.task.value] = fraction
@@ -264,12 +281,13 @@ class CoreProcess:
                 self._wake_export.set()
 
 
-def _core(config: NodeConfig, store: Store) -> Core:
+def _core(config: NodeConfig, store: Store, reserve: Reserve) -> Core:
     paths, trust = config.paths, config.trust
     return Core(
         site=config.site,
         store=store,
-        deferred=DeferredRecords(store, now),
+        deferred=DeferredRecords(store, now, make_room=reserve.free_if_full),
+        reserve=reserve,
         switch=Switch(paths.pause_mark),
         clock=now,
         keys=CoreKeys(

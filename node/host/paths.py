@@ -34,6 +34,11 @@ class StatePaths:
         return self.core / "paused"
 
     @property
+    def reserve(self) -> Path:
+        """Room for the last records on a full disk. On the disk of the database."""
+        return self.core / "reserve"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys"
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from durable.below import open_file, whole_path
+from durable.logs import keep_small
 from mediator.errors import IntegrityBroken, NotNow, UsageFault
 from mediator.roles import Role
 from node.host.accounts import Account
@@ -138,6 +139,7 @@ class Supervisor:
         if child.process is not None:
             status = child.process.poll()
             if status is None:
+                keep_small(self._config.paths.logs / f"{child.role}.log", _MAX_LOG_BYTES)
                 return
             _kill_group(child.process)
             child.process = None
@@ -287,15 +289,10 @@ def _answers(path: Path) -> bool:
 
 @contextmanager
 def _log_file(folder: Path, name: str) -> Iterator[int]:
-    """A child's log, appended to; the one before it is kept once it grew large."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    """A child's log, appended to: `keep_small` empties it while it is open."""
     try:
         with whole_path(folder) as logs:
-            descriptor = _our_own(logs, name, flags, 0o600)
-            if os.fstat(descriptor).st_size > _MAX_LOG_BYTES:
-                os.close(descriptor)
-                os.rename(name, f"{name}.1", src_dir_fd=logs, dst_dir_fd=logs)
-                descriptor = _our_own(logs, name, flags, 0o600)
+            descriptor = _our_own(logs, name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     except OSError as error:
         raise NotNow(f"cannot write the log {folder / name}: {error.strerror}") from None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from federation.client.ports import Delivery, Greeting, OutgoingReply
+from mediator.errors import Code
 from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
 from node.ipc.verb import Verb
@@ -32,11 +33,28 @@ class InstructionId:
     instruction: str
 
 
+@dataclass(frozen=True)
+class Alarm:
+    """Why the site's certificate may be in other hands."""
+
+    code: Code
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Whether a release may leave now. One that may not is told again by the outbox, as the refusal it has become."""
+
+    allowed: bool
+
+
 HELLO = Verb("hello", Hello, Greeting)
 DELIVER_DOCUMENT = Verb("deliver_document", SignedText, DocumentOutcome)
 DELIVER_INSTRUCTION = Verb("deliver_instruction", InstructionStart, Delivery, "upload")
 OUTBOX = Verb("outbox", Empty, OutgoingReply, "server")
+# asked right before a release is pushed: it may have waited for weeks since the outbox told of it
+MAY_LEAVE = Verb("may_leave", InstructionId, Leave)
 DELIVERED = Verb("delivered", InstructionId, Empty)
 # a signed checkpoint of the audit log, for the hub to witness; then the same with the hub's signature
 CHECKPOINTS = Verb("checkpoints", Empty, SignedText, "server")
 WITNESSED = Verb("witnessed", SignedText, Empty)
+CERTIFICATE_ALARM = Verb("certificate_alarm", Alarm, Empty)

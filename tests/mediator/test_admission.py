@@ -25,10 +25,8 @@ from mediator.policy import Policy
 from mediator.signatures import KeyRing, open_signed
 from mediator.sizes import reserve_bytes
 from mediator.terms import MAX_CONFIG_BYTES, check_config
-from mediator.types import Kind, RevocationList, RunOrder, SiteDatasets
+from mediator.types import Kind, RunOrder, SiteDatasets
 from tests.mediator.samples import (
-    COMMITTEE,
-    COMMITTEE_RING,
     DATASET,
     DAY,
     FACTS,
@@ -48,7 +46,7 @@ from tests.mediator.samples import (
     order,
     permit,
     request,
-    revocations,
+    revoked,
 )
 
 MODEL_SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -148,7 +146,7 @@ def test_an_acceptance_that_is_over_before_the_permit_begins_is_never_live(begin
 
 
 def test_a_revoked_permit() -> None:
-    listed = open_signed(RevocationList, COMMITTEE.sign(revocations(permits=("lesions-2026",))), COMMITTEE_RING)
+    listed = revoked(permits=("lesions-2026",))
     assert _refused(request(revocations=listed)) == [Code.PERMIT_REVOKED]
 
 
@@ -272,7 +270,7 @@ def test_a_second_answer_to_another_model_in_the_same_round_is_refused() -> None
 
 
 def test_redelivery_asks_the_permit_again() -> None:
-    listed = open_signed(RevocationList, COMMITTEE.sign(revocations(permits=("lesions-2026",))), COMMITTEE_RING)
+    listed = revoked(permits=("lesions-2026",))
     assert _refused(request(instruct={"attempt": 2}, ledger=SERVED, revocations=listed)) == [Code.PERMIT_REVOKED]
     assert _refused(request(instruct={"attempt": 2}, ledger=SERVED, policy=replace(POLICY, paused=True))) == [
         Code.HOSPITAL_PAUSED

@@ -18,7 +18,7 @@ import numpy as np
 from federation.client.objects import FlowerCodec
 from federation.client.ports import Delivery, Greeting, OutgoingReply
 from mediator import tensors
-from mediator.errors import CloisterError, HubCode
+from mediator.errors import CloisterError, Code, HubCode
 from mediator.signatures import KeyRing, SigningKey, open_signed
 from mediator.types import Instruction, Kind, ReleaseEnvelope, TensorSpec
 
@@ -48,6 +48,7 @@ class FakeCore:
     refused: list[str] = field(default_factory=list)
     to_witness: list[str] = field(default_factory=list)
     witness_lines: list[str] = field(default_factory=list)
+    alarms: list[Code] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._undelivered: dict[str, OutgoingReply] = {}
@@ -58,6 +59,9 @@ class FakeCore:
     async def hello(self, software: str, connected: bool) -> Greeting:
         self.connected = connected
         return Greeting(self.site, False)
+
+    async def certificate_alarm(self, code: Code) -> None:
+        self.alarms.append(code)
 
     async def deliver_document(self, text: str) -> str:
         self.documents.append(text)
@@ -156,6 +160,9 @@ class FakeCore:
                     sent.add(instruction)
                     yield outgoing
             await self._stir.wait()
+
+    async def may_leave(self, instruction: str) -> bool:
+        return instruction in self._undelivered
 
     async def delivered(self, instruction: str) -> None:
         self._undelivered.pop(instruction, None)

@@ -199,6 +199,7 @@ class ImageTable(NodeBase):
     note: Mapped[str] = mapped_column(Text)
     approved_by: Mapped[str | None]
     withdrawn: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
 
 
 class ImageFactsTable(NodeBase):
@@ -259,10 +260,13 @@ class RunOrderTable(NodeBase):
 
 
 class RevocationListTable(NodeBase):
+    """A list, and all that is revoked by it and by those before it."""
+
     __tablename__ = "revocation_list"
 
     number: Mapped[int] = mapped_column(primary_key=True)
     issued: Mapped[datetime]
+    revoked: Mapped[list[Any]] = mapped_column(server_default="[]")
     text: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str]
     key_id: Mapped[str]
@@ -302,7 +306,10 @@ class RoundTable(NodeBase):
 
 
 class InstructionTable(NodeBase):
-    """Also the replay table: an id once in here is never served again. `state`: open, released, refused."""
+    """Also the replay table: an id once in here is never served again. `state`: open, released, refused.
+
+    Of one that gate 1 refused `text` and `reply_context` are empty and their hashes all that is kept.
+    """
 
     __tablename__ = "instruction"
 
@@ -316,6 +323,8 @@ class InstructionTable(NodeBase):
     model_sha256: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
     reply_context: Mapped[bytes]
+    text_sha256: Mapped[str] = mapped_column(default="", server_default="")
+    context_sha256: Mapped[str] = mapped_column(default="", server_default="")
     received: Mapped[datetime]
     expires: Mapped[datetime]
     state: Mapped[str]
@@ -323,6 +332,17 @@ class InstructionTable(NodeBase):
     delivered: Mapped[datetime | None] = mapped_column(index=True)
 
     __table_args__ = (Index(None, "run", "round", "task"),)
+
+
+class RefusalDayTable(NodeBase):
+    """Refusals of one source on one day (UTC): those `kept` have records of their own, `more` have none."""
+
+    __tablename__ = "refusal_day"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    kept: Mapped[int]
+    more: Mapped[int]
 
 
 class JobTable(NodeBase):
@@ -421,7 +441,8 @@ class SettingTable(NodeBase):
 
 
 class AirlockFileTable(NodeBase):
-    """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosures."""
+    """One file of an analysis, or a round's counts that people have to judge. `content` is what may leave, until the
+    file has ended; `record` its disclosures; `near` the values they are about, which stay here."""
 
     __tablename__ = "airlock_file"
 
@@ -441,6 +462,7 @@ class AirlockFileTable(NodeBase):
     code: Mapped[str | None]
     created: Mapped[datetime]
     updated: Mapped[datetime]
+    near: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class AirlockReviewTable(NodeBase):
@@ -455,6 +477,24 @@ class AirlockReviewTable(NodeBase):
     decision: Mapped[str]
     why: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime]
+
+
+class ShownCountsTable(NodeBase):
+    """The counts of one file, or of one round's metrics, that left under a permit or may leave; gone with a file that
+    never will. `source` is the file or the instruction. `counts` is null for what left before they were kept."""
+
+    __tablename__ = "shown_counts"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    permit: Mapped[str] = mapped_column(index=True)
+    run: Mapped[str]
+    name: Mapped[str]
+    task: Mapped[str]
+    dataset_version: Mapped[str | None]
+    split: Mapped[str | None]
+    left: Mapped[bool]
+    counts: Mapped[str | None] = mapped_column(Text)
     time: Mapped[datetime]
 
 

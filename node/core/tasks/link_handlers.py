@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from federation.client.ports import Delivery, Greeting, OutgoingReply
-from mediator.errors import HubCode
+from mediator.errors import Code, HubCode
 from node.core.documents.documents import outcome
 from node.ipc import link as words
 from node.ipc.caller import Caller
@@ -26,8 +26,10 @@ class CoreSide(Protocol):
     def receive_instruction(self, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None: ...
     def outgoing(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]: ...
     def delivered(self, instruction: str) -> None: ...
+    def may_leave(self, instruction: str) -> bool: ...
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]: ...
     def witnessed(self, text: str) -> None: ...
+    def certificate_alarm(self, code: Code) -> None: ...
 
 
 HANDLERS = Handlers[CoreSide]()
@@ -60,6 +62,11 @@ def delivered(core: CoreSide, _caller: Caller, request: words.InstructionId) -> 
     return Empty()
 
 
+@HANDLERS.answers(words.MAY_LEAVE)
+def may_leave(core: CoreSide, _caller: Caller, request: words.InstructionId) -> words.Leave:
+    return words.Leave(core.may_leave(request.instruction))
+
+
 @HANDLERS.answers(words.CHECKPOINTS)
 def checkpoints(core: CoreSide, _caller: Caller, _request: Empty, call: Call) -> Iterator[SignedText]:
     for text in core.checkpoints(lambda: call.active):
@@ -69,4 +76,10 @@ def checkpoints(core: CoreSide, _caller: Caller, _request: Empty, call: Call) ->
 @HANDLERS.answers(words.WITNESSED)
 def witnessed(core: CoreSide, _caller: Caller, request: SignedText) -> Empty:
     core.witnessed(request.text)
+    return Empty()
+
+
+@HANDLERS.answers(words.CERTIFICATE_ALARM)
+def certificate_alarm(core: CoreSide, _caller: Caller, request: words.Alarm) -> Empty:
+    core.certificate_alarm(request.code)
     return Empty()
