@@ -30,6 +30,7 @@ from containers import gpu
 from containers.lines import Lines
 from containers.sandbox import JOB_LABEL, ROLE_LABEL, SITE_LABEL, SPEC_LABEL
 from mediator.errors import Code, Denied, Ended, EngineUnavailable, Reason
+from mediator.grammar import DIGEST
 
 # An engine on a busy disk answers within seconds; one that took this long is not answering.
 TIMEOUT_S = 30.0
@@ -39,7 +40,7 @@ _STDOUT = 1
 _WHOLE = "does nvidia-smi answer, and is the CDI spec younger than the driver? cloister check says how GPUs are given"
 # the processor as images name it
 _MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(DIGEST)
 
 
 @dataclass(frozen=True)

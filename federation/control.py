@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from mediator.errors import Malformed, UnsupportedVersion
-from mediator.signatures import MAX_SIGNED_BYTES
-from mediator.types import IDENTIFIER
+from mediator.grammar import DIGEST, HEX256, IDENTIFIER, MAX_SIGNED_BYTES
 
 EVENTS = "/v1/control/events"
 RELEASES = "/v1/control/releases"
@@ -29,8 +28,8 @@ ALARMS_HEADER = "cloister-alarms"
 MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
 
 Site = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER}$")]
-PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+PublicKey = Annotated[str, StringConstraints(pattern=f"^{HEX256}$")]
+Digest = Annotated[str, StringConstraints(pattern=f"^{DIGEST}$")]
 Signed = Annotated[str, StringConstraints(max_length=MAX_SIGNED_BYTES, pattern=r"^[A-Za-z0-9_.-]*$")]
 Pem = Annotated[str, StringConstraints(max_length=16 << 10, pattern=r"^-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n -]+$")]
 Line = Annotated[str, StringConstraints(max_length=16 << 10)]

@@ -16,10 +16,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from mediator import canonical
+from mediator import canonical, grammar
 from mediator.errors import Code, IntegrityBroken
+from mediator.grammar import check_hex256, check_identifier, check_number, check_version
 from mediator.signatures import SigningKey, VerifyKey
-from mediator.types import IDENTIFIER, Kind, check_hex256, check_identifier
+from mediator.types import Kind
 
 RECORDS_PER_SEGMENT = 10_000
 # the longest record that the rules below allow has about 600 bytes
@@ -27,14 +28,11 @@ MAX_LINE_BYTES = 2048
 # a checkpoint or witness line: two signatures, two key ids, a site
 MAX_CHECKPOINT_BYTES = 4096
 
-# A document's number is at most 2^53 - 1 (`canonical.MAX_INTEGER`): 16 digits.
-_NUMBER = r"(0|[1-9][0-9]{0,15})"
-_PERMIT = re.compile(rf"{IDENTIFIER}@[1-9][0-9]{{0,15}}")
+_PERMIT = re.compile(grammar.PERMIT)
 # Objects that hold an id which a signed document or the site's configuration gave: whatever may be opened can be
 # recorded, a run called `lung-2026.11.26.1.2` too. Such ids are chosen where no patient's UID is known.
 _NAMED = re.compile(
-    rf"(run-order|run|releases|site)/{IDENTIFIER}"
-    rf"|{IDENTIFIER}/{_NUMBER}/({'|'.join(Kind)})/{_NUMBER}(@[0-9a-f]{{64}})?"
+    rf"(run-order|run|releases|site)/{grammar.IDENTIFIER}|{grammar.instruction_id(Kind)}(@{grammar.HEX256})?"
 )
 # What any other object may look like: ids this node makes (`sha256:…`, `job-12`). No capitals, no spaces; a file name's
 # extension cannot be told from an id's dot, so this is a fence against text, not against every secret.
@@ -123,8 +121,7 @@ class AuditRecord:
 
     def __post_init__(self) -> None:
         check_identifier(self.actor, "actor")
-        if self.sequence < 1:
-            raise ValueError("records are numbered from 1")
+        check_version(self.sequence, "sequence")
         if not _NAMED.fullmatch(self.object) and not _is_own_id(self.object):
             raise ValueError("the object of a record is an id of ours")
         if self.permit and not _PERMIT.fullmatch(self.permit):
@@ -200,8 +197,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         check_identifier(self.site, "site")
         check_hex256(self.root, "root")
-        if self.size < 0:
-            raise ValueError("a log has no negative size")
+        check_number(self.size, "size")
 
     @property
     def signed_bytes(self) -> bytes:

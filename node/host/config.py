@@ -25,8 +25,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mediator import canonical
 from mediator.capacity import Calendar, Capacity, Closed, Gpu, SiteSchedule
 from mediator.errors import Malformed, UsageFault
+from mediator.grammar import UNKNOWN, check_digest, check_gpu, check_identifier, check_person
 from mediator.signatures import KeyRing, VerifyKey
-from mediator.types import Resources, check_digest, check_gpu, check_identifier
+from mediator.types import Resources
 from node.host.accounts import Account, account, group_id
 from node.host.paths import MAX_SOCKET_BYTES, StatePaths
 
@@ -41,10 +42,9 @@ def _identifier(text: str) -> str:
 
 
 def _person(text: str) -> str:
-    check_identifier(text, "a person")
-    # a role, a dot and the person fill an audit record's actor, which has 64 places
-    if len(text) > 48 or text == "unknown":
-        raise ValueError("a person has a name of at most 48 characters, which is not `unknown`")
+    check_person(text, "a person")
+    if text == UNKNOWN:
+        raise ValueError(f"nobody is called {UNKNOWN}: it stands for who is not known")
     return text
 
 

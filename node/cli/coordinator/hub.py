@@ -16,8 +16,8 @@ import typer
 
 from mediator.errors import Denied, NotNow, UsageFault
 from mediator.signatures import VerifyKey
+from mediator.sizes import MAX_MODEL_FILE_BYTES
 from node.cli.files import (
-    MAX_MODEL_BYTES,
     check_new,
     check_new_folder,
     read_bytes,
@@ -176,7 +176,7 @@ def submit(
 ) -> None:
     """Submit a run; a hub that is running begins it at once."""
     with opened(config) as hub:
-        ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_BYTES))
+        ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES))
     say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
 
 

@@ -32,6 +32,7 @@ from mediator.datasets import (
     study_record,
 )
 from mediator.errors import IntegrityBroken
+from mediator.grammar import INSTANCE
 from mediator.manifests import AnyManifest, Deidentification, ManifestV2, StudyRecord
 from node.host.versions import (
     STUDIES,
@@ -43,7 +44,7 @@ from node.host.versions import (
     write_file,
 )
 
-_INSTANCE = re.compile(r"[0-9]{4,9}\.dcm")
+_INSTANCE = re.compile(INSTANCE)
 
 
 def take_study(

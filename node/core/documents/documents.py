@@ -17,6 +17,7 @@ from mediator.errors import CloisterError, Code, Denied, Malformed, Reason, Unsu
 from mediator.permit import (
     compile_permit,
     open_acceptance,
+    open_known_permits,
     open_permit,
     open_revocations,
     open_run_order,
@@ -137,8 +138,8 @@ class Documents:
     def _order(self, text: str) -> Signed[Any]:
         """A run order under a permit that this node holds."""
         with self._core.store.read() as snapshot:
-            held = [open_permit(row.text, self._core.trust.committee).document for row in snapshot.permits()]
-        return open_run_order(text, held)
+            held = [row.text for row in snapshot.permits()]
+        return open_run_order(text, open_known_permits(held, self._core.trust.committee))
 
     def _check_orders(self, tx: Tx, order: RunOrder) -> None:
         """Raise `Denied` where too many orders under this permit came in today; the transaction takes it back."""

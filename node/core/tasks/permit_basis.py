@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mediator.errors import Code
-from mediator.permit import check_live, open_acceptance, open_permit
+from mediator.permit import check_live, open_acceptance, open_known_permits, open_permit
 from mediator.revocations import Revocations, newest
 from mediator.types import Acceptance, DataPermit
 from node.core.context import Core
@@ -50,12 +50,12 @@ def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> P
     if permit_row is None or acceptance_row is None:
         return None
     committee = core.trust.committee
-    siblings = [row for row in snapshot.permits() if row.permit == permit]
+    siblings = [row.text for row in snapshot.permits() if row.permit == permit]
     return PermitBasis(
         permit=open_permit(permit_row.text, committee).document,
         acceptance=open_acceptance(acceptance_row.text, core.trust.stewards).document,
         revocations=core.revocations(snapshot),
-        siblings=[open_permit(row.text, committee).document for row in siblings],
+        siblings=open_known_permits(siblings, committee),
         newest_audit=snapshot.newest_audit_time(),
     )
 
