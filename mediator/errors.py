@@ -65,6 +65,7 @@ class Code(StrEnum):
     PERMIT_NOT_ACCEPTED = "permit_not_accepted"
     ACCEPTANCE_EXPIRED = "acceptance_expired"
     CONDITION_UNENFORCEABLE = "condition_unenforceable"
+    METRIC_UNPROTECTED = "metric_unprotected"
     PERMIT_TOO_LARGE = "permit_too_large"
     TENSOR_ORDER = "tensor_order"
     REVOCATION_LIST_MISSING = "revocation_list_missing"
@@ -72,6 +73,8 @@ class Code(StrEnum):
     REVOCATION_LIST_ROLLED_BACK = "revocation_list_rolled_back"
     REVOCATION_LIST_FORKED = "revocation_list_forked"
     CLOCK_WENT_BACK = "clock_went_back"
+    LOG_SET_BACK = "log_set_back"
+    EPOCH_OVER = "epoch_over"
     PERSON_NOT_NAMED = "person_not_named"
     RUN_ORDER_MISSING = "run_order_missing"
     RUN_ORDER_EXPIRED = "run_order_expired"
@@ -82,6 +85,7 @@ class Code(StrEnum):
     DATASET_NOT_PERMITTED = "dataset_not_permitted"
     DATASET_MISSING = "dataset_missing"
     TOO_FEW_STUDIES = "too_few_studies"
+    DATASET_PROTECTED = "dataset_protected"
     RESOURCES_EXCEEDED = "resources_exceeded"
     HOSPITAL_PAUSED = "hospital_paused"
     ROLE_NOT_PERMITTED = "role_not_permitted"
@@ -97,6 +101,8 @@ class Code(StrEnum):
     INSTRUCTION_REPLAYED = "instruction_replayed"
     ROUND_ALREADY_SERVED = "round_already_served"
     ROUND_OUT_OF_RANGE = "round_out_of_range"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    TOO_MANY = "too_many"
     ROUNDS_EXHAUSTED = "rounds_exhausted"
     BYTES_EXHAUSTED = "bytes_exhausted"
     EPSILON_EXHAUSTED = "epsilon_exhausted"
@@ -209,10 +215,12 @@ _INSTRUCTION_CODES = frozenset(
         Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED,
         Code.INSTRUCTION_EXPIRED, Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED,
         Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
-        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH,
+        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.EPOCH_OVER, Code.TOO_MANY,
     }
 )  # fmt: skip
-_BUDGET_CODES = frozenset({Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED})
+_BUDGET_CODES = frozenset(
+    {Code.ATTEMPTS_EXHAUSTED, Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED}
+)
 _JOB_CODES = frozenset(
     {
         Code.JOB_FAILED, Code.OUT_OF_MEMORY, Code.TIME_LIMIT, Code.STOPPED, *_RAISED,
@@ -220,8 +228,8 @@ _JOB_CODES = frozenset(
 )  # fmt: skip
 _NODE_CODES = frozenset(
     {
-        Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED, Code.MOUNT_NOT_PERMITTED,
-        Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
+        Code.CLOCK_WENT_BACK, Code.LOG_SET_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED,
+        Code.MOUNT_NOT_PERMITTED, Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
     }
 )  # fmt: skip
 _OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {Code.COUNT_BELOW_THRESHOLD}

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from mediator import canonical
-from mediator.errors import Code, Denied, Reason, UnsupportedVersion
+from mediator.errors import Code, Denied, Malformed, Reason, UnsupportedVersion
 from mediator.revocations import Revocations
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
-from mediator.sizes import check_tensors
+from mediator.sizes import check_sizes
 from mediator.types import (
     Acceptance,
     DataPermit,
@@ -122,6 +122,18 @@ def open_permit(text: str, committee: KeyRing) -> Signed[DataPermit]:
     return signed
 
 
+def open_known_permits(texts: Iterable[str], committee: KeyRing) -> list[DataPermit]:
+    """Those of the permits that still open. One that does not, because an earlier version signed it or its key is no
+    longer trusted, grants nobody anything, and keeps nothing from being granted under another."""
+    opened = []
+    for text in texts:
+        try:
+            opened.append(open_permit(text, committee).document)
+        except (Malformed, Denied):
+            continue
+    return opened
+
+
 def open_acceptance(text: str, stewards: KeyRing) -> Signed[Acceptance]:
     """A hospital's acceptance, signed by one of its stewards. Raises `Malformed` or `Denied`."""
     return open_signed(Acceptance, text, stewards)
@@ -160,10 +172,12 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     2. The permit names the site.
     3. The acceptance covers no dataset version that the permit does not.
     4. Every condition is one this node can hold itself to.
-    5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
+    5. Under a privacy budget nothing leaves beside the noised update that a job could choose: every metric, of every
+       kind of task, a count too, has one permitted value. (What a job's program writes there may be any function of
+       the patients, so noise for it would have to drown the whole range.)
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
        budget, which no table keeps to.
-    7. A model of its tensors can be handed over and released (`check_tensors`).
+    7. What its tasks return can be handed over and released (`check_sizes`).
     """
     granted, accepted = permit.document, acceptance.document
     named = (accepted.permit, accepted.permit_version, accepted.permit_sha256)
@@ -189,10 +203,18 @@ def unenforceable(permit: DataPermit) -> list[Reason]:
     ]
     if permit.privacy is None and _NEEDS_PRIVACY in permit.conditions:
         reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"{_NEEDS_PRIVACY} without a privacy budget"))
-    exact = [metric.name for metric in permit.metrics.get(Kind.TRAIN.value, ()) if metric.kind == "value"]
-    if permit.privacy is not None and exact:
-        reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"a privacy budget, but {exact[0]} would leave exact"))
-    return reasons + check_tensors(permit.tensors) + _analysis_unenforceable(permit)
+    if permit.privacy is not None:
+        reasons += _unprotected(permit.metrics)
+    return reasons + check_sizes(permit) + _analysis_unenforceable(permit)
+
+
+def _unprotected(metrics: Mapping[str, tuple[MetricSpec, ...]]) -> list[Reason]:
+    chosen = [(kind, spec) for kind, specs in sorted(metrics.items()) for spec in specs if spec.fixed is None]
+    cure = "leave it out, or give it one value: minimum = maximum, for num-examples 1, so that sites weigh the same"
+    return [
+        Reason(Code.METRIC_UNPROTECTED, f"a privacy budget, but {spec.name} of {kind} would leave exact: {cure}")
+        for kind, spec in chosen
+    ]
 
 
 def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:

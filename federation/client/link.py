@@ -1,10 +1,11 @@
-"""The link's main loop: five errands that each go on for ever, whatever becomes of the hub or of core.
+"""The link's main loop: six errands that each go on for ever, whatever becomes of the hub or of core.
 
     fleet        activate, heartbeat, pull, take apart, hand to core
     outbox       post the envelope, push exactly its objects, or one word of refusal
     events       permits, run orders and revocation lists, the moment the hub publishes them
     checkpoints  have the audit log's checkpoints witnessed
     renewal      a new certificate when two thirds of the old one's life are over
+    time         what time it is at the hub
 
 Nothing is lost on SIGKILL of either side: what the hub hands out once is noted before it is fetched (`LinkState`), what
 core wants delivered stays in its outbox until we say so, and a push repeated has the same message id.
@@ -18,6 +19,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 
+from durable.below import read_file
 from federation import control, flower_log, pki, tls
 from federation.client import enrolment
 from federation.client.control import ControlChannel
@@ -35,6 +37,7 @@ from federation.client.link_state import LinkState
 from federation.client.ports import CorePort, OutgoingReply
 from mediator import tensors
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, UsageFault
+from mediator.ports import Clock
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
 
@@ -45,6 +48,7 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
 # the hub looks for replies four times a second, and finds out that a node is away when it does
 _AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
+_TIME_EVERY_S = 60.0
 # hub or core is away, or this process may not use core's socket: no message's fault, so it is tried again
 _LATER = (NotNow, UsageFault)
 
@@ -54,13 +58,18 @@ async def run_link(config: LinkConfig, core: CorePort) -> None:
     await Link(config, core).run()
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Link:
     """One node's link. `run` owns every connection it opens."""
 
-    def __init__(self, config: LinkConfig, core: CorePort) -> None:
+    def __init__(self, config: LinkConfig, core: CorePort, clock: Clock = utc_now) -> None:
         flower_log.hand_over()
         self._config = config
         self._core = core
+        self._clock = clock
         self._own = enrolment.load(config.folder)
         self._notes = LinkState(config.folder / "notes")
         self._wake = asyncio.Event()
@@ -83,6 +92,7 @@ class Link:
             "events": self._listen,
             "checkpoints": self._witness,
             "renewal": self._renew,
+            "time": self._tell_time,
         }
         try:
             async with asyncio.TaskGroup() as group:
@@ -274,7 +284,8 @@ class Link:
     async def _deliver(self) -> None:
         async for outgoing in self._core.outbox():
             await self._active.wait()
-            await self._send(outgoing)
+            if not await self._send(outgoing):
+                continue  # taken back by core, which says so with a row that follows
             try:
                 await self._core.delivered(outgoing.instruction)
             except _LATER:
@@ -283,43 +294,78 @@ class Link:
                 log.error("%s was sent, but core did not take note of it: %s", outgoing.instruction, error.message)
         raise NotNow("core closed the outbox")
 
-    async def _send(self, outgoing: OutgoingReply) -> None:
+    async def _send(self, outgoing: OutgoingReply) -> bool:
+        """Push a reply; false where it is a release that may not leave any more. One that cannot go out must not keep
+        back those that wait behind it, so it ends with a word."""
         try:
             if outgoing.envelope is None or outgoing.folder is None:
-                code = outgoing.hub_code or HubCode.INTERNAL
-                await self._refuse(outgoing.reply_context, code)
-                return
-            if self._notes.used(outgoing.envelope):
-                return
-            envelope = open_signed(ReleaseEnvelope, outgoing.envelope, self._own.release_keys).document
-            release = control.ReleaseMessage(envelope=outgoing.envelope)
-            await self._channel.ask(control.RELEASES, release, control.Stored)
-            folder = self._config.spool / _plain_name(outgoing.folder)
-            read = lambda key: (folder / _plain_name(key)).read_bytes()  # noqa: E731
-            await asyncio.to_thread(self._fleet.push_release, outgoing.reply_context, envelope, read)
-            self._notes.use(outgoing.envelope)
+                await self._refuse(outgoing.reply_context, outgoing.hub_code or HubCode.INTERNAL)
+            elif not self._notes.used(outgoing.envelope):
+                return await self._push(
+                    outgoing.instruction, outgoing.reply_context, outgoing.envelope, outgoing.folder
+                )
         except RunOver:
             log.info("the hub no longer waits for %s", outgoing.instruction)
         except _LATER:
             raise
         except Exception as error:
-            # one reply that cannot go out must not keep back those that wait behind it
             if isinstance(error, CloisterError):
                 log.error("the reply to %s cannot be sent: %s", outgoing.instruction, error.message)
             else:
                 log.exception("the reply to %s met an error nobody foresaw", outgoing.instruction)
             await self._end(outgoing.reply_context, HubCode.INTERNAL)
+        return True
+
+    async def _push(self, instruction: str, reply_context: bytes, signed: str, folder_name: str) -> bool:
+        """Push a release, unless it waited too long: for the hub, for this process, for the rows before it.
+
+        1. Its envelope has not expired.
+        2. Core, asked now, lets it leave: the permit may have been revoked since, or the node paused.
+        3. Files that are gone while it is pushed were taken back by core, if core says so.
+        """
+        envelope = open_signed(ReleaseEnvelope, signed, self._own.release_keys).document
+        if self._clock() >= envelope.expires or not await self._core.may_leave(instruction):  # (1), (2)
+            log.info("the release for %s may not leave any more", instruction)
+            return False
+        await self._channel.ask(control.RELEASES, control.ReleaseMessage(envelope=signed), control.Stored)
+        spool, folder = self._config.spool, _plain_name(folder_name)
+        # core's to write: not to be led by it to a file of our own
+        read = lambda key: read_file(spool, folder, _plain_name(key))  # noqa: E731
+        try:
+            await asyncio.to_thread(self._fleet.push_release, reply_context, envelope, read)
+        except FileNotFoundError:
+            if await self._core.may_leave(instruction):
+                raise
+            log.info("the release for %s was taken back while it was pushed", instruction)  # (3)
+            return False
+        self._notes.use(signed)
+        return True
 
     async def _witness(self) -> None:
-        async for text in self._core.checkpoints():
-            checkpoint = control.CheckpointMessage(checkpoint=text)
+        await self._core.witness_holds(await self._held(), False)
+        async for shown in self._core.checkpoints():
+            message = control.CheckpointMessage(checkpoint=shown.text, proof=list(shown.proof))
             try:
-                answer = await self._channel.ask(control.CHECKPOINTS, checkpoint, control.WitnessedMessage)
+                answer = await self._channel.ask(control.CHECKPOINTS, message, control.WitnessedMessage)
             except Denied as error:
                 log.error("the hub does not witness a checkpoint of the audit log: %s", error.message)
+                await self._core.witness_holds(await self._held(), True)
                 continue
             await self._core.witnessed(answer.witness)
         raise NotNow("core closed the stream of checkpoints")
+
+    async def _held(self) -> str:
+        """The line that the hub signed last. A hub from before there were proofs has no such question."""
+        try:
+            answer = await self._channel.ask(control.WITNESS, control.WitnessQuestion(), control.WitnessedMessage)
+        except Denied as error:
+            raise NotNow("the hub asks for no proofs, so nothing is witnessed until it is upgraded") from error
+        return answer.witness
+
+    async def _tell_time(self) -> None:
+        while True:
+            await self._core.hub_time(await self._channel.time())
+            await asyncio.sleep(_TIME_EVERY_S)
 
     async def _renew(self) -> None:
         while True:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable
 from aiohttp import web
 
 from federation import control
-from federation.hub.database import note
+from federation.hub import runs
+from federation.hub.database import note_refused
 from federation.hub.ingress import PEER, SERIAL, reply
 from federation.hub.peers import Peer
+from federation.hub.refusals import Allowance
 from federation.hub.state import HubState
-from federation.hub.tables import EnvelopeRow, HubInstructionRow
+from federation.hub.tables import EnvelopeRow, HubInstructionRow, RunRow
 from mediator.canonical import print_time
-from mediator.errors import Code, Denied, Reason
+from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
 
@@ -24,6 +26,8 @@ log = logging.getLogger("cloister.hub")
 
 # a node takes three of these missed for a dead stream
 _HEARTBEAT_S = 10.0
+# each is kept for good (a kilobyte); a site makes one every quarter of an hour, and one whenever its staff ask for it
+_CHECKPOINTS_PER_DAY = 2_000
 
 
 class _Stream:
@@ -47,12 +51,14 @@ class Channel:
         self._hub = hub
         self._nudge = nudge
         self._streams: dict[str, _Stream] = {}
+        self._checkpoints_left = Allowance(_CHECKPOINTS_PER_DAY)
         self._loop = asyncio.get_running_loop()
 
     def attach(self, app: web.Application) -> None:
         app.router.add_get(control.EVENTS, self._events)
         app.router.add_post(control.RELEASES, self._releases)
         app.router.add_post(control.CHECKPOINTS, self._checkpoints)
+        app.router.add_post(control.WITNESS, self._witness)
         app.router.add_post(control.RENEW, self._renew)
         app.router.add_get(control.CERTIFICATE, self._certificate)
         app.router.add_post(control.INVENTORY, self._inventory)
@@ -145,6 +151,7 @@ class Channel:
         1. The site's own release key signed it, and it names this site.
         2. It answers an instruction that this hub sent to this site.
         3. It is the first for that instruction, or the very same again.
+        4. It has not expired, and its run is being conducted: what waited at the site past either is not taken.
         """
         envelope = open_signed(ReleaseEnvelope, text, peer.release_keys).document  # (1)
         now = self._hub.clock()
@@ -158,8 +165,12 @@ class Channel:
                 fault = Reason(Code.RUN_ORDER_MISSING, "this hub sent no such instruction")
             elif known is not None and known.text != text:  # (3)
                 fault = Reason(Code.INSTRUCTION_REPLAYED, "another envelope was received for this instruction")
+            elif now >= envelope.expires:  # (4)
+                fault = Reason(Code.INSTRUCTION_EXPIRED, "the envelope has expired")
+            elif session.get_one(RunRow, asked.run).state not in runs.OPEN:  # (4)
+                fault = Reason(Code.STOPPED, "nobody conducts this run now")
             if fault is not None:
-                note(session, now, peer.site, "release", envelope.instruction, "refused", fault.code)
+                note_refused(self._hub.database, session, now, peer.site, "release", envelope.instruction, fault.code)
             elif known is None:
                 session.add(
                     EnvelopeRow(
@@ -177,8 +188,15 @@ class Channel:
 
     async def _checkpoints(self, request: web.Request) -> web.Response:
         message = control.decode(control.CheckpointMessage, await request.read())
-        registry, key = self._hub.registry, self._hub.witness_key
-        witness = await asyncio.to_thread(registry.witness, request[PEER], message.checkpoint, key)
+        if not self._checkpoints_left.take(self._hub.clock(), request[PEER].site):
+            raise NotNow("this site has shown its checkpoints of today")
+        sign, key = self._hub.witness.sign, self._hub.witness_key
+        witness = await asyncio.to_thread(sign, request[PEER], message.checkpoint, message.proof, key)
+        return reply(control.WitnessedMessage(witness=witness))
+
+    async def _witness(self, request: web.Request) -> web.Response:
+        control.decode(control.WitnessQuestion, await request.read())
+        witness = await asyncio.to_thread(self._hub.witness.held, request[PEER].site)
         return reply(control.WitnessedMessage(witness=witness))
 
     async def _renew(self, request: web.Request) -> web.Response:

@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mediator import canonical
-from mediator.disclosure import releasable
+from mediator import canonical, grammar
+from mediator.disclosure import ShownCount, releasable
 from mediator.errors import Code, Denied, Malformed, Reason
-from mediator.types import MetricSpec
-
-# forty metrics of a hundred bytes; more numbers than that begin to be a data set
-MAX_METRICS_BYTES = 4096
+from mediator.sizes import MAX_METRICS_BYTES
+from mediator.types import Kind, MetricSpec
 
 
 def parse(raw: bytes, specs: Sequence[MetricSpec], count_threshold: int) -> dict[str, float | int]:
@@ -45,9 +43,29 @@ def parse(raw: bytes, specs: Sequence[MetricSpec], count_threshold: int) -> dict
     return metrics
 
 
+def fixed(specs: Sequence[MetricSpec]) -> dict[str, float | int]:
+    """The metrics under a privacy budget, in order of name: the permit's own values, whatever the job has written.
+
+    Raises `Denied` where a job would have a choice (`compile_permit` refuses such a permit).
+    """
+    ordered = sorted(specs, key=lambda item: item.name)
+    if chosen := [spec.name for spec in ordered if spec.fixed is None]:
+        raise Denied(Reason(Code.METRIC_UNPROTECTED, chosen[0]))
+    return {spec.name: spec.fixed for spec in ordered if spec.fixed is not None}
+
+
 def encode(metrics: Mapping[str, float | int]) -> bytes:
     """Canonical JSON of released metrics."""
     return canonical.dumps(dict(metrics))
+
+
+def counted(metrics: Mapping[str, float | int], specs: Sequence[MetricSpec], task: Kind) -> tuple[ShownCount, ...]:
+    """The counts among released metrics, but for those that the permit itself says. A column's name has no dot, so that
+    none is taken for a table's."""
+    counts = {spec.name for spec in specs if spec.kind == "count" and spec.fixed is None}
+    return tuple(
+        ShownCount(f"{task.value}.{name}", (), int(number)) for name, number in metrics.items() if name in counts
+    )
 
 
 def _members(raw: bytes) -> dict[str, Any]:
@@ -66,7 +84,7 @@ def _refusal(value: Any, spec: MetricSpec, count_threshold: int) -> Reason | Non
     if type(value) not in ((int,) if spec.kind == "count" else (int, float)):  # (4)
         kind = "a whole number" if spec.kind == "count" else "a number"
         return Reason(Code.METRICS_MALFORMED, f"{spec.name} is not {kind}")
-    if isinstance(value, int) and abs(value) > canonical.MAX_INTEGER:
+    if isinstance(value, int) and abs(value) > grammar.MAX_INTEGER:
         return Reason(Code.METRIC_OUT_OF_RANGE, f"{spec.name} has no exact print")
     if not math.isfinite(value):  # 1e999 is JSON, and infinity
         return Reason(Code.METRIC_OUT_OF_RANGE, f"{spec.name} is not finite")

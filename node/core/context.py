@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.audit import Action, Verdict
 from mediator.capacity import SiteSchedule
 from mediator.errors import Code, Denied, Malformed
@@ -20,6 +21,8 @@ from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
 from node.core.deferred_records import DeferredRecords
 from node.core.records import AuditEvent
+from node.core.refusals import Refusals
+from node.core.reserve import Reserve
 from node.core.store.reads import Reads
 from node.core.store.store import Store
 from node.core.switch import Switch
@@ -73,6 +76,14 @@ class AirlockSettings:
     expire: timedelta = timedelta(days=14)
 
 
+@dataclass(frozen=True)
+class PrivacySettings:
+    """The most epsilon, at `delta`, that all permits together may spend on one dataset (a name, all its versions)."""
+
+    epsilon_total: float = 10.0
+    delta: float = 1e-6
+
+
 @dataclass
 class Heard:
     """What the revocation lists that came in have revoked, whether the store has taken them or not."""
@@ -84,8 +95,10 @@ class Heard:
 class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
 
-    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them.
-    `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
+    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them;
+    `counts_lock` by who holds counts against those that left, until the new ones are on record too.
+    `job_group` may read what jobs are shown. `switch`, `heard` and `deferred` are what a stop rests on while the store
+    answers nobody.
     """
 
     site: str
@@ -101,9 +114,14 @@ class Core:
     random_bytes: Callable[[int], bytes]
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    job_group: ReadingGroup = EVERYBODY
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
+    refusals: Refusals = field(default_factory=Refusals)
+    reserve: Reserve = field(default_factory=Reserve)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    counts_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def paused(self, snapshot: Reads) -> bool:
         """Whether the hospital has paused its node."""
@@ -139,6 +157,7 @@ class Core:
             schedule=self.schedule,
             threshold=self.airlock.threshold,
             reviewers=self.airlock.reviewers,
+            epsilon_total=self.privacy.epsilon_total,
         )
 
 

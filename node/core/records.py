@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.airlock.review import FileState
-from mediator.audit import Action, Verdict
+from mediator.audit import Action, Epoch, LogHead, Verdict
 from mediator.errors import Code, HubCode
 from mediator.imports import ImportState
 from mediator.jobs import JobState
@@ -84,13 +84,15 @@ class RevocationListRow(DocumentRow):
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An approval. `approved_by` is unknown for those from before people were named."""
+    """An approval. `approved_by` is unknown for those from before people were named, `withdrawn_by` for those that
+    were withdrawn before it was kept."""
 
     image: str
     approved: datetime
     note: str
     approved_by: str | None
     withdrawn: datetime | None
+    withdrawn_by: str | None
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,10 @@ class ImportRow(NewImport):
 
 @dataclass(frozen=True)
 class InstructionRow:
-    """An instruction and its answer. `state` is open, released or refused; `delivered` is when the hub had it."""
+    """An instruction and its answer. `state` is open, released or refused; `delivered` is when the hub had it.
+
+    `text` and `reply_context` are empty for one that gate 1 refused: it was answered at once, and the hashes stay.
+    """
 
     instruction: str
     run: str
@@ -163,6 +168,8 @@ class InstructionRow:
     model_sha256: str
     text: str = field(repr=False)
     reply_context: bytes = field(repr=False)
+    text_sha256: str
+    context_sha256: str
     received: datetime
     expires: datetime
     state: Literal["open", "released", "refused"]
@@ -193,6 +200,16 @@ class JobRow:
     updated: datetime
     used_s: float = 0.0
     preempted: int = 0
+
+
+@dataclass(frozen=True)
+class RefusalDayRow:
+    """Refusals of one source on one day: written down one by one, and counted only."""
+
+    source: str
+    day: str
+    kept: int
+    more: int
 
 
 @dataclass(frozen=True)
@@ -234,7 +251,11 @@ class ReleaseRow(NewRelease):
 
 @dataclass(frozen=True)
 class NewCharge:
-    """What one task costs, at most: bytes that may leave, epsilon that may be spent."""
+    """What one task costs, at most: bytes that may leave, epsilon that may be spent.
+
+    `epsilon` is what it adds to its permit's sum for `dataset` (a name); `noise_multiplier` is None where what leaves
+    has no noise.
+    """
 
     permit: str
     permit_version: int
@@ -243,6 +264,8 @@ class NewCharge:
     task: Kind
     size_bytes: int
     epsilon: float
+    dataset: str | None = None
+    noise_multiplier: float | None = None
 
 
 @dataclass(frozen=True)
@@ -254,9 +277,20 @@ class LedgerTotals:
     epsilon: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChargeRow(NewCharge):
     time: datetime
+
+
+@dataclass(frozen=True)
+class Spender:
+    """A permit, of any version, that tasks on a dataset were charged under: how many release with noise, and how many
+    without. `dataset` is empty where it is not known any more."""
+
+    dataset: str
+    permit: str
+    noised: int
+    without_noise: int
 
 
 @dataclass(frozen=True)
@@ -281,6 +315,31 @@ class NewAirlockFile(AirlockFile):
     """About to be kept. `content` is what may leave, empty for a file that a rule refused."""
 
     content: bytes = field(repr=False)
+    near: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class NewShownCounts:
+    """What one file or one round shows, about to be kept. `source` is the file or the instruction; `left` where it
+    leaves at once. `counts` is the text of them (`node.core.counts`)."""
+
+    source: str
+    permit: str
+    run: str
+    name: str
+    task: Kind
+    dataset_version: str | None
+    split: str | None
+    left: bool
+    counts: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ShownCountsRow(NewShownCounts):
+    """Kept. `approved`: people have let it."""
+
+    approved: bool
+    time: datetime
 
 
 @dataclass(frozen=True)
@@ -319,3 +378,20 @@ class WitnessedRow:
     size: int
     text: str
     time: datetime
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """An epoch of the log after the first: its first record, and when that was written."""
+
+    epoch: Epoch
+    record: int
+    opened: datetime
+
+
+@dataclass(frozen=True)
+class SetBackRow:
+    """What was seen of this site's log and is not in it."""
+
+    head: LogHead
+    noticed: datetime

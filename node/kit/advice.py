@@ -10,6 +10,7 @@ from mediator.exits import RAISED
 ADVICE: Mapping[Code, str] = {
     # the permit, as gate 1 reads it
     Code.CONDITION_UNENFORCEABLE: "take the condition out of the draft: no node can enforce it as it stands there",
+    Code.METRIC_UNPROTECTED: "under a privacy budget a metric has one value: minimum = maximum, or it is left out",
     Code.PERMIT_TOO_LARGE: "fewer tensors, or tensors of fewer bytes: what leaves must fit into one signed envelope",
     Code.TENSOR_ORDER: "list the draft's tensors in the order of their numbers: 0, 1, 2, … 10, 11",
     Code.CONFIG_NOT_PERMITTED: "give --config exactly the keys that the draft's config lists, each within its range",
@@ -53,7 +54,7 @@ ADVICE: Mapping[Code, str] = {
     Code.TRAILING_BYTES: "nothing may follow the last tensor in model.safetensors",
     Code.NOT_FINITE: "the training diverged (NaN or infinity): a lower learning rate, or look for a division by 0",
     # gate 2: metrics and files
-    Code.METRICS_TOO_LARGE: "metrics.json is over 4 KiB: numbers only, and few",
+    Code.METRICS_TOO_LARGE: "metrics.json is over 8 KiB: numbers only, and few",
     Code.METRICS_MALFORMED: "metrics.json is one flat JSON object of numbers; a count is a whole number",
     Code.METRIC_NOT_PERMITTED: "leave that metric out, or ask for it in the draft's metrics of this kind of task",
     Code.METRIC_MISSING: "hand in every metric that the draft lists for this kind of task",

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, ShownCheckpoint
 from mediator import tensors
 from mediator.errors import CloisterError, Code, HubCode
 from mediator.signatures import KeyRing, SigningKey, open_signed
@@ -46,9 +46,11 @@ class FakeCore:
     released: list[ReleaseEnvelope] = field(default_factory=list)
     computed: list[tuple[str, int, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    to_witness: list[str] = field(default_factory=list)
+    to_witness: list[ShownCheckpoint] = field(default_factory=list)
     witness_lines: list[str] = field(default_factory=list)
     alarms: list[Code] = field(default_factory=list)
+    witness_held: list[tuple[str, bool]] = field(default_factory=list)
+    hub_times: list[datetime] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._undelivered: dict[str, OutgoingReply] = {}
@@ -161,10 +163,16 @@ class FakeCore:
                     yield outgoing
             await self._stir.wait()
 
+    async def may_leave(self, instruction: str) -> bool:
+        return instruction in self._undelivered
+
     async def delivered(self, instruction: str) -> None:
         self._undelivered.pop(instruction, None)
 
-    async def checkpoints(self) -> AsyncIterator[str]:
+    async def witness_holds(self, text: str, refused: bool) -> None:
+        self.witness_held.append((text, refused))
+
+    async def checkpoints(self) -> AsyncIterator[ShownCheckpoint]:
         done = 0
         while True:
             while done < len(self.to_witness):
@@ -174,3 +182,6 @@ class FakeCore:
 
     async def witnessed(self, text: str) -> None:
         self.witness_lines.append(text)
+
+    async def hub_time(self, time: datetime) -> None:
+        self.hub_times.append(time)

@@ -17,6 +17,7 @@ from node.cli.id_prefix import complete
 from node.cli.it import enrol as node_enrol
 from node.cli.it import images as node_images
 from node.cli.it import jobs as node_jobs
+from node.cli.it import log as node_log
 from node.cli.it import pause as node_pause
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
@@ -33,7 +34,6 @@ from node.ipc.messages import Empty, SignedText
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
-log = typer.Typer(no_args_is_help=True)
 app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
 app.add_typer(node_imports.app, name="dataset", help="Published dataset versions, and imports on their way.")
 app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
@@ -42,7 +42,8 @@ app.add_typer(node_jobs.app, name="job", help="Tasks given to containers.")
 app.add_typer(node_images.app, name="image", help="Container images this hospital lets run.")
 app.add_typer(node_airlock.analysis, name="analysis", help="Analyses that run at this hospital alone.")
 app.add_typer(node_airlock.airlock, name="airlock", help="Files of analyses: see them, review them, hand them out.")
-app.add_typer(log, name="audit", help="The audit log of a running node.")
+app.add_typer(node_log.audit, name="audit", help="The audit log of a running node.")
+app.add_typer(node_log.clock, name="clock", help="The clock that the audit log is written by.")
 app.command("ingest")(node_data.ingest)
 app.command("import")(node_data.import_document)
 app.command("pause")(node_pause.pause)
@@ -53,9 +54,14 @@ app.command("resume")(node_pause.resume)
 def init(config: NodeConfig) -> None:
     """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
     from node.cli.it.enrol import write_audit_keys
-    from node.host.state import prepare_state
+    from node.host.migrate_state import is_old
+    from node.host.state import migrate_state, prepare_state
+    from node.host.supervisor import only_one
 
     loaded = load(config)
+    if is_old(loaded):
+        with only_one(loaded):
+            migrate_state(loaded)
     prepare_state(loaded)
     write_audit_keys(loaded)
     say(f"the node's state is in {loaded.state_dir}")
@@ -101,14 +107,6 @@ def canary(config: NodeConfig, as_json: Json = False) -> None:
     say("the sandbox held")
 
 
-@log.command("checkpoint")
-def checkpoint(config: NodeConfig) -> None:
-    """Sign the log as it stands now and ask the hub to witness it."""
-    with client_for(load(config), words.AUDIT_CHECKPOINT) as client:
-        client.call(words.AUDIT_CHECKPOINT, Empty(), timeout_s=30.0)
-    say("checkpoint signed")
-
-
 @permits.command("list")
 def list_permits(config: NodeConfig, as_json: Json = False) -> None:
     """Permits this node holds, and whether the hospital has accepted them."""
@@ -147,6 +145,9 @@ def accept(
     maximum_rounds: Annotated[int | None, typer.Option(help="accept fewer rounds than granted", min=1)] = None,
     byte_budget: Annotated[int | None, typer.Option(help="accept fewer bytes than granted", min=1)] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="accept for these dataset versions only (repeat)")] = None,
+    unprotected: Annotated[
+        bool, typer.Option("--unprotected", help="exact values may leave, though another permit has a privacy budget")
+    ] = False,
 ) -> None:
     """Say yes for this hospital to exactly this version of a permit, signed with the steward's key. May only narrow."""
     loaded = load(config)
@@ -169,6 +170,7 @@ def accept(
         maximum_rounds=maximum_rounds,
         byte_budget=byte_budget,
         versions=tuple(complete(each, granted, "dataset version", acts=True) for each in dataset) if dataset else None,
+        unprotected=unprotected,
     )
     text = steward.sign(acceptance)
     compile_permit(

@@ -12,8 +12,8 @@ from datetime import datetime
 from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Reason, UsageFault
+from mediator.grammar import check_digest
 from mediator.images import ImageFacts, printable, read_facts, unfit
-from mediator.types import check_digest
 from node.core.context import Core, event
 from node.core.records import ImageFactsRow, ImageRow
 from node.core.store.reads import Reads
@@ -126,7 +126,7 @@ def withdraw(core: Core, sandboxes: Sandboxes, digest: str, by: str, *, caller: 
     stopping = sandboxes.begin_stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)
     try:
         with core.store.transaction(core.clock()) as tx:
-            tx.withdraw_image(standing.image, event=gone)
+            tx.withdraw_image(standing.image, by, event=gone)
     finally:
         stopping.wait()
     return stopping.count + sandboxes.stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)

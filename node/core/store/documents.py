@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
+from mediator import canonical
 from mediator.errors import Code, Denied, Reason
 from mediator.jobs import JobState
 from mediator.manifests import AnyManifest
 from mediator.revocations import Revocations, take_up
-from mediator.signatures import Signed
+from mediator.signatures import Signed, peek_payload
 from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
 from node.core import records
 from node.core.store import models
+
+D = TypeVar("D", DataPermit, Acceptance)
 
 
 def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.NodeBase | None:
@@ -103,6 +107,34 @@ def _revocation_list(session: Session, signed: Signed[RevocationList], now: date
     return row
 
 
+def budgeted_versions(session: Session, signed: Signed[Any]) -> Iterator[models.BudgetedVersionTable]:
+    """The dataset versions that become protected with a document: of a permit with a privacy budget, once accepted."""
+    document = signed.document
+    if isinstance(document, Acceptance):
+        held = session.get(models.PermitTable, (document.permit, document.permit_version))
+        pairs = [] if held is None else [(_kept(DataPermit, held.text), document)]
+    elif isinstance(document, DataPermit) and document.privacy is not None:
+        key = {"permit": document.permit, "permit_version": document.permit_version}
+        accepted = session.query(models.AcceptanceTable).filter_by(**key)
+        pairs = [(document, _kept(Acceptance, row.text)) for row in accepted]
+    else:
+        pairs = []
+    names = {
+        (permit.permit, version)
+        for permit, acceptance in pairs
+        if permit.privacy is not None
+        for version in (permit.versions_of(acceptance.site) if acceptance.versions is None else acceptance.versions)
+    }
+    for permit, version in sorted(names):
+        if session.get(models.BudgetedVersionTable, (permit, version)) is None:
+            yield models.BudgetedVersionTable(permit=permit, dataset_version=version)
+
+
+def _kept(kind: type[D], text: str) -> D:
+    # its signature was checked when it was kept, by a key that may be trusted no more
+    return canonical.decode(kind, peek_payload(text))
+
+
 def dataset_rows(
     session: Session, manifest: AnyManifest, manifest_sha256: str, folder: str, now: datetime
 ) -> Iterator[models.NodeBase]:
@@ -153,6 +185,10 @@ def _made_by(manifest: AnyManifest) -> tuple[str, str]:
     return manifest.deidentification[0].profile_fingerprint, manifest.deidentification[0].engine_version
 
 
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: datetime) -> models.InstructionTable:
     document = signed.document
     return models.InstructionTable(
@@ -166,6 +202,8 @@ def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: da
         model_sha256=document.model_sha256,
         text=signed.text,
         reply_context=reply_context,
+        text_sha256=sha256_of(signed.text.encode()),
+        context_sha256=sha256_of(reply_context),
         received=now,
         expires=document.expires,
         state="open",
@@ -216,4 +254,6 @@ def ledger_model(charge: records.NewCharge, now: datetime) -> models.LedgerEntry
         size_bytes=charge.size_bytes,
         epsilon=charge.epsilon,
         time=now,
+        dataset=charge.dataset,
+        noise_multiplier=charge.noise_multiplier,
     )

@@ -9,14 +9,17 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from federation.client.ports import OutgoingReply
-from mediator.audit import Action, Frontier
-from mediator.exits import PLAIN
+from mediator.audit import Action
 from mediator.jobs import TERMINAL, JobState
-from mediator.types import Kind
+from mediator.tree import Frontier
+from mediator.types import Instruction, Kind
 from node.core import records
 from node.core.store import models
 from node.core.store.airlock import AirlockReads
+from node.core.store.epochs import EpochReads
 from node.core.store.imports import ImportReads
+from node.core.store.ledger import LedgerReads
+from node.core.store.refusals import RefusalReads
 from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
 PAUSED = "paused"
@@ -24,7 +27,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, ImportReads):
+class Reads(AirlockReads, EpochReads, ImportReads, LedgerReads, RefusalReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -41,9 +44,11 @@ class Reads(AirlockReads, ImportReads):
         return tuple(value_of(records.PermitRow, model) for model in self._session.scalars(query))
 
     def acceptance(self, permit: str, permit_version: int) -> records.AcceptanceRow | None:
-        """The acceptance taken in last: a steward may narrow an earlier one."""
+        """The acceptance taken in last: a steward may narrow an earlier one. None from before the log's epoch holds."""
         query = select(models.AcceptanceTable).where(
-            models.AcceptanceTable.permit == permit, models.AcceptanceTable.permit_version == permit_version
+            models.AcceptanceTable.permit == permit,
+            models.AcceptanceTable.permit_version == permit_version,
+            models.AcceptanceTable.epoch == self.epoch_number(),
         )
         order = (models.AcceptanceTable.received.desc(), models.AcceptanceTable.sha256)
         model = self._session.scalars(query.order_by(*order).limit(1)).first()
@@ -56,6 +61,12 @@ class Reads(AirlockReads, ImportReads):
     def run_orders(self) -> tuple[records.RunOrderRow, ...]:
         query = select(models.RunOrderTable).order_by(models.RunOrderTable.received, models.RunOrderTable.run)
         return tuple(self._run_order(model) for model in self._session.scalars(query))
+
+    def run_orders_since(self, permit: str, since: datetime) -> int:
+        """How many run orders under a permit, whatever its version, came in since."""
+        table = models.RunOrderTable
+        query = select(func.count()).where(table.permit == permit, table.received >= since)
+        return self._session.scalar(query) or 0
 
     def newest_revocation_list(self) -> records.RevocationListRow | None:
         """The list with the highest number; numbers only grow."""
@@ -131,13 +142,35 @@ class Reads(AirlockReads, ImportReads):
         query = select(models.JobTable).where(models.JobTable.state.not_in(ended))
         return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.JobTable.created)))
 
-    def exit_reasons_told(self, run: str) -> int:
-        """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""
-        told = models.InstructionTable.hub_code.is_not(None) & models.InstructionTable.hub_code.not_in(
-            [word.value for word in PLAIN]
+    def attempts_open(self, run: str, round_: int, task: Kind) -> int:
+        """How many attempts of one task are at work, or wait."""
+        job, ended = models.JobTable, [state.value for state in TERMINAL]
+        query = select(func.count()).where(job.run == run, job.round == round_, job.task == task.value)
+        return self._session.scalar(query.where(job.state.not_in(ended))) or 0
+
+    def releases_of(self, run: str, round_: int, task: Kind) -> int:
+        """How often one task was released, redeliveries counted."""
+        kept = models.ReleaseTable
+        query = select(func.count()).where(kept.run == run, kept.round == round_, kept.task == task.value)
+        return self._session.scalar(query) or 0
+
+    def ends_told(self, run: str) -> int:
+        """How many answers of a run told the hub how a job ended: each that did not release and reached a container."""
+        answered, job = models.InstructionTable, models.JobTable
+        query = select(func.count()).select_from(answered).join(job, job.instruction == answered.instruction)
+        return (
+            self._session.scalar(query.where(answered.run == run, answered.hub_code.is_not(None), job.starts > 0)) or 0
         )
-        query = (
-            select(func.count()).select_from(models.InstructionTable).where(models.InstructionTable.run == run, told)
+
+    def attempts_started(self, instruction: Instruction) -> int:
+        """How many other attempts of this task reached a container."""
+        job = models.JobTable
+        query = select(func.count(job.instruction.distinct())).where(
+            job.run == instruction.run,
+            job.round == instruction.round,
+            job.task == instruction.task.value,
+            job.instruction != instruction.id,
+            job.starts > 0,
         )
         return self._session.scalar(query) or 0
 
@@ -180,6 +213,11 @@ class Reads(AirlockReads, ImportReads):
         """All releases of a run, oldest first."""
         return self._releases(models.ReleaseTable.run == run)
 
+    def waiting_releases(self) -> tuple[records.ReleaseRow, ...]:
+        """Releases the hub has not had yet, and is to have, oldest first."""
+        asked = models.InstructionTable
+        return self._releases(asked.state == "released", asked.delivered.is_(None))
+
     def outgoing(self) -> tuple[OutgoingReply, ...]:
         """Every answer the hub has not had yet, oldest first; `folder` is where its objects are kept."""
         query = (
@@ -209,30 +247,7 @@ class Reads(AirlockReads, ImportReads):
             )
         return tuple(rows)
 
-    # --- ledger, canaries
-
-    def charged(self, permit: str, run: str, round_: int, task: Kind) -> records.ChargeRow | None:
-        model = self._session.get(models.LedgerEntryTable, (permit, run, round_, task.value))
-        return None if model is None else value_of(records.ChargeRow, model, task=Kind(model.task))
-
-    def charges(self, permit: str) -> tuple[records.ChargeRow, ...]:
-        """Everything charged under a permit, whatever its version, oldest first."""
-        entry = models.LedgerEntryTable
-        query = select(entry).where(entry.permit == permit).order_by(entry.time, entry.run, entry.round, entry.task)
-        return tuple(
-            value_of(records.ChargeRow, model, task=Kind(model.task)) for model in self._session.scalars(query)
-        )
-
-    def ledger_totals(self, permit: str, permit_version: int, run: str) -> records.LedgerTotals:
-        """What one run has been charged under one permit version."""
-        entry = models.LedgerEntryTable
-        query = select(
-            func.count(entry.round.distinct()),
-            func.coalesce(func.sum(entry.size_bytes), 0),
-            func.coalesce(func.sum(entry.epsilon), 0.0),
-        ).where(entry.permit == permit, entry.permit_version == permit_version, entry.run == run)
-        rounds, size_bytes, epsilon = self._session.execute(query).one()
-        return records.LedgerTotals(int(rounds), int(size_bytes), float(epsilon))
+    # --- canaries
 
     def newest_canary(self, fingerprint: str) -> records.CanaryRow | None:
         query = select(models.CanaryTable).where(models.CanaryTable.fingerprint == fingerprint)
