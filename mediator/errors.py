@@ -62,6 +62,7 @@ class Code(StrEnum):
     PERMIT_NOT_ACCEPTED = "permit_not_accepted"
     ACCEPTANCE_EXPIRED = "acceptance_expired"
     CONDITION_UNENFORCEABLE = "condition_unenforceable"
+    METRIC_UNPROTECTED = "metric_unprotected"
     PERMIT_TOO_LARGE = "permit_too_large"
     TENSOR_ORDER = "tensor_order"
     REVOCATION_LIST_MISSING = "revocation_list_missing"
@@ -80,6 +81,7 @@ class Code(StrEnum):
     DATASET_NOT_PERMITTED = "dataset_not_permitted"
     DATASET_MISSING = "dataset_missing"
     TOO_FEW_STUDIES = "too_few_studies"
+    DATASET_PROTECTED = "dataset_protected"
     RESOURCES_EXCEEDED = "resources_exceeded"
     HOSPITAL_PAUSED = "hospital_paused"
     ROLE_NOT_PERMITTED = "role_not_permitted"
@@ -96,6 +98,7 @@ class Code(StrEnum):
     ROUND_ALREADY_SERVED = "round_already_served"
     ROUND_OUT_OF_RANGE = "round_out_of_range"
     TOO_MANY = "too_many"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     ROUNDS_EXHAUSTED = "rounds_exhausted"
     BYTES_EXHAUSTED = "bytes_exhausted"
     EPSILON_EXHAUSTED = "epsilon_exhausted"
@@ -211,7 +214,9 @@ _INSTRUCTION_CODES = frozenset(
         Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.EPOCH_OVER, Code.TOO_MANY,
     }
 )  # fmt: skip
-_BUDGET_CODES = frozenset({Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED})
+_BUDGET_CODES = frozenset(
+    {Code.ATTEMPTS_EXHAUSTED, Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED}
+)
 _JOB_CODES = frozenset(
     {
         Code.JOB_FAILED, Code.OUT_OF_MEMORY, Code.TIME_LIMIT, Code.STOPPED, *_RAISED,

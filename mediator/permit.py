@@ -167,7 +167,9 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     2. The permit names the site.
     3. The acceptance covers no dataset version that the permit does not.
     4. Every condition is one this node can hold itself to.
-    5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
+    5. Under a privacy budget nothing leaves beside the noised update that a job could choose: every metric, of every
+       kind of task, a count too, has one permitted value. (What a job's program writes there may be any function of
+       the patients, so noise for it would have to drown the whole range.)
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
        budget, which no table keeps to.
     7. What its tasks return can be handed over and released (`check_sizes`).
@@ -196,10 +198,18 @@ def unenforceable(permit: DataPermit) -> list[Reason]:
     ]
     if permit.privacy is None and _NEEDS_PRIVACY in permit.conditions:
         reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"{_NEEDS_PRIVACY} without a privacy budget"))
-    exact = [metric.name for metric in permit.metrics.get(Kind.TRAIN.value, ()) if metric.kind == "value"]
-    if permit.privacy is not None and exact:
-        reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"a privacy budget, but {exact[0]} would leave exact"))
+    if permit.privacy is not None:
+        reasons += _unprotected(permit.metrics)
     return reasons + check_sizes(permit) + _analysis_unenforceable(permit)
+
+
+def _unprotected(metrics: Mapping[str, tuple[MetricSpec, ...]]) -> list[Reason]:
+    chosen = [(kind, spec) for kind, specs in sorted(metrics.items()) for spec in specs if spec.fixed is None]
+    cure = "leave it out, or give it one value: minimum = maximum, for num-examples 1, so that sites weigh the same"
+    return [
+        Reason(Code.METRIC_UNPROTECTED, f"a privacy budget, but {spec.name} of {kind} would leave exact: {cure}")
+        for kind, spec in chosen
+    ]
 
 
 def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:

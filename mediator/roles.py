@@ -37,6 +37,7 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "images": _EVERYBODY,
     "image_show": _EVERYBODY,
     "datasets": _EVERYBODY,
+    "dataset_budget": _EVERYBODY,
     "audit_checkpoint": _EVERYBODY,
     "log_state": _EVERYBODY,
     "epoch_open": _IT_ADMIN,

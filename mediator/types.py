@@ -94,6 +94,15 @@ class MetricSpec:
         if self.kind == "count" and self.digits:
             raise ValueError("a count is a whole number: 0 digits")
 
+    @property
+    def fixed(self) -> float | int | None:
+        """The one value that may leave, where the permit leaves no other; None where the job has a choice."""
+        if self.minimum != self.maximum or round(self.minimum, self.digits) != self.minimum:
+            return None
+        if abs(self.minimum) > 1 << 53:  # beyond it not every whole number has a print of its own
+            return None
+        return int(self.minimum) if self.kind == "count" else float(self.minimum) + 0.0
+
 
 @dataclass(frozen=True)
 class ConfigField:
@@ -166,7 +175,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class PrivacyBudget:
-    """Differential privacy per (node, run): gate 2 adds Gaussian noise, the ledger adds up (dp-accounting).
+    """Differential privacy per (site, dataset name): gate 2 adds Gaussian noise, the ledger adds up (dp-accounting).
 
     The noise's standard deviation is `noise_multiplier` × `clip_norm` on every element of the update.
     """
@@ -283,7 +292,11 @@ class DataPermit:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """One hospital's yes to exactly one version of one permit, by its steward's key; it may only narrow."""
+    """One hospital's yes to exactly one version of one permit, by its steward's key; it may only narrow.
+
+    `unprotected`: the steward knows that the permit lets exact values of a dataset leave that another permit protects
+    with a privacy budget.
+    """
 
     KIND: ClassVar[str] = "cloister.acceptance"
     VERSION: ClassVar[int] = 1
@@ -296,6 +309,7 @@ class Acceptance:
     maximum_rounds: int | None
     byte_budget: int | None
     versions: tuple[str, ...] | None
+    unprotected: bool = field(default=False, metadata=ADDED)
 
     def __post_init__(self) -> None:
         check_identifier(self.site, "site")

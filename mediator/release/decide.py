@@ -61,13 +61,13 @@ def release(request: ReleaseRequest) -> Released:
     """What of a task's output may leave. Raises `Denied` with every reason, or `IntegrityBroken`.
 
     1. The files are exactly those the contract names for this kind of task, each once.
-    2. Metrics: `mediator.release.metrics.parse`.
+    2. Metrics: `mediator.release.metrics.parse`; under a privacy budget the job's are not read (`metrics.fixed`).
     3. Training: the model, `mediator.tensors.parse` against the permit's schema.
     4. Its update is clipped to the permit's norm, with noise under a privacy budget.
     5. Model and metrics are encoded anew from the parsed values: no byte of the container's files is passed on.
     6. What leaves fits what the ledger was charged.
 
-    A permit with a privacy budget is refused by `compile_permit` when exact training values would leave.
+    A permit with a privacy budget is refused by `compile_permit` when anything could leave exact.
     """
     permit, kind = request.permit, request.task
     contents = {file.name: file.content for file in request.files}
@@ -76,9 +76,7 @@ def release(request: ReleaseRequest) -> Released:
     output: dict[str, Array] = {}
     if METRICS_FILE in contents:
         try:
-            numbers = metrics.parse(
-                contents[METRICS_FILE], permit.metrics_of(kind), permit.terms.count_threshold
-            )  # (2)
+            numbers = _metrics(permit, kind, contents[METRICS_FILE])  # (2)
         except Denied as denied:
             reasons += denied.reasons
     if MODEL_FILE in contents and kind is Kind.TRAIN:
@@ -142,6 +140,13 @@ def _files(files: Sequence[OutputFile], kind: Kind) -> list[Reason]:
     if len(set(names)) != len(names):
         reasons.append(Reason(Code.FILE_NOT_PERMITTED, "a file stands twice"))
     return reasons
+
+
+def _metrics(permit: EnforcedPermit, kind: Kind, raw: bytes) -> dict[str, float | int]:
+    specs = permit.metrics_of(kind)
+    if permit.terms.privacy is not None:
+        return metrics.fixed(specs)
+    return metrics.parse(raw, specs, permit.terms.count_threshold)
 
 
 def _bounded(request: ReleaseRequest, output: Mapping[str, Array]) -> dict[str, Array]:

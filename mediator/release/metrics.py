@@ -43,6 +43,17 @@ def parse(raw: bytes, specs: Sequence[MetricSpec], count_threshold: int) -> dict
     return metrics
 
 
+def fixed(specs: Sequence[MetricSpec]) -> dict[str, float | int]:
+    """The metrics under a privacy budget, in order of name: the permit's own values, whatever the job has written.
+
+    Raises `Denied` where a job would have a choice (`compile_permit` refuses such a permit).
+    """
+    ordered = sorted(specs, key=lambda item: item.name)
+    if chosen := [spec.name for spec in ordered if spec.fixed is None]:
+        raise Denied(Reason(Code.METRIC_UNPROTECTED, chosen[0]))
+    return {spec.name: spec.fixed for spec in ordered if spec.fixed is not None}
+
+
 def encode(metrics: Mapping[str, float | int]) -> bytes:
     """Canonical JSON of released metrics."""
     return canonical.dumps(dict(metrics))

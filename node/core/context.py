@@ -73,6 +73,14 @@ class AirlockSettings:
     expire: timedelta = timedelta(days=14)
 
 
+@dataclass(frozen=True)
+class PrivacySettings:
+    """The most epsilon, at `delta`, that all permits together may spend on one dataset (a name, all its versions)."""
+
+    epsilon_total: float = 10.0
+    delta: float = 1e-6
+
+
 @dataclass
 class Heard:
     """The newest revocation list that came in, whether the store has taken it or not."""
@@ -101,6 +109,7 @@ class Core:
     random_bytes: Callable[[int], bytes]
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
     refusals: Refusals = field(default_factory=Refusals)
@@ -137,6 +146,7 @@ class Core:
             schedule=self.schedule,
             threshold=self.airlock.threshold,
             reviewers=self.airlock.reviewers,
+            epsilon_total=self.privacy.epsilon_total,
         )
 
 

@@ -24,7 +24,7 @@ from node.core.airlock.settings import settings
 from node.core.audit import epochs
 from node.core.audit.witness import WitnessDesk
 from node.core.clock import ClockWatch, boot_time_s
-from node.core.context import Core, CoreKeys, Folders, Trust, event
+from node.core.context import Core, CoreKeys, Folders, PrivacySettings, Trust, event
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
@@ -334,4 +334,5 @@ def _core(config: NodeConfig, store: Store, reserve: Reserve, clock: Clock) -> C
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
+        privacy=PrivacySettings(config.privacy.epsilon_total, config.privacy.delta),
     )

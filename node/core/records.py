@@ -241,7 +241,11 @@ class ReleaseRow(NewRelease):
 
 @dataclass(frozen=True)
 class NewCharge:
-    """What one task costs, at most: bytes that may leave, epsilon that may be spent."""
+    """What one task costs, at most: bytes that may leave, epsilon that may be spent.
+
+    `epsilon` is what it adds to its permit's sum for `dataset` (a name); `noise_multiplier` is None where what leaves
+    has no noise.
+    """
 
     permit: str
     permit_version: int
@@ -250,6 +254,8 @@ class NewCharge:
     task: Kind
     size_bytes: int
     epsilon: float
+    dataset: str | None = None
+    noise_multiplier: float | None = None
 
 
 @dataclass(frozen=True)
@@ -261,9 +267,20 @@ class LedgerTotals:
     epsilon: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChargeRow(NewCharge):
     time: datetime
+
+
+@dataclass(frozen=True)
+class Spender:
+    """A permit, of any version, that tasks on a dataset were charged under: how many release with noise, and how many
+    without. `dataset` is empty where it is not known any more."""
+
+    dataset: str
+    permit: str
+    noised: int
+    without_noise: int
 
 
 @dataclass(frozen=True)

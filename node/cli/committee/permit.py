@@ -26,7 +26,10 @@ app = typer.Typer(no_args_is_help=True)
 _KINDS: dict[str, Any] = {cls.KIND: cls for cls in (DataPermit, Acceptance, RunOrder, RevocationList, Instruction)}
 # A trial's other hints are about a program and its outputs, and would name what is not the cause here.
 _MENDED = {
-    code: ADVICE[code] for code in (Code.PERMIT_TOO_LARGE, Code.TENSOR_ORDER, Code.CONDITION_UNENFORCEABLE)
+    code: ADVICE[code]
+    for code in (
+        Code.PERMIT_TOO_LARGE, Code.TENSOR_ORDER, Code.CONDITION_UNENFORCEABLE, Code.METRIC_UNPROTECTED,
+    )
 }  # fmt: skip
 
 

@@ -344,7 +344,10 @@ class RefusalDayTable(NodeBase):
 
 
 class JobTable(NodeBase):
-    """`used_s`: slot-seconds in containers so far (a job on two GPUs uses two a second), for the queue's turns."""
+    """`used_s`: slot-seconds in containers so far (a job on two GPUs uses two a second), for the queue's turns.
+
+    `starts`: how often its task was handed to a container.
+    """
 
     __tablename__ = "job"
 
@@ -363,6 +366,7 @@ class JobTable(NodeBase):
     updated: Mapped[datetime]
     used_s: Mapped[float] = mapped_column(default=0.0, server_default="0")
     preempted: Mapped[int] = mapped_column(default=0, server_default="0")
+    starts: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class ReleaseTable(NodeBase):
@@ -387,6 +391,8 @@ class ReleaseTable(NodeBase):
 
 
 class LedgerEntryTable(NodeBase):
+    """`dataset` is a name; `noise_multiplier` that of the output charged for, null where it leaves without noise."""
+
     __tablename__ = "ledger_entry"
 
     permit: Mapped[str] = mapped_column(primary_key=True)
@@ -397,6 +403,18 @@ class LedgerEntryTable(NodeBase):
     size_bytes: Mapped[int]
     epsilon: Mapped[float]
     time: Mapped[datetime]
+    dataset: Mapped[str | None] = mapped_column(index=True)
+    noise_multiplier: Mapped[float | None]
+
+
+class BudgetedVersionTable(NodeBase):
+    """Dataset versions that an acceptance of a permit with a privacy budget ever covered; the node may not hold them
+    yet."""
+
+    __tablename__ = "budgeted_version"
+
+    permit: Mapped[str] = mapped_column(primary_key=True)
+    dataset_version: Mapped[str] = mapped_column(primary_key=True, index=True)
 
 
 class CanaryTable(NodeBase):

@@ -60,6 +60,8 @@ class Tx(AirlockWrites, EpochWrites, ImportWrites, RefusalWrites, Reads):
         if isinstance(row, models.AcceptanceTable | models.RunOrderTable):
             row.epoch = self.epoch_number()
         self._add(row)
+        for covered in documents.budgeted_versions(self._session, signed):
+            self._add(covered)
         return True
 
     def add_dataset_version(
@@ -164,6 +166,7 @@ class Tx(AirlockWrites, EpochWrites, ImportWrites, RefusalWrites, Reads):
         model.state, model.updated = state.value, self.now
         model.used_s += used_s
         model.preempted += happened is jobs.JobStep.PREEMPT
+        model.starts += happened is jobs.JobStep.START
         if sandbox is not None:
             model.sandbox = sandbox
         if code is not None:

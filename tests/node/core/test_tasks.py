@@ -15,7 +15,6 @@ import pytest
 
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, Reason, UsageFault
-from mediator.exits import TOLD_PER_RUN
 from mediator.import_orders import IngestOrder
 from mediator.jobs import JobState, JobStep
 from mediator.types import ContainerSpec, Kind
@@ -302,30 +301,6 @@ def test_a_job_that_raises_is_answered_with_the_class_and_no_text(tmp_path: Path
     ended = desk.log()[-1]
     assert (ended.action, ended.verdict, ended.code) == ("job_end", "failed", "raised_value_error")
     assert "Smith" not in repr(desk.log())
-    desk.jobs.stop()
-    desk.core.store.close()
-
-
-def test_a_hub_that_asks_a_failing_job_again_and_again_hears_a_plain_word(tmp_path: Path) -> None:
-    """A job and a hub together might carry data out in the choice of exceptions; a run is told 32 of them."""
-    errors = (ValueError, KeyError)
-
-    def choosing(task: Mapping[str, Any], model: bytes) -> Mapping[str, bytes]:
-        raise errors[len(said) % 2]
-
-    desk = Desk(tmp_path, choosing)
-    desk.jobs.start()
-    said: list[HubCode] = []
-    for attempt in range(1, TOLD_PER_RUN + 4):
-        desk.ask(attempt=attempt)
-        desk.until(JobState.FAILED, attempt=attempt)
-        with desk.core.store.read() as snapshot:
-            said.append(snapshot.instruction(f"run-1/1/train/{attempt}").hub_code)
-            assert snapshot.exit_reasons_told("another run") == 0
-    assert set(said[:TOLD_PER_RUN]) == {HubCode.RAISED_VALUE_ERROR, HubCode.RAISED_KEY_ERROR}
-    assert said[TOLD_PER_RUN:] == [HubCode.JOB_FAILED] * 3
-    # the hospital's own record goes on to say it
-    assert desk.job(TOLD_PER_RUN + 1).code in (Code.RAISED_VALUE_ERROR, Code.RAISED_KEY_ERROR)
     desk.jobs.stop()
     desk.core.store.close()
 
