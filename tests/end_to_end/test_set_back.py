@@ -14,21 +14,21 @@ from tests.end_to_end.house import House, Permit
 from tests.end_to_end.machine import eventually
 
 pytestmark = pytest.mark.engine
-KEPT = ("node.db", "audit", "witness")
+KEPT = ("core/node.db", "audit", "witness")
 
 
 def back_up(node: Hospital, folder: Path) -> None:
     folder.mkdir()
     for name in KEPT:
-        subprocess.run(["cp", "-a", node.state / name, folder / name], check=True)
+        subprocess.run(["cp", "-a", node.state / name, folder], check=True)
 
 
 def restore(node: Hospital, folder: Path) -> None:
-    for name in (*KEPT, "node.db-wal", "node.db-shm"):
+    for name in (*KEPT, "core/node.db-wal", "core/node.db-shm"):
         path = node.state / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for name in KEPT:
-        subprocess.run(["cp", "-a", folder / name, node.state / name], check=True)
+        subprocess.run(["cp", "-a", folder / Path(name).name, node.state / name], check=True)
 
 
 def state(node: Hospital) -> int:
