@@ -80,7 +80,7 @@ def parse_line(line: bytes) -> JobEvent:
     """One line of the keeper's: done, progress, failed or full, and nothing else. Raises `Denied`."""
     try:
         event = json.loads(line) if len(line) <= LINE_BYTES else None
-    except (ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - what cannot be read is something else than the keeper says
         event = None
     members = event if isinstance(event, dict) else {}
     task, fraction = members.get("task"), members.get("fraction")
@@ -110,7 +110,7 @@ def check_mount(path: str, root: Path) -> str | None:
     source = Path(path)
     try:
         resolved, top = source.resolve(strict=True), root.resolve(strict=True)
-    except (OSError, RuntimeError, ValueError):  # (3)
+    except Exception:  # noqa: BLE001 - (3) whatever keeps a path from resolving
         return "a mount's source does not exist"
     if not source.is_absolute() or str(resolved) != path:  # (1)
         return "a mount's source is not spelled as it resolves"

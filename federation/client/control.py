@@ -10,7 +10,7 @@ import aiohttp
 from federation import control, tls
 from federation.client.flower import HubUnreachable
 from federation.control import ControlMessage
-from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.errors import CloisterError, Code, Denied, Malformed, Reason
 
 M = TypeVar("M", bound=ControlMessage)
 
@@ -40,7 +40,9 @@ class ControlChannel:
                 await self._check(response)
                 async for line in _lines(response.content):
                     yield control.decode(control.ControlEvent, line)
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except CloisterError:
+            raise
+        except Exception as error:
             raise HubUnreachable(f"the hub's events stream broke ({type(error).__name__})") from error
 
     async def ask(self, path: str, message: ControlMessage, answer: type[M]) -> M:
@@ -52,7 +54,9 @@ class ControlChannel:
             ) as response:
                 await self._check(response)
                 return control.decode(answer, await _body(response))
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except CloisterError:
+            raise
+        except Exception as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
 
     @staticmethod

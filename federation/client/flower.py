@@ -43,7 +43,6 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
-from google.protobuf.message import DecodeError
 
 from federation import tls, tree
 from federation.arrays import Array
@@ -301,7 +300,7 @@ class Fleet:
             raise kind(f"the hub answers with HTTP {status}") from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
-        except (httpx.HTTPError, ValueError, DecodeError) as error:
+        except Exception as error:
             raise AnswerLost(f"the hub's answer was lost ({type(error).__name__})") from error
 
 
@@ -325,12 +324,16 @@ def _branch(key: str, read: Callable[[str], bytes]) -> ObjectTree:
 def _proto(raw: bytes) -> ProtoMessage:
     try:
         return ProtoMessage.FromString(raw)
-    except DecodeError as error:
+    except Exception as error:
         raise Malformed("a message that is not a Flower message") from error
 
 
 def _metadata(note: bytes) -> Metadata:
-    return metadata_from_proto(_proto(note).metadata)
+    proto = _proto(note).metadata
+    try:
+        return metadata_from_proto(proto)
+    except Exception as error:
+        raise Malformed("a message without proper metadata") from error
 
 
 def _reply(reply_context: bytes) -> Metadata:
@@ -356,7 +359,7 @@ def _signed(body: bytes) -> str:
         raise Malformed("a signed instruction that is too large")
     try:
         items = ConfigRecord.FromString(body).items
-    except DecodeError as error:
+    except Exception as error:
         raise Malformed("a record that is not a Flower configuration") from error
     kinds = [(item.key, item.value.WhichOneof("value")) for item in items]
     if kinds != [(INSTRUCTION_FIELD, "string")]:
@@ -367,7 +370,7 @@ def _signed(body: bytes) -> str:
 def _error_code(response: httpx.Response) -> object:
     try:
         plain = json.loads(response.content)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - an answer without a code of the SuperLink's
         return None
     return plain.get("code") if isinstance(plain, dict) else None
 
