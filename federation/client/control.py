@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import aiohttp
 
 from federation import control, tls
-from federation.client.flower import HubUnreachable
+from federation.client.flower import HubBusy, HubUnreachable
 from federation.control import ControlMessage
 from mediator.errors import CloisterError, Code, Denied, Malformed, Reason
+
+log = logging.getLogger("cloister.link")
 
 M = TypeVar("M", bound=ControlMessage)
 
@@ -39,7 +42,12 @@ class ControlChannel:
             ) as response:
                 await self._check(response)
                 async for line in _lines(response.content):
-                    yield control.decode(control.ControlEvent, line)
+                    try:
+                        event = control.decode(control.ControlEvent, line)
+                    except Malformed as error:  # it ends this line, and not those that come after it
+                        log.warning("the hub said something that is no event: %s", error.message)
+                        continue
+                    yield event
         except CloisterError:
             raise
         except Exception as error:
@@ -67,7 +75,8 @@ class ControlChannel:
             problem = control.decode(control.Problem, await _body(response))
             code = problem.code if problem.code in Code.__members__.values() else Code.MALFORMED
             raise Denied(Reason(Code(code), "the hub refused"))
-        raise HubUnreachable(f"the hub answers with HTTP {response.status}")
+        kind = HubBusy if response.status == 503 else HubUnreachable
+        raise kind(f"the hub answers with HTTP {response.status}")
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -75,6 +75,12 @@ class HubUnreachable(NotNow):
     code = "hub_unreachable"
 
 
+class HubBusy(HubUnreachable):
+    """The hub answers that it cannot now: its disk is full, say. No message's fault."""
+
+    code = "hub_busy"
+
+
 class AnswerLost(HubUnreachable):
     """The hub may have heard the question, but its answer did not arrive."""
 

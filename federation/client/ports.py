@@ -42,6 +42,15 @@ class OutgoingReply:
     folder: str | None = None
 
 
+@dataclass(frozen=True)
+class Retry:
+    """What core says of something that failed: how often it has, and when to try it again, or that it is set aside."""
+
+    times: int
+    again_s: float
+    set_aside: bool
+
+
 class CorePort(Protocol):
     """Core, as the link sees it."""
 
@@ -64,6 +73,10 @@ class CorePort(Protocol):
 
     async def delivered(self, instruction: str) -> None:
         """The hub has the reply to `instruction`, or will never take it."""
+
+    async def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        """Something failed although everything around it answered: a `message` or `document` (by its SHA-256), a
+        `release` or `refusal` (by its instruction). `final` where there is nothing to try again."""
 
     def checkpoints(self) -> AsyncIterator[str]:
         """Signed audit checkpoints (canonical JSON) that no witness has seen yet, oldest first."""

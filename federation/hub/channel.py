@@ -8,13 +8,14 @@ import logging
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
+from sqlalchemy import select
 
 from federation import control
 from federation.hub.database import note
 from federation.hub.ingress import PEER, reply
 from federation.hub.registry import Peer
 from federation.hub.state import HubState
-from federation.hub.tables import EnvelopeRow, HubInstructionRow
+from federation.hub.tables import EnvelopeRow, EventRow, HubInstructionRow
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason
 from mediator.signatures import open_signed
@@ -101,8 +102,11 @@ class Channel:
         stream.stir.clear()
         events = []
         for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
-            events.append(control.ControlEvent(kind="document", text=text))
             stream.sequence = max(stream.sequence, sequence)
+            try:
+                events.append(control.ControlEvent(kind="document", text=text))
+            except ValueError:  # a row that no message can carry must not keep those behind it from every site
+                await asyncio.to_thread(self._set_aside, sequence)
         if stream.wake:
             stream.wake = False
             events.append(control.ControlEvent(kind="wake"))
@@ -116,6 +120,15 @@ class Channel:
             stream.said = self._loop.time()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stream.stir.wait(), max(0.0, stream.said + _HEARTBEAT_S - self._loop.time()))
+
+    def _set_aside(self, sequence: int) -> None:
+        """Note, once, that a document is in the database and goes out to nobody."""
+        about = f"document/{sequence}"
+        with self._hub.database.write() as session:
+            told = select(EventRow.sequence).where(EventRow.action == "document_send", EventRow.object == about)
+            if session.scalar(told.limit(1)) is None:
+                log.error("document %d cannot be sent and is set aside", sequence)
+                note(session, self._hub.clock(), "hub", "document_send", about, "failed", Code.MALFORMED)
 
     async def _releases(self, request: web.Request) -> web.Response:
         release = control.decode(control.ReleaseMessage, await request.read())

@@ -13,7 +13,7 @@ from pathlib import Path
 from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from federation.client.objects import FlowerCodec
-from federation.client.ports import OutgoingReply
+from federation.client.ports import OutgoingReply, Retry
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, Reason
 from mediator.jobs import JobState
@@ -165,6 +165,9 @@ class CoreProcess:
 
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)
+
+    def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        return self.outbox.failed(kind, subject, reason, final=final)
 
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
         """Checkpoints no witness has signed, the newest first of all: it covers the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
 from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
 from node.ipc.verb import Verb
@@ -32,11 +32,22 @@ class InstructionId:
     instruction: str
 
 
+@dataclass(frozen=True)
+class Failed:
+    """What failed, although everything around it answered; `reason` is one word."""
+
+    kind: str
+    subject: str
+    reason: str
+    final: bool
+
+
 HELLO = Verb("hello", Hello, Greeting)
 DELIVER_DOCUMENT = Verb("deliver_document", SignedText, DocumentOutcome)
 DELIVER_INSTRUCTION = Verb("deliver_instruction", InstructionStart, Delivery, "upload")
 OUTBOX = Verb("outbox", Empty, OutgoingReply, "server")
 DELIVERED = Verb("delivered", InstructionId, Empty)
+FAILED = Verb("failed", Failed, Retry)
 # a signed checkpoint of the audit log, for the hub to witness; then the same with the hub's signature
 CHECKPOINTS = Verb("checkpoints", Empty, SignedText, "server")
 WITNESSED = Verb("witnessed", SignedText, Empty)

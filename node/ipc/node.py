@@ -13,7 +13,8 @@ from node.ipc.verb import Verb
 @dataclass(frozen=True)
 class Status:
     """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed,
-    `unrecorded` how much of what was stopped the store has not taken yet."""
+    `unrecorded` how much of what was stopped the store has not taken yet, `set_aside` how many messages, documents and
+    replies failed too often and are tried no more."""
 
     site: str
     cloister: str
@@ -34,6 +35,7 @@ class Status:
     airlock_waiting: int
     airlock_overdue: int
     unrecorded: int
+    set_aside: int
     sandbox: Literal["held", "failed", "unknown"]
     sandbox_age_s: float | None
 

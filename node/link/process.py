@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
 from node.host.config import NodeConfig
 from node.ipc import link as words
 from node.ipc.channel import Client
@@ -82,6 +82,9 @@ class RemoteCore:
 
     async def delivered(self, instruction: str) -> None:
         await self._call(words.DELIVERED, words.InstructionId(instruction))
+
+    async def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        return await self._call(words.FAILED, words.Failed(kind, subject, reason, final))
 
     async def checkpoints(self) -> AsyncIterator[str]:
         async for checkpoint in self._stream(words.CHECKPOINTS, Empty()):

@@ -190,8 +190,21 @@ class Imports:
                 kind = _GIVEN_OUT.get(AFTER_RESTART[row.state])
                 if kind is not None and (row.name, kind) not in given:
                     given.add((row.name, kind))
-                    order = canonical.decode(IngestOrder, row.order_text.encode("utf-8"))
-                    yield words.Work(kind, order, begun=row.state not in _FRESH)
+                    if (order := self._order(row)) is not None:
+                        yield words.Work(kind, order, begun=row.state not in _FRESH)
+
+    def _order(self, row: ImportRow) -> IngestOrder | None:
+        """An import's order; one that cannot be read any more ends that import, and keeps no other waiting."""
+        try:
+            return canonical.decode(IngestOrder, row.order_text.encode("utf-8"))
+        except Exception:
+            log.exception("the order of %s cannot be read", row.name)
+        try:
+            with self._core.store.transaction(self._core.clock()) as tx:
+                self._advance(tx, row, ImportStep.FAIL, Verdict.FAILED, error=_OUR_FAILURE)
+        except IntegrityBroken as error:  # where it stands it has no such end: it stays
+            log.error("%s stays as it is: %s", row.name, error.message)
+        return None
 
     def progress(self, told: words.IngestProgress) -> bool:
         """Pass on how far an import is; whether it is to go on."""

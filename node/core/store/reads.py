@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import case, exists, func, select
 from sqlalchemy.orm import Session
 
 from federation.client.ports import OutgoingReply
@@ -16,6 +16,7 @@ from mediator.types import Kind
 from node.core import records
 from node.core.store import models
 from node.core.store.airlock import AirlockReads
+from node.core.store.failures import FailureReads
 from node.core.store.imports import ImportReads
 from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
@@ -24,7 +25,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, ImportReads):
+class Reads(AirlockReads, FailureReads, ImportReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -131,6 +132,11 @@ class Reads(AirlockReads, ImportReads):
         query = select(models.JobTable).where(models.JobTable.state.not_in(ended))
         return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.JobTable.created)))
 
+    def jobs_of(self, instruction: str) -> tuple[records.JobRow, ...]:
+        """The job of an instruction, if it has one."""
+        query = select(models.JobTable).where(models.JobTable.instruction == instruction)
+        return tuple(job_row(model) for model in self._session.scalars(query))
+
     def exit_reasons_told(self, run: str) -> int:
         """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""
         told = models.InstructionTable.hub_code.is_not(None) & models.InstructionTable.hub_code.not_in(
@@ -181,7 +187,8 @@ class Reads(AirlockReads, ImportReads):
         return self._releases(models.ReleaseTable.run == run)
 
     def outgoing(self) -> tuple[OutgoingReply, ...]:
-        """Every answer the hub has not had yet, oldest first; `folder` is where its objects are kept."""
+        """Every answer the hub has not had yet and that is not set aside, oldest first; `folder` is where its objects
+        are kept."""
         query = (
             select(models.InstructionTable, models.ReleaseTable)
             .outerjoin(models.ReleaseTable, models.ReleaseTable.instruction == models.InstructionTable.instruction)
@@ -190,6 +197,12 @@ class Reads(AirlockReads, ImportReads):
                 models.InstructionTable.delivered.is_(None),
                 models.InstructionTable.task
                 != Kind.ANALYSE.value,  # asked by this hospital, answered to nobody outside
+                ~exists().where(
+                    models.FailureTable.subject == models.InstructionTable.instruction,
+                    models.FailureTable.kind
+                    == case((models.InstructionTable.state == "released", records.RELEASE), else_=records.REFUSAL),
+                    models.FailureTable.set_aside.is_not(None),
+                ),
             )
             .order_by(models.InstructionTable.received, models.InstructionTable.instruction)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
 from mediator.errors import HubCode
 from node.core.documents.documents import outcome
 from node.ipc import link as words
@@ -26,6 +26,7 @@ class CoreSide(Protocol):
     def receive_instruction(self, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None: ...
     def outgoing(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]: ...
     def delivered(self, instruction: str) -> None: ...
+    def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry: ...
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]: ...
     def witnessed(self, text: str) -> None: ...
 
@@ -58,6 +59,11 @@ def outbox(core: CoreSide, _caller: Caller, _request: Empty, call: Call) -> Iter
 def delivered(core: CoreSide, _caller: Caller, request: words.InstructionId) -> Empty:
     core.delivered(request.instruction)
     return Empty()
+
+
+@HANDLERS.answers(words.FAILED)
+def failed(core: CoreSide, _caller: Caller, request: words.Failed) -> Retry:
+    return core.failed(request.kind, request.subject, request.reason, request.final)
 
 
 @HANDLERS.answers(words.CHECKPOINTS)
