@@ -183,7 +183,7 @@ class Fleet:
         # the model evaluated after a round is the next round's start: its objects need not come twice
         self._kept = seen if sum(map(len, seen.values())) <= _KEEP_BYTES else {}
         message = _proto(nodes[root].body)
-        metadata = metadata_from_proto(message.metadata)
+        metadata = _metadata_of(message)
         if metadata.message_type not in MESSAGE_TYPES or message.HasField("error"):  # (2)
             raise Malformed("a message that is no instruction")
         if metadata.dst_node_id != self.node_id or metadata.run_id != run_id or len(nodes[root].children) != 1:
@@ -335,9 +335,12 @@ def _proto(raw: bytes) -> ProtoMessage:
 
 
 def _metadata(note: bytes) -> Metadata:
-    proto = _proto(note).metadata
+    return _metadata_of(_proto(note))
+
+
+def _metadata_of(message: ProtoMessage) -> Metadata:
     try:
-        return metadata_from_proto(proto)
+        return metadata_from_proto(message.metadata)
     except Exception as error:
         raise Malformed("a message without proper metadata") from error
 
