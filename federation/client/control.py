@@ -89,12 +89,16 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    rest = bytearray()
+    """Line by line; one over the limit is left out, and those after it are not."""
+    rest, too_long = bytearray(), False
     async for piece in stream.iter_any():
         rest += piece
         *lines, tail = bytes(rest).split(b"\n")
-        rest = bytearray(tail)
-        if len(rest) > control.MAX_MESSAGE_BYTES:
-            raise Malformed("a line over the limit")
         for line in lines:
-            yield line
+            if not too_long and len(line) <= control.MAX_MESSAGE_BYTES:
+                yield line
+            else:
+                log.warning("the hub said a line over the limit")
+            too_long = False
+        too_long = too_long or len(tail) > control.MAX_MESSAGE_BYTES
+        rest = bytearray(b"" if too_long else tail)

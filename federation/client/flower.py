@@ -47,6 +47,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from federation import tls, tree
 from federation.arrays import Array
 from federation.client.objects import MODEL_RECORD
+from federation.client.ports import MAX_REPLY_CONTEXT_BYTES
 from mediator.errors import HubCode, IntegrityBroken, Malformed, NotNow
 from mediator.signatures import MAX_SIGNED_BYTES
 from mediator.types import ReleaseEnvelope
@@ -196,6 +197,8 @@ class Fleet:
             raise Malformed("an instruction whose records are of the wrong kind")
         metadata.__dict__["_message_id"] = root
         context = ProtoMessage(metadata=metadata_to_proto(metadata)).SerializeToString(deterministic=True)
+        if len(context) > MAX_REPLY_CONTEXT_BYTES:
+            raise Malformed("a message with more metadata than a message has")
         return FlowerTask(_signed(config.body), context, tree.tensors(model, nodes, self._max_model_bytes))  # (4)
 
     def confirm(self, note: bytes) -> None:

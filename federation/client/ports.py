@@ -11,6 +11,10 @@ from typing import Protocol
 
 from mediator.errors import HubCode
 
+# Flower's metadata of a message are 200 bytes. Core keeps them and says them again with every answer, which must fit
+# into what crosses a socket, whatever a hub wrote into them.
+MAX_REPLY_CONTEXT_BYTES = 16 << 10
+
 
 @dataclass(frozen=True)
 class Greeting:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
 
+from federation import control
+from federation.client.control import _lines
 from federation.client.ports import Delivery
 from mediator.errors import CloisterError, NotNow
 from mediator.signatures import open_signed
@@ -46,6 +48,22 @@ async def test_an_array_named_by_half_a_character_ends_its_message_and_no_start_
     async with town.links(core):
         town.submit("after-half", sites=("aachen",), rounds=1)
         assert (await town.settled("after-half"))["state"] == "done"
+
+
+class Spoken:
+    """What a hub says on its events stream, in pieces."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        for at in range(0, len(self._said), 1 << 16):
+            yield self._said[at : at + (1 << 16)]
+
+
+async def test_a_line_without_end_is_left_out_and_those_after_it_are_not() -> None:
+    said = b"first\n" + b"x" * (2 * control.MAX_MESSAGE_BYTES) + b"\nlast\n" + b"y" * (control.MAX_MESSAGE_BYTES + 1)
+    assert [line async for line in _lines(Spoken(said))] == [b"first", b"last"]  # type: ignore[arg-type]
 
 
 class NoRoom(FakeCore):

@@ -114,10 +114,8 @@ def link_inbound(raw: bytes) -> None:
             control.decode(kind, draw.changed(draw.pick(_LINES)) if draw.byte() % 2 else draw.rest())
         return
     metadata = ProtoMetadata(run_id=3, message_id="", src_node_id=1, dst_node_id=NODE, ttl=60.0, message_type="train")
-    config = ConfigRecord()
-    item = config.items.add()
-    item.key, item.value.string = draw.pick(("instruction", "instructions")), draw.text().encode("utf-8", "replace")
-    signed = Part("ConfigRecord", (), lambda _keys: config.SerializeToString())
+    text = draw.text().encode("utf-8", "replace").decode()
+    signed = signed_record(draw.pick(("instruction", "instructions")), text)
     body = ProtoMessage(metadata=metadata).SerializeToString()
     asked = record("RecordDict", model=record("ArrayRecord", **{draw.text() or "w": array()}), cloister=signed)
     contents: dict[str, bytes] = {}
@@ -128,6 +126,14 @@ def link_inbound(raw: bytes) -> None:
         assert isinstance(task, FlowerTask)
     with contextlib.suppress(CloisterError):
         open_signed(Instruction, draw.text(), RING)
+
+
+def signed_record(name: str, text: str) -> Part:
+    """The record that carries a signed instruction."""
+    config = ConfigRecord()
+    item = config.items.add()
+    item.key, item.value.string = name, text
+    return Part("ConfigRecord", (), lambda _keys: config.SerializeToString())
 
 
 _MESSAGES: tuple[type[control.ControlMessage], ...] = tuple(control.ControlMessage.__subclasses__())

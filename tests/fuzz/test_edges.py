@@ -62,6 +62,19 @@ def test_a_message_of_a_type_that_flower_does_not_have_is_malformed() -> None:
             edges._Offline(contents).fetch(ProtoMessage(metadata=metadata).SerializeToString())
 
 
+def test_a_message_with_a_megabyte_of_metadata_is_malformed() -> None:
+    """Core keeps metadata, and says them again with each answer: one such answer would have held up all the others."""
+    metadata = ProtoMetadata(run_id=3, src_node_id=1, dst_node_id=edges.NODE, ttl=60.0, message_type="train")
+    metadata.group_id = "x" * (1 << 20)
+    asked = record(
+        "RecordDict", model=record("ArrayRecord", w=array()), cloister=edges.signed_record("instruction", "a")
+    )
+    contents: dict[str, bytes] = {}
+    metadata.message_id = message(asked, body=ProtoMessage(metadata=metadata).SerializeToString()).put(contents)
+    with pytest.raises(Malformed, match="more metadata"):
+        edges._Offline(contents).fetch(ProtoMessage(metadata=metadata).SerializeToString())
+
+
 def test_an_import_swept_under_a_name_that_no_record_takes_is_malformed() -> None:
     swept = edges._handlers()[words.SWEPT]
     for name in ("", "../../etc", "2.25.1", "A. Patient"):

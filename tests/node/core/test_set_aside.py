@@ -100,6 +100,15 @@ def test_a_copy_that_the_link_could_not_read_is_made_anew_before_anything_is_set
     assert last.set_aside and not spooled.exists()
 
 
+def test_an_answer_too_large_for_the_socket_is_never_made(desk: Desk, gate: Gate) -> None:
+    """What a reply needs is the hub's to choose, and crosses beside an envelope of a megabyte."""
+    before = desk.size()
+    assert desk.ask(context=b"x" * (1 << 20)) is HubCode.REFUSED_INSTRUCTION
+    assert [each.code for each in desk.log(before)] == ["malformed"]
+    two_releases(desk, gate)
+    assert [row.instruction for row in take(desk.outbox, 2)] == [FIRST, SECOND]
+
+
 def test_a_failure_that_is_told_of_what_went_well_meanwhile_changes_nothing(desk: Desk, gate: Gate) -> None:
     two_releases(desk, gate)
     desk.outbox.delivered(FIRST)
