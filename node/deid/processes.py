@@ -1,7 +1,7 @@
 """Worker processes: implements `node.deid.pipeline.Workers`.
 
-1. Spawned, never forked: nothing of this process's threads, sockets or memory is in them. Started at the first call and
-   kept over batches, for starting one takes longer than a study.
+1. Spawned, never forked: nothing of this process's threads, sockets or memory is in them. The first one starts while
+   its caller still gathers work, the others with it; all are kept, for starting one takes longer than a study.
 2. Each has a limit of memory and leaves no core file; it ends when its parent does, however that ended.
 3. A batch whose worker died, or had no memory left, is tried again file by file, each in a worker that may die of it
    alone: that file is `unreadable` (`too_large`).
@@ -51,7 +51,7 @@ _LOOKED_AT_TOGETHER = 8
 
 
 class WorkerProcesses:
-    """`jobs` processes, from the first call until the end of the `with`."""
+    """`jobs` processes, until the end of the `with`."""
 
     def __init__(self, settings: Settings, jobs: int) -> None:
         spare = len(os.sched_getaffinity(0)) >= 2 * jobs
@@ -62,6 +62,7 @@ class WorkerProcesses:
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> WorkerProcesses:
+        self._submit(begin, None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,6 +99,8 @@ class WorkerProcesses:
 
     def _next(self, waiting: deque[tuple[T, Future[R]]], work: Callable[[T], R], alone: Callable[[T], R]) -> R:
         task, future = waiting.popleft()
+        if future.cancelled():  # with the pool that another kind of task took down
+            future = self._submit(work, task)
         try:
             return future.result()
         except MemoryError:
@@ -236,6 +239,10 @@ def _started() -> Worker:
     if isinstance(_worker, Exception):
         raise _worker
     return _worker
+
+
+def begin(_nothing: None) -> None:
+    """Makes a pool start its first process."""
 
 
 def survey(files: Files) -> tuple[Survey, ...]:

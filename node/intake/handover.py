@@ -56,6 +56,7 @@ class Handover:
         self._pseudonyms = pseudonyms
         self._staging = staging
         self._ready = ready
+        self._begun = False
 
     def sink(self, study: str) -> StudySink:
         """Where a study's files are written."""
@@ -72,8 +73,9 @@ class Handover:
         for path in folder.glob("*.dcm"):
             flush_file(path)
         if folder.is_dir():
-            for one in (folder, self._staging, self._staging.parent):
+            for one in (folder, self._staging) if self._begun else (folder, self._staging, self._staging.parent):
                 flush_folder(one)
+            self._begun = True
 
     def give(self, database: IntakeDb, study: str, take: TakeStudy) -> bool:
         """Have core take a study. False where nothing of it may be published."""

@@ -11,7 +11,7 @@ Rows are read in pages: an import has more files than memory should hold.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,15 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
+class TakenIn:
+    """A source: the opaque name under which it lies in quarantine, or why it was not taken in."""
+
+    path: str
+    quarantined: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class Passed:
     """A file that may be published: what it is called in its study's staging folder."""
 
@@ -114,8 +123,10 @@ class IntakeDb:
         self._key = key
         path.touch(mode=0o600, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = TRUNCATE")  # what is deleted stays in no log of writes ahead
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA secure_delete = ON")
+        self._empty_log()  # of one who was killed before he had
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
@@ -151,12 +162,13 @@ class IntakeDb:
         """Whether this source was dealt with before the import was broken off."""
         return self._db.execute("SELECT 1 FROM source WHERE mark = ?", (self._mark(path),)).fetchone() is not None
 
-    def add(self, path: str, *, quarantined: str | None = None, refused: str | None = None) -> None:
-        """Record a source under the next number."""
-        self._db.execute(
-            "INSERT INTO source (mark, quarantined, exclusion) VALUES (?, ?, ?)",
-            (self._mark(path), quarantined, refused),
-        )
+    def add(self, sources: Iterable[TakenIn]) -> None:
+        """Record sources under the next numbers."""
+        with self._together():
+            self._db.executemany(
+                "INSERT INTO source (mark, quarantined, exclusion) VALUES (?, ?, ?)",
+                ((self._mark(one.path), one.quarantined, one.refused) for one in sources),
+            )
 
     def unnamed(self, files: Iterable[str]) -> list[str]:
         """Those of these quarantined files that no source is recorded with."""
@@ -260,12 +272,13 @@ class IntakeDb:
         rows = self._db.execute("SELECT sealed FROM trace WHERE study = ? ORDER BY place", (study,)).fetchall()
         return [decode_trace(unseal(self._key, row[0])) for row in rows]
 
-    def searched(self, study: str, refused: Iterable[Result]) -> None:
-        """Keep which of a study's files are refused after all."""
+    def searched(self, refused: Mapping[str, Iterable[Result]]) -> None:
+        """Keep which files of these studies are refused after all."""
         with self._together():
-            for result in refused:
-                self._refuse(result.number, result.reasons[0])
-            self._step(study, StudyStep.SEARCH)
+            for study, results in refused.items():
+                for result in results:
+                    self._refuse(result.number, result.reasons[0])
+                self._step(study, StudyStep.SEARCH)
 
     def passed(self, study: str) -> list[Passed]:
         """The files of a study that nothing speaks against."""
@@ -341,9 +354,11 @@ class IntakeDb:
                 self._db.execute("UPDATE source SET destroyed = 1 WHERE number = ?", (number,))
 
     def forget(self, study: str) -> None:
-        """Nothing of a study is left but its numbers. One that core does not have is counted under the reason most of
-        its files had. What it lost stays sealed while a file may yet turn out to be of its patient."""
+        """Nothing of a study is left but its numbers: its originals are gone. One that core does not have is counted
+        under the reason most of its files had. What it lost stays sealed while a file may yet turn out to be of its
+        patient."""
         with self._together():
+            self._db.execute("UPDATE source SET destroyed = 1 WHERE study = ? AND quarantined IS NOT NULL", (study,))
             if self.study(study).state is not StudyState.HANDED_OVER:
                 reasons = self._db.execute(
                     "SELECT exclusion FROM source WHERE study = ? GROUP BY exclusion ORDER BY count(*) DESC, exclusion",
@@ -354,6 +369,7 @@ class IntakeDb:
                 self._db.execute("DELETE FROM trace WHERE study = ?", (study,))
                 self._db.execute("DELETE FROM named WHERE study = ?", (study,))
             self._step(study, StudyStep.FORGET)
+        self._empty_log()
 
     def forget_lost(self) -> None:
         """What forgotten studies lost goes, once no study of their patient and no file of nobody knows whom waits."""
@@ -366,6 +382,11 @@ class IntakeDb:
                     f"DELETE FROM {table} WHERE study IN (SELECT study FROM study WHERE people IN ({over}))",
                     (StudyState.FORGOTTEN.value,),
                 )
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        """What was deleted stays in no log of writes ahead."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # --- counting
 
@@ -388,6 +409,11 @@ class IntakeDb:
     @property
     def _loose(self) -> int:
         return self.count("source", "study = '' AND exclusion = ? AND destroyed = 0", _DEFECT)
+
+    @property
+    def sealed_files(self) -> int:
+        """Originals there ever were, those destroyed meanwhile too."""
+        return self.count(where="quarantined IS NOT NULL")
 
     @property
     def destroyed_files(self) -> int:

@@ -120,7 +120,8 @@ class Quarantine:
         return "Quarantine(…)"
 
     def put(self, handle: int) -> tuple[str, int]:
-        """Copy the file behind a descriptor in: its opaque name, and its size in bytes."""
+        """Copy the file behind a descriptor in: its opaque name, and its size in bytes. It is on the disk, and its name
+        is after `flush`."""
         name, salt = secrets.token_hex(16), secrets.token_bytes(_SALT_BYTES)
         cipher, part, size = _cipher(self._key, salt), self._folder / f"{name}.part", 0
         target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -132,8 +133,11 @@ class Quarantine:
             out.flush()
             os.fsync(out.fileno())
         part.rename(self._folder / name)
-        flush_folder(self._folder)
         return name, size
+
+    def flush(self) -> None:
+        """Bring the names of what was put in to the disk."""
+        flush_folder(self._folder)
 
     def put_bytes(self, content: bytes) -> str:
         """The same for what is in memory: its opaque name."""
@@ -142,7 +146,9 @@ class Quarantine:
             file.write(content)
             file.flush()
             os.lseek(handle, 0, os.SEEK_SET)
-            return self.put(handle)[0]
+            name, _ = self.put(handle)
+        self.flush()
+        return name
 
     def names(self) -> Iterator[str]:
         """Every file there is, one that is not whole too."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -40,13 +41,14 @@ from node.host.disk_errors import is_full
 from node.host.versions import REPORT, read_report
 from node.intake.clinical import Clinical
 from node.intake.handover import Handover, TakeStudy
-from node.intake.intake_db import IntakeDb, StudyRow
+from node.intake.intake_db import IntakeDb, StudyRow, TakenIn
 from node.intake.quarantine import Quarantine, mark
 from node.intake.sources.folder import HospitalFolder
 from node.intake.sources.source import OriginalSource
 
-# Studies that workers have at once: enough that none of them is idle for long while others are handed over.
-_AT_ONCE = 16
+_SEARCHED_TOGETHER = 16
+# What is recorded in one step: a kill costs that much of work that is done again in seconds.
+_SEALED_TOGETHER, _SEALED_TOGETHER_BYTES = 64, 256 << 20
 _SURVEYS_KEPT_TOGETHER = 64
 _DEFECT = Exclusion.OUR_DEFECT.value
 
@@ -173,13 +175,15 @@ def _noted(room: Path, note: Path, key: bytes | None) -> int:
 
 def _originals(room: Path, key: bytes | None) -> int:
     """Those there are, and with `key` those destroyed before."""
-    there = sum(1 for path in (room / "files").glob("*") if path.suffix == "")
+    there = [path.name for path in (room / "files").glob("*") if path.suffix == ""]
     if key is not None and (room / "intake.db").is_file():
         with suppress(sqlite3.Error, CloisterError):  # it goes, whatever is wrong with it
             database = IntakeDb(room / "intake.db", key)
-            there += database.destroyed_files
-            database.close()
-    return there
+            try:
+                return database.sealed_files + len(database.unnamed(there))
+            finally:
+                database.close()
+    return len(there)
 
 
 class _Import:
@@ -219,23 +223,34 @@ class _Import:
         late = self._db.too_late()
         self._db.refuse([number for number, _ in late], Exclusion.OUR_DEFECT)
         self._remove(late)
-        self._destroy("")
+        for originals in self._db.sealed(""):
+            self._remove(originals)
 
     def _seal(self, source: OriginalSource) -> Iterator[Progress]:
-        done = 0
+        done, together, size = 0, list[TakenIn](), 0
         for entry in source.entries():
             done += 1
             try:
                 if self._db.knows(entry.path):
                     continue
                 if entry.handle is None:
-                    self._db.add(entry.path, refused=entry.refused)
+                    together.append(TakenIn(entry.path, refused=entry.refused))
                 else:
-                    self._db.add(entry.path, quarantined=self._originals.put(entry.handle)[0])
+                    name, length = self._originals.put(entry.handle)
+                    together.append(TakenIn(entry.path, quarantined=name))
+                    size += length
             finally:
                 if entry.handle is not None:
                     os.close(entry.handle)
+            if len(together) >= _SEALED_TOGETHER or size >= _SEALED_TOGETHER_BYTES:
+                self._sealed(together)
+                together, size = [], 0
             yield Progress("take_in", done, 0)
+        self._sealed(together)
+
+    def _sealed(self, together: Sequence[TakenIn]) -> None:
+        self._originals.flush()
+        self._db.add(together)
 
     def _survey(self) -> Iterator[Progress]:
         done, total = self._db.count(where="surveyed = 1"), self._db.count()
@@ -254,37 +269,54 @@ class _Import:
         if give_up:
             self._give_up()
         while True:
-            for people in _several(self._db.people()):
-                for results in self._deidentify(people):
-                    done = min(done + len(results), total)
-                    for line in map(_line, results):
-                        yield Progress("deidentify", done, total, line)
-                for line in self._search(people):
+            for results, through in self._deidentify():
+                done = min(done + len(results), total)
+                for line in map(_line, results):
                     yield Progress("deidentify", done, total, line)
-                for study in [each.study for studies in people for each in studies]:
-                    self._hand_over(study)
-                    yield Progress("deidentify", done, total)
+                for line in self._finish(through):
+                    yield Progress("deidentify", done, total, line)
             if not give_up or not self._db.waiting:
                 break
             self._give_up()
         self._db.forget_lost()
 
-    def _deidentify(self, people: Sequence[Sequence[StudyRow]]) -> Iterator[Sequence[Result]]:
-        rows = [row for studies in people for row in studies if row.state is StudyState.TAKEN_IN]
+    def _deidentify(self) -> Iterator[tuple[Sequence[Result], list[tuple[StudyRow, ...]]]]:
+        """One study's results after the other, and now and then the studies of patients who are through. Workers go on
+        with the next studies while those are dealt with."""
+        asked: deque[StudyRow | tuple[StudyRow, ...]] = deque()
 
         def batches() -> Iterator[Batch]:
-            for row in rows:
-                self._handover.clear(row.study)
-                files = tuple(self._db.files(row.study))
-                yield Batch(files, self._handover.sink(row.study), self._db.known(row.people))
+            for studies in self._db.people():
+                for row in studies:
+                    if row.state is StudyState.TAKEN_IN:
+                        asked.append(row)
+                        self._handover.clear(row.study)
+                        files = tuple(self._db.files(row.study))
+                        yield Batch(files, self._handover.sink(row.study), self._db.known(row.people))
+                asked.append(studies)
 
-        for row, done in zip(rows, self._workers.run(batches()), strict=True):
+        through: list[tuple[StudyRow, ...]] = []
+        for done in self._workers.run(batches()):
+            while not isinstance(row := asked.popleft(), StudyRow):
+                through.append(row)
             if any(map(_is_defect, done.results)):
                 self._wait(row.study)
             else:
                 self._handover.flush(row.study)
                 self._db.deidentified(row.study, done.results, done.traces, self._made_by)
-            yield done.results
+            if sum(map(len, through)) >= _SEARCHED_TOGETHER:
+                yield done.results, through
+                through = []
+            else:
+                yield done.results, []
+        yield (), through + [each for each in asked if not isinstance(each, StudyRow)]
+
+    def _finish(self, people: Sequence[tuple[StudyRow, ...]]) -> Iterator[str]:
+        """Search the studies of these patients, hand them over, and forget them."""
+        yield from self._search(people)
+        for study in [each.study for studies in people for each in studies]:
+            self._hand_over(study)
+            yield ""
 
     def _search(self, people: Sequence[Sequence[StudyRow]]) -> Iterator[str]:
         """Of patients whose studies are all de-identified, each study for what the others lost."""
@@ -303,9 +335,9 @@ class _Import:
             defects = [study for study, results in of_patient.items() if any(_is_defect(one) for one in results)]
             for study in defects:
                 self._wait(study)
-            if not defects:  # else all of them are searched again
-                for study, verdicts in of_patient.items():
-                    self._db.searched(study, verdicts)
+            if defects:
+                of_patient.clear()  # all of them are searched again
+        self._db.searched({study: verdicts for of_patient in refused for study, verdicts in of_patient.items()})
 
     def _searches(self, studies: Sequence[str], among: frozenset[str]) -> Iterator[tuple[str, Search]]:
         """What files of these studies, all of one patient, may hold that only others lost."""
@@ -337,12 +369,10 @@ class _Import:
 
     def _forget(self, study: str) -> None:
         self._handover.clear(study)
-        self._destroy(study)
-        self._db.forget(study)
-
-    def _destroy(self, study: str) -> None:
         for originals in self._db.sealed(study):
-            self._remove(originals)
+            for _, name in originals:
+                self._originals.remove(name)
+        self._db.forget(study)
 
     def _remove(self, originals: Sequence[tuple[int, str]]) -> None:
         for _, name in originals:
@@ -402,18 +432,6 @@ def _check_key(database: IntakeDb, keys: IntakeKeys) -> None:
     if before and before != now:
         raise UsageFault("the site's key is another one than when this import began", hint="give the order again")
     database.keep("key", now)
-
-
-def _several(people: Iterator[tuple[StudyRow, ...]]) -> Iterator[list[tuple[StudyRow, ...]]]:
-    """All studies of a patient together, of as many patients as keep the workers busy."""
-    several: list[tuple[StudyRow, ...]] = []
-    for studies in people:
-        several.append(studies)
-        if sum(map(len, several)) >= _AT_ONCE:
-            yield several
-            several = []
-    if several:
-        yield several
 
 
 def _line(result: Result) -> str:

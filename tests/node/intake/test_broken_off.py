@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from node.deid.pipeline import Result
 from node.deid.worker_settings import PartsMaker
 from node.intake import run_import
 from node.intake.handover import Handover, ReadyStudy
-from node.intake.intake_db import IntakeDb
+from node.intake.intake_db import IntakeDb, TakenIn
 from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, destroy_import
 from tests.sim.cohort import write_cohort
 from tests.sim.deid_workers import defective, headers_only, never_searched, started, surveyed_with_a_defect
@@ -138,6 +139,28 @@ def test_a_forgotten_study_leaves_no_original_no_name_and_nothing_it_lost(source
     assert [each[:2] for each in left] == [(0, 0)] * len(left)
     assert [each[2] for each in left] == [each[3] for each in left] == sorted((each[2] for each in left), reverse=True)
     assert left[-1][2] < left[0][2]  # study by study, not all at the end
+
+
+def test_what_a_forgotten_study_lost_is_in_no_file_any_more_not_even_sealed(source: Path, tmp_path: Path) -> None:
+    rooms = folders(tmp_path)
+    room = rooms.quarantine / "order-1"
+    sealed: dict[bytes, str] = {}
+    forgotten: list[bool] = []
+
+    class Looks(KeepingCore):
+        def take(self, ready: ReadyStudy) -> None:
+            with closing(sqlite3.connect(room / "intake.db")) as database:
+                for table in ("named", "trace"):
+                    sealed.update(database.execute(f"SELECT sealed, study FROM {table}"))
+                gone = {row[0] for row in database.execute("SELECT study FROM study WHERE state = 'forgotten'")}
+            everything = b"".join(path.read_bytes() for path in room.glob("intake.db*"))
+            for value, study in sealed.items():
+                if study in gone:
+                    forgotten.append(value in everything)
+            super().take(ready)
+
+    finish(source, rooms, Looks())
+    assert forgotten and not any(forgotten)
 
 
 def test_the_source_folder_may_go_once_everything_is_taken_in(
@@ -293,9 +316,9 @@ def test_what_a_row_speaks_of_is_on_the_disk_before_the_row(
         flushed.add(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
         fsync(handle)
 
-    def added(self: IntakeDb, path: str, *, quarantined: str | None = None, refused: str | None = None) -> None:
-        assert quarantined is None or f"{quarantined}.part" in flushed
-        add(self, path, quarantined=quarantined, refused=refused)
+    def added(self: IntakeDb, sources: list[TakenIn]) -> None:
+        assert {f"{one.quarantined}.part" for one in sources if one.quarantined} | {"files"} <= flushed
+        add(self, sources)
 
     def through(self: IntakeDb, study: str, results: list[Result], *more: Any) -> None:
         assert {study, *(one.name for one in results if one.name)} <= flushed
@@ -313,10 +336,12 @@ def test_a_copy_that_was_sealed_and_not_yet_recorded_is_removed(
 ) -> None:
     rooms, add = folders(tmp_path), IntakeDb.add
 
-    def killed(self: IntakeDb, path: str, **more: Any) -> None:
+    def killed(self: IntakeDb, sources: list[TakenIn]) -> None:
         if self.count() == 2:
             raise KeyboardInterrupt
-        add(self, path, **more)
+        add(self, sources)
+
+    monkeypatch.setattr(run_import, "_SEALED_TOGETHER", 1)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(IntakeDb, "add", killed)
@@ -422,14 +447,16 @@ def test_a_full_disk_does_not_keep_an_import_from_being_destroyed(
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from node.intake.intake_db import IntakeDb
+from node.intake.intake_db import IntakeDb, TakenIn
 from node.deid.outcome import Identity
 from node.deid.pipeline import Survey
 from mediator.deid.identifiers import Identifier
 database, files = IntakeDb(Path(sys.argv[1]) / "intake.db", b"q" * 32), int(sys.argv[2])
-with database._together():
-    for number in range(files):
-        database.add(f"a/folder/of/files/{number:08d}.dcm", quarantined=f"{number:032x}")
+for begin in range(0, files, 64):
+    database.add(
+        TakenIn(f"a/folder/of/files/{number:08d}.dcm", quarantined=f"{number:032x}")
+        for number in range(begin, min(begin + 64, files))
+    )
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 study = Identity("1" * 32, "2" * 32, "3" * 32, "2.25.1", "2.25.2", "2.25.3", 1, 1)
 told = []

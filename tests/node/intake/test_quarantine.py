@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from mediator.errors import IntegrityBroken, UnsupportedVersion
-from node.intake.intake_db import IntakeDb
+from node.intake.intake_db import IntakeDb, TakenIn
 from node.intake.quarantine import CHUNK_BYTES, Quarantine, mark, seal, unseal
 
 KEY = bytes(range(32))
@@ -100,8 +100,7 @@ def test_keys_are_32_bytes_and_not_printed(tmp_path):
 def test_the_database_remembers_over_a_restart_and_knows_no_path(tmp_path):
     path = tmp_path / "intake.db"
     database = IntakeDb(path, KEY)
-    database.add("a/Hartog\udcfc.dcm", quarantined="00ff")
-    database.add("b", refused="not_a_file")
+    database.add([TakenIn("a/Hartog\udcfc.dcm", quarantined="00ff"), TakenIn("b", refused="not_a_file")])
     database.close()
     database = IntakeDb(path, KEY)
     assert database.knows("a/Hartog\udcfc.dcm") and not database.knows("c")
