@@ -74,6 +74,7 @@ class Action(StrEnum):
     QUARANTINE_DESTROY = "quarantine_destroy"
     INSTRUCTION_RECEIVE = "instruction_receive"
     TASK_ADMIT = "task_admit"
+    REFUSALS_COUNT = "refusals_count"
     LEDGER_CHARGE = "ledger_charge"
     CANARY = "canary"
     JOB_PREPARE = "job_prepare"

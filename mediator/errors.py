@@ -93,6 +93,7 @@ class Code(StrEnum):
     INSTRUCTION_REPLAYED = "instruction_replayed"
     ROUND_ALREADY_SERVED = "round_already_served"
     ROUND_OUT_OF_RANGE = "round_out_of_range"
+    TOO_MANY = "too_many"
     ROUNDS_EXHAUSTED = "rounds_exhausted"
     BYTES_EXHAUSTED = "bytes_exhausted"
     EPSILON_EXHAUSTED = "epsilon_exhausted"
@@ -207,7 +208,7 @@ _INSTRUCTION_CODES = frozenset(
         Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED,
         Code.INSTRUCTION_EXPIRED, Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED,
         Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
-        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH,
+        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.TOO_MANY,
     }
 )  # fmt: skip
 _BUDGET_CODES = frozenset({Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class WarmContainer:
     """One container: its host folders, how many tasks it was given, and its stream of events.
 
     `leave_by_s` (monotonic) is when a task that was asked to make room is ended; `refused` why it could not start,
-    where that is not its image's fault.
+    where that is not its image's fault; `ended` is set when whoever ended it has removed it.
     """
 
     name: str
@@ -101,6 +102,7 @@ class WarmContainer:
     engine_lost: bool = False
     refused: Reason | None = None
     vouched: tuple[ContainerSpec, Prepared] | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property
@@ -122,6 +124,12 @@ class WarmContainer:
         for folder in (self.in_dir, self.tasks_dir):
             folder.chmod(0o755)
 
-    def ask_to_end(self) -> None:
-        """Leave the contract's sign that the job is to end."""
-        write_inside(self.in_dir / "stop", b"", 0o644, flush=False)
+    def ask_to_end(self) -> bool:
+        """Leave the contract's sign that the job is to end; false where the disk does not take it."""
+        try:
+            write_inside(self.in_dir / "stop", b"", 0o644, flush=False)
+        except FileExistsError:
+            pass
+        except OSError:
+            return False
+        return True

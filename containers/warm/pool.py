@@ -109,8 +109,7 @@ class Sandboxes:
     def _lose(self, container: WarmContainer, error: BaseException) -> None:
         if self._keep_log_s and ended_by_itself(error):
             self._inventory.keep_log(container, time.monotonic() + self._keep_log_s)
-        if not self._removal.destroy(container):  # somebody else did, perhaps while we were still making it
-            self._removal.remove(container)
+        self._removal.lose(container)
 
     @contextmanager
     def guest(self, name: str) -> Iterator[None]:
@@ -148,7 +147,7 @@ class Sandboxes:
     def evict(self, name: str) -> bool:
         """End a container that serves nothing. False if it is gone, or serves again."""
         idle = self._inventory.idle(name)
-        return idle is not None and self._removal.destroy(idle)
+        return idle is not None and self._removal.destroy(idle, idle=True)
 
     def stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> int:
         """End every chosen container now (pause, revocation, expiry). Returns how many were ended."""
@@ -162,8 +161,7 @@ class Sandboxes:
 
     def stop_idle(self, idle_s: float) -> int:
         """End containers that served nothing for `idle_s` seconds."""
-        idle = self._inventory.idle_longer_than(idle_s)
-        return self.stop(Code.STOPPED, lambda key: key in idle) if idle else 0
+        return self._removal.stop_idle(idle_s)
 
     def shut_down(self) -> None:
         """End every container without an answer: their tasks are given again at the next start."""

@@ -43,6 +43,7 @@ from federation.client.link_state import LinkState
 from federation.client.ports import CorePort, OutgoingReply, Retry
 from mediator import tensors
 from mediator.errors import CloisterError, Denied, HubCode, Malformed, NotNow, UsageFault
+from mediator.ports import Clock
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
 
@@ -64,13 +65,18 @@ async def run_link(config: LinkConfig, core: CorePort) -> None:
     await Link(config, core).run()
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Link:
     """One node's link. `run` owns every connection it opens."""
 
-    def __init__(self, config: LinkConfig, core: CorePort) -> None:
+    def __init__(self, config: LinkConfig, core: CorePort, clock: Clock = utc_now) -> None:
         flower_log.hand_over()
         self._config = config
         self._core = core
+        self._clock = clock
         self._own = enrolment.load(config.folder)
         self._notes = LinkState(config.folder / "notes")
         self._wake = asyncio.Event()
@@ -285,7 +291,8 @@ class Link:
     async def _reply(self, outgoing: OutgoingReply) -> None:
         """Bring one reply out, now or later. Raises while the hub is away."""
         try:
-            await self._send(outgoing)
+            if not await self._send(outgoing):
+                return  # taken back by core, which says so with a row that follows
         except RunOver:
             log.info("the hub no longer waits for %s", outgoing.instruction)
         except Exception as error:  # noqa: BLE001 - it is this reply's, told below
@@ -302,19 +309,37 @@ class Link:
         except CloisterError as error:  # core keeps it, and gives it again with its next stream
             log.error("%s was sent, but core did not take note of it: %s", outgoing.instruction, error.message)
 
-    async def _send(self, outgoing: OutgoingReply) -> None:
+    async def _send(self, outgoing: OutgoingReply) -> bool:
+        """Push a reply; false where it is a release that may not leave any more."""
         if outgoing.envelope is None or outgoing.folder is None:
             await self._refuse(outgoing.reply_context, outgoing.hub_code or HubCode.INTERNAL)
-            return
-        if self._notes.used(outgoing.envelope):
-            return
-        envelope = open_signed(ReleaseEnvelope, outgoing.envelope, self._own.release_keys).document
-        release = control.ReleaseMessage(envelope=outgoing.envelope)
-        await self._channel.ask(control.RELEASES, release, control.Stored)
-        folder = self._config.spool / _plain_name(outgoing.folder)
+        elif not self._notes.used(outgoing.envelope):
+            return await self._push(outgoing.instruction, outgoing.reply_context, outgoing.envelope, outgoing.folder)
+        return True
+
+    async def _push(self, instruction: str, reply_context: bytes, signed: str, folder_name: str) -> bool:
+        """Push a release, unless it waited too long: for the hub, for this process, for the rows before it.
+
+        1. Its envelope has not expired.
+        2. Core, asked now, lets it leave: the permit may have been revoked since, or the node paused.
+        3. Files that are gone while it is pushed were taken back by core, if core says so.
+        """
+        envelope = open_signed(ReleaseEnvelope, signed, self._own.release_keys).document
+        if self._clock() >= envelope.expires or not await self._core.may_leave(instruction):  # (1), (2)
+            log.info("the release for %s may not leave any more", instruction)
+            return False
+        await self._channel.ask(control.RELEASES, control.ReleaseMessage(envelope=signed), control.Stored)
+        folder = self._config.spool / _plain_name(folder_name)
         read = lambda key: (folder / _plain_name(key)).read_bytes()  # noqa: E731
-        await asyncio.to_thread(self._fleet.push_release, outgoing.reply_context, envelope, read)
-        self._notes.use(outgoing.envelope)
+        try:
+            await asyncio.to_thread(self._fleet.push_release, reply_context, envelope, read)
+        except FileNotFoundError:
+            if await self._core.may_leave(instruction):
+                raise
+            log.info("the release for %s was taken back while it was pushed", instruction)  # (3)
+            return False
+        self._notes.use(signed)
+        return True
 
     async def _witness(self) -> None:
         async for text in self._core.checkpoints():

@@ -73,7 +73,11 @@ class CorePort(Protocol):
         """
 
     def outbox(self) -> AsyncIterator[OutgoingReply]:
-        """Replies as they become ready, beginning with every one not yet `delivered`."""
+        """Replies as they become ready, beginning with every one not yet `delivered`. A release that may not leave
+        any more comes again, as a refusal."""
+
+    async def may_leave(self, instruction: str) -> bool:
+        """Whether the release for `instruction` may be pushed, as of this moment."""
 
     async def delivered(self, instruction: str) -> None:
         """The hub has the reply to `instruction`, or will never take it."""

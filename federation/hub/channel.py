@@ -11,13 +11,15 @@ from aiohttp import web
 from sqlalchemy import select
 
 from federation import control
-from federation.hub.database import note
+from federation.hub import runs
+from federation.hub.database import note, note_refused
 from federation.hub.ingress import PEER, reply
+from federation.hub.refusals import Allowance
 from federation.hub.registry import Peer
 from federation.hub.state import HubState
-from federation.hub.tables import EnvelopeRow, EventRow, HubInstructionRow
+from federation.hub.tables import EnvelopeRow, EventRow, HubInstructionRow, RunRow
 from mediator.canonical import print_time
-from mediator.errors import Code, Denied, Reason
+from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
 
@@ -25,6 +27,8 @@ log = logging.getLogger("cloister.hub")
 
 # a node takes three of these missed for a dead stream
 _HEARTBEAT_S = 10.0
+# each is kept for good (a kilobyte); a site makes one every quarter of an hour, and one whenever its staff ask for it
+_CHECKPOINTS_PER_DAY = 2_000
 
 
 class _Stream:
@@ -45,6 +49,7 @@ class Channel:
         self._hub = hub
         self._nudge = nudge
         self._streams: dict[str, _Stream] = {}
+        self._checkpoints_left = Allowance(_CHECKPOINTS_PER_DAY)
         self._loop = asyncio.get_running_loop()
 
     def attach(self, app: web.Application) -> None:
@@ -142,6 +147,7 @@ class Channel:
         1. The site's own release key signed it, and it names this site.
         2. It answers an instruction that this hub sent to this site.
         3. It is the first for that instruction, or the very same again.
+        4. It has not expired, and its run is being conducted: what waited at the site past either is not taken.
         """
         envelope = open_signed(ReleaseEnvelope, text, peer.release_keys).document  # (1)
         now = self._hub.clock()
@@ -155,8 +161,12 @@ class Channel:
                 fault = Reason(Code.RUN_ORDER_MISSING, "this hub sent no such instruction")
             elif known is not None and known.text != text:  # (3)
                 fault = Reason(Code.INSTRUCTION_REPLAYED, "another envelope was received for this instruction")
+            elif now >= envelope.expires:  # (4)
+                fault = Reason(Code.INSTRUCTION_EXPIRED, "the envelope has expired")
+            elif session.get_one(RunRow, asked.run).state not in runs.OPEN:  # (4)
+                fault = Reason(Code.STOPPED, "nobody conducts this run now")
             if fault is not None:
-                note(session, now, peer.site, "release", envelope.instruction, "refused", fault.code)
+                note_refused(self._hub.database, session, now, peer.site, "release", envelope.instruction, fault.code)
             elif known is None:
                 session.add(
                     EnvelopeRow(
@@ -174,6 +184,8 @@ class Channel:
 
     async def _checkpoints(self, request: web.Request) -> web.Response:
         message = control.decode(control.CheckpointMessage, await request.read())
+        if not self._checkpoints_left.take(self._hub.clock(), request[PEER].site):
+            raise NotNow("this site has shown its checkpoints of today")
         registry, key = self._hub.registry, self._hub.witness_key
         witness = await asyncio.to_thread(registry.witness, request[PEER], message.checkpoint, key)
         return reply(control.WitnessedMessage(witness=witness))

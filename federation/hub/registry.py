@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from federation import pki
 from federation.control import EnrolmentBundle, EnrolmentRequest, Inventory, decode, encode
-from federation.hub.database import Database, note
+from federation.hub.database import Database, note, note_refused
 from federation.hub.tables import CertificateRow, HubCheckpointRow, SiteRow
 from mediator.audit import decode_checkpoint, decode_witness, encode_checkpoint, witness_checkpoint
 from mediator.canonical import parse_time, print_time
@@ -175,7 +175,8 @@ class Registry:
                 witnessed = witness_checkpoint(checkpoint, previous, key)  # (2)
             except IntegrityBroken as error:
                 refusal: IntegrityBroken | None = error
-                note(session, now, peer.site, "checkpoint", f"size/{checkpoint.size}", "refused", error.code)
+                about = f"size/{checkpoint.size}"
+                note_refused(self._database, session, now, peer.site, "checkpoint", about, error.code)
             else:
                 refusal = None
                 if newest is None or checkpoint.size > newest.size:

@@ -75,11 +75,14 @@ class Service:
             self._channel.close()
             await self._ingress.close()
             await asyncio.to_thread(self._superlink.stop)
+            database = self._hub.database
+            with contextlib.suppress(CloisterError):
+                await asyncio.to_thread(database.refusals.sum_up, database.write, self._hub.clock(), closing=True)
             log.info("the hub has ended")
 
     async def _keep_going(self, ending: asyncio.Event) -> None:
         stop = asyncio.create_task(ending.wait())
-        signed = self._hub.clock()
+        database, signed = self._hub.database, self._hub.clock()
         while not ending.is_set():
             stirred = asyncio.create_task(self._stir.wait())
             await asyncio.wait({stop, stirred}, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -94,6 +97,8 @@ class Service:
                 if not self._superlink.running:
                     log.error("the SuperLink has ended; starting it again")
                     await self._start_superlink()
+                self._superlink.tidy()
+                await asyncio.to_thread(database.refusals.sum_up, database.write, self._hub.clock())
                 await self._look()
             except CloisterError as error:
                 log.error("%s; trying again", error.message)

@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from durable.files import replace_file
+from durable.logs import keep_small
 from federation import tls
 from federation.files import make_folder
 from federation.hub.flower.superlink import SuperLink
@@ -41,6 +42,7 @@ class SuperLinkProcess:
     def __init__(self, folder: Path, authority: Authority) -> None:
         self._folder = make_folder(folder)
         self._authority = authority
+        self._log = folder / "superlink.log"
         self._secret_file = folder / "executor.secret"
         self._process: subprocess.Popen[bytes] | None = None
         if not self._secret_file.exists():
@@ -57,14 +59,16 @@ class SuperLinkProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def tidy(self) -> None:
+        """Keep the SuperLink's log small, while it runs too: strangers make it talk."""
+        keep_small(self._log, _LOG_BYTES)
+
     async def start(self) -> None:
         """Start it and wait until it answers. Raises `NotNow`, `UsageFault`."""
         program = Path(sys.executable).with_name("flower-superlink")
         if not program.exists():
             raise UsageFault("flower-superlink is not installed", hint="install cloister with the extra [hub]")
-        record = self._folder / "superlink.log"
-        if record.exists() and record.stat().st_size > _LOG_BYTES:
-            os.replace(record, record.with_suffix(".log.1"))
+        record = self._log
         # Flower's own words, about what strangers sent it too: beside the hub's log, and for its operator alone
         record.touch(mode=0o600)
         record.chmod(0o600)

@@ -18,6 +18,8 @@ from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
 from node.core.deferred_records import DeferredRecords
 from node.core.records import AuditEvent, RevocationListRow
+from node.core.refusals import Refusals
+from node.core.reserve import Reserve
 from node.core.store.reads import Reads
 from node.core.store.store import Store
 from node.core.switch import Switch
@@ -101,6 +103,8 @@ class Core:
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
+    refusals: Refusals = field(default_factory=Refusals)
+    reserve: Reserve = field(default_factory=Reserve)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def paused(self, snapshot: Reads) -> bool:

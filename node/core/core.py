@@ -27,11 +27,12 @@ from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
 from node.core.imports.imports import Imports
 from node.core.records import JobRow
+from node.core.reserve import Reserve
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task, watch
-from node.core.tasks.outbox import Outbox
+from node.core.tasks.outbox import Outbox, take_back
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
 from node.host.config import NodeConfig
@@ -62,8 +63,10 @@ class CoreProcess:
         self._outboxes = 0
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
+        reserve = Reserve(paths.reserve)
+        reserve.free_if_full()  # a database cannot be opened where nothing can be written beside it
         store = open_store(config.database_url(), now())
-        self.core = _core(config, store)
+        self.core = _core(config, store, reserve)
         self.audit_log = AuditLog(store, paths.audit, paths.witness_file)
         self._exporting = threading.Lock()
         self.trust = SandboxTrust(self.core, self._canary(runner))
@@ -99,6 +102,8 @@ class CoreProcess:
 
     def start(self) -> None:
         """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files."""
+        self.core.switch.prepare()
+        self.core.reserve.make()
         self._sweep()
         self.export()
         with self.core.store.transaction(now()) as tx:
@@ -120,6 +125,7 @@ class CoreProcess:
         self.jobs.stop()
         self.watch.stop()
         self.core.deferred.close(_LAST_WORDS_S)
+        self.core.refusals.sum_up(self.core.store, now())
         with self.core.store.transaction(now()) as tx:
             tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()
@@ -168,6 +174,9 @@ class CoreProcess:
 
     def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
         return self.outbox.failed(kind, subject, reason, final=final)
+
+    def may_leave(self, instruction: str) -> bool:
+        return self.outbox.may_leave(instruction)
 
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
         """Checkpoints no witness has signed, the newest first of all: it covers the others."""
@@ -221,6 +230,8 @@ class CoreProcess:
         job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
 
     def _tend(self, core: Core) -> None:
+        core.switch.prepare()
+        core.reserve.make()
         airlock.tend(core)
         self.trust.renew()
 
@@ -228,6 +239,7 @@ class CoreProcess:
         """A permit or a list came in: what computes is looked at first, then what waits."""
         self.watch.look()
         self.jobs.queue.recheck()
+        self.core.deferred.add(lambda tx: take_back(self.core, tx))
 
     def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
         self._progress[key.run, key.task.value] = fraction
@@ -260,12 +272,13 @@ class CoreProcess:
                 self._wake_export.set()
 
 
-def _core(config: NodeConfig, store: Store) -> Core:
+def _core(config: NodeConfig, store: Store, reserve: Reserve) -> Core:
     paths, trust = config.paths, config.trust
     return Core(
         site=config.site,
         store=store,
-        deferred=DeferredRecords(store, now),
+        deferred=DeferredRecords(store, now, make_room=reserve.free_if_full),
+        reserve=reserve,
         switch=Switch(paths.pause_mark),
         clock=now,
         keys=CoreKeys(

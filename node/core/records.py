@@ -143,7 +143,10 @@ class ImportRow(NewImport):
 
 @dataclass(frozen=True)
 class InstructionRow:
-    """An instruction and its answer. `state` is open, released or refused; `delivered` is when the hub had it."""
+    """An instruction and its answer. `state` is open, released or refused; `delivered` is when the hub had it.
+
+    `text` and `reply_context` are empty for one that gate 1 refused: it was answered at once, and the hashes stay.
+    """
 
     instruction: str
     run: str
@@ -155,6 +158,8 @@ class InstructionRow:
     model_sha256: str
     text: str = field(repr=False)
     reply_context: bytes = field(repr=False)
+    text_sha256: str
+    context_sha256: str
     received: datetime
     expires: datetime
     state: Literal["open", "released", "refused"]
@@ -185,6 +190,16 @@ class JobRow:
     updated: datetime
     used_s: float = 0.0
     preempted: int = 0
+
+
+@dataclass(frozen=True)
+class RefusalDayRow:
+    """Refusals of one source on one day: written down one by one, and counted only."""
+
+    source: str
+    day: str
+    kept: int
+    more: int
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ class StatePaths:
         return self.root / "paused"
 
     @property
+    def reserve(self) -> Path:
+        """Room for the last records on a full disk. On the disk of the database."""
+        return self.root / "reserve"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys"
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from durable.logs import keep_small
 from mediator.errors import NotNow, UsageFault
 from mediator.roles import Role
 from node.host.accounts import Account
@@ -104,6 +105,7 @@ class Supervisor:
         if child.process is not None:
             status = child.process.poll()
             if status is None:
+                keep_small(self._config.paths.logs / f"{child.role}.log", _MAX_LOG_BYTES)
                 return
             _kill_group(child.process)
             child.process = None
@@ -250,10 +252,8 @@ def _answers(path: Path) -> bool:
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[int]:
-    """A child's log, appended to; the one before it is kept once it grew large."""
+    """A child's log, appended to: `keep_small` empties it while it is open."""
     try:
-        if path.exists() and path.stat().st_size > _MAX_LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:

@@ -42,10 +42,19 @@ class Failed:
     final: bool
 
 
+@dataclass(frozen=True)
+class Leave:
+    """Whether a release may leave now. One that may not is told again by the outbox, as the refusal it has become."""
+
+    allowed: bool
+
+
 HELLO = Verb("hello", Hello, Greeting)
 DELIVER_DOCUMENT = Verb("deliver_document", SignedText, DocumentOutcome)
 DELIVER_INSTRUCTION = Verb("deliver_instruction", InstructionStart, Delivery, "upload")
 OUTBOX = Verb("outbox", Empty, OutgoingReply, "server")
+# asked right before a release is pushed: it may have waited for weeks since the outbox told of it
+MAY_LEAVE = Verb("may_leave", InstructionId, Leave)
 DELIVERED = Verb("delivered", InstructionId, Empty)
 FAILED = Verb("failed", Failed, Retry)
 # a signed checkpoint of the audit log, for the hub to witness; then the same with the hub's signature

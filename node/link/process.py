@@ -80,6 +80,9 @@ class RemoteCore:
         async for reply in self._stream(words.OUTBOX, Empty()):
             yield reply
 
+    async def may_leave(self, instruction: str) -> bool:
+        return (await self._call(words.MAY_LEAVE, words.InstructionId(instruction))).allowed
+
     async def delivered(self, instruction: str) -> None:
         await self._call(words.DELIVERED, words.InstructionId(instruction))
 

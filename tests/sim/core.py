@@ -158,6 +158,9 @@ class FakeCore:
                     yield outgoing
             await self._stir.wait()
 
+    async def may_leave(self, instruction: str) -> bool:
+        return instruction in self._undelivered
+
     async def delivered(self, instruction: str) -> None:
         self._undelivered.pop(instruction, None)
 

@@ -26,7 +26,7 @@ from node.core.documents.documents import code_of
 from node.core.records import AirlockRow, JobRow, NewAirlockFile
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
-from node.core.tasks.watch import permit_ended
+from node.core.tasks.permit_basis import permit_ended
 from node.host.versions import read_manifest
 from node.ipc.airlock import FileLine, NewReview, ReviewRow, ShownFile
 

@@ -48,9 +48,9 @@ def text(process: CoreProcess, _caller: Caller, request: words.PermitId) -> Sign
 
 @HANDLERS.answers(words.PERMIT_ACCEPT)
 def accept(process: CoreProcess, caller: Caller, request: SignedText) -> words.DocumentOutcome:
-    return outcome(partial(process.documents.accept, actor=caller.actor), request.text)
+    return take_in(process, caller, request)
 
 
 @HANDLERS.answers(words.DOCUMENTS_IMPORT)
 def take_in(process: CoreProcess, caller: Caller, request: SignedText) -> words.DocumentOutcome:
-    return outcome(partial(process.documents.receive, actor=caller.actor), request.text)
+    return outcome(partial(process.documents.receive, by=caller.role, actor=caller.actor), request.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -144,6 +145,10 @@ def _made_by(manifest: AnyManifest) -> tuple[str, str]:
     return manifest.deidentification[0].profile_fingerprint, manifest.deidentification[0].engine_version
 
 
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: datetime) -> models.InstructionTable:
     document = signed.document
     return models.InstructionTable(
@@ -157,6 +162,8 @@ def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: da
         model_sha256=document.model_sha256,
         text=signed.text,
         reply_context=reply_context,
+        text_sha256=sha256_of(signed.text.encode()),
+        context_sha256=sha256_of(reply_context),
         received=now,
         expires=document.expires,
         state="open",

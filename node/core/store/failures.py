@@ -33,13 +33,10 @@ class FailureReads:
         newest = self._session.scalars(query.order_by(table.set_aside.desc(), table.subject).limit(limit))
         return tuple(value_of(records.FailureRow, model) for model in newest)
 
-    def count_set_aside(self, since: datetime | None = None) -> int:
-        """How much is tried no more; with `since`, how much of it was set aside from then on."""
+    def count_set_aside(self) -> int:
+        """How much is tried no more."""
         table = models.FailureTable
-        query = select(func.count()).select_from(table).where(table.set_aside.is_not(None))
-        if since is not None:
-            query = query.where(table.set_aside >= since)
-        return self._session.scalar(query) or 0
+        return self._session.scalar(select(func.count()).select_from(table).where(table.set_aside.is_not(None))) or 0
 
 
 class FailureWrites:

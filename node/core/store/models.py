@@ -302,7 +302,10 @@ class RoundTable(NodeBase):
 
 
 class InstructionTable(NodeBase):
-    """Also the replay table: an id once in here is never served again. `state`: open, released, refused."""
+    """Also the replay table: an id once in here is never served again. `state`: open, released, refused.
+
+    Of one that gate 1 refused `text` and `reply_context` are empty and their hashes all that is kept.
+    """
 
     __tablename__ = "instruction"
 
@@ -316,6 +319,8 @@ class InstructionTable(NodeBase):
     model_sha256: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
     reply_context: Mapped[bytes]
+    text_sha256: Mapped[str] = mapped_column(default="", server_default="")
+    context_sha256: Mapped[str] = mapped_column(default="", server_default="")
     received: Mapped[datetime]
     expires: Mapped[datetime]
     state: Mapped[str]
@@ -323,6 +328,17 @@ class InstructionTable(NodeBase):
     delivered: Mapped[datetime | None] = mapped_column(index=True)
 
     __table_args__ = (Index(None, "run", "round", "task"),)
+
+
+class RefusalDayTable(NodeBase):
+    """Refusals of one source on one day (UTC): those `kept` have records of their own, `more` have none."""
+
+    __tablename__ = "refusal_day"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    kept: Mapped[int]
+    more: Mapped[int]
 
 
 class JobTable(NodeBase):

@@ -18,6 +18,7 @@ from node.core.store import models
 from node.core.store.airlock import AirlockReads
 from node.core.store.failures import FailureReads
 from node.core.store.imports import ImportReads
+from node.core.store.refusals import RefusalReads
 from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
 PAUSED = "paused"
@@ -25,7 +26,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, FailureReads, ImportReads):
+class Reads(AirlockReads, FailureReads, ImportReads, RefusalReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -57,6 +58,12 @@ class Reads(AirlockReads, FailureReads, ImportReads):
     def run_orders(self) -> tuple[records.RunOrderRow, ...]:
         query = select(models.RunOrderTable).order_by(models.RunOrderTable.received, models.RunOrderTable.run)
         return tuple(self._run_order(model) for model in self._session.scalars(query))
+
+    def run_orders_since(self, permit: str, since: datetime) -> int:
+        """How many run orders under a permit, whatever its version, came in since."""
+        table = models.RunOrderTable
+        query = select(func.count()).where(table.permit == permit, table.received >= since)
+        return self._session.scalar(query) or 0
 
     def newest_revocation_list(self) -> records.RevocationListRow | None:
         """The list with the highest number; numbers only grow."""
@@ -137,6 +144,18 @@ class Reads(AirlockReads, FailureReads, ImportReads):
         query = select(models.JobTable).where(models.JobTable.instruction == instruction)
         return tuple(job_row(model) for model in self._session.scalars(query))
 
+    def attempts_open(self, run: str, round_: int, task: Kind) -> int:
+        """How many attempts of one task are at work, or wait."""
+        job, ended = models.JobTable, [state.value for state in TERMINAL]
+        query = select(func.count()).where(job.run == run, job.round == round_, job.task == task.value)
+        return self._session.scalar(query.where(job.state.not_in(ended))) or 0
+
+    def releases_of(self, run: str, round_: int, task: Kind) -> int:
+        """How often one task was released, redeliveries counted."""
+        kept = models.ReleaseTable
+        query = select(func.count()).where(kept.run == run, kept.round == round_, kept.task == task.value)
+        return self._session.scalar(query) or 0
+
     def exit_reasons_told(self, run: str) -> int:
         """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""
         told = models.InstructionTable.hub_code.is_not(None) & models.InstructionTable.hub_code.not_in(
@@ -185,6 +204,11 @@ class Reads(AirlockReads, FailureReads, ImportReads):
     def releases(self, run: str) -> tuple[records.ReleaseRow, ...]:
         """All releases of a run, oldest first."""
         return self._releases(models.ReleaseTable.run == run)
+
+    def waiting_releases(self) -> tuple[records.ReleaseRow, ...]:
+        """Releases the hub has not had yet, and is to have, oldest first."""
+        asked = models.InstructionTable
+        return self._releases(asked.state == "released", asked.delivered.is_(None))
 
     def outgoing(self) -> tuple[OutgoingReply, ...]:
         """Every answer the hub has not had yet and that is not set aside, oldest first; `folder` is where its objects

@@ -26,13 +26,14 @@ from node.core.store.airlock import AirlockWrites
 from node.core.store.failures import FailureWrites
 from node.core.store.imports import ImportWrites
 from node.core.store.reads import PAUSED, Reads
+from node.core.store.refusals import RefusalWrites
 from node.core.store.rows import job_row
 
 # gate 1 sends a task to redelivery as it comes, or once an earlier attempt of it has been released
 _MAY_REDELIVER = (jobs.JobState.RECEIVED, jobs.JobState.RELEASED)
 
 
-class Tx(AirlockWrites, FailureWrites, ImportWrites, Reads):
+class Tx(AirlockWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
     """One transaction: every change in it commits together with its audit records, or nothing does."""
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -174,6 +175,14 @@ class Tx(AirlockWrites, FailureWrites, ImportWrites, Reads):
         self._session.flush()
         return job_row(model)
 
+    def refuse_at_once(self, instruction: str, job: str, code: Code, hub_code: HubCode, *, event: AuditEvent) -> None:
+        """Gate 1 refused an instruction that was just kept: who brought it is told now, so nothing of it is needed any
+        more but its id and its hash."""
+        self.advance(job, jobs.JobStep.REFUSE, event=event, code=code, hub_code=hub_code)
+        model = self._session.get_one(models.InstructionTable, instruction)
+        model.text, model.reply_context, model.delivered = "", b"", self.now
+        self._session.flush()
+
     def recover(self, job: str, *, event: AuditEvent) -> records.JobRow:
         """Put a job found after a restart where it continues (`mediator.jobs.AFTER_RESTART`)."""
         model = self._job(job)
@@ -215,6 +224,20 @@ class Tx(AirlockWrites, FailureWrites, ImportWrites, Reads):
             if job.state == jobs.JobState.RELEASED.value:
                 job.state, job.updated = jobs.advance(jobs.JobState.RELEASED, jobs.JobStep.DELIVER).value, self.now
         self._session.flush()
+        return True
+
+    def take_back(self, instruction: str, code: Code, hub_code: HubCode, *, event: AuditEvent) -> bool:
+        """A release that waits for the link does not leave: the hub is told `hub_code` instead, and its job has
+        stopped. False where nothing of it waits any more."""
+        model = self._session.get(models.InstructionTable, instruction)
+        if model is None or model.state != "released" or model.delivered is not None:
+            return False
+        self._append(event)
+        for job in self._session.query(models.JobTable).filter_by(instruction=instruction):
+            if job.state == jobs.JobState.RELEASED.value:
+                job.state, job.updated = jobs.advance(jobs.JobState.RELEASED, jobs.JobStep.STOP).value, self.now
+                job.code = code.value
+        self._refuse(instruction, hub_code)
         return True
 
     # --- ledger, canaries

@@ -27,6 +27,7 @@ class CoreSide(Protocol):
     def outgoing(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]: ...
     def delivered(self, instruction: str) -> None: ...
     def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry: ...
+    def may_leave(self, instruction: str) -> bool: ...
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]: ...
     def witnessed(self, text: str) -> None: ...
 
@@ -64,6 +65,11 @@ def delivered(core: CoreSide, _caller: Caller, request: words.InstructionId) -> 
 @HANDLERS.answers(words.FAILED)
 def failed(core: CoreSide, _caller: Caller, request: words.Failed) -> Retry:
     return core.failed(request.kind, request.subject, request.reason, request.final)
+
+
+@HANDLERS.answers(words.MAY_LEAVE)
+def may_leave(core: CoreSide, _caller: Caller, request: words.InstructionId) -> words.Leave:
+    return words.Leave(core.may_leave(request.instruction))
 
 
 @HANDLERS.answers(words.CHECKPOINTS)

@@ -14,13 +14,14 @@ from pathlib import Path
 from durable.files import creating_folder, write_inside
 from mediator.admission import Admitted, Redeliver
 from mediator.audit import Action, Verdict
-from mediator.errors import IntegrityBroken
+from mediator.errors import Code, Denied, IntegrityBroken, Reason
 from mediator.jobs import JobStep
 from mediator.permit import EnforcedPermit
 from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
 from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
 from node.core import records
 from node.core.context import Core, event, permit_name
+from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 
 _INDEX = "files.json"
@@ -76,12 +77,19 @@ def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: b
 def redeliver(core: Core, tx: Tx, job: str, verdict: Redeliver) -> None:
     """Envelop a stored release anew for a later attempt: the same objects, nothing computed, nothing charged."""
     instruction, permit = verdict.instruction, verdict.permit
-    stored = tx.find_release(instruction.run, instruction.round, instruction.task)
-    if stored is None or not (core.folders.releases / stored.folder).is_dir():
-        raise IntegrityBroken("a stored release is not there")
+    stored = stored_release(core, tx, instruction)
     signed = core.keys.release.sign(envelope(permit, instruction, stored.root, stored.objects, verdict.byte_limit))
     row = _row(instruction, permit, stored.root, stored.objects, stored.folder, signed)
     _add(tx, row, job, Action.REDELIVER, permit)
+
+
+def stored_release(core: Core, snapshot: Reads, instruction: Instruction) -> records.ReleaseRow:
+    """The release of an instruction's task. Raises `Denied` where its objects were deleted, after a revocation say:
+    one round gives one release, so it is not computed again."""
+    stored = snapshot.find_release(instruction.run, instruction.round, instruction.task)
+    if stored is None or not (core.folders.releases / stored.folder).is_dir():
+        raise Denied(Reason(Code.ROUND_ALREADY_SERVED, "its release was deleted"))
+    return stored
 
 
 def store_objects(run_folder: Path, instruction: Instruction, objects: Mapping[str, bytes]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-from datetime import timedelta
 
 from federation.client.ports import Retry
 from mediator.audit import Action, Verdict
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 # five tries over half a minute: what a restart next door cures is cured by then
 MOST_TRIES = 5
 _FIRST_PAUSE_S = 2.0
-# messages and documents are strangers' to send; beyond this many a day one record says that there are more
-_RECORDS_A_DAY = 100
 _ACTIONS = {"message": Action.INSTRUCTION_RECEIVE, "document": Action.DOCUMENT_IMPORT}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[a-z][a-z_]{0,63}")
@@ -65,11 +62,10 @@ def _event(core: Core, tx: Tx, kind: str, subject: str, instruction: Instruction
     if instruction is not None:
         permit = permit_name(instruction.permit, instruction.permit_version)
         return event(Action.DELIVER, subject, Verdict.FAILED, permit=permit, code=Code.SET_ASIDE)
-    today = tx.count_set_aside(core.clock() - timedelta(days=1))
-    if today > _RECORDS_A_DAY:
+    # strangers' to send: of a day's the first are written down one by one, and of the rest the number
+    if not core.refusals.keep(tx, f"link/{kind}"):
         return None
-    about = f"{kind}/{subject}" if today < _RECORDS_A_DAY else f"{kind}/more"
-    return event(_ACTIONS[kind], about, Verdict.FAILED, code=Code.SET_ASIDE)
+    return event(_ACTIONS[kind], f"{kind}/{subject}", Verdict.FAILED, code=Code.SET_ASIDE)
 
 
 def _refuse_instead(tx: Tx, instruction: InstructionRow) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -89,13 +90,23 @@ def test_an_attempt_after_a_release_is_answered_from_what_is_stored(desk: Desk, 
     assert desk.job(2).state is JobState.RELEASED and gate.asked == 1 and len(desk.charges()) == 1
 
 
+def test_a_release_whose_objects_were_deleted_is_neither_delivered_nor_computed_again(desk: Desk, gate: Gate) -> None:
+    gate.open.set()
+    desk.ask()
+    desk.until(JobState.RELEASED)
+    shutil.rmtree(desk.root / "releases" / "run-1")
+    desk.ask(attempt=2)
+    assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
+    assert gate.asked == 1 and len(desk.releases()) == 1
+
+
 def test_a_second_model_for_a_round_that_was_served_is_refused(desk: Desk, gate: Gate) -> None:
     """Two models in one round would be two answers about the same data."""
     gate.open.set()
     desk.ask()
     desk.until(JobState.RELEASED)
     before = desk.size()
-    assert desk.ask(model=samples.model(2.0), attempt=2) is None
+    assert desk.ask(model=samples.model(2.0), attempt=2) is HubCode.REFUSED_INSTRUCTION
     assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
     assert [each.action for each in desk.log(before)] == ["instruction_receive", "task_admit"]
 
@@ -332,7 +343,7 @@ def test_a_run_named_with_a_date_is_kept_admitted_released_and_written_down(desk
 
 def test_the_largest_numbers_a_hub_can_sign_are_answered_and_written_down(desk: Desk, gate: Gate) -> None:
     before, largest = desk.size(), (1 << 53) - 1
-    assert desk.ask(round=largest, attempt=largest) is None
+    assert desk.ask(round=largest, attempt=largest) is HubCode.REFUSED_INSTRUCTION
     refused = desk.log(before)[-1]
     assert (refused.about, refused.verdict) == (f"run-1/{largest}/train/{largest}", "refused")
     gate.open.set()

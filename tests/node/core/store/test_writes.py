@@ -18,7 +18,7 @@ from mediator.imports import ImportStep
 from mediator.jobs import JobState, JobStep
 from mediator.manifests import Deidentification
 from mediator.types import Kind
-from node.core.records import AuditEvent, NewImport
+from node.core.records import AuditEvent, NewImport, RefusalDayRow
 from node.core.store.reads import Reads
 from node.core.store.store import Store
 from node.core.store.writes import Tx
@@ -53,12 +53,11 @@ STEPS: list[tuple[str, Step]] = [
     ("advance", lambda tx, e: tx.advance("job-1", JobStep.PRODUCE, event=e)),
     ("advance", lambda tx, e: tx.advance("job-1", JobStep.RELEASE, event=e)),
     ("add_release", lambda tx, e: tx.add_release(samples.release(), "job-1", event=e)),
+    ("take_back", lambda tx, e: tx.take_back("run-1/1/train/1", Code.STOPPED, HubCode.PAUSED, event=e)),
     ("mark_delivered", lambda tx, e: tx.mark_delivered("run-1/1/train/1", event=e)),
     ("add_instruction", lambda tx, e: tx.add_instruction(signed(samples.instruction(2)), b"", "job-2", event=e)),
-    (
-        "advance",
-        lambda tx, e: tx.advance("job-2", JobStep.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.PAUSED, event=e),
-    ),
+    ("refuse_at_once", lambda tx, e: tx.refuse_at_once(*REFUSED, Code.PERMIT_EXPIRED, HubCode.PAUSED, event=e)),
+    ("sum_up_refusals", lambda tx, e: tx.sum_up_refusals(RefusalDayRow("link/unread", "2026-11-22", 200, 9), event=e)),
     ("add_airlock_file", lambda tx, e: tx.add_airlock_file(samples.airlock_file(), FileEvent.CHECK, event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
@@ -71,10 +70,14 @@ STEPS: list[tuple[str, Step]] = [
     ("add_checkpoint", lambda tx, e: tx.add_checkpoint("north", KEY, event=e)),
     ("add_witnessed", lambda tx, e: tx.add_witnessed(_witnessed(tx), event=e)),
 ]
+REFUSED = ("run-1/2/train/1", "job-2")
+# Those that count what has a record already, or has one later.
+COUNTS = {"count_refusals", "forget_refusals"}
 # Those that say "held already" the second time and leave no record of it.
 IDEMPOTENT = {
     "add_document", "add_dataset_version", "add_image", "approve_image", "withdraw_image", "set_paused",
     "add_instruction", "charge", "mark_delivered", "withdraw_dataset_version", "add_witnessed", "take_import_study",
+    "take_back",
 }  # fmt: skip
 
 
@@ -88,7 +91,7 @@ def _witnessed(tx: Tx) -> Any:
 
 def mutating() -> dict[str, Any]:
     own = {name: method for name, method in inspect.getmembers(Tx, inspect.isfunction) if not name.startswith("_")}
-    return {name: method for name, method in own.items() if not hasattr(Reads, name)}
+    return {name: method for name, method in own.items() if not hasattr(Reads, name) and name not in COUNTS}
 
 
 def run_steps(store: Store, until: str) -> None:

@@ -1,0 +1,57 @@
+"""An enrolled site that sends what is refused, as fast as it can: the hub's record stays bounded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from federation.hub.refusals import KEPT_PER_DAY, MORE, Allowance
+from federation.hub.tables import EventRow
+from mediator.errors import IntegrityBroken
+from tests.federation.ground import Town, found
+from tests.federation.test_witness import checkpoint
+
+
+def test_a_site_that_shows_forged_checkpoints_all_day_fills_its_lines_of_a_day(tmp_path: Path) -> None:
+    town = found(tmp_path)
+    hub, more = town.hub, 150
+    peer, forged = hub.registry.active()["aachen"], checkpoint("aachen", [b"a"], town.keys["bergen/audit"])
+    for _ in range(KEPT_PER_DAY + more):
+        with pytest.raises(IntegrityBroken):
+            hub.registry.witness(peer, forged, hub.witness_key)
+    assert len(refused(town)) == KEPT_PER_DAY
+    hub.database.refusals.sum_up(hub.database.write, hub.clock())
+    assert len(refused(town)) == KEPT_PER_DAY, "the day is not over"
+    tomorrow = hub.clock() + timedelta(days=1)
+    for _ in range(2):
+        hub.database.refusals.sum_up(hub.database.write, tomorrow)
+    today = datetime.now(UTC).date().isoformat()
+    assert [row.object for row in refused(town) if row.action == MORE] == [f"{today}/{more}"]
+    honest = checkpoint("bergen", [b"a"], town.keys["bergen/audit"])
+    assert hub.registry.witness(hub.registry.active()["bergen"], honest, hub.witness_key)
+
+
+def test_a_hub_that_was_started_again_gives_no_second_day(tmp_path: Path) -> None:
+    town = found(tmp_path)
+    forged = checkpoint("aachen", [b"a"], town.keys["bergen/audit"])
+    for _ in range(2):
+        peer = town.hub.registry.active()["aachen"]
+        for _ in range(KEPT_PER_DAY):
+            with pytest.raises(IntegrityBroken):
+                town.hub.registry.witness(peer, forged, town.hub.witness_key)
+        town.hub.database.refusals = type(town.hub.database.refusals)()
+    assert len(refused(town)) == KEPT_PER_DAY
+
+
+def test_what_is_kept_for_good_has_a_number_a_day() -> None:
+    allowance, now = Allowance(3), datetime(2026, 11, 22, 23, 59, tzinfo=UTC)
+    assert [allowance.take(now, "aachen") for _ in range(5)] == [True, True, True, False, False]
+    assert allowance.take(now, "bergen") and allowance.take(now + timedelta(minutes=1), "aachen")
+
+
+def refused(town: Town) -> list[EventRow]:
+    with town.hub.database.read() as session:
+        return list(session.scalars(select(EventRow).where(EventRow.verdict == "refused")))
