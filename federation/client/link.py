@@ -205,7 +205,8 @@ class Link:
         try:
             word = error.code if isinstance(error, CloisterError) else "internal"
             return await self._core.failed(kind, subject, word, final)
-        except _LATER:
+        except Exception as fault:  # noqa: BLE001 - it is tried again, and so is telling core
+            _tell("the count of what fails", fault)
             return Retry(0, again.PAUSE_S, False)
 
     async def _hub_answers(self) -> bool:
