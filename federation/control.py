@@ -6,6 +6,7 @@ side of this channel can change one. Every message says its version; an unknown 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,7 +20,10 @@ EVENTS = "/v1/control/events"
 RELEASES = "/v1/control/releases"
 CHECKPOINTS = "/v1/control/checkpoints"
 RENEW = "/v1/control/renew"
+CERTIFICATE = "/v1/control/certificate"
 INVENTORY = "/v1/control/inventory"
+
+ALARMS_HEADER = "cloister-alarms"
 
 # A signed document in JSON is base64 text with no character to escape; the rest of a message is short.
 MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
@@ -45,10 +49,12 @@ class ControlEvent(ControlMessage):
     """One line of the events stream.
 
     `document`: a signed text, at connect everything live and later what is new (the newest revocation list comes
-    again as heartbeat). `wake`: an instruction waits, pull now. `alive`: nothing new, the stream stands.
+    again as heartbeat). `wake`: an instruction waits, pull now. `alive`: nothing new, the stream stands. `alarm`: the
+    site's certificate may be in other hands; `text` is a code and the number of the hub's event, `code.number`. It is
+    said only to a link that asks for it (`ALARMS_HEADER`), since an older one would not understand.
     """
 
-    kind: Literal["document", "wake", "alive"]
+    kind: Literal["document", "wake", "alive", "alarm"]
     text: Signed = ""
 
 
@@ -83,7 +89,7 @@ class Renewal(ControlMessage):
 
 
 class Renewed(ControlMessage):
-    """The node's new certificate; the old one stays valid to its end."""
+    """The node's new certificate, for the same key; the old one ends when this one is first shown."""
 
     certificate: Pem
 
@@ -134,6 +140,21 @@ class EnrolmentBundle(ControlMessage):
     witness_keys: list[PublicKey]
     flower_key: Pem
     release_key: PublicKey
+
+
+def request_id(request: EnrolmentRequest) -> str:
+    """What a site reads out by telephone and the hub's operator types: 128 bits over site and every key of a request.
+
+    Hexadecimal, in groups of four. Whoever changes the request on its way changes this.
+    """
+    digest = hashlib.sha256(encode(request)).hexdigest()[:32]
+    return " ".join(digest[begin : begin + 4] for begin in range(0, 32, 4))
+
+
+def same_request_id(one: str, other: str) -> bool:
+    """Whether two spellings of a request id are the same, whatever their spaces and capitals."""
+    plain = ["".join(text.split()).lower() for text in (one, other)]
+    return plain[0] == plain[1]
 
 
 def encode(message: ControlMessage) -> bytes:

@@ -79,6 +79,11 @@ def common_name(name: x509.Name) -> str:
     return values[0]
 
 
+def serial_of(der: bytes) -> int:
+    """The serial number of a certificate the TLS layer has verified."""
+    return x509.load_der_x509_certificate(der).serial_number
+
+
 def due_for_renewal(certificate: x509.Certificate, now: datetime) -> bool:
     """Whether two thirds of the certificate's life are over."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -121,7 +126,7 @@ class Authority:
         return parse_certificate(self.ca.read_text("ascii"))
 
     def issue_server(self, hosts: Sequence[str], now: datetime) -> None:
-        """A new key and certificate for the ingress and the SuperLink on loopback."""
+        """A new key and certificate for the ingress, which also answers to this machine's own names."""
         key = new_key()
         names = [_general_name(host) for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1"])]
         certificate = (

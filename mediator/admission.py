@@ -15,8 +15,10 @@ from typing import Any, Literal
 from mediator import canonical, tensors
 from mediator.analysis import LOCAL
 from mediator.errors import Code, Denied, Reason
+from mediator.ledger import Ledger, Spending, check_attempts, check_left, check_protected, noise_of
 from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
 from mediator.policy import Policy
+from mediator.revocations import Revocations
 from mediator.signatures import Signed
 from mediator.sizes import reserve_bytes
 from mediator.terms import check_config, outside
@@ -26,7 +28,6 @@ from mediator.types import (
     DataPermit,
     Instruction,
     Kind,
-    RevocationList,
     RunOrder,
     TensorSpec,
 )
@@ -40,14 +41,16 @@ _SPLIT: Mapping[Kind, Split] = {Kind.TRAIN: "train", Kind.EVALUATE: "test"}
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A published dataset version of this node, and how many studies each split holds."""
+    """A published dataset version of this node, how many studies each split holds, and what its dataset has spent."""
 
     version: str
+    dataset: str
     project: str
     published: datetime
     train_studies: int
     test_studies: int
     withdrawn: bool
+    spending: Spending
 
 
 @dataclass(frozen=True)
@@ -64,34 +67,6 @@ class NodeFacts:
 
 
 @dataclass(frozen=True)
-class PriorRelease:
-    """The release already made for this (run, round, task), and the model it was computed from."""
-
-    id: str
-    model_sha256: str
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """The durable ledger at one moment, as far as it concerns this instruction.
-
-    Of the permit (all versions): `rounds_charged` as (run, round) pairs and `bytes_charged`. Of the run:
-    `epsilon_after`, what this run will have spent once this task is released too (None: not accounted), and
-    `dataset_version`, the one its earlier rounds used. Of this (run, round, task): whether it is `task_charged`, the
-    `last_attempt` that was admitted (0: none), and its `release`; of an analysis whether its files are `held` already.
-    """
-
-    rounds_charged: frozenset[tuple[str, int]] = frozenset()
-    bytes_charged: int = 0
-    epsilon_after: float | None = None
-    dataset_version: str | None = None
-    task_charged: bool = False
-    last_attempt: int = 0
-    release: PriorRelease | None = None
-    held: bool = False
-
-
-@dataclass(frozen=True)
 class AdmissionRequest:
     """One instruction with everything gate 1 asks about. A document the node does not have is None.
 
@@ -103,7 +78,7 @@ class AdmissionRequest:
     permit: Signed[DataPermit] | None
     acceptance: Signed[Acceptance] | None
     order: Signed[RunOrder] | None
-    revocations: Signed[RevocationList] | None
+    revocations: Revocations | None
     policy: Policy
     facts: NodeFacts
     ledger: Ledger
@@ -115,12 +90,17 @@ class AdmissionRequest:
 
 @dataclass(frozen=True)
 class Charge:
-    """What the ledger is to be charged before the job: once per (run, round, task), whatever becomes of it."""
+    """What the ledger is to be charged before the job: once per (run, round, task), whatever becomes of it.
+
+    `dataset` is the name; `noise_multiplier` that of what will leave, None where it leaves without noise.
+    """
 
     run: str
     round: int
     task: Kind
     size_bytes: int
+    dataset: str
+    noise_multiplier: float | None
 
 
 @dataclass(frozen=True)
@@ -161,14 +141,16 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     5. The instruction is for this site, this run, this permit; in force now; of a permitted kind; its round is in
        the order, and round 0, the model before any training, is only evaluated.
     6. Its configuration is permitted, and has the order's value wherever the order has one.
-    7. Its attempt is newer than any admitted for this (run, round, task).
+    7. Its attempt is newer than any admitted for this (run, round, task), and fewer than `MAXIMUM_ATTEMPTS` of those
+       reached a container.
     8. The model is the one it names, and fits the permit's schema.
     9. If this (run, round, task) was released already: from the same model it is delivered again, from another
        it is refused; one round gives one release.
        So does an analysis whose files are in the airlock: one order gives one set of files.
     10. There is a dataset version that permit and acceptance cover, of the permit's project, not withdrawn, with
-       enough studies in the split of this kind; later rounds stay with the version of the first.
-    11. Rounds, bytes and epsilon are left.
+       enough studies in the split of this kind; later rounds stay with the version of the first. Where its dataset
+       has a privacy budget under any permit, what leaves has noise, or the acceptance says `unprotected`.
+    11. Rounds, bytes and epsilon are left: epsilon of this permit, and of all permits together, for the dataset.
     12. The site's hours are open, or open before the instruction expires; until then the task waits in the queue.
 
     An analysis is a task like the others. Its instruction comes from this node itself (whoever opens it has checked
@@ -196,12 +178,15 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
         return Redeliver(enforced, instruction, ledger.release.id, size_bytes)
     dataset, missing = _dataset(enforced, instruction.task, request.facts.datasets, ledger.dataset_version)  # (10)
     reasons += missing
-    if not ledger.task_charged:
-        reasons += _check_ledger(ledger, enforced, instruction, size_bytes)  # (11)
+    if dataset is not None:
+        reasons += check_protected(dataset.spending, enforced)  # (10)
+    if dataset is not None and not ledger.task_charged:
+        total = request.policy.epsilon_total
+        reasons += check_left(ledger, dataset.spending, enforced, instruction, size_bytes, total)  # (11)
     reasons += request.policy.check_hours(instruction.expires, request.now)  # (12)
     if reasons or dataset is None:
         raise Denied(reasons)
-    charge = None if ledger.task_charged else _charge(instruction, size_bytes)
+    charge = None if ledger.task_charged else _charge(enforced, instruction, size_bytes, dataset.dataset)
     return Admitted(
         permit=enforced,
         instruction=instruction,
@@ -276,7 +261,7 @@ def _check_live(request: AdmissionRequest, permit: DataPermit, acceptance: Accep
     return check_live(
         permit,
         acceptance,
-        None if request.revocations is None else request.revocations.document,
+        request.revocations,
         siblings=request.facts.siblings,
         highest_revocation=request.facts.highest_revocation,
         max_revocation_age=request.policy.max_revocation_age,
@@ -348,7 +333,7 @@ def _check_attempt(instruction: Instruction, ledger: Ledger) -> list[Reason]:
         return [Reason(Code.INSTRUCTION_REPLAYED, f"attempt {ledger.last_attempt} has been served")]
     if ledger.release is not None and ledger.release.model_sha256 != instruction.model_sha256:
         return [Reason(Code.ROUND_ALREADY_SERVED, "from another model")]
-    return []
+    return check_attempts(ledger)
 
 
 def _dataset(
@@ -368,25 +353,9 @@ def _dataset(
     return newest, []
 
 
-def _check_ledger(ledger: Ledger, permit: EnforcedPermit, instruction: Instruction, size_bytes: int) -> list[Reason]:
-    reasons = []
-    if (instruction.run, instruction.round) not in ledger.rounds_charged:
-        # first looks (round 0) are counted by themselves: they cost no training round, and are as limited
-        first = instruction.round == 0
-        charged = sum(1 for _, number in ledger.rounds_charged if (number == 0) == first)
-        if charged >= permit.terms.maximum_rounds:
-            reasons.append(Reason(Code.ROUNDS_EXHAUSTED, f"all {permit.terms.maximum_rounds} are charged"))
-    if ledger.bytes_charged + size_bytes > permit.terms.byte_budget:
-        reasons.append(Reason(Code.BYTES_EXHAUSTED, f"{size_bytes} more would pass {permit.terms.byte_budget}"))
-    if permit.terms.privacy is not None and instruction.task is Kind.TRAIN:
-        spent = ledger.epsilon_after
-        if spent is None or not spent <= permit.terms.privacy.epsilon:  # not accounted, or NaN: no
-            reasons.append(Reason(Code.EPSILON_EXHAUSTED, f"the budget is {permit.terms.privacy.epsilon:g}"))
-    return reasons
-
-
-def _charge(instruction: Instruction, size_bytes: int) -> Charge:
-    return Charge(instruction.run, instruction.round, instruction.task, size_bytes)
+def _charge(permit: EnforcedPermit, instruction: Instruction, size_bytes: int, dataset: str) -> Charge:
+    noise = noise_of(permit, instruction.task)
+    return Charge(instruction.run, instruction.round, instruction.task, size_bytes, dataset, noise)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -56,6 +56,7 @@ class Action(StrEnum):
     KEY_ROTATE = "key_rotate"
     DEID_KEY_RETIRE = "deid_key_retire"
     ENROL = "enrol"
+    CERTIFICATE_ALARM = "certificate_alarm"
     DOCUMENT_IMPORT = "document_import"
     PERMIT_ACCEPT = "permit_accept"
     PERMIT_END = "permit_end"

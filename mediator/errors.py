@@ -53,6 +53,9 @@ class Code(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     UNTRUSTED_KEY = "untrusted_key"
     DOCUMENT_CONFLICT = "document_conflict"
+    # a node's certificate at the hub's door
+    CERTIFICATE_REPLACED = "certificate_replaced"
+    RENEWED_TWICE = "renewed_twice"
     # gate 1: the permit and who asks
     PERMIT_MISSING = "permit_missing"
     PERMIT_NOT_YET_VALID = "permit_not_yet_valid"
@@ -62,11 +65,13 @@ class Code(StrEnum):
     PERMIT_NOT_ACCEPTED = "permit_not_accepted"
     ACCEPTANCE_EXPIRED = "acceptance_expired"
     CONDITION_UNENFORCEABLE = "condition_unenforceable"
+    METRIC_UNPROTECTED = "metric_unprotected"
     PERMIT_TOO_LARGE = "permit_too_large"
     TENSOR_ORDER = "tensor_order"
     REVOCATION_LIST_MISSING = "revocation_list_missing"
     REVOCATION_LIST_STALE = "revocation_list_stale"
     REVOCATION_LIST_ROLLED_BACK = "revocation_list_rolled_back"
+    REVOCATION_LIST_FORKED = "revocation_list_forked"
     CLOCK_WENT_BACK = "clock_went_back"
     PERSON_NOT_NAMED = "person_not_named"
     RUN_ORDER_MISSING = "run_order_missing"
@@ -78,6 +83,7 @@ class Code(StrEnum):
     DATASET_NOT_PERMITTED = "dataset_not_permitted"
     DATASET_MISSING = "dataset_missing"
     TOO_FEW_STUDIES = "too_few_studies"
+    DATASET_PROTECTED = "dataset_protected"
     RESOURCES_EXCEEDED = "resources_exceeded"
     HOSPITAL_PAUSED = "hospital_paused"
     ROLE_NOT_PERMITTED = "role_not_permitted"
@@ -93,6 +99,7 @@ class Code(StrEnum):
     INSTRUCTION_REPLAYED = "instruction_replayed"
     ROUND_ALREADY_SERVED = "round_already_served"
     ROUND_OUT_OF_RANGE = "round_out_of_range"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     TOO_MANY = "too_many"
     ROUNDS_EXHAUSTED = "rounds_exhausted"
     BYTES_EXHAUSTED = "bytes_exhausted"
@@ -211,7 +218,9 @@ _INSTRUCTION_CODES = frozenset(
         Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.TOO_MANY,
     }
 )  # fmt: skip
-_BUDGET_CODES = frozenset({Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED})
+_BUDGET_CODES = frozenset(
+    {Code.ATTEMPTS_EXHAUSTED, Code.ROUNDS_EXHAUSTED, Code.BYTES_EXHAUSTED, Code.EPSILON_EXHAUSTED}
+)
 _JOB_CODES = frozenset(
     {
         Code.JOB_FAILED, Code.OUT_OF_MEMORY, Code.TIME_LIMIT, Code.STOPPED, *_RAISED,

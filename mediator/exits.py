@@ -9,6 +9,7 @@ from mediator.errors import EXCEPTIONS, Code, HubCode, hub_code, plain_hub_code,
 OTHER = "other"
 
 # A run that fails this often is mended at home, not here; a hub that asks again and again learns no more from it.
+# Every answer counts that follows a job's end, of all attempts, rounds and kinds of task: a plain word is a choice too.
 TOLD_PER_RUN = 32
 
 RAISED: Mapping[str, Code] = {name: Code(raised_word(name)) for name in (*EXCEPTIONS, OTHER)}
@@ -19,5 +20,11 @@ PLAIN = frozenset(plain_hub_code(code) for code in Code) | {HubCode.INTERNAL}
 
 
 def told(code: Code, already: int) -> HubCode:
-    """What the hub hears for `code` in a run that was told `already` exit reasons at this site."""
-    return hub_code(code) if already < TOLD_PER_RUN else plain_hub_code(code)
+    """What the hub hears for `code` in a run of which it was told `already` ends of jobs at this site.
+
+    After `TOLD_PER_RUN` of them whatever a job can bring about is one word.
+    """
+    if already < TOLD_PER_RUN:
+        return hub_code(code)
+    plain = plain_hub_code(code)
+    return HubCode.JOB_FAILED if plain is HubCode.REFUSED_OUTPUT else plain

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from mediator import canonical
-from mediator.errors import Code, Denied, Reason
+from mediator.errors import Code, Denied, Reason, UnsupportedVersion
+from mediator.revocations import Revocations
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
 from mediator.sizes import check_tensors
 from mediator.types import (
@@ -22,6 +23,7 @@ from mediator.types import (
     Kind,
     MetricSpec,
     RevocationList,
+    RevocationListV2,
     RunOrder,
     SiteDatasets,
     TensorSpec,
@@ -126,8 +128,11 @@ def open_acceptance(text: str, stewards: KeyRing) -> Signed[Acceptance]:
 
 
 def open_revocations(text: str, committee: KeyRing) -> Signed[RevocationList]:
-    """A revocation list, signed by a committee key. Raises `Malformed` or `Denied`."""
-    return open_signed(RevocationList, text, committee)
+    """A revocation list of either version, signed by a committee key. Raises `Malformed` or `Denied`."""
+    try:
+        return open_signed(RevocationListV2, text, committee)
+    except UnsupportedVersion:
+        return open_signed(RevocationList, text, committee)
 
 
 def open_run_order(text: str, permits: Iterable[DataPermit]) -> Signed[RunOrder]:
@@ -155,7 +160,9 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
     2. The permit names the site.
     3. The acceptance covers no dataset version that the permit does not.
     4. Every condition is one this node can hold itself to.
-    5. Under a privacy budget no exact training value leaves beside the noised update (counts may).
+    5. Under a privacy budget nothing leaves beside the noised update that a job could choose: every metric, of every
+       kind of task, a count too, has one permitted value. (What a job's program writes there may be any function of
+       the patients, so noise for it would have to drown the whole range.)
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
        budget, which no table keeps to.
     7. A model of its tensors can be handed over and released (`check_tensors`).
@@ -184,10 +191,18 @@ def unenforceable(permit: DataPermit) -> list[Reason]:
     ]
     if permit.privacy is None and _NEEDS_PRIVACY in permit.conditions:
         reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"{_NEEDS_PRIVACY} without a privacy budget"))
-    exact = [metric.name for metric in permit.metrics.get(Kind.TRAIN.value, ()) if metric.kind == "value"]
-    if permit.privacy is not None and exact:
-        reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"a privacy budget, but {exact[0]} would leave exact"))
+    if permit.privacy is not None:
+        reasons += _unprotected(permit.metrics)
     return reasons + check_tensors(permit.tensors) + _analysis_unenforceable(permit)
+
+
+def _unprotected(metrics: Mapping[str, tuple[MetricSpec, ...]]) -> list[Reason]:
+    chosen = [(kind, spec) for kind, specs in sorted(metrics.items()) for spec in specs if spec.fixed is None]
+    cure = "leave it out, or give it one value: minimum = maximum, for num-examples 1, so that sites weigh the same"
+    return [
+        Reason(Code.METRIC_UNPROTECTED, f"a privacy budget, but {spec.name} of {kind} would leave exact: {cure}")
+        for kind, spec in chosen
+    ]
 
 
 def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:
@@ -207,7 +222,7 @@ def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:
 def check_live(
     permit: DataPermit,
     acceptance: Acceptance,
-    revocations: RevocationList | None,
+    revocations: Revocations | None,
     *,
     siblings: Iterable[DataPermit],
     highest_revocation: int,
@@ -224,7 +239,7 @@ def check_live(
     2. not before ≤ now < expiry, of permit and acceptance.
     3. No version in force supersedes this one.
     4. A revocation list is present, not older than one seen before, not older than `max_revocation_age`.
-    5. It does not name the permit.
+    5. Neither it nor one before it has revoked the permit.
     """
     reasons = []
     if newest_audit is not None and now < newest_audit - CLOCK_TOLERANCE:  # (1)
@@ -245,7 +260,7 @@ def check_live(
 
 
 def check_granted(
-    permit: DataPermit, revocations: RevocationList | None, *, siblings: Iterable[DataPermit], now: datetime
+    permit: DataPermit, revocations: Revocations | None, *, siblings: Iterable[DataPermit], now: datetime
 ) -> tuple[Reason, ...]:
     """Why no hospital would find a permit live at `now`, as far as that is known without one; empty otherwise.
 
@@ -254,7 +269,7 @@ def check_granted(
 
     1. Not before ≤ now < expiry.
     2. No version in force supersedes this one.
-    3. The newest revocation list, where there is one, does not name it.
+    3. No revocation list has revoked it.
     """
     withdrawn = _revoked(permit, revocations) if revocations is not None else ()
     return (*_dates(permit, now), *_replaced(permit, siblings, now), *withdrawn)
@@ -274,7 +289,7 @@ def _replaced(permit: DataPermit, siblings: Iterable[DataPermit], now: datetime)
     return []
 
 
-def _revoked(permit: DataPermit, revocations: RevocationList) -> list[Reason]:
+def _revoked(permit: DataPermit, revocations: Revocations) -> list[Reason]:
     if permit.permit in revocations.permits:
         return [Reason(Code.PERMIT_REVOKED, f"by revocation list {revocations.number}")]
     return []

@@ -24,7 +24,7 @@ class Policy:
     old the committee's newest list may be before everything stops (24 h unless the hospital says otherwise);
     `schedule` the site's GPUs, slots and hours.
     `threshold` and `reviewers` are the fewest patients behind a number, and the fewest persons to agree, whatever a
-    permit's rules for analyses say.
+    permit's rules for analyses say. `epsilon_total` is what all permits together may spend on one dataset.
     """
 
     paused: bool = True
@@ -35,6 +35,7 @@ class Policy:
     schedule: SiteSchedule = field(default_factory=SiteSchedule)
     threshold: int = 0
     reviewers: Literal[1, 2] = 2
+    epsilon_total: float = 0.0
 
     def narrow(self, rules: AnalysisRules) -> AnalysisRules:
         """A permit's rules for analyses as this hospital holds them: a higher threshold, more reviewers, never less."""

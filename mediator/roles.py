@@ -38,6 +38,7 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "images": _EVERYBODY,
     "image_show": _EVERYBODY,
     "datasets": _EVERYBODY,
+    "dataset_budget": _EVERYBODY,
     "audit_checkpoint": _EVERYBODY,
     "pause": _STAFF,
     "resume": _STAFF,

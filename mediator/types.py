@@ -134,6 +134,15 @@ class MetricSpec:
         if self.kind == "count" and self.digits:
             raise ValueError("a count is a whole number: 0 digits")
 
+    @property
+    def fixed(self) -> float | int | None:
+        """The one value that may leave, where the permit leaves no other; None where the job has a choice."""
+        if self.minimum != self.maximum or round(self.minimum, self.digits) != self.minimum:
+            return None
+        if abs(self.minimum) > 1 << 53:  # beyond it not every whole number has a print of its own
+            return None
+        return int(self.minimum) if self.kind == "count" else float(self.minimum) + 0.0
+
 
 @dataclass(frozen=True)
 class ConfigField:
@@ -206,7 +215,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class PrivacyBudget:
-    """Differential privacy per (node, run): gate 2 adds Gaussian noise, the ledger adds up (dp-accounting).
+    """Differential privacy per (site, dataset name): gate 2 adds Gaussian noise, the ledger adds up (dp-accounting).
 
     The noise's standard deviation is `noise_multiplier` × `clip_norm` on every element of the update.
     """
@@ -304,7 +313,11 @@ class DataPermit:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """One hospital's yes to exactly one version of one permit, by its steward's key; it may only narrow."""
+    """One hospital's yes to exactly one version of one permit, by its steward's key; it may only narrow.
+
+    `unprotected`: the steward knows that the permit lets exact values of a dataset leave that another permit protects
+    with a privacy budget.
+    """
 
     KIND: ClassVar[str] = "cloister.acceptance"
     VERSION: ClassVar[int] = 1
@@ -317,6 +330,7 @@ class Acceptance:
     maximum_rounds: int | None
     byte_budget: int | None
     versions: tuple[str, ...] | None
+    unprotected: bool = field(default=False, metadata=ADDED)
 
     def __post_init__(self) -> None:
         check_identifier(self.site, "site")
@@ -362,7 +376,10 @@ class RunOrder:
 
 @dataclass(frozen=True)
 class RevocationList:
-    """The committee's list of permits that no longer hold. Its number only grows; an old one fails closed."""
+    """The committee's list of permits that no longer hold. Its number only grows; an old one fails closed.
+
+    It adds to those before it: a permit that it does not name is not thereby restored (`mediator.revocations`).
+    """
 
     KIND: ClassVar[str] = "cloister.revocation-list"
     VERSION: ClassVar[int] = 1
@@ -376,6 +393,27 @@ class RevocationList:
             raise ValueError("revocation lists are numbered from 1")
         for permit in self.permits:
             check_identifier(permit, "permit")
+
+
+@dataclass(frozen=True)
+class RevocationListV2(RevocationList):
+    """A list that names the one before it by hash, and every permit that was revoked once and holds again."""
+
+    VERSION: ClassVar[int] = 2
+
+    previous_sha256: str | None
+    restored: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.previous_sha256 is None) is not (self.number == 1):
+            raise ValueError("a revocation list names the one before it; the first has none")
+        if self.previous_sha256 is not None:
+            check_hex256(self.previous_sha256, "previous_sha256")
+        for permit in self.restored:
+            check_identifier(permit, "permit")
+        if set(self.restored) & set(self.permits):
+            raise ValueError("a permit is revoked or restored, not both")
 
 
 @dataclass(frozen=True)

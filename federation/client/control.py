@@ -27,6 +27,7 @@ class ControlChannel:
 
     def __init__(self, hub: str, context: tls.Context) -> None:
         self._hub = hub
+        self._context = context
         connector = aiohttp.TCPConnector(ssl=context, keepalive_timeout=30.0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
 
@@ -38,7 +39,11 @@ class ControlChannel:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_S, sock_read=_SILENCE_S)
         try:
             async with self._session.get(
-                self._hub + control.EVENTS, timeout=timeout, allow_redirects=False, read_bufsize=1 << 18
+                self._hub + control.EVENTS,
+                timeout=timeout,
+                allow_redirects=False,
+                read_bufsize=1 << 18,
+                headers={control.ALARMS_HEADER: "1"},
             ) as response:
                 await self._check(response)
                 async for line in _lines(response.content):
@@ -65,6 +70,19 @@ class ControlChannel:
         except CloisterError:
             raise
         except Exception as error:
+            raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
+
+    async def show_certificate(self) -> None:
+        """Show the certificate of this moment over a connection of its own, which ends the one before it."""
+        connector = aiohttp.TCPConnector(ssl=self._context, force_close=True)
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, trust_env=False) as session,
+                session.get(self._hub + control.CERTIFICATE, timeout=timeout, allow_redirects=False) as response,
+            ):
+                await self._check(response)
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
 
     @staticmethod

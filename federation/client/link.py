@@ -42,7 +42,7 @@ from federation.client.flower import (
 from federation.client.link_state import LinkState
 from federation.client.ports import CorePort, OutgoingReply, Retry
 from mediator import tensors
-from mediator.errors import CloisterError, Denied, HubCode, Malformed, NotNow, UsageFault
+from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.ports import Clock
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
@@ -83,6 +83,7 @@ class Link:
         self._active = asyncio.Event()
         self._again = Again()
         self._lost = False
+        self._refused_as_replaced = 0
         self._open()
 
     def _open(self) -> None:
@@ -258,12 +259,40 @@ class Link:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S * 0.4)
 
     async def _listen(self) -> None:
+        try:
+            await self._hear()
+        except Denied as error:
+            if error.reasons[0].code is Code.CERTIFICATE_REPLACED:
+                await self._replaced()
+            raise
+        raise HubUnreachable("the hub closed the events stream")
+
+    async def _hear(self) -> None:
         async for event in self._channel.events():
-            if event.kind == "wake":
+            self._refused_as_replaced = 0
+            if event.kind == "alarm":
+                await self._alarm(event.text)
+            elif event.kind == "wake":
                 self._wake.set()
             elif event.kind == "document":
                 await self._pass_on(event.text)
-        raise HubUnreachable("the hub closed the events stream")
+
+    async def _alarm(self, text: str) -> None:
+        """Hand an alarm of the hub's to core, once: the hub says it again with every stream."""
+        code = text.partition(".")[0]
+        if self._notes.alarmed(text) or code not in Code.__members__.values():
+            return
+        log.error("the hub says: %s: this site's certificate may be in other hands", code)
+        await self._core.certificate_alarm(Code(code))
+        self._notes.alarm(text)
+
+    async def _replaced(self) -> None:
+        """The newest certificate we have opens nothing any more: somebody else got and showed a newer one. Once may be
+        a connection begun before a renewal."""
+        self._refused_as_replaced += 1
+        if self._refused_as_replaced == 2:
+            log.error("the hub knows a newer certificate of this site than we do: ours may be in other hands")
+            await self._core.certificate_alarm(Code.CERTIFICATE_REPLACED)
 
     async def _pass_on(self, document: str) -> None:
         """Hand a document to core, now or later. The hub sends every one again with every stream, and none may keep
@@ -365,6 +394,8 @@ class Link:
                 answer = await self._channel.ask(control.RENEW, message, control.Renewed)
                 enrolment.install_renewed(self._config.folder, answer.certificate)
                 tls.show_certificate(self._context, self._own.certificate, self._own.key)
+                with contextlib.suppress(Denied):  # a hub of before does not know the question
+                    await self._channel.show_certificate()
                 log.info("the node's certificate was renewed")
             await asyncio.sleep(_RENEWAL_CHECK_S)
 

@@ -20,16 +20,20 @@ log = logging.getLogger("cloister.link")
 
 # an envelope expires long before this many newer ones were used
 _REMEMBERED = 10_000
+# a hub has one a day and kind, since the site was last enrolled
+_ALARMS = 1_000
 
 
 class LinkState:
-    """Small files in one folder: `pulled/<n>`, `used/<sha256 of an envelope>`, `node-id`."""
+    """Small files in one folder: `pulled/<n>`, `used/<sha256 of an envelope>`, `node-id`, `alarms`."""
 
     def __init__(self, folder: Path) -> None:
         self._node_id, self._pulled, self._used = folder / "node-id", folder / "pulled", folder / "used"
+        self._alarms = folder / "alarms"
         self._unnoted: dict[str, bytes] = {}
         self._unnoted_id: int | None = None
         self._unnoted_uses: set[str] = set()
+        self._unnoted_alarms: set[str] = set()
         self._told = False
         for each in (folder, self._pulled, self._used):
             self._try(partial(make_folder, each))
@@ -49,6 +53,21 @@ class LinkState:
         if value != self.node_id or self._unnoted_id is not None:
             noted = self._try(lambda: replace_file(self._node_id, str(value).encode("ascii")))
             self._unnoted_id = None if noted else value
+
+    def alarm(self, text: str) -> None:
+        """Remember that core knows of an alarm of the hub's."""
+        known = [*self._known_alarms()[-_ALARMS:], text]
+        if not self._try(lambda: replace_file(self._alarms, "\n".join(known).encode("ascii"))):
+            self._unnoted_alarms.add(text)
+
+    def alarmed(self, text: str) -> bool:
+        return text in self._unnoted_alarms or text in self._known_alarms()
+
+    def _known_alarms(self) -> list[str]:
+        try:
+            return self._alarms.read_text("ascii").splitlines()
+        except (OSError, ValueError):
+            return []
 
     def add(self, note: bytes) -> str:
         """Keep a pulled message's metadata; returns the name to be `done` with it."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from mediator.errors import HubCode
+from mediator.errors import Code, HubCode
 
 # Flower's metadata of a message are 200 bytes. Core keeps them and says them again with every answer, which must fit
 # into what crosses a socket, whatever a hub wrote into them.
@@ -88,6 +88,9 @@ class CorePort(Protocol):
 
     def checkpoints(self) -> AsyncIterator[str]:
         """Signed audit checkpoints (canonical JSON) that no witness has seen yet, oldest first."""
+
+    async def certificate_alarm(self, code: Code) -> None:
+        """The site's certificate may be in other hands: the hub says so, or refuses it as replaced."""
 
     async def witnessed(self, text: str) -> None:
         """A checkpoint co-signed by the hub: a line for `witness.jsonl`."""

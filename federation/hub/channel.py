@@ -13,9 +13,9 @@ from sqlalchemy import select
 from federation import control
 from federation.hub import runs
 from federation.hub.database import note, note_refused
-from federation.hub.ingress import PEER, reply
+from federation.hub.ingress import PEER, SERIAL, reply
+from federation.hub.peers import Peer
 from federation.hub.refusals import Allowance
-from federation.hub.registry import Peer
 from federation.hub.state import HubState
 from federation.hub.tables import EnvelopeRow, EventRow, HubInstructionRow, RunRow
 from mediator.canonical import print_time
@@ -34,7 +34,10 @@ _CHECKPOINTS_PER_DAY = 2_000
 class _Stream:
     """One site's open events stream: what it has been sent, and what it is to be told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hears_alarms: bool) -> None:
+        self.hears_alarms = hears_alarms
+        self.alarm = hears_alarms
+        self.alarms_told = 0
         self.sequence = 0
         self.said = 0.0
         self.wake = False
@@ -57,6 +60,7 @@ class Channel:
         app.router.add_post(control.RELEASES, self._releases)
         app.router.add_post(control.CHECKPOINTS, self._checkpoints)
         app.router.add_post(control.RENEW, self._renew)
+        app.router.add_get(control.CERTIFICATE, self._certificate)
         app.router.add_post(control.INVENTORY, self._inventory)
 
     def publish(self) -> None:
@@ -69,6 +73,12 @@ class Channel:
     def wake(self, sites: Iterable[str]) -> None:
         """Tell sites that an instruction waits. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._wake_now, list(sites))
+
+    def alarm(self, site: str) -> None:
+        """Tell a site that its certificate may be in other hands."""
+        if (stream := self._streams.get(site)) and stream.hears_alarms:
+            stream.alarm = True
+            stream.stir.set()
 
     def close(self) -> None:
         """End every stream, so that the listener can close."""
@@ -83,7 +93,7 @@ class Channel:
                 stream.stir.set()
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        peer, stream = request[PEER], _Stream()
+        peer, stream = request[PEER], _Stream(hears_alarms=control.ALARMS_HEADER in request.headers)
         if older := self._streams.get(peer.site):
             older.ended = True
             older.stir.set()
@@ -94,7 +104,7 @@ class Channel:
         log.info("%s is connected", peer.site)
         try:
             while not stream.ended:
-                await self._say(response, stream)
+                await self._say(response, stream, peer.site)
         except ConnectionError:
             pass  # the node hung up
         finally:
@@ -103,9 +113,15 @@ class Channel:
                 log.info("%s is gone", peer.site)
         return response
 
-    async def _say(self, response: web.StreamResponse, stream: _Stream) -> None:
+    async def _say(self, response: web.StreamResponse, stream: _Stream, site: str) -> None:
         stream.stir.clear()
         events = []
+        if stream.alarm:
+            stream.alarm = False
+            for alarm in await asyncio.to_thread(self._hub.certificates.alarms, site):
+                if alarm["sequence"] > stream.alarms_told:
+                    stream.alarms_told = alarm["sequence"]
+                    events.append(control.ControlEvent(kind="alarm", text=f"{alarm['code']}.{alarm['sequence']}"))
         for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
             stream.sequence = max(stream.sequence, sequence)
             try:
@@ -192,9 +208,17 @@ class Channel:
 
     async def _renew(self, request: web.Request) -> web.Response:
         message = control.decode(control.Renewal, await request.read())
-        certificate = await asyncio.to_thread(self._hub.registry.renew, request[PEER].site, message.request)
+        site, renew = request[PEER].site, self._hub.certificates.renew
+        try:
+            certificate = await asyncio.to_thread(renew, site, request[SERIAL], message.request)
+        finally:
+            self.alarm(site)
         self._hub.notify()
         return reply(control.Renewed(certificate=certificate))
+
+    async def _certificate(self, _request: web.Request) -> web.Response:
+        """A link shows its new certificate, which is all that it takes (`Ingress`)."""
+        return reply(control.Stored(outcome="stored"))
 
     async def _inventory(self, request: web.Request) -> web.Response:
         message = control.decode(control.Inventory, await request.read())

@@ -43,6 +43,9 @@ class CertificateRow(HubBase):
     expires: Mapped[str] = mapped_column(_TIME)
     revoked: Mapped[str | None] = mapped_column(_TIME)
     pem: Mapped[str] = mapped_column(Text)
+    used: Mapped[str | None] = mapped_column(_TIME)  # first shown; the site's others ended then
+    ended: Mapped[str | None] = mapped_column(_TIME)  # another took its place
+    renewals: Mapped[int] = mapped_column(default=0, server_default="0")  # asked for with this one
 
 
 class HubDocumentRow(HubBase):
@@ -172,3 +175,4 @@ class EventRow(HubBase):
     object: Mapped[str] = mapped_column(String(160))
     verdict: Mapped[str] = mapped_column(String(16))
     code: Mapped[str] = mapped_column(_NAME)
+    __table_args__ = (Index("events_by_object", "object"),)

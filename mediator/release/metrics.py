@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mediator import canonical
-from mediator.disclosure import releasable
+from mediator.disclosure import ShownCount, releasable
 from mediator.errors import Code, Denied, Malformed, Reason
-from mediator.types import MetricSpec
+from mediator.types import Kind, MetricSpec
 
 # forty metrics of a hundred bytes; more numbers than that begin to be a data set
 MAX_METRICS_BYTES = 4096
@@ -45,9 +45,29 @@ def parse(raw: bytes, specs: Sequence[MetricSpec], count_threshold: int) -> dict
     return metrics
 
 
+def fixed(specs: Sequence[MetricSpec]) -> dict[str, float | int]:
+    """The metrics under a privacy budget, in order of name: the permit's own values, whatever the job has written.
+
+    Raises `Denied` where a job would have a choice (`compile_permit` refuses such a permit).
+    """
+    ordered = sorted(specs, key=lambda item: item.name)
+    if chosen := [spec.name for spec in ordered if spec.fixed is None]:
+        raise Denied(Reason(Code.METRIC_UNPROTECTED, chosen[0]))
+    return {spec.name: spec.fixed for spec in ordered if spec.fixed is not None}
+
+
 def encode(metrics: Mapping[str, float | int]) -> bytes:
     """Canonical JSON of released metrics."""
     return canonical.dumps(dict(metrics))
+
+
+def counted(metrics: Mapping[str, float | int], specs: Sequence[MetricSpec], task: Kind) -> tuple[ShownCount, ...]:
+    """The counts among released metrics, but for those that the permit itself says. A column's name has no dot, so that
+    none is taken for a table's."""
+    counts = {spec.name for spec in specs if spec.kind == "count" and spec.fixed is None}
+    return tuple(
+        ShownCount(f"{task.value}.{name}", (), int(number)) for name, number in metrics.items() if name in counts
+    )
 
 
 def _members(raw: bytes) -> dict[str, Any]:

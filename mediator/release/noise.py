@@ -13,8 +13,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mediator.types import PrivacyBudget
-
 BYTES_PER_NORMAL = 8
 _UNIFORM_BITS = 53  # a float64 holds every multiple of 2^-53 in [0, 1)
 
@@ -39,10 +37,10 @@ def standard_normals(random_bytes: bytes, count: int) -> npt.NDArray[np.float64]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
 
-def accounted_multiplier(privacy: PrivacyBudget) -> float:
+def accounted_multiplier(noise_multiplier: float) -> float:
     """The noise multiplier to account with, where two data sets are neighbours if one patient is *replaced*.
 
     Replacing a patient can turn a clipped update into its opposite: the distance is twice the clip norm, so that
     noise of multiplier m counts as m / 2. (Add-or-remove accounting with m itself would claim too much.)
     """
-    return privacy.noise_multiplier / 2
+    return noise_multiplier / 2

@@ -11,13 +11,15 @@ from typing import Literal
 
 from mediator.audit import Action, Verdict
 from mediator.capacity import SiteSchedule
-from mediator.errors import Code
+from mediator.errors import Code, Denied, Malformed
+from mediator.permit import open_revocations
 from mediator.policy import Policy
 from mediator.ports import Clock, UpdateCodec
+from mediator.revocations import Revocations, newest, overheard
 from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
 from node.core.deferred_records import DeferredRecords
-from node.core.records import AuditEvent, RevocationListRow
+from node.core.records import AuditEvent
 from node.core.refusals import Refusals
 from node.core.reserve import Reserve
 from node.core.store.reads import Reads
@@ -73,18 +75,27 @@ class AirlockSettings:
     expire: timedelta = timedelta(days=14)
 
 
+@dataclass(frozen=True)
+class PrivacySettings:
+    """The most epsilon, at `delta`, that all permits together may spend on one dataset (a name, all its versions)."""
+
+    epsilon_total: float = 10.0
+    delta: float = 1e-6
+
+
 @dataclass
 class Heard:
-    """The newest revocation list that came in, whether the store has taken it or not."""
+    """What the revocation lists that came in have revoked, whether the store has taken them or not."""
 
-    revocations: RevocationListRow | None = None
+    revocations: Revocations | None = None
 
 
 @dataclass(frozen=True)
 class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
 
-    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them.
+    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them;
+    `counts_lock` by who holds counts against those that left, until the new ones are on record too.
     `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
     """
 
@@ -101,29 +112,35 @@ class Core:
     random_bytes: Callable[[int], bytes]
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
     refusals: Refusals = field(default_factory=Refusals)
     reserve: Reserve = field(default_factory=Reserve)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    counts_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def paused(self, snapshot: Reads) -> bool:
         """Whether the hospital has paused its node."""
         return self.switch.on or snapshot.paused()
 
-    def revocations(self, snapshot: Reads) -> RevocationListRow | None:
-        """The list with the highest number, of those stored and those heard."""
-        return newer(snapshot.newest_revocation_list(), self.heard.revocations)
+    def revocations(self, snapshot: Reads) -> Revocations | None:
+        """All that is revoked, by the lists that are stored and those heard. A stored list that no longer opens counts
+        as missing."""
+        row = snapshot.newest_revocation_list()
+        if row is not None:
+            try:
+                open_revocations(row.text, self.trust.committee)
+            except (Denied, Malformed):
+                row = None
+        return newest(None if row is None else row.revocations, self.heard.revocations)
 
     def hear(self, signed: Signed[RevocationList]) -> bool:
         """Hold to a revocation list from now on. False where one with its number, or a higher one, was heard before."""
-        heard, listed = self.heard.revocations, signed.document
-        if heard is not None and heard.number >= listed.number:
+        heard = self.heard.revocations
+        if heard is not None and heard.number >= signed.document.number:
             return False
-        self.heard.revocations = RevocationListRow(
-            text=signed.text, sha256=signed.sha256, key_id=signed.key_id, received=self.clock(), number=listed.number,
-            issued=listed.issued,
-        )  # fmt: skip
+        self.heard.revocations = overheard(heard, signed)
         return True
 
     def policy(self, snapshot: Reads) -> Policy:
@@ -137,6 +154,7 @@ class Core:
             schedule=self.schedule,
             threshold=self.airlock.threshold,
             reviewers=self.airlock.reviewers,
+            epsilon_total=self.privacy.epsilon_total,
         )
 
 
@@ -145,13 +163,6 @@ def event(
 ) -> AuditEvent:
     """An audit event; `about` is one of our own ids."""
     return AuditEvent(actor=actor, action=action, object=about, verdict=verdict, permit=permit, code=code)
-
-
-def newer(stored: RevocationListRow | None, heard: RevocationListRow | None) -> RevocationListRow | None:
-    """The list with the higher number; the stored one where they are equal."""
-    if stored is None or (heard is not None and heard.number > stored.number):
-        return heard
-    return stored
 
 
 def permit_name(permit: str, permit_version: int) -> str:

@@ -21,7 +21,7 @@ from mediator.ports import Runner
 from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
-from node.core.context import Core, CoreKeys, Folders, Trust, event
+from node.core.context import Core, CoreKeys, Folders, PrivacySettings, Trust, event
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
@@ -32,6 +32,7 @@ from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task, watch
+from node.core.tasks.certificate_alarm import CertificateAlarms
 from node.core.tasks.outbox import Outbox, take_back
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
@@ -93,6 +94,7 @@ class CoreProcess:
         )
         self.documents = Documents(self.core, self._documents_changed)
         self.imports = Imports(self.core, version("cloister"))
+        self._alarms = CertificateAlarms(self.core)
         self._wake_export = threading.Event()
         self._ended = threading.Event()
         store.after_commit(self._wake_export.set)
@@ -193,6 +195,9 @@ class CoreProcess:
 
     def witnessed(self, text: str) -> None:
         watch.witnessed(self.core, text)
+
+    def certificate_alarm(self, code: Code) -> None:
+        self._alarms.record(code)
 
     # --- what the staff's verbs ask -----------------------------------------------------------------------------
 
@@ -306,4 +311,5 @@ def _core(config: NodeConfig, store: Store, reserve: Reserve) -> Core:
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
+        privacy=PrivacySettings(config.privacy.epsilon_total, config.privacy.delta),
     )

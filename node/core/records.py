@@ -12,6 +12,7 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code, HubCode
 from mediator.imports import ImportState
 from mediator.jobs import JobState
+from mediator.revocations import Revocations
 from mediator.types import Kind, ReleasedObject
 
 
@@ -70,19 +71,28 @@ class RunOrderRow(DocumentRow):
 
 @dataclass(frozen=True)
 class RevocationListRow(DocumentRow):
+    """A list, and all that is revoked by it and by those before it."""
+
     number: int
     issued: datetime
+    revoked: tuple[str, ...]
+
+    @property
+    def revocations(self) -> Revocations:
+        return Revocations(self.number, self.issued, frozenset(self.revoked), self.sha256)
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An approval. `approved_by` is unknown for those from before people were named."""
+    """An approval. `approved_by` is unknown for those from before people were named, `withdrawn_by` for those that
+    were withdrawn before it was kept."""
 
     image: str
     approved: datetime
     note: str
     approved_by: str | None
     withdrawn: datetime | None
+    withdrawn_by: str | None
 
 
 @dataclass(frozen=True)
@@ -241,7 +251,11 @@ class ReleaseRow(NewRelease):
 
 @dataclass(frozen=True)
 class NewCharge:
-    """What one task costs, at most: bytes that may leave, epsilon that may be spent."""
+    """What one task costs, at most: bytes that may leave, epsilon that may be spent.
+
+    `epsilon` is what it adds to its permit's sum for `dataset` (a name); `noise_multiplier` is None where what leaves
+    has no noise.
+    """
 
     permit: str
     permit_version: int
@@ -250,6 +264,8 @@ class NewCharge:
     task: Kind
     size_bytes: int
     epsilon: float
+    dataset: str | None = None
+    noise_multiplier: float | None = None
 
 
 @dataclass(frozen=True)
@@ -261,9 +277,20 @@ class LedgerTotals:
     epsilon: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChargeRow(NewCharge):
     time: datetime
+
+
+@dataclass(frozen=True)
+class Spender:
+    """A permit, of any version, that tasks on a dataset were charged under: how many release with noise, and how many
+    without. `dataset` is empty where it is not known any more."""
+
+    dataset: str
+    permit: str
+    noised: int
+    without_noise: int
 
 
 @dataclass(frozen=True)
@@ -288,6 +315,31 @@ class NewAirlockFile(AirlockFile):
     """About to be kept. `content` is what may leave, empty for a file that a rule refused."""
 
     content: bytes = field(repr=False)
+    near: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class NewShownCounts:
+    """What one file or one round shows, about to be kept. `source` is the file or the instruction; `left` where it
+    leaves at once. `counts` is the text of them (`node.core.counts`)."""
+
+    source: str
+    permit: str
+    run: str
+    name: str
+    task: Kind
+    dataset_version: str | None
+    split: str | None
+    left: bool
+    counts: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ShownCountsRow(NewShownCounts):
+    """Kept. `approved`: people have let it."""
+
+    approved: bool
+    time: datetime
 
 
 @dataclass(frozen=True)

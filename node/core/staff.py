@@ -106,15 +106,15 @@ def do_resume(process: CoreProcess, caller: Caller, _request: Empty) -> Empty:
 
 
 @HANDLERS.answers(words.CANARY)
-def canary(process: CoreProcess, _caller: Caller, _request: Empty) -> words.CanaryAnswer:
-    fingerprint, failures = process.trust.probe_now(process.core.ceiling)
+def canary(process: CoreProcess, caller: Caller, _request: Empty) -> words.CanaryAnswer:
+    fingerprint, failures = process.trust.probe_now(process.core.ceiling, caller.actor)
     return words.CanaryAnswer(fingerprint, failures)
 
 
 @HANDLERS.answers(words.AUDIT_CHECKPOINT)
-def checkpoint(process: CoreProcess, _caller: Caller, _request: Empty) -> SignedText:
+def checkpoint(process: CoreProcess, caller: Caller, _request: Empty) -> SignedText:
     """Sign now, and wait a while for the hub's signature; without a hub the checkpoint stands alone."""
-    text = watch.checkpoint(process.core)
+    text = watch.checkpoint(process.core, caller.actor)
     with process.core.store.read() as snapshot:
         newest = snapshot.newest_checkpoint()
     deadline = time.monotonic() + _WITNESS_WAIT_S

@@ -345,6 +345,14 @@ class AirlockConfig(Section):
         return self
 
 
+class PrivacyConfig(Section):
+    """The most epsilon, at `delta`, that all permits together may spend on one dataset. 0: no permit with a privacy
+    budget runs here."""
+
+    epsilon_total: float = Field(default=10.0, ge=0, le=1e6)
+    delta: float = Field(default=1e-6, gt=0, lt=1)
+
+
 class AuditConfig(Section):
     """How often a checkpoint is signed, when there is anything new to sign."""
 
@@ -372,6 +380,7 @@ class NodeConfig(Section):
     intake: IntakeConfig = IntakeConfig()
     images: ImagesConfig = ImagesConfig()
     airlock: AirlockConfig = AirlockConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     audit: AuditConfig = AuditConfig()
     logging: LoggingConfig = LoggingConfig()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
+from mediator.errors import Code
 from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
 from node.ipc.verb import Verb
@@ -43,6 +44,13 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """Why the site's certificate may be in other hands."""
+
+    code: Code
+
+
+@dataclass(frozen=True)
 class Leave:
     """Whether a release may leave now. One that may not is told again by the outbox, as the refusal it has become."""
 
@@ -60,3 +68,4 @@ FAILED = Verb("failed", Failed, Retry)
 # a signed checkpoint of the audit log, for the hub to witness; then the same with the hub's signature
 CHECKPOINTS = Verb("checkpoints", Empty, SignedText, "server")
 WITNESSED = Verb("witnessed", SignedText, Empty)
+CERTIFICATE_ALARM = Verb("certificate_alarm", Alarm, Empty)

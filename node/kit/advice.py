@@ -10,6 +10,7 @@ from mediator.exits import RAISED
 ADVICE: Mapping[Code, str] = {
     # the permit, as gate 1 reads it
     Code.CONDITION_UNENFORCEABLE: "take the condition out of the draft: no node can enforce it as it stands there",
+    Code.METRIC_UNPROTECTED: "under a privacy budget a metric has one value: minimum = maximum, or it is left out",
     Code.PERMIT_TOO_LARGE: "fewer tensors, or tensors of fewer bytes: what leaves must fit into one signed envelope",
     Code.TENSOR_ORDER: "list the draft's tensors in the order of their numbers: 0, 1, 2, … 10, 11",
     Code.CONFIG_NOT_PERMITTED: "give --config exactly the keys that the draft's config lists, each within its range",

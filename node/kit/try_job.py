@@ -22,13 +22,15 @@ from typing import Any, Literal
 from containers.warm.container import sandbox_key
 from containers.warm.pool import Sandboxes, WarmTask
 from mediator import tensors
-from mediator.admission import AdmissionRequest, Admitted, DatasetFacts, Ledger, NodeFacts, admit, container_spec
+from mediator.admission import AdmissionRequest, Admitted, DatasetFacts, NodeFacts, admit, container_spec
 from mediator.errors import Denied, Ended, Reason
+from mediator.ledger import Ledger, Spending
 from mediator.permit import compile_permit, schema_sha256
 from mediator.policy import Policy
 from mediator.ports import Clock
 from mediator.release.clip import update_norm
 from mediator.release.decide import Released, ReleaseRequest, noise_bytes, release
+from mediator.revocations import Revocations
 from mediator.signatures import KeyRing, Signed, SigningKey, open_signed
 from mediator.types import (
     Acceptance,
@@ -38,7 +40,6 @@ from mediator.types import (
     Manifest,
     OutputFile,
     Person,
-    RevocationList,
     RunOrder,
     SiteDatasets,
 )
@@ -121,7 +122,7 @@ class TrialDocuments:
             expires=permit.expires,
         )
         self.order = _opened(order, researcher)
-        self.revocations = _opened(RevocationList(1, now, ()), committee)
+        self.revocations = Revocations(1, now, frozenset(), "")
         splits = [study.split for study in trial.manifest.studies]
         self._facts = NodeFacts(
             site=SITE,
@@ -130,12 +131,14 @@ class TrialDocuments:
             siblings=(),
             datasets=[
                 DatasetFacts(
-                    trial.manifest.dataset_version,
-                    permit.project,
-                    now,
-                    splits.count("train"),
-                    splits.count("test"),
-                    False,
+                    version=trial.manifest.dataset_version,
+                    dataset=trial.manifest.dataset,
+                    project=permit.project,
+                    published=now,
+                    train_studies=splits.count("train"),
+                    test_studies=splits.count("test"),
+                    withdrawn=False,
+                    spending=Spending(0.0, 0.0, had_budget=False),  # a hospital accounts it
                 )
             ],
         )
@@ -269,7 +272,6 @@ class _Work:
         ledger = Ledger(
             rounds_charged=frozenset(self._rounds),
             bytes_charged=self._bytes,
-            epsilon_after=0.0,  # a hospital accounts it
             dataset_version=self._trial.manifest.dataset_version,
         )
         admitted = self._documents.admit(round_, kind, model, ledger)

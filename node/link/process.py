@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
 from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
+from mediator.errors import Code
 from node.host.config import NodeConfig
 from node.ipc import link as words
 from node.ipc.channel import Client
@@ -95,6 +96,9 @@ class RemoteCore:
 
     async def witnessed(self, text: str) -> None:
         await self._call(words.WITNESSED, SignedText(text))
+
+    async def certificate_alarm(self, code: Code) -> None:
+        await self._call(words.CERTIFICATE_ALARM, words.Alarm(code))
 
     async def _call(self, verb: Verb[Q, R], request: Q) -> R:
         return await asyncio.to_thread(self._client.call, verb, request)

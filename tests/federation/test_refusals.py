@@ -9,9 +9,12 @@ import pytest
 from sqlalchemy import select
 
 from federation.hub.refusals import KEPT_PER_DAY, MORE, Allowance
-from federation.hub.tables import EventRow
+from federation.hub.steering import Reply, ReplyVerdict
+from federation.hub.tables import EventRow, ReplyRow
+from mediator import tensors
 from mediator.errors import IntegrityBroken
-from tests.federation.ground import Town, found
+from mediator.types import Kind
+from tests.federation.ground import RESEARCHER, Town, found, model, order, permit
 from tests.federation.test_witness import checkpoint
 
 
@@ -55,3 +58,17 @@ def test_what_is_kept_for_good_has_a_number_a_day() -> None:
 def refused(town: Town) -> list[EventRow]:
     with town.hub.database.read() as session:
         return list(session.scalars(select(EventRow).where(EventRow.verdict == "refused")))
+
+
+def test_a_site_that_comes_and_goes_is_asked_ever_later_and_has_one_line_a_round(tmp_path: Path) -> None:
+    town = found(tmp_path)
+    town.hub.runs.submit(RESEARCHER.sign(order("flapping")), tensors.encode(model()), 0, "test")
+    conductor = town.hub.conductor(order("flapping"), permit(), lambda _: None)
+    conductor.opened(1)
+    conductor.begin(0, Kind.EVALUATE, model())
+    conductor.instruct("aachen", again=False)
+    answers = [conductor.judge(Reply("aachen", away=True)) for _ in range(8)]
+    assert [wait_s for _, wait_s in answers] == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert {verdict for verdict, _ in answers} == {ReplyVerdict.AGAIN}
+    with town.hub.database.read() as session:
+        assert [row.code for row in session.scalars(select(ReplyRow))] == ["away"]

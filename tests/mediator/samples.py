@@ -11,9 +11,19 @@ from typing import Any
 import numpy as np
 
 from mediator import tensors
-from mediator.admission import AdmissionRequest, DatasetFacts, Ledger, NodeFacts
-from mediator.permit import EnforcedPermit, compile_permit, open_acceptance, open_permit, open_run_order, schema_sha256
+from mediator.admission import AdmissionRequest, DatasetFacts, NodeFacts
+from mediator.ledger import Ledger, Spending
+from mediator.permit import (
+    EnforcedPermit,
+    compile_permit,
+    open_acceptance,
+    open_permit,
+    open_revocations,
+    open_run_order,
+    schema_sha256,
+)
 from mediator.policy import Policy
+from mediator.revocations import Revocations, take_up
 from mediator.signatures import KeyRing, Signed, SigningKey, open_signed
 from mediator.types import (
     Acceptance,
@@ -24,6 +34,7 @@ from mediator.types import (
     Kind,
     MetricSpec,
     Person,
+    PrivacyBudget,
     Resources,
     RevocationList,
     RunOrder,
@@ -121,6 +132,12 @@ def permit(**changes: Any) -> DataPermit:
     return replace(base, **changes)
 
 
+# under a privacy budget a metric has one permitted value
+FIXED = (MetricSpec("num-examples", "count", 1, 1, 0),)
+PRIVACY = PrivacyBudget(epsilon=8.0, delta=1e-5, noise_multiplier=1.0)
+PRIVATE: Mapping[str, Any] = {"privacy": PRIVACY, "metrics": {"train": FIXED, "evaluate": FIXED}}
+
+
 def signed_permit(document: DataPermit | None = None) -> Signed[DataPermit]:
     return open_permit(COMMITTEE.sign(document or permit()), COMMITTEE_RING)
 
@@ -167,6 +184,11 @@ def signed_order(document: RunOrder | None = None, of: DataPermit | None = None)
     return open_run_order(RESEARCHER.sign(document or order()), [of or permit()])
 
 
+def revoked(**changes: Any) -> Revocations:
+    """What a node holds to that was sent exactly one list."""
+    return take_up(None, open_revocations(COMMITTEE.sign(revocations(**changes)), COMMITTEE_RING))
+
+
 def revocations(**changes: Any) -> RevocationList:
     return replace(RevocationList(number=5, issued=NOW - timedelta(hours=1), permits=("other-permit",)), **changes)
 
@@ -194,8 +216,12 @@ POLICY = Policy(
     images=frozenset({IMAGE, OTHER_IMAGE}),
     resources=replace(RESOURCES, memory_bytes=1 << 33),
     max_revocation_age=DAY,
+    epsilon_total=10.0,
 )
-DATASET = DatasetFacts(VERSION, "lesions", NOW - DAY, train_studies=40, test_studies=20, withdrawn=False)
+UNSPENT = Spending(under_permit=None, under_all=None, had_budget=False)
+DATASET = DatasetFacts(
+    VERSION, "images", "lesions", NOW - DAY, train_studies=40, test_studies=20, withdrawn=False, spending=UNSPENT
+)
 FACTS = NodeFacts(
     site=SITE,
     newest_audit=NOW - timedelta(seconds=1),
@@ -225,7 +251,7 @@ def request(
         permit=signed,
         acceptance=acceptance(signed, **(accept or {})),
         order=open_run_order(RESEARCHER.sign(order(**(ask or {}))), [granted]),
-        revocations=open_signed(RevocationList, COMMITTEE.sign(revocations()), COMMITTEE_RING),
+        revocations=revoked(),
         policy=POLICY,
         facts=FACTS,
         ledger=Ledger(),

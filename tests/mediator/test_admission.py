@@ -12,23 +12,21 @@ from mediator.admission import (
     AdmissionRequest,
     Admitted,
     Charge,
-    Ledger,
-    PriorRelease,
+    NodeFacts,
     Redeliver,
     admit,
     check_model,
     container_spec,
 )
 from mediator.errors import Code, Denied, HubCode
+from mediator.ledger import MAXIMUM_ATTEMPTS, Ledger, PriorRelease, Spending
 from mediator.permit import CLOCK_TOLERANCE
 from mediator.policy import Policy
 from mediator.signatures import KeyRing, open_signed
 from mediator.sizes import reserve_bytes
 from mediator.terms import MAX_CONFIG_BYTES, check_config
-from mediator.types import Kind, MetricSpec, PrivacyBudget, RevocationList, RunOrder, SiteDatasets
+from mediator.types import Kind, RunOrder, SiteDatasets
 from tests.mediator.samples import (
-    COMMITTEE,
-    COMMITTEE_RING,
     DATASET,
     DAY,
     FACTS,
@@ -38,6 +36,7 @@ from tests.mediator.samples import (
     OTHER_IMAGE,
     OTHER_VERSION,
     POLICY,
+    PRIVATE,
     RESOURCES,
     SITE,
     STRANGER,
@@ -47,7 +46,7 @@ from tests.mediator.samples import (
     order,
     permit,
     request,
-    revocations,
+    revoked,
 )
 
 MODEL_SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -72,7 +71,7 @@ def _admitted(asked: AdmissionRequest) -> Admitted:
 def test_a_valid_task_is_admitted_with_its_charge() -> None:
     verdict = _admitted(request())
     size = reserve_bytes(TENSORS, Kind.TRAIN)
-    assert verdict.charge == Charge("run-1", 1, Kind.TRAIN, size)
+    assert verdict.charge == Charge("run-1", 1, Kind.TRAIN, size, "images", None)
     assert (verdict.byte_limit, verdict.dataset_version, verdict.split) == (size, VERSION, "train")
     assert verdict.expires == NOW + 10 * DAY  # the run order ends first
     assert (verdict.dataset_version, verdict.order.image, verdict.split) == (VERSION, IMAGE, "train")
@@ -147,7 +146,7 @@ def test_an_acceptance_that_is_over_before_the_permit_begins_is_never_live(begin
 
 
 def test_a_revoked_permit() -> None:
-    listed = open_signed(RevocationList, COMMITTEE.sign(revocations(permits=("lesions-2026",))), COMMITTEE_RING)
+    listed = revoked(permits=("lesions-2026",))
     assert _refused(request(revocations=listed)) == [Code.PERMIT_REVOKED]
 
 
@@ -271,7 +270,7 @@ def test_a_second_answer_to_another_model_in_the_same_round_is_refused() -> None
 
 
 def test_redelivery_asks_the_permit_again() -> None:
-    listed = open_signed(RevocationList, COMMITTEE.sign(revocations(permits=("lesions-2026",))), COMMITTEE_RING)
+    listed = revoked(permits=("lesions-2026",))
     assert _refused(request(instruct={"attempt": 2}, ledger=SERVED, revocations=listed)) == [Code.PERMIT_REVOKED]
     assert _refused(request(instruct={"attempt": 2}, ledger=SERVED, policy=replace(POLICY, paused=True))) == [
         Code.HOSPITAL_PAUSED
@@ -363,17 +362,63 @@ def test_bytes_are_charged_before_the_job() -> None:
     assert _refused(request(accept={"byte_budget": 0})) == [Code.BYTES_EXHAUSTED]
 
 
-@pytest.mark.parametrize(("after", "passes"), [(8.0, True), (8.01, False), (None, False), (math.nan, False)])
-def test_epsilon_that_is_spent_or_not_accounted(after: float | None, passes: bool) -> None:
-    grant = {
-        "privacy": PrivacyBudget(8.0, 1e-5, 1.0),
-        "metrics": {"train": (MetricSpec("num-examples", "count", 0, 1e6, 0),)},
-    }
-    asked = request(grant=grant, ledger=Ledger(epsilon_after=after))
-    if passes:
-        assert _admitted(asked)
+def _spent(under_permit: float | None, under_all: float | None, had_budget: bool = True) -> NodeFacts:
+    return replace(FACTS, datasets=(replace(DATASET, spending=Spending(under_permit, under_all, had_budget)),))
+
+
+@pytest.mark.parametrize("spent", [8.0, 8.01, None, math.nan])
+def test_epsilon_of_a_permit_that_is_spent_or_not_accounted(spent: float | None) -> None:
+    asked = request(grant=PRIVATE, facts=_spent(spent, 0.0))
+    if spent == 8.0:
+        assert _admitted(asked).charge == Charge(
+            "run-1", 1, Kind.TRAIN, reserve_bytes(TENSORS, Kind.TRAIN), "images", 1.0
+        )
     else:
         assert _refused(asked) == [Code.EPSILON_EXHAUSTED]
+
+
+@pytest.mark.parametrize("spent", [10.0, 10.01, None, math.inf])
+def test_epsilon_of_all_permits_together_is_held_to_the_hospitals_total(spent: float | None) -> None:
+    asked = request(grant=PRIVATE, facts=_spent(1.0, spent))
+    assert bool(spent == 10.0 and _admitted(asked)) or _refused(asked) == [Code.EPSILON_EXHAUSTED]
+    assert _refused(replace(asked, policy=replace(POLICY, epsilon_total=0.0))) == [Code.EPSILON_EXHAUSTED]
+
+
+def test_what_leaves_no_noised_output_spends_no_epsilon() -> None:
+    asked = request(grant=PRIVATE, instruct={"task": Kind.EVALUATE}, facts=_spent(None, None))
+    charge = _admitted(asked).charge
+    assert charge is not None and charge.noise_multiplier is None
+
+
+def test_a_task_charged_before_is_not_asked_for_epsilon_again() -> None:
+    charged = Ledger(task_charged=True, last_attempt=1)
+    assert _admitted(request(grant=PRIVATE, instruct={"attempt": 2}, ledger=charged, facts=_spent(99.0, 99.0)))
+
+
+def test_exact_values_of_a_dataset_with_a_budget_do_not_leave_unless_the_steward_said_so() -> None:
+    for kind in (Kind.TRAIN, Kind.EVALUATE):
+        asked = request(instruct={"task": kind}, facts=_spent(None, None))
+        assert _refused(asked) == [Code.DATASET_PROTECTED]
+        assert _admitted(request(instruct={"task": kind}, accept={"unprotected": True}, facts=_spent(None, None)))
+    begun = Ledger(task_charged=True, last_attempt=1)
+    assert _refused(request(instruct={"attempt": 2}, ledger=begun, facts=_spent(None, None))) == [
+        Code.DATASET_PROTECTED
+    ]
+
+
+def test_a_task_that_reached_a_container_three_times_is_over() -> None:
+    for started in range(MAXIMUM_ATTEMPTS + 2):
+        ledger = Ledger(task_charged=True, last_attempt=started, attempts_started=started)
+        asked = request(instruct={"attempt": started + 1}, ledger=ledger)
+        if started < MAXIMUM_ATTEMPTS:
+            assert _admitted(asked)
+        else:
+            with pytest.raises(Denied) as caught:
+                admit(asked)
+            assert caught.value.reasons[0].code is Code.ATTEMPTS_EXHAUSTED
+            assert caught.value.hub_code is HubCode.REFUSED_BUDGET
+    released = replace(SERVED, last_attempt=3, attempts_started=3)
+    assert isinstance(admit(request(instruct={"attempt": 4}, ledger=released)), Redeliver)
 
 
 def test_resources_beyond_the_hospitals_ceiling() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from mediator import canonical
-from mediator.admission import Admitted, Ledger, admit, container_spec
+from mediator.admission import Admitted, admit, container_spec
 from mediator.analysis import LabelSpec
 from mediator.errors import Code, Denied, Malformed
+from mediator.ledger import Ledger, Spending
 from mediator.permit import compile_permit
 from mediator.types import DataPermit, Kind, MetricSpec, PrivacyBudget
 from tests.mediator import samples
@@ -29,6 +30,9 @@ def ask(
     )  # fmt: skip
     assert isinstance(verdict, Admitted)
     return verdict
+
+
+PROTECTED = replace(samples.DATASET, spending=Spending(None, None, had_budget=True))
 
 
 def codes(**changes: Any) -> set[Code]:
@@ -132,6 +136,8 @@ def test_an_analysis_is_admitted_with_its_charge_and_its_split() -> None:
         ({"policy": replace(samples.POLICY, images=frozenset())}, Code.IMAGE_NOT_APPROVED),
         ({"ledger": Ledger(held=True)}, Code.ROUND_ALREADY_SERVED),
         ({"ledger": Ledger(last_attempt=1)}, Code.INSTRUCTION_REPLAYED),
+        ({"ledger": Ledger(last_attempt=0, attempts_started=3)}, Code.ATTEMPTS_EXHAUSTED),
+        ({"facts": replace(samples.FACTS, datasets=(PROTECTED,))}, Code.DATASET_PROTECTED),
     ],
 )
 def test_an_analysis_is_asked_everything_that_any_task_is(change: dict[str, Any], code: Code) -> None:

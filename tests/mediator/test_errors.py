@@ -9,6 +9,7 @@ import pytest
 from mediator import errors
 from mediator.errors import (
     EXCEPTIONS,
+    EXIT_REASONS,
     CloisterError,
     Code,
     Denied,
@@ -74,7 +75,7 @@ RULES = "missing not_a_folder too_many_files unknown_name not_a_regular_file har
 HEARD = {
     HubCode.PAUSED: "hospital_paused",
     HubCode.INTERNAL: "internal set_aside",
-    HubCode.REFUSED_BUDGET: "rounds_exhausted bytes_exhausted epsilon_exhausted",
+    HubCode.REFUSED_BUDGET: "attempts_exhausted rounds_exhausted bytes_exhausted epsilon_exhausted",
     HubCode.JOB_FAILED: "job_failed out_of_memory time_limit stopped "
     + " ".join(code.value for code in RAISED.values()),
     HubCode.NOT_READY: """clock_went_back canary_failed dataset_missing mount_not_permitted spec_expired job_unknown
@@ -120,10 +121,11 @@ def test_what_an_answer_can_carry_is_what_the_threat_model_says() -> None:
     assert "one of 69 words (6.1 bits)" in text and "32 such answers" in text
 
 
-def test_a_hub_that_asks_again_and_again_hears_plain_words() -> None:
+def test_a_hub_that_asks_again_and_again_hears_one_word_of_whatever_a_job_does() -> None:
     assert told(Code.RAISED_VALUE_ERROR, TOLD_PER_RUN - 1) is HubCode.RAISED_VALUE_ERROR
     assert told(Code.RAISED_VALUE_ERROR, TOLD_PER_RUN) is HubCode.JOB_FAILED
-    assert told(Code.CONTRACT_HARD_LINK, TOLD_PER_RUN) is HubCode.REFUSED_OUTPUT
+    assert {told(code, TOLD_PER_RUN) for code in (*EXIT_REASONS, Code.COUNT_BELOW_THRESHOLD)} == {HubCode.JOB_FAILED}
+    assert told(Code.PERMIT_REVOKED, TOLD_PER_RUN) is HubCode.REFUSED_PERMIT
     assert told(Code.COUNT_BELOW_THRESHOLD, 0) is HubCode.REFUSED_OUTPUT
 
 

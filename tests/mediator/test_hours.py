@@ -7,9 +7,10 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from mediator.admission import Admitted, Ledger, PriorRelease, Redeliver, admit, container_spec
+from mediator.admission import Admitted, Redeliver, admit, container_spec
 from mediator.capacity import Calendar, Capacity, Closed, Gpu, SiteSchedule
 from mediator.errors import Code, Denied
+from mediator.ledger import Ledger, PriorRelease
 from tests.mediator.samples import NOW, POLICY, RESOURCES, request
 
 UNTIL_TWO = SiteSchedule(calendar=Calendar((Closed(time(8), time(14)),), UTC))

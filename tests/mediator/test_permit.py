@@ -17,7 +17,9 @@ from mediator.permit import (
     open_run_order,
     schema_sha256,
 )
+from mediator.revocations import Revocations
 from mediator.signatures import KeyRing
+from mediator.terms import ungrantable
 from mediator.types import (
     Acceptance,
     DataPermit,
@@ -25,7 +27,6 @@ from mediator.types import (
     Kind,
     MetricSpec,
     Person,
-    PrivacyBudget,
     RevocationList,
     SiteDatasets,
     TensorSpec,
@@ -37,6 +38,8 @@ from tests.mediator.samples import (
     HUB,
     NOW,
     OTHER_VERSION,
+    PRIVACY,
+    PRIVATE,
     RESEARCHER,
     SITE,
     STRANGER,
@@ -49,9 +52,6 @@ from tests.mediator.samples import (
     revocations,
     signed_permit,
 )
-
-PRIVACY = PrivacyBudget(epsilon=8.0, delta=1e-5, noise_multiplier=1.0)
-ONLY_COUNTS = {"train": (MetricSpec("num-examples", "count", 0, 1e6, 0),)}
 
 
 def _codes(denied: Denied) -> list[Code]:
@@ -175,15 +175,37 @@ def test_a_permit_with_a_condition_this_node_cannot_enforce_is_refused() -> None
 
 
 def test_every_known_condition_compiles() -> None:
-    signed = signed_permit(permit(conditions=tuple(KNOWN_CONDITIONS), privacy=PRIVACY, metrics=ONLY_COUNTS))
+    signed = signed_permit(permit(conditions=tuple(KNOWN_CONDITIONS), **PRIVATE))
     assert compile_permit(signed, acceptance(signed)).terms.privacy == PRIVACY
 
 
-def test_exact_training_values_under_a_privacy_budget_are_refused() -> None:
-    signed = signed_permit(permit(privacy=PRIVACY))
-    with pytest.raises(Denied) as caught:
-        compile_permit(signed, acceptance(signed))
-    assert _codes(caught.value) == [Code.CONDITION_UNENFORCEABLE]
+@pytest.mark.parametrize(
+    "metric",
+    [
+        MetricSpec("loss", "value", 0.0, 100.0, 4),
+        MetricSpec("num-examples", "count", 0, 1e6, 0),
+        MetricSpec("n", "count", 10, 11, 0),
+        MetricSpec("share", "value", 0.125, 0.125, 2),  # which no release could print
+        MetricSpec("n", "count", 1e300, 1e300, 0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_number_that_a_job_could_choose_is_refused_under_a_privacy_budget(kind: str, metric: MetricSpec) -> None:
+    granted = permit(privacy=PRIVACY, metrics={**PRIVATE["metrics"], kind: (metric,)})
+    signed = signed_permit(granted)
+    for asked in (
+        lambda: compile_permit(signed, acceptance(signed)),
+        lambda: _signed_by_the_committee(granted),
+    ):
+        with pytest.raises(Denied) as caught:
+            asked()
+        assert Code.METRIC_UNPROTECTED in _codes(caught.value)
+        assert f"{metric.name} of {kind} would leave exact: leave it out, or give it one value" in str(caught.value)
+
+
+def _signed_by_the_committee(granted: DataPermit) -> None:
+    if reasons := ungrantable(granted, COMMITTEE.key_id, NOW):
+        raise Denied(reasons)
 
 
 # --- living ---------------------------------------------------------------------------------------------------
@@ -205,7 +227,8 @@ def _reasons(
         "max_revocation_age": DAY,
         "newest_audit": NOW - timedelta(seconds=1),
     } | changes
-    reasons = check_live(granted or permit(), accepted or acceptance().document, listed, now=now, **settings)
+    held = None if listed is None else Revocations(listed.number, listed.issued, frozenset(listed.permits), "")
+    reasons = check_live(granted or permit(), accepted or acceptance().document, held, now=now, **settings)
     return [reason.code for reason in reasons]
 
 

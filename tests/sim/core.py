@@ -18,7 +18,7 @@ import numpy as np
 from federation.client.objects import FlowerCodec
 from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
 from mediator import tensors
-from mediator.errors import CloisterError, HubCode
+from mediator.errors import CloisterError, Code, HubCode
 from mediator.signatures import KeyRing, SigningKey, open_signed
 from mediator.types import Instruction, Kind, ReleaseEnvelope, TensorSpec
 
@@ -49,6 +49,7 @@ class FakeCore:
     to_witness: list[str] = field(default_factory=list)
     witness_lines: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+    alarms: list[Code] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._undelivered: dict[str, OutgoingReply] = {}
@@ -59,6 +60,9 @@ class FakeCore:
     async def hello(self, software: str, connected: bool) -> Greeting:
         self.connected = connected
         return Greeting(self.site, False)
+
+    async def certificate_alarm(self, code: Code) -> None:
+        self.alarms.append(code)
 
     async def deliver_document(self, text: str) -> str:
         self.documents.append(text)

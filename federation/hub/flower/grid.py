@@ -27,7 +27,7 @@ class FastGrid(HttpGrid):
     """Flower's grid without its 3 s wait: `exchange` decides when to look, what to fetch, and whom to ask again."""
 
     def __init__(self, superlink: SuperLink, token: str, run: Run) -> None:
-        super().__init__("loopback", token=token)
+        super().__init__("superlink", token=token)
         self._client = superlink.runtime(token)
         self.set_run(run)
         self.exchange: Callable[[FastGrid, Iterable[Message]], list[Message]]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mediator.errors import Denied, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from node.cli.files import (
     MAX_MODEL_BYTES,
@@ -62,7 +63,7 @@ def init(config: HubConfigPath) -> None:
 
 @app.command("serve")
 def serve(config: HubConfigPath) -> None:
-    """Run the hub until SIGTERM: Flower's SuperLink on loopback, the mutual-TLS port, the runs."""
+    """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
 
@@ -71,16 +72,55 @@ def serve(config: HubConfigPath) -> None:
         asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
 
 
+@app.command("status")
+def status(config: HubConfigPath, as_json: Json = False) -> None:
+    """Alarms: sites whose certificate may be in other hands, since each was enrolled. Exit code 3 while there is one.
+
+    Telephone the site; if it did not do it, revoke it and enrol it anew with new keys.
+    """
+    with opened(config) as hub:
+        rows = hub.alarms()
+    if rows or as_json:
+        _show_rows(rows, as_json)
+    if not rows:
+        say("no alarms")
+        return
+    raise typer.Exit(Denied.exit_code)
+
+
 @nodes.command("approve")
 def approve(
-    config: HubConfigPath, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
+    config: HubConfigPath,
+    request: Annotated[Path, typer.Argument(help="the site's request.json")],
+    out: Out,
+    request_id: Annotated[
+        str | None, typer.Option(help="the request id that the site read out; asked for when not given")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="bring back a site that was revoked, with new keys")] = False,
 ) -> None:
-    """Enrol a site: its request becomes a bundle to send back. Compare key ids by telephone first."""
+    """Enrol a site: its request becomes a bundle to send back. It asks for the id that the site reads out by telephone.
+
+    A request that was changed on its way has another id, and is refused.
+    """
+    from federation.control import EnrolmentRequest, decode
+
     check_new(out)  # a site is enrolled once: its bundle must have somewhere to go
+    raw = read_bytes(request, limit=1 << 20)
+    shown = decode(EnrolmentRequest, raw)
+    release, audit = VerifyKey.from_text(shown.release_key), VerifyKey.from_text(shown.audit_key)
+    say(f"site {shown.site}: release key id {release.key_id}, audit key id {audit.key_id}")
+    told = request_id if request_id is not None else _ask_request_id()
     with opened(config) as hub:
-        bundle = hub.approve(read_bytes(request, limit=1 << 20))
+        bundle = hub.approve(raw, told, again=again)
     write_new(out, bundle.decode("utf-8"))
     say(f"enrolled; send {out} back to the site")
+
+
+def _ask_request_id() -> str:
+    if not sys.stdin.isatty():
+        raise UsageFault("there is nobody to ask for the request id", hint="--request-id, as the site read it out")
+    answer: str = typer.prompt("telephone the site; the request id it reads out", err=True)
+    return answer
 
 
 @nodes.command("list")
@@ -116,6 +156,16 @@ def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argum
     with opened(config) as hub:
         hub.submit_revocations(read_text(file))
     say("published the revocation list")
+
+
+@revocations.command("print")
+def print_revocations(config: HubConfigPath) -> None:
+    """Print the newest published list as it was signed: what the committee's next list follows."""
+    with opened(config) as hub:
+        text = hub.documents.newest_revocations()
+    if text is None:
+        raise NotNow("no revocation list was published yet")
+    sys.stdout.write(text + "\n")
 
 
 @runs.command("submit")

@@ -20,6 +20,8 @@ State = Literal["ok", "warning", "missing", "unknown"]
 
 # What `deploy/node.example.toml` calls a hospital and its hub (RFC 2606: nobody's names).
 _EXAMPLE_SITE, _EXAMPLE_HOST = "example-hospital", ".example.org"
+# What a single patient's presence changes in the odds of any observation is e to this power: 20 is half a billion.
+_MUCH_EPSILON = 20.0
 # Without the first two nothing ever runs here; without a hub, local analyses still do.
 _PURPOSES: dict[Literal["committee", "stewards", "hub", "witnesses"], tuple[State, str, str]] = {
     "committee": ("missing", "its permits and revocation lists count", "no permit counts"),
@@ -45,7 +47,18 @@ def configured(config: NodeConfig) -> Iterator[dict[str, Any]]:
     for gpu in config.schedule.gpus:
         if is_placeholder(gpu.id.partition("-")[2].replace("-", "")):
             yield finding("GPUs", "missing", f"{gpu.id} is the example's: nvidia-smi -L names yours")
+    yield _privacy(config)
     yield from _sources(config)
+
+
+def _privacy(config: NodeConfig) -> dict[str, Any]:
+    privacy, where = config.privacy, "[privacy] epsilon_total"
+    if privacy.epsilon_total == 0:
+        return finding("privacy", "warning", f"{where} is 0: no permit with a privacy budget runs here")
+    spent = f"all permits together may spend {privacy.epsilon_total:g} on one dataset at delta {privacy.delta:g}"
+    if privacy.epsilon_total > _MUCH_EPSILON:
+        return finding("privacy", "warning", f"{spent}: over {_MUCH_EPSILON:g} bounds little ({where})")
+    return finding("privacy", "ok", f"{spent} ({where})")
 
 
 def _trust(config: NodeConfig) -> Iterator[dict[str, Any]]:

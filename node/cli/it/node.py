@@ -149,6 +149,9 @@ def accept(
     maximum_rounds: Annotated[int | None, typer.Option(help="accept fewer rounds than granted", min=1)] = None,
     byte_budget: Annotated[int | None, typer.Option(help="accept fewer bytes than granted", min=1)] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="accept for these dataset versions only (repeat)")] = None,
+    unprotected: Annotated[
+        bool, typer.Option("--unprotected", help="exact values may leave, though another permit has a privacy budget")
+    ] = False,
 ) -> None:
     """Say yes for this hospital to exactly this version of a permit, signed with the steward's key. May only narrow."""
     loaded = load(config)
@@ -171,6 +174,7 @@ def accept(
         maximum_rounds=maximum_rounds,
         byte_budget=byte_budget,
         versions=tuple(complete(each, granted, "dataset version", acts=True) for each in dataset) if dataset else None,
+        unprotected=unprotected,
     )
     text = steward.sign(acceptance)
     compile_permit(

@@ -85,6 +85,27 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
     show(list(items), as_json=as_json, table=table(columns, rows))
 
 
+@datasets.command("budget")
+def show_budget(config: NodeConfig, as_json: Json = False) -> None:
+    """Epsilon spent of each dataset, all its versions: under each permit, and under all together."""
+    with client_for(load(config), words.DATASET_BUDGET) as client:
+        items = client.call(words.DATASET_BUDGET, Empty())
+    columns = ("dataset", "permit", "with noise", "without", "epsilon", "of", "delta")
+    rows = (
+        (
+            item.dataset,
+            item.permit or "all permits",
+            item.noised,
+            item.without_noise,
+            f"{item.epsilon:.3g}",
+            "no budget" if item.budget is None else f"{item.budget:g}",
+            f"{item.delta:g}",
+        )
+        for item in items
+    )
+    show(list(items), as_json=as_json, table=table(columns, rows))
+
+
 @datasets.command("withdraw")
 def withdraw(
     config: NodeConfig,

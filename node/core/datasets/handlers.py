@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.core.core import CoreProcess
-from node.core.datasets import removal
+from node.core.datasets import budget, removal
 from node.ipc import datasets as words
 from node.ipc.caller import Caller
 from node.ipc.messages import Empty
@@ -28,6 +28,12 @@ def listed(process: CoreProcess, _caller: Caller, _request: Empty) -> tuple[word
         )
         for row in rows
     )
+
+
+@HANDLERS.answers(words.DATASET_BUDGET)
+def spent(process: CoreProcess, _caller: Caller, _request: Empty) -> tuple[words.BudgetLine, ...]:
+    with process.core.store.read() as snapshot:
+        return budget.lines(process.core, snapshot)
 
 
 @HANDLERS.answers(words.DATASET_WITHDRAW)

@@ -22,6 +22,7 @@ from mediator.permit import (
     open_run_order,
     unenforceable,
 )
+from mediator.revocations import forks
 from mediator.roles import Role
 from mediator.signatures import Signed, peek_kind
 from mediator.types import Acceptance, DataPermit, RevocationList, RunOrder
@@ -65,8 +66,9 @@ class Documents:
             signed, action = self._open(text, by)
             if isinstance(signed.document, RevocationList) and self._core.hear(signed):
                 self._on_change()
+            code = self._odd(signed)
             with self._core.store.transaction(self._core.clock()) as tx:
-                happened = event(action, about(signed), Verdict.DONE, permit=_permit(signed), actor=actor)
+                happened = event(action, about(signed), Verdict.DONE, permit=_permit(signed), code=code, actor=actor)
                 new = tx.add_document(signed, event=happened)
                 if new and isinstance(signed.document, RunOrder):
                     self._check_orders(tx, signed.document)
@@ -104,6 +106,17 @@ class Documents:
         if reasons := unenforceable(permit.document):
             raise Denied(reasons)
         return permit
+
+    def _odd(self, signed: Signed[Any]) -> Code | None:
+        """What is to be said of a document that is taken in all the same: what a forking list revokes is revoked."""
+        if not isinstance(signed.document, RevocationList):
+            return None
+        with self._core.store.read() as snapshot:
+            row = snapshot.newest_revocation_list()
+        if not forks(None if row is None else row.revocations, signed):
+            return None
+        log.error("revocation list %d forks: it was made from another list than ours", signed.document.number)
+        return Code.REVOCATION_LIST_FORKED
 
     def _revocations(self, text: str) -> Signed[Any]:
         return open_revocations(text, self._core.trust.committee)

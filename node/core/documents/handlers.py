@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from mediator.errors import Code, Denied, Reason
-from mediator.permit import open_revocations
 from node.core.core import CoreProcess
 from node.core.documents.documents import outcome
 from node.ipc import documents as words
@@ -22,7 +21,7 @@ def listed(process: CoreProcess, _caller: Caller, _request: Empty) -> tuple[word
     with core.store.read() as snapshot:
         known, rows = core.revocations(snapshot), snapshot.permits()
         accepted = {row.sha256: snapshot.acceptance(row.permit, row.permit_version) for row in rows}
-    revoked = () if known is None else open_revocations(known.text, core.trust.committee).document.permits
+    revoked = frozenset() if known is None else known.permits
     return tuple(
         words.PermitLine(
             permit=row.permit,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
+from mediator import canonical
 from mediator.errors import Code, Denied, Reason
 from mediator.jobs import JobState
 from mediator.manifests import AnyManifest
-from mediator.signatures import Signed
+from mediator.revocations import Revocations, take_up
+from mediator.signatures import Signed, peek_payload
 from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
 from node.core import records
 from node.core.store import models
+
+D = TypeVar("D", DataPermit, Acceptance)
 
 
 def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.NodeBase | None:
@@ -87,12 +91,48 @@ def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrderTable:
 def _revocation_list(session: Session, signed: Signed[RevocationList], now: datetime) -> models.NodeBase | None:
     document = signed.document
     newest = session.query(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).first()
-    row = models.RevocationListTable(number=document.number, issued=document.issued, **_signed(signed, now))
+    held = None
+    if newest is not None:
+        held = Revocations(newest.number, newest.issued, frozenset(newest.revoked), newest.sha256)
+    row = models.RevocationListTable(
+        number=document.number,
+        issued=document.issued,
+        revoked=sorted(take_up(held, signed).permits),
+        **_signed(signed, now),
+    )
     if newest is not None and document.number == newest.number:
         return _new(newest, signed, row, "number")
     if newest is not None and document.number < newest.number:
         raise Denied(Reason(Code.REVOCATION_LIST_ROLLED_BACK, f"the newest list held is number {newest.number}"))
     return row
+
+
+def budgeted_versions(session: Session, signed: Signed[Any]) -> Iterator[models.BudgetedVersionTable]:
+    """The dataset versions that become protected with a document: of a permit with a privacy budget, once accepted."""
+    document = signed.document
+    if isinstance(document, Acceptance):
+        held = session.get(models.PermitTable, (document.permit, document.permit_version))
+        pairs = [] if held is None else [(_kept(DataPermit, held.text), document)]
+    elif isinstance(document, DataPermit) and document.privacy is not None:
+        key = {"permit": document.permit, "permit_version": document.permit_version}
+        accepted = session.query(models.AcceptanceTable).filter_by(**key)
+        pairs = [(document, _kept(Acceptance, row.text)) for row in accepted]
+    else:
+        pairs = []
+    names = {
+        (permit.permit, version)
+        for permit, acceptance in pairs
+        if permit.privacy is not None
+        for version in (permit.versions_of(acceptance.site) if acceptance.versions is None else acceptance.versions)
+    }
+    for permit, version in sorted(names):
+        if session.get(models.BudgetedVersionTable, (permit, version)) is None:
+            yield models.BudgetedVersionTable(permit=permit, dataset_version=version)
+
+
+def _kept(kind: type[D], text: str) -> D:
+    # its signature was checked when it was kept, by a key that may be trusted no more
+    return canonical.decode(kind, peek_payload(text))
 
 
 def dataset_rows(
@@ -214,4 +254,6 @@ def ledger_model(charge: records.NewCharge, now: datetime) -> models.LedgerEntry
         size_bytes=charge.size_bytes,
         epsilon=charge.epsilon,
         time=now,
+        dataset=charge.dataset,
+        noise_multiplier=charge.noise_multiplier,
     )

@@ -199,6 +199,7 @@ class ImageTable(NodeBase):
     note: Mapped[str] = mapped_column(Text)
     approved_by: Mapped[str | None]
     withdrawn: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
 
 
 class ImageFactsTable(NodeBase):
@@ -259,10 +260,13 @@ class RunOrderTable(NodeBase):
 
 
 class RevocationListTable(NodeBase):
+    """A list, and all that is revoked by it and by those before it."""
+
     __tablename__ = "revocation_list"
 
     number: Mapped[int] = mapped_column(primary_key=True)
     issued: Mapped[datetime]
+    revoked: Mapped[list[Any]] = mapped_column(server_default="[]")
     text: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str]
     key_id: Mapped[str]
@@ -342,7 +346,10 @@ class RefusalDayTable(NodeBase):
 
 
 class JobTable(NodeBase):
-    """`used_s`: slot-seconds in containers so far (a job on two GPUs uses two a second), for the queue's turns."""
+    """`used_s`: slot-seconds in containers so far (a job on two GPUs uses two a second), for the queue's turns.
+
+    `starts`: how often its task was handed to a container.
+    """
 
     __tablename__ = "job"
 
@@ -361,6 +368,7 @@ class JobTable(NodeBase):
     updated: Mapped[datetime]
     used_s: Mapped[float] = mapped_column(default=0.0, server_default="0")
     preempted: Mapped[int] = mapped_column(default=0, server_default="0")
+    starts: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class ReleaseTable(NodeBase):
@@ -385,6 +393,8 @@ class ReleaseTable(NodeBase):
 
 
 class LedgerEntryTable(NodeBase):
+    """`dataset` is a name; `noise_multiplier` that of the output charged for, null where it leaves without noise."""
+
     __tablename__ = "ledger_entry"
 
     permit: Mapped[str] = mapped_column(primary_key=True)
@@ -395,6 +405,18 @@ class LedgerEntryTable(NodeBase):
     size_bytes: Mapped[int]
     epsilon: Mapped[float]
     time: Mapped[datetime]
+    dataset: Mapped[str | None] = mapped_column(index=True)
+    noise_multiplier: Mapped[float | None]
+
+
+class BudgetedVersionTable(NodeBase):
+    """Dataset versions that an acceptance of a permit with a privacy budget ever covered; the node may not hold them
+    yet."""
+
+    __tablename__ = "budgeted_version"
+
+    permit: Mapped[str] = mapped_column(primary_key=True)
+    dataset_version: Mapped[str] = mapped_column(primary_key=True, index=True)
 
 
 class CanaryTable(NodeBase):
@@ -433,7 +455,8 @@ class SettingTable(NodeBase):
 
 
 class AirlockFileTable(NodeBase):
-    """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosures."""
+    """One file of an analysis, or a round's counts that people have to judge. `content` is what may leave, until the
+    file has ended; `record` its disclosures; `near` the values they are about, which stay here."""
 
     __tablename__ = "airlock_file"
 
@@ -453,6 +476,7 @@ class AirlockFileTable(NodeBase):
     code: Mapped[str | None]
     created: Mapped[datetime]
     updated: Mapped[datetime]
+    near: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class AirlockReviewTable(NodeBase):
@@ -467,6 +491,24 @@ class AirlockReviewTable(NodeBase):
     decision: Mapped[str]
     why: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime]
+
+
+class ShownCountsTable(NodeBase):
+    """The counts of one file, or of one round's metrics, that left under a permit or may leave; gone with a file that
+    never will. `source` is the file or the instruction. `counts` is null for what left before they were kept."""
+
+    __tablename__ = "shown_counts"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    permit: Mapped[str] = mapped_column(index=True)
+    run: Mapped[str]
+    name: Mapped[str]
+    task: Mapped[str]
+    dataset_version: Mapped[str | None]
+    split: Mapped[str | None]
+    left: Mapped[bool]
+    counts: Mapped[str | None] = mapped_column(Text)
     time: Mapped[datetime]
 
 

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 
 from federation.client.ports import OutgoingReply
 from mediator.audit import Action, Frontier
-from mediator.exits import PLAIN
 from mediator.jobs import TERMINAL, JobState
-from mediator.types import Kind
+from mediator.types import Instruction, Kind
 from node.core import records
 from node.core.store import models
 from node.core.store.airlock import AirlockReads
 from node.core.store.failures import FailureReads
 from node.core.store.imports import ImportReads
+from node.core.store.ledger import LedgerReads
 from node.core.store.refusals import RefusalReads
 from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
 
@@ -26,7 +26,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, FailureReads, ImportReads, RefusalReads):
+class Reads(AirlockReads, FailureReads, ImportReads, LedgerReads, RefusalReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -69,7 +69,7 @@ class Reads(AirlockReads, FailureReads, ImportReads, RefusalReads):
         """The list with the highest number; numbers only grow."""
         query = select(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).limit(1)
         model = self._session.scalars(query).first()
-        return None if model is None else value_of(records.RevocationListRow, model)
+        return None if model is None else value_of(records.RevocationListRow, model, revoked=tuple(model.revoked))
 
     # --- datasets, images, settings
 
@@ -156,13 +156,23 @@ class Reads(AirlockReads, FailureReads, ImportReads, RefusalReads):
         query = select(func.count()).where(kept.run == run, kept.round == round_, kept.task == task.value)
         return self._session.scalar(query) or 0
 
-    def exit_reasons_told(self, run: str) -> int:
-        """How many answers of a run told the hub more than a plain word (`mediator.exits.PLAIN`)."""
-        told = models.InstructionTable.hub_code.is_not(None) & models.InstructionTable.hub_code.not_in(
-            [word.value for word in PLAIN]
+    def ends_told(self, run: str) -> int:
+        """How many answers of a run told the hub how a job ended: each that did not release and reached a container."""
+        answered, job = models.InstructionTable, models.JobTable
+        query = select(func.count()).select_from(answered).join(job, job.instruction == answered.instruction)
+        return (
+            self._session.scalar(query.where(answered.run == run, answered.hub_code.is_not(None), job.starts > 0)) or 0
         )
-        query = (
-            select(func.count()).select_from(models.InstructionTable).where(models.InstructionTable.run == run, told)
+
+    def attempts_started(self, instruction: Instruction) -> int:
+        """How many other attempts of this task reached a container."""
+        job = models.JobTable
+        query = select(func.count(job.instruction.distinct())).where(
+            job.run == instruction.run,
+            job.round == instruction.round,
+            job.task == instruction.task.value,
+            job.instruction != instruction.id,
+            job.starts > 0,
         )
         return self._session.scalar(query) or 0
 
@@ -246,30 +256,7 @@ class Reads(AirlockReads, FailureReads, ImportReads, RefusalReads):
             )
         return tuple(rows)
 
-    # --- ledger, canaries
-
-    def charged(self, permit: str, run: str, round_: int, task: Kind) -> records.ChargeRow | None:
-        model = self._session.get(models.LedgerEntryTable, (permit, run, round_, task.value))
-        return None if model is None else value_of(records.ChargeRow, model, task=Kind(model.task))
-
-    def charges(self, permit: str) -> tuple[records.ChargeRow, ...]:
-        """Everything charged under a permit, whatever its version, oldest first."""
-        entry = models.LedgerEntryTable
-        query = select(entry).where(entry.permit == permit).order_by(entry.time, entry.run, entry.round, entry.task)
-        return tuple(
-            value_of(records.ChargeRow, model, task=Kind(model.task)) for model in self._session.scalars(query)
-        )
-
-    def ledger_totals(self, permit: str, permit_version: int, run: str) -> records.LedgerTotals:
-        """What one run has been charged under one permit version."""
-        entry = models.LedgerEntryTable
-        query = select(
-            func.count(entry.round.distinct()),
-            func.coalesce(func.sum(entry.size_bytes), 0),
-            func.coalesce(func.sum(entry.epsilon), 0.0),
-        ).where(entry.permit == permit, entry.permit_version == permit_version, entry.run == run)
-        rounds, size_bytes, epsilon = self._session.execute(query).one()
-        return records.LedgerTotals(int(rounds), int(size_bytes), float(epsilon))
+    # --- canaries
 
     def newest_canary(self, fingerprint: str) -> records.CanaryRow | None:
         query = select(models.CanaryTable).where(models.CanaryTable.fingerprint == fingerprint)

@@ -58,6 +58,8 @@ class Tx(AirlockWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
             return False
         self._append(event)
         self._add(row)
+        for covered in documents.budgeted_versions(self._session, signed):
+            self._add(covered)
         return True
 
     def add_dataset_version(
@@ -98,18 +100,20 @@ class Tx(AirlockWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
             return False
         self._append(event)
         self._session.merge(
-            models.ImageTable(image=image, approved=self.now, note=note, approved_by=by, withdrawn=None)
+            models.ImageTable(
+                image=image, approved=self.now, note=note, approved_by=by, withdrawn=None, withdrawn_by=None
+            )
         )
         self._session.flush()
         return True
 
-    def withdraw_image(self, image: str, *, event: AuditEvent) -> bool:
-        """Take an approval back. False when there is none."""
+    def withdraw_image(self, image: str, by: str | None = None, *, event: AuditEvent) -> bool:
+        """Take an approval back, by somebody as they typed their name. False when there is none."""
         approval = self._approval(image)
         if approval is None:
             return False
         self._append(event)
-        approval.withdrawn = self.now
+        approval.withdrawn, approval.withdrawn_by = self.now, by
         self._session.flush()
         return True
 
@@ -150,8 +154,10 @@ class Tx(AirlockWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
         code: Code | None = None,
         hub_code: HubCode | None = None,
         used_s: float = 0.0,
+        counts: records.NewShownCounts | None = None,
     ) -> records.JobRow:
-        """Move a job along its table; what else is given is kept with it, and `used_s` added to what it used.
+        """Move a job along its table; what else is given is kept with it, and `used_s` added to what it used. `counts`
+        are what its release shows.
 
         With `hub_code` the instruction is answered in the same step. Raises `IntegrityBroken` for an event the table
         does not have in this state.
@@ -162,6 +168,7 @@ class Tx(AirlockWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
         model.state, model.updated = state.value, self.now
         model.used_s += used_s
         model.preempted += happened is jobs.JobStep.PREEMPT
+        model.starts += happened is jobs.JobStep.START
         if sandbox is not None:
             model.sandbox = sandbox
         if code is not None:
@@ -172,6 +179,8 @@ class Tx(AirlockWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
                 self._add(models.RunVersionTable(run=model.run, dataset_version=dataset_version))
         if hub_code is not None:
             self._refuse(model.instruction, hub_code)
+        if counts is not None:
+            self._keep_counts(counts)
         self._session.flush()
         return job_row(model)
 

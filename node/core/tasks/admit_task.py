@@ -26,9 +26,7 @@ from mediator.admission import (
     AdmissionRequest,
     Admitted,
     DatasetFacts,
-    Ledger,
     NodeFacts,
-    PriorRelease,
     Redeliver,
     admit,
 )
@@ -36,7 +34,8 @@ from mediator.audit import Action, Verdict
 from mediator.capacity import Calendar
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
 from mediator.jobs import JobStep
-from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
+from mediator.ledger import Ledger, PriorRelease, Spending
+from mediator.permit import open_acceptance, open_permit, open_run_order
 from mediator.signatures import KeyRing, Signed, open_signed
 from mediator.sizes import reserve_bytes
 from mediator.types import DataPermit, Instruction, Kind
@@ -47,7 +46,7 @@ from node.core.refusals import INSTRUCTIONS, UNREAD
 from node.core.store.documents import sha256_of
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
-from node.core.tasks.privacy import epsilon
+from node.core.tasks.privacy import NOT_ASKED, composed, spending_after
 from node.core.tasks.release_output import redeliver, stored_release
 from node.host.disk_errors import is_full
 
@@ -109,7 +108,7 @@ def admission_request(
     instruction, trust = signed.document, core.trust
     permit_row = snapshot.permit(instruction.permit, instruction.permit_version)
     acceptance_row = snapshot.acceptance(instruction.permit, instruction.permit_version)
-    order_row, list_row = snapshot.run_order(instruction.run), core.revocations(snapshot)
+    order_row, revoked = snapshot.run_order(instruction.run), core.revocations(snapshot)
     permit = None if permit_row is None else open_permit(permit_row.text, trust.committee)
     order = None
     if permit is not None and order_row is not None and _same_permit(order_row, permit.document):
@@ -125,16 +124,16 @@ def admission_request(
         permit=permit,
         acceptance=None if acceptance_row is None else open_acceptance(acceptance_row.text, trust.stewards),
         order=order,
-        revocations=None if list_row is None else open_revocations(list_row.text, trust.committee),
+        revocations=revoked,
         policy=core.policy(snapshot),
         facts=NodeFacts(
             site=core.site,
             newest_audit=snapshot.newest_audit_time(),
-            highest_revocation=0 if list_row is None else list_row.number,
+            highest_revocation=0 if revoked is None else revoked.number,
             siblings=siblings,
-            datasets=[_dataset_facts(row) for row in snapshot.dataset_versions()],
+            datasets=_datasets(core, snapshot, instruction, None if permit is None else permit.document),
         ),
-        ledger=_ledger(snapshot, instruction, None if permit is None else permit.document),
+        ledger=_ledger(snapshot, instruction),
         now=now,
     )
 
@@ -213,7 +212,7 @@ def _decide(
         _keep_model(job_folder(core, job), model)  # (4)
         admitted = event(Action.TASK_ADMIT, instruction.id, Verdict.ALLOWED, permit=permit)
         tx.advance(job, JobStep.ADMIT, event=admitted, dataset_version=verdict.dataset_version)
-        _charge(tx, verdict, request.ledger, permit)
+        _charge(tx, verdict, permit)
     return None
 
 
@@ -249,21 +248,11 @@ def _answered_at_once(seen: records.InstructionRow) -> HubCode | None:
     return seen.hub_code if seen.state == "refused" and not seen.text else None
 
 
-def _charge(tx: Tx, admitted: Admitted, ledger: Ledger, permit: str) -> None:
+def _charge(tx: Tx, admitted: Admitted, permit: str) -> None:
     """Charge the ledger before the job; nothing where an earlier attempt was charged."""
-    charge, instruction = admitted.charge, admitted.instruction
+    charge, instruction, privacy = admitted.charge, admitted.instruction, admitted.permit.terms.privacy
     if charge is None:
         return
-    spent = 0.0
-    if (
-        admitted.permit.terms.privacy is not None
-        and instruction.task is Kind.TRAIN
-        and ledger.epsilon_after is not None
-    ):
-        spent = (
-            ledger.epsilon_after
-            - tx.ledger_totals(instruction.permit, instruction.permit_version, instruction.run).epsilon
-        )
     row = records.NewCharge(
         permit=instruction.permit,
         permit_version=instruction.permit_version,
@@ -271,49 +260,63 @@ def _charge(tx: Tx, admitted: Admitted, ledger: Ledger, permit: str) -> None:
         round=charge.round,
         task=charge.task,
         size_bytes=charge.size_bytes,
-        epsilon=spent,
+        epsilon=0.0,
+        dataset=charge.dataset,
+        noise_multiplier=charge.noise_multiplier,
     )
+    if privacy is not None and charge.noise_multiplier is not None:
+        before = dict(tx.noised(charge.dataset, instruction.permit))
+        after = before | {charge.noise_multiplier: before.get(charge.noise_multiplier, 0) + 1}
+        row = replace(row, epsilon=composed(after, privacy.delta) - composed(before, privacy.delta))
     tx.charge(row, event=event(Action.LEDGER_CHARGE, instruction.id, Verdict.DONE, permit=permit))
 
 
-def _ledger(snapshot: Reads, instruction: Instruction, permit: DataPermit | None) -> Ledger:
-    charges = snapshot.charges(instruction.permit)
-    release = snapshot.find_release(instruction.run, instruction.round, instruction.task)
-    mine = [row for row in charges if (row.run, row.round, row.task) == _task(instruction)]
-    epsilon_after = None
-    if permit is not None and permit.privacy is not None:
-        trained = {row.round for row in charges if row.run == instruction.run and row.task is Kind.TRAIN}
-        if instruction.task is Kind.TRAIN:
-            trained.add(instruction.round)
-        epsilon_after = epsilon(permit.privacy, len(trained))
+def _ledger(snapshot: Reads, instruction: Instruction) -> Ledger:
+    run, round_, task = instruction.run, instruction.round, instruction.task
+    release = snapshot.find_release(run, round_, task)
     return Ledger(
-        rounds_charged=frozenset((row.run, row.round) for row in charges),
-        bytes_charged=sum(row.size_bytes for row in charges),
-        epsilon_after=epsilon_after,
-        dataset_version=snapshot.run_dataset_version(instruction.run),
-        task_charged=bool(mine),
-        last_attempt=snapshot.last_attempt(instruction.run, instruction.round, instruction.task),
+        rounds_charged=snapshot.rounds_charged(instruction.permit),
+        bytes_charged=snapshot.bytes_charged(instruction.permit),
+        dataset_version=snapshot.run_dataset_version(run),
+        task_charged=_is_charged(snapshot, instruction),
+        last_attempt=snapshot.last_attempt(run, round_, task),
+        attempts_started=snapshot.attempts_started(instruction),
         release=None if release is None else PriorRelease(release.instruction, release.model_sha256),
-        held=snapshot.is_held(instruction.run),
+        held=snapshot.is_held(run),
     )
 
 
-def _task(instruction: Instruction) -> tuple[str, int, Kind]:
-    return (instruction.run, instruction.round, instruction.task)
+def _is_charged(snapshot: Reads, instruction: Instruction) -> bool:
+    return snapshot.charged(instruction.permit, instruction.run, instruction.round, instruction.task) is not None
 
 
 def _same_permit(order: records.RunOrderRow, permit: DataPermit) -> bool:
     return (order.permit, order.permit_version) == (permit.permit, permit.permit_version)
 
 
-def _dataset_facts(row: records.DatasetVersionRow) -> DatasetFacts:
+def _datasets(core: Core, snapshot: Reads, instruction: Instruction, permit: DataPermit | None) -> list[DatasetFacts]:
+    """Every version there is, and what the datasets that the permit covers have spent."""
+    rows = snapshot.dataset_versions()
+    covered = frozenset() if permit is None else frozenset(permit.versions_of(core.site))
+    charged, spent = _is_charged(snapshot, instruction), dict[str, Spending]()
+    for name in {row.dataset for row in rows if row.dataset_version in covered}:
+        if permit is not None:
+            spent[name] = spending_after(
+                snapshot, permit, instruction.task, name, charged=charged, delta=core.privacy.delta
+            )
+    return [_dataset_facts(row, spent.get(row.dataset, NOT_ASKED)) for row in rows]
+
+
+def _dataset_facts(row: records.DatasetVersionRow, spending: Spending) -> DatasetFacts:
     return DatasetFacts(
         version=row.dataset_version,
+        dataset=row.dataset,
         project=row.project,
         published=row.created,
         train_studies=row.counts.get("train", 0),
         test_studies=row.counts.get("test", 0),
         withdrawn=row.withdrawn is not None,
+        spending=spending,
     )
 
 

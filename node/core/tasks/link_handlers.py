@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
-from mediator.errors import HubCode
+from mediator.errors import Code, HubCode
 from node.core.documents.documents import outcome
 from node.ipc import link as words
 from node.ipc.caller import Caller
@@ -30,6 +30,7 @@ class CoreSide(Protocol):
     def may_leave(self, instruction: str) -> bool: ...
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]: ...
     def witnessed(self, text: str) -> None: ...
+    def certificate_alarm(self, code: Code) -> None: ...
 
 
 HANDLERS = Handlers[CoreSide]()
@@ -81,4 +82,10 @@ def checkpoints(core: CoreSide, _caller: Caller, _request: Empty, call: Call) ->
 @HANDLERS.answers(words.WITNESSED)
 def witnessed(core: CoreSide, _caller: Caller, request: SignedText) -> Empty:
     core.witnessed(request.text)
+    return Empty()
+
+
+@HANDLERS.answers(words.CERTIFICATE_ALARM)
+def certificate_alarm(core: CoreSide, _caller: Caller, request: words.Alarm) -> Empty:
+    core.certificate_alarm(request.code)
     return Empty()

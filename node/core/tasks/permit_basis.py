@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mediator.errors import Code
-from mediator.permit import check_live, open_acceptance, open_permit, open_revocations
+from mediator.permit import check_live, open_acceptance, open_permit
+from mediator.revocations import Revocations, newest
 from mediator.types import Acceptance, DataPermit
-from node.core.context import Core, newer
-from node.core.records import RevocationListRow
+from node.core.context import Core
 from node.core.store.reads import Reads
 
 
@@ -20,7 +20,7 @@ class PermitBasis:
 
     permit: DataPermit
     acceptance: Acceptance
-    revocations: RevocationListRow | None
+    revocations: Revocations | None
     siblings: Sequence[DataPermit]
     newest_audit: datetime | None
     order_expires: datetime | None = None
@@ -30,13 +30,13 @@ class PermitBasis:
         now = core.clock()
         if self.order_expires is not None and now >= self.order_expires:
             return Code.RUN_ORDER_EXPIRED
-        row = newer(self.revocations, core.heard.revocations)
+        revoked = newest(self.revocations, core.heard.revocations)
         reasons = check_live(
             self.permit,
             self.acceptance,
-            None if row is None else open_revocations(row.text, core.trust.committee).document,
+            revoked,
             siblings=self.siblings,
-            highest_revocation=0 if row is None else row.number,
+            highest_revocation=0 if revoked is None else revoked.number,
             max_revocation_age=core.max_revocation_age,
             newest_audit=self.newest_audit,
             now=now,

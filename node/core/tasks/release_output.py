@@ -17,10 +17,11 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, IntegrityBroken, Reason
 from mediator.jobs import JobStep
 from mediator.permit import EnforcedPermit
-from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
+from mediator.release.decide import ReleaseRequest, envelope, held_counts, noise_bytes, release
 from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
-from node.core import records
+from node.core import counts, records
 from node.core.context import Core, event, permit_name
+from node.core.counts import RoundToJudge
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 
@@ -47,11 +48,16 @@ def kept_output(folder: Path) -> list[OutputFile]:
 
 
 def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: bytes, files: list[OutputFile]) -> None:
-    """Ask gate 2 about a produced output and release it. Raises `Denied`; the caller writes the refusal down."""
+    """Ask gate 2 about a produced output and release it. Raises `Denied`; the caller writes the refusal down.
+
+    Counts too near those that left before go to the hospital's reviewers, and the output is refused meanwhile.
+    """
     instruction, permit = admitted.instruction, admitted.permit
     training = instruction.task is Kind.TRAIN
-    released = release(
-        ReleaseRequest(
+    with core.counts_lock:
+        with core.store.read() as snapshot:
+            earlier = counts.earlier(snapshot, admitted)
+        request = ReleaseRequest(
             permit=permit,
             task=instruction.task,
             files=files,
@@ -59,19 +65,31 @@ def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: b
             given_sha256=instruction.model_sha256,
             byte_limit=admitted.byte_limit,
             noise=core.random_bytes(noise_bytes(permit)) if training else b"",
+            dataset_version=admitted.dataset_version,
+            earlier=earlier,
         )
-    )
-    root, objects = core.codec.encode(instruction.task, released.tensors, released.metrics)
-    signed = core.keys.release.sign(
-        envelope(permit, instruction, root, core.codec.listing(objects), admitted.byte_limit)
-    )
-    with core.store.transaction(core.clock()) as tx:
-        allowed = event(Action.RELEASE, instruction.id, Verdict.ALLOWED, permit=_name(permit))
-        tx.advance(job.job, JobStep.RELEASE, event=allowed)
+        try:
+            released = release(request)
+        except Denied as denied:
+            _ask_people(core, job, admitted, request, denied)
+            raise
+        root, objects = core.codec.encode(instruction.task, released.tensors, released.metrics)
+        signed = core.keys.release.sign(
+            envelope(permit, instruction, root, core.codec.listing(objects), admitted.byte_limit)
+        )
+        with core.store.transaction(core.clock()) as tx:
+            allowed = event(Action.RELEASE, instruction.id, Verdict.ALLOWED, permit=_name(permit))
+            new = counts.of_round(admitted, released.counts, earlier)
+            tx.advance(job.job, JobStep.RELEASE, event=allowed, counts=new)
     folder = store_objects(core.folders.releases / instruction.run, instruction, objects)
     row = _row(instruction, permit, root, core.codec.listing(objects), folder, signed)
     with core.store.transaction(core.clock()) as tx:
         _add(tx, row, job.job, Action.RELEASE, permit)
+
+
+def _ask_people(core: Core, job: records.JobRow, admitted: Admitted, request: ReleaseRequest, denied: Denied) -> None:
+    if all(reason.code is Code.DIFFERENCING for reason in denied.reasons) and (held := held_counts(request)):
+        counts.ask_people(core, job, admitted, RoundToJudge(held.counts, held.pairs, held.findings, held.content))
 
 
 def redeliver(core: Core, tx: Tx, job: str, verdict: Redeliver) -> None:

@@ -380,7 +380,7 @@ class JobThreads:
         else:
             log.info("job %s ended: %s", job, reason)
         with self._core.store.transaction(self._core.clock()) as tx:
-            outward = told(reason.code, tx.exit_reasons_told(row.run))
+            outward = told(reason.code, tx.ends_told(row.run))
             used_s = self.queue.spent_s(job) if row.state in (JobState.PREPARING, JobState.RUNNING) else 0.0
             tx.advance(job, happened, event=written, code=reason.code, hub_code=outward, used_s=used_s)
         forget(self._core, job)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from containers.warm.pool import Sandboxes, SandboxKey
 from mediator.audit import Action, Verdict, decode_witness
 from mediator.errors import CloisterError, Code, IntegrityBroken, Malformed
-from node.core.context import Core, event, permit_name
+from node.core.context import CORE, Core, event, permit_name
 from node.core.store.writes import Tx
 from node.core.tasks.outbox import Outbox
 from node.core.tasks.pause import heed_mark
@@ -150,12 +150,12 @@ def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:
     return lambda tx: tx.record(event=ended)
 
 
-def checkpoint(core: Core) -> str:
-    """Sign the log as it stands; returns the checkpoint's line, which the link shows to the hub."""
+def checkpoint(core: Core, actor: str = CORE) -> str:
+    """Sign the log as it stands, for whoever asked; returns the checkpoint's line, which the link shows to the hub."""
     with core.store.transaction(core.clock()) as tx:
         size = tx.audit_size() + 1
         tx.add_checkpoint(
-            core.site, core.keys.audit, event=event(Action.CHECKPOINT, f"checkpoint/{size}", Verdict.DONE)
+            core.site, core.keys.audit, event=event(Action.CHECKPOINT, f"checkpoint/{size}", Verdict.DONE, actor=actor)
         )
         newest = tx.newest_checkpoint()
     assert newest is not None

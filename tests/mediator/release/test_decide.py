@@ -15,8 +15,8 @@ from mediator import tensors
 from mediator.errors import Code, Denied, IntegrityBroken
 from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
 from mediator.sizes import reserve_bytes
-from mediator.types import Dtype, Kind, MetricSpec, OutputFile, PrivacyBudget, ReleasedObject, TensorSpec
-from tests.mediator.samples import MODEL, NOW, SITE, TENSORS, enforced, instruction, model
+from mediator.types import Dtype, Kind, OutputFile, PrivacyBudget, ReleasedObject, TensorSpec
+from tests.mediator.samples import FIXED, MODEL, NOW, PRIVACY, PRIVATE, SITE, TENSORS, enforced, instruction, model
 from tests.sim.zoo import Model, models, specs_of
 
 TRAINED = model(scale=1.1, batches=9)
@@ -134,8 +134,7 @@ def test_the_model_sent_in_is_the_one_measured_against() -> None:
 
 
 def test_noise_comes_with_a_privacy_budget_and_from_the_bytes_given() -> None:
-    counts = {"train": (MetricSpec("num-examples", "count", 0, 1e6, 0),)}
-    permit = enforced(privacy=PrivacyBudget(8.0, 1e-5, 1.0), metrics=counts)
+    permit = enforced(**PRIVATE)
     assert noise_bytes(permit) == 64
     assert noise_bytes(enforced()) == 0
     files = (_train().files[0], OutputFile("metrics.json", b'{"num-examples":40}'))
@@ -145,6 +144,23 @@ def test_noise_comes_with_a_privacy_budget_and_from_the_bytes_given() -> None:
     assert one.model != two.model
     with pytest.raises(ValueError, match="random bytes"):
         release(_train(permit=permit, files=files))
+
+
+@pytest.mark.parametrize("kind", [Kind.TRAIN, Kind.EVALUATE])
+@pytest.mark.parametrize(
+    "said", [b'{"num-examples":40}', b'{"num-examples":9007199254740991,"auc":0.123456}', b"\xff" * 5000, b"", b"[[["]
+)
+def test_under_a_privacy_budget_no_number_of_the_job_leaves(kind: Kind, said: bytes) -> None:
+    base = _train(permit=enforced(**PRIVATE), task=kind, noise=bytes(64))
+    files = tuple(file for file in base.files if kind is Kind.TRAIN and file.name != "metrics.json")
+    left = release(replace(base, files=(*files, OutputFile("metrics.json", said))))
+    assert left.metrics_json == b'{"num-examples":1}'
+
+
+def test_a_metric_with_a_choice_leaves_under_no_budget_even_if_the_permit_was_let_through() -> None:
+    base = enforced()
+    permit = replace(base, granted=replace(base.granted, privacy=PRIVACY))
+    assert _refused(_train(permit=permit, noise=bytes(64))) == [Code.METRIC_UNPROTECTED]
 
 
 # --- the envelope ---------------------------------------------------------------------------------------------
@@ -188,7 +204,9 @@ def test_whatever_order_a_container_writes_in_its_model_leaves_in_the_permits(
     """Noise is drawn tensor by tensor; it moves values, and no tensor."""
     specs, given_model = specs_of(found), tensors.encode(found)
     base, privacy = enforced(), PrivacyBudget(1.0, 1e-5, 1e-9) if noisy else None
-    permit = replace(base, granted=replace(base.granted, tensors=specs, clip_norm=1000.0, privacy=privacy))
+    metrics = {"train": FIXED} if noisy else base.granted.metrics
+    granted = replace(base.granted, tensors=specs, clip_norm=1000.0, privacy=privacy, metrics=metrics)
+    permit = replace(base, granted=granted)
     written = tensors.encode({name: found[name] for name in data.draw(st.permutations(list(found)))})
     released = release(
         _train(

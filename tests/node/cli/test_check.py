@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mediator.errors import UsageFault
 from node.cli.it.check import _sandbox
 from node.cli.it.check_config import configured
 from node.core import staff
@@ -92,6 +93,29 @@ def test_who_is_trusted_for_what_is_said(tmp_path: Path, purpose: str, keys: str
     found = {each["what"]: each for each in configured(config)}[f"trust in {purpose}"]
     wanted = state or ("missing" if purpose in ("committee", "stewards") else "warning")
     assert found["state"] == wanted, found
+
+
+@pytest.mark.parametrize(
+    ("total", "state", "said"),
+    [
+        ("10.0", "ok", "all permits together may spend 10 on one dataset at delta 1e-06"),
+        ("0", "warning", "no permit with a privacy budget runs here"),
+        ("50", "warning", "bounds little"),
+    ],
+)
+def test_what_all_permits_may_spend_together_is_said(tmp_path: Path, total: str, state: str, said: str) -> None:
+    config = load_config(changed(tmp_path, ("epsilon_total = 10.0", f"epsilon_total = {total}")))
+    found = {each["what"]: each for each in configured(config)}["privacy"]
+    assert found["state"] == state and said in found["detail"] and "[privacy] epsilon_total" in found["detail"]
+
+
+@pytest.mark.parametrize(
+    "line", ["epsilon_total = -1", "epsilon_total = inf", "epsilon_total = nan", "delta = 1.0", "delta = 0"]
+)
+def test_a_budget_of_the_hospitals_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    old = "epsilon_total = 10.0" if line.startswith("epsilon") else "delta = 1e-6"
+    with pytest.raises(UsageFault):
+        load_config(changed(tmp_path, (old, line)))
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def by_the_staff(scene: Scene) -> None:
 def by_a_failed_canary(scene: Scene) -> None:
     trust = SandboxTrust(scene.desk.core, lambda *_: ("f" * 64, ("network",)))
     trust.sandboxes = scene.desk.boxes
-    assert trust.probe_now(samples.RESOURCES) == ("f" * 64, ("network",))
+    assert trust.probe_now(samples.RESOURCES, "it_admin.unknown") == ("f" * 64, ("network",))
     assert not trust._is_valid("f" * 64)
 
 

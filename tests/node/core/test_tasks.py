@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from mediator import canonical
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, Reason, UsageFault
-from mediator.exits import TOLD_PER_RUN
 from mediator.import_orders import IngestOrder
 from mediator.jobs import JobState, JobStep
-from mediator.types import ContainerSpec, Kind
+from mediator.types import ContainerSpec, Kind, RevocationList, RevocationListV2
 from node.core.context import event
 from node.core.documents.documents import Documents
 from node.core.imports.imports import Imports
@@ -230,6 +230,35 @@ def test_a_revocation_ends_the_task_the_moment_the_list_comes(desk: Desk, gate: 
     assert desk.job(2).code is Code.PERMIT_REVOKED and desk.releases() == []
 
 
+def test_a_list_that_leaves_a_permit_out_does_not_bring_it_back(desk: Desk, gate: Gate) -> None:
+    """Of either version, and over a restart of core; only one that names it as restored does."""
+    gate.open.set()
+    revoke = samples.revocations(number=6, permits=("lesions-2026",))
+    desk.documents.receive(samples.COMMITTEE.sign(revoke))
+    desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=7, permits=())))
+    silent = listed(8, samples.revocations(number=7, permits=()))
+    desk.documents.receive(samples.COMMITTEE.sign(silent))
+    for attempt, heard in ((1, desk.core.heard.revocations), (2, None)):
+        desk.core.heard.revocations = heard
+        desk.ask(attempt=attempt)
+        assert desk.job(attempt).code is Code.PERMIT_REVOKED
+    # a list made from another one than ours restores nothing, and that is said
+    before = desk.size()
+    forked = listed(9, revoke, restored=("lesions-2026",))
+    desk.documents.receive(samples.COMMITTEE.sign(forked))
+    assert desk.log(before)[0] == Written("document_import", "revocation-list/9", "done", "revocation_list_forked")
+    desk.ask(attempt=3)
+    assert desk.job(3).code is Code.PERMIT_REVOKED
+    desk.documents.receive(samples.COMMITTEE.sign(listed(10, forked, restored=("lesions-2026",))))
+    desk.ask(attempt=4)
+    desk.until(JobState.RELEASED, attempt=4)
+
+
+def listed(number: int, last: RevocationList, restored: tuple[str, ...] = ()) -> RevocationListV2:
+    issued, sha256 = samples.revocations().issued, hashlib.sha256(canonical.encode(last)).hexdigest()
+    return RevocationListV2(number, issued, (), sha256, restored)
+
+
 def test_what_was_revoked_after_it_was_computed_does_not_leave(desk: Desk, gate: Gate, tmp_path: Path) -> None:
     desk.ask()
     eventually(lambda: gate.asked == 1)
@@ -302,30 +331,6 @@ def test_a_job_that_raises_is_answered_with_the_class_and_no_text(tmp_path: Path
     ended = desk.log()[-1]
     assert (ended.action, ended.verdict, ended.code) == ("job_end", "failed", "raised_value_error")
     assert "Smith" not in repr(desk.log())
-    desk.jobs.stop()
-    desk.core.store.close()
-
-
-def test_a_hub_that_asks_a_failing_job_again_and_again_hears_a_plain_word(tmp_path: Path) -> None:
-    """A job and a hub together might carry data out in the choice of exceptions; a run is told 32 of them."""
-    errors = (ValueError, KeyError)
-
-    def choosing(task: Mapping[str, Any], model: bytes) -> Mapping[str, bytes]:
-        raise errors[len(said) % 2]
-
-    desk = Desk(tmp_path, choosing)
-    desk.jobs.start()
-    said: list[HubCode] = []
-    for attempt in range(1, TOLD_PER_RUN + 4):
-        desk.ask(attempt=attempt)
-        desk.until(JobState.FAILED, attempt=attempt)
-        with desk.core.store.read() as snapshot:
-            said.append(snapshot.instruction(f"run-1/1/train/{attempt}").hub_code)
-            assert snapshot.exit_reasons_told("another run") == 0
-    assert set(said[:TOLD_PER_RUN]) == {HubCode.RAISED_VALUE_ERROR, HubCode.RAISED_KEY_ERROR}
-    assert said[TOLD_PER_RUN:] == [HubCode.JOB_FAILED] * 3
-    # the hospital's own record goes on to say it
-    assert desk.job(TOLD_PER_RUN + 1).code in (Code.RAISED_VALUE_ERROR, Code.RAISED_KEY_ERROR)
     desk.jobs.stop()
     desk.core.store.close()
 

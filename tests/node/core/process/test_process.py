@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mediator.audit_check import verify_log
-from mediator.errors import CloisterError, Code, Denied
+from mediator.errors import CloisterError, Code, Denied, Malformed
 from mediator.roles import PERMISSIONS, Role, may
 from mediator.signatures import KeyRing
 from node.core import staff
@@ -148,6 +148,17 @@ def test_a_document_from_the_hub_signed_by_nobody_we_trust_is_answered_and_writt
         assert (answer.outcome, answer.code) == ("accepted", None)
     with served.client(Role.AUDITOR) as client:
         assert [each.permit for each in client.call(documents.PERMITS, Empty())] == ["lesions-2026"]
+
+
+def test_an_alarm_about_the_certificate_is_written_down_once_a_day(served: Served) -> None:
+    with Client(served.config.paths.link_socket) as hub:
+        for _ in range(50):  # a link in the wrong hands may say it without end
+            hub.call(link.CERTIFICATE_ALARM, link.Alarm(Code.CERTIFICATE_REPLACED))
+        with pytest.raises(Malformed):
+            hub.call(link.CERTIFICATE_ALARM, link.Alarm(Code.STOPPED))
+    with served.core.core.store.read() as snapshot:
+        lines = [line for line in snapshot.audit_lines(0, 1000) if '"certificate_alarm"' in line]
+    assert len(lines) == 1 and '"code":"certificate_replaced"' in lines[0] and '"verdict":"failed"' in lines[0]
 
 
 def test_the_hub_counts_as_connected_only_while_a_link_says_so_and_listens(served: Served) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from mediator.manifests import Deidentification
 from mediator.types import Kind
 from node.core.records import AuditEvent, NewImport, RefusalDayRow
 from node.core.store.reads import Reads
-from node.core.store.store import Store
+from node.core.store.store import Store, open_store
 from node.core.store.writes import Tx
 from tests.node.core.store import samples
 from tests.node.core.store.samples import HEX, IMAGE, KEY, NOW, VERSION, event, signed
@@ -59,6 +62,7 @@ STEPS: list[tuple[str, Step]] = [
     ("refuse_at_once", lambda tx, e: tx.refuse_at_once(*REFUSED, Code.PERMIT_EXPIRED, HubCode.PAUSED, event=e)),
     ("sum_up_refusals", lambda tx, e: tx.sum_up_refusals(RefusalDayRow("link/unread", "2026-11-22", 200, 9), event=e)),
     ("add_airlock_file", lambda tx, e: tx.add_airlock_file(samples.airlock_file(), FileEvent.CHECK, event=e)),
+    ("hand_out", lambda tx, e: tx.hand_out("file-1", event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
     ("count_failure", lambda tx, e: tx.count_failure("message", HEX, "internal", set_aside=True, event=e)),
@@ -439,3 +443,22 @@ def test_what_jobs_used_is_added_up_and_told_by_project(store: Store) -> None:
         assert row is not None and (row.used_s, row.preempted) == (3.0, 1)
         assert [(each.project, each.used_s) for each in used] == [(project, 3.0)]
         assert reads.recent_use(NOW + timedelta(days=1)) == ()
+
+
+def test_a_node_of_before_holds_to_every_list_it_ever_took(tmp_path: Path) -> None:
+    """Lists of before add: what an early one revoked is revoked, though later ones did not name it."""
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    store = open_store(url, NOW)
+    with store.transaction(NOW) as tx:
+        for number, permits in ((1, ("p-1",)), (2, ("p-2",)), (3, ())):
+            tx.add_document(signed(samples.revocations(number, *permits)), event=event())
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "node.db")) as database:
+        database.executescript(
+            "ALTER TABLE revocation_list DROP COLUMN revoked; UPDATE alembic_version SET version_num = '0006'"
+        )
+    again = open_store(url, NOW)
+    with again.read() as snapshot:
+        row = snapshot.newest_revocation_list()
+    again.close()
+    assert row is not None and row.number == 3 and row.revoked == ("p-1", "p-2")
