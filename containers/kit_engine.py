@@ -20,6 +20,7 @@ from containers.broker import Broker
 from containers.engine import ContainerEngine, NotFound, _asking
 from containers.tarballs import Tar, exactly
 from mediator.errors import EngineUnavailable, UsageFault
+from mediator.grammar import DIGEST
 from mediator.ports import JobEvent, Prepared
 from mediator.types import OutputFile, Resources
 
@@ -43,7 +44,7 @@ class KitEngine(ContainerEngine):
 
     def digest_of(self, image: str) -> str | None:
         """The digest (`sha256:…`) of an image by name or digest, or None."""
-        if re.fullmatch(r"sha256:[0-9a-f]{64}", image):
+        if re.fullmatch(DIGEST, image):
             found = self.image(image)
             return found.id if found else None
         name = image if ":" in image.rpartition("/")[2] else f"{image}:latest"

@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from durable.files import replace_file
 from federation.files import make_folder
 from mediator.errors import IntegrityBroken, Malformed, UsageFault
-from mediator.types import check_identifier
+from mediator.grammar import check_identifier
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=365)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from federation.arrays import DTYPES, MAX_NPY_HEADER_BYTES, Array, read_npy
 from mediator.errors import Malformed
-from mediator.types import check_name
+from mediator.grammar import HEX256, check_name
 
 Fetch = Callable[[Sequence[str]], Iterable[bytes]]
 Levels = Sequence[frozenset[str]]
@@ -35,7 +35,7 @@ REPLY = _levels("ArrayRecord", "MetricRecord")
 MAX_OBJECTS = 50_000
 # heads, metadata and the signed instruction, beside the tensors' own bytes
 _OVERHEAD_BYTES = 16 << 20
-_ID = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(HEX256)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ checking of research outputs", 2023); its defaults are threshold 10, n 2, k 90 %
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from mediator.grammar import WORD, check_number, check_unique
 
 FileType = Literal["csv", "json"]
 
 # A column is named as a program names it. Longer names, capitals and digits begin to carry something.
 COLUMN = re.compile(r"[a-z][a-z_]{0,23}[0-9]{0,2}")
-# Never a first character that a spreadsheet takes for a formula, never a comma or a quote.
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,23}")
+_WORD = re.compile(WORD)
 # The strategy of a run order that asks for an analysis at each site by itself: one round, and no hub asks.
 LOCAL = "local"
 # A sum over a label's words. No permit may use it for anything else.
@@ -70,23 +70,18 @@ class AnalysisRules:
     reviewers: Literal[1, 2]
 
     def __post_init__(self) -> None:
-        _unique(self.types, "a type of file")
-        _unique((label.name for label in self.labels), "a label")
+        check_unique(self.types, "a type of file")
+        check_unique((label.name for label in self.labels), "a label")
         if not (1 <= self.files <= MAX_FILES and 1 <= self.size_bytes <= MAX_FILES * MAX_FILE_BYTES):
             raise ValueError(f"an analysis leaves 1 to {MAX_FILES} files of at most {MAX_FILE_BYTES} bytes each")
         if not (1 <= self.rows <= 10_000 and 1 <= self.columns <= 100 and 1 <= self.digits <= 9):
             raise ValueError("a table has 1 to 10000 rows and 1 to 100 columns, of 1 to 9 significant digits")
         if self.threshold < 2:
             raise ValueError("a threshold below 2 lets one person through")
+        check_number(self.threshold, "threshold")
         if not (1 <= self.dominance_n <= 5 and 0 < self.dominance_k < 100 and 0 < self.p_percent <= 100):
             raise ValueError("dominance needs n of 1 to 5, k below 100 % and p up to 100 %")
 
     def words_of(self, label: str) -> frozenset[str]:
         """The words of a label, none for a label the permit does not name."""
         return frozenset(word for entry in self.labels if entry.name == label for word in entry.words)
-
-
-def _unique(names: Iterable[str], what: str) -> None:
-    listed = list(names)
-    if len(set(listed)) != len(listed):
-        raise ValueError(f"{what} is named twice")

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import rfc8785
 
 from mediator.errors import Malformed, UnsupportedVersion
+from mediator.grammar import MAX_DOCUMENT_BYTES, MAX_INTEGER
 
 T = TypeVar("T")
 
@@ -40,11 +41,6 @@ class Document(Protocol):
 
 D = TypeVar("D", bound=Document)
 
-# The one limit of a document, signed or read (`signatures` takes it for both): a permit of a thousand tensors is about
-# 100 kB, and the release envelope of 5,500, two objects and more for each, 1 MiB (`sizes`).
-MAX_DOCUMENT_BYTES = 1 << 20
-# RFC 8785 rests on IEEE 754 doubles: integers beyond 2^53 - 1 have no exact print.
-MAX_INTEGER = (1 << 53) - 1
 MAX_DEPTH = 12
 # a list of choices that a person still reads
 _SHOWN = 24
@@ -218,7 +214,7 @@ def _build_dataclass(cls: Any, plain: Any, where: str, depth: int) -> Any:
                 raise Malformed(f"{where or cls.__name__}: {name} is its default, which is not written")
         return cls(**built)
     except ValueError as error:
-        raise Malformed(f"{where or cls.__name__}: {error}") from error
+        raise Malformed(f"{where or cls.__name__}: {error}", hint=getattr(error, "hint", "")) from error
 
 
 def _listed(choices: Sequence[Any]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from mediator import canonical
 from mediator.canonical import loads_foreign
 from mediator.errors import Code, Malformed, Reason
-from mediator.types import check_digest
+from mediator.grammar import check_digest
 
 # The longest configurations published are some 30 kB; Docker allows 127 layers.
 MAX_CONFIG_BYTES = 256 << 10

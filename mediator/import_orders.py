@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mediator.types import Study, check_identifier
+from mediator.grammar import WORD, check_identifier
+from mediator.types import Study
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,23}")
+_CATEGORY = re.compile(WORD)
 # Columns of every clinical table that we make ourselves.
 RESERVED_COLUMNS = frozenset({"study", "patient", "split"})
 # A category names a group. With more than this it begins to name people.

@@ -16,13 +16,14 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from mediator.types import DatasetFile, Manifest, check_digest, check_hex256, check_identifier
+from mediator.grammar import INSTANCE, PSEUDONYM, check_digest, check_hex256, check_identifier
+from mediator.types import DatasetFile, Manifest
 
 Split = Literal["train", "test", "unlabelled"]
 Leaf: TypeAlias = tuple[Any, ...]  # strings and whole numbers
 
-_PSEUDONYM = re.compile(r"[0-9a-f]{32}")
-_INSTANCE = re.compile(r"[0-9]{4,9}\.dcm")
+_PSEUDONYM = re.compile(PSEUDONYM)
+_INSTANCE = re.compile(INSTANCE)
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,31}\.parquet")
 _SPLITS = frozenset(get_args(Split))
 

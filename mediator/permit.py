@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from mediator import canonical
-from mediator.errors import Code, Denied, Reason, UnsupportedVersion
+from mediator.errors import Code, Denied, Malformed, Reason, UnsupportedVersion
 from mediator.revocations import Revocations
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
-from mediator.sizes import check_tensors
+from mediator.sizes import check_sizes
 from mediator.types import (
     Acceptance,
     DataPermit,
@@ -122,6 +122,18 @@ def open_permit(text: str, committee: KeyRing) -> Signed[DataPermit]:
     return signed
 
 
+def open_known_permits(texts: Iterable[str], committee: KeyRing) -> list[DataPermit]:
+    """Those of the permits that still open. One that does not, because an earlier version signed it or its key is no
+    longer trusted, grants nobody anything, and keeps nothing from being granted under another."""
+    opened = []
+    for text in texts:
+        try:
+            opened.append(open_permit(text, committee).document)
+        except (Malformed, Denied):
+            continue
+    return opened
+
+
 def open_acceptance(text: str, stewards: KeyRing) -> Signed[Acceptance]:
     """A hospital's acceptance, signed by one of its stewards. Raises `Malformed` or `Denied`."""
     return open_signed(Acceptance, text, stewards)
@@ -165,7 +177,7 @@ def compile_permit(permit: Signed[DataPermit], acceptance: Signed[Acceptance]) -
        the patients, so noise for it would have to drown the whole range.)
     6. Analyses are granted with their rules, whose threshold is not below the permit's own, and without a privacy
        budget, which no table keeps to.
-    7. A model of its tensors can be handed over and released (`check_tensors`).
+    7. What its tasks return can be handed over and released (`check_sizes`).
     """
     granted, accepted = permit.document, acceptance.document
     named = (accepted.permit, accepted.permit_version, accepted.permit_sha256)
@@ -193,7 +205,7 @@ def unenforceable(permit: DataPermit) -> list[Reason]:
         reasons.append(Reason(Code.CONDITION_UNENFORCEABLE, f"{_NEEDS_PRIVACY} without a privacy budget"))
     if permit.privacy is not None:
         reasons += _unprotected(permit.metrics)
-    return reasons + check_tensors(permit.tensors) + _analysis_unenforceable(permit)
+    return reasons + check_sizes(permit) + _analysis_unenforceable(permit)
 
 
 def _unprotected(metrics: Mapping[str, tuple[MetricSpec, ...]]) -> list[Reason]:

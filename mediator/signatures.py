@@ -24,19 +24,18 @@ from joserfc.jwk import OKPKey
 from mediator import canonical
 from mediator.canonical import Document
 from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.grammar import HEX256, MAX_SIGNED_BYTES
 
 D = TypeVar("D", bound=Document)
 
 ALGORITHM = "Ed25519"  # RFC 9864: the fully specified name
-# header and signature add under 300 bytes to base64 of the largest document
-MAX_SIGNED_BYTES = canonical.MAX_DOCUMENT_BYTES * 4 // 3 + 1024
 # The library has a limit of its own for what it opens, of 128,000 characters, and none for what it signs: a permit of
 # 1,100 tensors was signed and never opened. Ours is in its place, for both.
 _LIBRARY = jws.JWSRegistry(algorithms=[ALGORITHM])
 _LIBRARY.max_payload_length = MAX_SIGNED_BYTES
 # 128 of 256 bits: finding a second key with the same id costs 2^128 tries
 _KEY_ID_HEX = 32
-_PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
+_PUBLIC_KEY = re.compile(HEX256)
 
 
 @dataclass(frozen=True)

@@ -8,64 +8,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
+from mediator import grammar
 from mediator.analysis import AnalysisRules
-
-# The one grammar of ids: of runs, permits, sites, projects, datasets and persons, in documents, messages and records.
-IDENTIFIER = r"[a-z0-9][a-z0-9._-]{0,63}"
-_IDENTIFIER = re.compile(IDENTIFIER)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# names of tensors and metrics: what torch's state dict and Flower's examples use, nothing that holds text
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
-# what the driver calls a GPU or a slice of one; never its number, which another GPU has after the next start
-_GPU = re.compile(r"(GPU|MIG)-[A-Za-z0-9/-]{1,80}")
+from mediator.grammar import check_digest, check_hex256, check_identifier, check_listed, check_number, check_version
 
 # Marks a field that joined a document after the first of its version were signed: where it is absent it has its
 # default, and the default is never printed, so that every document still has one form (`mediator.canonical`).
 ADDED: Mapping[str, bool] = {"added": True}
-
-
-def check_identifier(text: str, what: str) -> None:
-    """Raise `ValueError` unless `text` is 1 to 64 of a-z, 0-9, dot, dash, underscore."""
-    if not _IDENTIFIER.fullmatch(text):
-        raise ValueError(f"{what} is not 1 to 64 of a-z, 0-9, dot, dash, underscore")
-
-
-def check_digest(text: str, what: str) -> None:
-    """Raise `ValueError` unless `text` is a digest: a tag names whatever somebody pushed last."""
-    if not _DIGEST.fullmatch(text):
-        raise ValueError(f"{what} is not a digest (sha256: and 64 hexadecimal digits)")
-
-
-def check_hex256(text: str, what: str) -> None:
-    """Raise `ValueError` unless `text` is 64 hexadecimal digits in lower case (a SHA-256, a public key)."""
-    if not _SHA256.fullmatch(text):
-        raise ValueError(f"{what} is not 64 hexadecimal digits")
-
-
-def check_unique(texts: Iterable[str], what: str) -> None:
-    """Raise `ValueError` when a name stands twice: which of the two would count?"""
-    names = list(texts)
-    if len(set(names)) != len(names):
-        raise ValueError(f"{what} is named twice")
-
-
-def check_name(text: str, what: str) -> None:
-    """Raise `ValueError` unless `text` may name a tensor, a metric or a configuration key."""
-    if not _NAME.fullmatch(text):
-        raise ValueError(f"{what} is not a permitted name")
-
-
-def check_gpu(text: str) -> None:
-    """Raise `ValueError` unless `text` may name one GPU."""
-    if not _GPU.fullmatch(text):
-        raise ValueError("a GPU is named by its UUID (GPU-… or MIG-…)")
 
 
 class Kind(StrEnum):
@@ -74,6 +29,9 @@ class Kind(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     ANALYSE = "analyse"  # no model and no hub: tables, into the airlock
+
+
+_INSTRUCTION = re.compile(grammar.instruction_id(Kind))
 
 
 class Dtype(StrEnum):
@@ -101,7 +59,7 @@ class TensorSpec:
     dtype: Dtype
 
     def __post_init__(self) -> None:
-        check_name(self.name, "tensor name")
+        grammar.check_name(self.name, "tensor name")
         if self.name == "__metadata__":
             raise ValueError("__metadata__ is safetensors' own name for free text, and no tensor")
         if len(self.shape) > 8 or any(not 0 < side <= 1 << 31 for side in self.shape):
@@ -128,7 +86,9 @@ class MetricSpec:
     digits: int
 
     def __post_init__(self) -> None:
-        check_name(self.name, "metric name")
+        grammar.check_name(self.name, "metric name")
+        if not (math.isfinite(self.minimum) and math.isfinite(self.maximum)):
+            raise ValueError("a metric's range is of finite numbers")
         if not self.minimum <= self.maximum or not 0 <= self.digits <= 6:
             raise ValueError("a metric needs minimum <= maximum and 0 to 6 digits")
         if self.kind == "count" and self.digits:
@@ -155,7 +115,10 @@ class ConfigField:
     choices: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        check_name(self.name, "configuration key")
+        grammar.check_name(self.name, "configuration key")
+        grammar.check_texts(self.choices, "a choice")
+        if not all(math.isfinite(bound) for bound in (self.minimum, self.maximum) if bound is not None):
+            raise ValueError("a range is of finite numbers")
         if (self.type == "str") != bool(self.choices):
             raise ValueError("a string in a configuration needs its list of choices, and nothing else has one")
         if self.type in ("int", "float"):
@@ -174,6 +137,8 @@ class Person:
     public_key: str
 
     def __post_init__(self) -> None:
+        grammar.check_text(self.subject, "a person's subject")
+        grammar.check_text(self.organisation, "a person's organisation")
         check_hex256(self.public_key, "public key")
 
 
@@ -195,18 +160,13 @@ class Resources:
     gpu_memory_bytes: int = field(default=0, metadata=ADDED)
 
     def __post_init__(self) -> None:
-        counts = (
-            self.memory_bytes,
-            self.pids,
-            self.wall_time_s,
-            self.tmp_bytes,
-            self.out_bytes,
-            self.out_files,
-        )
-        if self.cpus <= 0 or self.gpus < 0 or any(count <= 0 for count in counts):
-            raise ValueError("a resource limit is a positive number")
-        if self.gpu_memory_bytes < 0:
-            raise ValueError("the memory of a GPU is not negative")
+        grammar.check_real(self.cpus, "cpus", *grammar.CPUS)
+        for what in ("memory_bytes", "tmp_bytes", "out_bytes", "out_files"):
+            check_number(getattr(self, what), what, 1)
+        check_number(self.pids, "pids", 1, grammar.MAX_PIDS)
+        check_number(self.wall_time_s, "wall_time_s", 1, grammar.MAX_SECONDS)
+        check_number(self.gpus, "gpus", 0, grammar.MAX_GPUS)
+        check_number(self.gpu_memory_bytes, "gpu_memory_bytes")
 
     def within(self, other: Resources) -> bool:
         """Whether every limit is at most `other`'s."""
@@ -225,8 +185,11 @@ class PrivacyBudget:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        if not (self.epsilon > 0 and 0 < self.delta < 1 and self.noise_multiplier > 0):
-            raise ValueError("a privacy budget needs epsilon > 0, 0 < delta < 1 and noise_multiplier > 0")
+        grammar.check_real(self.epsilon, "epsilon", *grammar.EPSILON)
+        grammar.check_real(self.delta, "delta", *grammar.DELTA)
+        grammar.check_real(self.noise_multiplier, "noise_multiplier", *grammar.NOISE_MULTIPLIER)
+        if self.delta >= 1:
+            raise ValueError("a delta of 1 promises nothing")
 
 
 @dataclass(frozen=True)
@@ -238,6 +201,7 @@ class SiteDatasets:
 
     def __post_init__(self) -> None:
         check_identifier(self.site, "site")
+        check_listed(self.versions, "dataset versions of a site")
         for version in self.versions:
             check_digest(version, "dataset version")
 
@@ -284,27 +248,42 @@ class DataPermit:
     def __post_init__(self) -> None:
         check_identifier(self.permit, "permit")
         check_identifier(self.project, "project")
+        self._check_texts()
         for image in self.images:
             check_digest(image, "image")
-        check_unique((tensor.name for tensor in self.tensors), "a tensor")
-        check_unique((entry.site for entry in self.datasets), "a site")
-        check_unique((entry.name for entry in self.config), "a configuration key")
-        check_unique((person.public_key for person in self.persons), "a person's key")
+        grammar.check_unique((tensor.name for tensor in self.tensors), "a tensor")
+        grammar.check_unique((entry.site for entry in self.datasets), "a site")
+        grammar.check_unique((entry.name for entry in self.config), "a configuration key")
+        grammar.check_unique((person.public_key for person in self.persons), "a person's key")
         if unknown := set(self.metrics) - {kind.value for kind in Kind}:
             raise ValueError(f"metrics for an unknown kind of task: {sorted(unknown)[0][:20]}")
         for specs in self.metrics.values():
-            check_unique((metric.name for metric in specs), "a metric")
+            grammar.check_unique((metric.name for metric in specs), "a metric")
         self._check_numbers()
+
+    def _check_texts(self) -> None:
+        grammar.check_text(self.issuer, "issuer")
+        grammar.check_text(self.purpose, "purpose", grammar.MAX_TEXT)
+        grammar.check_text(self.legal_basis, "legal_basis", grammar.MAX_TEXT)
+        for what in ("persons", "kinds", "images", "datasets", "config"):
+            check_listed(getattr(self, what), what)
+        for what in ("tools", "conditions", "columns"):
+            grammar.check_texts(getattr(self, what), what)
+        for kind, specs in self.metrics.items():
+            check_listed(specs, f"metrics of {kind[:20]}")
 
     def _check_numbers(self) -> None:
         if not self.not_before < self.expires:
             raise ValueError("a permit ends after it begins")
-        if self.permit_version < 1 or not 0 <= (self.supersedes or 0) < self.permit_version:
-            raise ValueError("versions count from 1, and a permit supersedes an earlier version of itself")
-        if not 0 < self.clip_norm < 1e6 or self.count_threshold < 1 or self.minimum_studies < 1:
-            raise ValueError("clip_norm, count_threshold and minimum_studies are positive")
-        if self.maximum_rounds < 0 or self.byte_budget < 0:
-            raise ValueError("maximum_rounds and byte_budget are not negative")
+        check_version(self.permit_version, "permit_version")
+        if not 0 <= (self.supersedes or 0) < self.permit_version:
+            raise ValueError("a permit supersedes an earlier version of itself")
+        if not 0 < self.clip_norm < 1e6:
+            raise ValueError("clip_norm is positive, and under a million")
+        check_number(self.count_threshold, "count_threshold", 1)
+        check_number(self.minimum_studies, "minimum_studies", 1)
+        check_number(self.maximum_rounds, "maximum_rounds")
+        check_number(self.byte_budget, "byte_budget")
 
     def versions_of(self, site: str) -> tuple[str, ...]:
         """The dataset versions of `site` this permit covers; none for a site it does not name."""
@@ -335,11 +314,13 @@ class Acceptance:
     def __post_init__(self) -> None:
         check_identifier(self.site, "site")
         check_identifier(self.permit, "permit")
+        check_version(self.permit_version, "permit_version")
         check_hex256(self.permit_sha256, "permit_sha256")
+        check_listed(self.versions or (), "dataset versions")
         for version in self.versions or ():
             check_digest(version, "dataset version")
-        if (self.maximum_rounds or 0) < 0 or (self.byte_budget or 0) < 0:
-            raise ValueError("maximum_rounds and byte_budget are not negative")
+        check_number(self.maximum_rounds or 0, "maximum_rounds")
+        check_number(self.byte_budget or 0, "byte_budget")
 
 
 @dataclass(frozen=True)
@@ -364,14 +345,16 @@ class RunOrder:
     def __post_init__(self) -> None:
         check_identifier(self.run, "run")
         check_identifier(self.permit, "permit")
+        check_version(self.permit_version, "permit_version")
         check_digest(self.image, "image")
         check_hex256(self.schema_sha256, "schema_sha256")
-        check_name(self.strategy, "strategy")
-        check_name(self.nonce, "nonce")
+        grammar.check_settings(self.config, "config")
+        grammar.check_name(self.strategy, "strategy")
+        grammar.check_name(self.nonce, "nonce")
+        check_listed(self.sites, "sites")
         for site in self.sites:
             check_identifier(site, "site")
-        if self.rounds < 1:
-            raise ValueError("a run has at least one round")
+        check_number(self.rounds, "rounds", 1)
 
 
 @dataclass(frozen=True)
@@ -389,8 +372,7 @@ class RevocationList:
     permits: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.number < 1:
-            raise ValueError("revocation lists are numbered from 1")
+        check_version(self.number, "number")
         for permit in self.permits:
             check_identifier(permit, "permit")
 
@@ -442,10 +424,14 @@ class Instruction:
     def __post_init__(self) -> None:
         check_identifier(self.run, "run")
         check_identifier(self.permit, "permit")
+        check_version(self.permit_version, "permit_version")
         check_identifier(self.site, "site")
+        check_number(self.round, "round")
+        check_version(self.attempt, "attempt")
+        grammar.check_settings(self.config, "config")
         check_hex256(self.model_sha256, "model_sha256")
-        if self.round < 0 or self.attempt < 1 or not self.issued < self.expires:
-            raise ValueError("rounds count from 0, attempts from 1, and an instruction expires after it was issued")
+        if not self.issued < self.expires:
+            raise ValueError("an instruction expires after it was issued")
 
     @property
     def id(self) -> str:
@@ -462,8 +448,7 @@ class ReleasedObject:
 
     def __post_init__(self) -> None:
         check_hex256(self.id, "object id")
-        if self.size_bytes < 0:
-            raise ValueError("an object has no negative size")
+        check_number(self.size_bytes, "size_bytes")
 
 
 @dataclass(frozen=True)
@@ -485,8 +470,14 @@ class ReleaseEnvelope:
     expires: datetime
 
     def __post_init__(self) -> None:
+        for what in ("site", "permit", "run"):
+            check_identifier(getattr(self, what), what)
+        check_version(self.permit_version, "permit_version")
+        check_number(self.round, "round")
+        if not _INSTRUCTION.fullmatch(self.instruction):
+            raise ValueError("instruction is not run/round/task/attempt")
         check_hex256(self.root, "root")
-        check_unique((entry.id for entry in self.objects), "an object")
+        grammar.check_unique((entry.id for entry in self.objects), "an object")
         if self.root not in {entry.id for entry in self.objects}:
             raise ValueError("the root is one of the objects")
 
@@ -520,9 +511,11 @@ class ContainerSpec:
     def __post_init__(self) -> None:
         check_identifier(self.job, "job")
         check_digest(self.image, "image")
-        check_unique(self.gpu_devices, "a GPU")
+        grammar.check_path(self.data_dir, "data_dir")
+        grammar.check_path(self.in_dir, "in_dir")
+        grammar.check_unique(self.gpu_devices, "a GPU")
         for gpu in self.gpu_devices:
-            check_gpu(gpu)
+            grammar.check_gpu(gpu)
         if len(self.gpu_devices) != self.resources.gpus:
             raise ValueError("a container names as many GPUs as it is granted")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from durable.files import write_inside
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.admission import Admitted
 from mediator.errors import Code, Reason
@@ -103,6 +104,7 @@ class WarmContainer:
     refused: Reason | None = None
     vouched: tuple[ContainerSpec, Prepared] | None = None
     ended: threading.Event = field(default_factory=threading.Event)
+    group: ReadingGroup = EVERYBODY
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property
@@ -118,11 +120,9 @@ class WarmContainer:
         return self.in_dir / "tasks"
 
     def make_folders(self) -> None:
+        """In what the broker has made (a runner may have made nothing): for the container's group to read."""
         self.tasks_dir.mkdir(parents=True)
-        # modes are set, not asked for: the process's umask is 077, and the container is another user
-        self.folder.chmod(0o711)
-        for folder in (self.in_dir, self.tasks_dir):
-            folder.chmod(0o755)
+        self.group.give_folder(self.tasks_dir)
 
     def ask_to_end(self) -> bool:
         """Leave the contract's sign that the job is to end; false where the disk does not take it."""

@@ -101,10 +101,11 @@ class Conversation:
             files["model.safetensors"] = task.model
         if task.checkpoint is not None:
             files[CHECKPOINT] = task.checkpoint
-        # modes for the container's user; a crash ends the container with the task, so nothing is flushed for later
-        with creating_folder(self._container.tasks_dir / str(self._number), 0o755, flush=False) as part:
+        # for the container's group; a crash ends the container with the task, so nothing is flushed for later
+        group, folder = self._container.group, self._container.tasks_dir / str(self._number)
+        with creating_folder(folder, group.folder_mode, flush=False) as part:
             for name, content in files.items():
-                write_inside(part / name, content, 0o644, flush=False)
+                write_inside(part / name, content, group.file_mode, flush=False)
 
     def wait(self, limit_s: float) -> None:
         """Until the task is `DONE`. Raises `Ended` with the code of whatever ended it before, `Preempted` where it

@@ -119,11 +119,11 @@ class Removal:
         """Remove what has ended: the container, but for a log that is kept, and its work area."""
         kept = self._inventory.keeps_log(container)
         try:
+            # the folder itself is the broker's, which removes what is empty
+            shutil.rmtree(container.folder, ignore_errors=True)
             self._clean(gone="" if kept else container.name)
         except CloisterError as error:
             self._leave_for_later(error)
-        finally:
-            shutil.rmtree(container.folder, ignore_errors=True)
 
     def _leave_for_later(self, error: CloisterError) -> None:
         """The engine is away, or the broker failed: `tidy` removes what is still held as soon as that works."""
@@ -169,6 +169,8 @@ class Removal:
         with self._inventory.sweeping:
             keep = [name for name in self._inventory.names() if name != gone]
             self._runner.clean(keep)
-            for folder in self._work_root.iterdir() if folders else ():
-                if folder.name not in keep:
-                    shutil.rmtree(folder, ignore_errors=True)
+            left = [each for each in self._work_root.iterdir() if each.name not in keep] if folders else []
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+            if any(folder.exists() for folder in left):  # emptied, and the broker's to remove
+                self._runner.clean(keep)

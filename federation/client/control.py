@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import aiohttp
@@ -20,6 +22,8 @@ M = TypeVar("M", bound=ControlMessage)
 # the hub says something at least every 10 s; three of them missed, and the stream is dead
 _SILENCE_S = 30.0
 _ANSWER_S = 30.0
+# RFC 9110 section 5.6.7
+_HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 
 class ControlChannel:
@@ -30,6 +34,9 @@ class ControlChannel:
         self._context = context
         connector = aiohttp.TCPConnector(ssl=context, keepalive_timeout=30.0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+        # the hub's time with its newest answer, and when that came
+        self._time: tuple[datetime, float] | None = None
+        self._heard = asyncio.Event()
 
     async def close(self) -> None:
         await self._session.close()
@@ -85,8 +92,23 @@ class ControlChannel:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
 
-    @staticmethod
-    async def _check(response: aiohttp.ClientResponse) -> None:
+    async def time(self) -> datetime:
+        """What time it is now at the hub, as its answers say over TLS, to a second; waits for the first of them."""
+        await self._heard.wait()
+        assert self._time is not None
+        said, at_s = self._time
+        return said + timedelta(seconds=asyncio.get_running_loop().time() - at_s)
+
+    def _hear_time(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            said = datetime.strptime(response.headers.get("date", ""), _HTTP_DATE).replace(tzinfo=UTC)
+        except ValueError:
+            return
+        self._time = (said, asyncio.get_running_loop().time())
+        self._heard.set()
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        self._hear_time(response)
         if response.status == 200:
             return
         if 400 <= response.status < 500:

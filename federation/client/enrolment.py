@@ -21,8 +21,7 @@ from federation.control import EnrolmentBundle, EnrolmentRequest, decode, encode
 from federation.files import make_folder
 from mediator.errors import Malformed, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
-
-MAX_MODEL_BYTES = 1 << 30
+from mediator.sizes import MAX_MODEL_BYTES
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ from federation.arrays import Array
 from federation.client.objects import MODEL_RECORD
 from federation.client.ports import MAX_REPLY_CONTEXT_BYTES
 from mediator.errors import HubCode, IntegrityBroken, Malformed, NotNow
-from mediator.signatures import MAX_SIGNED_BYTES
+from mediator.grammar import MAX_SIGNED_BYTES
 from mediator.types import ReleaseEnvelope
 
 R = TypeVar("R")

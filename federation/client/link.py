@@ -1,10 +1,11 @@
-"""The link's main loop: six errands that each go on for ever, whatever becomes of the hub or of core.
+"""The link's main loop: seven errands that each go on for ever, whatever becomes of the hub or of core.
 
     fleet        activate, heartbeat, pull, take apart, hand to core
     outbox       post the envelope, push exactly its objects, or one word of refusal
     events       permits, run orders and revocation lists, the moment the hub publishes them
     checkpoints  have the audit log's checkpoints witnessed
     renewal      a new certificate when two thirds of the old one's life are over
+    time         what time it is at the hub
     again        what failed while everything around it answered, each at its own time
 
 One message, document or reply that fails keeps nothing behind it waiting. Core counts (`CorePort.failed`): a few times
@@ -24,6 +25,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 
+from durable.below import read_file
 from federation import control, flower_log, pki, tls
 from federation.client import again, enrolment
 from federation.client.again import Again
@@ -54,6 +56,7 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
 # the hub looks for replies four times a second, and finds out that a node is away when it does
 _AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
+_TIME_EVERY_S = 60.0
 # core is away or has no room, or this process may not use its socket: no message's fault
 _LATER = (NotNow, UsageFault)
 _HUB = (HubUnreachable, NotActive)
@@ -101,6 +104,7 @@ class Link:
             "checkpoints": self._witness,
             "renewal": self._renew,
             "again": self._again.work_off,
+            "time": self._tell_time,
         }
         try:
             async with asyncio.TaskGroup() as group:
@@ -359,8 +363,9 @@ class Link:
             log.info("the release for %s may not leave any more", instruction)
             return False
         await self._channel.ask(control.RELEASES, control.ReleaseMessage(envelope=signed), control.Stored)
-        folder = self._config.spool / _plain_name(folder_name)
-        read = lambda key: (folder / _plain_name(key)).read_bytes()  # noqa: E731
+        spool, folder = self._config.spool, _plain_name(folder_name)
+        # core's to write: not to be led by it to a file of our own
+        read = lambda key: read_file(spool, folder, _plain_name(key))  # noqa: E731
         try:
             await asyncio.to_thread(self._fleet.push_release, reply_context, envelope, read)
         except FileNotFoundError:
@@ -372,18 +377,33 @@ class Link:
         return True
 
     async def _witness(self) -> None:
-        async for text in self._core.checkpoints():
-            checkpoint = control.CheckpointMessage(checkpoint=text)
+        await self._core.witness_holds(await self._held(), False)
+        async for shown in self._core.checkpoints():
+            message = control.CheckpointMessage(checkpoint=shown.text, proof=list(shown.proof))
             try:
-                answer = await self._channel.ask(control.CHECKPOINTS, checkpoint, control.WitnessedMessage)
+                answer = await self._channel.ask(control.CHECKPOINTS, message, control.WitnessedMessage)
                 await self._core.witnessed(answer.witness)
             except _LATER:
                 raise
             except Denied as error:
                 log.error("the hub does not witness a checkpoint of the audit log: %s", error.message)
+                await self._core.witness_holds(await self._held(), True)
             except Exception as error:  # noqa: BLE001 - it is this checkpoint's: a later one covers it
                 _tell("a checkpoint", error)
         raise NotNow("core closed the stream of checkpoints")
+
+    async def _held(self) -> str:
+        """The line that the hub signed last. A hub from before there were proofs has no such question."""
+        try:
+            answer = await self._channel.ask(control.WITNESS, control.WitnessQuestion(), control.WitnessedMessage)
+        except Denied as error:
+            raise NotNow("the hub asks for no proofs, so nothing is witnessed until it is upgraded") from error
+        return answer.witness
+
+    async def _tell_time(self) -> None:
+        while True:
+            await self._core.hub_time(await self._channel.time())
+            await asyncio.sleep(_TIME_EVERY_S)
 
     async def _renew(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from mediator.errors import Code, HubCode
@@ -55,6 +56,14 @@ class Retry:
     set_aside: bool
 
 
+@dataclass(frozen=True)
+class ShownCheckpoint:
+    """A signed checkpoint (canonical JSON) for the witness, with the proof that its log goes on where that saw it."""
+
+    text: str
+    proof: tuple[str, ...] = ()
+
+
 class CorePort(Protocol):
     """Core, as the link sees it."""
 
@@ -86,11 +95,18 @@ class CorePort(Protocol):
         """Something failed although everything around it answered: a `message` or `document` (by its SHA-256), a
         `release` or `refusal` (by its instruction). `final` where there is nothing to try again."""
 
-    def checkpoints(self) -> AsyncIterator[str]:
-        """Signed audit checkpoints (canonical JSON) that no witness has seen yet, oldest first."""
+    async def witness_holds(self, text: str, refused: bool) -> None:
+        """The checkpoint that the hub signed last, empty where there is none; asked before one is shown to it, and
+        again when it refused one (`refused`)."""
+
+    def checkpoints(self) -> AsyncIterator[ShownCheckpoint]:
+        """Checkpoints of the audit log to be shown to the hub, the newest first of all."""
 
     async def certificate_alarm(self, code: Code) -> None:
         """The site's certificate may be in other hands: the hub says so, or refuses it as replaced."""
 
     async def witnessed(self, text: str) -> None:
         """A checkpoint co-signed by the hub: a line for `witness.jsonl`."""
+
+    async def hub_time(self, time: datetime) -> None:
+        """What time it is now, as the hub says."""

@@ -59,6 +59,7 @@ class Channel:
         app.router.add_get(control.EVENTS, self._events)
         app.router.add_post(control.RELEASES, self._releases)
         app.router.add_post(control.CHECKPOINTS, self._checkpoints)
+        app.router.add_post(control.WITNESS, self._witness)
         app.router.add_post(control.RENEW, self._renew)
         app.router.add_get(control.CERTIFICATE, self._certificate)
         app.router.add_post(control.INVENTORY, self._inventory)
@@ -202,8 +203,13 @@ class Channel:
         message = control.decode(control.CheckpointMessage, await request.read())
         if not self._checkpoints_left.take(self._hub.clock(), request[PEER].site):
             raise NotNow("this site has shown its checkpoints of today")
-        registry, key = self._hub.registry, self._hub.witness_key
-        witness = await asyncio.to_thread(registry.witness, request[PEER], message.checkpoint, key)
+        sign, key = self._hub.witness.sign, self._hub.witness_key
+        witness = await asyncio.to_thread(sign, request[PEER], message.checkpoint, message.proof, key)
+        return reply(control.WitnessedMessage(witness=witness))
+
+    async def _witness(self, request: web.Request) -> web.Response:
+        control.decode(control.WitnessQuestion, await request.read())
+        witness = await asyncio.to_thread(self._hub.witness.held, request[PEER].site)
         return reply(control.WitnessedMessage(witness=witness))
 
     async def _renew(self, request: web.Request) -> web.Response:

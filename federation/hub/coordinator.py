@@ -18,7 +18,8 @@ from federation.hub.state import HubState
 from federation.hub.steering import Interrupted, RunStopped
 from federation.hub.tables import RunRow
 from mediator import tensors
-from mediator.errors import CloisterError, NotNow
+from mediator.errors import CloisterError, Denied, NotNow
+from mediator.sizes import check_sizes
 from mediator.types import DataPermit, RunOrder
 
 log = logging.getLogger("cloister.hub")
@@ -119,7 +120,11 @@ class Coordinator:
         log.info("run %s: done", run)
 
     def _documents(self, run: str) -> tuple[RunOrder, DataPermit]:
+        """A run's order and permit. One that was taken in by an earlier version is asked here what a new one is asked
+        when it is submitted: whether a model of its permit could come back at all."""
         signed, permit = self._hub.documents.open_order(self._hub.documents.order_text(run))
+        if reasons := check_sizes(permit):
+            raise Denied(reasons)
         return signed.document, permit
 
     def _settle(self, run: str, state: str, detail: str) -> None:

@@ -18,10 +18,10 @@ from mediator import canonical
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
-from mediator.permit import check_granted, open_permit, open_revocations, open_run_order
+from mediator.permit import check_granted, open_known_permits, open_permit, open_revocations, open_run_order
 from mediator.revocations import Revocations, forks, take_up
 from mediator.signatures import KeyRing, Signed, peek_payload
-from mediator.sizes import check_tensors
+from mediator.sizes import check_sizes
 from mediator.terms import outside, unaddressed
 from mediator.types import DataPermit, RevocationList, RunOrder
 
@@ -38,10 +38,10 @@ class HubDocuments:
 
     def submit_permit(self, text: str, actor: str) -> Signed[DataPermit]:
         """Take in a data permit. The same one again is no fault; another under the same name and version is, and so is
-        one whose model no site could ever release (`check_tensors`)."""
+        one whose model no site could ever release (`check_sizes`)."""
         signed = open_permit(text.strip(), self._committee)
         permit = signed.document
-        if reasons := check_tensors(permit.tensors):
+        if reasons := check_sizes(permit):
             raise Denied(reasons)
         with self._database.write() as session:
             self._add(session, signed, permit_name(permit.permit, permit.permit_version), permit.expires, actor)
@@ -66,9 +66,7 @@ class HubDocuments:
 
     def open_order(self, text: str) -> tuple[Signed[RunOrder], DataPermit]:
         """A run order and the permit it is under. Raises `Denied` when the permit is unknown or names no such key."""
-        with self._database.read() as session:
-            rows = session.scalars(select(HubDocumentRow).where(HubDocumentRow.kind == DataPermit.KIND)).all()
-        permits = [open_permit(row.text, self._committee).document for row in rows]
+        permits = self._permits()
         try:
             signed = open_run_order(text.strip(), permits)
         except Denied as denied:
@@ -91,13 +89,10 @@ class HubDocuments:
     def not_granted(self, permit: DataPermit) -> tuple[Reason, ...]:
         """Why no node would serve anything under this permit now, by the committee's documents that are here; empty
         otherwise."""
-        with self._database.read() as session:
-            rows = session.scalars(select(HubDocumentRow).where(HubDocumentRow.kind == DataPermit.KIND)).all()
-        known = [open_permit(row.text, self._committee).document for row in rows]
         return check_granted(
             permit,
             self.revocations(),
-            siblings=[each for each in known if each.permit == permit.permit],
+            siblings=[each for each in self._permits() if each.permit == permit.permit],
             now=self._clock(),
         )
 
@@ -167,6 +162,11 @@ class HubDocuments:
 
     def _held(self, row: HubDocumentRow) -> Revocations:
         return take_up(None, open_revocations(row.text, self._committee))
+
+    def _permits(self) -> list[DataPermit]:
+        with self._database.read() as session:
+            texts = list(session.scalars(select(HubDocumentRow.text).where(HubDocumentRow.kind == DataPermit.KIND)))
+        return open_known_permits(texts, self._committee)
 
     def _newest_revocations(self, session: Session) -> HubDocumentRow | None:
         rows = session.scalars(select(HubDocumentRow).where(HubDocumentRow.kind == RevocationList.KIND)).all()

@@ -20,7 +20,7 @@ from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.signatures import Signed
-from mediator.sizes import check_tensors
+from mediator.sizes import check_sizes
 from mediator.terms import outside, unaddressed
 from mediator.types import RunOrder
 
@@ -55,7 +55,7 @@ class HubRuns:
         """
         signed, permit = self._documents.open_order(text)  # (1)
         order = signed.document
-        reasons = outside(order, permit) + unaddressed(order, permit) + check_tensors(permit.tensors)  # (2)
+        reasons = outside(order, permit) + unaddressed(order, permit) + check_sizes(permit)  # (2)
         if order.strategy == LOCAL:
             reasons.append(Reason(Code.RUN_ORDER_MISMATCH, "an order for local analyses is published, not run here"))
         reasons += order_expired(order, self._clock()) + list(self._documents.not_granted(permit))  # (3)

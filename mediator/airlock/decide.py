@@ -35,7 +35,8 @@ from mediator.disclosure import (
     releasable,
 )
 from mediator.errors import Code, Denied, Malformed, Reason
-from mediator.types import OutputFile, check_unique
+from mediator.grammar import check_unique
+from mediator.types import OutputFile
 
 OUTPUTS_FILE = "outputs.json"
 # 32 files of a dozen names each

@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 
 from mediator import transitions
 from mediator.errors import Code, Denied, Reason
+from mediator.grammar import check_hex256, check_identifier
 from mediator.signatures import Signed
-from mediator.types import check_hex256, check_identifier
 
 # A review is signed and sent at once. An older one was kept back, perhaps for another day.
 REVIEW_HOLDS = timedelta(hours=1)

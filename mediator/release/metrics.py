@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mediator import canonical
+from mediator import canonical, grammar
 from mediator.disclosure import ShownCount, releasable
 from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.sizes import MAX_METRICS_BYTES
 from mediator.types import Kind, MetricSpec
-
-# forty metrics of a hundred bytes; more numbers than that begin to be a data set
-MAX_METRICS_BYTES = 4096
 
 
 def parse(raw: bytes, specs: Sequence[MetricSpec], count_threshold: int) -> dict[str, float | int]:
@@ -86,7 +84,7 @@ def _refusal(value: Any, spec: MetricSpec, count_threshold: int) -> Reason | Non
     if type(value) not in ((int,) if spec.kind == "count" else (int, float)):  # (4)
         kind = "a whole number" if spec.kind == "count" else "a number"
         return Reason(Code.METRICS_MALFORMED, f"{spec.name} is not {kind}")
-    if isinstance(value, int) and abs(value) > canonical.MAX_INTEGER:
+    if isinstance(value, int) and abs(value) > grammar.MAX_INTEGER:
         return Reason(Code.METRIC_OUT_OF_RANGE, f"{spec.name} has no exact print")
     if not math.isfinite(value):  # 1e999 is JSON, and infinity
         return Reason(Code.METRIC_OUT_OF_RANGE, f"{spec.name} is not finite")

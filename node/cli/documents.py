@@ -16,7 +16,7 @@ def made(kind: type[D], **members: Any) -> D:
     try:
         return kind(**members)
     except ValueError as error:  # our own words: every document checks itself
-        raise UsageFault(str(error)) from error
+        raise UsageFault(str(error), hint=getattr(error, "hint", "")) from error
 
 
 def unverified(kind: type[D], text: str) -> D:

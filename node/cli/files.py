@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from durable import files as durable
-from mediator.canonical import MAX_DOCUMENT_BYTES
 from mediator.errors import UsageFault
+from mediator.grammar import MAX_DOCUMENT_BYTES
 from node.host.disk_errors import cannot_write
-
-# the largest initial model a command takes: 4 GiB, the most one gRPC or safetensors header of ours is tested with
-MAX_MODEL_BYTES = 4 << 30
 
 
 def read_text(path: Path, *, limit: int = 2 * MAX_DOCUMENT_BYTES) -> str:

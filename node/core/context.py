@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.audit import Action, Verdict
 from mediator.capacity import SiteSchedule
 from mediator.errors import Code, Denied, Malformed
@@ -96,7 +97,8 @@ class Core:
 
     `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them;
     `counts_lock` by who holds counts against those that left, until the new ones are on record too.
-    `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
+    `job_group` may read what jobs are shown. `switch`, `heard` and `deferred` are what a stop rests on while the store
+    answers nobody.
     """
 
     site: str
@@ -112,6 +114,7 @@ class Core:
     random_bytes: Callable[[int], bytes]
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    job_group: ReadingGroup = EVERYBODY
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.airlock.review import FileState
-from mediator.audit import Action, Verdict
+from mediator.audit import Action, Epoch, LogHead, Verdict
 from mediator.errors import Code, HubCode
 from mediator.imports import ImportState
 from mediator.jobs import JobState
@@ -397,3 +397,20 @@ class WitnessedRow:
     size: int
     text: str
     time: datetime
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """An epoch of the log after the first: its first record, and when that was written."""
+
+    epoch: Epoch
+    record: int
+    opened: datetime
+
+
+@dataclass(frozen=True)
+class SetBackRow:
+    """What was seen of this site's log and is not in it."""
+
+    head: LogHead
+    noticed: datetime

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from durable.files import create_file
 from mediator.errors import UsageFault
+from mediator.grammar import HEX256
 from mediator.signatures import SigningKey, VerifyKey
 from node.host.disk_errors import cannot_write
 
-_HEX = re.compile(r"[0-9a-f]{64}\n?")
+_HEX = re.compile(rf"{HEX256}\n?")
 RAW_KEY_BYTES = 32
 # the ending by which a key's public half is told from the key: both are 64 digits
 _PUBLIC = ".pub"

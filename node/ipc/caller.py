@@ -15,21 +15,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
+from mediator import grammar
 from mediator.errors import Code, Denied, Reason, UsageFault
+from mediator.grammar import UNKNOWN, check_hex256, check_identifier
 from mediator.signatures import KeyRing, Signed, SigningKey, open_signed
-from mediator.types import check_hex256, check_identifier
 from node.ipc.messages import Empty
 from node.ipc.verb import Verb
 
-UNKNOWN = "unknown"
 # the metadata key that a signed call has beside its request
 SIGNED = "cloister-signed"
 # a person types nothing between a challenge and the call that spends it
 LIFETIME_S = 30.0
 # whoever opens more pushes the oldest out, not the node's memory up
 MAX_OPEN = 256
-# a role, a dot and the person fill an audit record's actor, which has 64 places
-MAX_PERSON = 48
 
 # what a call brought beside its request
 Metadata = Mapping[str, str]
@@ -59,11 +57,9 @@ class Caller:
 def check_person(person: str) -> None:
     """Raise `UsageFault` unless `person` is an identifier that a record has room for."""
     try:
-        check_identifier(person, "the person")
+        grammar.check_person(person, "the person")
     except ValueError as error:
         raise UsageFault(str(error), hint="use their identifier in this hospital, for example a.silva") from None
-    if len(person) > MAX_PERSON:
-        raise UsageFault(f"the person's identifier is longer than {MAX_PERSON} characters")
 
 
 @dataclass(frozen=True)

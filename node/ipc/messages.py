@@ -33,7 +33,8 @@ VERSION = b"2"
 MAX_CHUNK_BYTES = 1 << 20
 # the longest signed document is 1.4 MB (mediator.signatures); one message carries at most two of them
 MAX_MESSAGE_BYTES = 4 << 20
-# An error travels in HTTP/2 trailers: the bounds below keep it under 32 kB escaped, 43 kB as base64.
+# An error travels in HTTP/2 trailers, as base64. Its texts are at most 5,000 characters together, and none takes more
+# than six bytes (a control character, escaped; what is beyond ASCII is UTF-8): 33 kB with all around it, 44 as base64.
 MAX_METADATA_BYTES = 64 << 10
 _MAX_TEXT = 500
 _MAX_DETAIL = 200
@@ -125,7 +126,8 @@ def pack_error(error: CloisterError) -> bytes:
         plain["reasons"] = [[reason.code.value, reason.detail[:_MAX_DETAIL]] for reason in kept]
     elif isinstance(error, Ended):
         plain["reason"] = [error.reason.code.value, error.reason.detail[:_MAX_DETAIL]]
-    return json.dumps(plain).encode("ascii")
+    # escaped, a character outside the basic plane would take twelve bytes
+    return json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def unpack_error(raw: bytes) -> CloisterError:

@@ -54,7 +54,7 @@ ADVICE: Mapping[Code, str] = {
     Code.TRAILING_BYTES: "nothing may follow the last tensor in model.safetensors",
     Code.NOT_FINITE: "the training diverged (NaN or infinity): a lower learning rate, or look for a division by 0",
     # gate 2: metrics and files
-    Code.METRICS_TOO_LARGE: "metrics.json is over 4 KiB: numbers only, and few",
+    Code.METRICS_TOO_LARGE: "metrics.json is over 8 KiB: numbers only, and few",
     Code.METRICS_MALFORMED: "metrics.json is one flat JSON object of numbers; a count is a whole number",
     Code.METRIC_NOT_PERMITTED: "leave that metric out, or ask for it in the draft's metrics of this kind of task",
     Code.METRIC_MISSING: "hand in every metric that the draft lists for this kind of task",

@@ -12,7 +12,7 @@ from pathlib import Path
 from durable.files import create_file
 from mediator.canonical import print_time
 from mediator.errors import UsageFault
-from mediator.types import IDENTIFIER
+from mediator.grammar import IDENTIFIER
 from node.host.disk_errors import cannot_write
 
 TEMPLATES = ("torch", "flower", "flower-numpy", "plain")

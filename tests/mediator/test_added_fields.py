@@ -65,7 +65,7 @@ def test_a_container_names_as_many_gpus_as_it_is_granted() -> None:
 
 
 def test_a_gpu_has_no_negative_memory() -> None:
-    with pytest.raises(ValueError, match="GPU"):
+    with pytest.raises(ValueError, match="gpu_memory_bytes"):
         replace(RESOURCES, gpus=1, gpu_memory_bytes=-1)
 
 

@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 
 from mediator import canonical
 from mediator.errors import Code, Denied, Malformed, UnsupportedVersion
-from mediator.signatures import (
-    MAX_SIGNED_BYTES,
-    KeyRing,
-    SigningKey,
-    VerifyKey,
-    open_signed,
-    peek_kind,
-)
+from mediator.grammar import MAX_SIGNED_BYTES
+from mediator.signatures import KeyRing, SigningKey, VerifyKey, open_signed, peek_kind
 from mediator.types import Instruction, RevocationList
 from tests.mediator.samples import COMMITTEE, COMMITTEE_RING, STRANGER, instruction, revocations
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mediator.grammar import check_digest, check_identifier, check_name
 from mediator.types import (
     ConfigField,
     Dtype,
@@ -17,9 +18,6 @@ from mediator.types import (
     Resources,
     SiteDatasets,
     TensorSpec,
-    check_digest,
-    check_identifier,
-    check_name,
 )
 from tests.mediator.samples import (
     NOW,

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator import tensors
 from mediator.errors import CloisterError, Code, HubCode
 from mediator.signatures import KeyRing, SigningKey, open_signed
@@ -46,10 +46,12 @@ class FakeCore:
     released: list[ReleaseEnvelope] = field(default_factory=list)
     computed: list[tuple[str, int, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    to_witness: list[str] = field(default_factory=list)
+    to_witness: list[ShownCheckpoint] = field(default_factory=list)
     witness_lines: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     alarms: list[Code] = field(default_factory=list)
+    witness_held: list[tuple[str, bool]] = field(default_factory=list)
+    hub_times: list[datetime] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._undelivered: dict[str, OutgoingReply] = {}
@@ -181,7 +183,10 @@ class FakeCore:
             self._undelivered.pop(subject, None)
         return Retry(self.failures[name], 0.05, aside)
 
-    async def checkpoints(self) -> AsyncIterator[str]:
+    async def witness_holds(self, text: str, refused: bool) -> None:
+        self.witness_held.append((text, refused))
+
+    async def checkpoints(self) -> AsyncIterator[ShownCheckpoint]:
         done = 0
         while True:
             while done < len(self.to_witness):
@@ -191,3 +196,6 @@ class FakeCore:
 
     async def witnessed(self, text: str) -> None:
         self.witness_lines.append(text)
+
+    async def hub_time(self, time: datetime) -> None:
+        self.hub_times.append(time)

@@ -14,6 +14,7 @@ from node.cli.files import read_bytes, replace_file, write_new
 from node.cli.it.run_as import run_as
 from node.cli.options import Json, NodeConfig, Out
 from node.cli.output import say, show
+from node.host.accounts import acting_as
 from node.host.config import NodeConfig as Config
 from node.host.keys import public_path, read_verify_key
 
@@ -35,7 +36,8 @@ def request(
 
     loaded = load(config)
     paths = loaded.paths
-    release, audit = read_verify_key(public_path(paths.release_key)), read_verify_key(public_path(paths.audit_key))
+    with acting_as(loaded.users.accounts()["core"]):  # its folder, and what lies in it is its choice
+        release, audit = read_verify_key(public_path(paths.release_key)), read_verify_key(public_path(paths.audit_key))
 
     def make() -> str:
         made = make_request(paths.link, loaded.site, release_key=release, audit_key=audit, new_keys=new_keys)
@@ -84,7 +86,8 @@ def install(config: NodeConfig, bundle: Annotated[Path, typer.Argument(help="the
 def write_audit_keys(config: Config) -> None:
     """`audit-keys.txt`: what an auditor needs to check this node's log, public."""
     path = config.paths.audit_keys
-    audit = read_verify_key(public_path(config.paths.audit_key)).text
+    with acting_as(config.users.accounts()["core"]):
+        audit = read_verify_key(public_path(config.paths.audit_key)).text
     lines = [f"audit {audit}", *(f"witness {key}" for key in config.trust.witnesses)]
     replace_file(path, "\n".join(lines))
     path.chmod(0o644)

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from mediator import canonical
 from mediator.errors import Code, Denied, Reason, UsageFault
+from mediator.grammar import HEX256, check_digest
 from mediator.images import ImageFacts, read_facts
-from mediator.types import check_digest
 from node.cli.admin import client_for, load
 from node.cli.id_prefix import complete
 from node.cli.it import image_view
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from node.host.config import NodeConfig as Configuration
     from node.ipc.channel import Client
 
-_HEX = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(HEX256)
 app = typer.Typer(no_args_is_help=True)
 
 Image = Annotated[

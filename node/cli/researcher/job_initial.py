@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mediator.errors import Denied, UsageFault
-from node.cli.files import MAX_MODEL_BYTES, read_text, replace_file, write_new
+from mediator.sizes import MAX_MODEL_FILE_BYTES
+from node.cli.files import read_text, replace_file, write_new
 from node.cli.options import Json
 from node.cli.output import say, show
 from node.cli.researcher.job_kit import Engine, draft_of, home_engine, say_reasons, size
@@ -40,7 +41,7 @@ def init_model(
     from node.kit import trial as wired
 
     digest = wired.digest_of(home, image)
-    made = home.initial(digest, wired.home_limits(draft.resources, 0), _WITHIN_S, MAX_MODEL_BYTES)
+    made = home.initial(digest, wired.home_limits(draft.resources, 0), _WITHIN_S, MAX_MODEL_FILE_BYTES)
     _check(made)
     if fill:
         draft = replace(draft, tensors=specs_of(made.files))

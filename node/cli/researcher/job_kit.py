@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mediator.canonical import MAX_DOCUMENT_BYTES, from_plain
+from mediator.canonical import from_plain
 from mediator.datasets import MAX_MANIFEST_BYTES
 from mediator.errors import Denied, Reason, UsageFault
-from mediator.types import DataPermit, Kind, Resources, check_gpu
-from node.cli.files import MAX_MODEL_BYTES, parse_json, read_bytes
+from mediator.grammar import MAX_DOCUMENT_BYTES, check_gpu
+from mediator.sizes import MAX_MODEL_FILE_BYTES
+from mediator.types import DataPermit, Kind, Resources
+from node.cli.files import parse_json, read_bytes
 from node.cli.options import Json
 from node.cli.output import data, say, show, talk
 from node.kit.advice import advice_for
@@ -103,7 +105,7 @@ def test(
     if not config and settings:
         say(f"no --config: the least that the draft allows, {json.dumps(settings)}")
     digest = wired.digest_of(home, image)
-    given = read_bytes(model, limit=MAX_MODEL_BYTES) if model else random_model(draft.tensors)
+    given = read_bytes(model, limit=MAX_MODEL_FILE_BYTES) if model else random_model(draft.tensors)
     gpus = _gpus(gpu or [])
     limits = wired.home_limits(draft.resources, len(gpus))
     _say_limits(draft.resources, limits)

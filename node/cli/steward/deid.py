@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from mediator.errors import UsageFault
-from mediator.types import check_identifier
+from mediator.grammar import check_identifier
 from node.cli.options import Json
 from node.cli.output import data, say, show, table, talk
 from node.cli.steward import deid_check, deid_key

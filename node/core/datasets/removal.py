@@ -17,6 +17,7 @@ from containers.warm.pool import Sandboxes
 from durable.files import flush_folder
 from mediator.audit import Action, Verdict
 from mediator.errors import CloisterError, Code, UsageFault
+from mediator.grammar import HEX256
 from mediator.manifests import ManifestV2
 from node.core.context import Core, event
 from node.host.versions import STUDIES, VERSIONS, clear, read_manifest
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 # Which of some studies of a project, named by their roots, are referred to.
 InUse = Callable[[str, Collection[str]], Collection[str]]
 
-_ROOT = re.compile(r"[0-9a-f]{64}")
+_ROOT = re.compile(HEX256)
 # roots asked of the store at once, below SQLite's oldest limit on a statement's variables
 _BATCH = 500
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Reason, UsageFault
+from mediator.grammar import check_digest
 from mediator.images import ImageFacts, printable, read_facts, unfit
-from mediator.types import check_digest
 from node.core.context import Core, event
 from node.core.records import ImageFactsRow, ImageRow
 from node.core.store.reads import Reads

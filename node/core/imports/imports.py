@@ -21,9 +21,9 @@ from typing import Literal
 
 from mediator import canonical
 from mediator.audit import Action, Verdict
-from mediator.canonical import MAX_INTEGER
 from mediator.datasets import HeldStudy
 from mediator.errors import CloisterError, IntegrityBroken, Malformed, NotNow, UsageFault
+from mediator.grammar import MAX_INTEGER, PSEUDONYM
 from mediator.import_orders import IngestOrder
 from mediator.imports import AFTER_RESTART, IMPORT_ENDED, TRANSITIONS, ImportState, ImportStep
 from node.core.context import CORE, Core, event
@@ -39,7 +39,7 @@ from node.ipc.imports import IngestHappened
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
-_PSEUDONYM = re.compile(r"[0-9a-f]{32}")
+_PSEUDONYM = re.compile(PSEUDONYM)
 _GIVEN_OUT: dict[ImportState, Literal["carry_out", "give_up", "destroy"]] = {
     ImportState.ORDERED: "carry_out",
     ImportState.TAKING_IN: "carry_out",
@@ -235,7 +235,7 @@ class Imports:
                 return "taken"
             source, project = core.folders.handover / row.name / ready.study, core.folders.datasets / row.project
             try:
-                record = take_study(source, project, ready.study, ready.instances, ready.made_by)
+                record = take_study(source, project, ready.study, ready.instances, ready.made_by, core.job_group)
             except OSError as fault:
                 if not is_full(fault):
                     raise

@@ -9,12 +9,14 @@ from sqlalchemy import case, exists, func, select
 from sqlalchemy.orm import Session
 
 from federation.client.ports import OutgoingReply
-from mediator.audit import Action, Frontier
+from mediator.audit import Action
 from mediator.jobs import TERMINAL, JobState
+from mediator.tree import Frontier
 from mediator.types import Instruction, Kind
 from node.core import records
 from node.core.store import models
 from node.core.store.airlock import AirlockReads
+from node.core.store.epochs import EpochReads
 from node.core.store.failures import FailureReads
 from node.core.store.imports import ImportReads
 from node.core.store.ledger import LedgerReads
@@ -26,7 +28,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, FailureReads, ImportReads, LedgerReads, RefusalReads):
+class Reads(AirlockReads, EpochReads, FailureReads, ImportReads, LedgerReads, RefusalReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -43,9 +45,11 @@ class Reads(AirlockReads, FailureReads, ImportReads, LedgerReads, RefusalReads):
         return tuple(value_of(records.PermitRow, model) for model in self._session.scalars(query))
 
     def acceptance(self, permit: str, permit_version: int) -> records.AcceptanceRow | None:
-        """The acceptance taken in last: a steward may narrow an earlier one."""
+        """The acceptance taken in last: a steward may narrow an earlier one. None from before the log's epoch holds."""
         query = select(models.AcceptanceTable).where(
-            models.AcceptanceTable.permit == permit, models.AcceptanceTable.permit_version == permit_version
+            models.AcceptanceTable.permit == permit,
+            models.AcceptanceTable.permit_version == permit_version,
+            models.AcceptanceTable.epoch == self.epoch_number(),
         )
         order = (models.AcceptanceTable.received.desc(), models.AcceptanceTable.sha256)
         model = self._session.scalars(query.order_by(*order).limit(1)).first()

@@ -35,7 +35,7 @@ from mediator.capacity import Calendar
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
 from mediator.jobs import JobStep
 from mediator.ledger import Ledger, PriorRelease, Spending
-from mediator.permit import open_acceptance, open_permit, open_run_order
+from mediator.permit import open_acceptance, open_known_permits, open_permit, open_run_order
 from mediator.signatures import KeyRing, Signed, open_signed
 from mediator.sizes import reserve_bytes
 from mediator.types import DataPermit, Instruction, Kind
@@ -113,11 +113,9 @@ def admission_request(
     order = None
     if permit is not None and order_row is not None and _same_permit(order_row, permit.document):
         order = open_run_order(order_row.text, [permit.document])
-    siblings = [
-        open_permit(row.text, trust.committee).document
-        for row in snapshot.permits()
-        if row.permit == instruction.permit
-    ]
+    siblings = open_known_permits(
+        (row.text for row in snapshot.permits() if row.permit == instruction.permit), trust.committee
+    )
     return AdmissionRequest(
         instruction=signed,
         model=model,
@@ -132,6 +130,9 @@ def admission_request(
             highest_revocation=0 if revoked is None else revoked.number,
             siblings=siblings,
             datasets=_datasets(core, snapshot, instruction, None if permit is None else permit.document),
+            set_back=snapshot.set_back() is not None,
+            opened=None if (epoch := snapshot.epoch()) is None else epoch.opened,
+            ordered_before=snapshot.ordered_before(instruction.run),
         ),
         ledger=_ledger(snapshot, instruction),
         now=now,

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -84,7 +85,8 @@ def test_no_released_update_is_longer_than_the_permit_allows(pair: tuple[Any, An
         tensors.encode(clip(output, flushed, limit)),
         [TensorSpec(name, tuple(item.shape), tensors.dtype_of(item)) for name, item in output.items()],
     )
-    assert _norm(released, flushed) <= limit * (1 + 1e-6)
+    assert _square(released, flushed) <= Fraction(limit) ** 2
+    assert update_norm(released, flushed) <= limit
     assert update_norm(output, flushed) == pytest.approx(_norm(output, flushed), rel=1e-9)
 
 
@@ -94,7 +96,46 @@ def test_rounding_does_not_push_a_large_model_over_the_limit() -> None:
     base = {"w": (rng.normal(size=100_000) * 1e4).astype("<f4")}
     output = {"w": (base["w"] + rng.normal(size=100_000).astype("<f4")).astype("<f4")}
     for limit in (0.01, 1.0, 100.0):
-        assert _norm(clip(output, base, limit), base) <= limit * (1 + 1e-6)
+        released = clip(output, base, limit)
+        assert update_norm(released, base) <= limit and _norm(released, base) <= limit
+        assert _norm(released, base) > 0.5 * limit or limit < 1, "and no shorter than rounding makes it"
+
+
+_edge = st.one_of(
+    numbers,
+    st.sampled_from([0.0, 1.1754943508222875e-38, 1.2e-38, -1.2e-38, 1e-30, 1.0, 1 + 2**-23, 16777216.0, -3e38]),
+)
+
+
+@settings(max_examples=300)
+@given(hnp.arrays("<f4", 7, elements=_edge), hnp.arrays("<f4", 7, elements=_edge), st.data())
+@example(np.array([3e38] * 7, "<f4"), np.zeros(7, "<f4"), None)
+def test_not_even_rounding_lets_an_update_over_the_bound(output: Any, base: Any, data: Any) -> None:
+    """The exact norm, of the float32 values that leave, and at the edges: bounds that the update just meets, bounds of
+    a subnormal's size, values that rounding or flushing moves."""
+    output, base = {"w": tensors.flush(output)}, {"w": tensors.flush(base)}
+    norm = update_norm(output, base)
+    limits = [norm * (1 + step * 2**-53) for step in (-4, -2, 0, 2, 4)] + [norm / 3, 1.0, 1e-38, 5e-324]
+    limit = data.draw(st.sampled_from(limits)) if data is not None else 1.0
+    if not 0 < limit < 1e6:
+        return
+    released = clip(output, base, limit)
+    assert _square(released, base) <= Fraction(limit) ** 2
+    if norm <= limit / 2:
+        assert released["w"].tobytes() == output["w"].tobytes(), "what is short leaves as it is"
+
+
+def _square(output: dict[str, Any], given_: dict[str, Any]) -> Fraction:
+    """The norm's square, exactly."""
+    return sum(
+        (
+            (Fraction(float(a)) - Fraction(float(b))) ** 2
+            for name in output
+            if output[name].dtype.kind == "f"
+            for a, b in zip(output[name].ravel(), given_[name].ravel(), strict=True)
+        ),
+        Fraction(),
+    )
 
 
 def test_an_update_that_overflows_is_refused() -> None:

@@ -60,6 +60,7 @@ ERRORS: dict[str, Exception] = {
     "broken": IntegrityBroken("flipped"),
     "later": NotNow("busy"),
     "engine": EngineUnavailable("no engine"),
+    "largest": Denied([Reason(Code.PERMIT_EXPIRED, "🫁" * 999)] * 99, hint="\x01" * 999),
     "foreign": ValueError("PATIENT^NAME"),
 }
 
@@ -165,6 +166,13 @@ def test_our_errors_arrive_as_the_same_class(client: Client, name: str) -> None:
     assert (caught.value.message, caught.value.hint) == (sent.message, sent.hint)
     if isinstance(sent, Denied) and isinstance(caught.value, Denied):
         assert caught.value.reasons == sent.reasons
+
+
+def test_the_largest_error_arrives_too(client: Client) -> None:
+    """Of characters that take the most room: an error that its trailers had no room for would be no error of ours."""
+    with pytest.raises(Denied) as caught:
+        client.call(FAIL, Text(text="largest"))
+    assert len(caught.value.reasons) == 20 and caught.value.reasons[0].detail == "🫁" * 200
 
 
 def test_a_foreign_exception_crosses_without_its_text(client: Client, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from mediator.errors import Code, Denied, Ended, Malformed, NotNow, Reason, UnsupportedVersion
 from node.ipc.messages import (
@@ -13,6 +15,7 @@ from node.ipc.messages import (
     END,
     MAX_CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
+    MAX_METADATA_BYTES,
     MESSAGE,
     VERSION,
     chunk_frames,
@@ -114,6 +117,24 @@ def test_reasons_and_details_are_bounded() -> None:
     back = unpack_error(pack_error(error))
     assert isinstance(back, Denied) and len(back.reasons) == 20
     assert all(len(reason.detail) == 200 for reason in back.reasons)
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(), max_size=4), st.sampled_from(["denied", "ended", "other"]))
+@example("🫁", "denied")
+@example("\x01", "denied")
+@example("\ud800", "denied")
+@example('"\\', "denied")
+def test_no_error_is_larger_than_the_trailers_it_travels_in(text: str, kind: str) -> None:
+    """Of whatever characters: one beyond the basic plane took twelve bytes, and the caller heard of no error at all."""
+    many = text * 9999
+    reason = Reason(Code.TENSOR_SHAPE, many)
+    errors = {
+        "denied": Denied([reason] * 99, hint=many), "ended": Ended(reason, hint=many), "other": NotNow(many, hint=many)
+    }  # fmt: skip
+    packed = pack_error(errors[kind])
+    assert 4 * len(packed) / 3 + 1024 < MAX_METADATA_BYTES
+    assert type(unpack_error(packed)) is type(errors[kind])
 
 
 def test_an_end_crosses_with_its_reason() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from federation.client.ports import OutgoingReply
 from mediator import roles
 from mediator.errors import Code, HubCode, Malformed
-from mediator.signatures import MAX_SIGNED_BYTES
+from mediator.grammar import MAX_SIGNED_BYTES
 from node.ipc import broker, intake, jobs, link
 from node.ipc.caller import CHALLENGE
 from node.ipc.messages import MAX_MESSAGE_BYTES, MESSAGE, VERSION, Empty, pack, unpack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import threading
@@ -192,3 +193,13 @@ def test_what_an_engine_that_was_away_at_the_start_still_holds_is_removed_later(
         eventually(lambda: not left.exists() and core.sandboxes.settled())
     finally:
         core.stop()
+
+
+def test_why_a_node_stopped_whose_folders_were_changed_is_on_record(config: NodeConfig) -> None:
+    core = CoreProcess(config, FakeRunner(read_verify_key(config.paths.verdict_public_key), {}))
+    core.start()
+    core.stop(changed=True)
+    segments = sorted(path for path in config.paths.audit.iterdir() if path.suffix == ".jsonl")
+    records = [json.loads(line) for path in segments for line in path.read_text().splitlines()]
+    stopped = [(each["object"], each["verdict"]) for each in records if each["action"] == "node_stop"]
+    assert stopped == [("state", "failed"), (f"site/{samples.SITE}", "done")]
