@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal
 
-from containers import canary, gpu, podman, sandbox, volumes
+from containers import canary, gpu, podman, rooms, sandbox
 from containers.engine import Container, ContainerEngine, EngineOffer, EngineUsers
 from containers.runner import Endings, RunningContainer
 from containers.sandbox import Role, SandboxPolicy
-from mediator.errors import CloisterError, Code, Denied, Ended, EngineUnavailable, Malformed, Reason
+from mediator.errors import CloisterError, Code, Denied, Ended, EngineUnavailable, Reason
 from mediator.ports import Clock, JobEvent, Prepared
 from mediator.signatures import VerifyKey, open_signed
 from mediator.types import ContainerSpec, OutputFile
@@ -62,7 +61,8 @@ class Broker:
 
         1. Core signed it, and it is neither too old nor from the future.
         2. No limit is above the site's ceiling.
-        3. Each mount's source is a folder under its configured root, reached through no symbolic link.
+        3. Each mount's source is the job's own folder under its configured root, made here, and nobody but the broker
+           or root can put another in its place.
         4. The engine can bound what it runs, has the processors and can give the GPUs. It holds the image under exactly
            this digest; it names a program for this processor and declares no volume (the engine would add one,
            writable and unbounded). A canary's image is the sentinel.
@@ -75,6 +75,8 @@ class Broker:
             offer = self._engine.offer()
             if spec.purpose == "canary":
                 self._lay_out_probe(spec, signed_spec, offer.users)
+            elif (spec.data_dir, spec.in_dir) == rooms.folder_of(self._site.work_root, spec.job):
+                rooms.make(self._site.work_root, spec.job)
             image_id = self._check(spec, offer)
             site = self._site_for(spec, offer)
             self._adopt(spec)  # (5)
@@ -123,7 +125,7 @@ class Broker:
     def clean(self, keep: Sequence[str]) -> Sequence[str]:
         """Remove every container, volume and probe folder with this site's label whose job is not in `keep`.
 
-        The folders under `work_root` are core's, and core removes them.
+        Folders under `work_root` are removed once core has emptied them.
         """
         with self._recorded("clean", ""):
             removed = set()
@@ -138,6 +140,7 @@ class Broker:
             for folder in sorted(self._site.probe_root.glob("[!.]*")):
                 if folder.name not in keep:
                     canary.remove(folder.name, self._site.probe_root)
+            rooms.remove_empty(self._site.work_root, keep)
             self._endings.forget_all_but(keep)
             return sorted(removed)
 
@@ -161,6 +164,7 @@ class Broker:
         if not spec.resources.within(self._site.ceiling):  # (2)
             reasons.append(Reason(Code.RESOURCES_EXCEEDED, "above the site's ceiling"))
         reasons += self._mount_reasons(spec)  # (3)
+        reasons += self._group_reasons(spec, offer.users)
         if not offer.users.limited:  # (4)
             reasons.append(Reason(Code.NOT_SEALED, "a rootless engine bounds nothing on cgroup v1"))
         if spec.resources.cpus > offer.cpus:
@@ -188,21 +192,29 @@ class Broker:
         return replace(self._site, gpus_by=gpu.decide(offer.gpus, spec.gpu_devices, self._site.runtime))
 
     def _mount_reasons(self, spec: ContainerSpec) -> list[Reason]:
-        root = self._root(spec)
-        found = (volumes.check_mount(path, root) for path in (spec.data_dir, spec.in_dir))
-        return [Reason(Code.MOUNT_NOT_PERMITTED, why) for why in dict.fromkeys(found) if why]
+        root = self._site.probe_root if spec.purpose == "canary" else self._site.work_root
+        if (spec.data_dir, spec.in_dir) != rooms.folder_of(root, spec.job):
+            return [Reason(Code.MOUNT_NOT_PERMITTED, "a mount's source is not the job's own folder")]
+        why = rooms.why_not(root, spec.job)
+        return [Reason(Code.MOUNT_NOT_PERMITTED, why)] if why else []
+
+    def _group_reasons(self, spec: ContainerSpec, users: EngineUsers) -> list[Reason]:
+        """Whether a job could read what core gives to its group (3)."""
+        given, there = self._site.group_outside, users.group_outside(self._site.gid)
+        if given is None or there == given or spec.purpose == "canary":
+            return []
+        number = "a number it does not tell" if there is None else str(there)
+        why = f"a job's group is {number} outside this engine's containers, and {given} by the configuration"
+        return [Reason(Code.MOUNT_NOT_PERMITTED, f"{why} ([engine] job_group)")]
 
     def _check_mounts_again(self, spec: ContainerSpec) -> None:
-        """Just before the engine mounts them: a folder may have been exchanged since it was first looked at."""
+        """Just before the engine mounts them: they were looked at when the container was made, and root may have
+        changed them since."""
         if reasons := self._mount_reasons(spec):
             raise Denied(reasons)
 
-    def _root(self, spec: ContainerSpec) -> Path:
-        return self._site.probe_root if spec.purpose == "canary" else self._site.work_root
-
     def _lay_out_probe(self, spec: ContainerSpec, signed_spec: str, users: EngineUsers) -> None:
-        folder = self._site.probe_root / spec.job
-        if (spec.data_dir, spec.in_dir) != (str(folder / "data"), str(folder / "in")):
+        if (spec.data_dir, spec.in_dir) != rooms.folder_of(self._site.probe_root, spec.job):
             raise Denied(Reason(Code.MOUNT_NOT_PERMITTED, "a canary's folders are the broker's own"))
         kernel = {"gvisor": self._site.gvisor, "namespace": users.namespace}
         canary.lay_out(spec, signed_spec, self._site.probe_root, **kernel)
@@ -265,7 +277,7 @@ class Broker:
         """The spec in its label, if core signed it for this job; long expired it may be."""
         try:
             spec = open_signed(ContainerSpec, container.signed_spec, self._keys).document
-        except (Denied, Malformed):
+        except Exception:  # noqa: BLE001 - any container of the engine may have a label of this name, and anything in it
             return None
         return spec if spec.job == container.job else None
 
@@ -277,6 +289,9 @@ class Broker:
             yield name.append
         except CloisterError as error:
             self._record(verb, name[-1], _code(error))
+            raise
+        except Exception:
+            self._record(verb, name[-1], "internal_error")
             raise
         self._record(verb, name[-1], "done")
 

@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -71,17 +71,26 @@ class EngineUsers:
 
     `rootless`: the engine is no root itself. `first`: the user and group that a container's 0 is outside, where
     dockerd remaps them (`userns-remap`), else (0, 0). `limited`: it can bound memory, processes and CPU at all; a
-    rootless engine cannot on cgroup v1, and says so only in its log.
+    rootless engine cannot on cgroup v1, and says so only in its log. `groups`: which groups of a container's are which
+    outside, as (inside, outside, how many), where Podman tells it.
     """
 
     rootless: bool
     first: tuple[int, int]
     limited: bool
+    groups: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def namespace(self) -> bool:
         """Whether a container's root would be nobody outside."""
         return self.rootless or self.first != (0, 0)
+
+    def group_outside(self, gid: int) -> int | None:
+        """The number of a container's group on this machine; None where the engine does not tell."""
+        if not self.rootless:
+            return self.first[1] + gid
+        found = (outside + gid - inside for inside, outside, count in self.groups if inside <= gid < inside + count)
+        return next(found, None)
 
     def __str__(self) -> str:
         if self.rootless:
@@ -129,7 +138,17 @@ class ContainerEngine:
         info = self._info()
         # engine and broker share a machine
         cpus = int(info.get("NCPU") or os.cpu_count() or 1)
-        return EngineOffer(_users(info), cpus, gpu.GpuOffer.of(info, self.kind))
+        users = _users(info)
+        if users.rootless and self.kind == "podman":
+            users = replace(users, groups=self._podmans_groups())
+        return EngineOffer(users, cpus, gpu.GpuOffer.of(info, self.kind))
+
+    def _podmans_groups(self) -> tuple[tuple[int, int, int], ...]:
+        with _asking("describe itself"):
+            answer = self._api.get(f"{self._api.base_url}/v4.0.0/libpod/info", timeout=self._timeout_s)
+            answer.raise_for_status()
+            listed = ((answer.json().get("host") or {}).get("idMappings") or {}).get("gidmap") or []
+        return tuple((int(one["container_id"]), int(one["host_id"]), int(one["size"])) for one in listed)
 
     def _info(self) -> dict[str, Any]:
         with _asking("describe itself"):

@@ -51,8 +51,9 @@ class SandboxPolicy:
     """What one site decides about its containers, read once from its configuration.
 
     `sentinel` is the digest of the image that holds the keeper and the canary's probe; `ceiling` the most any
-    container may be given; a mount's source lies under `work_root` (jobs) or `probe_root` (the canary). `gpus_by` is
-    how GPUs are asked for, which the broker decides for each container from what the engine offers.
+    container may be given; a mount's source lies under `work_root` (jobs) or `probe_root` (the canary).
+    `group_outside` is the number by which core gives a job's files to its group, if it can. `gpus_by` is how GPUs are
+    asked for, which the broker decides for each container from what the engine offers.
     """
 
     site: str
@@ -62,6 +63,7 @@ class SandboxPolicy:
     probe_root: Path
     uid: int = 65532
     gid: int = 65532
+    group_outside: int | None = None
     runtime: str = ""
     gpus_by: gpu.Way = "cdi"
 

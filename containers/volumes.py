@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-from pathlib import Path
 
 from mediator.errors import Code, Denied, Reason
 from mediator.exits import OTHER, RAISED
@@ -80,7 +79,7 @@ def parse_line(line: bytes) -> JobEvent:
     """One line of the keeper's: done, progress, failed or full, and nothing else. Raises `Denied`."""
     try:
         event = json.loads(line) if len(line) <= LINE_BYTES else None
-    except (ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - what cannot be read is something else than the keeper says
         event = None
     members = event if isinstance(event, dict) else {}
     task, fraction = members.get("task"), members.get("fraction")
@@ -98,27 +97,6 @@ def parse_line(line: bytes) -> JobEvent:
     if members == {"event": "full"}:
         return JobEvent("out_full")
     raise _violation("the keeper said something else")
-
-
-def check_mount(path: str, root: Path) -> str | None:
-    """Why `path` must not be mounted, or None.
-
-    1. It is absolute and spelled as the kernel resolves it: no `..`, no symbolic link in any component.
-    2. It lies below the configured root, and is not the root itself.
-    3. It exists and is a folder.
-    """
-    source = Path(path)
-    try:
-        resolved, top = source.resolve(strict=True), root.resolve(strict=True)
-    except (OSError, RuntimeError, ValueError):  # (3)
-        return "a mount's source does not exist"
-    if not source.is_absolute() or str(resolved) != path:  # (1)
-        return "a mount's source is not spelled as it resolves"
-    if top not in resolved.parents:  # (2)
-        return "a mount's source is not under its configured root"
-    if not resolved.is_dir():  # (3)
-        return "a mount's source is not a folder"
-    return None
 
 
 def _violation(rule: str) -> Denied:

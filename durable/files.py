@@ -8,7 +8,7 @@
 
 Whatever fails is raised as the `OSError` it is; what was there before is there still, and the part is gone. The part of
 a process that was killed is removed by whoever writes this file next: a lock tells it from the part of a living one,
-which is waited for.
+which is waited for. A link or a socket of that name is removed too; another user's part is not, and said to be there.
 
 A mode is exact; `masked` has the umask cut it, as people expect of files they asked for. `flush=False` leaves (2) and
 (4) out, for what nobody reads after a crash.
@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,15 +201,26 @@ def _claim(part: Path, make: Callable[[Path], int], remove: Callable[[Path], Non
 
 def _clear(part: Path, remove: Callable[[Path], None]) -> None:
     try:
+        if not _may_be_a_part(os.lstat(part).st_mode):
+            os.unlink(part)  # the link itself, the socket itself: what a link leads to is not touched
+            return
         handle = os.open(part, _THERE)
     except FileNotFoundError:
         return
+    except PermissionError as error:
+        # it may be the part of a living process, which nobody but its user can tell
+        raise PermissionError(error.errno, "another user's part is in the way: remove it", str(part)) from None
     try:
         _lock(handle)
         if _is_at(handle, part):
             remove(part)
     finally:
         _release(handle)
+
+
+def _may_be_a_part(mode: int) -> bool:
+    """A link or a socket never was one, cannot be opened, and would keep every writer of the file out for ever."""
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)
 
 
 def _make_folder(part: Path) -> int:

@@ -6,6 +6,7 @@ side of this channel can change one. Every message says its version; an unknown 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,18 +14,24 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from mediator.errors import Malformed, UnsupportedVersion
 from mediator.grammar import DIGEST, HEX256, IDENTIFIER, MAX_SIGNED_BYTES
+from mediator.tree import MAX_PROOF
 
 EVENTS = "/v1/control/events"
 RELEASES = "/v1/control/releases"
 CHECKPOINTS = "/v1/control/checkpoints"
+WITNESS = "/v1/control/witness"
 RENEW = "/v1/control/renew"
+CERTIFICATE = "/v1/control/certificate"
 INVENTORY = "/v1/control/inventory"
+
+ALARMS_HEADER = "cloister-alarms"
 
 # A signed document in JSON is base64 text with no character to escape; the rest of a message is short.
 MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
 
 Site = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=f"^{HEX256}$")]
+Hash = Annotated[str, StringConstraints(pattern=f"^{HEX256}$")]
 Digest = Annotated[str, StringConstraints(pattern=f"^{DIGEST}$")]
 Signed = Annotated[str, StringConstraints(max_length=MAX_SIGNED_BYTES, pattern=r"^[A-Za-z0-9_.-]*$")]
 Pem = Annotated[str, StringConstraints(max_length=16 << 10, pattern=r"^-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n -]+$")]
@@ -37,17 +44,19 @@ class ControlMessage(BaseModel):
     """What every message has: a version, and no room for anything unknown."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
 
 
 class ControlEvent(ControlMessage):
     """One line of the events stream.
 
     `document`: a signed text, at connect everything live and later what is new (the newest revocation list comes
-    again as heartbeat). `wake`: an instruction waits, pull now. `alive`: nothing new, the stream stands.
+    again as heartbeat). `wake`: an instruction waits, pull now. `alive`: nothing new, the stream stands. `alarm`: the
+    site's certificate may be in other hands; `text` is a code and the number of the hub's event, `code.number`. It is
+    said only to a link that asks for it (`ALARMS_HEADER`), since an older one would not understand.
     """
 
-    kind: Literal["document", "wake", "alive"]
+    kind: Literal["document", "wake", "alive", "alarm"]
     text: Signed = ""
 
 
@@ -64,13 +73,26 @@ class Stored(ControlMessage):
 
 
 class CheckpointMessage(ControlMessage):
-    """A signed audit checkpoint (canonical JSON) to be witnessed: a hash and a size, never a record."""
+    """A signed audit checkpoint (canonical JSON) to be witnessed: a hash and a size, never a record.
 
+    Version 2 has the proof (RFC 9162 section 2.1.4) that this log goes on where the hub saw it last, or, opening a new
+    epoch, that it keeps what it says. Version 1 had none and is refused.
+    """
+
+    version: Literal[2] = 2
     checkpoint: Line
+    proof: list[Hash] = Field(max_length=MAX_PROOF)
+
+
+class WitnessQuestion(ControlMessage):
+    """Which checkpoint of the asking site's log did the hub sign last?"""
 
 
 class WitnessedMessage(ControlMessage):
-    """The line for the node's `witness.jsonl`: the checkpoint with the hub's signature over it."""
+    """A checkpoint with the hub's signature over it: a line for the node's `witness.jsonl`.
+
+    As the answer to a question it is the newest there is, empty where the hub has signed none.
+    """
 
     witness: Line
 
@@ -82,7 +104,7 @@ class Renewal(ControlMessage):
 
 
 class Renewed(ControlMessage):
-    """The node's new certificate; the old one stays valid to its end."""
+    """The node's new certificate, for the same key; the old one ends when this one is first shown."""
 
     certificate: Pem
 
@@ -135,6 +157,21 @@ class EnrolmentBundle(ControlMessage):
     release_key: PublicKey
 
 
+def request_id(request: EnrolmentRequest) -> str:
+    """What a site reads out by telephone and the hub's operator types: 128 bits over site and every key of a request.
+
+    Hexadecimal, in groups of four. Whoever changes the request on its way changes this.
+    """
+    digest = hashlib.sha256(encode(request)).hexdigest()[:32]
+    return " ".join(digest[begin : begin + 4] for begin in range(0, 32, 4))
+
+
+def same_request_id(one: str, other: str) -> bool:
+    """Whether two spellings of a request id are the same, whatever their spaces and capitals."""
+    plain = ["".join(text.split()).lower() for text in (one, other)]
+    return plain[0] == plain[1]
+
+
 def encode(message: ControlMessage) -> bytes:
     """The message as one line of JSON without its newline."""
     return message.model_dump_json().encode("utf-8")
@@ -147,12 +184,14 @@ def decode(cls: type[M], raw: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> M:
     try:
         plain = json.loads(raw)
         version = plain.get("version") if isinstance(plain, dict) else None
-        if isinstance(version, int) and version != 1:
+        if isinstance(version, int) and version != cls.model_fields["version"].default:
             raise UnsupportedVersion("a message of a version we do not know", hint="upgrade the older side")
         return cls.model_validate(plain)
     except ValidationError as error:
         raise Malformed(f"{cls.__name__}: {_first(error.errors(include_input=False, include_url=False))}") from None
-    except (ValueError, RecursionError) as error:
+    except UnsupportedVersion:
+        raise
+    except Exception as error:
         raise Malformed(f"{cls.__name__}: not JSON") from error
 
 

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -68,7 +67,7 @@ def parse_certificate(pem: str) -> x509.Certificate:
         if len(pem) > _MAX_PEM_BYTES:
             raise ValueError("too large")
         return x509.load_pem_x509_certificate(pem.encode("ascii"))
-    except ValueError as error:
+    except Exception as error:
         raise Malformed("not a certificate (PEM)") from error
 
 
@@ -78,6 +77,11 @@ def common_name(name: x509.Name) -> str:
     if len(values) != 1 or len(list(name)) != 1:
         raise Malformed("a subject with other than one common name")
     return values[0]
+
+
+def serial_of(der: bytes) -> int:
+    """The serial number of a certificate the TLS layer has verified."""
+    return x509.load_der_x509_certificate(der).serial_number
 
 
 def due_for_renewal(certificate: x509.Certificate, now: datetime) -> bool:
@@ -122,7 +126,7 @@ class Authority:
         return parse_certificate(self.ca.read_text("ascii"))
 
     def issue_server(self, hosts: Sequence[str], now: datetime) -> None:
-        """A new key and certificate for the ingress and the SuperLink on loopback."""
+        """A new key and certificate for the ingress, which also answers to this machine's own names."""
         key = new_key()
         names = [_general_name(host) for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1"])]
         certificate = (
@@ -144,14 +148,17 @@ class Authority:
             if len(request) > _MAX_PEM_BYTES:
                 raise ValueError("too large")
             parsed = x509.load_pem_x509_csr(request.encode("ascii"))
-        except ValueError as error:  # (1)
+            # a key, a signature or a name is looked at only when it is asked for, and any of them may be odd
+            public, genuine, name = parsed.public_key(), parsed.is_signature_valid, common_name(parsed.subject)
+        except Malformed:
+            raise
+        except Exception as error:  # (1)
             raise Malformed("not a certificate signing request (PEM)") from error
-        public = parsed.public_key()
-        if not parsed.is_signature_valid:  # (1)
+        if not genuine:  # (1)
             raise Malformed("a signing request that its own key did not sign")
         if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != "secp256r1":  # (2)
             raise Malformed("a signing request with a key other than ECDSA P-256")
-        if common_name(parsed.subject) != site:  # (3)
+        if name != site:  # (3)
             raise Malformed("a signing request for another site")
         leaf = self._leaf(_name(site), public, now, NODE_LIFE, ExtendedKeyUsageOID.CLIENT_AUTH)
         return leaf.sign(self._key, hashes.SHA256())
@@ -178,7 +185,7 @@ class Authority:
         """Whether this authority signed `certificate`."""
         try:
             certificate.verify_directly_issued_by(self.certificate)
-        except (ValueError, TypeError, InvalidSignature):
+        except Exception:  # noqa: BLE001 - one that cannot be verified was not signed by us
             return False
         return True
 

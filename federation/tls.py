@@ -34,14 +34,6 @@ def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> N
     context.load_cert_chain(str(certificate), str(key))
 
 
-def trusting_context(ca: Path) -> ssl.SSLContext:
-    """A client without a certificate of its own: the hub talking to its own SuperLink on loopback."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cafile=str(ca))
-    return context
-
-
 class _Telling(ssl.SSLObject):
     """A handshake that tells the peer why it failed.
 

@@ -7,6 +7,9 @@ Everything that starts a program stands in the image's own configuration, and th
 from __future__ import annotations
 
 import hashlib
+import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,10 +71,22 @@ class Sbom:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One thing that a configuration says: as people read it, and the hash of what really stands there.
+
+    What is shown may be less (a secret's hash, a text cut short, an escape spelled out); two settings are the same
+    where their hashes are.
+    """
+
+    shown: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ImageConfig:
     """What the configuration says (OCI image specification, config.md). Every text is `printable`.
 
-    `env` holds names alone: values are where people leave secrets.
+    `settings` is all of it, whatever the other fields have: nothing that stands in a configuration is in none of them.
     """
 
     architecture: str
@@ -81,12 +96,12 @@ class ImageConfig:
     folder: str
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
-    env: tuple[str, ...]
     labels: Mapping[str, str]
     volumes: tuple[str, ...]
     ports: tuple[str, ...]
     history: tuple[str, ...]
     diff_ids: tuple[str, ...]
+    settings: Mapping[str, Setting]
 
 
 @dataclass(frozen=True)
@@ -169,13 +184,116 @@ def read_config(text: str) -> ImageConfig:
         folder=_text(inner.get("workingdir")),
         entrypoint=_texts(inner.get("entrypoint")),
         command=_texts(inner.get("cmd")),
-        env=tuple(sorted(entry.partition("=")[0] for entry in _texts(inner.get("env")))),
         labels={printable(key): _text(value) for key, value in _bounded_items(labels)},
         volumes=_keys(inner.get("volumes")),
         ports=_keys(inner.get("exposedports")),
         history=tuple(_history(_given(top, "history", []))),
         diff_ids=_texts(rootfs.get("diff_ids"), MAX_LAYERS),
+        settings=_by_name(_settings(top, inner, rootfs)),
     )
+
+
+# What chooses a program, or what it loads first: its value is shown. Other values are where people leave secrets, and
+# their hashes are. The dynamic linker's, the shells' and the interpreters' (ld.so(8), bash(1), python(1), perlrun(1)…).
+_CHOOSES = re.compile(
+    r"(LD|DYLD|PYTHON|PERL|RUBY|BASH|GCONV|JULIA|LUA|R)_.*|PYTHON.*|PERL5.*|RUBY(OPT|LIB)|LUA.*|BASH.*|R(HOME|PROFILE)"
+    r"|ENV|IFS|PS4|ZDOTDIR|GLIBC_TUNABLES|LOCPATH|CLASSPATH|VIRTUAL_ENV|NODE_OPTIONS|SHELL|HOME|TMPDIR|OPENSSL_CONF"
+    r"|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|REQUIRE_.*)|CUDA_.*|(.*_)?(PATH|PRELOAD|OPTS|OPTIONS|STARTUP)"
+)
+# A setting's name for people, and whether more than its hash is shown.
+_INNER = {
+    "entrypoint": "entry point", "cmd": "command", "shell": "shell", "user": "user", "workingdir": "folder",
+    "healthcheck": "health check", "stopsignal": "stop signal", "onbuild": "on build", "argsescaped": "args escaped",
+    "hostname": "host name", "domainname": "domain name", "tty": "tty", "openstdin": "open stdin",
+    "networkdisabled": "network disabled", "macaddress": "mac address", "stoptimeout": "stop timeout",
+}  # fmt: skip
+_TOP = {
+    "os": "system", "architecture": "architecture", "variant": "variant", "created": "created", "author": "author",
+    "os.version": "system version", "os.features": "system features", "docker_version": "built with",
+}  # fmt: skip
+_KINDS = {"volumes": "volume", "exposedports": "port", "labels": "label"}
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]{1,200}")
+# a search path of a hundred folders
+_MAX_SETTING = 4000
+
+
+def _by_name(settings: Iterable[tuple[str, Setting]]) -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for name, setting in settings:
+        if name in found:
+            raise Malformed("two settings of an image's configuration that nobody could tell apart")
+        found[name] = setting
+    return found
+
+
+def _settings(
+    top: dict[str, Any], inner: dict[str, Any], rootfs: dict[str, Any]
+) -> Iterator[tuple[str, Setting]]:  # fmt: skip
+    """Everything that a configuration says, each by a name of its own; what nobody foresaw by its key and hash."""
+    known = [key for key in _INNER if inner.get(key) is not None]
+    yield from ((_INNER[key], _setting(inner[key])) for key in known)
+    yield from _environment(_texts_raw(inner.get("env")))
+    for key, kind in _KINDS.items():
+        yield from _each(kind, _given(inner, key, {}))
+    yield from ((_TOP[key], _setting(top[key])) for key in _TOP if top.get(key) is not None)
+    rest = {f"config.{key}": inner[key] for key in inner if key not in {*_INNER, *_KINDS, "env"}}
+    rest |= {key: top[key] for key in top if key not in {*_TOP, "config", "rootfs", "history"}}
+    rest |= {f"rootfs.{key}": rootfs[key] for key in rootfs if key not in ("diff_ids", "type")}
+    for key in sorted(key for key, value in rest.items() if value is not None):
+        yield _named("other", key), _hidden(rest[key])
+    if rootfs.get("type") is not None:
+        yield "root file system", _setting(rootfs["type"])
+    yield "layers", _hidden(rootfs.get("diff_ids"))
+    steps = _given(top, "history", [])
+    yield "steps", _hidden([_members(step, "history").get("created_by") for step in steps])
+    yield "steps' dates and notes", _hidden([_without(step, "created_by") for step in steps])
+
+
+def _environment(entries: list[str]) -> Iterator[tuple[str, Setting]]:
+    """Each variable; of one that stands there twice each, by number."""
+    times: Counter[str] = Counter()
+    for entry in entries:
+        name, given, value = entry.partition("=")
+        times[name] += 1
+        again = f" ({times[name]})" if times[name] > 1 else ""
+        shown = _setting(value) if _CHOOSES.fullmatch(name.upper()) else _hidden(value)
+        yield _named("environment", name) + again + ("" if given else ", without a value"), shown
+
+
+def _each(kind: str, given: Any) -> Iterator[tuple[str, Setting]]:
+    members = given if isinstance(given, dict) else {key or "": {} for key in given}
+    for name, value in sorted(members.items()):
+        yield _named(kind, name), _setting(value) if value != {} else Setting("declared", _hidden(value).sha256)
+
+
+def _named(kind: str, name: str) -> str:
+    """No two names are shown alike: one that is more than letters, digits and signs has its hash beside it."""
+    return f"{kind} {name}" if _PLAIN.fullmatch(name) else f"{kind} {printable(name)} sha256:{_sha256(name)}"
+
+
+def _setting(value: Any) -> Setting:
+    """A value as it is, on one line; with its hash where that does not show all of it."""
+    whole = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    shown, digest = printable(whole, _MAX_SETTING), _sha256(json.dumps(value, sort_keys=True))
+    return Setting(shown if shown == whole else f"{shown} sha256:{digest}", digest)
+
+
+def _hidden(value: Any) -> Setting:
+    digest = _sha256(json.dumps(value, sort_keys=True))
+    return Setting(f"sha256:{digest}", digest)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _without(step: Any, key: str) -> dict[str, Any]:
+    return {name: value for name, value in _members(step, "history").items() if name != key}
+
+
+def _texts_raw(value: Any) -> list[str]:
+    _texts(value)
+    return [each or "" for each in value or []]  # null is an empty text, to us as to an engine
 
 
 def _members(value: Any, what: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from mediator import canonical
-from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.errors import Code, Denied, Malformed, Reason, UnsupportedVersion
+from mediator.revocations import Revocations
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
 from mediator.sizes import check_sizes
 from mediator.types import (
@@ -22,6 +23,7 @@ from mediator.types import (
     Kind,
     MetricSpec,
     RevocationList,
+    RevocationListV2,
     RunOrder,
     SiteDatasets,
     TensorSpec,
@@ -138,8 +140,11 @@ def open_acceptance(text: str, stewards: KeyRing) -> Signed[Acceptance]:
 
 
 def open_revocations(text: str, committee: KeyRing) -> Signed[RevocationList]:
-    """A revocation list, signed by a committee key. Raises `Malformed` or `Denied`."""
-    return open_signed(RevocationList, text, committee)
+    """A revocation list of either version, signed by a committee key. Raises `Malformed` or `Denied`."""
+    try:
+        return open_signed(RevocationListV2, text, committee)
+    except UnsupportedVersion:
+        return open_signed(RevocationList, text, committee)
 
 
 def open_run_order(text: str, permits: Iterable[DataPermit]) -> Signed[RunOrder]:
@@ -229,7 +234,7 @@ def _analysis_unenforceable(permit: DataPermit) -> list[Reason]:
 def check_live(
     permit: DataPermit,
     acceptance: Acceptance,
-    revocations: RevocationList | None,
+    revocations: Revocations | None,
     *,
     siblings: Iterable[DataPermit],
     highest_revocation: int,
@@ -246,7 +251,7 @@ def check_live(
     2. not before ≤ now < expiry, of permit and acceptance.
     3. No version in force supersedes this one.
     4. A revocation list is present, not older than one seen before, not older than `max_revocation_age`.
-    5. It does not name the permit.
+    5. Neither it nor one before it has revoked the permit.
     """
     reasons = []
     if newest_audit is not None and now < newest_audit - CLOCK_TOLERANCE:  # (1)
@@ -267,7 +272,7 @@ def check_live(
 
 
 def check_granted(
-    permit: DataPermit, revocations: RevocationList | None, *, siblings: Iterable[DataPermit], now: datetime
+    permit: DataPermit, revocations: Revocations | None, *, siblings: Iterable[DataPermit], now: datetime
 ) -> tuple[Reason, ...]:
     """Why no hospital would find a permit live at `now`, as far as that is known without one; empty otherwise.
 
@@ -276,7 +281,7 @@ def check_granted(
 
     1. Not before ≤ now < expiry.
     2. No version in force supersedes this one.
-    3. The newest revocation list, where there is one, does not name it.
+    3. No revocation list has revoked it.
     """
     withdrawn = _revoked(permit, revocations) if revocations is not None else ()
     return (*_dates(permit, now), *_replaced(permit, siblings, now), *withdrawn)
@@ -296,7 +301,7 @@ def _replaced(permit: DataPermit, siblings: Iterable[DataPermit], now: datetime)
     return []
 
 
-def _revoked(permit: DataPermit, revocations: RevocationList) -> list[Reason]:
+def _revoked(permit: DataPermit, revocations: Revocations) -> list[Reason]:
     if permit.permit in revocations.permits:
         return [Reason(Code.PERMIT_REVOKED, f"by revocation list {revocations.number}")]
     return []

@@ -359,7 +359,10 @@ class RunOrder:
 
 @dataclass(frozen=True)
 class RevocationList:
-    """The committee's list of permits that no longer hold. Its number only grows; an old one fails closed."""
+    """The committee's list of permits that no longer hold. Its number only grows; an old one fails closed.
+
+    It adds to those before it: a permit that it does not name is not thereby restored (`mediator.revocations`).
+    """
 
     KIND: ClassVar[str] = "cloister.revocation-list"
     VERSION: ClassVar[int] = 1
@@ -372,6 +375,27 @@ class RevocationList:
         check_version(self.number, "number")
         for permit in self.permits:
             check_identifier(permit, "permit")
+
+
+@dataclass(frozen=True)
+class RevocationListV2(RevocationList):
+    """A list that names the one before it by hash, and every permit that was revoked once and holds again."""
+
+    VERSION: ClassVar[int] = 2
+
+    previous_sha256: str | None
+    restored: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.previous_sha256 is None) is not (self.number == 1):
+            raise ValueError("a revocation list names the one before it; the first has none")
+        if self.previous_sha256 is not None:
+            check_hex256(self.previous_sha256, "previous_sha256")
+        for permit in self.restored:
+            check_identifier(permit, "permit")
+        if set(self.restored) & set(self.permits):
+            raise ValueError("a permit is revoked or restored, not both")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from durable.files import write_inside
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.admission import Admitted
 from mediator.errors import Code, Reason
@@ -86,7 +88,7 @@ class WarmContainer:
     """One container: its host folders, how many tasks it was given, and its stream of events.
 
     `leave_by_s` (monotonic) is when a task that was asked to make room is ended; `refused` why it could not start,
-    where that is not its image's fault.
+    where that is not its image's fault; `ended` is set when whoever ended it has removed it.
     """
 
     name: str
@@ -101,6 +103,8 @@ class WarmContainer:
     engine_lost: bool = False
     refused: Reason | None = None
     vouched: tuple[ContainerSpec, Prepared] | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+    group: ReadingGroup = EVERYBODY
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)
 
     @property
@@ -116,12 +120,16 @@ class WarmContainer:
         return self.in_dir / "tasks"
 
     def make_folders(self) -> None:
+        """In what the broker has made (a runner may have made nothing): for the container's group to read."""
         self.tasks_dir.mkdir(parents=True)
-        # modes are set, not asked for: the process's umask is 077, and the container is another user
-        self.folder.chmod(0o711)
-        for folder in (self.in_dir, self.tasks_dir):
-            folder.chmod(0o755)
+        self.group.give_folder(self.tasks_dir)
 
-    def ask_to_end(self) -> None:
-        """Leave the contract's sign that the job is to end."""
-        write_inside(self.in_dir / "stop", b"", 0o644, flush=False)
+    def ask_to_end(self) -> bool:
+        """Leave the contract's sign that the job is to end; false where the disk does not take it."""
+        try:
+            write_inside(self.in_dir / "stop", b"", 0o644, flush=False)
+        except FileExistsError:
+            pass
+        except OSError:
+            return False
+        return True

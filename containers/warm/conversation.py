@@ -7,6 +7,7 @@ nobody else.
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import shutil
 import threading
@@ -20,6 +21,8 @@ from mediator.errors import CloisterError, Code, Denied, Ended, NotNow, Reason
 from mediator.exits import RAISED
 from mediator.ports import JobEvent, Runner
 from mediator.types import OutputFile
+
+log = logging.getLogger(__name__)
 
 # how often a waiting task looks whether it was told to stop: well under the 5 s that a pause may take
 _POLL_S = 0.2
@@ -56,6 +59,9 @@ def listen(runner: Runner, container: WarmContainer) -> None:
             container.refused = denied.reasons[0]
     except CloisterError:
         container.engine_lost = True  # the engine is away, or the broker failed: the job is not to blame
+    except Exception:
+        log.exception("what a container says met an error nobody foresaw")
+        container.engine_lost = True
     finally:
         container.events.put(JobEvent("exited", status=-1))
 
@@ -95,10 +101,11 @@ class Conversation:
             files["model.safetensors"] = task.model
         if task.checkpoint is not None:
             files[CHECKPOINT] = task.checkpoint
-        # modes for the container's user; a crash ends the container with the task, so nothing is flushed for later
-        with creating_folder(self._container.tasks_dir / str(self._number), 0o755, flush=False) as part:
+        # for the container's group; a crash ends the container with the task, so nothing is flushed for later
+        group, folder = self._container.group, self._container.tasks_dir / str(self._number)
+        with creating_folder(folder, group.folder_mode, flush=False) as part:
             for name, content in files.items():
-                write_inside(part / name, content, 0o644, flush=False)
+                write_inside(part / name, content, group.file_mode, flush=False)
 
     def wait(self, limit_s: float) -> None:
         """Until the task is `DONE`. Raises `Ended` with the code of whatever ended it before, `Preempted` where it

@@ -49,18 +49,27 @@ class WarmInventory:
         """It serves nothing from now on; false where it was asked to leave, and is to serve nothing more."""
         with self._lock:
             container.busy, container.last_used_s = False, time.monotonic()
+            self._drop_ended(container)
             return container.leave_by_s is None
 
     def ask_to_leave(self, key: SandboxKey, grace_s: float) -> bool:
-        """Ask the task of a busy container for its checkpoint; false where there is no such task yet, or no more."""
+        """Ask the task of a busy container for its checkpoint; false where there is no such task yet, or no more, or no
+        room on the disk for the sign. The disk is asked outside the lock, which a pause needs."""
         with self._lock:
             container = self._by_key.get(key)
-            if container is None or not container.busy or not container.tasks_dir.is_dir():
+            if container is None or not container.busy:
                 return False
-            if container.leave_by_s is None:
-                container.leave_by_s = time.monotonic() + grace_s  # before a job that obeys at once has ended
-                container.ask_to_end()
-            return True
+            if container.leave_by_s is not None:
+                return True
+            container.leave_by_s = time.monotonic() + grace_s  # before a job that obeys at once has ended
+        asked = False
+        try:
+            asked = container.tasks_dir.is_dir() and container.ask_to_end()
+        finally:
+            if not asked:
+                with self._lock:
+                    container.leave_by_s = None
+        return asked
 
     def tell(
         self, code: Code, chosen: Callable[[SandboxKey], bool]
@@ -73,17 +82,23 @@ class WarmInventory:
                 container.stop_code = code
             return hit, tuple(container.key for container in fresh)
 
-    def begin_ending(self, container: WarmContainer) -> bool:
-        """False if it is being ended already, or gone."""
+    def begin_ending(self, container: WarmContainer, *, idle: bool = False) -> bool:
+        """False if it is being ended already, or gone; with `idle` also if it serves a task by now."""
         with self._lock:
-            if self._by_key.get(container.key) is not container:
+            if self._by_key.get(container.key) is not container or (idle and container.busy):
                 return False
             del self._by_key[container.key]
             self._ending[container.name] = container
             return True
 
-    def is_gone(self, container: WarmContainer) -> None:
+    def has_ended(self, container: WarmContainer) -> None:
+        """Whoever ended it is done with it; it is gone once the task that it served, if any, has let go of it too."""
         with self._lock:
+            container.ended.set()
+            self._drop_ended(container)
+
+    def _drop_ended(self, container: WarmContainer) -> None:
+        if container.ended.is_set() and not container.busy:
             self._ending.pop(container.name, None)
 
     def any_ending(self, containers: tuple[WarmContainer, ...]) -> bool:
@@ -139,10 +154,10 @@ class WarmInventory:
         with self._lock:
             return next((each for each in self._by_key.values() if each.name == name and not each.busy), None)
 
-    def idle_longer_than(self, idle_s: float) -> frozenset[SandboxKey]:
+    def idle_longer_than(self, idle_s: float) -> tuple[WarmContainer, ...]:
         oldest = time.monotonic() - idle_s
         with self._lock:
-            return frozenset(each.key for each in self._by_key.values() if not each.busy and each.last_used_s < oldest)
+            return tuple(each for each in self._by_key.values() if not each.busy and each.last_used_s < oldest)
 
     def keys(self) -> tuple[SandboxKey, ...]:
         with self._lock:

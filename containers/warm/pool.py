@@ -17,6 +17,7 @@ from containers.warm.container import CHECKPOINT, Holding, Preempted, SandboxKey
 from containers.warm.conversation import Conversation, ended_by_itself, listen
 from containers.warm.inventory import WarmInventory
 from containers.warm.removal import Removal, Stopping
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.errors import Code, Ended, Reason
 from mediator.ports import Prepared, Runner
 from mediator.types import ContainerSpec, OutputFile
@@ -39,10 +40,12 @@ class Sandboxes:
         on_progress: Callable[[SandboxKey, int, float], None],
         on_destroyed: Callable[[WarmContainer], None],
         keep_log_s: float = 0.0,
+        group: ReadingGroup = EVERYBODY,
     ) -> None:
         """`trust` returns only if a valid canary stands for the prepared container; it raises `Denied` otherwise.
 
-        `keep_log_s`: a job that failed by itself leaves its ended container so long, for the log in it.
+        `keep_log_s`: a job that failed by itself leaves its ended container so long, for the log in it. `group` is
+        given what lies in a container's folders.
         """
         self._runner = runner
         self._work_root = work_root
@@ -50,6 +53,7 @@ class Sandboxes:
         self._trust = trust
         self._on_progress = on_progress
         self._keep_log_s = keep_log_s
+        self._group = group
         self._inventory = WarmInventory()
         self._removal = Removal(self._inventory, runner, work_root, on_destroyed)
 
@@ -92,13 +96,13 @@ class Sandboxes:
     def _new(self, key: SandboxKey, gpus: tuple[str, ...]) -> WarmContainer:
         # the name carries nothing a container could not know anyway
         name = f"{key.task.value}-{secrets.token_hex(8)}"
-        return WarmContainer(name, key, self._work_root / name, gpus=gpus)
+        return WarmContainer(name, key, self._work_root / name, gpus=gpus, group=self._group)
 
     def _start(self, container: WarmContainer, make_view: MakeView, make_spec: MakeSpec) -> None:
+        spec = make_spec(container.name, container.data_dir, container.in_dir)
+        prepared = self._runner.prepare(self._sign_spec(spec))  # who mounts the folders makes them
         container.make_folders()
         make_view(container.data_dir)
-        spec = make_spec(container.name, container.data_dir, container.in_dir)
-        prepared = self._runner.prepare(self._sign_spec(spec))
         self._trust(spec, prepared)
         container.vouched = (spec, prepared)
         if container.stop_code is not None:  # told to stop before it was there to be stopped
@@ -109,8 +113,7 @@ class Sandboxes:
     def _lose(self, container: WarmContainer, error: BaseException) -> None:
         if self._keep_log_s and ended_by_itself(error):
             self._inventory.keep_log(container, time.monotonic() + self._keep_log_s)
-        if not self._removal.destroy(container):  # somebody else did, perhaps while we were still making it
-            self._removal.remove(container)
+        self._removal.lose(container)
 
     @contextmanager
     def guest(self, name: str) -> Iterator[None]:
@@ -148,7 +151,7 @@ class Sandboxes:
     def evict(self, name: str) -> bool:
         """End a container that serves nothing. False if it is gone, or serves again."""
         idle = self._inventory.idle(name)
-        return idle is not None and self._removal.destroy(idle)
+        return idle is not None and self._removal.destroy(idle, idle=True)
 
     def stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> int:
         """End every chosen container now (pause, revocation, expiry). Returns how many were ended."""
@@ -162,8 +165,7 @@ class Sandboxes:
 
     def stop_idle(self, idle_s: float) -> int:
         """End containers that served nothing for `idle_s` seconds."""
-        idle = self._inventory.idle_longer_than(idle_s)
-        return self.stop(Code.STOPPED, lambda key: key in idle) if idle else 0
+        return self._removal.stop_idle(idle_s)
 
     def shut_down(self) -> None:
         """End every container without an answer: their tasks are given again at the next start."""

@@ -65,6 +65,18 @@ class Removal:
         thread.start()
         return Stopping(len(hit), told, thread)
 
+    def stop_idle(self, idle_s: float) -> int:
+        """End containers that served nothing for so long, but none that is given a task at this moment."""
+        hit, ended = self._inventory.idle_longer_than(idle_s), []
+        workers = [
+            threading.Thread(target=lambda each=each: ended.append(self.destroy(each, idle=True))) for each in hit
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return ended.count(True)
+
     def _end(self, hit: tuple[WarmContainer, ...], chosen: Callable[[SandboxKey], bool]) -> None:
         workers = [threading.Thread(target=self.destroy, args=(container,)) for container in hit]
         for worker in workers:
@@ -75,9 +87,10 @@ class Removal:
             time.sleep(_LOOK_S)
         self._drop_logs(lambda key, _: chosen(key))
 
-    def destroy(self, container: WarmContainer) -> bool:
-        """Stop and remove a container and its work area; false if that was done, or is being done, already."""
-        if not self._inventory.begin_ending(container):
+    def destroy(self, container: WarmContainer, *, idle: bool = False) -> bool:
+        """Stop and remove a container and its work area; false if that was done, or is being done, already, and with
+        `idle` if it serves a task by now."""
+        if not self._inventory.begin_ending(container, idle=idle):
             return False
         try:
             # one that serves nothing has nothing to finish
@@ -85,20 +98,32 @@ class Removal:
         except CloisterError as error:
             self._leave_for_later(error)
         finally:
-            self.remove(container)
+            try:
+                self.remove(container)
+            finally:  # whoever waits for its end must not wait for ever
+                self._inventory.has_ended(container)
         self._on_destroyed(container)
         return True
+
+    def lose(self, container: WarmContainer) -> None:
+        """End a container for the task that it served. Where somebody else ends it, it has its grace first, and what
+        the task may still have made of it meanwhile is removed then."""
+        try:
+            if not self.destroy(container):
+                container.ended.wait()
+                self.remove(container)
+        finally:
+            self._inventory.give_back(container)
 
     def remove(self, container: WarmContainer) -> None:
         """Remove what has ended: the container, but for a log that is kept, and its work area."""
         kept = self._inventory.keeps_log(container)
         try:
+            # the folder itself is the broker's, which removes what is empty
+            shutil.rmtree(container.folder, ignore_errors=True)
             self._clean(gone="" if kept else container.name)
         except CloisterError as error:
             self._leave_for_later(error)
-        finally:  # whoever waits for its end must not wait for ever
-            shutil.rmtree(container.folder, ignore_errors=True)
-            self._inventory.is_gone(container)
 
     def _leave_for_later(self, error: CloisterError) -> None:
         """The engine is away, or the broker failed: `tidy` removes what is still held as soon as that works."""
@@ -144,6 +169,8 @@ class Removal:
         with self._inventory.sweeping:
             keep = [name for name in self._inventory.names() if name != gone]
             self._runner.clean(keep)
-            for folder in self._work_root.iterdir() if folders else ():
-                if folder.name not in keep:
-                    shutil.rmtree(folder, ignore_errors=True)
+            left = [each for each in self._work_root.iterdir() if each.name not in keep] if folders else []
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+            if any(folder.exists() for folder in left):  # emptied, and the broker's to remove
+                self._runner.clean(keep)

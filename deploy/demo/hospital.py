@@ -100,8 +100,8 @@ class Hospital:
         """Make the state folder and keys; then enrolment, by two files."""
         self._run("init")
         request = self.place.post / f"{self.site}-request.json"
-        self._run("enrol", "request", "--out", request)
-        self._run("enrol", "install", hub.approve(request))
+        read_out = self._json("enrol", "request", "--out", request)["request_id"]
+        self._run("enrol", "install", hub.approve(request, read_out))
 
     def serve(self) -> None:
         """Start the node; returns when it answers its staff."""

@@ -77,10 +77,10 @@ class Hub:
         service = self.programs.serve("hub", "hub", "serve", "--config", self.config, account=self.account)
         self.programs.wait_until(lambda: port_answers(HOST, self.port), service)
 
-    def approve(self, request: Path) -> Path:
-        """Enrol a hospital; returns the bundle in `post/`."""
+    def approve(self, request: Path, read_out: str) -> Path:
+        """Enrol a hospital that read out its request's id by telephone; returns the bundle in `post/`."""
         bundle = self.place.hub / f"{request.stem}-bundle.json"
-        self._run("node", "approve", request, "--out", bundle)
+        self._run("node", "approve", request, "--request-id", read_out, "--out", bundle)
         copy = self.place.post / bundle.name
         copy.write_bytes(bundle.read_bytes())
         return copy

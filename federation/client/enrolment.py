@@ -6,6 +6,7 @@ The folder holds `tls.key`, `tls.crt`, `ca.crt`, `flower.key` and `bundle.json`;
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,11 +55,17 @@ class Enrolment:
         return KeyRing([VerifyKey.from_text(self.bundle.release_key)])
 
 
-def make_request(folder: Path, site: str, *, release_key: VerifyKey, audit_key: VerifyKey) -> bytes:
-    """A new enrolment request (JSON), with keys made in `folder` unless they are there already."""
+def make_request(
+    folder: Path, site: str, *, release_key: VerifyKey, audit_key: VerifyKey, new_keys: bool = False
+) -> bytes:
+    """A new enrolment request (JSON), with keys made in `folder` unless they are there already.
+
+    `new_keys` are made in `folder/next`, and take the others' place when a bundle for them is installed.
+    """
     make_folder(folder)
-    tls_key = _key(folder / "tls.key", pki.new_key)
-    flower = _key(folder / "flower.key", lambda: ec.generate_private_key(ec.SECP384R1()))
+    keys = make_folder(folder / "next") if new_keys else folder
+    tls_key = _key(keys / "tls.key", pki.new_key)
+    flower = _key(keys / "flower.key", lambda: ec.generate_private_key(ec.SECP384R1()))
     request = EnrolmentRequest(
         site=site,
         request=pki.signing_request(tls_key, site),
@@ -73,15 +80,26 @@ def install(folder: Path, raw: bytes) -> EnrolmentBundle:
     """Put a bundle in place. Raises `Malformed` when it was not made for the keys in `folder`."""
     bundle = decode(EnrolmentBundle, raw)
     certificate = pki.parse_certificate(bundle.certificate)
-    tls_key, flower = _load(folder / "tls.key"), _load(folder / "flower.key")
+    keys = folder
+    if (folder / "next" / "tls.key").exists() and (
+        certificate.public_key() == _load(folder / "next" / "tls.key").public_key()
+    ):
+        keys = folder / "next"
+    tls_key, flower = _load(keys / "tls.key"), _load(keys / "flower.key")
     if pki.common_name(certificate.subject) != bundle.site or certificate.public_key() != tls_key.public_key():
         raise Malformed("this bundle's certificate is for another node", hint="make a new enrolment request")
     if bundle.flower_key != _public_pem(flower):
         raise Malformed("this bundle is for another Flower key", hint="make a new enrolment request")
     pki.parse_certificate(bundle.ca)
+    if keys != folder:
+        # copied and not moved: a crash leaves this bundle installable again
+        for name in ("tls.key", "flower.key"):
+            replace_file(folder / name, (keys / name).read_bytes())
     replace_file(folder / "ca.crt", bundle.ca.encode("ascii"))
     replace_file(folder / "tls.crt", bundle.certificate.encode("ascii"))
     replace_file(folder / "bundle.json", encode(bundle))
+    if keys != folder:
+        shutil.rmtree(keys)
     return bundle
 
 

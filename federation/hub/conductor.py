@@ -5,7 +5,8 @@ A reply counts only if
 2. the RecordDict id computed from what was read is the envelope's `root`, and no other object came along,
 3. that envelope was not used before,
 4. its tensors are the permit's: names in the permit's order, shapes, types, finite,
-5. its metrics are the permit's for this task: names and numbers in range, with a positive `num-examples`.
+5. its metrics are the permit's for this task: names and numbers in range, with a positive `num-examples`,
+6. its envelope has not expired.
 Anything else is dropped and recorded with one of `Drop`. One site's extra tensor would otherwise end the run for all
 (Flower raises `InconsistentMessageReplies`).
 """
@@ -51,6 +52,7 @@ class Drop(StrEnum):
     ROOT_MISMATCH = "root_mismatch"
     OBJECTS_UNNAMED = "objects_unnamed"
     ENVELOPE_USED = "envelope_used"
+    ENVELOPE_EXPIRED = "envelope_expired"
     MALFORMED = "malformed"
     MODEL_MISMATCH = "model_mismatch"
     METRICS_MISMATCH = "metrics_mismatch"
@@ -93,6 +95,7 @@ class Conductor:
         self._without: set[str] = set()
         self._asked: dict[str, tuple[str, float]] = {}
         self._retries: dict[str, int] = {}
+        self._absences: dict[str, int] = {}
         self._attempt = 0
 
     # --- from other threads ---------------------------------------------------------------------------------
@@ -122,7 +125,7 @@ class Conductor:
         self._round, self._task = round_, task
         self._model_sha256 = hashlib.sha256(tensors.encode(dict(model))).hexdigest()
         self._started, self._waiting = time.monotonic(), ""
-        self._asked, self._retries, self._without = {}, {}, set()
+        self._asked, self._retries, self._absences, self._without = {}, {}, {}, set()
         self._missed = self._missed_before()
         with self._database.write() as session:
             again = (ReplyRow.run == self._order.run, ReplyRow.round == round_, ReplyRow.task == task.value)
@@ -199,15 +202,18 @@ class Conductor:
             row = session.get(EnvelopeRow, (site, self._asked[site][0]))
         if row is None or row.used is not None:
             return None
+        envelope = self._opened(row)
+        return None if envelope is None or self._clock() >= envelope.expires else envelope  # (6)
+
+    def _opened(self, row: EnvelopeRow) -> ReleaseEnvelope | None:
         try:
-            return open_signed(ReleaseEnvelope, row.text, self._release_keys[site]).document  # (1)
+            return open_signed(ReleaseEnvelope, row.text, self._release_keys[row.site]).document  # (1)
         except (Denied, Malformed):  # the site was enrolled anew, with another key, while it computed
             return None
 
     def judge(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         if reply.away:
-            self._record(reply, "missing", Drop.AWAY)
-            return ReplyVerdict.AGAIN, _AWAY_S
+            return self._away(reply)
         if reply.refusal is not None:
             return self._refused(reply)
         if (drop := self._fault(reply)) is not None:
@@ -271,6 +277,13 @@ class Conductor:
 
     # --- within ---------------------------------------------------------------------------------------------
 
+    def _away(self, reply: Reply) -> tuple[ReplyVerdict, float]:
+        # asking again is a new attempt with rows of its own: a site that comes and goes is asked less and less often
+        times = self._absences[reply.site] = self._absences.get(reply.site, 0) + 1
+        if times == 1:
+            self._record(reply, "missing", Drop.AWAY)
+        return ReplyVerdict.AGAIN, min(_AWAY_S * 2 ** (times - 1), _RETRY_MOST_S)
+
     def _refused(self, reply: Reply) -> tuple[ReplyVerdict, float]:
         try:
             code = HubCode(reply.refusal or "")
@@ -299,6 +312,9 @@ class Conductor:
             return Drop.ENVELOPE_USED
         if row.root != reply.root:  # (2)
             return Drop.ROOT_MISMATCH
+        envelope = self._opened(row)
+        if envelope is not None and self._clock() >= envelope.expires:  # (6)
+            return Drop.ENVELOPE_EXPIRED
         if reply.metrics is None:  # (2)
             return Drop.OBJECTS_UNNAMED
         if not self._model_fits(reply):  # (4)

@@ -19,11 +19,19 @@ class _Strict(BaseModel):
 
 
 class IngressConfig(_Strict):
-    """The one port nodes reach. `hosts` are the names and addresses they may call it by, the first in bundles."""
+    """The one port nodes reach. `hosts` are the names and addresses they may call it by, the first in bundles.
+
+    `handshake_s`, `strangers` and `strangers_per_address` are for those that have shown no certificate yet,
+    `connections_per_site` for those that have (`federation.hub.listener`).
+    """
 
     listen: Host = "0.0.0.0"  # noqa: S104 - the one thing a hub does in public, and it takes mutual TLS only
     port: int = Field(ge=1, le=65535)
     hosts: list[Host] = Field(min_length=1)
+    handshake_s: float = Field(default=5.0, gt=0, le=60)
+    strangers: int = Field(default=256, ge=8)
+    strangers_per_address: int = Field(default=64, ge=8)
+    connections_per_site: int = Field(default=64, ge=8)
 
     @property
     def url(self) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
+from federation.hub.refusals import SiteRefusals
 from federation.hub.tables import EventRow
 from mediator.canonical import print_time
 from mediator.errors import IntegrityBroken, NotNow, UsageFault
@@ -33,6 +34,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.refusals = SiteRefusals()
         self._reader = _engine(path, "BEGIN")
         self._writer = _engine(path, "BEGIN IMMEDIATE")
 
@@ -84,6 +86,14 @@ def note(session: Session, now: datetime, actor: str, action: str, thing: str, v
     session.add(
         EventRow(time=print_time(now), actor=actor, action=action, object=thing[:160], verdict=verdict, code=code)
     )
+
+
+def note_refused(
+    database: Database, session: Session, now: datetime, site: str, action: str, thing: str, code: str
+) -> None:
+    """Add a line about what a site sent and was refused, while the day has room for it."""
+    if database.refusals.keep(session, now, site):
+        note(session, now, site, action, thing, "refused", code)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.permit import check_granted, open_known_permits, open_permit, open_revocations, open_run_order
+from mediator.revocations import Revocations, forks, take_up
 from mediator.signatures import KeyRing, Signed, peek_payload
 from mediator.sizes import check_sizes
 from mediator.terms import outside, unaddressed
@@ -47,13 +48,19 @@ class HubDocuments:
         return signed
 
     def submit_revocations(self, text: str, actor: str) -> Signed[RevocationList]:
-        """Take in a revocation list, whose number must be higher than any before."""
+        """Take in a revocation list, whose number must be higher than any before, and which names the one before it.
+
+        One that forks is refused here, where it can still be mended; a node revokes what it names all the same.
+        """
         signed = open_revocations(text.strip(), self._committee)
         with self._database.write() as session:
             newest = self._newest_revocations(session)
             number = signed.document.number
             if newest is not None and int(newest.name) >= number and newest.sha256 != signed.sha256:
                 raise Denied(Reason(Code.REVOCATION_LIST_ROLLED_BACK, f"number {newest.name} is known"))
+            if newest is not None and forks(self._held(newest), signed):
+                reason = Reason(Code.REVOCATION_LIST_FORKED, f"it was made from another list {newest.name}")
+                raise Denied(reason, hint="sign it after the list that `cloister hub revocations print` prints")
             self._add(session, signed, str(number), None, actor)
         return signed
 
@@ -82,10 +89,9 @@ class HubDocuments:
     def not_granted(self, permit: DataPermit) -> tuple[Reason, ...]:
         """Why no node would serve anything under this permit now, by the committee's documents that are here; empty
         otherwise."""
-        listed = self.newest_revocations()
         return check_granted(
             permit,
-            None if listed is None else open_revocations(listed, self._committee).document,
+            self.revocations(),
             siblings=[each for each in self._permits() if each.permit == permit.permit],
             now=self._clock(),
         )
@@ -144,6 +150,18 @@ class HubDocuments:
         with self._database.read() as session:
             row = self._newest_revocations(session)
             return None if row is None else row.text
+
+    def revocations(self) -> Revocations | None:
+        """All that is revoked, by every list that is here."""
+        with self._database.read() as session:
+            rows = session.scalars(select(HubDocumentRow).where(HubDocumentRow.kind == RevocationList.KIND)).all()
+        held = None
+        for row in sorted(rows, key=lambda row: int(row.name)):
+            held = take_up(held, open_revocations(row.text, self._committee))
+        return held
+
+    def _held(self, row: HubDocumentRow) -> Revocations:
+        return take_up(None, open_revocations(row.text, self._committee))
 
     def _permits(self) -> list[DataPermit]:
         with self._database.read() as session:

@@ -1,13 +1,14 @@
 """The hub's one port: mutual TLS in front of the SuperLink's Fleet API and of our control channel.
 
 1. A handshake needs a certificate of our authority that is not revoked (`federation.tls`), TLS 1.3.
-2. Every request is looked up again by that certificate's serial number, so that a connection opened before a
-   revocation ends with it; `refresh` closes such connections at once as well.
+2. Every request is looked up again by that certificate's serial number and its expiry, so that a connection opened
+   before a revocation, a renewal or an expiry ends with it; `refresh` closes such connections at once as well.
 3. Of Flower, eight Fleet calls go through. Its Control and Runtime APIs answer without any credential and stay
-   unreachable; registering is the operator's; app bundles are nobody's.
+   unreachable (`federation.hub.superlink`); registering is the operator's; app bundles are nobody's.
 4. The `flwr-public-key` header must be the key this very site was enrolled with: Flower signs only a timestamp, so
    another site's captured header would pass there.
 5. No body is larger than 16 MB: the SuperLink reads whole bodies into memory.
+6. Strangers keep nobody else out (`federation.hub.listener`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 
 from federation import tls
 from federation.control import ControlMessage, Problem, encode
-from federation.hub.registry import Peer, serial_of
+from federation.hub.certificates import Credential, Standing
+from federation.hub.listener import Limits, Listener
+from federation.hub.peers import Peer
+from federation.pki import serial_of
 from mediator.errors import CloisterError, Code, Denied, Ended, IntegrityBroken, Malformed, NotNow, Reason, UsageFault
 
 log = logging.getLogger("cloister.hub")
@@ -49,18 +56,44 @@ _STATUS: Mapping[type[CloisterError], int] = {
     Denied: 403, Ended: 403, Malformed: 400, IntegrityBroken: 409, NotNow: 503, UsageFault: 400,
 }  # fmt: skip
 _REFUSED = Denied(Reason(Code.SITE_NOT_NAMED, "this certificate is not in force"))
+_REPLACED = Denied(Reason(Code.CERTIFICATE_REPLACED, "another certificate has taken this one's place"))
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PEER: web.RequestKey[Peer] = web.RequestKey("peer", Peer)
+SERIAL: web.RequestKey[int] = web.RequestKey("serial", int)
+
+
+class Book(Protocol):
+    """Where the door looks up certificates (`federation.hub.certificates.Certificates`)."""
+
+    def standing(self) -> Standing: ...
+    def take_up(self, serial: int) -> None: ...
+    def shown_after_end(self, serial: int) -> str | None: ...
 
 
 class Ingress:
-    """The listener. `peers` is the certificates in force, by serial number."""
+    """The listener. `superlink` is the SuperLink's socket, `alarm` is called with a site whose replaced certificate was
+    shown."""
 
-    def __init__(self, context: tls.ServerContext, superlink_url: str, superlink_context: tls.Context) -> None:
+    def __init__(
+        self,
+        context: tls.ServerContext,
+        superlink: Path,
+        *,
+        book: Book,
+        clock: Callable[[], datetime],
+        alarm: Callable[[str], None],
+        limits: Limits,
+    ) -> None:
         self._context = context
-        self._superlink_url = superlink_url
-        self._superlink_context = superlink_context
-        self._peers: Mapping[int, Peer] = {}
+        self._book = book
+        self._clock = clock
+        self._alarm = alarm
+        self._superlink = superlink
+        self._limits = limits
+        self._standing = Standing()
+        self._sites = 0
+        self._listener: Listener | None = None
+        self._taking_up = asyncio.Lock()
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
         self.app.router.add_post("/v1/fleet/{call}", self._fleet)
         self._runner: web.AppRunner | None = None
@@ -68,15 +101,17 @@ class Ingress:
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises `NotNow` when the port is in use, `UsageFault` when it cannot be had at all."""
-        connector = aiohttp.TCPConnector(ssl=self._superlink_context, keepalive_timeout=_UPSTREAM_IDLE_S, limit=0)
+        connector = aiohttp.UnixConnector(str(self._superlink), keepalive_timeout=_UPSTREAM_IDLE_S, limit=0)
         timeout = aiohttp.ClientTimeout(total=_UPSTREAM_S)
         self._upstream = aiohttp.ClientSession(
             connector=connector, timeout=timeout, trust_env=False, auto_decompress=False
         )
         self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
+        assert self._runner.server is not None
+        self._listener = Listener(self._context.context, self._runner.server, self._recognise, self._within)
         try:
-            await web.TCPSite(self._runner, host, port, ssl_context=self._context.context).start()
+            await self._listener.start(host, port)
         except OSError as error:
             await self.close()
             if error.errno == errno.EADDRINUSE:
@@ -84,21 +119,41 @@ class Ingress:
             raise UsageFault(f"cannot listen on port {port} ({error.strerror})") from error
 
     async def close(self) -> None:
+        if self._listener is not None:
+            await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._upstream is not None:
             await self._upstream.close()
 
-    def refresh(self, peers: Mapping[int, Peer], *, reload: bool) -> None:
+    def refresh(self, standing: Standing, *, reload: bool = False) -> None:
         """Take the certificates in force; with `reload`, the revocation list too. Others' connections end now."""
-        self._peers = peers
+        self._standing = standing
+        self._sites = len({shown.peer.site for shown in standing.in_force.values()})
         if reload:
             self._context.reload()
         server = self._runner.server if self._runner is not None else None
         for connection in list(server.connections) if server is not None else []:
             transport = connection.transport
-            if transport is not None and self._serial(transport) not in peers:
+            if transport is not None and self._serial(transport) not in standing.in_force:
                 transport.abort()
+
+    def _within(self, open_files: int) -> Limits:
+        return self._limits.within(open_files, self._sites)
+
+    async def _recognise(self, transport: asyncio.BaseTransport) -> str | None:
+        """The site of a new connection; none for a certificate that was replaced, which is told so. Raises
+        `LookupError` for any other."""
+        serial = self._serial(transport)
+        await self._read_up(serial)
+        if serial in self._standing.ended:
+            return None
+        return self._standing.in_force[serial].peer.site
+
+    async def _read_up(self, serial: int) -> None:
+        """Ask the book about a certificate that is not known: it may have been issued a moment ago."""
+        if serial not in self._standing.in_force and serial not in self._standing.ended:
+            self.refresh(await asyncio.to_thread(self._book.standing))
 
     @staticmethod
     def _serial(transport: asyncio.BaseTransport) -> int:
@@ -108,12 +163,30 @@ class Ingress:
 
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        transport = request.transport
-        peer = self._peers.get(self._serial(transport)) if transport is not None else None
-        if peer is None:  # (2)
-            raise _REFUSED
-        request[PEER] = peer
+        try:
+            serial = self._serial(request.transport) if request.transport is not None else -1
+            request[PEER], request[SERIAL] = (await self._admit(serial)).peer, serial  # (2)
+        except Denied as error:
+            answer = _answer(error)
+            answer.force_close()
+            return answer
         return await handler(request)
+
+    async def _admit(self, serial: int) -> Credential:
+        await self._read_up(serial)
+        shown = self._standing.in_force.get(serial)
+        if shown is not None and shown.fresh:
+            async with self._taking_up:
+                await asyncio.to_thread(self._book.take_up, serial)
+                self.refresh(await asyncio.to_thread(self._book.standing))
+            shown = self._standing.in_force.get(serial)
+        if shown is None and serial in self._standing.ended:
+            if (site := await asyncio.to_thread(self._book.shown_after_end, serial)) is not None:
+                self._alarm(site)
+            raise _REPLACED
+        if shown is None or self._clock() >= shown.expires:
+            raise _REFUSED
+        return shown
 
     async def _fleet(self, request: web.Request) -> web.Response:
         call = request.match_info["call"]
@@ -134,7 +207,7 @@ class Ingress:
         tries = 1 if call == "pull-messages" else 2
         for left in reversed(range(tries)):
             try:
-                url = f"{self._superlink_url}/v1/fleet/{call}"
+                url = f"http://superlink/v1/fleet/{call}"
                 async with self._upstream.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                     content = await answer.read()
                     kind = answer.headers.get("content-type", "application/octet-stream")
@@ -161,12 +234,16 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as error:
         return _problem(error.status, "http", error.reason)
     except CloisterError as error:
-        return _problem(_status(error), _code(error), error.message)
+        return _answer(error)
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
         log.exception("a request failed in a way nobody foresaw")
         return _problem(500, "internal_error", "internal error")
+
+
+def _answer(error: CloisterError) -> web.Response:
+    return _problem(_status(error), _code(error), error.message)
 
 
 def _problem(status: int, code: str, message: str) -> web.Response:

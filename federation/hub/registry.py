@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -12,28 +10,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from federation import pki
-from federation.control import EnrolmentBundle, EnrolmentRequest, Inventory, decode, encode
+from federation.control import (
+    EnrolmentBundle,
+    EnrolmentRequest,
+    Inventory,
+    decode,
+    encode,
+    request_id,
+    same_request_id,
+)
+from federation.hub.certificates import ACTIVE, REVOKED, certificate_row
 from federation.hub.database import Database, note
-from federation.hub.tables import CertificateRow, HubCheckpointRow, SiteRow
-from mediator.audit import decode_checkpoint, decode_witness, encode_checkpoint, witness_checkpoint
+from federation.hub.peers import Peer, peer_of
+from federation.hub.tables import CertificateRow, SiteRow
 from mediator.canonical import parse_time, print_time
-from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
-from mediator.signatures import KeyRing, SigningKey, VerifyKey
-
-ACTIVE, REVOKED = "active", "revoked"
-
-
-@dataclass(frozen=True)
-class Peer:
-    """An enrolled site as the ingress knows it. `flower_header` is the one value of `flwr-public-key` it may send."""
-
-    site: str
-    flower_key: bytes
-    flower_header: str
-    release_keys: KeyRing
-    audit_keys: KeyRing
+from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
+from mediator.signatures import VerifyKey
 
 
 class Registry:
@@ -44,22 +39,45 @@ class Registry:
         self._authority = authority
         self._clock = clock
 
-    def approve(self, raw: bytes, *, url: str, instruction: VerifyKey, witness: VerifyKey, actor: str) -> bytes:
-        """Enrol the site of a request (JSON) and return its bundle (JSON).
+    def approve(
+        self,
+        raw: bytes,
+        told: str,
+        *,
+        url: str,
+        instruction: VerifyKey,
+        witness: VerifyKey,
+        actor: str,
+        again: bool = False,
+    ) -> bytes:
+        """Enrol the site of a request (JSON) and return its bundle (JSON). `told` is the request id that the site read
+        out: a request that was changed on its way has another.
 
-        A site that is enrolled and active is refused: revoke it first, or a stranger's request with the same name
-        would take its place. Raises `Malformed`, `UsageFault`.
+        1. The id is this request's; recorded where it is not.
+        2. The site is not enrolled and active: revoke it first, or a stranger's request with the same name would take
+           its place.
+        3. A site that was revoked comes back with `again` only, recorded, and never with a key that it showed before.
+        4. Its Flower key is no other site's.
+
+        Raises `Malformed`, `Denied`, `UsageFault`.
         """
         request = decode(EnrolmentRequest, raw)
         _check_flower_key(request.flower_key)
         now = self._clock()
+        if not same_request_id(told, request_id(request)):  # (1)
+            with self._database.write() as session:
+                note(session, now, actor, "node_approve", request.site, "refused", Code.UNTRUSTED_KEY)
+            reason = "the site read out another request id: this request is not the one it made"
+            raise Denied(Reason(Code.UNTRUSTED_KEY, reason), hint="ask the site for its request again, by another way")
         certificate = self._authority.issue_node(request.request, request.site, now)
         with self._database.write() as session:
             row = session.get(SiteRow, request.site)
-            if row is not None and row.state == ACTIVE:
+            if row is not None and row.state == ACTIVE:  # (2)
                 raise UsageFault(f"{request.site} is enrolled", hint="revoke it before enrolling it anew")
+            if row is not None:  # (3)
+                _check_comes_back(session, certificate, request.site, again)
             taken = select(SiteRow.site).where(SiteRow.flower_key == request.flower_key, SiteRow.site != request.site)
-            if session.scalar(taken) is not None:
+            if session.scalar(taken) is not None:  # (4)
                 raise UsageFault("another site has this Flower key")
             session.merge(
                 SiteRow(
@@ -72,8 +90,8 @@ class Registry:
                 )
             )
             session.flush()
-            session.add(_certificate_row(certificate, request.site, now))
-            note(session, now, actor, "node_approve", request.site, "done")
+            session.add(certificate_row(certificate, request.site, now))
+            note(session, now, actor, "node_approve", request.site, "done", "again" if row is not None else "")
         bundle = EnrolmentBundle(
             site=request.site,
             hub=url,
@@ -110,32 +128,10 @@ class Registry:
             entries = [pki.Revoked(int(serial, 16), parse_time(at)) for serial, at in session.execute(query) if at]
         self._authority.sign_revocations(entries, now)
 
-    def renew(self, site: str, request: str) -> str:
-        """A new certificate (PEM) for an active site."""
-        now = self._clock()
-        certificate = self._authority.issue_node(request, site, now)
-        with self._database.write() as session:
-            row = session.get(SiteRow, site)
-            if row is None or row.state != ACTIVE:
-                raise Denied(Reason(Code.SITE_NOT_NAMED, "this site is not enrolled"))
-            session.add(_certificate_row(certificate, site, now))
-            note(session, now, site, "node_renew", site, "done")
-        return pki.certificate_pem(certificate).decode("ascii")
-
-    def peers(self) -> dict[int, Peer]:
-        """Every certificate in force, by serial number, with the site it stands for."""
-        with self._database.read() as session:
-            query = (
-                select(CertificateRow.serial, SiteRow)
-                .join(SiteRow, SiteRow.site == CertificateRow.site)
-                .where(SiteRow.state == ACTIVE, CertificateRow.revoked.is_(None))
-            )
-            return {int(serial, 16): _peer(row) for serial, row in session.execute(query)}
-
     def active(self) -> dict[str, Peer]:
         """Every active site, by name."""
         with self._database.read() as session:
-            return {row.site: _peer(row) for row in session.scalars(select(SiteRow).where(SiteRow.state == ACTIVE))}
+            return {row.site: peer_of(row) for row in session.scalars(select(SiteRow).where(SiteRow.state == ACTIVE))}
 
     def seen(self, site: str) -> None:
         """Note that a site opened its events stream."""
@@ -150,57 +146,12 @@ class Registry:
             if row is not None:
                 row.inventory, row.inventoried = inventory.model_dump_json(), print_time(self._clock())
 
-    def witness(self, peer: Peer, text: str, key: SigningKey) -> str:
-        """Co-sign a checkpoint of `peer`'s audit log, and remember it.
-
-        1. It is a checkpoint of this site, signed by its audit key.
-        2. It is not behind, and does not contradict, one this hub has signed before.
-
-        Raises `Malformed`, or `Denied`; a refusal is recorded, because it is how a rolled-back log shows.
-        """
-        now = self._clock()
-        checkpoint = decode_checkpoint(text.encode("utf-8"))
-        with self._database.write() as session:
-            newest = session.scalar(
-                select(HubCheckpointRow)
-                .where(HubCheckpointRow.site == peer.site)
-                .order_by(HubCheckpointRow.size.desc())
-                .limit(1)
-            )
-            previous = decode_witness(newest.witness).checkpoint if newest else None
-            try:
-                if checkpoint.site != peer.site:  # (1)
-                    raise IntegrityBroken("a checkpoint of another site")
-                checkpoint.verify(peer.audit_keys)  # (1)
-                witnessed = witness_checkpoint(checkpoint, previous, key)  # (2)
-            except IntegrityBroken as error:
-                refusal: IntegrityBroken | None = error
-                note(session, now, peer.site, "checkpoint", f"size/{checkpoint.size}", "refused", error.code)
-            else:
-                refusal = None
-                if newest is None or checkpoint.size > newest.size:
-                    session.add(
-                        HubCheckpointRow(
-                            site=peer.site,
-                            size=checkpoint.size,
-                            root=checkpoint.root,
-                            received=print_time(now),
-                            witness=encode_checkpoint(witnessed),
-                        )
-                    )
-        if refusal is not None:
-            raise refusal
-        return encode_checkpoint(witnessed).decode("utf-8").removesuffix("\n")
-
     def nodes(self) -> list[dict[str, Any]]:
         """Every site ever enrolled, for the command line."""
         with self._database.read() as session:
             newest: dict[str, str] = {}
             for row in session.scalars(select(CertificateRow)):
                 newest[row.site] = max(newest.get(row.site, ""), row.expires)
-            sizes: dict[str, int] = {}
-            for checkpoint in session.scalars(select(HubCheckpointRow)):
-                sizes[checkpoint.site] = max(sizes.get(checkpoint.site, 0), checkpoint.size)
             return [
                 {
                     "site": row.site,
@@ -208,38 +159,27 @@ class Registry:
                     "enrolled": row.enrolled,
                     "connected": row.connected,
                     "certificate_expires": newest.get(row.site),
-                    "witnessed_records": sizes.get(row.site, 0),
+                    "witness_refused": row.checkpoint_refused,
                     "inventory": Inventory.model_validate_json(row.inventory).model_dump() if row.inventory else None,
                 }
                 for row in session.scalars(select(SiteRow).order_by(SiteRow.site))
             ]
 
 
-def serial_of(der: bytes) -> int:
-    """The serial number of a certificate the TLS layer has verified."""
-    return x509.load_der_x509_certificate(der).serial_number
-
-
-def _peer(row: SiteRow) -> Peer:
-    pem = row.flower_key.encode("ascii")
-    keys: Sequence[KeyRing] = [KeyRing([VerifyKey.from_text(text)]) for text in (row.release_key, row.audit_key)]
-    return Peer(row.site, pem, base64.b64encode(pem).decode("ascii"), keys[0], keys[1])
-
-
-def _certificate_row(certificate: x509.Certificate, site: str, now: datetime) -> CertificateRow:
-    return CertificateRow(
-        serial=f"{certificate.serial_number:x}",
-        site=site,
-        issued=print_time(now),
-        expires=print_time(certificate.not_valid_after_utc),
-        pem=pki.certificate_pem(certificate).decode("ascii"),
-    )
+def _check_comes_back(session: Session, certificate: x509.Certificate, site: str, again: bool) -> None:
+    if not again:
+        raise UsageFault(f"{site} was revoked", hint="if it is to come back: --again")
+    shown = select(CertificateRow.pem).where(CertificateRow.site == site, CertificateRow.used.is_not(None))
+    if any(pki.parse_certificate(pem).public_key() == certificate.public_key() for pem in session.scalars(shown)):
+        raise UsageFault(
+            "this request is for a key that was revoked", hint="the site: cloister node enrol request --new-keys"
+        )
 
 
 def _check_flower_key(pem: str) -> None:
     try:
         key = serialization.load_pem_public_key(pem.encode("ascii"))
-    except ValueError as error:
+    except Exception as error:
         raise Malformed("the Flower key is not a public key (PEM)") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise Malformed("the Flower key is not an elliptic-curve key")

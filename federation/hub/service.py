@@ -13,8 +13,10 @@ from datetime import timedelta
 
 from federation import flower_log, pki, tls
 from federation.hub.channel import Channel
+from federation.hub.config import IngressConfig
 from federation.hub.coordinator import Coordinator
 from federation.hub.ingress import Ingress
+from federation.hub.listener import Limits
 from federation.hub.state import HubState
 from federation.hub.superlink import SuperLinkProcess
 from mediator.errors import CloisterError
@@ -46,8 +48,14 @@ class Service:
         self._context = tls.ServerContext(
             authority.ca, authority.server_certificate, authority.server_key, authority.crl
         )
-        api = self._superlink.api
-        self._ingress = Ingress(self._context, api.url, api.context)
+        self._ingress = Ingress(
+            self._context,
+            self._superlink.socket,
+            book=hub.certificates,
+            clock=hub.clock,
+            alarm=self._alarm,
+            limits=_limits(hub.config.ingress),
+        )
         self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
         self._channel = Channel(hub, self._coordinator.nudge)
         self._stir = asyncio.Event()
@@ -61,8 +69,8 @@ class Service:
             await self._start_superlink()
             self._channel.attach(self._ingress.app)
             listen = self._hub.config.ingress
-            await self._ingress.start(listen.listen, listen.port)
             await self._look()
+            await self._ingress.start(listen.listen, listen.port)
             log.info("the hub listens at %s", listen.url)
             if ready is not None:
                 ready()
@@ -75,11 +83,14 @@ class Service:
             self._channel.close()
             await self._ingress.close()
             await asyncio.to_thread(self._superlink.stop)
+            database = self._hub.database
+            with contextlib.suppress(CloisterError):
+                await asyncio.to_thread(database.refusals.sum_up, database.write, self._hub.clock(), closing=True)
             log.info("the hub has ended")
 
     async def _keep_going(self, ending: asyncio.Event) -> None:
         stop = asyncio.create_task(ending.wait())
-        signed = self._hub.clock()
+        database, signed = self._hub.database, self._hub.clock()
         while not ending.is_set():
             stirred = asyncio.create_task(self._stir.wait())
             await asyncio.wait({stop, stirred}, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -87,13 +98,15 @@ class Service:
             self._stir.clear()
             if ending.is_set():
                 return
-            if self._hub.clock() - signed > _REVOCATIONS_EVERY:
-                self._hub.registry.sign_revocations()
-                signed = self._hub.clock()
             try:
+                if self._hub.clock() - signed > _REVOCATIONS_EVERY:
+                    self._hub.registry.sign_revocations()
+                    signed = self._hub.clock()
                 if not self._superlink.running:
                     log.error("the SuperLink has ended; starting it again")
                     await self._start_superlink()
+                self._superlink.tidy()
+                await asyncio.to_thread(database.refusals.sum_up, database.write, self._hub.clock())
                 await self._look()
             except CloisterError as error:
                 log.error("%s; trying again", error.message)
@@ -102,15 +115,15 @@ class Service:
 
     async def _look(self) -> None:
         """Take up whatever changed in the state folder."""
-        authority, registry = self._hub.authority, self._hub.registry
-        peers = await asyncio.to_thread(registry.peers)
+        authority = self._hub.authority
+        standing = await asyncio.to_thread(self._hub.certificates.standing)
         lists = (authority.crl.stat().st_mtime_ns, authority.server_certificate.stat().st_mtime_ns)
-        seen = (lists, tuple(sorted(peers)))
+        seen = (lists, standing.serials)
         if seen != self._seen:
             changed = not self._seen or self._seen[1] != seen[1]
-            self._ingress.refresh(peers, reload=True)
+            self._ingress.refresh(standing, reload=True)
             if changed:
-                await self._enrol({peer.flower_key for peer in peers.values()})
+                await self._enrol({shown.peer.flower_key for shown in standing.in_force.values()})
             self._seen = seen
         self._channel.publish()
         await asyncio.to_thread(self._coordinator.refresh)
@@ -126,6 +139,9 @@ class Service:
 
     def _wake(self, sites: object) -> None:
         self._channel.wake(sites)  # type: ignore[arg-type]
+
+    def _alarm(self, site: str) -> None:
+        self._channel.alarm(site)
 
     def _renew_own(self) -> None:
         authority, now = self._hub.authority, self._hub.clock()
@@ -151,3 +167,7 @@ class Service:
 
         asyncio.get_running_loop().add_reader(notices.fileno(), take)
         return notices
+
+
+def _limits(ingress: IngressConfig) -> Limits:
+    return Limits(ingress.handshake_s, ingress.strangers, ingress.strangers_per_address, ingress.connections_per_site)

@@ -24,6 +24,7 @@ from typing import Any
 
 from federation.files import make_folder
 from federation.hub import keys
+from federation.hub.certificates import Certificates
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.conductor import Conductor
 from federation.hub.config import HubConfig
@@ -32,6 +33,7 @@ from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.registry import Registry
 from federation.hub.runs import HubRuns
+from federation.hub.witness import Witness
 from federation.pki import Authority
 from mediator.errors import UsageFault
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
@@ -94,6 +96,8 @@ class HubState:
         committee = KeyRing(VerifyKey.from_text(text) for text in config.trust.committee_keys)
         self.documents = HubDocuments(self.database, committee, clock)
         self.registry = Registry(self.database, self.authority, clock)
+        self.certificates = Certificates(self.database, self.authority, clock)
+        self.witness = Witness(self.database, clock)
         self.runs = HubRuns(self.database, self.documents, self.checkpoints, clock)
         self.exports = Exports(self.database, self.documents, self.checkpoints, clock)
         self.notify_socket = make_folder(folder / "run") / "notify.sock"
@@ -124,10 +128,13 @@ class HubState:
                     entry.unlink()
             raise
 
-    def approve(self, request: bytes) -> bytes:
-        """Enrol a node: its request (JSON) becomes its bundle (JSON). Raises `Malformed`, `UsageFault`."""
+    def approve(self, request: bytes, told: str, *, again: bool = False) -> bytes:
+        """Enrol a node: its request (JSON) becomes its bundle (JSON); `told` is the request id that the site read out,
+        `again` brings a revoked site back. Raises `Malformed`, `Denied`, `UsageFault`."""
         bundle = self.registry.approve(
             request,
+            told,
+            again=again,
             url=self.config.ingress.url,
             instruction=self.instruction_key.verify_key,
             witness=self.witness_key.verify_key,
@@ -142,7 +149,15 @@ class HubState:
         self.notify()
 
     def nodes(self) -> list[dict[str, Any]]:
-        return self.registry.nodes()
+        """Every site ever enrolled, and how far its audit log is witnessed."""
+        newest = self.witness.newest()
+        rows = self.registry.nodes()
+        for row in rows:
+            row["log_epoch"], row["witnessed_records"] = newest.get(row["site"], (0, 0))
+        return rows
+
+    def alarms(self) -> list[dict[str, Any]]:
+        return self.certificates.alarms()
 
     def submit_permit(self, text: str) -> DataPermit:
         permit = self.documents.submit_permit(text, _actor()).document

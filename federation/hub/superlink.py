@@ -1,8 +1,9 @@
-"""The real `flower-superlink`, on loopback, as a child that dies with the hub.
+"""The real SuperLink, as a child that dies with the hub, on a socket that is the hub's user's alone.
 
-Its Control and Runtime APIs answer anybody who reaches its port, so it listens on 127.0.0.1 alone and the ingress lets
-nothing but Fleet requests through; taking a ServerApp task needs a secret besides. Telemetry and update checks, on by
-default, are off.
+Its Control and Runtime APIs answer anybody who reaches them: list runs, stop them. So it listens on no port, loopback's
+neither, but on a Unix socket of mode 0600 in a folder of mode 0700, which the hub makes and hands to it; the ingress
+lets nothing but Fleet requests through. Taking a ServerApp task needs a secret besides. Telemetry and update checks, on
+by default, are off.
 
 It keeps its state in memory, on purpose. After any fall a new Flower run is opened under the same Cloister run and the
 old one is never looked at again, so a database of it would only be a second, unaudited copy of every update (and two
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 
 from durable.files import replace_file
-from federation import tls
+from durable.logs import keep_small
 from federation.files import make_folder
 from federation.hub.flower.superlink import SuperLink
 from federation.pki import Authority
@@ -33,6 +34,8 @@ _READY_S = 60.0
 # uvicorn waits for open connections first, and ours to it are kept alive
 _TERM_S = 1.5
 _LOG_BYTES = 16 << 20
+_BACKLOG = 2048
+SOCKET = "superlink.sock"
 
 
 class SuperLinkProcess:
@@ -41,41 +44,40 @@ class SuperLinkProcess:
     def __init__(self, folder: Path, authority: Authority) -> None:
         self._folder = make_folder(folder)
         self._authority = authority
+        self._log = folder / "superlink.log"
         self._secret_file = folder / "executor.secret"
         self._process: subprocess.Popen[bytes] | None = None
         if not self._secret_file.exists():
             replace_file(self._secret_file, secrets.token_bytes(32))
-        self.port = _free_port()
-        replace_file(folder / "port", str(self.port).encode("ascii"))
+        self.socket = folder / SOCKET
 
     @property
     def api(self) -> SuperLink:
-        context = tls.trusting_context(self._authority.ca)
-        return SuperLink(f"https://127.0.0.1:{self.port}", context, self._secret_file.read_bytes())
+        return SuperLink(self.socket, self._secret_file.read_bytes())
 
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def tidy(self) -> None:
+        """Keep the SuperLink's log small, while it runs too: strangers make it talk."""
+        keep_small(self._log, _LOG_BYTES)
+
     async def start(self) -> None:
         """Start it and wait until it answers. Raises `NotNow`, `UsageFault`."""
-        program = Path(sys.executable).with_name("flower-superlink")
-        if not program.exists():
-            raise UsageFault("flower-superlink is not installed", hint="install cloister with the extra [hub]")
-        record = self._folder / "superlink.log"
-        if record.exists() and record.stat().st_size > _LOG_BYTES:
-            os.replace(record, record.with_suffix(".log.1"))
+        record = self._log
         # Flower's own words, about what strangers sent it too: beside the hub's log, and for its operator alone
         record.touch(mode=0o600)
         record.chmod(0o600)
-        with record.open("ab") as output:
+        with record.open("ab") as output, self._listen() as listener:
+            program = [sys.executable, "-m", "federation.hub.flower.superlink_program", str(listener.fileno())]
             self._process = subprocess.Popen(
                 [
                     sys.executable,
                     "-m",
                     "federation.hub.die_with_parent",
                     str(os.getpid()),
-                    str(program),
+                    *program,
                     *self._arguments(),
                 ],
                 env=self._environment(),
@@ -84,6 +86,7 @@ class SuperLinkProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                pass_fds=[listener.fileno()],
             )
         api = self.api
         for _ in range(int(_READY_S / 0.1)):
@@ -107,14 +110,27 @@ class SuperLinkProcess:
             process.wait()
         self._process = None
 
+    def _listen(self) -> socket.socket:
+        """A new socket, closed to others before anybody can connect: uvicorn would make one for everybody."""
+        self.socket.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(self.socket))
+            self.socket.chmod(0o600)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            listener.close()
+            hint = "is the path of the state folder longer than 80 characters?"
+            raise UsageFault(f"the SuperLink's socket cannot be made ({error.strerror or error})", hint=hint) from error
+        return listener
+
     def _arguments(self) -> list[str]:
         authority = self._authority
         return [
-            "--host", "127.0.0.1",
-            "--port", str(self.port),
             "--isolation", "process",
             "--disable-runtime-dependency-installation",
             "--enable-supernode-auth",
+            # never used: Flower asks for them with node authentication, and a Unix socket needs no TLS
             "--ssl-ca-certfile", str(authority.ca),
             "--ssl-certfile", str(authority.server_certificate),
             "--ssl-keyfile", str(authority.server_key),
@@ -133,9 +149,3 @@ class SuperLinkProcess:
             "FLWR_LOG_LEVEL": "WARNING",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -31,6 +31,7 @@ class SiteRow(HubBase):
     inventory: Mapped[str | None] = mapped_column(Text)
     inventoried: Mapped[str | None] = mapped_column(_TIME)
     connected: Mapped[str | None] = mapped_column(_TIME)
+    checkpoint_refused: Mapped[str | None] = mapped_column(_TIME)  # since when no checkpoint of it could be signed
 
 
 class CertificateRow(HubBase):
@@ -43,6 +44,9 @@ class CertificateRow(HubBase):
     expires: Mapped[str] = mapped_column(_TIME)
     revoked: Mapped[str | None] = mapped_column(_TIME)
     pem: Mapped[str] = mapped_column(Text)
+    used: Mapped[str | None] = mapped_column(_TIME)  # first shown; the site's others ended then
+    ended: Mapped[str | None] = mapped_column(_TIME)  # another took its place
+    renewals: Mapped[int] = mapped_column(default=0, server_default="0")  # asked for with this one
 
 
 class HubDocumentRow(HubBase):
@@ -155,6 +159,7 @@ class HubCheckpointRow(HubBase):
 
     __tablename__ = "checkpoints"
     site: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
     size: Mapped[int] = mapped_column(primary_key=True)
     root: Mapped[str] = mapped_column(_HEX)
     received: Mapped[str] = mapped_column(_TIME)
@@ -172,3 +177,4 @@ class EventRow(HubBase):
     object: Mapped[str] = mapped_column(String(160))
     verdict: Mapped[str] = mapped_column(String(16))
     code: Mapped[str] = mapped_column(_NAME)
+    __table_args__ = (Index("events_by_object", "object"),)

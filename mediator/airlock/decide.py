@@ -24,7 +24,16 @@ from mediator.airlock import tables
 from mediator.airlock.differencing import Group, group_of, revealing
 from mediator.airlock.tables import OutputTable
 from mediator.analysis import COLUMN, TOTAL, AnalysisRules, FileType
-from mediator.disclosure import releasable
+from mediator.disclosure import (
+    CountsBefore,
+    DisclosureFinding,
+    EarlierCounts,
+    NearCount,
+    Outcome,
+    Rule,
+    ShownCount,
+    releasable,
+)
 from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.grammar import check_unique
 from mediator.types import OutputFile
@@ -42,11 +51,6 @@ _LABELS = 6
 _EXTREMES = frozenset({"min", "max", "minimum", "maximum", "smallest", "largest", "range"})
 
 What = Literal["frequency_table", "magnitude_table", "estimates"]
-Outcome = Literal["pass", "review", "fail"]
-Rule = Literal[
-    "plain_text", "shape", "columns", "labels", "formulas", "numbers", "identifiers", "threshold", "population",
-    "dominance_nk", "dominance_p", "freedom", "extremes", "differencing",
-]  # fmt: skip
 _CODES: Mapping[Rule, Code] = {
     "plain_text": Code.FILE_NOT_PERMITTED,
     "identifiers": Code.IDENTIFIER_FOUND,
@@ -54,6 +58,7 @@ _CODES: Mapping[Rule, Code] = {
     "dominance_nk": Code.DOMINANCE,
     "dominance_p": Code.DOMINANCE,
     "differencing": Code.DIFFERENCING,
+    "earlier": Code.DIFFERENCING,
 }
 
 
@@ -96,17 +101,6 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class DisclosureFinding:
-    """One rule on one file: how many cells it looked at, how many it minds, and the limit it held them to."""
-
-    rule: Rule
-    result: Outcome
-    looked_at: int
-    minded: int
-    limit: str
-
-
-@dataclass(frozen=True)
 class DisclosureRecord:
     """What was asked of one file, by which rules, and what was found: for people and for programs, without a value.
 
@@ -115,7 +109,8 @@ class DisclosureRecord:
     """
 
     KIND: ClassVar[str] = "cloister.disclosure-record"
-    VERSION: ClassVar[int] = 1
+    # version 1 had no rule `earlier`
+    VERSION: ClassVar[int] = 2
 
     site: str
     run: str
@@ -138,7 +133,8 @@ class AirlockRequest:
     """One analysis's files, as copied once out of the frozen container.
 
     `rules` are the permit's, narrowed by the hospital's policy; `patients` is how many the job saw; `identifiers` are
-    the pseudonyms of its dataset version, of patients and studies.
+    the pseudonyms of its dataset version, of patients and studies; `earlier` what left under the permit before, and
+    what waits to leave.
     """
 
     site: str
@@ -148,15 +144,21 @@ class AirlockRequest:
     patients: int
     identifiers: frozenset[str] = field(repr=False)
     files: Sequence[OutputFile]
+    earlier: Sequence[EarlierCounts] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file with its record. `content` is our own encoding of its values, empty for a file that is refused."""
+    """A file with its record. `content` is our own encoding of its values, empty for a file that is refused.
+
+    `counts` are all it shows, `near` those that a person has to judge: values, which no record holds.
+    """
 
     record: DisclosureRecord
     content: bytes = field(repr=False)
     code: Code | None
+    counts: tuple[ShownCount, ...] = field(repr=False)
+    near: tuple[NearCount, ...] = field(repr=False)
 
 
 def check(request: AirlockRequest) -> tuple[CheckedFile, ...]:
@@ -166,6 +168,7 @@ def check(request: AirlockRequest) -> tuple[CheckedFile, ...]:
     2. Together they are within the permit's bytes.
     3. Each file by itself: `_Look`.
     4. All together: no number shown in one file gives away what another does not show (`differencing`).
+    5. Each against all that left under the permit before, and against the files before it: `CountsBefore`.
     """
     declared = _declared(request)  # (1)
     contents = {file.name: file.content for file in request.files}
@@ -178,6 +181,11 @@ def check(request: AirlockRequest) -> tuple[CheckedFile, ...]:
     shown = [(look, look.group) for look in looks if look.group is not None and not look.failed]
     for (look, group), minded in zip(shown, revealing([group for _, group in shown]), strict=True):  # (4)
         look.find("differencing", len(group.shown), minded, "room in every cell that is not shown")
+    before = CountsBefore(request.earlier)
+    unknown = sum(each.counts is None for each in request.earlier)
+    for look in looks:  # (5)
+        if not look.failed:
+            look.at_what_left(before, unknown)
     return tuple(look.checked() for look in looks)
 
 
@@ -212,6 +220,8 @@ class _Look:
         self._findings: list[DisclosureFinding] = []
         self._table: OutputTable | None = None
         self.group: Group | None = None
+        self._shown: tuple[ShownCount, ...] = ()
+        self._near: tuple[NearCount, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -242,6 +252,32 @@ class _Look:
             self._disclosure(self._table)  # (5)
         return None
 
+    def at_what_left(self, before: CountsBefore, unknown: int) -> None:
+        """One group has one number, a contradiction is refused; what is near another count a person has to see."""
+        request = self._request
+        self._shown = self._counts()
+        found = before.compare(self._shown, request.dataset_version, self._rules.threshold)
+        self._near = found.pairs
+        if found.contradictions:
+            return self.find("earlier", found.looked_at, found.contradictions, "one number for one group")
+        limit = f"{self._rules.threshold} from every other count under the permit"
+        self.find("earlier", found.looked_at, found.near, limit, review=True)
+        if unknown:
+            self.find("earlier", unknown, unknown, "left before counts were kept, are not known", review=True)
+        before.add(EarlierCounts(self._file.name, request.run, request.dataset_version, None, False, self._shown))
+        return None
+
+    def _counts(self) -> tuple[ShownCount, ...]:
+        """What stands in the table, and what can be added up from it."""
+        group, column = self.group, self._file.count
+        if group is None:
+            return ()
+        shown = [ShownCount(column, tuple(sorted(key)), number) for key, number in group.shown.items()]
+        for key, number in group.sums().items():
+            over = tuple(sorted(set(group.labels).difference(label for label, _ in key)))
+            shown.append(ShownCount(column, tuple(sorted(key)), number, over))
+        return tuple(shown)
+
     def checked(self) -> CheckedFile:
         table, file = self._table, self._file
         failing = [finding.rule for finding in self._findings if finding.result == "fail"]
@@ -267,7 +303,8 @@ class _Look:
             findings=tuple(self._findings),
             rules=self._rules,
         )
-        return CheckedFile(record, content, _CODES.get(failing[0], Code.TABLE_NOT_PERMITTED) if failing else None)
+        code = _CODES.get(failing[0], Code.TABLE_NOT_PERMITTED) if failing else None
+        return CheckedFile(record, content, code, () if failing else self._shown, self._near)
 
     def _identifiers(self) -> None:
         """Pseudonyms, whole or their first characters, and anything of a DICOM UID's form, in names and in cells."""

@@ -12,9 +12,10 @@ when its value is uncertain enough, and it needs no solver. Labels of the same n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from math import prod
 
 from mediator.analysis import TOTAL
@@ -51,6 +52,24 @@ class Group:
             key = frozenset(zip(self.labels, words, strict=True))
             if key not in self.shown:
                 yield key
+
+    def sums(self) -> dict[Key, int]:
+        """What anybody can add up: sums over some labels that do not stand there themselves, where every cell that they
+        are made of does."""
+        cells = [(sorted(key), number) for key, number in self.shown.items() if self.is_cell(key)]
+        size = dict(zip(self.labels, map(len, self.words), strict=True))
+        found: dict[Key, int] = {}
+        for length in range(len(self.labels)):
+            for kept in combinations(self.labels, length):
+                parts: Counter[Key] = Counter()
+                total: Counter[Key] = Counter()
+                for cell, number in cells:
+                    key = frozenset(part for part in cell if part[0] in kept)
+                    parts[key] += 1
+                    total[key] += number
+                whole = prod(words for label, words in size.items() if label not in kept)
+                found |= {key: total[key] for key, many in parts.items() if many == whole and key not in self.shown}
+        return found
 
     def contradictions(self, patients: int) -> int:
         """Counts that cannot be: more patients than there were, cells that overlap, a sum that is not its cells'."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mediator import tensors
+from mediator.disclosure import CountsBefore, DisclosureFinding, EarlierCounts, NearCount, Outcome, ShownCount
 from mediator.errors import Code, Denied, IntegrityBroken, Reason
 from mediator.permit import EnforcedPermit
 from mediator.release import metrics
@@ -31,7 +32,8 @@ class ReleaseRequest:
 
     `given` is the safetensors file the task was given, `given_sha256` the hash in its instruction; `byte_limit` what
     the ledger was charged for this task; `noise` the random bytes for a permit with a privacy budget
-    (`noise_bytes(permit)` of them, cryptographic), else empty.
+    (`noise_bytes(permit)` of them, cryptographic), else empty. `earlier` are the counts that left under the permit
+    before, or wait to; `dataset_version` is what the task saw.
     """
 
     permit: EnforcedPermit
@@ -41,6 +43,8 @@ class ReleaseRequest:
     given_sha256: str
     byte_limit: int
     noise: bytes = field(default=b"", repr=False)
+    dataset_version: str = ""
+    earlier: Sequence[EarlierCounts] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,29 @@ class Released:
     metrics: Mapping[str, float | int]
     model: bytes = field(repr=False)
     metrics_json: bytes
+    counts: tuple[ShownCount, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         return len(self.model) + len(self.metrics_json)
 
 
+@dataclass(frozen=True)
+class HeldCounts:
+    """A task's counts that people have to judge before any of them may leave: our encoding, and what each is near."""
+
+    counts: tuple[ShownCount, ...]
+    pairs: tuple[NearCount, ...]
+    findings: tuple[DisclosureFinding, ...]
+    content: bytes
+
+
 def release(request: ReleaseRequest) -> Released:
     """What of a task's output may leave. Raises `Denied` with every reason, or `IntegrityBroken`.
 
     1. The files are exactly those the contract names for this kind of task, each once.
-    2. Metrics: `mediator.release.metrics.parse`; under a privacy budget the job's are not read (`metrics.fixed`).
+    2. Metrics: `mediator.release.metrics.parse`; none is too near a count that left under the permit: `held_counts`.
+       Under a privacy budget the job's are not read (`metrics.fixed`).
     3. Training: the model, `mediator.tensors.parse` against the permit's schema.
     4. Its update is clipped to the permit's norm, with noise under a privacy budget.
     5. Model and metrics are encoded anew from the parsed values: no byte of the container's files is passed on.
@@ -77,6 +93,8 @@ def release(request: ReleaseRequest) -> Released:
     if METRICS_FILE in contents:
         try:
             numbers = _metrics(permit, kind, contents[METRICS_FILE])  # (2)
+            if _held(request, numbers) is not None:
+                reasons.append(Reason(Code.DIFFERENCING, "a count too near one that left under the permit"))
         except Denied as denied:
             reasons += denied.reasons
     if MODEL_FILE in contents and kind is Kind.TRAIN:
@@ -90,10 +108,49 @@ def release(request: ReleaseRequest) -> Released:
     if kind is Kind.TRAIN:
         output = _bounded(request, output)  # (4)
         model = tensors.encode(output)  # (5)
-    released = Released(output, numbers, model, metrics.encode(numbers))
+    counts = metrics.counted(numbers, permit.metrics_of(kind), kind)
+    released = Released(output, numbers, model, metrics.encode(numbers), counts)
     if released.size_bytes > request.byte_limit:  # (6)
         raise Denied(Reason(Code.BYTES_EXHAUSTED, f"more than the {request.byte_limit} bytes charged"))
     return released
+
+
+def held_counts(request: ReleaseRequest) -> HeldCounts | None:
+    """The counts for whose sake `release` refuses an output with `differencing`; None where it has no such reason.
+
+    Raises `Denied` for metrics that are none.
+    """
+    raw = next((file.content for file in request.files if file.name == METRICS_FILE), b"")
+    return _held(request, _metrics(request.permit, request.task, raw))
+
+
+def _held(request: ReleaseRequest, numbers: Mapping[str, float | int]) -> HeldCounts | None:
+    """Each count against all before, and against those beside it. The same number for one name is nothing new; another
+    number for it is a person's to judge, as a near one is: rounds may count differently, and no researcher can mend
+    a round."""
+    permit, task = request.permit, request.task
+    counts = metrics.counted(numbers, permit.metrics_of(task), task)
+    before, pairs = CountsBefore(request.earlier), list[NearCount]()
+    contradictions = near = 0
+    for count in counts:
+        found = before.compare((count,), request.dataset_version, permit.terms.count_threshold)
+        contradictions, near = contradictions + found.contradictions, near + found.near
+        pairs += found.pairs
+        before.add(EarlierCounts(METRICS_FILE, "", request.dataset_version, None, False, (count,)))
+    if not pairs:
+        return None
+    names = {spec.name for spec in permit.metrics_of(task) if spec.kind == "count"}
+    content = metrics.encode({name: number for name, number in numbers.items() if name in names})
+    limit = f"{permit.terms.count_threshold} from every other count under the permit"
+    findings = (
+        DisclosureFinding("earlier", _judged(contradictions), len(counts), contradictions, "one number for one group"),
+        DisclosureFinding("earlier", _judged(near), len(counts), near, limit),
+    )
+    return HeldCounts(counts, tuple(pairs), findings, content)
+
+
+def _judged(minded: int) -> Outcome:
+    return "review" if minded else "pass"
 
 
 def envelope(

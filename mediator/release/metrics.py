@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mediator import canonical, grammar
-from mediator.disclosure import releasable
+from mediator.disclosure import ShownCount, releasable
 from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.sizes import MAX_METRICS_BYTES
-from mediator.types import MetricSpec
+from mediator.types import Kind, MetricSpec
 
 
 def parse(raw: bytes, specs: Sequence[MetricSpec], count_threshold: int) -> dict[str, float | int]:
@@ -57,6 +57,15 @@ def fixed(specs: Sequence[MetricSpec]) -> dict[str, float | int]:
 def encode(metrics: Mapping[str, float | int]) -> bytes:
     """Canonical JSON of released metrics."""
     return canonical.dumps(dict(metrics))
+
+
+def counted(metrics: Mapping[str, float | int], specs: Sequence[MetricSpec], task: Kind) -> tuple[ShownCount, ...]:
+    """The counts among released metrics, but for those that the permit itself says. A column's name has no dot, so that
+    none is taken for a table's."""
+    counts = {spec.name for spec in specs if spec.kind == "count" and spec.fixed is None}
+    return tuple(
+        ShownCount(f"{task.value}.{name}", (), int(number)) for name, number in metrics.items() if name in counts
+    )
 
 
 def _members(raw: bytes) -> dict[str, Any]:

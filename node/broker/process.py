@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ _WALL_TIME_CHECK_S = 1.0
 
 def run(config: NodeConfig) -> None:
     """Serve until SIGTERM. Containers outlive the broker: the next one finds them in the engine."""
+    os.umask(0o002)  # the folders of a container are core's to fill, by their group (`containers.rooms`)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -58,6 +60,7 @@ def make_broker(config: NodeConfig) -> Broker:
         probe_root=config.paths.probe,
         uid=config.users.job_uid,
         gid=config.users.job_gid,
+        group_outside=config.job_group,
         runtime=config.engine.runtime or "",
     )
     return Broker(ContainerEngine(config.engine.socket), site, KeyRing([verdicts]), lambda: datetime.now(UTC), _record)

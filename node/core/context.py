@@ -9,15 +9,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.audit import Action, Verdict
 from mediator.capacity import SiteSchedule
-from mediator.errors import Code
+from mediator.errors import Code, Denied, Malformed
+from mediator.permit import open_revocations
 from mediator.policy import Policy
 from mediator.ports import Clock, UpdateCodec
+from mediator.revocations import Revocations, newest, overheard
 from mediator.signatures import KeyRing, Signed, SigningKey
 from mediator.types import Kind, Resources, RevocationList
 from node.core.deferred_records import DeferredRecords
-from node.core.records import AuditEvent, RevocationListRow
+from node.core.records import AuditEvent
+from node.core.refusals import Refusals
+from node.core.reserve import Reserve
 from node.core.store.reads import Reads
 from node.core.store.store import Store
 from node.core.switch import Switch
@@ -81,17 +86,19 @@ class PrivacySettings:
 
 @dataclass
 class Heard:
-    """The newest revocation list that came in, whether the store has taken it or not."""
+    """What the revocation lists that came in have revoked, whether the store has taken them or not."""
 
-    revocations: RevocationListRow | None = None
+    revocations: Revocations | None = None
 
 
 @dataclass(frozen=True)
 class Core:
     """One node's core. `random_bytes` is a cryptographic source (gate 2's noise).
 
-    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them.
-    `switch`, `heard` and `deferred` are what a stop rests on while the store answers nobody.
+    `datasets_lock` is held by who makes studies and versions, until they are on record, and by who removes them;
+    `counts_lock` by who holds counts against those that left, until the new ones are on record too.
+    `job_group` may read what jobs are shown. `switch`, `heard` and `deferred` are what a stop rests on while the store
+    answers nobody.
     """
 
     site: str
@@ -107,28 +114,36 @@ class Core:
     random_bytes: Callable[[int], bytes]
     deferred: DeferredRecords
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    job_group: ReadingGroup = EVERYBODY
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     switch: Switch = field(default_factory=Switch)
     heard: Heard = field(default_factory=Heard)
+    refusals: Refusals = field(default_factory=Refusals)
+    reserve: Reserve = field(default_factory=Reserve)
     datasets_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    counts_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def paused(self, snapshot: Reads) -> bool:
         """Whether the hospital has paused its node."""
         return self.switch.on or snapshot.paused()
 
-    def revocations(self, snapshot: Reads) -> RevocationListRow | None:
-        """The list with the highest number, of those stored and those heard."""
-        return newer(snapshot.newest_revocation_list(), self.heard.revocations)
+    def revocations(self, snapshot: Reads) -> Revocations | None:
+        """All that is revoked, by the lists that are stored and those heard. A stored list that no longer opens counts
+        as missing."""
+        row = snapshot.newest_revocation_list()
+        if row is not None:
+            try:
+                open_revocations(row.text, self.trust.committee)
+            except (Denied, Malformed):
+                row = None
+        return newest(None if row is None else row.revocations, self.heard.revocations)
 
     def hear(self, signed: Signed[RevocationList]) -> bool:
         """Hold to a revocation list from now on. False where one with its number, or a higher one, was heard before."""
-        heard, listed = self.heard.revocations, signed.document
-        if heard is not None and heard.number >= listed.number:
+        heard = self.heard.revocations
+        if heard is not None and heard.number >= signed.document.number:
             return False
-        self.heard.revocations = RevocationListRow(
-            text=signed.text, sha256=signed.sha256, key_id=signed.key_id, received=self.clock(), number=listed.number,
-            issued=listed.issued,
-        )  # fmt: skip
+        self.heard.revocations = overheard(heard, signed)
         return True
 
     def policy(self, snapshot: Reads) -> Policy:
@@ -151,13 +166,6 @@ def event(
 ) -> AuditEvent:
     """An audit event; `about` is one of our own ids."""
     return AuditEvent(actor=actor, action=action, object=about, verdict=verdict, permit=permit, code=code)
-
-
-def newer(stored: RevocationListRow | None, heard: RevocationListRow | None) -> RevocationListRow | None:
-    """The list with the higher number; the stored one where they are equal."""
-    if stored is None or (heard is not None and heard.number > stored.number):
-        return heard
-    return stored
 
 
 def permit_name(permit: str, permit_version: int) -> str:

@@ -12,26 +12,32 @@ from pathlib import Path
 
 from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
+from durable.reading_group import ReadingGroup
 from federation.client.objects import FlowerCodec
-from federation.client.ports import OutgoingReply
-from mediator.audit import Action, Verdict
+from federation.client.ports import OutgoingReply, Retry, ShownCheckpoint
+from mediator.audit import Action, Epoch, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, Reason
 from mediator.jobs import JobState
-from mediator.ports import Runner
+from mediator.ports import Clock, Runner
 from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
+from node.core.audit import epochs
+from node.core.audit.witness import WitnessDesk
+from node.core.clock import ClockWatch, boot_time_s
 from node.core.context import Core, CoreKeys, Folders, PrivacySettings, Trust, event
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
 from node.core.imports.imports import Imports
 from node.core.records import JobRow
+from node.core.reserve import Reserve
 from node.core.store.audit_log import AuditLog
 from node.core.store.store import Store, open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task, watch
-from node.core.tasks.outbox import Outbox
+from node.core.tasks.certificate_alarm import CertificateAlarms
+from node.core.tasks.outbox import Outbox, take_back
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
 from node.host.config import NodeConfig
@@ -40,8 +46,6 @@ from node.host.versions import job_view, read_manifest
 
 log = logging.getLogger(__name__)
 
-# how often a stream without news looks whether its reader is still there
-_LOOK_S = 1.0
 # the supervisor waits 6 s for this process to end
 _LAST_WORDS_S = 1.0
 
@@ -54,18 +58,27 @@ def now() -> datetime:
 class CoreProcess:
     """One node's core, wired. `runner` is the broker, or what a test puts in its place."""
 
-    def __init__(self, config: NodeConfig, runner: Runner) -> None:
+    def __init__(
+        self, config: NodeConfig, runner: Runner, wall: Clock = now, boot_s: Callable[[], float] = boot_time_s
+    ) -> None:
         self.config = config
         self.site = config.site
-        self.started = now()
+        self.started = wall()
+        self.clock = ClockWatch(wall, boot_s)
         self._hub_has_link = False
         self._outboxes = 0
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
-        store = open_store(config.database_url(), now())
-        self.core = _core(config, store)
+        reserve = Reserve(paths.reserve)
+        reserve.free_if_full()  # a database cannot be opened where nothing can be written beside it
+        store = open_store(config.database_url(), wall())
+        store.before_writing = self.clock.require
+        self.core = _core(config, store, reserve, wall)
         self.audit_log = AuditLog(store, paths.audit, paths.witness_file)
+        self.witness = WitnessDesk(self.core)
         self._exporting = threading.Lock()
+        self._beginning = threading.Lock()
+        self._begun = False
         self.trust = SandboxTrust(self.core, self._canary(runner))
         self.sandboxes = Sandboxes(
             runner,
@@ -75,6 +88,7 @@ class CoreProcess:
             self._progressed,
             self._destroyed,
             config.limits.keep_log_s,
+            self.core.job_group,
         )
         self.trust.sandboxes = self.sandboxes
         self.outbox = Outbox(self.core)
@@ -90,6 +104,7 @@ class CoreProcess:
         )
         self.documents = Documents(self.core, self._documents_changed)
         self.imports = Imports(self.core, version("cloister"))
+        self._alarms = CertificateAlarms(self.core)
         self._wake_export = threading.Event()
         self._ended = threading.Event()
         store.after_commit(self._wake_export.set)
@@ -98,30 +113,57 @@ class CoreProcess:
     # --- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files."""
+        """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files.
+
+        By a clock that is not believed (`ClockWatch`) nothing is recorded, so nothing is taken up: staff and link are
+        served, and one of them may say that it is right.
+        """
+        self.core.switch.prepare()
+        self.core.reserve.make()
         self._sweep()
+        with self.core.store.read() as snapshot:
+            self.clock.begin(snapshot.newest_audit_time())
         self.export()
-        with self.core.store.transaction(now()) as tx:
-            tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
-        watch.checkpoint(self.core)  # a log without any signature proves nothing
-        self.imports.start()
         self._exporter.start()
-        self.jobs.start()
-        self.watch.start()
+        self.begin()
+        if not self._begun:
+            log.error("no work is taken up: the clock stands far past the newest record, and no hub confirms it yet")
+
+    def begin(self) -> None:
+        """Take work up, once, when the clock is believed."""
+        with self._beginning:
+            if self._begun or self.clock.state() != "right":
+                return
+            epochs.look_back(self.core, self.audit_log)
+            with self.core.store.transaction(self.core.clock()) as tx:
+                tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
+            watch.checkpoint(self.core)  # a log without any signature proves nothing
+            self._begun = True
+            self.imports.start()
+            self.jobs.start()
+            self.watch.start()
 
     def halt(self) -> None:
         """End every container, before anything that may wait for a disk or a caller."""
         self.jobs.leave_off()
         self.sandboxes.shut_down()
 
-    def stop(self) -> None:
-        """Stop taking work. Containers are ended first: their tasks are given again at the next start."""
+    def stop(self, *, changed: bool = False) -> None:
+        """Stop taking work. Containers are ended first: their tasks are given again at the next start.
+
+        `changed`: because the state folder is not as it was made, which is written down.
+        """
         self.halt()
-        self.jobs.stop()
-        self.watch.stop()
+        if self._begun:
+            self.jobs.stop()
+            self.watch.stop()
         self.core.deferred.close(_LAST_WORDS_S)
-        with self.core.store.transaction(now()) as tx:
-            tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
+        if self.clock.state() == "right":
+            self.core.refusals.sum_up(self.core.store, self.core.clock())
+            with self.core.store.transaction(self.core.clock()) as tx:
+                if changed:
+                    tx.record(event=event(Action.NODE_STOP, "state", Verdict.FAILED, code=Code.INTERNAL))
+                tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()
         self._wake_export.set()
         self._exporter.join(5)
@@ -166,23 +208,37 @@ class CoreProcess:
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)
 
-    def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
-        """Checkpoints no witness has signed, the newest first of all: it covers the others."""
-        shown, commits = 0, -1
-        while active():
-            before, commits = commits, self.core.store.wait_for_commit(commits, _LOOK_S)
-            if commits == before:
-                continue
-            with self.core.store.read() as snapshot:
-                newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
-            if newest is not None and newest.size > max([shown, *(row.size for row in seen)]):
-                shown = newest.size
-                yield newest.text
+    def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        return self.outbox.failed(kind, subject, reason, final=final)
+
+    def may_leave(self, instruction: str) -> bool:
+        return self.outbox.may_leave(instruction)
+
+    def witness_holds(self, text: str, refused: bool) -> None:
+        self.witness.holds(text, refused)
+        self.watch.look()
+
+    def checkpoints(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]:
+        return self.witness.to_show(active)
 
     def witnessed(self, text: str) -> None:
-        watch.witnessed(self.core, text)
+        self.witness.witnessed(text)
+
+    def hub_time(self, time: datetime) -> None:
+        self.clock.hear(time)
+        self.begin()
+
+    def certificate_alarm(self, code: Code) -> None:
+        self._alarms.record(code)
 
     # --- what the staff's verbs ask -----------------------------------------------------------------------------
+
+    def open_epoch(self, actor: str, *, restored: bool) -> Epoch:
+        """Begin a new epoch of the log; what computes under what held before is ended."""
+        epoch = epochs.open_epoch(self.core, self.audit_log, actor, restored=restored)
+        self._documents_changed()
+        self.export()
+        return epoch
 
     def progress_of(self, job: JobRow) -> float:
         """The fraction a running job has reported of itself; a container's word, for eyes only."""
@@ -215,9 +271,11 @@ class CoreProcess:
         if row.withdrawn is not None:  # its files go
             raise Denied(Reason(Code.DATASET_MISSING, "the data was withdrawn"))
         version = self.core.folders.datasets / row.folder
-        job_view(version, read_manifest(version), split, columns, into)  # type: ignore[arg-type]
+        job_view(version, read_manifest(version), split, columns, into, self.core.job_group)  # type: ignore[arg-type]
 
     def _tend(self, core: Core) -> None:
+        core.switch.prepare()
+        core.reserve.make()
         airlock.tend(core)
         self.trust.renew()
 
@@ -225,6 +283,7 @@ class CoreProcess:
         """A permit or a list came in: what computes is looked at first, then what waits."""
         self.watch.look()
         self.jobs.queue.recheck()
+        self.core.deferred.add(lambda tx: take_back(self.core, tx))
 
     def _progressed(self, key: SandboxKey, _task: int, fraction: float) -> None:
         self._progress[key.run, key.task.value] = fraction
@@ -257,14 +316,15 @@ class CoreProcess:
                 self._wake_export.set()
 
 
-def _core(config: NodeConfig, store: Store) -> Core:
+def _core(config: NodeConfig, store: Store, reserve: Reserve, clock: Clock) -> Core:
     paths, trust = config.paths, config.trust
     return Core(
         site=config.site,
         store=store,
-        deferred=DeferredRecords(store, now),
+        deferred=DeferredRecords(store, clock, make_room=reserve.free_if_full),
+        reserve=reserve,
         switch=Switch(paths.pause_mark),
-        clock=now,
+        clock=clock,
         keys=CoreKeys(
             audit=read_signing_key(paths.audit_key),
             release=read_signing_key(paths.release_key),
@@ -290,5 +350,6 @@ def _core(config: NodeConfig, store: Store) -> Core:
         codec=FlowerCodec(),
         random_bytes=secrets.token_bytes,
         airlock=settings(config.airlock),
+        job_group=ReadingGroup(config.job_group),
         privacy=PrivacySettings(config.privacy.epsilon_total, config.privacy.delta),
     )

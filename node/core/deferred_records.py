@@ -12,13 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 
-from mediator.errors import CloisterError
+from mediator.audit import Action, Verdict
+from mediator.errors import CloisterError, Code
 from mediator.ports import Clock
+from node.core.records import AuditEvent
 from node.core.store.store import Store
 from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 
+# how often a record that meets an error nobody foresaw is tried
+_TRIES = 5
 Write = Callable[[Tx], object]
 
 
@@ -27,16 +31,23 @@ class DeferredRecord:
 
     def __init__(self, write: Write) -> None:
         self.write = write
+        self.failures = 0
         self.paid = threading.Event()
 
 
 class DeferredRecords:
-    """Writes what is owed as soon as it can. Thread-safe; nobody who owes has to wait."""
+    """Writes what is owed as soon as it can. Thread-safe; nobody who owes has to wait.
 
-    def __init__(self, store: Store, clock: Clock, *, retry_s: float = 1.0) -> None:
+    `make_room` is asked when the store does not take a record: true where the disk was full and now has some room.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, *, retry_s: float = 1.0, make_room: Callable[[], bool] = lambda: False
+    ) -> None:
         self._store = store
         self._clock = clock
         self._retry_s = retry_s
+        self._make_room = make_room
         self._lock = threading.Lock()
         self._debts: list[DeferredRecord] = []
         self._news = threading.Event()
@@ -78,7 +89,7 @@ class DeferredRecords:
         while not self._ended.is_set():
             self._news.wait()
             self._news.clear()
-            while not self._pay() and not self._ended.wait(self._retry_s):
+            while not self._pay() and (self._make_room() or not self._ended.wait(self._retry_s)):
                 pass
 
     def _pay(self) -> bool:
@@ -95,10 +106,21 @@ class DeferredRecords:
                 self._told = True
                 return False
             except Exception as error:  # noqa: BLE001 - the thread must live: what others owe is written all the same
+                debt.failures += 1
                 log.error("a record of what was stopped could not be written: %s", type(error).__name__)
+                if debt.failures < _TRIES:
+                    continue
+                debt.write = _given_up  # what will never fit is not tried for ever: that it was lost is written instead
                 continue
             with self._lock:
                 self._debts.remove(debt)
             debt.paid.set()
             self._told = False
         return all(debt.paid.is_set() for debt in debts)
+
+
+def _given_up(tx: Tx) -> None:
+    lost = AuditEvent(
+        actor="core", action=Action.RECOVER, object="deferred-record", verdict=Verdict.FAILED, code=Code.INTERNAL
+    )
+    tx.record(event=lost)

@@ -14,6 +14,7 @@ from node.core.core import CoreProcess
 from node.core.imports import intake_handlers as intake
 from node.core.tasks import link_handlers as link
 from node.host.config import NodeConfig
+from node.host.processes import STATE_CHANGED
 from node.ipc import intake as intake_words
 from node.ipc import link as link_words
 from node.ipc.caller import Caller
@@ -28,9 +29,10 @@ log = logging.getLogger(__name__)
 def run(config: NodeConfig) -> None:
     """Serve until SIGTERM."""
     paths = config.paths
-    ended = threading.Event()
+    ended, changed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    signal.signal(STATE_CHANGED, lambda *_: _end_as(changed, ended))
     runner = RemoteRunner(Client(paths.broker_socket))
     end_what_ran(runner)
     process = CoreProcess(config, runner)
@@ -55,7 +57,12 @@ def run(config: NodeConfig) -> None:
         process.halt()
         for server in servers:
             server.stop()
-        process.stop()
+        process.stop(changed=changed.is_set())
+
+
+def _end_as(*why: threading.Event) -> None:
+    for each in why:
+        each.set()
 
 
 def link_server(socket: Path, core: link.CoreSide, *, group: int | None) -> Server:

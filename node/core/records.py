@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.airlock.review import FileState
-from mediator.audit import Action, Verdict
+from mediator.audit import Action, Epoch, LogHead, Verdict
 from mediator.errors import Code, HubCode
 from mediator.imports import ImportState
 from mediator.jobs import JobState
+from mediator.revocations import Revocations
 from mediator.types import Kind, ReleasedObject
 
 
@@ -70,19 +71,28 @@ class RunOrderRow(DocumentRow):
 
 @dataclass(frozen=True)
 class RevocationListRow(DocumentRow):
+    """A list, and all that is revoked by it and by those before it."""
+
     number: int
     issued: datetime
+    revoked: tuple[str, ...]
+
+    @property
+    def revocations(self) -> Revocations:
+        return Revocations(self.number, self.issued, frozenset(self.revoked), self.sha256)
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An approval. `approved_by` is unknown for those from before people were named."""
+    """An approval. `approved_by` is unknown for those from before people were named, `withdrawn_by` for those that
+    were withdrawn before it was kept."""
 
     image: str
     approved: datetime
     note: str
     approved_by: str | None
     withdrawn: datetime | None
+    withdrawn_by: str | None
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,10 @@ class ImportRow(NewImport):
 
 @dataclass(frozen=True)
 class InstructionRow:
-    """An instruction and its answer. `state` is open, released or refused; `delivered` is when the hub had it."""
+    """An instruction and its answer. `state` is open, released or refused; `delivered` is when the hub had it.
+
+    `text` and `reply_context` are empty for one that gate 1 refused: it was answered at once, and the hashes stay.
+    """
 
     instruction: str
     run: str
@@ -155,6 +168,8 @@ class InstructionRow:
     model_sha256: str
     text: str = field(repr=False)
     reply_context: bytes = field(repr=False)
+    text_sha256: str
+    context_sha256: str
     received: datetime
     expires: datetime
     state: Literal["open", "released", "refused"]
@@ -185,6 +200,16 @@ class JobRow:
     updated: datetime
     used_s: float = 0.0
     preempted: int = 0
+
+
+@dataclass(frozen=True)
+class RefusalDayRow:
+    """Refusals of one source on one day: written down one by one, and counted only."""
+
+    source: str
+    day: str
+    kept: int
+    more: int
 
 
 @dataclass(frozen=True)
@@ -290,6 +315,31 @@ class NewAirlockFile(AirlockFile):
     """About to be kept. `content` is what may leave, empty for a file that a rule refused."""
 
     content: bytes = field(repr=False)
+    near: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class NewShownCounts:
+    """What one file or one round shows, about to be kept. `source` is the file or the instruction; `left` where it
+    leaves at once. `counts` is the text of them (`node.core.counts`)."""
+
+    source: str
+    permit: str
+    run: str
+    name: str
+    task: Kind
+    dataset_version: str | None
+    split: str | None
+    left: bool
+    counts: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ShownCountsRow(NewShownCounts):
+    """Kept. `approved`: people have let it."""
+
+    approved: bool
+    time: datetime
 
 
 @dataclass(frozen=True)
@@ -312,6 +362,25 @@ class CanaryRow:
     probes: Mapping[str, bool]
 
 
+# the kinds of answers to the hub that may fail to go out
+RELEASE, REFUSAL = "release", "refusal"
+ANSWERS = (RELEASE, REFUSAL)
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """A `message` or `document` (named by its SHA-256), a `release` or `refusal` (by its instruction) that failed while
+    everything around it answered: how often, why the last time, and since when it is set aside and tried no more."""
+
+    kind: str
+    subject: str
+    reason: str
+    times: int
+    first: datetime
+    last: datetime
+    set_aside: datetime | None
+
+
 @dataclass(frozen=True)
 class CheckpointRow:
     """A signed checkpoint over the first `size` records; `text` is its canonical JSON."""
@@ -328,3 +397,20 @@ class WitnessedRow:
     size: int
     text: str
     time: datetime
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """An epoch of the log after the first: its first record, and when that was written."""
+
+    epoch: Epoch
+    record: int
+    opened: datetime
+
+
+@dataclass(frozen=True)
+class SetBackRow:
+    """What was seen of this site's log and is not in it."""
+
+    head: LogHead
+    noticed: datetime

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+from durable.files import flush_folder
 from mediator.roles import Role
 from node.host.disk_errors import cannot_write
 from node.ipc.caller import Caller
 
 # an actor of the audit log
 _MARK_BYTES = 64
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Switch:
@@ -57,29 +60,59 @@ class Switch:
                 raise cannot_write(self._mark, error) from None
         with self._lock:
             self._on = self.turn != turn
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Have the mark's file at hand under another name: a rename needs neither room nor inode."""
+        if self._mark is None or self.marked or os.path.lexists(self._ready):
+            return
+        try:
+            descriptor = os.open(self._ready, _NEW, 0o644)
+        except OSError:
+            return
+        try:
+            os.fchmod(descriptor, 0o644)  # root's mark is core's to read, whatever the umask
+            os.write(descriptor, bytes(_MARK_BYTES))
+        except OSError:
+            pass  # an empty file is a mark too
+        finally:
+            os.close(descriptor)
+
+    @property
+    def _ready(self) -> Path:
+        assert self._mark is not None
+        return self._mark.with_name(f"{self._mark.name}.ready")
 
     def mark(self, actor: str, turn: int = 0) -> bool:
-        """Leave the mark, which a full disk may still have room for: the file counts, and who asked only if it fits.
+        """Leave the mark: the file counts, and who asked only if it fits. The one that was prepared is renamed; a full
+        disk may still have room for another.
 
         A disk that hung may make it later than a resume: what `turn` marked goes with its pause.
         """
         if self._mark is None:
             return False
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            descriptor = os.open(self._mark, flags, 0o644)
-        except FileExistsError:
+        if self.marked:
             return True
-        except OSError:
-            return False
         try:
-            os.fchmod(descriptor, 0o644)  # root's mark is core's to read, whatever the umask
+            self._ready.rename(self._mark)
+            descriptor = os.open(self._mark, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            try:
+                descriptor = os.open(self._mark, _NEW, 0o644)
+            except FileExistsError:
+                return True
+            except OSError:
+                return False
+        try:
+            os.fchmod(descriptor, 0o644)
             os.write(descriptor, actor.encode("ascii")[:_MARK_BYTES])
             os.fsync(descriptor)
         except OSError:
             pass  # no room for a word
         finally:
             os.close(descriptor)
+        with suppress(OSError):
+            flush_folder(self._mark.parent)
         with self._lock:
             if turn and not self._on:
                 self._mark.unlink(missing_ok=True)
@@ -91,7 +124,7 @@ class Switch:
         name: the person is unknown."""
         try:
             with open(self._mark or os.devnull, "rb") as file:
-                said = file.read(_MARK_BYTES).decode("ascii", "replace")
+                said = file.read(_MARK_BYTES).rstrip(b"\0").decode("ascii", "replace")
         except OSError:
             said = ""
         role = said.partition(".")[0]

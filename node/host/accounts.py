@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mediator.errors import UsageFault
@@ -44,3 +46,25 @@ def group_id(group: str | int) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise UsageFault(f"there is no system group {group}", hint=f"groupadd --system {group}") from None
+
+
+@contextmanager
+def acting_as(account: Account) -> Iterator[None]:
+    """As root: do what stands in the block with another user's rights on files, and no more.
+
+    What root itself wrote in a folder of another user's would be written where that user lets the folder lead to. For
+    anybody else, and for root's own account, nothing changes. The process must have one thread.
+    """
+    if os.geteuid() != 0 or account.uid == 0:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([])
+        os.setegid(account.gid)
+        os.seteuid(account.uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)

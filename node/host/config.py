@@ -214,10 +214,15 @@ class StaffConfig(Section):
 
 
 class EngineConfig(Section):
-    """The container engine that the broker drives. `runtime` None is the engine's own; `sentinel` is our keeper."""
+    """The container engine that the broker drives. `runtime` None is the engine's own; `sentinel` is our keeper.
+
+    `job_group` is the number that a job's group has outside its container, where the engine counts otherwise
+    (`userns-remap`, rootless); None: the same as inside.
+    """
 
     socket: str = "unix:///var/run/docker.sock"
     runtime: str | None = None
+    job_group: int | None = Field(default=None, ge=1, le=(1 << 32) - 2)
     sentinel: Digest
 
 
@@ -415,6 +420,13 @@ class NodeConfig(Section):
         slots = [gpu.memory_bytes // self.schedule.slots_per_gpu for gpu in self.schedule.gpus]
         cpus = min(self.limits.cpus, float(os.cpu_count() or 1))
         return replace(self.limits.ceiling, cpus=cpus, gpu_memory_bytes=max(slots, default=0))
+
+    @property
+    def job_group(self) -> int | None:
+        """The group whose jobs may read what they are shown; None where core is no member and cannot give it."""
+        gid = self.users.job_gid if self.engine.job_group is None else self.engine.job_group
+        can = self.users.separate or os.geteuid() == 0 or gid in os.getgroups()
+        return gid if can else None
 
     def database_url(self) -> str:
         """The database's URL: a file in the state folder, unless a reference says where another one is written."""

@@ -20,13 +20,23 @@ class StatePaths:
     # --- core
 
     @property
+    def core(self) -> Path:
+        """What core writes beside its folders. The state folder itself is not core's: it holds everybody's."""
+        return self.root / "core"
+
+    @property
     def database(self) -> Path:
-        return self.root / "node.db"
+        return self.core / "node.db"
 
     @property
     def pause_mark(self) -> Path:
         """There while the node is paused, whatever the database says."""
-        return self.root / "paused"
+        return self.core / "paused"
+
+    @property
+    def reserve(self) -> Path:
+        """Room for the last records on a full disk. On the disk of the database."""
+        return self.core / "reserve"
 
     @property
     def keys(self) -> Path:
@@ -72,7 +82,7 @@ class StatePaths:
 
     @property
     def work(self) -> Path:
-        """The broker's first mount root: `<sandbox>/data` and `<sandbox>/in`."""
+        """The broker's first mount root: `<sandbox>/data` and `<sandbox>/in`, made by the broker, filled by core."""
         return self.root / "work"
 
     @property

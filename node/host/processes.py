@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:  # the plain install has `cloister deid` and `cloister job tes
 
 # in the order in which they are started
 ROLES = ("broker", "core", "intake", "link")
+# what core is told when the state folder was changed under the running node: it writes that down, and ends
+STATE_CHANGED = signal.SIGUSR1
 
 
 def start(role: str, config: NodeConfig) -> None:

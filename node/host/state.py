@@ -2,22 +2,33 @@
 
 Under one user only the modes hold; under separate users the owners keep the link from a dataset, the broker from a
 key, and everybody but intake from whatever could name a patient.
+
+1. The state folder itself belongs to whoever starts the node. A process that owned it could put a link in the place of
+   any other's folder, and the other would write where the link leads.
+2. So does every folder in which entries of several users lie (`run`, where core makes sockets; the sticky bit keeps
+   it from the broker's). A folder that another user's process opens belongs to root or to that user; where one writes
+   and another reads (`spool`, `handover`), the reader goes by descriptors.
+3. Everything here is opened step by step, never through a link, and what root writes into a process's folder it writes
+   with the rights of that process.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from durable.below import PASSING, below, whole_path
 from mediator.audit import segment_name
 from mediator.errors import IntegrityBroken, UsageFault
-from node.host.accounts import Account
+from node.host.accounts import Account, acting_as
 from node.host.config import NodeConfig
 from node.host.disk_errors import cannot_write, is_full
 from node.host.keys import new_raw_key, new_signing_key, public_path, read_verify_key, retired_record, write_verify_key
+from node.host.migrate_state import cure, move_cores_files
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,13 @@ def folders(config: NodeConfig, starter: Account | None = None) -> Iterator[Fold
     def own(path: Path, account: Account, mode: int = 0o700) -> Folder:
         return Folder(path, account.uid, account.gid, mode)
 
-    yield own(paths.root, core, 0o711)
-    for path in (paths.keys, paths.audit, paths.witness_file.parent, paths.datasets, paths.releases, paths.jobs):
+    yield own(paths.root, us, 0o711)  # (1)
+    for path in (paths.core, paths.keys, paths.audit, paths.witness_file.parent):
         yield own(path, core)
-    yield own(paths.work, core, 0o711)
+    for path in (paths.datasets, paths.releases, paths.jobs):
+        yield own(path, core)
+    # the engine goes there as root: whoever owned a folder on the way would choose what is mounted
+    yield Folder(paths.work, broker.uid, core.gid, shared)
     yield Folder(paths.spool, core.uid, link.gid, shared)
     yield own(paths.link, link)
     for path in (paths.intake, paths.quarantine, paths.site_key.parent):
@@ -55,7 +69,7 @@ def folders(config: NodeConfig, starter: Account | None = None) -> Iterator[Fold
     yield Folder(paths.handover, intake.uid, core.gid, shared)
     yield own(paths.broker, broker, 0o711)
     yield own(paths.probe, broker, 0o755)
-    yield own(paths.run, core, 0o711)
+    yield Folder(paths.run, us.uid, core.gid, 0o1771 if separate else 0o711)  # (2)
     yield Folder(paths.broker_socket.parent, broker.uid, core.gid, 0o2711)
     yield own(paths.logs, us)
     yield own(paths.supervisor_pid.parent, us, 0o755)
@@ -66,10 +80,25 @@ def prepare_state(config: NodeConfig) -> None:
 
     Raises `UsageFault` when this user may not, or when something that is no folder stands in the way.
     """
+    _prepare(config, old=False)
+
+
+def migrate_state(config: NodeConfig) -> None:
+    """The same, of a state folder of an earlier version, on which no node runs."""
+    _prepare(config, old=True)
+
+
+def _prepare(config: NodeConfig, *, old: bool) -> None:
+    paths = config.paths
     try:
-        config.paths.root.parent.mkdir(parents=True, exist_ok=True)
-        for folder in folders(config):
-            _make(folder)
+        if old:
+            move_cores_files(config)
+        paths.root.parent.mkdir(parents=True, exist_ok=True)
+        if misspelt := _misspelt(paths.root):
+            raise UsageFault(misspelt)
+        with whole_path(paths.root.parent) as parent:
+            for folder in folders(config):
+                _make(parent, paths.root.parent, folder)
     except OSError as error:
         if is_full(error):
             raise cannot_write(config.state_dir, error) from None
@@ -94,6 +123,12 @@ def check_state(config: NodeConfig) -> list[str]:
     return [*seen.wrong, *(f"{path} cannot be looked at" for path in seen.unseen)]
 
 
+def changed_since(expected: Iterable[Folder]) -> list[str]:
+    """What differs while a node runs, of `folders` as they were when it started. What cannot be looked at just now (too
+    many open files, a disk that hangs) has not changed."""
+    return _look(expected).wrong
+
+
 def look_at_state(config: NodeConfig) -> StateSeen:
     """The same for anybody who looks at the node of somebody else: whoever owns the state folder has started it, or
     root, where each process has a user of its own."""
@@ -104,43 +139,58 @@ def look_at_state(config: NodeConfig) -> StateSeen:
     except PermissionError:
         return StateSeen([], [str(config.paths.root)])
     starter = Account(0, 0) if config.users.separate else Account(owner.st_uid, owner.st_gid)
+    if old := cure(config):
+        return StateSeen([old], [])
     return _look(folders(config, starter))
 
 
 def _look(expected: Iterable[Folder]) -> StateSeen:
     seen = StateSeen([], [])
+    root = None
     for folder in expected:
+        root = root or folder.path
         try:
-            found = folder.path.lstat()
+            found = _found(root, folder.path)
         except FileNotFoundError:
             seen.wrong.append(f"{folder.path} is missing")
             continue
-        except PermissionError:
-            seen.unseen.append(str(folder.path))
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link, or a file, here or on the way
+                seen.wrong.append(_misspelt(root) or f"{folder.path} is not a folder")
+            else:
+                seen.unseen.append(str(folder.path))
             continue
-        if not stat.S_ISDIR(found.st_mode):
-            seen.wrong.append(f"{folder.path} is not a folder")
-        elif (found.st_uid, found.st_gid) != (folder.uid, folder.gid):
+        if (found.st_uid, found.st_gid) != (folder.uid, folder.gid):
             seen.wrong.append(f"{folder.path} belongs to {found.st_uid}:{found.st_gid}, not {folder.uid}:{folder.gid}")
         elif stat.S_IMODE(found.st_mode) != folder.mode:
             seen.wrong.append(f"{folder.path} has mode {stat.S_IMODE(found.st_mode):o}, not {folder.mode:o}")
     return seen
 
 
-def _make(folder: Folder) -> None:
-    try:
-        folder.path.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
-    # through a descriptor: a link put in the folder's place would otherwise be followed
-    descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        if (found.st_uid, found.st_gid) != (folder.uid, folder.gid):
-            os.fchown(descriptor, folder.uid, folder.gid)
-        os.fchmod(descriptor, folder.mode)
-    finally:
-        os.close(descriptor)
+def _found(root: Path, path: Path) -> os.stat_result:
+    with whole_path(root, PASSING) as top, below(top, *path.relative_to(root).parts, flags=PASSING) as folder:
+        return os.fstat(folder)
+
+
+def _misspelt(root: Path) -> str:
+    """What is wrong with a state folder that is reached through a link, which may lead elsewhere a moment later."""
+    real = os.path.realpath(root)
+    return "" if real == str(root) else f"state_dir is {root} and leads through a link; write: state_dir = {real}"
+
+
+def _make(top: int, top_path: Path, folder: Folder) -> None:
+    """`top` is open at `top_path`. Only who owns the folder before may own what lies in it: the parents come first."""
+    *way, name = folder.path.relative_to(top_path).parts
+    with below(top, *way) as parent:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            pass
+        with below(parent, name) as made:
+            found = os.fstat(made)
+            if (found.st_uid, found.st_gid) != (folder.uid, folder.gid):
+                os.fchown(made, folder.uid, folder.gid)
+            os.fchmod(made, folder.mode)
 
 
 def _make_keys(config: NodeConfig) -> None:
@@ -150,28 +200,28 @@ def _make_keys(config: NodeConfig) -> None:
     another site key would give every patient a second pseudonym.
     """
     paths, owners = config.paths, config.users.accounts()
-    for path in (paths.audit_key, paths.release_key, paths.verdict_key):
-        if not path.exists():
-            _must_be_new(path, public_path(path))
-            new_signing_key(path)
-            _give(path, owners["core"])
-            _give(public_path(path), owners["core"])
-    for path in (paths.site_key, paths.quarantine_key):
-        if not path.exists():
-            if not retired_record(path).exists():  # a key whose end is on record is followed by another
-                _must_be_new(path, paths.audit / segment_name(1))  # written when the node first started
-            new_raw_key(path)
-            _give(path, owners["intake"])
-    if not paths.verdict_public_key.exists():
-        write_verify_key(paths.verdict_public_key.with_suffix(""), read_verify_key(public_path(paths.verdict_key)))
-        _give(paths.verdict_public_key, owners["broker"])
+    with acting_as(owners["core"]):
+        for path in (paths.audit_key, paths.release_key, paths.verdict_key):
+            if not path.exists():
+                _must_be_new(path, public_path(path))
+                new_signing_key(path)
+        begun = (paths.audit / segment_name(1)).exists()  # written when the node first started
+        verdict = read_verify_key(public_path(paths.verdict_key))
+    with acting_as(owners["intake"]):
+        for path in (paths.site_key, paths.quarantine_key):
+            if not path.exists():
+                if begun and not retired_record(path).exists():  # a key whose end is on record is followed by another
+                    raise _gone(path, segment_name(1))
+                new_raw_key(path)
+    with acting_as(owners["broker"]):
+        if not paths.verdict_public_key.exists():
+            write_verify_key(paths.verdict_public_key.with_suffix(""), verdict)
 
 
 def _must_be_new(key: Path, witness: Path) -> None:
     if witness.exists():
-        raise IntegrityBroken(f"{key} is gone, but {witness.name} says it was there", hint="restore it from a backup")
+        raise _gone(key, witness.name)
 
 
-def _give(path: Path, account: Account) -> None:
-    if account.uid != os.geteuid():
-        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+def _gone(key: Path, witness: str) -> IntegrityBroken:
+    return IntegrityBroken(f"{key} is gone, but {witness} says it was there", hint="restore it from a backup")

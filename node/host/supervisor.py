@@ -7,6 +7,7 @@ so that a supervisor killed outright leaves nothing behind that nobody watches.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import logging
 import os
@@ -21,12 +22,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediator.errors import NotNow, UsageFault
+from durable.below import open_file, whole_path
+from durable.logs import keep_small
+from mediator.errors import IntegrityBroken, NotNow, UsageFault
 from mediator.roles import Role
 from node.host.accounts import Account
 from node.host.config import NodeConfig
-from node.host.processes import ROLES
-from node.host.state import check_state
+from node.host.migrate_state import is_old
+from node.host.processes import ROLES, STATE_CHANGED
+from node.host.state import Folder, changed_since, check_state, folders, migrate_state
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,10 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # a child that lived this long was well: its next start is not delayed by its earlier ones
 _WELL_S = 60.0
 _MAX_LOG_BYTES = 16 << 20
+# how often the state folder is looked at while the node runs: some twenty folders, a millisecond
+_STATE_CHECK_S = 5.0
+# core writes down why the node stops, before it is told to
+_LAST_RECORD_S = 1.0
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -67,43 +75,71 @@ class Supervisor:
         self._config_file = config_file.resolve()
         self._command = command or self._default_command
         self._children = [Child(role) for role in ROLES]
+        self._folders: tuple[Folder, ...] = ()
         self._stopping = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; every child has ended when this returns.
 
         Raises `UsageFault` when the state folder is not prepared or this user may not change users, `NotNow` when
-        the node is running already.
+        the node is running already, `IntegrityBroken` when the state folder changed while it ran.
         """
-        self._check()
-        with _only_one(self._config.paths.supervisor_pid), _wakeups(self._stop) as wakeup:
+        if self._config.users.separate and os.geteuid() != 0:
+            raise UsageFault("only root can give each process its own user", hint="run as root, or leave [users] out")
+        with only_one(self._config), _wakeups(self._stop) as wakeup:
+            if is_old(self._config):
+                migrate_state(self._config)
+            if wrong := check_state(self._config):
+                raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init")
+            # once: who has which number is asked of a directory that may be away for a moment
+            self._folders = tuple(folders(self._config))
             try:
                 self._watch(wakeup)
             finally:
                 self._end_all()
 
-    def _check(self) -> None:
-        if self._config.users.separate and os.geteuid() != 0:
-            raise UsageFault("only root can give each process its own user", hint="run as root, or leave [users] out")
-        if wrong := check_state(self._config):
-            raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init")
-
     def _watch(self, wakeup: int) -> None:
-        ready = False
+        ready, looked_s = False, time.monotonic()
         while not self._stopping:
             for child in self._children:
                 self._look_after(child)
             if not ready and is_ready(self._config):
                 ready = True
                 log.info("the node is ready")
+            if time.monotonic() - looked_s > _STATE_CHECK_S:
+                looked_s = time.monotonic()
+                self._check_again()
             select.select([wakeup], [], [], 0.1 if not ready else 1.0)
             _drain(wakeup)
+
+    def _check_again(self) -> None:
+        """The folders keep the processes apart: where one is another than it was, nobody goes on working.
+
+        Core is told first, and writes it down. Raises `IntegrityBroken`, which ends the node; it does not start again
+        before a person has looked.
+        """
+        wrong = changed_since(self._folders)
+        if not wrong:
+            return
+        log.critical("the state folder has changed under the running node, which stops: %s", "; ".join(wrong))
+        for child in self._children:
+            if child.role == "core" and child.process is not None:
+                child.process.send_signal(STATE_CHANGED)
+                try:
+                    child.process.wait(_LAST_RECORD_S)
+                except subprocess.TimeoutExpired:
+                    pass
+        raise IntegrityBroken(
+            f"the state folder is not as it must be: {wrong[0]}",
+            hint="see who changed it, then: cloister node init",
+        )
 
     def _look_after(self, child: Child) -> None:
         now = time.monotonic()
         if child.process is not None:
             status = child.process.poll()
             if status is None:
+                keep_small(self._config.paths.logs / f"{child.role}.log", _MAX_LOG_BYTES)
                 return
             _kill_group(child.process)
             child.process = None
@@ -135,7 +171,7 @@ class Supervisor:
         account = self._config.users.accounts()[role]
         change = self._config.users.separate
         parent = os.getpid()
-        with _log_file(self._config.paths.logs / f"{role}.log") as out:
+        with _log_file(self._config.paths.logs, f"{role}.log") as out:
             return subprocess.Popen(
                 self._command(role),
                 stdin=subprocess.DEVNULL,
@@ -159,7 +195,7 @@ class Supervisor:
     def _environment(self, role: str) -> dict[str, str]:
         """What a child is given; nothing of ours is inherited, proxies and credentials least of all."""
         paths = self._config.paths
-        homes = {"core": paths.root, "intake": paths.intake, "broker": paths.broker, "link": paths.link}
+        homes = {"core": paths.core, "intake": paths.intake, "broker": paths.broker, "link": paths.link}
         return {
             "PATH": os.defpath,
             "LANG": "C.UTF-8",
@@ -195,14 +231,17 @@ def is_ready(config: NodeConfig) -> bool:
 def groups_of(config: NodeConfig, role: str) -> list[int]:
     """The groups a process has besides its own, by number.
 
-    Core is in those whose sockets and folders it serves; the broker in the one that may use the engine's socket. A
-    user of the system's keeps the groups the hospital gave it (a source folder may be readable by one).
+    Core is in those whose sockets and folders it serves, and in the one that jobs read by; the broker in the one that
+    may use the engine's socket. A user of the system's keeps the groups the hospital gave it (a source folder may be
+    readable by one).
     """
     accounts: dict[str, Account] = dict(config.users.accounts())
     groups = set(accounts[role].groups)
     if role == "core":
         groups |= {accounts["link"].gid, accounts["intake"].gid}
         groups |= {group for group in config.staff.groups().values() if group is not None}
+        if config.job_group is not None:
+            groups.add(config.job_group)
     if role == "broker" and config.engine.socket.startswith("unix://"):
         try:
             groups.add(os.stat(config.engine.socket.removeprefix("unix://")).st_gid)
@@ -249,15 +288,13 @@ def _answers(path: Path) -> bool:
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[int]:
-    """A child's log, appended to; the one before it is kept once it grew large."""
+def _log_file(folder: Path, name: str) -> Iterator[int]:
+    """A child's log, appended to: `keep_small` empties it while it is open."""
     try:
-        if path.exists() and path.stat().st_size > _MAX_LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
+        with whole_path(folder) as logs:
+            descriptor = _our_own(logs, name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     except OSError as error:
-        raise NotNow(f"cannot write the log {path}: {error.strerror}") from None
+        raise NotNow(f"cannot write the log {folder / name}: {error.strerror}") from None
     try:
         yield descriptor
     finally:
@@ -265,9 +302,18 @@ def _log_file(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold the pid file; the kernel lets go of it when this process dies, however it dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+def only_one(config: NodeConfig) -> Iterator[None]:
+    """Hold the pid file; the kernel lets go of it when this process dies, however it dies.
+
+    Raises `UsageFault` where the state folder is not there, `NotNow` where the node runs.
+    """
+    path = config.paths.supervisor_pid
+    try:
+        with whole_path(path.parent) as folder:
+            descriptor = _our_own(folder, path.name, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        wrong = (*check_state(config), f"{path}: {error.strerror}")
+        raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,6 +327,16 @@ def _only_one(path: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _our_own(folder: int, name: str, flags: int, mode: int) -> int:
+    """A file that this process writes, and nobody else: what another user made, or has by a second name, is not it."""
+    descriptor = open_file(folder, name, flags, mode)
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid() or found.st_nlink != 1:
+        os.close(descriptor)
+        raise OSError(errno.EPERM, "it is another user's, or has a second name", name)
+    return descriptor
 
 
 @contextmanager

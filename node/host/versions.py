@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from durable.below import PASSING, below, open_file
 from durable.files import write_inside, writing_inside
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.datasets import (
     CLINICAL,
@@ -50,8 +51,9 @@ _READ_ONLY = 0o444
 
 
 def read_report(handover: Path) -> IngestReport:
-    """The account of a handover folder. Raises `IntegrityBroken`, `Malformed`."""
-    report = canonical.decode(IngestReport, _read(handover / REPORT, MAX_MANIFEST_BYTES), limit=MAX_MANIFEST_BYTES)
+    """The account of an import's folder, which is intake's. Raises `IntegrityBroken`, `Malformed`."""
+    text = _read(handover / REPORT, MAX_MANIFEST_BYTES, theirs=1)
+    report = canonical.decode(IngestReport, text, limit=MAX_MANIFEST_BYTES)
     check_report(report)
     return report
 
@@ -72,35 +74,44 @@ def job_view(
     split: Literal["train", "test", "unlabelled"],
     columns: Collection[str],
     into: Path,
+    group: ReadingGroup = EVERYBODY,
 ) -> Manifest:
-    """Make the folder a job sees as `/data`: hard links to one split's images, and the permit's columns of its rows.
+    """Fill the folder a job sees as `/data`: hard links to one split's images, and the permit's columns of its rows.
 
-    `into` must not exist. Returns the reduced manifest, which lies in the folder too. Raises `Denied` for a column the
+    `into` is empty, or not there. All in it is given to `group`, images with it, whatever they were when they were
+    published. Returns the reduced manifest, which lies in the folder too. Raises `Denied` for a column the
     dataset does not have, `IntegrityBroken` when the version is not what its manifest says.
     """
     view = view_of(manifest, split, columns)
-    into.mkdir()
+    if not into.is_dir():
+        into.mkdir()
+        into.chmod(0o755)
     try:
         for study in view.studies:
             (into / study.folder).mkdir(parents=True)
         if isinstance(manifest, ManifestV2):
-            images = tuple(_link_studies(version_dir.parent.parent, manifest, split, into))
+            images = tuple(_link_studies(version_dir.parent.parent, manifest, split, into, group))
         else:
             images = view.files
             for file in images:
-                _link(version_dir / file.path, into / file.path, file.size_bytes)
+                _link(version_dir / file.path, into / file.path, file.size_bytes, group)
         clinical = _write_table(version_dir, manifest, view, into)
         view = replace(view, files=(clinical, *images))
         write_file(into / MANIFEST, canonical.encode(view))
-        for folder, _below, _files in os.walk(into):
-            os.chmod(folder, 0o755)  # noqa: S103 - the container is another user, and this process's umask is 077
+        for name in (CLINICAL, MANIFEST):
+            group.give_file(into / name)
+        for folder, folders, _files in os.walk(into):
+            for name in folders:
+                group.give_folder(Path(folder) / name)
     except BaseException:
-        clear(into)
+        shutil.rmtree(into, ignore_errors=True)  # the folder itself may be the broker's
         raise
     return view
 
 
-def _link_studies(project_dir: Path, manifest: ManifestV2, split: str, into: Path) -> Iterator[DatasetFile]:
+def _link_studies(
+    project_dir: Path, manifest: ManifestV2, split: str, into: Path, group: ReadingGroup
+) -> Iterator[DatasetFile]:
     for entry in manifest.studies:
         if entry.split != split:
             continue
@@ -109,7 +120,7 @@ def _link_studies(project_dir: Path, manifest: ManifestV2, split: str, into: Pat
             raise IntegrityBroken("a study is not what its version says")
         for file in record.files:
             path = f"{entry.folder}/{file.path}"
-            _link(project_dir / STUDIES / entry.root / file.path, into / path, file.size_bytes)
+            _link(project_dir / STUDIES / entry.root / file.path, into / path, file.size_bytes, group)
             yield replace(file, path=path)
 
 
@@ -137,18 +148,21 @@ def _table(version_dir: Path, manifest: AnyManifest) -> bytes:
     return content
 
 
-def copy_file(source: Path, target: Path, path: str) -> DatasetFile:
-    """Copy a regular file, as core's own (0444) and flushed; what was written, under the name `path`.
+def copy_file(
+    source: Path, target: Path, path: str, *, theirs: int = 0, group: ReadingGroup = EVERYBODY
+) -> DatasetFile:
+    """Copy a regular file, as core's own, `group`'s to read, and flushed; what was written, under the name `path`.
 
-    Raises `IntegrityBroken` for what is no regular file.
+    `theirs`: so many folders above the file are another user's. Raises `IntegrityBroken` for what is no regular file.
     """
     digest, size = hashlib.sha256(), 0
-    reading = _open(source, "a handover folder does not hold what its report says")
+    reading = _open(source, "a handover folder does not hold what its report says", theirs)
     with os.fdopen(reading, "rb", buffering=0) as file, writing_inside(target, _READ_ONLY) as out:
         while block := file.read(_BLOCK):
             digest.update(block)
             out.write(block)
             size += len(block)
+    group.give_file(target)
     return DatasetFile(path, size, digest.hexdigest())
 
 
@@ -163,7 +177,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _link(source: Path, target: Path, size_bytes: int) -> None:
+def _link(source: Path, target: Path, size_bytes: int, group: ReadingGroup) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
@@ -172,24 +186,25 @@ def _link(source: Path, target: Path, size_bytes: int) -> None:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         copy_file(source, target, "")
-    if target.lstat().st_size != size_bytes:
+    if group.give_file(target).st_size != size_bytes:
         raise IntegrityBroken("a file of a dataset version is not what its manifest says")
 
 
-def _open(path: Path, otherwise: str) -> int:
-    """A regular file for reading. Raises `IntegrityBroken` in the words of `otherwise` for a link, or what is none."""
+def _open(path: Path, otherwise: str, theirs: int = 0) -> int:
+    """A regular file for reading. Raises `IntegrityBroken` in the words of `otherwise` for a link, or what is none.
+
+    `theirs`: so many folders above it are another user's, who must not lead us elsewhere.
+    """
+    top = path.parents[theirs]
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with below(top, *path.parent.relative_to(top).parts, flags=PASSING) as folder:
+            return open_file(folder, path.name)
     except OSError:
         raise IntegrityBroken(otherwise) from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise IntegrityBroken(otherwise)
-    return handle
 
 
-def _read(path: Path, limit: int) -> bytes:
-    with os.fdopen(_open(path, "a folder lacks its manifest, record or report"), "rb") as file:
+def _read(path: Path, limit: int, *, theirs: int = 0) -> bytes:
+    with os.fdopen(_open(path, "a folder lacks its manifest, record or report", theirs), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise Malformed("a manifest, record or report is over its size limit")

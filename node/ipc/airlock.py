@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.airlock.review import FileState
+from mediator.disclosure import NearCount
 from mediator.errors import Code
 from node.ipc.messages import Empty, SignedText
 from node.ipc.verb import Verb
@@ -77,7 +78,10 @@ class ReviewRow(NewReview):
 
 @dataclass(frozen=True)
 class ShownFile:
-    """A file to look at: what would leave (empty where nothing may), its disclosure record, its reviews."""
+    """A file to look at: what would leave (empty where nothing may), its disclosure record, its reviews.
+
+    `near` are counts that differ little from some that left before: for who reviews, never for who takes the file.
+    """
 
     line: FileLine
     content: bytes = field(repr=False)
@@ -85,6 +89,7 @@ class ShownFile:
     record: str = field(repr=False)
     record_sha256: str
     reviews: tuple[ReviewRow, ...]
+    near: tuple[NearCount, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

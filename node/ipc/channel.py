@@ -7,6 +7,7 @@ without text. gRPC and fork do not mix: processes that import this module start 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -67,11 +68,14 @@ class Client:
         self._channel = grpc.insecure_channel(address(socket), options=OPTIONS)
 
     def call(self, verb: Verb[Q, R], request: Q, *, timeout_s: float = 30.0) -> R:
-        """One message each way."""
+        """One message each way, within `timeout_s`, a signed call's challenge included."""
+        until_s = time.monotonic() + timeout_s
         start: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(_method(verb, "unary"))
         try:
             frame = pack(request)
-            return unpack(verb.answer, start(frame, timeout=timeout_s, metadata=self._beside(verb, frame, timeout_s)))
+            beside = self._beside(verb, frame, timeout_s)
+            left_s = max(0.0, until_s - time.monotonic())
+            return unpack(verb.answer, start(frame, timeout=left_s, metadata=beside))
         except grpc.RpcError as error:
             raise self._fault(error, timeout_s) from None
 

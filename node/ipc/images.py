@@ -24,6 +24,7 @@ class ImageLine:
     approved: datetime | None
     approved_by: str | None
     withdrawn: datetime | None
+    withdrawn_by: str | None
     note: str
 
 

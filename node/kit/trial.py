@@ -73,7 +73,7 @@ def home(engine: KitEngine, limits: Resources, progress: Callable[[Kind, float],
     root = Path(tempfile.mkdtemp(prefix="cloister-trial-")).resolve()
     verdict = SigningKey(secrets.token_bytes(32))
     for name in ("work", "probe"):
-        (root / name).mkdir()
+        (root / name).mkdir(mode=0o700)  # whatever the umask: nobody else may write there (`containers.rooms`)
     site = Site(
         site=f"trial-{secrets.token_hex(4)}",
         sentinel=digest_of(engine, SENTINEL),

@@ -30,6 +30,7 @@ from mediator.policy import Policy
 from mediator.ports import Clock
 from mediator.release.clip import update_norm
 from mediator.release.decide import Released, ReleaseRequest, noise_bytes, release
+from mediator.revocations import Revocations
 from mediator.signatures import KeyRing, Signed, SigningKey, open_signed
 from mediator.types import (
     Acceptance,
@@ -39,7 +40,6 @@ from mediator.types import (
     Manifest,
     OutputFile,
     Person,
-    RevocationList,
     RunOrder,
     SiteDatasets,
 )
@@ -122,7 +122,7 @@ class TrialDocuments:
             expires=permit.expires,
         )
         self.order = _opened(order, researcher)
-        self.revocations = _opened(RevocationList(1, now, ()), committee)
+        self.revocations = Revocations(1, now, frozenset(), "")
         splits = [study.split for study in trial.manifest.studies]
         self._facts = NodeFacts(
             site=SITE,

@@ -64,7 +64,7 @@ class Waited(Desk):
             images=(self.image,), metrics=METRICS, resources=LIMITS, maximum_rounds=1000, byte_budget=1 << 30,
         )  # fmt: skip
         self.documents.receive(samples.COMMITTEE.sign(granted))
-        self.documents.receive(samples.acceptance(samples.signed_permit(granted)).text)
+        self.documents.receive(samples.acceptance(samples.signed_permit(granted)).text, by="data_steward")
         for number in range(runs):
             run = f"{name}-{number}"
             # one round: its container ends with it, so that every job pays for its own

@@ -23,6 +23,7 @@ from mediator.signatures import SigningKey
 from node.ipc import broker as words
 from node.ipc.verb import verbs_in
 from tests.containers.bench import LIMITS, VERDICT_KEY, Bench, until, utc_now
+from tests.containers.closed import a_job_reads_by_its_group_alone
 
 pytestmark = pytest.mark.engine
 
@@ -374,3 +375,7 @@ def url64(raw: bytes) -> str:
     import base64
 
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def test_a_job_reads_by_its_group_what_nobody_else_may_pass_to(bench: Bench) -> None:
+    a_job_reads_by_its_group_alone(bench)

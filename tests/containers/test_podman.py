@@ -16,6 +16,7 @@ from tests.attacks.test_output_folder import (  # noqa: F401
 )
 from tests.attacks.test_resources import *  # noqa: F403
 from tests.containers.bench import CEILING, LIMITS, Bench, until
+from tests.containers.closed import a_job_reads_by_its_group_alone
 from tests.containers.test_broker import (  # noqa: F401
     test_an_image_that_declares_a_volume_is_refused,
     test_an_image_whose_program_is_missing_ends_with_a_clear_reason,
@@ -85,3 +86,7 @@ def test_what_podman_cannot_grant_is_refused_by_name(bench: Bench) -> None:
     assert (Code.NOT_SEALED, "runtime") in [(reason.code, reason.detail) for reason in caught.value.reasons]
     assert [role for _, role in other.containers()] in ([], ["keeper"])
     other.broker().clean([])
+
+
+def test_a_job_reads_by_its_group_on_podman_too(podman_bench: Bench) -> None:
+    a_job_reads_by_its_group_alone(podman_bench)

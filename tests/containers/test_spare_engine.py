@@ -152,7 +152,6 @@ def serve(boxes: Sandboxes, bench: Bench, **config: object) -> object:
 
 
 def view(folder: Path) -> None:
-    folder.mkdir(mode=0o755)
     (folder / "study.txt").write_text("pixels")
 
 

@@ -19,6 +19,7 @@ from containers.engine import ContainerEngine
 from mediator.errors import Denied
 from mediator.ports import Runner
 from tests.containers.bench import MODEL, Bench, by_name, image_id, until
+from tests.containers.closed import a_job_reads_by_its_group_alone
 from tests.containers.contract import RunnerContract
 from tests.containers.spare import Spare
 from tests.containers.test_canary import host, probe, spec_of
@@ -79,6 +80,9 @@ class TestRemapped(RunnerContract):
         pid = (engine.inspect(main) or {})["State"]["Pid"]
         assert os.stat(f"/proc/{pid}").st_uid == engine.users().first[0] + bench.site.uid
         assert by_name(bench.broker().finalise("job", 1))["model.safetensors"] == MODEL
+
+    def test_a_job_reads_by_its_group_as_the_engine_counts_it(self, bench: Bench) -> None:
+        a_job_reads_by_its_group_alone(bench)
 
     def test_a_container_outside_the_namespace_is_found_out(self, bench: Bench) -> None:
         """By the engine's own account; and from inside, where `/out` is then another user's."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +20,9 @@ from typing import Any
 import pytest
 
 from durable import files
+from tests.sim.users import as_user
 
+REPO = Path(__file__).resolve().parents[2]
 OLD, NEW = b"old\n", b"new, and longer than the old\n" * 100
 WRITERS = {"replace": files.replace_file, "create": files.create_file}
 FULL = """
@@ -120,14 +125,40 @@ def test_without_hard_links_a_file_that_is_there_is_not_overwritten_either(
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_link_in_the_way_of_the_part_is_not_followed(tmp_path: Path, write: Callable[..., None]) -> None:
+@pytest.mark.parametrize("what", ["link", "dead link", "socket"])
+def test_what_never_was_a_part_is_removed_and_not_followed(
+    tmp_path: Path, write: Callable[..., None], what: str
+) -> None:
+    """It kept every later writer of that file out, without a word of what was in the way."""
     (tmp_path / "victim").write_bytes(OLD)
-    (tmp_path / ".file.part").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError) as refused:
-        write(tmp_path / "file", NEW)
-    assert refused.value.errno == errno.ELOOP
+    if what == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / ".file.part"))
+    else:
+        (tmp_path / ".file.part").symlink_to(tmp_path / ("victim" if what == "link" else "nowhere"))
+    write(tmp_path / "file", NEW)
     assert (tmp_path / "victim").read_bytes() == OLD
-    assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file").read_bytes() == NEW
+    assert names(tmp_path) == ["file", "victim"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as two users")
+def test_another_users_part_is_said_to_be_in_the_way_and_stays(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o777)
+        (folder / ".file.part").touch(mode=0o600)
+        program = (
+            f"import sys; sys.path.insert(0, {str(REPO)!r})\nfrom pathlib import Path\nfrom durable import files\n"
+            "try:\n    files.replace_file(Path(sys.argv[1]), b'new')\n"
+            "except PermissionError as error:\n    print(error.filename, error.strerror)\n"
+        )
+        command = as_user([sys.executable, "-B", "-c", program, str(folder / "file")])
+        said = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout
+        assert said == f"{folder}/.file.part another user's part is in the way: remove it\n"
+        assert names(folder) == [".file.part"]
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_link_in_the_way_of_the_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -337,15 +368,15 @@ def test_what_a_dead_process_left_of_a_folder_is_gone_with_the_next(tmp_path: Pa
     assert (names(tmp_path), names(tmp_path / "dir")) == (["dir"], ["a"])
 
 
-def test_a_link_in_the_way_of_a_folder_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_in_the_way_of_a_folders_part_is_removed_and_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "kept").write_bytes(OLD)
     (tmp_path / ".dir.part").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError), files.creating_folder(tmp_path / "dir"):
-        pass
-    (tmp_path / ".dir.part").unlink()
-    (tmp_path / "dir").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError), files.creating_folder(tmp_path / "dir"):
+    with files.creating_folder(tmp_path / "dir") as part:
+        files.write_inside(part / "a", NEW)
+    assert names(tmp_path / "victim") == ["kept"] and names(tmp_path) == ["dir", "victim"]
+    (tmp_path / "other").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError), files.creating_folder(tmp_path / "other"):
         pass
     assert names(tmp_path / "victim") == ["kept"]
 

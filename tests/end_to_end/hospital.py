@@ -113,8 +113,8 @@ class Hospital:
         self.config.write_text(text)
         self.run("init")
         request, bundle = self.folder / "request.json", hub.folder / f"{self.site}.json"
-        self.run("enrol", "request", "--out", request)
-        hub.run("node", "approve", request, "--out", bundle)
+        read_out = self.json("enrol", "request", "--out", request)["request_id"]
+        hub.run("node", "approve", request, "--request-id", read_out, "--out", bundle)
         self.run("enrol", "install", bundle)
 
     def serve(self, launch: Launch = start) -> None:

@@ -130,7 +130,9 @@ class House:
         self.revocations += 1
         names = [word for permit in revoked for word in ("--permit", permit)]
         file = self.root / f"revocations-{self.revocations}.jws"
-        cloister("permit", "revocations", "--number", self.revocations, *names, "--key", self.committee, "--out", file)
+        if self.revocations > 1:
+            names += ["--previous", str(self.root / f"revocations-{self.revocations - 1}.jws")]
+        cloister("permit", "revocations", *names, "--key", self.committee, "--out", file)
         self.hub.run("revocations", "publish", file)
 
     def draft(self, name: str, job: Job, **changes: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def node(house: House) -> Iterator[Hospital]:
 
 def add_image(hospital: Hospital, other: Hospital) -> None:
     """What is in the image, as another hospital has it; to look into it once more takes half a minute."""
-    with closing(sqlite3.connect(other.state / "node.db")) as database:
+    with closing(sqlite3.connect(other.state / "core" / "node.db")) as database:
         (facts,) = database.execute("SELECT text FROM image_facts WHERE image = ?", (image_id(ROGUE),)).fetchone()
     with Client(hospital.state / "run" / "it_admin.sock") as client:
         client.call(images.IMAGE_ADD, images.AddImage(facts=facts))
@@ -97,7 +97,7 @@ def pause(node: Hospital) -> tuple[Done, float]:
 @contextmanager
 def full(node: Hospital) -> Iterator[None]:
     """Not a byte left on the node's disk, and no room in the write-ahead log that it was given before."""
-    with closing(sqlite3.connect(node.state / "node.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(node.state / "core" / "node.db", isolation_level=None)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     filler = fill(node.folder)
     try:
@@ -108,7 +108,7 @@ def full(node: Hospital) -> Iterator[None]:
 
 @contextmanager
 def locked(node: Hospital) -> Iterator[None]:
-    with closing(sqlite3.connect(node.state / "node.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(node.state / "core" / "node.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("ROLLBACK")

@@ -13,7 +13,7 @@ import pytest
 from tests.containers.bench import ENGINE_URL
 from tests.end_to_end.commands import as_user
 from tests.end_to_end.hospital import Hospital
-from tests.end_to_end.house import House
+from tests.end_to_end.house import House, Permit
 from tests.end_to_end.machine import AS_ROOT
 
 pytestmark = [
@@ -55,7 +55,8 @@ def core_and_intake(node: Hospital) -> list[tuple[str, Path]]:
     state = node.state
     files = [
         next((state / "datasets").rglob("*.dcm")), next((state / "datasets").rglob("manifest.json")),
-        state / "node.db", state / "keys" / "audit.key", state / "keys" / "release.key", state / "keys" / "verdict.key",
+        state / "core" / "node.db",
+        state / "keys" / "audit.key", state / "keys" / "release.key", state / "keys" / "verdict.key",
         state / "intake" / "keys" / "site.key", state / "intake" / "keys" / "quarantine.key",
         state / "audit" / "segment-00000001.jsonl", state / "logs" / "core.log",
     ]  # fmt: skip
@@ -121,3 +122,22 @@ def test_only_the_broker_reaches_the_engine(house: House) -> None:
     engine = [("connect", Path(ENGINE_URL.removeprefix("unix://")))]
     for role in ("core", "intake", "link"):
         assert set(tried(house.hospitals[0].uids[role], engine).values()) == {"EACCES"}
+
+
+def test_nobody_opens_a_running_jobs_data_though_its_folders_name_is_told(house: House, rogue: Permit) -> None:
+    """The job reads it (its container has trained on it before it hangs); the machine's other users do not."""
+    node, before = house.hospitals[1], house.hospitals[1].last()
+    run = house.begin("watched", rogue, node, misbehave="slow")
+    node.recorded(before, about=f"{run}/1/train", action="job_start")
+    try:
+        areas = [node.state / "work" / name for name in node.work_areas()]
+        files = [("read", path) for area in areas for path in area.rglob("*") if path.is_file()]
+        assert any(path.suffix == ".dcm" for _, path in files) and set(tried(0, files).values()) == {"opened"}
+        for who, uid in {**node.uids, "job": JOB_UID, "nobody": 65534}.items():
+            said = set(tried(uid, files).values())
+            assert said == {"opened"} if who == "core" else said == {"EACCES"}, (who, said)
+        assert {path.stat().st_gid for _, path in files if path.suffix == ".dcm"} == {JOB_UID}
+    finally:
+        node.run("pause")
+        node.run("resume")
+    assert node.work_areas() == []

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from federation import control
 from federation.client import enrolment
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
@@ -41,6 +42,7 @@ from mediator.types import (
     TensorSpec,
 )
 from tests.sim.core import FakeCore
+from tests.sim.users import as_user
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "sha256:" + "ab" * 32
@@ -135,9 +137,13 @@ class Town:
     process: subprocess.Popen[bytes] | None = None
     keys: dict[str, SigningKey] = field(default_factory=dict)
 
-    def start(self) -> None:
+    def start(self, uid: int | None = None, files: int | None = None) -> None:
+        """Start the hub, as another user or with fewer open files than it would like."""
+        command = [sys.executable, "-m", "tests.sim.hub", str(self.folder / "hub.toml")]
+        if files is not None:
+            command = ["/usr/bin/prlimit", f"--nofile={files}:{files}", "--", *command]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sim.hub", str(self.folder / "hub.toml")],
+            command if uid is None else as_user(command, uid),
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=(self.folder / "hub.log").open("ab"),
@@ -153,7 +159,9 @@ class Town:
             self.process.wait(30)
             self.process = None
 
-    def enrol(self, site: str) -> None:
+    def enrol(self, site: str, age: timedelta = timedelta(0)) -> None:
+        """Enrol a site, as it was done `age` ago."""
+        desk = HubState(self.config, lambda: datetime.now(UTC) - age) if age else self.hub
         self.keys[site], self.keys[f"{site}/audit"] = site_keys(site)
         request = enrolment.make_request(
             self.link_folder(site),
@@ -161,7 +169,7 @@ class Town:
             release_key=self.keys[site].verify_key,
             audit_key=self.keys[f"{site}/audit"].verify_key,
         )
-        enrolment.install(self.link_folder(site), self.hub.approve(request))
+        enrolment.install(self.link_folder(site), desk.approve(request, told(request)))
 
     def link_folder(self, site: str) -> Path:
         return self.folder / site / "link"
@@ -206,6 +214,11 @@ class Town:
         return history
 
 
+def told(request: bytes) -> str:
+    """What a site reads out of its request by telephone."""
+    return control.request_id(control.decode(control.EnrolmentRequest, request))
+
+
 def reopened(config: Path) -> Town:
     """The town that `found` made in another process."""
     loaded = load_config(config)
@@ -220,12 +233,12 @@ def site_keys(site: str) -> tuple[SigningKey, SigningKey]:
     return SigningKey(number * 32), SigningKey(number * 31 + b"a")
 
 
-def found(folder: Path, **runs: Any) -> Town:
+def found(folder: Path, *, ingress: str = "", **runs: Any) -> Town:
     """A new hub with the three sites enrolled and the permit submitted; not started."""
     port = free_port()
     lines = [
         'version = 1\nname = "hub"\nstate_dir = "hub"',
-        f'[ingress]\nlisten = "127.0.0.1"\nport = {port}\nhosts = ["127.0.0.1"]',
+        f'[ingress]\nlisten = "127.0.0.1"\nport = {port}\nhosts = ["127.0.0.1"]\n{ingress}',
         f'[trust]\ncommittee_keys = ["{COMMITTEE.verify_key.text}"]',
         "[runs]",
         *(f"{name} = {value}" for name, value in runs.items()),

@@ -24,7 +24,6 @@ from flwr.app import ArrayRecord
 from safetensors.numpy import load_file
 from sqlalchemy import select
 
-from federation import tls
 from federation.arrays import Array
 from federation.hub.config import load_config
 from federation.hub.flower.grid import to_record
@@ -155,9 +154,7 @@ class RogueHub:
 
     def _superlink(self) -> SuperLink:
         folder = self.hub.config.state_dir / "superlink"
-        port = int((folder / "port").read_text("ascii"))
-        context = tls.trusting_context(self.hub.authority.ca)
-        return SuperLink(f"https://127.0.0.1:{port}", context, (folder / "executor.secret").read_bytes())
+        return SuperLink(folder / "superlink.sock", (folder / "executor.secret").read_bytes())
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from mediator.permit import open_permit, schema_sha256
 from mediator.signatures import KeyRing
 from mediator.types import Dtype, RevocationList, TensorSpec
 from tests.end_to_end.commands import CLOISTER, ENVIRONMENT, Done, attempt, cloister
-from tests.federation.ground import COMMITTEE, RESEARCHER, SITES, Town, found, key, model, order, permit
+from tests.federation.ground import COMMITTEE, RESEARCHER, SITES, Town, found, key, model, order, permit, told
 from tests.sim.users import as_user
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -161,6 +161,42 @@ def test_a_site_that_is_not_enrolled_keeps_an_order_from_starting(tmp_path: Path
         town.hub.run_history("absent")
 
 
+def test_a_list_that_forgets_is_not_signed_and_one_that_forks_not_published(town: Town, tmp_path: Path) -> None:
+    colleague, own, config = tmp_path / "colleague", tmp_path / "own", tmp_path / "hub.toml"
+    for each in (colleague, own):
+        cloister("keys", "new", each)
+    publics = [file.with_suffix(".pub").read_text().strip() for file in (colleague, own)]
+    toml = (town.folder / "hub.toml").read_text()
+    config.write_text(toml.replace(COMMITTEE.verify_key.text, '", "'.join(publics)).replace('"hub"', '"other"'))
+    cloister("hub", "init", "--config", config)
+
+    def sign(out: str, *words: object) -> Done:
+        return attempt("permit", "revocations", "--key", own, "--out", tmp_path / out, *words)
+
+    assert sign("1", "--permit", "p1", "--permit", "p2").code == 0
+    sign("x", "--number", 2).fault(2, "follows one")
+    sign("x", "--previous", tmp_path / "1", "--restore", "p3").fault(2, "not revoked")
+    sign("x", "--previous", tmp_path / "1", "--number", 1).fault(2, "number 1")
+    cloister("hub", "revocations", "publish", tmp_path / "1", "--config", config)
+    shown = cloister("hub", "revocations", "show", "--config", config)
+    assert shown.out.strip() == (tmp_path / "1").read_text().strip()
+    (tmp_path / "shown").write_text(shown.out)
+    assert sign("2", "--previous", tmp_path / "shown", "--restore", "p1", "--permit", "p3").code == 0
+    second = cloister("permit", "show", tmp_path / "2", "--json").json()
+    assert (second["permits"], second["restored"], second["version"]) == (["p2", "p3"], ["p1"], 2)
+    # a colleague's list follows only where the colleague's key is named
+    words = ("permit", "revocations", "--key", colleague, "--out", tmp_path / "3", "--previous", tmp_path / "2")
+    attempt(*words).fault(3, "untrusted_key")
+    cloister(*words, "--previous-key", own.with_suffix(".pub"), "--number", 3)
+    # two lists of one number: whichever comes second is another's
+    assert sign("fork", "--permit", "p9").code == 0 and sign("2b", "--previous", tmp_path / "fork").code == 0
+    attempt("hub", "revocations", "publish", tmp_path / "2b", "--config", config).fault(3, "revocation_list_forked")
+    for name in ("2", "3"):
+        cloister("hub", "revocations", "publish", tmp_path / name, "--config", config)
+    held = HubState(load_config(config)).documents.revocations()
+    assert held is not None and (held.number, held.permits) == (3, {"p2", "p3"})
+
+
 # --- enrolment ------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +235,40 @@ def test_a_site_is_not_enrolled_where_its_bundle_would_have_no_place(town: Town,
     assert [node["site"] for node in town.hub.nodes()] == list(SITES)
 
 
+def test_a_request_changed_on_its_way_is_refused(town: Town, tmp_path: Path) -> None:
+    """Whichever of its keys: the id that the site reads out is over all of them."""
+    verify = key("z").verify_key
+    raw = enrolment.make_request(tmp_path / "link", "delft", release_key=verify, audit_key=verify)
+    forged = enrolment.make_request(tmp_path / "forger", "delft", release_key=verify, audit_key=verify)
+    forger, read_out = control.decode(control.EnrolmentRequest, forged), told(raw)
+    before = control.decode(control.EnrolmentRequest, raw)
+    changes = {"request": forger.request, "flower_key": forger.flower_key, "site": "zurich",
+               "release_key": key("y").verify_key.text, "audit_key": key("y").verify_key.text}  # fmt: skip
+    for name, value in changes.items():
+        with pytest.raises(CloisterError) as caught:
+            town.hub.approve(control.encode(before.model_copy(update={name: value})), read_out)
+        assert caught.value.exit_code in (2, 3)
+    assert [node["site"] for node in town.hub.nodes()] == list(SITES)
+    with town.hub.database.read() as session:
+        refused = session.scalars(
+            select(EventRow).where(EventRow.action == "node_approve", EventRow.verdict == "refused")
+        )
+        assert {(row.object, row.code) for row in refused} == {("delft", "untrusted_key"), ("zurich", "untrusted_key")}
+    assert control.same_request_id(read_out, read_out.upper().replace(" ", ""))
+
+
+def test_the_hub_asks_for_the_id_that_the_site_reads_out(town: Town, tmp_path: Path) -> None:
+    verify = key("z").verify_key
+    request, bundle = tmp_path / "request.json", tmp_path / "bundle.json"
+    request.write_bytes(enrolment.make_request(tmp_path / "link", "delft", release_key=verify, audit_key=verify))
+    words = ("hub", "node", "approve", request, "--config", town.folder / "hub.toml", "--out", bundle)
+    attempt(*words).fault(2, "nobody to ask for the request id")
+    done = attempt(*words, "--request-id", told(request.read_bytes()).replace("0", "1").replace("a", "b"))
+    done.fault(3, "the site read out another request id")
+    assert verify.key_id in done.err and not bundle.exists()
+    assert [node["site"] for node in town.hub.nodes()] == list(SITES)
+
+
 def test_anothers_flower_key_cannot_be_enrolled(town: Town, tmp_path: Path) -> None:
     verify = key("z").verify_key
     request = control.decode(
@@ -206,7 +276,8 @@ def test_anothers_flower_key_cannot_be_enrolled(town: Town, tmp_path: Path) -> N
     )
     taken = control.decode(control.EnrolmentBundle, (town.link_folder("aachen") / "bundle.json").read_bytes())
     with pytest.raises(UsageFault, match="Flower key"):
-        town.hub.approve(control.encode(request.model_copy(update={"flower_key": taken.flower_key})))
+        other = control.encode(request.model_copy(update={"flower_key": taken.flower_key}))
+        town.hub.approve(other, told(other))
     assert [node["site"] for node in town.hub.nodes()] == list(SITES)
 
 

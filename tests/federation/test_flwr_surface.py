@@ -31,7 +31,9 @@ SURFACE = {
     "flwr.supercore.primitives.asymmetric": "public_key_to_bytes",
     "flwr.supercore.run": "Run",
     "flwr.supercore.runtime": "RuntimeHttpClient",
+    "flwr.supercore.http_logging": "get_uvicorn_log_config",
     "flwr.superlink.grid": "HttpGrid",
+    "flwr.superlink.main": "create_app",
     "flwr.supernode.fleet_http_client": "FleetHttpClient",
     "flwr.supernode.node_auth_http_interceptor": "NodeAuthHttpInterceptor",
 }
@@ -54,6 +56,15 @@ def test_the_http_clients_keep_one_replaceable_httpx_client() -> None:
     assert type(client._client) is httpx.Client
     client.close()
     assert "timeout" in inspect.signature(FleetHttpClient._unary_unary).parameters
+
+
+def test_the_superlink_begins_as_our_program_begins_it() -> None:
+    from federation.hub.flower.superlink_program import flower_superlink
+
+    assert callable(flower_superlink._parse_superlink_lifespan_config)
+    assert callable(flower_superlink.SuperLinkLifespan) and flower_superlink.console_handler
+    source = inspect.getsource(flower_superlink._run_superlink_http_api)
+    assert "create_app(lifespan_config, SuperLinkLifespan)" in source and "uvicorn.run(" in source
 
 
 def test_fedavg_calls_what_we_override() -> None:

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from federation import pki, tls
 from federation.client import enrolment
 from federation.client.flower import Fleet, HubUnreachable
-from mediator.errors import CloisterError, UsageFault
-from tests.federation.ground import Town, found
+from federation.hub.tables import EventRow
+from mediator.errors import UsageFault
+from tests.federation.ground import Town, found, told
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +141,7 @@ def test_a_request_for_another_site_or_key_is_refused(town: Town, tmp_path: Path
     key = town.keys["aachen"].verify_key
     request = enrolment.make_request(tmp_path, "aachen", release_key=key, audit_key=key)
     with pytest.raises(UsageFault, match="enrolled"):
-        town.hub.approve(request)
-    foreign = pki.signing_request(pki.new_key(), "bergen")
-    with pytest.raises(CloisterError, match="another site"):
-        town.hub.registry.renew("aachen", foreign)
-
-
-async def test_a_renewed_certificate_is_taken_at_once(town: Town) -> None:
-    folder = town.link_folder("bergen")
-    before = (folder / "tls.crt").read_text()
-    renewed = town.hub.registry.renew("bergen", enrolment.renewal_request(folder, "bergen"))
-    town.hub.notify()
-    enrolment.install_renewed(folder, renewed)
-    assert (folder / "tls.crt").read_text() != before
-    deadline = time.monotonic() + 5
-    while ask(town, plain_context(town, "bergen"), "GET", "/v1/control/none")[0] != 404:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+        town.hub.approve(request, told(request))
 
 
 async def test_revocation_ends_open_connections_and_refuses_new_ones(town: Town) -> None:
@@ -188,10 +174,24 @@ async def test_revocation_ends_open_connections_and_refuses_new_ones(town: Town)
 
 
 async def test_a_revoked_site_can_be_enrolled_anew(town: Town) -> None:
-    """With the same keys even: what was revoked is the certificate."""
+    """With new keys, because the operator says so, and on record."""
     folder = town.link_folder("coimbra")
     keys = {"release_key": town.keys["coimbra"].verify_key, "audit_key": town.keys["coimbra/audit"].verify_key}
-    enrolment.install(folder, town.hub.approve(enrolment.make_request(folder, "coimbra", **keys)))
+    request = enrolment.make_request(folder, "coimbra", **keys)
+    with pytest.raises(UsageFault, match="was revoked") as caught:
+        town.hub.approve(request, told(request))
+    assert "--again" in caught.value.hint
+    with pytest.raises(UsageFault, match="a key that was revoked"):
+        town.hub.approve(request, told(request), again=True)
+    assert [node["state"] for node in town.hub.nodes()] == ["active", "active", "revoked"]
+    old = (folder / "tls.key").read_bytes()
+    request = enrolment.make_request(folder, "coimbra", **keys, new_keys=True)
+    assert (folder / "tls.key").read_bytes() == old, "the keys in use stay until there is a bundle for the new ones"
+    enrolment.install(folder, town.hub.approve(request, told(request), again=True))
+    assert (folder / "tls.key").read_bytes() != old and not (folder / "next").exists()
+    with town.hub.database.read() as session:
+        lines = session.scalars(select(EventRow).where(EventRow.object == "coimbra").order_by(EventRow.sequence))
+        assert [(line.action, line.code) for line in lines][-2:] == [("node_revoke", ""), ("node_approve", "again")]
     async with town.links(town.core("coimbra")):
         town.submit("anew", sites=("coimbra",), rounds=1)
         assert (await town.settled("anew"))["state"] == "done"

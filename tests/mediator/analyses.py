@@ -61,6 +61,6 @@ def request(entries: Sequence[Mapping[str, Any]], files: Mapping[str, bytes], **
     left = [OutputFile("outputs.json", outputs(*entries)), *(OutputFile(name, raw) for name, raw in files.items())]
     base = AirlockRequest(
         site=samples.SITE, run="run-1", dataset_version=samples.VERSION, rules=rules, patients=PATIENTS,
-        identifiers=frozenset({PSEUDONYM}), files=left,
+        identifiers=frozenset({PSEUDONYM}), files=left, earlier=(),
     )  # fmt: skip
     return replace(base, **changes)

@@ -13,8 +13,17 @@ import numpy as np
 from mediator import tensors
 from mediator.admission import AdmissionRequest, DatasetFacts, NodeFacts
 from mediator.ledger import Ledger, Spending
-from mediator.permit import EnforcedPermit, compile_permit, open_acceptance, open_permit, open_run_order, schema_sha256
+from mediator.permit import (
+    EnforcedPermit,
+    compile_permit,
+    open_acceptance,
+    open_permit,
+    open_revocations,
+    open_run_order,
+    schema_sha256,
+)
 from mediator.policy import Policy
+from mediator.revocations import Revocations, take_up
 from mediator.signatures import KeyRing, Signed, SigningKey, open_signed
 from mediator.types import (
     Acceptance,
@@ -175,6 +184,11 @@ def signed_order(document: RunOrder | None = None, of: DataPermit | None = None)
     return open_run_order(RESEARCHER.sign(document or order()), [of or permit()])
 
 
+def revoked(**changes: Any) -> Revocations:
+    """What a node holds to that was sent exactly one list."""
+    return take_up(None, open_revocations(COMMITTEE.sign(revocations(**changes)), COMMITTEE_RING))
+
+
 def revocations(**changes: Any) -> RevocationList:
     return replace(RevocationList(number=5, issued=NOW - timedelta(hours=1), permits=("other-permit",)), **changes)
 
@@ -237,7 +251,7 @@ def request(
         permit=signed,
         acceptance=acceptance(signed, **(accept or {})),
         order=open_run_order(RESEARCHER.sign(order(**(ask or {}))), [granted]),
-        revocations=open_signed(RevocationList, COMMITTEE.sign(revocations()), COMMITTEE_RING),
+        revocations=revoked(),
         policy=POLICY,
         facts=FACTS,
         ledger=Ledger(),

@@ -76,7 +76,10 @@ def test_facts_that_contradict_themselves_or_cannot_be_shown_cannot_be_read(memb
 def test_the_configuration_is_told_without_the_values_of_the_environment() -> None:
     config = read_config(json.dumps(PLAIN))
     assert (config.entrypoint, config.command, config.user) == (("/run",), ("--fast",), "65532")
-    assert config.env == ("A", "B") and "secret" not in repr(config) and config.history == ("COPY", "")
+    assert "secret" not in repr(config) and config.history == ("COPY", "")
+    told = {name: each.shown for name, each in config.settings.items() if name.startswith("environment")}
+    digest = hashlib.sha256(b'"secret"').hexdigest()
+    assert told["environment A"] == f"sha256:{digest}" and "environment B, without a value" in told
 
 
 @pytest.mark.parametrize(

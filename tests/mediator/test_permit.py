@@ -17,6 +17,7 @@ from mediator.permit import (
     open_run_order,
     schema_sha256,
 )
+from mediator.revocations import Revocations
 from mediator.signatures import KeyRing
 from mediator.terms import ungrantable
 from mediator.types import (
@@ -226,7 +227,8 @@ def _reasons(
         "max_revocation_age": DAY,
         "newest_audit": NOW - timedelta(seconds=1),
     } | changes
-    reasons = check_live(granted or permit(), accepted or acceptance().document, listed, now=now, **settings)
+    held = None if listed is None else Revocations(listed.number, listed.issued, frozenset(listed.permits), "")
+    reasons = check_live(granted or permit(), accepted or acceptance().document, held, now=now, **settings)
     return [reason.code for reason in reasons]
 
 

@@ -1,4 +1,4 @@
-"""The Control and Runtime APIs of the hub's own SuperLink, over TLS on loopback."""
+"""The Control and Runtime APIs of the hub's own SuperLink, over its Unix socket."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -28,12 +29,13 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from federation import tls
 from mediator.errors import NotNow
 
 C = TypeVar("C", RuntimeHttpClient, ControlHttpClient)
 
 _TIMEOUT_S = 60.0
+# HTTP wants a name; nobody looks it up
+URL = "http://superlink"
 # A Flower run needs an app bundle. Ours names no code: the ServerApp runs in this process, the nodes fetch none.
 _BUNDLE = """\
 [project]
@@ -68,16 +70,15 @@ def answering() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SuperLink:
-    """Where our SuperLink is, and the secret that lets its ServerApp tasks be taken."""
+    """Our SuperLink's socket, and the secret that lets its ServerApp tasks be taken."""
 
-    url: str
-    context: tls.Context
+    socket: Path
     secret: bytes
 
     def healthy(self) -> bool:
         try:
-            with httpx.Client(verify=self.context, timeout=2.0, trust_env=False) as client:
-                return client.get(f"{self.url}/health").status_code == httpx.codes.OK
+            with self._over_socket(2.0) as client:
+                return client.get(f"{URL}/health").status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -115,20 +116,24 @@ class SuperLink:
         return str(task.token)
 
     def _control(self) -> ControlHttpClient:
-        return self.plain(ControlHttpClient(self.url, interceptors=[_version("flwr-cli")], verify=self.context))
+        return self.plain(ControlHttpClient(URL, interceptors=[_version("flwr-cli")]))
 
     def _runtime(self, *interceptors: Any) -> RuntimeHttpClient:
         version = _version("flwr-serverapp")
-        return self.plain(RuntimeHttpClient(self.url, interceptors=[version, *interceptors], verify=self.context))
+        return self.plain(RuntimeHttpClient(URL, interceptors=[version, *interceptors]))
 
     def runtime(self, token: str) -> RuntimeHttpClient:
         return self._runtime(RuntimeTokenHttpInterceptor(token))
 
     def plain(self, client: C) -> C:
-        """The client without proxies out of the environment, and without Flower's endless retries and signals."""
+        """The client over our socket, without proxies out of the environment, Flower's endless retries and signals."""
         client._client.close()
-        client._client = httpx.Client(verify=self.context, timeout=_TIMEOUT_S, trust_env=False)
+        client._client = self._over_socket(_TIMEOUT_S)
         return client
+
+    def _over_socket(self, timeout_s: float) -> httpx.Client:
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        return httpx.Client(transport=transport, timeout=timeout_s, trust_env=False)
 
 
 def _version(component: str) -> RuntimeVersionHttpInterceptor:

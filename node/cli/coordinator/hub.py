@@ -8,14 +8,16 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mediator.errors import Denied, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
+from node.cli.coordinator import witness
+from node.cli.coordinator.desk import opened
 from node.cli.files import (
     check_new,
     check_new_folder,
@@ -40,6 +42,7 @@ app.add_typer(nodes, name="node", help="Enrol and revoke sites.")
 app.add_typer(permits, name="permit", help="Publish permits.")
 app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
 app.add_typer(runs, name="run", help="Submit and follow runs.")
+app.add_typer(witness.app, name="witness", help="What the hub has co-signed of the sites' audit logs.")
 
 Run = Annotated[str, typer.Argument(help="the run, or the beginning of its name")]
 
@@ -62,7 +65,7 @@ def init(config: HubConfigPath) -> None:
 
 @app.command("serve")
 def serve(config: HubConfigPath) -> None:
-    """Run the hub until SIGTERM: Flower's SuperLink on loopback, the mutual-TLS port, the runs."""
+    """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
 
@@ -71,16 +74,55 @@ def serve(config: HubConfigPath) -> None:
         asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
 
 
+@app.command("status")
+def status(config: HubConfigPath, as_json: Json = False) -> None:
+    """Alarms: sites whose certificate may be in other hands, since each was enrolled. Exit code 3 while there is one.
+
+    Telephone the site; if it did not do it, revoke it and enrol it anew with new keys.
+    """
+    with opened(config) as hub:
+        rows = hub.alarms()
+    if rows or as_json:
+        _show_rows(rows, as_json)
+    if not rows:
+        say("no alarms")
+        return
+    raise typer.Exit(Denied.exit_code)
+
+
 @nodes.command("approve")
 def approve(
-    config: HubConfigPath, request: Annotated[Path, typer.Argument(help="the site's request.json")], out: Out
+    config: HubConfigPath,
+    request: Annotated[Path, typer.Argument(help="the site's request.json")],
+    out: Out,
+    request_id: Annotated[
+        str | None, typer.Option(help="the request id that the site read out; asked for when not given")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="bring back a site that was revoked, with new keys")] = False,
 ) -> None:
-    """Enrol a site: its request becomes a bundle to send back. Compare key ids by telephone first."""
+    """Enrol a site: its request becomes a bundle to send back. It asks for the id that the site reads out by telephone.
+
+    A request that was changed on its way has another id, and is refused.
+    """
+    from federation.control import EnrolmentRequest, decode
+
     check_new(out)  # a site is enrolled once: its bundle must have somewhere to go
+    raw = read_bytes(request, limit=1 << 20)
+    shown = decode(EnrolmentRequest, raw)
+    release, audit = VerifyKey.from_text(shown.release_key), VerifyKey.from_text(shown.audit_key)
+    say(f"site {shown.site}: release key id {release.key_id}, audit key id {audit.key_id}")
+    told = request_id if request_id is not None else _ask_request_id()
     with opened(config) as hub:
-        bundle = hub.approve(read_bytes(request, limit=1 << 20))
+        bundle = hub.approve(raw, told, again=again)
     write_new(out, bundle.decode("utf-8"))
     say(f"enrolled; send {out} back to the site")
+
+
+def _ask_request_id() -> str:
+    if not sys.stdin.isatty():
+        raise UsageFault("there is nobody to ask for the request id", hint="--request-id, as the site read it out")
+    answer: str = typer.prompt("telephone the site; the request id it reads out", err=True)
+    return answer
 
 
 @nodes.command("list")
@@ -116,6 +158,16 @@ def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argum
     with opened(config) as hub:
         hub.submit_revocations(read_text(file))
     say("published the revocation list")
+
+
+@revocations.command("print")
+def print_revocations(config: HubConfigPath) -> None:
+    """Print the newest published list as it was signed: what the committee's next list follows."""
+    with opened(config) as hub:
+        text = hub.documents.newest_revocations()
+    if text is None:
+        raise NotNow("no revocation list was published yet")
+    sys.stdout.write(text + "\n")
 
 
 @runs.command("submit")
@@ -225,19 +277,6 @@ def resume_run(config: HubConfigPath, run: Run) -> None:
 
 def _whole(hub: HubState, run: str, *, acts: bool = False) -> str:
     return complete(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
-
-
-@contextmanager
-def opened(config: Path) -> Iterator[HubState]:
-    """The hub's desk, closed again."""
-    from federation.hub.config import load_config
-    from federation.hub.state import HubState
-
-    hub = HubState(load_config(config))
-    try:
-        yield hub
-    finally:
-        hub.close()
 
 
 def _follow(hub: HubState, run: str) -> dict[str, Any]:

@@ -17,15 +17,15 @@ _WORDS = {"cdi": "by CDI", "nvidia": "by NVIDIA's runtime"}
 
 
 def machine(config: NodeConfig) -> list[dict[str, Any]]:
-    """One finding for the processors, and one or two for the GPUs where the configuration names any. None where the
-    engine does not answer, of which there is a finding already."""
+    """One finding for the processors, one for who may read what a job is shown, and one or two for the GPUs where the
+    configuration names any. None where the engine does not answer, of which there is a finding already."""
     from containers.engine import ContainerEngine
 
     try:
         offer = ContainerEngine(config.engine.socket).offer()
     except NotNow:
         return []
-    found = [_processors(config, offer.cpus)]
+    found = [_processors(config, offer.cpus), _job_data(config, offer.users)]
     if config.schedule.gpus:
         found += [_gpus(config, offer.gpus), *_cards(config)]
     return found
@@ -39,6 +39,19 @@ def _processors(config: NodeConfig, there: int) -> dict[str, Any]:
         f"[limits] cpus is {lent:g} and this machine has {there}: a permit that asks for more than {there} is refused"
     )
     return finding("processors", "warning", detail)
+
+
+def _job_data(config: NodeConfig, users: Any) -> dict[str, Any]:
+    """Whether core can give what a job is shown to that job's group alone, as the engine counts it."""
+    if not config.users.separate:
+        detail = "one user runs every process, and each of them can read it; [users] gives each process its own"
+        return finding("job data", "warning", detail)
+    there = users.group_outside(config.users.job_gid)
+    if there == config.job_group:
+        return finding("job data", "ok", f"read by its job's group alone, {there} on this machine")
+    cure = "its number stands in /etc/subgid" if there is None else f"write: [engine] job_group = {there}"
+    detail = f"no job can read it: a job's group is not {config.job_group} outside this engine's containers ({cure})"
+    return finding("job data", "missing", detail)
 
 
 def _gpus(config: NodeConfig, offer: Any) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from mediator.errors import UsageFault
 from node.cli.admin import load
 from node.cli.files import read_bytes, replace_file, write_new
 from node.cli.it.run_as import run_as
-from node.cli.options import NodeConfig, Out
-from node.cli.output import say
+from node.cli.options import Json, NodeConfig, Out
+from node.cli.output import say, show
+from node.host.accounts import acting_as
 from node.host.config import NodeConfig as Config
 from node.host.keys import public_path, read_verify_key
 
@@ -21,21 +22,37 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("request")
-def request(config: NodeConfig, out: Out) -> None:
+def request(
+    config: NodeConfig,
+    out: Out,
+    new_keys: Annotated[
+        bool, typer.Option("--new-keys", help="make new link keys; they are taken into use by `enrol install`")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Make the link's keys (they never leave) and write the request for the hub's operator."""
     from federation.client.enrolment import make_request
+    from federation.control import EnrolmentRequest, decode, request_id
 
     loaded = load(config)
     paths = loaded.paths
-    release, audit = read_verify_key(public_path(paths.release_key)), read_verify_key(public_path(paths.audit_key))
+    with acting_as(loaded.users.accounts()["core"]):  # its folder, and what lies in it is its choice
+        release, audit = read_verify_key(public_path(paths.release_key)), read_verify_key(public_path(paths.audit_key))
 
     def make() -> str:
-        made = make_request(paths.link, loaded.site, release_key=release, audit_key=audit)
+        made = make_request(paths.link, loaded.site, release_key=release, audit_key=audit, new_keys=new_keys)
         return made.decode("utf-8")
 
-    write_new(out, run_as(_link_user(loaded), make))
-    say(f"wrote {out}; send it to the hub's operator and compare key ids by telephone:")
-    say(f"  release key id {release.key_id}, audit key id {audit.key_id}")
+    text = run_as(_link_user(loaded), make)
+    write_new(out, text)
+    read_out = request_id(decode(EnrolmentRequest, text.encode("utf-8")))
+    if as_json:
+        ids = {"release_key_id": release.key_id, "audit_key_id": audit.key_id}
+        show({"request": str(out), "request_id": read_out} | ids, as_json=True)
+        return
+    say(f"wrote {out}; send it to the hub's operator, who will ask you by telephone for")
+    say(f"  request id {read_out}")
+    say(f"release key id {release.key_id}, audit key id {audit.key_id}")
 
 
 @app.command("install")
@@ -69,7 +86,8 @@ def install(config: NodeConfig, bundle: Annotated[Path, typer.Argument(help="the
 def write_audit_keys(config: Config) -> None:
     """`audit-keys.txt`: what an auditor needs to check this node's log, public."""
     path = config.paths.audit_keys
-    audit = read_verify_key(public_path(config.paths.audit_key)).text
+    with acting_as(config.users.accounts()["core"]):
+        audit = read_verify_key(public_path(config.paths.audit_key)).text
     lines = [f"audit {audit}", *(f"witness {key}" for key in config.trust.witnesses)]
     replace_file(path, "\n".join(lines))
     path.chmod(0o644)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mediator.images import ImageFacts, Package
+from mediator.images import ImageFacts, Package, Setting
 
 
 def lineage_of(facts: ImageFacts) -> str:
@@ -28,27 +28,38 @@ class Difference:
 
 def differences(before: ImageFacts, after: ImageFacts) -> tuple[Difference, ...]:
     """What changed from one image to another, in the order in which a reader would ask."""
-    old, new = before.parsed, after.parsed
-    single = {
-        "entry point": (" ".join(old.entrypoint), " ".join(new.entrypoint)),
-        "command": (" ".join(old.command), " ".join(new.command)),
-        "user": (old.user, new.user),
-        "folder": (old.folder, new.folder),
-        "platform": (f"{old.system}/{old.architecture}", f"{new.system}/{new.architecture}"),
-    }
-    found = [Difference(what, *pair) for what, pair in single.items() if pair[0] != pair[1]]
+    found = list(_configured(before, after))
     listed = {
-        "environment": (old.env, new.env),
-        "volume": (old.volumes, new.volumes),
-        "layer": (old.diff_ids, new.diff_ids),
+        "layer": (before.parsed.diff_ids, after.parsed.diff_ids),
         "bill of materials": (_bills(before), _bills(after)),
     }
     for what, (one, other) in listed.items():
         found += [Difference(what, each, "") for each in one if each not in set(other)]
         found += [Difference(what, "", each) for each in other if each not in set(one)]
-    found += _changed("label", old.labels, new.labels)
     found += _changed("package", _versions(before.packages), _versions(after.packages))
     return tuple(found)
+
+
+def _configured(before: ImageFacts, after: ImageFacts) -> Iterator[Difference]:
+    """Every setting that is another: what is compared is what stands there, not what is shown of it. Two texts that
+    say the same (in another order, with other blanks) are one difference, for nobody has to believe that they do."""
+    old, new = before.parsed.settings, after.parsed.settings
+    changed = [name for name in {**old, **new} if _hash(old.get(name)) != _hash(new.get(name))]
+    for name in changed:
+        one, other = _shown(old.get(name)), _shown(new.get(name))
+        if one == other:  # shown alike, and not the same
+            one, other = f"{one} sha256:{_hash(old.get(name))}", f"{other} sha256:{_hash(new.get(name))}"
+        yield Difference(name, one, other)
+    if not changed and before.config != after.config:
+        yield Difference("configuration, as it is written", before.image, after.image)
+
+
+def _shown(setting: Setting | None) -> str:
+    return "" if setting is None else setting.shown or '""'
+
+
+def _hash(setting: Setting | None) -> str:
+    return "" if setting is None else setting.sha256
 
 
 def _bills(facts: ImageFacts) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -46,7 +45,7 @@ def print_line(item: ImageLine) -> None:
     """One image on one line, its digest whole: it is what every other command takes."""
     since = item.withdrawn or item.approved or item.added
     inside = "" if item.size_bytes is None else f"{size(item.size_bytes)}, {item.packages} packages"
-    words = (item.image, item.state, "" if since is None else str(since.date()), item.approved_by, item.lineage, inside,
+    words = (item.image, item.state, "" if since is None else str(since.date()), _who(item), item.lineage, inside,
              item.note)  # fmt: skip
     data.print("  ".join(word for word in words if word), markup=False, soft_wrap=True)
 
@@ -61,9 +60,17 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.2f} MB"
 
 
+# said on another line of the view, whole
+_ELSEWHERE = frozenset({"system", "architecture", "created", "layers", "steps"})
+
+
+def _who(line: ImageLine) -> str | None:
+    return line.withdrawn_by if line.withdrawn else line.approved_by
+
+
 def _summary(line: ImageLine, facts: ImageFacts) -> list[tuple[str, str]]:
     config = facts.parsed
-    who = f"{line.state} by {line.approved_by}" if line.approved_by else line.state
+    who = f"{line.state} by {_who(line)}" if _who(line) else line.state
     return [
         ("image", facts.image),
         ("manifest", facts.manifest or "none"),
@@ -71,13 +78,10 @@ def _summary(line: ImageLine, facts: ImageFacts) -> list[tuple[str, str]]:
         ("lineage", facts.lineage),
         ("came as", f"{facts.origin}: {', '.join(facts.names) or 'without a name'}"),
         ("made for", f"{config.system}/{config.architecture}, {config.created or 'no date'}"),
-        ("entry point", json.dumps(config.entrypoint, ensure_ascii=False)),
-        ("command", json.dumps(config.command, ensure_ascii=False)),
-        ("user", f"{config.user or 'root'} (a job runs under the node's own, whatever stands here)"),
-        ("folder", config.folder or "/"),
-        ("environment", ", ".join(config.env)),
-        ("volumes", ", ".join(config.volumes) or "none"),
-        ("labels", ", ".join(f"{name}={value}" for name, value in config.labels.items()) or "none"),
+        *((name, "none") for name in ("entry point", "command") if name not in config.settings),
+        *(("user", "root") for _ in range("user" not in config.settings)),
+        *((name, each.shown or '""') for name, each in config.settings.items() if name not in _ELSEWHERE),
+        ("runs under", "the node's own user, whatever stands here"),
         ("unpacked", f"{size(facts.size_bytes)} in {len(facts.layers)} layers"),
         ("packages", f"{len(facts.packages)}, as the image's own package managers list them"),
     ]

@@ -13,6 +13,7 @@ import typer
 
 from durable.files import replace_file
 from mediator.airlock.review import Review, Why
+from mediator.disclosure import NearCount, ShownCount
 from mediator.errors import IntegrityBroken, UsageFault
 from node.cli.admin import client_for, known, load
 from node.cli.documents import made
@@ -81,7 +82,7 @@ def show_file(config: NodeConfig, file: File, key: SignWith = None, as_json: Jso
         answer = client.call(words.AIRLOCK_SHOW, words.FileId(file=_whole(client, file)))
     record = json.loads(answer.record)
     if as_json:
-        show(_told(answer, record), as_json=True)
+        show(_told(answer, record) | {"near": [plain(each) for each in answer.near]}, as_json=True)
         return
     line = answer.line
     say(f"{line.name}: {line.state}, {line.approvals} of {line.needed} persons have agreed")
@@ -89,6 +90,10 @@ def show_file(config: NodeConfig, file: File, key: SignWith = None, as_json: Jso
         (each["rule"], each["result"], each["looked_at"], each["minded"], each["limit"]) for each in record["findings"]
     )
     table(("rule", "result", "looked at", "minded", "limit"), found).print()
+    if answer.near:
+        say("counts that differ little from some that left under this permit, or wait to: is a person in between?")
+        columns = ("here", "count", "elsewhere", "count", "differ by", "where", "others as near")
+        table(columns, (_beside(pair, record["dataset_version"]) for pair in answer.near)).print()
     for each in answer.reviews:
         say(f"{each.subject}: {each.decision}, {each.why}")
     data.print(answer.content.decode("ascii"), markup=False, highlight=False, soft_wrap=True, end="")
@@ -143,6 +148,23 @@ def release(
         written = _write(to, found)
         client.call(words.AIRLOCK_TAKEN, words.FileId(file=file))
     say(f"released {file}: {written}")
+
+
+def _beside(pair: NearCount, dataset_version: str) -> tuple[object, ...]:
+    where = f"{pair.name} of {pair.run}"
+    if pair.time is not None:
+        where += f", {'left' if pair.left else 'waits since'} {pair.time.date()}"
+    where += "" if pair.dataset_version == dataset_version else ", another dataset version"
+    where += ", one group" if pair.same_group else ""
+    return (
+        _group(pair.here), pair.here.count, _group(pair.earlier), pair.earlier.count, pair.difference, where,
+        pair.others,
+    )  # fmt: skip
+
+
+def _group(count: ShownCount) -> str:
+    added = [f"added up over {', '.join(count.over)}"] if count.over else []
+    return " ".join([count.column, *(f"{label}={word}" for label, word in count.key), *added])
 
 
 def _whole(client: Client, file: str, *, acts: bool = False) -> str:

@@ -16,17 +16,19 @@ from mediator.admission import Admitted
 from mediator.airlock.decide import AirlockRequest, CheckedFile, check
 from mediator.airlock.review import FileEvent, FileFacts, FileState, Review, overdue, review, review_id
 from mediator.audit import Action, Verdict
+from mediator.disclosure import NearCount
 from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
 from mediator.jobs import JobStep
 from mediator.permit import open_permit
 from mediator.signatures import Signed, VerifyKey, open_signed
 from mediator.types import OutputFile
+from node.core import counts
 from node.core.context import Core, event, permit_name
 from node.core.documents.documents import code_of
 from node.core.records import AirlockRow, JobRow, NewAirlockFile
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
-from node.core.tasks.watch import permit_ended
+from node.core.tasks.permit_basis import permit_ended
 from node.host.versions import read_manifest
 from node.ipc.airlock import FileLine, NewReview, ReviewRow, ShownFile
 
@@ -43,27 +45,30 @@ def hold(core: Core, job: JobRow, admitted: Admitted, files: Sequence[OutputFile
     rules, instruction = admitted.permit.terms.analysis, admitted.instruction
     if rules is None:  # gate 1 has asked, a moment ago
         raise Denied(Reason(Code.KIND_NOT_PERMITTED, "the permit has no rules for analyses"))
-    with core.store.read() as snapshot:
-        version, policy = snapshot.dataset_version(admitted.dataset_version), core.policy(snapshot)
-    if version is None or version.withdrawn is not None:
-        raise Denied(Reason(Code.DATASET_MISSING))
-    studies = read_manifest(core.folders.datasets / version.folder).studies
-    checked = check(
-        AirlockRequest(
-            site=core.site,
-            run=instruction.run,
-            dataset_version=admitted.dataset_version,
-            rules=policy.narrow(rules),
-            patients=len({study.patient for study in studies if study.split == admitted.split}),
-            identifiers=frozenset(name for study in studies for name in (study.study, study.patient)),
-            files=files,
+    with core.counts_lock:
+        with core.store.read() as snapshot:
+            version, policy = snapshot.dataset_version(admitted.dataset_version), core.policy(snapshot)
+            earlier = counts.earlier(snapshot, admitted)
+        if version is None or version.withdrawn is not None:
+            raise Denied(Reason(Code.DATASET_MISSING))
+        studies = read_manifest(core.folders.datasets / version.folder).studies
+        checked = check(
+            AirlockRequest(
+                site=core.site,
+                run=instruction.run,
+                dataset_version=admitted.dataset_version,
+                rules=policy.narrow(rules),
+                patients=len({study.patient for study in studies if study.split == admitted.split}),
+                identifiers=frozenset(name for study in studies for name in (study.study, study.patient)),
+                files=files,
+                earlier=earlier,
+            )
         )
-    )
-    permit = permit_name(admitted.permit.terms.permit, admitted.permit.terms.permit_version)
-    with core.store.transaction(core.clock()) as tx:
-        for each in checked:
-            _keep(tx, job, each, permit)
-        tx.advance(job.job, JobStep.HOLD, event=event(Action.JOB_END, instruction.id, Verdict.DONE, permit=permit))
+        permit = permit_name(admitted.permit.terms.permit, admitted.permit.terms.permit_version)
+        with core.store.transaction(core.clock()) as tx:
+            for each in checked:
+                _keep(tx, job, admitted, each, permit)
+            tx.advance(job.job, JobStep.HOLD, event=event(Action.JOB_END, instruction.id, Verdict.DONE, permit=permit))
 
 
 def show(core: Core, file: str, actor: str) -> ShownFile:
@@ -72,7 +77,8 @@ def show(core: Core, file: str, actor: str) -> ShownFile:
         row = _row(tx, file)
         permit = permit_name(row.permit, row.permit_version)
         tx.record(event=event(Action.ACCESS, f"airlock/{file}", Verdict.DONE, permit=permit, actor=actor))
-        return _shown(core, row, tx.airlock_content(file) or b"", tx.airlock_reviews(file))
+        near = counts.near_of(tx.airlock_near(file))
+        return _shown(core, row, tx.airlock_content(file) or b"", tx.airlock_reviews(file), near)
 
 
 def take_review(core: Core, text: str, actor: str) -> FileState:
@@ -104,7 +110,11 @@ def take(core: Core, file: str, actor: str) -> ShownFile:
         verdict = Verdict.ALLOWED if reason is None else Verdict.REFUSED
         code = None if reason is None else reason.code
         about = f"{file}@{row.content_sha256}" if reason is None else file
-        tx.record(event=event(Action.AIRLOCK_RELEASE, about, verdict, permit=permit, code=code, actor=actor))
+        asked = event(Action.AIRLOCK_RELEASE, about, verdict, permit=permit, code=code, actor=actor)
+        if reason is None:
+            tx.hand_out(file, event=asked)
+        else:
+            tx.record(event=asked)
         reviews = tx.airlock_reviews(file)
     if reason is not None or content is None:
         raise Denied(reason or Reason(Code.FILE_MISSING))
@@ -173,11 +183,14 @@ def line(core: Core, row: AirlockRow, reviews: Sequence[ReviewRow]) -> FileLine:
     )
 
 
-def _shown(core: Core, row: AirlockRow, content: bytes, reviews: tuple[ReviewRow, ...]) -> ShownFile:
-    return ShownFile(line(core, row, reviews), content, row.content_sha256, row.record, row.record_sha256, reviews)
+def _shown(
+    core: Core, row: AirlockRow, content: bytes, reviews: tuple[ReviewRow, ...], near: tuple[NearCount, ...] = ()
+) -> ShownFile:
+    told = line(core, row, reviews)
+    return ShownFile(told, content, row.content_sha256, row.record, row.record_sha256, reviews, near)
 
 
-def _keep(tx: Tx, job: JobRow, checked: CheckedFile, permit: str) -> None:
+def _keep(tx: Tx, job: JobRow, admitted: Admitted, checked: CheckedFile, permit: str) -> None:
     record = canonical.encode(checked.record).decode("utf-8")
     file = f"file-{secrets.token_hex(8)}"
     new = NewAirlockFile(
@@ -192,12 +205,14 @@ def _keep(tx: Tx, job: JobRow, checked: CheckedFile, permit: str) -> None:
         record_sha256=hashlib.sha256(record.encode("utf-8")).hexdigest(),
         record=record,
         content=checked.content,
+        near=counts.near_text(checked.near),
     )
+    shows = counts.shown(file, checked.record.name, admitted, checked.counts)
     happened = FileEvent.CHECK if checked.code is None else FileEvent.REFUSE
     verdict = Verdict.ALLOWED if checked.code is None else Verdict.REFUSED
     about = f"{file}@{new.record_sha256}"
     asked = event(Action.AIRLOCK_CHECK, about, verdict, permit=permit, code=checked.code)
-    tx.add_airlock_file(new, happened, event=asked, code=checked.code)
+    tx.add_airlock_file(new, happened, shows, event=asked, code=checked.code)
 
 
 def _reviewed(core: Core, tx: Tx, signed: Signed[Review], actor: str) -> FileState:

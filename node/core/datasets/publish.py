@@ -19,7 +19,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from durable.below import below
 from durable.files import flush_folder
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.datasets import (
     MANIFEST,
@@ -46,18 +48,27 @@ _INSTANCE = re.compile(INSTANCE)
 
 
 def take_study(
-    source: Path, project_dir: Path, study: str, instances: int, deidentification: Deidentification
+    source: Path,
+    project_dir: Path,
+    study: str,
+    instances: int,
+    deidentification: Deidentification,
+    group: ReadingGroup = EVERYBODY,
 ) -> StudyRecord:
     """Take the study that lies in `source`, `instances` files, to `studies/<root>/` below its project; its record.
 
-    `study` is its pseudonym. Raises `IntegrityBroken` when the folder holds anything else; then nothing was taken.
+    `study` is its pseudonym; `source` and the folder it lies in are intake's to change; jobs of `group` may read what
+    is taken, once it is shown to them. Raises `IntegrityBroken` when
+    the folder holds anything else; then nothing was taken.
     """
     studies = _folder(project_dir / STUDIES)
     staging = studies / f".{study}.partial"
     clear(staging)
     try:
         staging.mkdir(mode=0o755)
-        copied = [copy_file(source / name, staging / name, name) for name in _names(source, instances)]  # (1)
+        copied = [
+            copy_file(source / name, staging / name, name, theirs=2, group=group) for name in _names(source, instances)
+        ]  # (1)
         record = study_record(copied, deidentification)
         home = studies / record.root
         if home.is_dir():
@@ -79,7 +90,8 @@ def publish_version(
     supersedes: str | None,
     mixed: bool = False,
 ) -> ManifestV2:
-    """Publish these studies, taken before, and these tables by their names as one version; its manifest.
+    """Publish these studies, taken before, and these tables (intake's files) by their names as one version; its
+    manifest.
 
     Raises `IntegrityBroken` for a study that is not there, `UsageFault` for studies of several profiles or engines
     unless the version is `mixed`.
@@ -90,7 +102,7 @@ def publish_version(
     clear(staging)
     try:
         staging.mkdir(mode=0o755)
-        copied = [copy_file(source, staging / name, name) for name, source in tables.items()]
+        copied = [copy_file(source, staging / name, name, theirs=1) for name, source in tables.items()]
         manifest = manifest_of(account, studies, copied, created=created, supersedes=supersedes, mixed=mixed)
         for entry in manifest.studies:
             _require(project_dir / STUDIES / entry.root / STUDY)
@@ -111,7 +123,11 @@ def folder_of(manifest: AnyManifest) -> str:
 
 
 def _names(source: Path, instances: int) -> list[str]:
-    names = sorted(os.listdir(source)) if source.is_dir() and not source.is_symlink() else []
+    try:
+        with below(source.parents[1], *source.parts[-2:]) as folder:
+            names = sorted(os.listdir(folder))
+    except OSError:
+        names = []
     if len(names) != instances or not names or not all(map(_INSTANCE.fullmatch, names)):
         raise IntegrityBroken("a handover folder does not hold what its report says")
     return names

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from mediator.errors import Code, Denied, Reason
-from mediator.permit import open_revocations
 from node.core.core import CoreProcess
 from node.core.documents.documents import outcome
 from node.ipc import documents as words
@@ -22,7 +21,7 @@ def listed(process: CoreProcess, _caller: Caller, _request: Empty) -> tuple[word
     with core.store.read() as snapshot:
         known, rows = core.revocations(snapshot), snapshot.permits()
         accepted = {row.sha256: snapshot.acceptance(row.permit, row.permit_version) for row in rows}
-    revoked = () if known is None else open_revocations(known.text, core.trust.committee).document.permits
+    revoked = frozenset() if known is None else known.permits
     return tuple(
         words.PermitLine(
             permit=row.permit,
@@ -48,9 +47,9 @@ def text(process: CoreProcess, _caller: Caller, request: words.PermitId) -> Sign
 
 @HANDLERS.answers(words.PERMIT_ACCEPT)
 def accept(process: CoreProcess, caller: Caller, request: SignedText) -> words.DocumentOutcome:
-    return outcome(partial(process.documents.accept, actor=caller.actor), request.text)
+    return take_in(process, caller, request)
 
 
 @HANDLERS.answers(words.DOCUMENTS_IMPORT)
 def take_in(process: CoreProcess, caller: Caller, request: SignedText) -> words.DocumentOutcome:
-    return outcome(partial(process.documents.receive, actor=caller.actor), request.text)
+    return outcome(partial(process.documents.receive, by=caller.role, actor=caller.actor), request.text)

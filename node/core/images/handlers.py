@@ -85,5 +85,6 @@ def _line(standing: KnownImage) -> words.ImageLine:
         approved=None if approval is None else approval.approved,
         approved_by=None if approval is None else approval.approved_by,
         withdrawn=None if approval is None else approval.withdrawn,
+        withdrawn_by=None if approval is None else approval.withdrawn_by,
         note="" if approval is None else approval.note,
     )

@@ -126,7 +126,7 @@ def withdraw(core: Core, sandboxes: Sandboxes, digest: str, by: str, *, caller: 
     stopping = sandboxes.begin_stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)
     try:
         with core.store.transaction(core.clock()) as tx:
-            tx.withdraw_image(standing.image, event=gone)
+            tx.withdraw_image(standing.image, by, event=gone)
     finally:
         stopping.wait()
     return stopping.count + sandboxes.stop(Code.IMAGE_NOT_APPROVED, lambda key: key.image in digests)

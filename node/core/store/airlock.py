@@ -43,6 +43,20 @@ class AirlockReads:
         """What may leave of a file, as long as nothing has ended it."""
         return self._session.scalar(select(models.AirlockFileTable.content).where(models.AirlockFileTable.file == file))
 
+    def airlock_near(self, file: str) -> str:
+        """The values that people have to judge in a file, as they were kept; empty where there are none."""
+        query = select(models.AirlockFileTable.near).where(models.AirlockFileTable.file == file)
+        return self._session.scalar(query) or ""
+
+    def shown_counts(self, permit: str) -> tuple[records.ShownCountsRow, ...]:
+        """All counts that left under a permit, whatever its version, or may leave; oldest first."""
+        shown, file = models.ShownCountsTable, models.AirlockFileTable
+        query = select(shown, file.state).outerjoin(file, file.file == shown.source).where(shown.permit == permit)
+        return tuple(
+            value_of(records.ShownCountsRow, row, task=Kind(row.task), approved=state == FileState.APPROVED.value)
+            for row, state in self._session.execute(query.order_by(shown.time, shown.source))
+        )
+
     def airlock_reviews(self, file: str) -> tuple[ReviewRow, ...]:
         """The reviews of a file, oldest first."""
         query = select(models.AirlockReviewTable).where(models.AirlockReviewTable.file == file)
@@ -69,14 +83,34 @@ class AirlockWrites(AirlockReads):
         def _add(self, model: models.NodeBase) -> None: ...
 
     def add_airlock_file(
-        self, file: records.NewAirlockFile, happened: FileEvent, *, event: AuditEvent, code: Code | None = None
+        self,
+        file: records.NewAirlockFile,
+        happened: FileEvent,
+        counts: records.NewShownCounts | None = None,
+        *,
+        event: AuditEvent,
+        code: Code | None = None,
     ) -> None:
-        """Keep a file as the rules left it: checked, or refused and without content."""
+        """Keep a file as the rules left it: checked, with what it shows, or refused and without content."""
         state = advance(FileState.PRODUCED, happened)
         self._append(event)
         model = models.AirlockFileTable(**vars(file), created=self.now, updated=self.now)
-        _end(model, state, code)
+        self._end(model, state, code)
         self._add(model)
+        if counts is not None and state not in ENDED:
+            self._add(models.ShownCountsTable(**vars(counts), time=self.now))
+
+    def hand_out(self, file: str, *, event: AuditEvent) -> None:
+        """An approved file is on its way: what it shows counts as outside from now on, whatever becomes of the file."""
+        shown = self._session.get(models.ShownCountsTable, file)
+        self._append(event)
+        if shown is not None:
+            shown.left, shown.time = True, self.now
+        self._session.flush()
+
+    def _keep_counts(self, counts: records.NewShownCounts) -> None:
+        if self._session.get(models.ShownCountsTable, counts.source) is None:  # else kept before a crash
+            self._add(models.ShownCountsTable(**vars(counts), time=self.now))
 
     def add_review(self, review: NewReview, happened: FileEvent, *, event: AuditEvent) -> FileState:
         """Keep a person's review, and what it does to its file. Raises `IntegrityBroken` for a review held already."""
@@ -86,7 +120,7 @@ class AirlockWrites(AirlockReads):
         state = advance(FileState(model.state), happened)
         self._append(event)
         self._add(models.AirlockReviewTable(**vars(review), time=self.now))
-        _end(model, state, Code.REVIEW_REFUSED if happened is FileEvent.REFUSE else None)
+        self._end(model, state, Code.REVIEW_REFUSED if happened is FileEvent.REFUSE else None)
         model.updated = self.now
         self._session.flush()
         return state
@@ -98,7 +132,7 @@ class AirlockWrites(AirlockReads):
         model = self._airlock_file(file)
         state = advance(FileState(model.state), happened)
         self._append(event)
-        _end(model, state, code)
+        self._end(model, state, code)
         model.updated = self.now
         self._session.flush()
 
@@ -108,12 +142,17 @@ class AirlockWrites(AirlockReads):
             raise IntegrityBroken("there is no such file in the airlock")
         return model
 
-
-def _end(model: models.AirlockFileTable, state: FileState, code: Code | None) -> None:
-    model.state = state.value
-    model.code = None if code is None else code.value
-    if state in ENDED:
-        model.content = None
+    def _end(self, model: models.AirlockFileTable, state: FileState, code: Code | None) -> None:
+        model.state = state.value
+        model.code = None if code is None else code.value
+        if state in ENDED:
+            model.content = None
+        if state in (FileState.REFUSED, FileState.EXPIRED):
+            model.near = ""
+            shown = self._session.get(models.ShownCountsTable, model.file)
+            if shown is not None and not shown.left:
+                self._session.delete(shown)
+                self._session.flush()
 
 
 def _row(model: models.AirlockFileTable) -> records.AirlockRow:

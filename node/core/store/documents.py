@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from mediator import canonical
 from mediator.errors import Code, Denied, Reason
 from mediator.jobs import JobState
 from mediator.manifests import AnyManifest
+from mediator.revocations import Revocations, take_up
 from mediator.signatures import Signed, peek_payload
 from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
 from node.core import records
@@ -89,7 +91,15 @@ def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrderTable:
 def _revocation_list(session: Session, signed: Signed[RevocationList], now: datetime) -> models.NodeBase | None:
     document = signed.document
     newest = session.query(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).first()
-    row = models.RevocationListTable(number=document.number, issued=document.issued, **_signed(signed, now))
+    held = None
+    if newest is not None:
+        held = Revocations(newest.number, newest.issued, frozenset(newest.revoked), newest.sha256)
+    row = models.RevocationListTable(
+        number=document.number,
+        issued=document.issued,
+        revoked=sorted(take_up(held, signed).permits),
+        **_signed(signed, now),
+    )
     if newest is not None and document.number == newest.number:
         return _new(newest, signed, row, "number")
     if newest is not None and document.number < newest.number:
@@ -175,6 +185,10 @@ def _made_by(manifest: AnyManifest) -> tuple[str, str]:
     return manifest.deidentification[0].profile_fingerprint, manifest.deidentification[0].engine_version
 
 
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: datetime) -> models.InstructionTable:
     document = signed.document
     return models.InstructionTable(
@@ -188,6 +202,8 @@ def instruction_model(signed: Signed[Instruction], reply_context: bytes, now: da
         model_sha256=document.model_sha256,
         text=signed.text,
         reply_context=reply_context,
+        text_sha256=sha256_of(signed.text.encode()),
+        context_sha256=sha256_of(reply_context),
         received=now,
         expires=document.expires,
         state="open",

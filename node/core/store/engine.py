@@ -43,7 +43,7 @@ def sqlite_path(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite":
         return None
     if not parsed.database or parsed.database == ":memory:":
-        raise UsageFault("the node's database is a file", hint="sqlite:////var/lib/cloister/node.db")
+        raise UsageFault("the node's database is a file", hint="sqlite:////var/lib/cloister/core/node.db")
     return Path(parsed.database)
 
 

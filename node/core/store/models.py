@@ -199,6 +199,7 @@ class ImageTable(NodeBase):
     note: Mapped[str] = mapped_column(Text)
     approved_by: Mapped[str | None]
     withdrawn: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
 
 
 class ImageFactsTable(NodeBase):
@@ -240,6 +241,7 @@ class AcceptanceTable(NodeBase):
     text: Mapped[str] = mapped_column(Text)
     key_id: Mapped[str]
     received: Mapped[datetime]
+    epoch: Mapped[int] = mapped_column(default=0, server_default="0")
 
     __table_args__ = (Index(None, "permit", "permit_version"),)
 
@@ -256,13 +258,17 @@ class RunOrderTable(NodeBase):
     sha256: Mapped[str]
     key_id: Mapped[str]
     received: Mapped[datetime]
+    epoch: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class RevocationListTable(NodeBase):
+    """A list, and all that is revoked by it and by those before it."""
+
     __tablename__ = "revocation_list"
 
     number: Mapped[int] = mapped_column(primary_key=True)
     issued: Mapped[datetime]
+    revoked: Mapped[list[Any]] = mapped_column(server_default="[]")
     text: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str]
     key_id: Mapped[str]
@@ -302,7 +308,10 @@ class RoundTable(NodeBase):
 
 
 class InstructionTable(NodeBase):
-    """Also the replay table: an id once in here is never served again. `state`: open, released, refused."""
+    """Also the replay table: an id once in here is never served again. `state`: open, released, refused.
+
+    Of one that gate 1 refused `text` and `reply_context` are empty and their hashes all that is kept.
+    """
 
     __tablename__ = "instruction"
 
@@ -316,6 +325,8 @@ class InstructionTable(NodeBase):
     model_sha256: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
     reply_context: Mapped[bytes]
+    text_sha256: Mapped[str] = mapped_column(default="", server_default="")
+    context_sha256: Mapped[str] = mapped_column(default="", server_default="")
     received: Mapped[datetime]
     expires: Mapped[datetime]
     state: Mapped[str]
@@ -323,6 +334,17 @@ class InstructionTable(NodeBase):
     delivered: Mapped[datetime | None] = mapped_column(index=True)
 
     __table_args__ = (Index(None, "run", "round", "task"),)
+
+
+class RefusalDayTable(NodeBase):
+    """Refusals of one source on one day (UTC): those `kept` have records of their own, `more` have none."""
+
+    __tablename__ = "refusal_day"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    kept: Mapped[int]
+    more: Mapped[int]
 
 
 class JobTable(NodeBase):
@@ -410,6 +432,20 @@ class CanaryTable(NodeBase):
     probes: Mapped[dict[str, Any]]
 
 
+class FailureTable(NodeBase):
+    """What failed although everything around it answered; `set_aside` since when it is tried no more."""
+
+    __tablename__ = "failure"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    times: Mapped[int]
+    first: Mapped[datetime]
+    last: Mapped[datetime]
+    set_aside: Mapped[datetime | None] = mapped_column(index=True)
+
+
 class SettingTable(NodeBase):
     __tablename__ = "setting"
 
@@ -421,7 +457,8 @@ class SettingTable(NodeBase):
 
 
 class AirlockFileTable(NodeBase):
-    """One file of an analysis. `content` is what may leave, until the file has ended; `record` its disclosures."""
+    """One file of an analysis, or a round's counts that people have to judge. `content` is what may leave, until the
+    file has ended; `record` its disclosures; `near` the values they are about, which stay here."""
 
     __tablename__ = "airlock_file"
 
@@ -441,6 +478,7 @@ class AirlockFileTable(NodeBase):
     code: Mapped[str | None]
     created: Mapped[datetime]
     updated: Mapped[datetime]
+    near: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class AirlockReviewTable(NodeBase):
@@ -455,6 +493,24 @@ class AirlockReviewTable(NodeBase):
     decision: Mapped[str]
     why: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime]
+
+
+class ShownCountsTable(NodeBase):
+    """The counts of one file, or of one round's metrics, that left under a permit or may leave; gone with a file that
+    never will. `source` is the file or the instruction. `counts` is null for what left before they were kept."""
+
+    __tablename__ = "shown_counts"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    permit: Mapped[str] = mapped_column(index=True)
+    run: Mapped[str]
+    name: Mapped[str]
+    task: Mapped[str]
+    dataset_version: Mapped[str | None]
+    split: Mapped[str | None]
+    left: Mapped[bool]
+    counts: Mapped[str | None] = mapped_column(Text)
     time: Mapped[datetime]
 
 
@@ -485,11 +541,14 @@ class AuditHeadTable(NodeBase):
 
 
 class CheckpointTable(NodeBase):
+    """`frontier`: the Merkle frontier at this size, from which what was added later can be proven to be added."""
+
     __tablename__ = "checkpoint"
 
     size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     text: Mapped[str] = mapped_column(Text)
     time: Mapped[datetime]
+    frontier: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class WitnessedTable(NodeBase):
@@ -500,3 +559,29 @@ class WitnessedTable(NodeBase):
     size: Mapped[int] = mapped_column(ForeignKey("checkpoint.size"), primary_key=True)
     text: Mapped[str] = mapped_column(Text)
     time: Mapped[datetime]
+
+
+class LogEpochTable(NodeBase):
+    """An epoch of the log after the first (`mediator.audit.Epoch`), and the record that opened it."""
+
+    __tablename__ = "log_epoch"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    record: Mapped[int]
+    kept: Mapped[int]
+    before_epoch: Mapped[int]
+    before_size: Mapped[int]
+    before_root: Mapped[str]
+    opened: Mapped[datetime]
+
+
+class SetBackTable(NodeBase):
+    """One row while the log is known to have been set back: the newest log head that is not this log's."""
+
+    __tablename__ = "set_back"
+
+    one: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int]
+    size: Mapped[int]
+    root: Mapped[str]
+    noticed: Mapped[datetime]

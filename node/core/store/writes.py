@@ -23,15 +23,18 @@ from node.core import records
 from node.core.records import AuditEvent
 from node.core.store import documents, models
 from node.core.store.airlock import AirlockWrites
+from node.core.store.epochs import EpochWrites
+from node.core.store.failures import FailureWrites
 from node.core.store.imports import ImportWrites
 from node.core.store.reads import PAUSED, Reads
+from node.core.store.refusals import RefusalWrites
 from node.core.store.rows import job_row
 
 # gate 1 sends a task to redelivery as it comes, or once an earlier attempt of it has been released
 _MAY_REDELIVER = (jobs.JobState.RECEIVED, jobs.JobState.RELEASED)
 
 
-class Tx(AirlockWrites, ImportWrites, Reads):
+class Tx(AirlockWrites, EpochWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
     """One transaction: every change in it commits together with its audit records, or nothing does."""
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -55,6 +58,8 @@ class Tx(AirlockWrites, ImportWrites, Reads):
         if row is None:
             return False
         self._append(event)
+        if isinstance(row, models.AcceptanceTable | models.RunOrderTable):
+            row.epoch = self.epoch_number()
         self._add(row)
         for covered in documents.budgeted_versions(self._session, signed):
             self._add(covered)
@@ -98,18 +103,20 @@ class Tx(AirlockWrites, ImportWrites, Reads):
             return False
         self._append(event)
         self._session.merge(
-            models.ImageTable(image=image, approved=self.now, note=note, approved_by=by, withdrawn=None)
+            models.ImageTable(
+                image=image, approved=self.now, note=note, approved_by=by, withdrawn=None, withdrawn_by=None
+            )
         )
         self._session.flush()
         return True
 
-    def withdraw_image(self, image: str, *, event: AuditEvent) -> bool:
-        """Take an approval back. False when there is none."""
+    def withdraw_image(self, image: str, by: str | None = None, *, event: AuditEvent) -> bool:
+        """Take an approval back, by somebody as they typed their name. False when there is none."""
         approval = self._approval(image)
         if approval is None:
             return False
         self._append(event)
-        approval.withdrawn = self.now
+        approval.withdrawn, approval.withdrawn_by = self.now, by
         self._session.flush()
         return True
 
@@ -150,8 +157,10 @@ class Tx(AirlockWrites, ImportWrites, Reads):
         code: Code | None = None,
         hub_code: HubCode | None = None,
         used_s: float = 0.0,
+        counts: records.NewShownCounts | None = None,
     ) -> records.JobRow:
-        """Move a job along its table; what else is given is kept with it, and `used_s` added to what it used.
+        """Move a job along its table; what else is given is kept with it, and `used_s` added to what it used. `counts`
+        are what its release shows.
 
         With `hub_code` the instruction is answered in the same step. Raises `IntegrityBroken` for an event the table
         does not have in this state.
@@ -173,8 +182,18 @@ class Tx(AirlockWrites, ImportWrites, Reads):
                 self._add(models.RunVersionTable(run=model.run, dataset_version=dataset_version))
         if hub_code is not None:
             self._refuse(model.instruction, hub_code)
+        if counts is not None:
+            self._keep_counts(counts)
         self._session.flush()
         return job_row(model)
+
+    def refuse_at_once(self, instruction: str, job: str, code: Code, hub_code: HubCode, *, event: AuditEvent) -> None:
+        """Gate 1 refused an instruction that was just kept: who brought it is told now, so nothing of it is needed any
+        more but its id and its hash."""
+        self.advance(job, jobs.JobStep.REFUSE, event=event, code=code, hub_code=hub_code)
+        model = self._session.get_one(models.InstructionTable, instruction)
+        model.text, model.reply_context, model.delivered = "", b"", self.now
+        self._session.flush()
 
     def recover(self, job: str, *, event: AuditEvent) -> records.JobRow:
         """Put a job found after a restart where it continues (`mediator.jobs.AFTER_RESTART`)."""
@@ -219,6 +238,20 @@ class Tx(AirlockWrites, ImportWrites, Reads):
         self._session.flush()
         return True
 
+    def take_back(self, instruction: str, code: Code, hub_code: HubCode, *, event: AuditEvent) -> bool:
+        """A release that waits for the link does not leave: the hub is told `hub_code` instead, and its job has
+        stopped. False where nothing of it waits any more."""
+        model = self._session.get(models.InstructionTable, instruction)
+        if model is None or model.state != "released" or model.delivered is not None:
+            return False
+        self._append(event)
+        for job in self._session.query(models.JobTable).filter_by(instruction=instruction):
+            if job.state == jobs.JobState.RELEASED.value:
+                job.state, job.updated = jobs.advance(jobs.JobState.RELEASED, jobs.JobStep.STOP).value, self.now
+                job.code = code.value
+        self._refuse(instruction, hub_code)
+        return True
+
     # --- ledger, canaries
 
     def charge(self, charge: records.NewCharge, *, event: AuditEvent) -> bool:
@@ -246,9 +279,11 @@ class Tx(AirlockWrites, ImportWrites, Reads):
     def add_checkpoint(self, site: str, key: SigningKey, *, event: AuditEvent) -> Checkpoint:
         """Sign the log as it stands after `event`, and keep the checkpoint."""
         self._append(event)
-        checkpoint = sign_checkpoint(site, self.audit_tree(), self.now, key)
+        tree, opened = self.audit_tree(), self.epoch()
+        checkpoint = sign_checkpoint(site, tree, self.now, key, None if opened is None else opened.epoch)
         text = encode_checkpoint(checkpoint).decode("ascii").rstrip("\n")
-        self._add(models.CheckpointTable(size=checkpoint.size, text=text, time=self.now))
+        frontier = [peak.hex() for peak in tree.peaks]
+        self._add(models.CheckpointTable(size=checkpoint.size, text=text, time=self.now, frontier=frontier))
         return checkpoint
 
     def add_witnessed(self, witnessed: WitnessedCheckpoint, *, event: AuditEvent) -> bool:

@@ -5,11 +5,13 @@
 2. The very same call again (same text, same reply context) gets the same answer and does nothing.
 3. In one transaction: the ledger is read, gate 1 asked, the decision recorded, the ledger charged, the job kept.
 4. What came in touches the disk only after gate 1 said yes to it.
+5. What is refused is answered at once. Its id and hash are kept and its reason is on record, for so many a day; the
+   rest is counted (`node.core.refusals`). A yes costs the permit's rounds, but for attempts of one task: so many may
+   be open at a time, and one release is delivered so often.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import shutil
@@ -19,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from durable.files import creating_folder, write_inside
+from federation.client.ports import MAX_REPLY_CONTEXT_BYTES
 from mediator.admission import (
     AdmissionRequest,
     Admitted,
@@ -32,17 +35,19 @@ from mediator.capacity import Calendar
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, Reason
 from mediator.jobs import JobStep
 from mediator.ledger import Ledger, PriorRelease, Spending
-from mediator.permit import open_acceptance, open_permit, open_revocations, open_run_order
+from mediator.permit import open_acceptance, open_known_permits, open_permit, open_run_order
 from mediator.signatures import KeyRing, Signed, open_signed
 from mediator.sizes import reserve_bytes
 from mediator.types import DataPermit, Instruction, Kind
 from node.core import records
 from node.core.context import CORE, Core, event, permit_name
 from node.core.documents.documents import code_of
+from node.core.refusals import INSTRUCTIONS, UNREAD
+from node.core.store.documents import sha256_of
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 from node.core.tasks.privacy import NOT_ASKED, composed, spending_after
-from node.core.tasks.release_output import redeliver
+from node.core.tasks.release_output import redeliver, stored_release
 from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,10 @@ log = logging.getLogger(__name__)
 _HEADER_BYTES = (1 << 20) + 8
 # a model for a permit we do not hold is read no further than this before it is refused
 _UNKNOWN_MODEL_BYTES = 1 << 20
+# an attempt brings a model along; a hub that fell three times in a round has asked four times
+_OPEN_ATTEMPTS = 8
+# each redelivery is a signed envelope that is kept
+_DELIVERIES = 64
 MODEL = "model.safetensors"
 
 
@@ -75,19 +84,21 @@ def receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes])
 def _receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
     now = core.clock()
     signed = open_signed(Instruction, text, core.trust.hub)  # (1)
+    if len(reply_context) > MAX_REPLY_CONTEXT_BYTES:  # the link has refused it before
+        raise Malformed("an instruction with more than a reply needs")
     if signed.document.task is Kind.ANALYSE:  # which starts here, and is nobody's outside
         raise Denied(Reason(Code.KIND_NOT_PERMITTED))
     with core.store.read() as snapshot:
         seen = snapshot.instruction(signed.document.id)
         limit = _model_limit(core, snapshot, signed.document)
-    if seen is not None and (seen.text, seen.reply_context) == (text, reply_context):  # (2)
-        return None
+    if seen is not None and _is_same(seen, text, reply_context):  # (2)
+        return _answered_at_once(seen)
     content = _collect(model, limit)
     with core.store.transaction(now) as tx:  # (3)
         if tx.instruction(signed.document.id) is not None:
-            return _refuse_replayed(tx, signed)
-        _decide(core, tx, signed, reply_context, content, now)
-    return None
+            return _refuse_replayed(core, tx, signed)
+        refusal = _decide(core, tx, signed, reply_context, content, now)
+    return None if refusal is None else refusal.hub_code
 
 
 def admission_request(
@@ -97,30 +108,31 @@ def admission_request(
     instruction, trust = signed.document, core.trust
     permit_row = snapshot.permit(instruction.permit, instruction.permit_version)
     acceptance_row = snapshot.acceptance(instruction.permit, instruction.permit_version)
-    order_row, list_row = snapshot.run_order(instruction.run), core.revocations(snapshot)
+    order_row, revoked = snapshot.run_order(instruction.run), core.revocations(snapshot)
     permit = None if permit_row is None else open_permit(permit_row.text, trust.committee)
     order = None
     if permit is not None and order_row is not None and _same_permit(order_row, permit.document):
         order = open_run_order(order_row.text, [permit.document])
-    siblings = [
-        open_permit(row.text, trust.committee).document
-        for row in snapshot.permits()
-        if row.permit == instruction.permit
-    ]
+    siblings = open_known_permits(
+        (row.text for row in snapshot.permits() if row.permit == instruction.permit), trust.committee
+    )
     return AdmissionRequest(
         instruction=signed,
         model=model,
         permit=permit,
         acceptance=None if acceptance_row is None else open_acceptance(acceptance_row.text, trust.stewards),
         order=order,
-        revocations=None if list_row is None else open_revocations(list_row.text, trust.committee),
+        revocations=revoked,
         policy=core.policy(snapshot),
         facts=NodeFacts(
             site=core.site,
             newest_audit=snapshot.newest_audit_time(),
-            highest_revocation=0 if list_row is None else list_row.number,
+            highest_revocation=0 if revoked is None else revoked.number,
             siblings=siblings,
             datasets=_datasets(core, snapshot, instruction, None if permit is None else permit.document),
+            set_back=snapshot.set_back() is not None,
+            opened=None if (epoch := snapshot.epoch()) is None else epoch.opened,
+            ordered_before=snapshot.ordered_before(instruction.run),
         ),
         ledger=_ledger(snapshot, instruction),
         now=now,
@@ -185,16 +197,14 @@ def _decide(
     try:
         request = admission_request(core, tx, signed, model, now)
         verdict = admit(request)
-        refusal = None
+        _check_room(core, tx, verdict)
     except Denied as denied:
-        verdict, refusal = None, denied
+        if core.refusals.keep(tx, INSTRUCTIONS):  # (5)
+            _keep_refused(tx, signed, reply_context, job, denied, actor)
+        return denied
     received = event(Action.INSTRUCTION_RECEIVE, instruction.id, Verdict.DONE, permit=permit, actor=actor)
     tx.add_instruction(signed, reply_context, job, event=received)
-    if refusal is not None or verdict is None:
-        code = refusal.reasons[0].code if refusal else Code.MALFORMED
-        refused = event(Action.TASK_ADMIT, instruction.id, Verdict.REFUSED, permit=permit, code=code)
-        tx.advance(job, JobStep.REFUSE, event=refused, code=code, hub_code=refusal.hub_code if refusal else None)
-    elif isinstance(verdict, Redeliver):
+    if isinstance(verdict, Redeliver):
         tx.advance(
             job, JobStep.REDELIVER, event=event(Action.REDELIVER, instruction.id, Verdict.ALLOWED, permit=permit)
         )
@@ -204,7 +214,39 @@ def _decide(
         admitted = event(Action.TASK_ADMIT, instruction.id, Verdict.ALLOWED, permit=permit)
         tx.advance(job, JobStep.ADMIT, event=admitted, dataset_version=verdict.dataset_version)
         _charge(tx, verdict, permit)
-    return refusal
+    return None
+
+
+def _check_room(core: Core, tx: Tx, verdict: Admitted | Redeliver) -> None:
+    """Raise `Denied` for an attempt that would only pile up beside others of its task (5)."""
+    asked = verdict.instruction
+    task = (asked.run, asked.round, asked.task)
+    if isinstance(verdict, Redeliver):
+        stored_release(core, tx, asked)
+        if tx.releases_of(*task) >= _DELIVERIES:
+            raise Denied(Reason(Code.TOO_MANY, f"delivered {_DELIVERIES} times"))
+    elif tx.attempts_open(*task) >= _OPEN_ATTEMPTS:
+        raise Denied(Reason(Code.TOO_MANY, f"{_OPEN_ATTEMPTS} attempts are open"))
+
+
+def _keep_refused(
+    tx: Tx, signed: Signed[Instruction], reply_context: bytes, job: str, refusal: Denied, actor: str
+) -> None:
+    instruction, code = signed.document, refusal.reasons[0].code
+    permit = permit_name(instruction.permit, instruction.permit_version)
+    received = event(Action.INSTRUCTION_RECEIVE, instruction.id, Verdict.DONE, permit=permit, actor=actor)
+    tx.add_instruction(signed, reply_context, job, event=received)
+    refused = event(Action.TASK_ADMIT, instruction.id, Verdict.REFUSED, permit=permit, code=code)
+    tx.refuse_at_once(instruction.id, job, code, refusal.hub_code, event=refused)
+
+
+def _is_same(seen: records.InstructionRow, text: str, reply_context: bytes) -> bool:
+    return (seen.text_sha256, seen.context_sha256) == (sha256_of(text.encode()), sha256_of(reply_context))
+
+
+def _answered_at_once(seen: records.InstructionRow) -> HubCode | None:
+    """The answer that was given when it came; None where it comes, or came, through the outbox."""
+    return seen.hub_code if seen.state == "refused" and not seen.text else None
 
 
 def _charge(tx: Tx, admitted: Admitted, permit: str) -> None:
@@ -311,17 +353,17 @@ def forget(core: Core, job: str) -> None:
     shutil.rmtree(job_folder(core, job), ignore_errors=True)
 
 
-def _refuse_replayed(tx: Tx, signed: Signed[Instruction]) -> HubCode:
+def _refuse_replayed(core: Core, tx: Tx, signed: Signed[Instruction]) -> HubCode:
     instruction = signed.document
     permit = permit_name(instruction.permit, instruction.permit_version)
     code = Code.INSTRUCTION_REPLAYED
-    tx.record(event=event(Action.TASK_ADMIT, instruction.id, Verdict.REFUSED, permit=permit, code=code))
+    if core.refusals.keep(tx, INSTRUCTIONS):
+        tx.record(event=event(Action.TASK_ADMIT, instruction.id, Verdict.REFUSED, permit=permit, code=code))
     return HubCode.REFUSED_INSTRUCTION
 
 
 def _refuse_unread(core: Core, text: str, code: Code) -> HubCode:
-    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-    with core.store.transaction(core.clock()) as tx:
-        refused = event(Action.INSTRUCTION_RECEIVE, f"document/{digest}", Verdict.REFUSED, code=code)
-        tx.record(event=refused)
+    digest = sha256_of(text.encode("utf-8", "replace"))
+    refused = event(Action.INSTRUCTION_RECEIVE, f"document/{digest}", Verdict.REFUSED, code=code)
+    core.refusals.record(core.store, core.clock(), UNREAD, refused)
     return HubCode.INTERNAL if code is Code.INTERNAL else HubCode.REFUSED_INSTRUCTION

@@ -15,6 +15,7 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code, NotNow
 from node.core.context import CORE, Core, event
 from node.core.store.writes import Tx
+from node.core.tasks.outbox import clear_spool, take_back
 from node.ipc.node import PauseResult
 
 # a pause has 5 s: SIGTERM, 2 s, SIGKILL and removal in the first of them, its mark and its record in what is left
@@ -28,7 +29,8 @@ def pause(core: Core, sandboxes: Sandboxes, actor: str) -> PauseResult:
 
     1. Nothing is admitted any more.
     2. Containers are ended; no record is waited for.
-    3. The mark and the record are made, beside the ending, for whatever time they take.
+    3. The mark and the record are made, beside the ending, for whatever time they take. What was released and waits
+       for the link is taken back with them; that it does not leave meanwhile, the switch sees to (`Outbox.may_leave`).
     """
     until_s = time.monotonic() + _STOP_S
     turn = core.switch.turn_on()  # (1)
@@ -36,6 +38,8 @@ def pause(core: Core, sandboxes: Sandboxes, actor: str) -> PauseResult:
     marking = threading.Thread(target=core.switch.mark, args=(actor, turn), name="pause-mark", daemon=True)  # (3)
     marking.start()
     debt = core.deferred.add(lambda tx: _write(core, tx, actor))
+    core.deferred.add(lambda tx: take_back(core, tx))
+    threading.Thread(target=clear_spool, args=(core,), name="pause-spool", daemon=True).start()
     stopping.wait(until_s - time.monotonic())
     while not sandboxes.settled() and time.monotonic() < until_s:
         time.sleep(_LOOK_S)

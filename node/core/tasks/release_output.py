@@ -14,13 +14,15 @@ from pathlib import Path
 from durable.files import creating_folder, write_inside
 from mediator.admission import Admitted, Redeliver
 from mediator.audit import Action, Verdict
-from mediator.errors import IntegrityBroken
+from mediator.errors import Code, Denied, IntegrityBroken, Reason
 from mediator.jobs import JobStep
 from mediator.permit import EnforcedPermit
-from mediator.release.decide import ReleaseRequest, envelope, noise_bytes, release
+from mediator.release.decide import ReleaseRequest, envelope, held_counts, noise_bytes, release
 from mediator.types import Instruction, Kind, OutputFile, ReleasedObject
-from node.core import records
+from node.core import counts, records
 from node.core.context import Core, event, permit_name
+from node.core.counts import RoundToJudge
+from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 
 _INDEX = "files.json"
@@ -46,11 +48,16 @@ def kept_output(folder: Path) -> list[OutputFile]:
 
 
 def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: bytes, files: list[OutputFile]) -> None:
-    """Ask gate 2 about a produced output and release it. Raises `Denied`; the caller writes the refusal down."""
+    """Ask gate 2 about a produced output and release it. Raises `Denied`; the caller writes the refusal down.
+
+    Counts too near those that left before go to the hospital's reviewers, and the output is refused meanwhile.
+    """
     instruction, permit = admitted.instruction, admitted.permit
     training = instruction.task is Kind.TRAIN
-    released = release(
-        ReleaseRequest(
+    with core.counts_lock:
+        with core.store.read() as snapshot:
+            earlier = counts.earlier(snapshot, admitted)
+        request = ReleaseRequest(
             permit=permit,
             task=instruction.task,
             files=files,
@@ -58,30 +65,49 @@ def release_output(core: Core, job: records.JobRow, admitted: Admitted, given: b
             given_sha256=instruction.model_sha256,
             byte_limit=admitted.byte_limit,
             noise=core.random_bytes(noise_bytes(permit)) if training else b"",
+            dataset_version=admitted.dataset_version,
+            earlier=earlier,
         )
-    )
-    root, objects = core.codec.encode(instruction.task, released.tensors, released.metrics)
-    signed = core.keys.release.sign(
-        envelope(permit, instruction, root, core.codec.listing(objects), admitted.byte_limit)
-    )
-    with core.store.transaction(core.clock()) as tx:
-        allowed = event(Action.RELEASE, instruction.id, Verdict.ALLOWED, permit=_name(permit))
-        tx.advance(job.job, JobStep.RELEASE, event=allowed)
+        try:
+            released = release(request)
+        except Denied as denied:
+            _ask_people(core, job, admitted, request, denied)
+            raise
+        root, objects = core.codec.encode(instruction.task, released.tensors, released.metrics)
+        signed = core.keys.release.sign(
+            envelope(permit, instruction, root, core.codec.listing(objects), admitted.byte_limit)
+        )
+        with core.store.transaction(core.clock()) as tx:
+            allowed = event(Action.RELEASE, instruction.id, Verdict.ALLOWED, permit=_name(permit))
+            new = counts.of_round(admitted, released.counts, earlier)
+            tx.advance(job.job, JobStep.RELEASE, event=allowed, counts=new)
     folder = store_objects(core.folders.releases / instruction.run, instruction, objects)
     row = _row(instruction, permit, root, core.codec.listing(objects), folder, signed)
     with core.store.transaction(core.clock()) as tx:
         _add(tx, row, job.job, Action.RELEASE, permit)
 
 
+def _ask_people(core: Core, job: records.JobRow, admitted: Admitted, request: ReleaseRequest, denied: Denied) -> None:
+    if all(reason.code is Code.DIFFERENCING for reason in denied.reasons) and (held := held_counts(request)):
+        counts.ask_people(core, job, admitted, RoundToJudge(held.counts, held.pairs, held.findings, held.content))
+
+
 def redeliver(core: Core, tx: Tx, job: str, verdict: Redeliver) -> None:
     """Envelop a stored release anew for a later attempt: the same objects, nothing computed, nothing charged."""
     instruction, permit = verdict.instruction, verdict.permit
-    stored = tx.find_release(instruction.run, instruction.round, instruction.task)
-    if stored is None or not (core.folders.releases / stored.folder).is_dir():
-        raise IntegrityBroken("a stored release is not there")
+    stored = stored_release(core, tx, instruction)
     signed = core.keys.release.sign(envelope(permit, instruction, stored.root, stored.objects, verdict.byte_limit))
     row = _row(instruction, permit, stored.root, stored.objects, stored.folder, signed)
     _add(tx, row, job, Action.REDELIVER, permit)
+
+
+def stored_release(core: Core, snapshot: Reads, instruction: Instruction) -> records.ReleaseRow:
+    """The release of an instruction's task. Raises `Denied` where its objects were deleted, after a revocation say:
+    one round gives one release, so it is not computed again."""
+    stored = snapshot.find_release(instruction.run, instruction.round, instruction.task)
+    if stored is None or not (core.folders.releases / stored.folder).is_dir():
+        raise Denied(Reason(Code.ROUND_ALREADY_SERVED, "its release was deleted"))
+    return stored
 
 
 def store_objects(run_folder: Path, instruction: Instruction, objects: Mapping[str, bytes]) -> str:

@@ -11,10 +11,10 @@ from datetime import timedelta
 
 from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.errors import CloisterError, Code, Denied, Reason
 from mediator.ports import Prepared
 from mediator.types import ContainerSpec, Resources
-from node.core.context import Core, event
+from node.core.context import CORE, Core, event
 from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
@@ -67,14 +67,16 @@ class SandboxTrust:
         try:
             for spec, prepared in due:
                 self.require(spec, prepared)
-        except (Denied, NotNow) as error:
+        except CloisterError as error:
             # a failure has ended the containers already; an engine that is away is asked again by the next tick
             log.warning("canary: %s", error.message)
+        except Exception as error:  # noqa: BLE001 - the next tick tries again
+            log.error("canary: %s", type(error).__name__)
         finally:
             self._renewing.release()
 
-    def probe_now(self, limits: Resources) -> tuple[str, tuple[str, ...]]:
-        """Run a canary under these limits, whatever stands already: its fingerprint, and what gave way."""
+    def probe_now(self, limits: Resources, actor: str) -> tuple[str, tuple[str, ...]]:
+        """Run a canary under these limits for `actor`, whatever stands already: its fingerprint, and what gave way."""
         now = self._core.clock()
         # the canary brings its own image and folders; of a job's spec only the limits count, and how many GPUs
         gpus = tuple(gpu.id for gpu in self._core.schedule.capacity.gpus[: limits.gpus])
@@ -82,17 +84,17 @@ class SandboxTrust:
         image, until = f"sha256:{'0' * 64}", now + VALID_FOR
         spec = ContainerSpec("canary", "canary", image, "/", "/", limits, now, until, gpus)
         with self._one_at_a_time:
-            fingerprint, failures = self._probe(spec, None)
+            fingerprint, failures = self._probe(spec, None, actor)
         return fingerprint, failures
 
-    def _probe(self, spec: ContainerSpec, expected: str | None) -> tuple[str, tuple[str, ...]]:
+    def _probe(self, spec: ContainerSpec, expected: str | None, actor: str = CORE) -> tuple[str, tuple[str, ...]]:
         name = f"canary-{secrets.token_hex(8)}"
         with self.sandboxes.guest(name):
             fingerprint, failures = self._run_canary(name, spec, expected)
         self.sandboxes.sweep_guests()
         probes = dict.fromkeys(failures, False) or {"all": True}
         code, verdict = (Code.CANARY_FAILED, Verdict.FAILED) if failures else (None, Verdict.DONE)
-        found = event(Action.CANARY, f"sandbox/{fingerprint or 'unknown'}", verdict, code=code)
+        found = event(Action.CANARY, f"sandbox/{fingerprint or 'unknown'}", verdict, code=code, actor=actor)
 
         def write(tx: Tx) -> None:
             tx.add_canary(fingerprint, not failures, probes, event=found)

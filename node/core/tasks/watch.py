@@ -9,20 +9,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
 from containers.warm.pool import Sandboxes, SandboxKey
-from mediator.audit import Action, Verdict, decode_witness
-from mediator.errors import CloisterError, Code, IntegrityBroken, Malformed
-from mediator.permit import check_live, open_acceptance, open_permit, open_revocations
-from mediator.types import Acceptance, DataPermit
-from node.core.context import Core, event, newer, permit_name
-from node.core.records import RevocationListRow
-from node.core.store.reads import Reads
+from mediator.audit import Action, Verdict
+from mediator.errors import CloisterError, Code
+from node.core.context import CORE, Core, event, permit_name
 from node.core.store.writes import Tx
 from node.core.tasks.outbox import Outbox
 from node.core.tasks.pause import heed_mark
+from node.core.tasks.permit_basis import PermitBasis, standing
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +59,17 @@ class Watch:
             threading.Thread(target=self._run, name=name, args=(every_s, steps), daemon=True)
             for name, every_s, steps in (
                 ("watch", TICK_S, (self.look, lambda: self._sandboxes.stop_idle(self._idle_s), self._sandboxes.tidy)),
-                ("upkeep", UPKEEP_S, (lambda: self._tend(self._core), self._checkpoint_when_due)),
+                (
+                    "upkeep",
+                    UPKEEP_S,
+                    (
+                        lambda: self._core.refusals.sum_up(self._core.store, self._core.clock()),
+                        self._outbox.take_back,
+                        self._outbox.forget_ended_runs,
+                        lambda: self._tend(self._core),
+                        self._checkpoint_when_due,
+                    ),
+                ),
             )
         ]
         self._checkpointed_s = time.monotonic()
@@ -116,6 +122,7 @@ class Watch:
         try:
             with core.store.read() as snapshot:
                 order = snapshot.run_order(key.run)
+                before = snapshot.ordered_before(key.run)
                 found = standing(core, snapshot, key.permit, key.permit_version)
         except CloisterError as error:
             log.warning("watch: %s", error.message)
@@ -123,7 +130,7 @@ class Watch:
             return None if known is None else known.ended(core)
         if order is None or found is None:
             return Code.PERMIT_MISSING
-        found = replace(found, order_expires=order.expires)
+        found = replace(found, order_expires=order.expires, order_before=before)
         self._standings[key] = found
         return found.ended(core)
 
@@ -135,7 +142,6 @@ class Watch:
             due = snapshot.records_since_checkpoint() > 0
         if due:
             checkpoint(self._core)
-        self._outbox.forget_ended_runs()
         self._export()
 
 
@@ -145,80 +151,13 @@ def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:
     return lambda tx: tx.record(event=ended)
 
 
-@dataclass(frozen=True)
-class PermitBasis:
-    """What a permit rests on, as one snapshot of the store has it."""
-
-    permit: DataPermit
-    acceptance: Acceptance
-    revocations: RevocationListRow | None
-    siblings: Sequence[DataPermit]
-    newest_audit: datetime | None
-    order_expires: datetime | None = None
-
-    def ended(self, core: Core) -> Code | None:
-        """Why the permit, or the order where there is one, is not live now; None while it is."""
-        now = core.clock()
-        if self.order_expires is not None and now >= self.order_expires:
-            return Code.RUN_ORDER_EXPIRED
-        row = newer(self.revocations, core.heard.revocations)
-        reasons = check_live(
-            self.permit,
-            self.acceptance,
-            None if row is None else open_revocations(row.text, core.trust.committee).document,
-            siblings=self.siblings,
-            highest_revocation=0 if row is None else row.number,
-            max_revocation_age=core.max_revocation_age,
-            newest_audit=self.newest_audit,
-            now=now,
-        )
-        return reasons[0].code if reasons else None
-
-
-def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> PermitBasis | None:
-    """What a permit rests on; None where the node does not hold it, or has not accepted it."""
-    permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
-    if permit_row is None or acceptance_row is None:
-        return None
-    committee = core.trust.committee
-    siblings = [row for row in snapshot.permits() if row.permit == permit]
-    return PermitBasis(
-        permit=open_permit(permit_row.text, committee).document,
-        acceptance=open_acceptance(acceptance_row.text, core.trust.stewards).document,
-        revocations=core.revocations(snapshot),
-        siblings=[open_permit(row.text, committee).document for row in siblings],
-        newest_audit=snapshot.newest_audit_time(),
-    )
-
-
-def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Code | None:
-    """Why a permit is not live here and now; None while it is."""
-    found = standing(core, snapshot, permit, permit_version)
-    return Code.PERMIT_MISSING if found is None else found.ended(core)
-
-
-def checkpoint(core: Core) -> str:
-    """Sign the log as it stands; returns the checkpoint's line, which the link shows to the hub."""
+def checkpoint(core: Core, actor: str = CORE) -> str:
+    """Sign the log as it stands, for whoever asked; returns the checkpoint's line, which the link shows to the hub."""
     with core.store.transaction(core.clock()) as tx:
         size = tx.audit_size() + 1
         tx.add_checkpoint(
-            core.site, core.keys.audit, event=event(Action.CHECKPOINT, f"checkpoint/{size}", Verdict.DONE)
+            core.site, core.keys.audit, event=event(Action.CHECKPOINT, f"checkpoint/{size}", Verdict.DONE, actor=actor)
         )
         newest = tx.newest_checkpoint()
     assert newest is not None
     return newest.text
-
-
-def witnessed(core: Core, line: str) -> None:
-    """Keep a checkpoint the hub co-signed. Raises `Malformed` or `IntegrityBroken` for anything else."""
-    try:
-        shown = decode_witness(line.encode("ascii"))
-    except UnicodeEncodeError as error:
-        raise Malformed("not a witnessed checkpoint") from error
-    shown.verify(core.trust.witnesses)
-    shown.checkpoint.verify({core.keys.audit.key_id: core.keys.audit.verify_key})
-    if shown.checkpoint.site != core.site:
-        raise IntegrityBroken("a witnessed checkpoint of another site")
-    kept = event(Action.CHECKPOINT, f"witness/{shown.checkpoint.size}", Verdict.DONE)
-    with core.store.transaction(core.clock()) as tx:
-        tx.add_witnessed(shown, event=kept)

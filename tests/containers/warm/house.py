@@ -50,7 +50,7 @@ class House:
         return {file.name: file.content for file in files}
 
     def _view(self, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
 
     def _spec(self, name: str, data: Path, inbox: Path) -> ContainerSpec:
         return ContainerSpec(name, "job", IMAGE, str(data), str(inbox), LIMITS, NOW, NOW + timedelta(hours=1))

@@ -14,6 +14,7 @@ import pytest
 
 from containers.warm.container import Preempted, WarmContainer, WarmTask
 from containers.warm.conversation import Conversation
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator.errors import Code, Denied, Ended, EngineUnavailable, NotNow, Reason
 from mediator.ports import JobEvent
 from mediator.types import Kind
@@ -104,27 +105,40 @@ def test_a_stop_is_an_end_and_no_refusal(house: House) -> None:
     assert not isinstance(caught[0], Denied) and str(caught[0]) == "permit_revoked"
 
 
-def test_a_task_appears_whole_and_readable_for_the_container_alone(house: House) -> None:
+@pytest.mark.parametrize(
+    ("group", "file", "folder"),
+    [
+        (EVERYBODY, 0o444, 0o755),
+        pytest.param(
+            ReadingGroup(64999), 0o440, 0o750, marks=pytest.mark.skipif(os.geteuid() != 0, reason="not a member")
+        ),
+    ],
+)
+def test_a_task_appears_whole_and_readable_for_the_container_alone(
+    house: House, group: ReadingGroup, file: int, folder: int
+) -> None:
     """By rename, with the contract's names, whatever the umask; and goes when it is done."""
     before = os.umask(0o077)
     try:
-        container, files = made(house), {}
+        container, files = made(house, group), {}
         talk = Conversation(container, house.runner, threading.Event(), lambda *_: None)
         talk.put(WarmTask(Kind.TRAIN, 3, {"lr": 1}, b"model", b"left", ("w", "b")))
         for path in (container.tasks_dir / "1").iterdir():
             files[path.name] = path.stat().st_mode & 0o777
     finally:
         os.umask(before)
-    assert files == {"task.json": 0o644, "model.safetensors": 0o644, "checkpoint": 0o644}
-    assert (container.tasks_dir / "1").stat().st_mode & 0o777 == 0o755
+    assert files == {"task.json": file, "model.safetensors": file, "checkpoint": file}
+    assert (container.tasks_dir / "1").stat().st_mode & 0o777 == folder
+    given = {path.stat().st_gid for path in (container.tasks_dir, *container.tasks_dir.rglob("*"))}
+    assert given == {os.getegid() if group.gid is None else group.gid}
     told = json.loads((container.tasks_dir / "1" / "task.json").read_bytes())
     assert told == {"contract": 1, "task": 1, "kind": "train", "round": 3, "config": {"lr": 1}, "tensors": ["w", "b"]}
     talk.clear()
     assert list(container.tasks_dir.iterdir()) == []
 
 
-def made(house: House) -> WarmContainer:
-    container = WarmContainer("train-1", KEY, house.root / "train-1")
+def made(house: House, group: ReadingGroup = EVERYBODY) -> WarmContainer:
+    container = WarmContainer("train-1", KEY, house.root / "train-1", group=group)
     container.make_folders()
     return container
 

@@ -125,3 +125,17 @@ def test_a_search_that_is_given_up_finds_nothing_and_so_refuses() -> None:
     hides = table(("sex", "stage"), ("f", "1", "20"), ("m", "1", "30"))
     assert differencing.revealing([hides], steps=100) == [0]
     assert differencing.revealing([hides], steps=0) == [2]
+
+
+@given(LABELS, POPULATION)
+def test_what_can_be_added_up_is_every_sum_of_cells_that_all_stand_there(
+    labels: tuple[str, ...], numbers: list[int]
+) -> None:
+    people = dict(zip(CELLS, numbers, strict=True))
+    keys = list(keys_of(labels))
+    cells = {key: cut(people, key) for key in keys if len(key) == len(labels)}
+    whole = group(labels, cells)
+    assert whole.sums() == {key: cut(people, key) for key in keys if len(key) < len(labels)}
+    for gone in cells:
+        sums = group(labels, {key: number for key, number in cells.items() if key != gone}).sums()
+        assert set(sums) == {key for key in keys if len(key) < len(labels) and not key <= gone}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from containers.engine import ContainerEngine
+from containers.engine import ContainerEngine, EngineUsers
 from containers.gpu import GpuOffer
-from node.cli.it.check_machine import _cards, _gpus, _processors, machine
+from node.cli.it.check_machine import _cards, _gpus, _job_data, _processors, machine
 from node.host.config import NodeConfig, load_config
 from tests.containers.bench import ENGINE_URL
 from tests.node.host.minimal import MINIMAL
@@ -101,6 +101,30 @@ def test_an_engine_that_does_not_answer_is_another_findings(tmp_path: Path) -> N
     assert machine(load(tmp_path, f'socket = "unix://{tmp_path}/no.sock"\n')) == []
 
 
+@pytest.mark.parametrize(
+    ("written", "users", "state", "said"),
+    [
+        ("", EngineUsers(False, (0, 0), True), "ok", "65532"),
+        ("", EngineUsers(False, (231072, 231072), True), "missing", "[engine] job_group = 296604"),
+        ("job_group = 296604\n", EngineUsers(False, (231072, 231072), True), "ok", "296604"),
+        ("", EngineUsers(True, (0, 0), True), "missing", "/etc/subgid"),
+        ("", EngineUsers(True, (0, 0), True, ((0, 1000, 1), (1, 100000, 65536))), "missing", "job_group = 165531"),
+        ("job_group = 165531\n", EngineUsers(True, (0, 0), True, ((0, 1000, 1), (1, 100000, 65536))), "ok", "165531"),
+    ],
+)
+def test_who_may_read_what_a_job_is_shown_and_what_to_write(
+    tmp_path: Path, written: str, users: EngineUsers, state: str, said: str
+) -> None:
+    separate = "[users]\ncore = 64101\nintake = 64102\nbroker = 64103\nlink = 64104\n"
+    found = _job_data(load(tmp_path, written + separate, cards=()), users)
+    assert found["state"] == state and said in found["detail"]
+
+
+def test_one_user_for_all_is_said_to_read_every_jobs_data(tmp_path: Path) -> None:
+    found = _job_data(load(tmp_path, cards=()), EngineUsers(False, (0, 0), True))
+    assert (found["what"], found["state"]) == ("job data", "warning") and "[users]" in found["detail"]
+
+
 @pytest.mark.engine
 def test_on_a_real_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -108,6 +132,9 @@ def test_on_a_real_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     found = {each["what"]: each["state"] for each in machine(config)}
     # nobody has this card; NVIDIA's runtime, where the machine has it, would say so at the start
     by_runtime = "nvidia" in ContainerEngine(ENGINE_URL).offer().gpus.runtimes
-    assert found == {"processors": "warning", "gpus": "ok" if by_runtime else "missing"}
-    assert [each["what"] for each in machine(load(tmp_path, f'socket = "{ENGINE_URL}"\n', cards=()))] == ["processors"]
+    assert found == {"processors": "warning", "job data": "warning", "gpus": "ok" if by_runtime else "missing"}
+    assert [each["what"] for each in machine(load(tmp_path, f'socket = "{ENGINE_URL}"\n', cards=()))] == [
+        "processors",
+        "job data",
+    ]
     json.dumps(machine(config))

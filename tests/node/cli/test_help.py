@@ -40,7 +40,7 @@ def test_there_is_a_command_for_every_person() -> None:
         "node init", "node enrol request", "node enrol install", "node serve", "node status", "node ingest",
         "node dataset list", "node image approve", "node permit list", "node permit accept", "node run list",
         "node job list", "node ledger", "node pause", "node resume", "node canary", "node audit checkpoint",
-        "node import", "hub init", "hub serve", "hub node approve", "hub node list", "hub node revoke",
+        "node import", "hub init", "hub serve", "hub status", "hub node approve", "hub node list", "hub node revoke",
         "hub permit publish", "hub revocations publish", "hub run submit", "hub run list", "hub run show",
     } <= paths  # fmt: skip
 

@@ -138,7 +138,9 @@ def test_a_saved_image_is_added_shown_and_approved_and_its_facts_are_the_engines
     inspected = engine.inspect_image(image)
     config, facts = inspected["Config"], shown["facts"]["config"]
     assert facts["entrypoint"] == config["Entrypoint"] and facts["command"] == (config["Cmd"] or [])
-    assert facts["env"] == sorted(each.partition("=")[0] for each in config["Env"])
+    env = dict(each.split("=", 1) for each in config["Env"])
+    told = {name.partition(" ")[2]: each for name, each in facts["settings"].items() if name.startswith("environment ")}
+    assert set(told) == set(env) and told["PATH"]["shown"] == env["PATH"]
     assert facts["labels"] == (config["Labels"] or {}) and facts["volumes"] == sorted(config["Volumes"] or {})
     assert (facts["user"], facts["folder"]) == (config["User"], config["WorkingDir"])
     assert (facts["architecture"], facts["system"]) == (inspected["Architecture"], inspected["Os"])
@@ -232,7 +234,7 @@ def test_what_changed_since_the_last_approved_is_told(desk: Desk, tiny: Tiny, tm
         told = desk.run("diff", newer.id, "--json").json()
         assert told["against"] == tiny.id
         assert {(each["what"], each["before"], each["after"]) for each in told["differences"]} >= {
-            ("entry point", "/bin/true", "/bin/other"), ("package python evil", "", "6.6"),
+            ("entry point", '["/bin/true"]', '["/bin/other"]'), ("package python evil", "", "6.6"),
         }  # fmt: skip
         assert desk.run("diff", tiny.id, newer.id, "--json").json()["against"] == newer.id
         done = desk.run("show", newer.id)

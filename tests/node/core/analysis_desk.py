@@ -57,7 +57,7 @@ class AnalysisDesk(Desk):
     def _fill(self) -> None:
         granted = samples.permit(**{**GRANT, "maximum_rounds": 2, **self._changes})
         self.documents.receive(samples.COMMITTEE.sign(granted))
-        self.documents.receive(samples.acceptance(samples.signed_permit(granted)).text)
+        self.documents.receive(samples.acceptance(samples.signed_permit(granted)).text, by="data_steward")
         self.documents.receive(samples.COMMITTEE.sign(samples.revocations()))
         self.order("run-1")
         studies = tuple(

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +24,11 @@ from node.core.context import AirlockSettings, Core, CoreKeys, Folders, Trust, e
 from node.core.deferred_records import DeferredRecords
 from node.core.documents.documents import Documents
 from node.core.records import JobRow
+from node.core.reserve import Reserve
 from node.core.store.store import open_store
 from node.core.switch import Switch
 from node.core.tasks import admit_task
-from node.core.tasks.outbox import Outbox
+from node.core.tasks.outbox import Outbox, take_back
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.watch import Watch
 from tests.mediator import samples
@@ -81,9 +82,10 @@ class Desk:
         documents: bool = True,
         schedule: SiteSchedule = FOUR_SLOTS,
         runner: Runner | None = None,
+        **changes: Any,
     ) -> None:
-        """`runner` is an engine's; without one the engine is played."""
-        self.root, self.now, self.schedule = root, samples.NOW, schedule
+        """`runner` is an engine's; without one the engine is played. `changes` are fields of `Core`."""
+        self.root, self.now, self.schedule, self.changes = root, samples.NOW, schedule, changes
         for name in ("jobs", "releases", "spool", "datasets", "handover", "work"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.engine = runner
@@ -94,16 +96,19 @@ class Desk:
             self._fill()
 
     def _open(self) -> None:
+        reserve = self.changes.get("reserve", Reserve())
+        reserve.free_if_full()
         store = open_store(f"sqlite:///{self.root}/node.db", samples.NOW - samples.DAY)
         folders = [self.root / name for name in ("jobs", "releases", "spool", "datasets", "handover", "work")]
-        self.core = Core(
+        self.core = replace(Core(
             site=samples.SITE, store=store, clock=lambda: self.now,
             keys=CoreKeys(audit=AUDIT, release=RELEASE, verdict=VERDICT),
             trust=Trust(samples.COMMITTEE_RING, samples.STEWARD_RING, samples.HUB_RING, samples.HUB_RING),
             folders=Folders(*folders), ceiling=samples.POLICY.resources, schedule=self.schedule,
             max_revocation_age=samples.DAY, codec=FlowerCodec(), random_bytes=bytes, airlock=self.airlock,
-            deferred=DeferredRecords(store, lambda: self.now, retry_s=0.1), switch=Switch(self.root / "paused"),
-        )  # fmt: skip
+            deferred=DeferredRecords(store, lambda: self.now, retry_s=0.1, make_room=reserve.free_if_full),
+            switch=Switch(self.root / "paused"),
+        ), **self.changes)  # fmt: skip
         self.boxes = Sandboxes(
             self.engine or self.runner, folders[-1], VERDICT.sign, lambda *_: None, lambda *_: None,
             lambda box: self.deleted.append(box.name),
@@ -116,10 +121,11 @@ class Desk:
     def _changed(self) -> None:
         self.watch.look()
         self.jobs.queue.recheck()
+        self.core.deferred.add(lambda tx: take_back(self.core, tx))
 
     def _fill(self) -> None:
         self.documents.receive(samples.COMMITTEE.sign(samples.permit()))
-        self.documents.receive(samples.acceptance().text)
+        self.documents.receive(samples.acceptance().text, by="data_steward")
         self.documents.receive(samples.RESEARCHER.sign(samples.order()))
         self.documents.receive(samples.COMMITTEE.sign(samples.revocations()))
         with self.core.store.transaction(self.now) as tx:

@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from durable.reading_group import EVERYBODY, ReadingGroup
 from mediator import canonical
 from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, account_of
 from mediator.errors import CloisterError
@@ -77,7 +78,9 @@ def take(handover: Path, datasets: Path, number: int, made_by: Deidentification 
     return HeldStudy(asked.study, asked.patient, split, 2, record.root, record.size_bytes, record.deidentification)
 
 
-def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None) -> ManifestV2:
+def publish(
+    handover: Path, datasets: Path, *, created: datetime, supersedes: str | None = None, group: ReadingGroup = EVERYBODY
+) -> ManifestV2:
     """Take everything in that an order's `handover` folder holds, and publish it as one version.
 
     Raises `IntegrityBroken` when the folder does not hold what its report says; then no version was published.
@@ -86,7 +89,12 @@ def publish(handover: Path, datasets: Path, *, created: datetime, supersedes: st
     account, held = account_of(report), []
     for study in report.studies:
         record = take_study(
-            handover / study.folder, datasets / report.project, study.study, study.instances, account.deidentification
+            handover / study.folder,
+            datasets / report.project,
+            study.study,
+            study.instances,
+            account.deidentification,
+            group,
         )
         held.append(
             HeldStudy(

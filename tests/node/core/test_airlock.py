@@ -338,7 +338,10 @@ def test_nothing_is_kept_of_data_that_was_withdrawn_a_moment_ago(desk: AnalysisD
     """Its manifest goes with it, which names whose pseudonyms must not stand in a table."""
     row = desk.analysed()
     admitted: Any = SimpleNamespace(
-        permit=samples.enforced(**GRANT), instruction=samples.instruction(), dataset_version=samples.VERSION
+        permit=samples.enforced(**GRANT),
+        instruction=samples.instruction(),
+        dataset_version=samples.VERSION,
+        split="train",
     )
     with desk.core.store.transaction(desk.now) as tx:
         gone = event(Action.DATASET_WITHDRAW, samples.VERSION, Verdict.DONE)

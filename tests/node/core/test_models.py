@@ -28,7 +28,7 @@ def fill(desk: Desk, model: Model) -> None:
     """Everything a node needs to take part under a permit for this model."""
     granted = samples.permit(tensors=specs_of(model), byte_budget=1 << 30)
     desk.documents.receive(samples.COMMITTEE.sign(granted))
-    desk.documents.receive(samples.acceptance(samples.signed_permit(granted)).text)
+    desk.documents.receive(samples.acceptance(samples.signed_permit(granted)).text, by="data_steward")
     desk.documents.receive(samples.RESEARCHER.sign(samples.order(schema_sha256=schema_sha256(granted.tensors))))
     desk.documents.receive(samples.COMMITTEE.sign(samples.revocations()))
     with desk.core.store.transaction(desk.now) as tx:

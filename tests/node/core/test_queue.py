@@ -77,7 +77,7 @@ def add_project(desk: Desk, name: str, runs: int, **limits: Any) -> None:
         resources=replace(samples.RESOURCES, **limits), maximum_rounds=100, byte_budget=1 << 30,
     )  # fmt: skip
     desk.documents.receive(samples.COMMITTEE.sign(granted))
-    desk.documents.receive(samples.acceptance(samples.signed_permit(granted)).text)
+    desk.documents.receive(samples.acceptance(samples.signed_permit(granted)).text, by="data_steward")
     for number in range(runs):
         order = samples.order(run=f"{name}-{number}", permit=granted.permit, nonce=f"nonce-{name}-{number}", rounds=50)
         desk.documents.receive(samples.RESEARCHER.sign(order))

@@ -79,7 +79,7 @@ class OnEngine(Desk):
             config=(ConfigField("misbehave", "str", None, None, ("long-task", "nothing-wrong", "keep-a-checkpoint")),),
         )  # fmt: skip
         self.documents.receive(samples.COMMITTEE.sign(granted))
-        self.documents.receive(samples.acceptance(samples.signed_permit(granted)).text)
+        self.documents.receive(samples.acceptance(samples.signed_permit(granted)).text, by="data_steward")
         order = samples.order(run=f"{name}-0", permit=granted.permit, nonce=name, image=self.image, config={})
         self.documents.receive(samples.RESEARCHER.sign(order))
         published = replace(manifest(), dataset=name, project=name, dataset_version=version)

@@ -24,7 +24,7 @@ from node.core.tasks.trust_sandbox import SandboxTrust
 from node.ipc.caller import Caller
 from node.ipc.node import PauseResult
 from tests.mediator import samples
-from tests.node.core.desk import Desk, Gate, eventually
+from tests.node.core.desk import Desk, Gate, Written, eventually
 from tests.sim.runner import FakeRunner
 
 WITHIN_S = 5.0
@@ -140,7 +140,7 @@ def by_the_staff(scene: Scene) -> None:
 def by_a_failed_canary(scene: Scene) -> None:
     trust = SandboxTrust(scene.desk.core, lambda *_: ("f" * 64, ("network",)))
     trust.sandboxes = scene.desk.boxes
-    assert trust.probe_now(samples.RESOURCES) == ("f" * 64, ("network",))
+    assert trust.probe_now(samples.RESOURCES, "it_admin.unknown") == ("f" * 64, ("network",))
     assert not trust._is_valid("f" * 64)
 
 
@@ -339,6 +339,21 @@ def test_what_is_owed_is_written_in_order_and_one_that_cannot_be_holds_up_no_oth
     last = owed.add(lambda _tx: seen.append(2))
     assert last.paid.wait(5) and seen == [1, 2]
     assert bad.paid.wait(5) and owed.count() == 0
+    owed.close(1)
+    desk.core.store.close()
+
+
+def test_what_can_never_be_written_is_not_tried_for_ever_and_its_loss_is_written(tmp_path: Path) -> None:
+    desk, tries = Desk(tmp_path), list[int]()
+    owed = DeferredRecords(desk.core.store, desk.core.clock, retry_s=0.02)
+
+    def never(_tx: object) -> None:
+        tries.append(1)
+        raise ValueError("PATIENT 17")
+
+    before, debt = desk.size(), owed.add(never)
+    assert debt.paid.wait(5) and len(tries) == 5 and owed.count() == 0
+    assert desk.log(before) == [Written("recover", "deferred-record", "failed", "internal")]
     owed.close(1)
     desk.core.store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from mediator import canonical
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, Reason, UsageFault
 from mediator.import_orders import IngestOrder
 from mediator.jobs import JobState, JobStep
-from mediator.types import ContainerSpec, Kind
+from mediator.types import ContainerSpec, Kind, RevocationList, RevocationListV2
 from node.core.context import event
 from node.core.documents.documents import Documents
 from node.core.imports.imports import Imports
@@ -88,13 +90,23 @@ def test_an_attempt_after_a_release_is_answered_from_what_is_stored(desk: Desk, 
     assert desk.job(2).state is JobState.RELEASED and gate.asked == 1 and len(desk.charges()) == 1
 
 
+def test_a_release_whose_objects_were_deleted_is_neither_delivered_nor_computed_again(desk: Desk, gate: Gate) -> None:
+    gate.open.set()
+    desk.ask()
+    desk.until(JobState.RELEASED)
+    shutil.rmtree(desk.root / "releases" / "run-1")
+    desk.ask(attempt=2)
+    assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
+    assert gate.asked == 1 and len(desk.releases()) == 1
+
+
 def test_a_second_model_for_a_round_that_was_served_is_refused(desk: Desk, gate: Gate) -> None:
     """Two models in one round would be two answers about the same data."""
     gate.open.set()
     desk.ask()
     desk.until(JobState.RELEASED)
     before = desk.size()
-    assert desk.ask(model=samples.model(2.0), attempt=2) is None
+    assert desk.ask(model=samples.model(2.0), attempt=2) is HubCode.REFUSED_INSTRUCTION
     assert desk.job(2).state is JobState.REFUSED and desk.job(2).code is Code.ROUND_ALREADY_SERVED
     assert [each.action for each in desk.log(before)] == ["instruction_receive", "task_admit"]
 
@@ -218,6 +230,35 @@ def test_a_revocation_ends_the_task_the_moment_the_list_comes(desk: Desk, gate: 
     assert desk.job(2).code is Code.PERMIT_REVOKED and desk.releases() == []
 
 
+def test_a_list_that_leaves_a_permit_out_does_not_bring_it_back(desk: Desk, gate: Gate) -> None:
+    """Of either version, and over a restart of core; only one that names it as restored does."""
+    gate.open.set()
+    revoke = samples.revocations(number=6, permits=("lesions-2026",))
+    desk.documents.receive(samples.COMMITTEE.sign(revoke))
+    desk.documents.receive(samples.COMMITTEE.sign(samples.revocations(number=7, permits=())))
+    silent = listed(8, samples.revocations(number=7, permits=()))
+    desk.documents.receive(samples.COMMITTEE.sign(silent))
+    for attempt, heard in ((1, desk.core.heard.revocations), (2, None)):
+        desk.core.heard.revocations = heard
+        desk.ask(attempt=attempt)
+        assert desk.job(attempt).code is Code.PERMIT_REVOKED
+    # a list made from another one than ours restores nothing, and that is said
+    before = desk.size()
+    forked = listed(9, revoke, restored=("lesions-2026",))
+    desk.documents.receive(samples.COMMITTEE.sign(forked))
+    assert desk.log(before)[0] == Written("document_import", "revocation-list/9", "done", "revocation_list_forked")
+    desk.ask(attempt=3)
+    assert desk.job(3).code is Code.PERMIT_REVOKED
+    desk.documents.receive(samples.COMMITTEE.sign(listed(10, forked, restored=("lesions-2026",))))
+    desk.ask(attempt=4)
+    desk.until(JobState.RELEASED, attempt=4)
+
+
+def listed(number: int, last: RevocationList, restored: tuple[str, ...] = ()) -> RevocationListV2:
+    issued, sha256 = samples.revocations().issued, hashlib.sha256(canonical.encode(last)).hexdigest()
+    return RevocationListV2(number, issued, (), sha256, restored)
+
+
 def test_what_was_revoked_after_it_was_computed_does_not_leave(desk: Desk, gate: Gate, tmp_path: Path) -> None:
     desk.ask()
     eventually(lambda: gate.asked == 1)
@@ -307,7 +348,7 @@ def test_a_run_named_with_a_date_is_kept_admitted_released_and_written_down(desk
 
 def test_the_largest_numbers_a_hub_can_sign_are_answered_and_written_down(desk: Desk, gate: Gate) -> None:
     before, largest = desk.size(), (1 << 53) - 1
-    assert desk.ask(round=largest, attempt=largest) is None
+    assert desk.ask(round=largest, attempt=largest) is HubCode.REFUSED_INSTRUCTION
     refused = desk.log(before)[-1]
     assert (refused.about, refused.verdict) == (f"run-1/{largest}/train/{largest}", "refused")
     gate.open.set()

@@ -34,7 +34,7 @@ def test_a_minimal_configuration_trusts_nobody_and_takes_nothing_in(tmp_path: Pa
     assert config.intake.source_roots == () and config.limits.gpus == 0 and config.intake.workers == 1
     assert config.limits.max_revocation_age_s == 86_400
     assert config.hub.url == "https://hub.example:9443" and config.hub.name == "hub.example"
-    assert config.database_url() == "sqlite:////var/lib/cloister/node.db"
+    assert config.database_url() == "sqlite:////var/lib/cloister/core/node.db"
     assert config.limits.ceiling.memory_bytes == 8 << 30
     assert not config.users.separate
     assert {entry.uid for entry in config.users.accounts().values()} == {os.geteuid()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from mediator.errors import IntegrityBroken, UsageFault
 from node.host.config import NodeConfig, load_config
 from node.host.keys import read_signing_key, read_verify_key
-from node.host.state import check_state, folders, prepare_state
+from node.host.state import changed_since, check_state, folders, prepare_state
 from tests.node.host.test_config import MINIMAL
 from tests.sim.users import as_user
 
@@ -165,3 +166,18 @@ def test_every_folder_has_a_place_in_the_state_folder(tmp_path: Path) -> None:
     listed = [folder.path for folder in folders(config)]
     assert len(set(listed)) == len(listed)
     assert all(path == config.paths.root or path.is_relative_to(config.paths.root) for path in listed)
+
+
+def test_what_cannot_be_looked_at_for_a_moment_has_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a free descriptor, a disk that hangs: no reason to end every job."""
+    config = config_in(tmp_path)
+    prepare_state(config)
+    expected = tuple(folders(config))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENFILE, "too many")))
+        assert changed_since(expected) == []
+    config.paths.keys.chmod(0o755)
+    assert len(changed_since(expected)) == 1
+    config.paths.keys.rename(tmp_path / "keys")
+    config.paths.keys.symlink_to(tmp_path / "keys")
+    assert changed_since(expected) == [f"{config.paths.keys} is not a folder"]

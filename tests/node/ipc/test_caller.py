@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mediator.errors import CloisterError, Code, Denied, Malformed, UsageFault
+from mediator.errors import CloisterError, Code, Denied, Malformed, NotNow, UsageFault
 from mediator.roles import Role
 from mediator.signatures import KeyRing, open_signed
 from node.ipc.caller import (
@@ -309,3 +311,32 @@ def test_a_person_whom_no_record_could_name_is_nobody(person: str) -> None:
 
 def test_a_process_is_no_person() -> None:
     assert Caller("link", person="").actor == "link"
+
+
+def test_a_signed_call_takes_no_longer_than_an_unsigned_one(tmp_path: Path) -> None:
+    """A pause has a budget: what its challenge took is not there for the call a second time."""
+    done = list[str]()
+
+    @SLOW_HANDLERS.answers(SLOW)
+    def slow(_done: list[str], _caller: Caller, request: Change) -> Empty:
+        time.sleep(float(request.what))
+        return Empty()
+
+    granted = {verb.name: frozenset({Role.IT_ADMIN}) for verb in (SLOW, CHALLENGE)}
+    server = Server(
+        tmp_path / "it_admin.sock", (SLOW,), SLOW_HANDLERS.of(done), caller=Caller("it_admin"), permissions=granted,
+        signers=SIGNERS, threads=1,
+    )  # fmt: skip
+    with server, Client(tmp_path / "it_admin.sock") as other, Client(tmp_path / "it_admin.sock", key=ANNA) as anna:
+        busy = threading.Thread(target=lambda: other.call(SLOW, Change("1.2")))
+        busy.start()
+        time.sleep(0.2)
+        begun = time.monotonic()
+        with pytest.raises(NotNow):
+            anna.call(SLOW, Change("5"), timeout_s=2.0)
+        assert 1.5 < time.monotonic() - begun < 2.6
+        busy.join()
+
+
+SLOW = Verb("slow", Change, Empty)
+SLOW_HANDLERS: Handlers[list[str]] = Handlers()

@@ -80,7 +80,8 @@ def test_an_image_is_added_looked_at_approved_and_withdrawn_and_the_log_names_no
     with served.client(Role.DATA_STEWARD) as client:
         gone = client.call(words.IMAGE_WITHDRAW, words.WithdrawImage(image=one.image, by="b.costa"))
         assert gone.stopped == 0 and approved(served) == frozenset()
-        assert listed(client)[one.image].state == "withdrawn"
+        line = listed(client)[one.image]
+        assert (line.state, line.approved_by, line.withdrawn_by) == ("withdrawn", "a.silva", "b.costa")
     assert [(each.actor, each.action.value, each.object, each.verdict.value) for each in log(served)] == [
         ("it_admin.unknown", "image_add", one.image, "done"),
         ("it_admin.unknown", "image_approve", one.image, "done"),
@@ -88,7 +89,8 @@ def test_an_image_is_added_looked_at_approved_and_withdrawn_and_the_log_names_no
     ]
     with served.client(Role.IT_ADMIN) as client:
         approve(client, one.image, by="c.reis")
-        assert listed(client)[one.image].approved_by == "c.reis" and one.image in approved(served)
+        line = listed(client)[one.image]
+        assert (line.approved_by, line.withdrawn_by) == ("c.reis", None) and one.image in approved(served)
 
 
 def test_an_image_of_which_nothing_is_known_is_not_approved(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mediator.audit_check import verify_log
-from mediator.errors import CloisterError, Code, Denied
+from mediator.errors import CloisterError, Code, Denied, Malformed
 from mediator.roles import PERMISSIONS, Role, may
 from mediator.signatures import KeyRing
 from node.core import staff
@@ -150,6 +151,17 @@ def test_a_document_from_the_hub_signed_by_nobody_we_trust_is_answered_and_writt
         assert [each.permit for each in client.call(documents.PERMITS, Empty())] == ["lesions-2026"]
 
 
+def test_an_alarm_about_the_certificate_is_written_down_once_a_day(served: Served) -> None:
+    with Client(served.config.paths.link_socket) as hub:
+        for _ in range(50):  # a link in the wrong hands may say it without end
+            hub.call(link.CERTIFICATE_ALARM, link.Alarm(Code.CERTIFICATE_REPLACED))
+        with pytest.raises(Malformed):
+            hub.call(link.CERTIFICATE_ALARM, link.Alarm(Code.STOPPED))
+    with served.core.core.store.read() as snapshot:
+        lines = [line for line in snapshot.audit_lines(0, 1000) if '"certificate_alarm"' in line]
+    assert len(lines) == 1 and '"code":"certificate_replaced"' in lines[0] and '"verdict":"failed"' in lines[0]
+
+
 def test_the_hub_counts_as_connected_only_while_a_link_says_so_and_listens(served: Served) -> None:
     with Client(served.config.paths.link_socket) as hub:
         hub.call(link.HELLO, link.Hello(link_version="1", connected=True))
@@ -181,3 +193,13 @@ def test_what_an_engine_that_was_away_at_the_start_still_holds_is_removed_later(
         eventually(lambda: not left.exists() and core.sandboxes.settled())
     finally:
         core.stop()
+
+
+def test_why_a_node_stopped_whose_folders_were_changed_is_on_record(config: NodeConfig) -> None:
+    core = CoreProcess(config, FakeRunner(read_verify_key(config.paths.verdict_public_key), {}))
+    core.start()
+    core.stop(changed=True)
+    segments = sorted(path for path in config.paths.audit.iterdir() if path.suffix == ".jsonl")
+    records = [json.loads(line) for path in segments for line in path.read_text().splitlines()]
+    stopped = [(each["object"], each["verdict"]) for each in records if each["action"] == "node_stop"]
+    assert stopped == [("state", "failed"), (f"site/{samples.SITE}", "done")]

@@ -20,7 +20,7 @@ from mediator.types import (
     RunOrder,
     Study,
 )
-from node.core.records import AuditEvent, NewAirlockFile, NewCharge, NewRelease
+from node.core.records import AuditEvent, NewAirlockFile, NewCharge, NewRelease, NewShownCounts
 from node.ipc.airlock import NewReview
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -130,6 +130,12 @@ def release(attempt: int = 1, round_: int = 1) -> NewRelease:
 
 def airlock_file(file: str = "file-1") -> NewAirlockFile:
     return NewAirlockFile(file, "job-1", "run-1", "p-1", 1, "a.csv", 2, HEX, "d" * 64, "{}", b"a,b\n1,2\n")
+
+
+def shown_counts(source: str = "run-1/1/train/1") -> NewShownCounts:
+    return NewShownCounts(
+        source, "p-1", "run-1", "round 1, train", Kind.TRAIN, VERSION, "train", True, '[["n",[],40,[]]]'
+    )
 
 
 def review(sha256: str = "e" * 64, file: str = "file-1") -> NewReview:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import replace
+
 import pytest
+from sqlalchemy import text as sql
 
 from mediator.airlock.review import FileEvent, FileState
 from mediator.errors import Code, IntegrityBroken
+from node.core.store.migrate import MIGRATIONS
 from node.core.store.store import Store
 from tests.node.core.store import samples
 from tests.node.core.store.samples import NOW, event
@@ -57,3 +62,32 @@ def test_a_file_cannot_leave_its_table(held: Store) -> None:
         tx.add_airlock_file(samples.airlock_file("file-3"), FileEvent.RELEASE, event=event())
     with held.read() as reads:
         assert len(reads.airlock_files()) == 1 and reads.airlock_content("file-1")
+
+
+def test_counts_go_with_a_file_that_never_leaves_and_stay_with_one_that_was_handed_out(store: Store) -> None:
+    run_steps(store, "mark_delivered")
+    for file in ("file-1", "file-2"):
+        with store.transaction(NOW) as tx:
+            new = samples.airlock_file(file)
+            tx.add_airlock_file(new, FileEvent.CHECK, replace(samples.shown_counts(file), left=False), event=event())
+    with store.transaction(NOW) as tx:
+        tx.hand_out("file-2", event=event())
+        for file in ("file-1", "file-2"):
+            tx.advance_airlock_file(file, FileEvent.EXPIRE, event=event())
+    with store.read() as reads:
+        assert [(row.source, row.left) for row in reads.shown_counts("p-1")] == [("file-2", True)]
+
+
+def test_what_left_before_counts_were_kept_is_a_row_without_any(held: Store) -> None:
+    """The migration's own statements, on a database that has a file and a release from before."""
+    (module,) = [path.stem for path in (MIGRATIONS / "versions").glob("*_shown_counts.py")]
+    migration = importlib.import_module(f"node.core.store.migrations.versions.{module}")
+    with held.transaction(NOW) as tx:
+        tx._session.execute(sql("DELETE FROM shown_counts"))
+        for statement in (migration._FILES, migration._ROUNDS):
+            tx._session.execute(sql(statement))
+    with held.read() as reads:
+        rows = reads.shown_counts("p-1")
+    assert {row.name for row in rows} == {"a.csv", "rounds"}
+    assert all(row.counts is None and row.dataset_version is None and row.run == "run-1" for row in rows)
+    assert {row.name: row.left for row in rows} == {"a.csv": False, "rounds": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -255,3 +256,43 @@ def test_another_user_may_not_read_the_database(store: Store, tmp_path: Path) ->
             folder.chmod(folder.stat().st_mode | 0o011)
     run = subprocess.run(as_user(["cat", str(database(tmp_path))]), capture_output=True)
     assert run.returncode != 0 and b"ermission denied" in run.stderr
+
+
+def earlier_migrations(tmp_path: Path, last: int) -> Path:
+    """The migrations of an earlier version: ours up to that number."""
+    folder = tmp_path / "earlier"
+    shutil.copytree(MIGRATIONS, folder)
+    for path in (folder / "versions").glob("m*.py"):
+        if int(path.name[1:5]) > last:
+            path.unlink()
+    return folder
+
+
+def test_of_a_refused_instruction_of_before_the_hash_stays_and_what_still_waits_is_left_alone(
+    url: str, tmp_path: Path
+) -> None:
+    engine = make_engine(url)
+    migrate(engine, url, NOW, earlier_migrations(tmp_path, 6))
+    columns = "instruction, run, permit, permit_version, round, task, attempt, model_sha256, text, reply_context, "
+    columns += "received, expires, state, hub_code, delivered"
+    moment = "2026-03-01 12:00:00.000000"
+    kept = [
+        ("run-1/1/train/1", "refused", moment),
+        ("run-1/1/train/2", "refused", None),
+        ("run-1/1/train/3", "open", None),
+    ]
+    with closing(sqlite3.connect(database(tmp_path))) as raw, raw:
+        for attempt, (name, state, delivered) in enumerate(kept, 1):
+            values = (name, "run-1", "p-1", 1, 1, "train", attempt, "0" * 64, "signed", b"context", moment, moment)
+            row = (*values, state, "paused" if state == "refused" else None, delivered)
+            raw.execute(f"INSERT INTO instruction ({columns}) VALUES ({', '.join('?' * 15)})", row)
+    engine.dispose()
+    store = open_store(url, NOW)
+    with store.read() as reads:
+        rows = [reads.instruction(name) for name, _, _ in kept]
+    assert [(row.text, row.reply_context) for row in rows if row is not None] == [
+        ("", b""), ("signed", b"context"), ("signed", b"context"),
+    ]  # fmt: skip
+    digests = {(row.text_sha256, row.context_sha256) for row in rows if row is not None}
+    assert digests == {(hashlib.sha256(b"signed").hexdigest(), hashlib.sha256(b"context").hexdigest())}
+    store.close()

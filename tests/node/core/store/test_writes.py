@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mediator.airlock.review import FileEvent
-from mediator.audit import Action, Verdict, decode_line, witness_checkpoint
+from mediator.audit import Action, Epoch, LogHead, Verdict, decode_line, witness_checkpoint
 from mediator.datasets import HeldStudy
 from mediator.errors import Code, Denied, HubCode, IntegrityBroken
 from mediator.imports import ImportStep
 from mediator.jobs import JobState, JobStep
 from mediator.manifests import Deidentification
 from mediator.types import Kind
-from node.core.records import AuditEvent, NewImport
+from node.core.records import AuditEvent, NewImport, RefusalDayRow
 from node.core.store.reads import Reads
-from node.core.store.store import Store
+from node.core.store.store import Store, open_store
 from node.core.store.writes import Tx
 from tests.node.core.store import samples
 from tests.node.core.store.samples import HEX, IMAGE, KEY, NOW, VERSION, event, signed
@@ -29,6 +32,7 @@ Step = Callable[[Tx, AuditEvent], Any]
 
 # Every mutating method once, in an order in which each finds something to change.
 HELD = HeldStudy("1" * 32, "2" * 32, "train", 2, HEX, 9, Deidentification("eucaim", HEX, "4"))
+SEEN = LogHead(0, 99, "ab" * 32)
 STEPS: list[tuple[str, Step]] = [
     ("record", lambda tx, e: tx.record(event=e)),
     ("add_document", lambda tx, e: tx.add_document(signed(samples.permit()), event=e)),
@@ -53,15 +57,16 @@ STEPS: list[tuple[str, Step]] = [
     ("advance", lambda tx, e: tx.advance("job-1", JobStep.PRODUCE, event=e)),
     ("advance", lambda tx, e: tx.advance("job-1", JobStep.RELEASE, event=e)),
     ("add_release", lambda tx, e: tx.add_release(samples.release(), "job-1", event=e)),
+    ("take_back", lambda tx, e: tx.take_back("run-1/1/train/1", Code.STOPPED, HubCode.PAUSED, event=e)),
     ("mark_delivered", lambda tx, e: tx.mark_delivered("run-1/1/train/1", event=e)),
     ("add_instruction", lambda tx, e: tx.add_instruction(signed(samples.instruction(2)), b"", "job-2", event=e)),
-    (
-        "advance",
-        lambda tx, e: tx.advance("job-2", JobStep.REFUSE, code=Code.PERMIT_EXPIRED, hub_code=HubCode.PAUSED, event=e),
-    ),
+    ("refuse_at_once", lambda tx, e: tx.refuse_at_once(*REFUSED, Code.PERMIT_EXPIRED, HubCode.PAUSED, event=e)),
+    ("sum_up_refusals", lambda tx, e: tx.sum_up_refusals(RefusalDayRow("link/unread", "2026-11-22", 200, 9), event=e)),
     ("add_airlock_file", lambda tx, e: tx.add_airlock_file(samples.airlock_file(), FileEvent.CHECK, event=e)),
+    ("hand_out", lambda tx, e: tx.hand_out("file-1", event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
+    ("count_failure", lambda tx, e: tx.count_failure("message", HEX, "internal", set_aside=True, event=e)),
     ("add_canary", lambda tx, e: tx.add_canary(HEX, True, {"dns": True}, event=e)),
     ("withdraw_dataset_version", lambda tx, e: tx.withdraw_dataset_version(VERSION, event=e)),
     ("add_import", lambda tx, e: tx.add_import(NewImport("ingest-1", "lesions", "images", "it", "{}"), event=e)),
@@ -69,11 +74,19 @@ STEPS: list[tuple[str, Step]] = [
     ("take_import_study", lambda tx, e: tx.take_import_study("ingest-1", 1, HELD, event=e)),
     ("add_checkpoint", lambda tx, e: tx.add_checkpoint("north", KEY, event=e)),
     ("add_witnessed", lambda tx, e: tx.add_witnessed(_witnessed(tx), event=e)),
+    ("note_set_back", lambda tx, e: tx.note_set_back(SEEN, event=e)),
+    ("open_epoch", lambda tx, e: tx.open_epoch(Epoch(1, 0, SEEN), event=e)),
+    ("accept_again", lambda tx, e: tx.accept_again(signed(samples.acceptance()).sha256, event=e)),
+    ("accept_clock", lambda tx, e: tx.accept_clock(event=e)),
 ]
+REFUSED = ("run-1/2/train/1", "job-2")
+# Those that count what has a record already, or has one later.
+COUNTS = {"count_refusals", "forget_refusals"}
 # Those that say "held already" the second time and leave no record of it.
 IDEMPOTENT = {
     "add_document", "add_dataset_version", "add_image", "approve_image", "withdraw_image", "set_paused",
     "add_instruction", "charge", "mark_delivered", "withdraw_dataset_version", "add_witnessed", "take_import_study",
+    "note_set_back", "accept_again", "take_back",
 }  # fmt: skip
 
 
@@ -87,7 +100,7 @@ def _witnessed(tx: Tx) -> Any:
 
 def mutating() -> dict[str, Any]:
     own = {name: method for name, method in inspect.getmembers(Tx, inspect.isfunction) if not name.startswith("_")}
-    return {name: method for name, method in own.items() if not hasattr(Reads, name)}
+    return {name: method for name, method in own.items() if not hasattr(Reads, name) and name not in COUNTS}
 
 
 def run_steps(store: Store, until: str) -> None:
@@ -435,3 +448,22 @@ def test_what_jobs_used_is_added_up_and_told_by_project(store: Store) -> None:
         assert row is not None and (row.used_s, row.preempted) == (3.0, 1)
         assert [(each.project, each.used_s) for each in used] == [(project, 3.0)]
         assert reads.recent_use(NOW + timedelta(days=1)) == ()
+
+
+def test_a_node_of_before_holds_to_every_list_it_ever_took(tmp_path: Path) -> None:
+    """Lists of before add: what an early one revoked is revoked, though later ones did not name it."""
+    url = f"sqlite:///{tmp_path / 'node.db'}"
+    store = open_store(url, NOW)
+    with store.transaction(NOW) as tx:
+        for number, permits in ((1, ("p-1",)), (2, ("p-2",)), (3, ())):
+            tx.add_document(signed(samples.revocations(number, *permits)), event=event())
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "node.db")) as database:
+        database.executescript(
+            "ALTER TABLE revocation_list DROP COLUMN revoked; UPDATE alembic_version SET version_num = '0006'"
+        )
+    again = open_store(url, NOW)
+    with again.read() as snapshot:
+        row = snapshot.newest_revocation_list()
+    again.close()
+    assert row is not None and row.number == 3 and row.revoked == ("p-1", "p-2")

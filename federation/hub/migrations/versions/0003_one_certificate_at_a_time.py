@@ -1,0 +1,24 @@
+"""one certificate at a time
+
+Of a site's unrevoked certificates all but the newest count as used; the newest ends the others when it is first shown.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("certificates", sa.Column("used", sa.String(length=32), nullable=True))
+    op.add_column("certificates", sa.Column("ended", sa.String(length=32), nullable=True))
+    op.add_column("certificates", sa.Column("renewals", sa.Integer(), server_default="0", nullable=False))
+    op.create_index("events_by_object", "events", ["object"])
+    op.execute(
+        "UPDATE certificates SET used = issued WHERE serial NOT IN"
+        " (SELECT serial FROM certificates AS newest WHERE newest.issued ="
+        " (SELECT MAX(issued) FROM certificates AS other WHERE other.site = newest.site))"
+    )

@@ -1,0 +1,81 @@
+"""What a permit rests on at this node, and whether that still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from mediator.errors import Code
+from mediator.permit import check_live, open_acceptance, open_known_permits, open_permit
+from mediator.revocations import Revocations, newest
+from mediator.types import Acceptance, DataPermit
+from node.core.context import Core
+from node.core.store.reads import Reads
+
+
+@dataclass(frozen=True)
+class PermitBasis:
+    """What a permit rests on, as one snapshot of the store has it."""
+
+    permit: DataPermit
+    acceptance: Acceptance
+    revocations: Revocations | None
+    siblings: Sequence[DataPermit]
+    newest_audit: datetime | None
+    order_expires: datetime | None = None
+    set_back: bool = False
+    order_before: bool = False
+
+    def ended(self, core: Core) -> Code | None:
+        """Why the permit, or the order where there is one, is not live now; None while it is."""
+        now = core.clock()
+        if self.set_back:
+            return Code.LOG_SET_BACK
+        if self.order_before:
+            return Code.EPOCH_OVER
+        if self.order_expires is not None and now >= self.order_expires:
+            return Code.RUN_ORDER_EXPIRED
+        revoked = newest(self.revocations, core.heard.revocations)
+        reasons = check_live(
+            self.permit,
+            self.acceptance,
+            revoked,
+            siblings=self.siblings,
+            highest_revocation=0 if revoked is None else revoked.number,
+            max_revocation_age=core.max_revocation_age,
+            newest_audit=self.newest_audit,
+            now=now,
+        )
+        return reasons[0].code if reasons else None
+
+
+def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> PermitBasis | None:
+    """What a permit rests on; None where the node does not hold it, or has not accepted it."""
+    permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
+    if permit_row is None or acceptance_row is None:
+        return None
+    committee = core.trust.committee
+    siblings = [row.text for row in snapshot.permits() if row.permit == permit]
+    return PermitBasis(
+        permit=open_permit(permit_row.text, committee).document,
+        acceptance=open_acceptance(acceptance_row.text, core.trust.stewards).document,
+        revocations=core.revocations(snapshot),
+        siblings=open_known_permits(siblings, committee),
+        newest_audit=snapshot.newest_audit_time(),
+        set_back=snapshot.set_back() is not None,
+    )
+
+
+def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Code | None:
+    """Why a permit is not live here and now; None while it is."""
+    found = standing(core, snapshot, permit, permit_version)
+    return Code.PERMIT_MISSING if found is None else found.ended(core)
+
+
+def run_ended(core: Core, snapshot: Reads, run: str, permit: str, permit_version: int) -> Code | None:
+    """Why a run is over here and now: its order, or the permit that it is under; None while it is not."""
+    order, found = snapshot.run_order(run), standing(core, snapshot, permit, permit_version)
+    if order is None or found is None:
+        return Code.PERMIT_MISSING
+    return replace(found, order_expires=order.expires, order_before=snapshot.ordered_before(run)).ended(core)
