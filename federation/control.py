@@ -189,7 +189,9 @@ def decode(cls: type[M], raw: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> M:
         return cls.model_validate(plain)
     except ValidationError as error:
         raise Malformed(f"{cls.__name__}: {_first(error.errors(include_input=False, include_url=False))}") from None
-    except (ValueError, RecursionError) as error:
+    except UnsupportedVersion:
+        raise
+    except Exception as error:
         raise Malformed(f"{cls.__name__}: not JSON") from error
 
 

@@ -166,6 +166,8 @@ class Code(StrEnum):
     REVIEW_OVERDUE = "review_overdue"
     # an error of this node that nobody foresaw: it ends the one message that met it
     INTERNAL = "internal"
+    # what failed too often while everything around it answered, and is tried no more
+    SET_ASIDE = "set_aside"
 
 
 _RAISED = tuple(code for code in Code if code.name.startswith("RAISED_"))
@@ -244,7 +246,7 @@ def plain_hub_code(code: Code) -> HubCode:
     """One of the eight plain words for `code`; whatever has no entry of its own is about the permit."""
     if code is Code.HOSPITAL_PAUSED:
         return HubCode.PAUSED
-    if code is Code.INTERNAL:
+    if code in (Code.INTERNAL, Code.SET_ASIDE):
         return HubCode.INTERNAL
     for codes, outward in (
         (_INSTRUCTION_CODES, HubCode.REFUSED_INSTRUCTION),

@@ -30,6 +30,7 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "permit_text": _EVERYBODY,
     "runs": _EVERYBODY,
     "jobs": _EVERYBODY,
+    "set_aside": _EVERYBODY,
     "job_show": _EVERYBODY,
     "job_stop": _STAFF,
     # what a job prints is data about patients, and only who may open the engine's socket can read it

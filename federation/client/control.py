@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -10,9 +11,11 @@ from typing import TypeVar
 import aiohttp
 
 from federation import control, tls
-from federation.client.flower import HubUnreachable
+from federation.client.flower import HubBusy, HubUnreachable
 from federation.control import ControlMessage
-from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.errors import CloisterError, Code, Denied, Malformed, Reason
+
+log = logging.getLogger("cloister.link")
 
 M = TypeVar("M", bound=ControlMessage)
 
@@ -51,8 +54,15 @@ class ControlChannel:
             ) as response:
                 await self._check(response)
                 async for line in _lines(response.content):
-                    yield control.decode(control.ControlEvent, line)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                    try:
+                        event = control.decode(control.ControlEvent, line)
+                    except Malformed as error:  # it ends this line, and not those that come after it
+                        log.warning("the hub said something that is no event: %s", error.message)
+                        continue
+                    yield event
+        except CloisterError:
+            raise
+        except Exception as error:
             raise HubUnreachable(f"the hub's events stream broke ({type(error).__name__})") from error
 
     async def ask(self, path: str, message: ControlMessage, answer: type[M]) -> M:
@@ -64,7 +74,9 @@ class ControlChannel:
             ) as response:
                 await self._check(response)
                 return control.decode(answer, await _body(response))
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except CloisterError:
+            raise
+        except Exception as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
 
     async def show_certificate(self) -> None:
@@ -103,7 +115,8 @@ class ControlChannel:
             problem = control.decode(control.Problem, await _body(response))
             code = problem.code if problem.code in Code.__members__.values() else Code.MALFORMED
             raise Denied(Reason(Code(code), "the hub refused"))
-        raise HubUnreachable(f"the hub answers with HTTP {response.status}")
+        kind = HubBusy if response.status == 503 else HubUnreachable
+        raise kind(f"the hub answers with HTTP {response.status}")
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -116,12 +129,16 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    rest = bytearray()
+    """Line by line; one over the limit is left out, and those after it are not."""
+    rest, too_long = bytearray(), False
     async for piece in stream.iter_any():
         rest += piece
         *lines, tail = bytes(rest).split(b"\n")
-        rest = bytearray(tail)
-        if len(rest) > control.MAX_MESSAGE_BYTES:
-            raise Malformed("a line over the limit")
         for line in lines:
-            yield line
+            if not too_long and len(line) <= control.MAX_MESSAGE_BYTES:
+                yield line
+            else:
+                log.warning("the hub said a line over the limit")
+            too_long = False
+        too_long = too_long or len(tail) > control.MAX_MESSAGE_BYTES
+        rest = bytearray(b"" if too_long else tail)

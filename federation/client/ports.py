@@ -12,6 +12,10 @@ from typing import Protocol
 
 from mediator.errors import Code, HubCode
 
+# Flower's metadata of a message are 200 bytes. Core keeps them and says them again with every answer, which must fit
+# into what crosses a socket, whatever a hub wrote into them.
+MAX_REPLY_CONTEXT_BYTES = 16 << 10
+
 
 @dataclass(frozen=True)
 class Greeting:
@@ -41,6 +45,15 @@ class OutgoingReply:
     envelope: str | None = None
     hub_code: HubCode | None = None
     folder: str | None = None
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What core says of something that failed: how often it has, and when to try it again, or that it is set aside."""
+
+    times: int
+    again_s: float
+    set_aside: bool
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,10 @@ class CorePort(Protocol):
 
     async def delivered(self, instruction: str) -> None:
         """The hub has the reply to `instruction`, or will never take it."""
+
+    async def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        """Something failed although everything around it answered: a `message` or `document` (by its SHA-256), a
+        `release` or `refusal` (by its instruction). `final` where there is nothing to try again."""
 
     async def witness_holds(self, text: str, refused: bool) -> None:
         """The checkpoint that the hub signed last, empty where there is none; asked before one is shown to it, and

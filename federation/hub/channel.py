@@ -8,15 +8,16 @@ import logging
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
+from sqlalchemy import select
 
 from federation import control
 from federation.hub import runs
-from federation.hub.database import note_refused
+from federation.hub.database import note, note_refused
 from federation.hub.ingress import PEER, SERIAL, reply
 from federation.hub.peers import Peer
 from federation.hub.refusals import Allowance
 from federation.hub.state import HubState
-from federation.hub.tables import EnvelopeRow, HubInstructionRow, RunRow
+from federation.hub.tables import EnvelopeRow, EventRow, HubInstructionRow, RunRow
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.signatures import open_signed
@@ -123,8 +124,11 @@ class Channel:
                     stream.alarms_told = alarm["sequence"]
                     events.append(control.ControlEvent(kind="alarm", text=f"{alarm['code']}.{alarm['sequence']}"))
         for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
-            events.append(control.ControlEvent(kind="document", text=text))
             stream.sequence = max(stream.sequence, sequence)
+            try:
+                events.append(control.ControlEvent(kind="document", text=text))
+            except ValueError:  # a row that no message can carry must not keep those behind it from every site
+                await asyncio.to_thread(self._set_aside, sequence)
         if stream.wake:
             stream.wake = False
             events.append(control.ControlEvent(kind="wake"))
@@ -138,6 +142,15 @@ class Channel:
             stream.said = self._loop.time()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stream.stir.wait(), max(0.0, stream.said + _HEARTBEAT_S - self._loop.time()))
+
+    def _set_aside(self, sequence: int) -> None:
+        """Note, once, that a document is in the database and goes out to nobody."""
+        about = f"document/{sequence}"
+        with self._hub.database.write() as session:
+            told = select(EventRow.sequence).where(EventRow.action == "document_send", EventRow.object == about)
+            if session.scalar(told.limit(1)) is None:
+                log.error("document %d cannot be sent and is set aside", sequence)
+                note(session, self._hub.clock(), "hub", "document_send", about, "failed", Code.MALFORMED)
 
     async def _releases(self, request: web.Request) -> web.Response:
         release = control.decode(control.ReleaseMessage, await request.read())

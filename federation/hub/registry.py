@@ -179,7 +179,7 @@ def _check_comes_back(session: Session, certificate: x509.Certificate, site: str
 def _check_flower_key(pem: str) -> None:
     try:
         key = serialization.load_pem_public_key(pem.encode("ascii"))
-    except ValueError as error:
+    except Exception as error:
         raise Malformed("the Flower key is not a public key (PEM)") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise Malformed("the Flower key is not an elliptic-curve key")

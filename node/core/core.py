@@ -14,7 +14,7 @@ from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from durable.reading_group import ReadingGroup
 from federation.client.objects import FlowerCodec
-from federation.client.ports import OutgoingReply, ShownCheckpoint
+from federation.client.ports import OutgoingReply, Retry, ShownCheckpoint
 from mediator.audit import Action, Epoch, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, Reason
 from mediator.jobs import JobState
@@ -207,6 +207,9 @@ class CoreProcess:
 
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)
+
+    def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        return self.outbox.failed(kind, subject, reason, final=final)
 
     def may_leave(self, instruction: str) -> bool:
         return self.outbox.may_leave(instruction)

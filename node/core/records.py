@@ -362,6 +362,25 @@ class CanaryRow:
     probes: Mapping[str, bool]
 
 
+# the kinds of answers to the hub that may fail to go out
+RELEASE, REFUSAL = "release", "refusal"
+ANSWERS = (RELEASE, REFUSAL)
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """A `message` or `document` (named by its SHA-256), a `release` or `refusal` (by its instruction) that failed while
+    everything around it answered: how often, why the last time, and since when it is set aside and tried no more."""
+
+    kind: str
+    subject: str
+    reason: str
+    times: int
+    first: datetime
+    last: datetime
+    set_aside: datetime | None
+
+
 @dataclass(frozen=True)
 class CheckpointRow:
     """A signed checkpoint over the first `size` records; `text` is its canonical JSON."""

@@ -91,6 +91,7 @@ def status(process: CoreProcess, _caller: Caller, _request: Empty) -> words.Stat
             airlock_waiting=waiting,
             airlock_overdue=late,
             unrecorded=core.deferred.count(),
+            set_aside=snapshot.count_set_aside(),
             sandbox="unknown" if canary is None else ("held" if canary.passed else "failed"),
             sandbox_age_s=None if canary is None else (core.clock() - canary.time).total_seconds(),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator.errors import Code
 from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
@@ -32,6 +32,16 @@ class InstructionStart:
 @dataclass(frozen=True)
 class InstructionId:
     instruction: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What failed, although everything around it answered; `reason` is one word."""
+
+    kind: str
+    subject: str
+    reason: str
+    final: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ OUTBOX = Verb("outbox", Empty, OutgoingReply, "server")
 # asked right before a release is pushed: it may have waited for weeks since the outbox told of it
 MAY_LEAVE = Verb("may_leave", InstructionId, Leave)
 DELIVERED = Verb("delivered", InstructionId, Empty)
+FAILED = Verb("failed", Failed, Retry)
 # what the hub signed last; a checkpoint of the audit log for it to sign; then the same with the hub's signature
 WITNESS_HOLDS = Verb("witness_holds", WitnessHolds, Empty)
 CHECKPOINTS = Verb("checkpoints", Empty, ShownCheckpoint, "server")

@@ -14,7 +14,7 @@ from node.ipc.verb import Verb
 class Status:
     """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed,
     `audit_trouble` what the verb `log_state` tells more of, `unrecorded` how much of what was stopped the store has not
-    taken yet."""
+    taken yet, `set_aside` how many messages, documents and replies failed too often and are tried no more."""
 
     site: str
     cloister: str
@@ -36,6 +36,7 @@ class Status:
     airlock_waiting: int
     airlock_overdue: int
     unrecorded: int
+    set_aside: int
     sandbox: Literal["held", "failed", "unknown"]
     sandbox_age_s: float | None
 

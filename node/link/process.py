@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
-from federation.client.ports import Delivery, Greeting, OutgoingReply, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator.errors import Code
 from node.host.config import NodeConfig
 from node.ipc import link as words
@@ -87,6 +87,9 @@ class RemoteCore:
 
     async def delivered(self, instruction: str) -> None:
         await self._call(words.DELIVERED, words.InstructionId(instruction))
+
+    async def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        return await self._call(words.FAILED, words.Failed(kind, subject, reason, final))
 
     async def witness_holds(self, text: str, refused: bool) -> None:
         await self._call(words.WITNESS_HOLDS, words.WitnessHolds(text, refused))

@@ -14,21 +14,21 @@ from tests.end_to_end.house import House, Permit
 from tests.end_to_end.machine import eventually
 
 pytestmark = pytest.mark.engine
-KEPT = ("node.db", "audit", "witness")
+KEPT = ("core/node.db", "audit", "witness")
 
 
 def back_up(node: Hospital, folder: Path) -> None:
     folder.mkdir()
     for name in KEPT:
-        subprocess.run(["cp", "-a", node.state / name, folder / name], check=True)
+        subprocess.run(["cp", "-a", node.state / name, folder], check=True)
 
 
 def restore(node: Hospital, folder: Path) -> None:
-    for name in (*KEPT, "node.db-wal", "node.db-shm"):
+    for name in (*KEPT, "core/node.db-wal", "core/node.db-shm"):
         path = node.state / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for name in KEPT:
-        subprocess.run(["cp", "-a", folder / name, node.state / name], check=True)
+        subprocess.run(["cp", "-a", folder / Path(name).name, node.state / name], check=True)
 
 
 def state(node: Hospital) -> int:
@@ -56,8 +56,9 @@ def test_a_restored_hospital_serves_nothing_until_a_person_opens_an_epoch(
     checked = attempt("check", "--config", node.config, "--json")
     assert any("set back" in each["detail"] for each in checked.json()), checked
     before = node.last()
-    house.hub.ended(house.begin("refused", rogue, node, misbehave="none"))
+    house.begin("refused", rogue, node, misbehave="none")
     assert node.recorded(before, action="task_admit")["code"] == "log_set_back"
+    house.hub.run("run", "stop", "refused")  # it would wait for a site that is not ready
     assert node.count(before, action="job_start") == 0
 
     node.run("audit", "open-epoch")

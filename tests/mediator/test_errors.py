@@ -74,7 +74,7 @@ RULES = "missing not_a_folder too_many_files unknown_name not_a_regular_file har
 # what a hub learns in plain words, written out: everything not here is about the permit
 HEARD = {
     HubCode.PAUSED: "hospital_paused",
-    HubCode.INTERNAL: "internal",
+    HubCode.INTERNAL: "internal set_aside",
     HubCode.REFUSED_BUDGET: "attempts_exhausted rounds_exhausted bytes_exhausted epsilon_exhausted",
     HubCode.JOB_FAILED: "job_failed out_of_memory time_limit stopped "
     + " ".join(code.value for code in RAISED.values()),

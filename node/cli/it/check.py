@@ -97,6 +97,9 @@ def _node(path: Path) -> list[dict[str, Any]]:
     found.append(
         _finding("airlock", "warning" if late else "ok", f"{waits} files wait for people, {late} of them too long")
     )
+    aside = status.set_aside
+    word = f"{aside} failed too often and are tried no more: cloister node set-aside" if aside else "nothing"
+    found.append(_finding("set aside", "warning" if aside else "ok", word))
     age = status.revocation_age_s
     fresh = age is not None and age <= config.limits.max_revocation_age_s
     word = (

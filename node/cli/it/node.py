@@ -19,6 +19,7 @@ from node.cli.it import images as node_images
 from node.cli.it import jobs as node_jobs
 from node.cli.it import log as node_log
 from node.cli.it import pause as node_pause
+from node.cli.it import set_aside as node_set_aside
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.cli.steward import airlock as node_airlock
@@ -48,6 +49,7 @@ app.command("ingest")(node_data.ingest)
 app.command("import")(node_data.import_document)
 app.command("pause")(node_pause.pause)
 app.command("resume")(node_pause.resume)
+app.command("set-aside")(node_set_aside.set_aside)
 
 
 @app.command("init")

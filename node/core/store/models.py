@@ -432,6 +432,20 @@ class CanaryTable(NodeBase):
     probes: Mapped[dict[str, Any]]
 
 
+class FailureTable(NodeBase):
+    """What failed although everything around it answered; `set_aside` since when it is tried no more."""
+
+    __tablename__ = "failure"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    times: Mapped[int]
+    first: Mapped[datetime]
+    last: Mapped[datetime]
+    set_aside: Mapped[datetime | None] = mapped_column(index=True)
+
+
 class SettingTable(NodeBase):
     __tablename__ = "setting"
 

@@ -24,6 +24,7 @@ from node.core.records import AuditEvent
 from node.core.store import documents, models
 from node.core.store.airlock import AirlockWrites
 from node.core.store.epochs import EpochWrites
+from node.core.store.failures import FailureWrites
 from node.core.store.imports import ImportWrites
 from node.core.store.reads import PAUSED, Reads
 from node.core.store.refusals import RefusalWrites
@@ -33,7 +34,7 @@ from node.core.store.rows import job_row
 _MAY_REDELIVER = (jobs.JobState.RECEIVED, jobs.JobState.RELEASED)
 
 
-class Tx(AirlockWrites, EpochWrites, ImportWrites, RefusalWrites, Reads):
+class Tx(AirlockWrites, EpochWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
     """One transaction: every change in it commits together with its audit records, or nothing does."""
 
     def __init__(self, session: Session, now: datetime) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Protocol
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator.errors import Code, HubCode
 from node.core.documents.documents import outcome
 from node.ipc import link as words
@@ -27,6 +27,7 @@ class CoreSide(Protocol):
     def receive_instruction(self, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None: ...
     def outgoing(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]: ...
     def delivered(self, instruction: str) -> None: ...
+    def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry: ...
     def may_leave(self, instruction: str) -> bool: ...
     def witness_holds(self, text: str, refused: bool) -> None: ...
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]: ...
@@ -63,6 +64,11 @@ def outbox(core: CoreSide, _caller: Caller, _request: Empty, call: Call) -> Iter
 def delivered(core: CoreSide, _caller: Caller, request: words.InstructionId) -> Empty:
     core.delivered(request.instruction)
     return Empty()
+
+
+@HANDLERS.answers(words.FAILED)
+def failed(core: CoreSide, _caller: Caller, request: words.Failed) -> Retry:
+    return core.failed(request.kind, request.subject, request.reason, request.final)
 
 
 @HANDLERS.answers(words.MAY_LEAVE)

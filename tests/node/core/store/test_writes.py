@@ -66,6 +66,7 @@ STEPS: list[tuple[str, Step]] = [
     ("hand_out", lambda tx, e: tx.hand_out("file-1", event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
+    ("count_failure", lambda tx, e: tx.count_failure("message", HEX, "internal", set_aside=True, event=e)),
     ("add_canary", lambda tx, e: tx.add_canary(HEX, True, {"dns": True}, event=e)),
     ("withdraw_dataset_version", lambda tx, e: tx.withdraw_dataset_version(VERSION, event=e)),
     ("add_import", lambda tx, e: tx.add_import(NewImport("ingest-1", "lesions", "images", "it", "{}"), event=e)),
