@@ -460,7 +460,7 @@ def test_a_node_of_before_holds_to_every_list_it_ever_took(tmp_path: Path) -> No
     store.close()
     with closing(sqlite3.connect(tmp_path / "node.db")) as database:
         database.executescript(
-            "ALTER TABLE revocation_list DROP COLUMN revoked; UPDATE alembic_version SET version_num = '0006'"
+            "ALTER TABLE revocation_list DROP COLUMN revoked; UPDATE alembic_version SET version_num = '0010'"
         )
     again = open_store(url, NOW)
     with again.read() as snapshot:
