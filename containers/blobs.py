@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import stat
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +102,8 @@ class Packed:
     def read(self, size: int, /) -> bytes:
         try:
             piece = bytes(self._stream.read(min(size, PIECE_BYTES)))
-        except (OSError, EOFError, zlib.error):
-            raise Malformed("a packed file in the archive is damaged or cut off") from None
+        except Exception as error:
+            raise Malformed("a packed file in the archive is damaged or cut off") from error
         self._size += len(piece)
         if self._size > self._limits.free_bytes + self._limits.ratio * self._packed.size:
             raise Malformed(f"a packed file unpacks to more than {self._limits.ratio} times its size")

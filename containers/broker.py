@@ -18,7 +18,7 @@ from containers import canary, gpu, podman, rooms, sandbox
 from containers.engine import Container, ContainerEngine, EngineOffer, EngineUsers
 from containers.runner import Endings, RunningContainer
 from containers.sandbox import Role, SandboxPolicy
-from mediator.errors import CloisterError, Code, Denied, Ended, EngineUnavailable, Malformed, Reason
+from mediator.errors import CloisterError, Code, Denied, Ended, EngineUnavailable, Reason
 from mediator.ports import Clock, JobEvent, Prepared
 from mediator.signatures import VerifyKey, open_signed
 from mediator.types import ContainerSpec, OutputFile
@@ -277,7 +277,7 @@ class Broker:
         """The spec in its label, if core signed it for this job; long expired it may be."""
         try:
             spec = open_signed(ContainerSpec, container.signed_spec, self._keys).document
-        except (Denied, Malformed):
+        except Exception:  # noqa: BLE001 - any container of the engine may have a label of this name, and anything in it
             return None
         return spec if spec.job == container.job else None
 
@@ -289,6 +289,9 @@ class Broker:
             yield name.append
         except CloisterError as error:
             self._record(verb, name[-1], _code(error))
+            raise
+        except Exception:
+            self._record(verb, name[-1], "internal_error")
             raise
         self._record(verb, name[-1], "done")
 

@@ -5,13 +5,13 @@ Empty lines are left out, those longer than `LINE_BYTES` cut.
 
 from __future__ import annotations
 
+import logging
 import queue
-import struct
 import threading
+from contextlib import suppress
 from typing import Any
 
-import requests
-import urllib3
+log = logging.getLogger(__name__)
 
 # the keeper's longest line is under 100 bytes
 LINE_BYTES = 4096
@@ -42,10 +42,8 @@ class Lines:
 
     def close(self) -> None:
         """End the thread by closing its connection."""
-        try:
+        with suppress(Exception):  # closed by the other side, perhaps: there is no connection left to shut
             self._stream.close()
-        except (OSError, AttributeError):
-            pass  # closed by the other side: there is no connection left to shut
 
     def _read(self) -> None:
         rest = b""
@@ -56,7 +54,7 @@ class Lines:
                     if line:  # the keeper's first one is empty
                         self._queue.put(line[: LINE_BYTES + 1])
                 rest = rest[: LINE_BYTES + 1]
-        except (OSError, ValueError, struct.error, urllib3.exceptions.HTTPError, requests.RequestException):
-            pass  # the connection ended, here or there: the reader sees the end of the lines
+        except Exception as error:  # noqa: BLE001 - whatever ended it, here or there: the reader sees the end of the lines
+            log.debug("a container's output ended (%s)", type(error).__name__)
         finally:
             self._queue.put(None)

@@ -79,7 +79,7 @@ def parse_line(line: bytes) -> JobEvent:
     """One line of the keeper's: done, progress, failed or full, and nothing else. Raises `Denied`."""
     try:
         event = json.loads(line) if len(line) <= LINE_BYTES else None
-    except (ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - what cannot be read is something else than the keeper says
         event = None
     members = event if isinstance(event, dict) else {}
     task, fraction = members.get("task"), members.get("fraction")

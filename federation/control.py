@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from mediator.errors import Malformed, UnsupportedVersion
 from mediator.grammar import DIGEST, HEX256, IDENTIFIER, MAX_SIGNED_BYTES
+from mediator.tree import MAX_PROOF
 
 EVENTS = "/v1/control/events"
 RELEASES = "/v1/control/releases"
 CHECKPOINTS = "/v1/control/checkpoints"
+WITNESS = "/v1/control/witness"
 RENEW = "/v1/control/renew"
 CERTIFICATE = "/v1/control/certificate"
 INVENTORY = "/v1/control/inventory"
@@ -29,6 +31,7 @@ MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
 
 Site = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=f"^{HEX256}$")]
+Hash = Annotated[str, StringConstraints(pattern=f"^{HEX256}$")]
 Digest = Annotated[str, StringConstraints(pattern=f"^{DIGEST}$")]
 Signed = Annotated[str, StringConstraints(max_length=MAX_SIGNED_BYTES, pattern=r"^[A-Za-z0-9_.-]*$")]
 Pem = Annotated[str, StringConstraints(max_length=16 << 10, pattern=r"^-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n -]+$")]
@@ -41,7 +44,7 @@ class ControlMessage(BaseModel):
     """What every message has: a version, and no room for anything unknown."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
 
 
 class ControlEvent(ControlMessage):
@@ -70,13 +73,26 @@ class Stored(ControlMessage):
 
 
 class CheckpointMessage(ControlMessage):
-    """A signed audit checkpoint (canonical JSON) to be witnessed: a hash and a size, never a record."""
+    """A signed audit checkpoint (canonical JSON) to be witnessed: a hash and a size, never a record.
 
+    Version 2 has the proof (RFC 9162 section 2.1.4) that this log goes on where the hub saw it last, or, opening a new
+    epoch, that it keeps what it says. Version 1 had none and is refused.
+    """
+
+    version: Literal[2] = 2
     checkpoint: Line
+    proof: list[Hash] = Field(max_length=MAX_PROOF)
+
+
+class WitnessQuestion(ControlMessage):
+    """Which checkpoint of the asking site's log did the hub sign last?"""
 
 
 class WitnessedMessage(ControlMessage):
-    """The line for the node's `witness.jsonl`: the checkpoint with the hub's signature over it."""
+    """A checkpoint with the hub's signature over it: a line for the node's `witness.jsonl`.
+
+    As the answer to a question it is the newest there is, empty where the hub has signed none.
+    """
 
     witness: Line
 
@@ -168,12 +184,14 @@ def decode(cls: type[M], raw: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> M:
     try:
         plain = json.loads(raw)
         version = plain.get("version") if isinstance(plain, dict) else None
-        if isinstance(version, int) and version != 1:
+        if isinstance(version, int) and version != cls.model_fields["version"].default:
             raise UnsupportedVersion("a message of a version we do not know", hint="upgrade the older side")
         return cls.model_validate(plain)
     except ValidationError as error:
         raise Malformed(f"{cls.__name__}: {_first(error.errors(include_input=False, include_url=False))}") from None
-    except (ValueError, RecursionError) as error:
+    except UnsupportedVersion:
+        raise
+    except Exception as error:
         raise Malformed(f"{cls.__name__}: not JSON") from error
 
 

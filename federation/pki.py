@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -68,7 +67,7 @@ def parse_certificate(pem: str) -> x509.Certificate:
         if len(pem) > _MAX_PEM_BYTES:
             raise ValueError("too large")
         return x509.load_pem_x509_certificate(pem.encode("ascii"))
-    except ValueError as error:
+    except Exception as error:
         raise Malformed("not a certificate (PEM)") from error
 
 
@@ -149,14 +148,17 @@ class Authority:
             if len(request) > _MAX_PEM_BYTES:
                 raise ValueError("too large")
             parsed = x509.load_pem_x509_csr(request.encode("ascii"))
-        except ValueError as error:  # (1)
+            # a key, a signature or a name is looked at only when it is asked for, and any of them may be odd
+            public, genuine, name = parsed.public_key(), parsed.is_signature_valid, common_name(parsed.subject)
+        except Malformed:
+            raise
+        except Exception as error:  # (1)
             raise Malformed("not a certificate signing request (PEM)") from error
-        public = parsed.public_key()
-        if not parsed.is_signature_valid:  # (1)
+        if not genuine:  # (1)
             raise Malformed("a signing request that its own key did not sign")
         if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != "secp256r1":  # (2)
             raise Malformed("a signing request with a key other than ECDSA P-256")
-        if common_name(parsed.subject) != site:  # (3)
+        if name != site:  # (3)
             raise Malformed("a signing request for another site")
         leaf = self._leaf(_name(site), public, now, NODE_LIFE, ExtendedKeyUsageOID.CLIENT_AUTH)
         return leaf.sign(self._key, hashes.SHA256())
@@ -183,7 +185,7 @@ class Authority:
         """Whether this authority signed `certificate`."""
         try:
             certificate.verify_directly_issued_by(self.certificate)
-        except (ValueError, TypeError, InvalidSignature):
+        except Exception:  # noqa: BLE001 - one that cannot be verified was not signed by us
             return False
         return True
 

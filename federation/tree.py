@@ -140,5 +140,5 @@ def _array_metadata(node: TreeNode) -> tuple[str, tuple[int, ...], list[str]]:
 def _json(body: bytes) -> object:
     try:
         return json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except Exception as error:
         raise Malformed("an object whose body is not JSON") from error

@@ -56,7 +56,8 @@ class DatasetFacts:
 @dataclass(frozen=True)
 class NodeFacts:
     """What this node knows: its site, its audit log's newest time, the highest revocation list number it has ever
-    seen, the permits it holds under the instruction's permit id, and its dataset versions.
+    seen, the permits it holds under the instruction's permit id, its dataset versions. Its log may have been `set_back`
+    behind what others saw of it; then an epoch was `opened`, perhaps after the run's order came in (`ordered_before`).
     """
 
     site: str
@@ -64,6 +65,9 @@ class NodeFacts:
     highest_revocation: int
     siblings: Sequence[DataPermit]
     datasets: Sequence[DatasetFacts]
+    set_back: bool = False
+    opened: datetime | None = None
+    ordered_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ class Redeliver:
 def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     """Gate 1. Raises `Denied` with every reason that can be told, the most telling first.
 
-    1. The hospital is not paused; its policy allows the kind, the image and the resources.
+    1. The hospital is not paused; its policy allows the kind, the image and the resources. Its log was not set back,
+       or has opened an epoch since, and nothing from before that is asked.
     2. Permit, acceptance and run order are there; acceptance and permit belong together (`compile_permit`).
     3. The permit is live (`check_live`).
     4. The run order is by a person the permit names, for this permit, this site, a permitted image, the permit's
@@ -162,6 +167,7 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
     enforced = compile_permit(request.permit, request.acceptance)
     size_bytes = _reserve_bytes(enforced, instruction.task)
     reasons = request.policy.check(instruction.task, order.image, enforced.terms.resources)  # (1)
+    reasons += _check_epoch(request.facts, instruction)  # (1)
     reasons += _check_live(request, request.permit.document, request.acceptance.document)  # (3)
     reasons += check_order(request.order, enforced, request.now)  # (4)
     reasons += _check_instruction(instruction, enforced, order, request.facts.site, request.now)  # (5)
@@ -188,15 +194,10 @@ def admit(request: AdmissionRequest) -> Admitted | Redeliver:
         raise Denied(reasons)
     charge = None if ledger.task_charged else _charge(enforced, instruction, size_bytes, dataset.dataset)
     return Admitted(
-        permit=enforced,
-        instruction=instruction,
-        order=order,
-        dataset_version=dataset.version,
-        split=_split(enforced, instruction.task),
-        byte_limit=size_bytes,
-        charge=charge,
+        permit=enforced, instruction=instruction, order=order, dataset_version=dataset.version,
+        split=_split(enforced, instruction.task), byte_limit=size_bytes, charge=charge,
         expires=min(enforced.terms.expires, order.expires),
-    )
+    )  # fmt: skip
 
 
 def container_spec(
@@ -205,16 +206,9 @@ def container_spec(
     """The container of an admitted task: nothing in it is anybody's choice but the permit's and the order's, and the
     queue's, which of the GPUs granted (`node.core.tasks.schedule`)."""
     return ContainerSpec(
-        job=job,
-        purpose="job",
-        image=admitted.order.image,
-        data_dir=data_dir,
-        in_dir=in_dir,
-        resources=admitted.permit.terms.resources,
-        issued=now,
-        expires=admitted.expires,
-        gpu_devices=gpu_devices,
-    )
+        job=job, purpose="job", image=admitted.order.image, data_dir=data_dir, in_dir=in_dir,
+        resources=admitted.permit.terms.resources, issued=now, expires=admitted.expires, gpu_devices=gpu_devices,
+    )  # fmt: skip
 
 
 def check_model(model: bytes, sha256: str, specs: Sequence[TensorSpec]) -> list[Reason]:
@@ -248,6 +242,7 @@ def check_order(signed: Signed[RunOrder], permit: EnforcedPermit, now: datetime)
 
 def _missing(request: AdmissionRequest) -> list[Reason]:
     reasons = [Reason(Code.HOSPITAL_PAUSED)] if request.policy.paused else []
+    reasons += _check_epoch(request.facts, request.instruction.document)  # (1)
     if request.permit is None:
         reasons.append(Reason(Code.PERMIT_MISSING, "no permit of this id and version"))
     if request.acceptance is None:
@@ -268,6 +263,14 @@ def _check_live(request: AdmissionRequest, permit: DataPermit, acceptance: Accep
         newest_audit=request.facts.newest_audit,
         now=request.now,
     )
+
+
+def _check_epoch(facts: NodeFacts, instruction: Instruction) -> list[Reason]:
+    if facts.set_back:
+        return [Reason(Code.LOG_SET_BACK, "what this node has served before, it no longer knows")]
+    if facts.opened is not None and (facts.ordered_before or instruction.issued < facts.opened):
+        return [Reason(Code.EPOCH_OVER, "from before this node's log was set back")]
+    return []
 
 
 def _check_instruction(

@@ -1,31 +1,37 @@
 """The audit log's format: records, segments, signed checkpoints, witnessed checkpoints. Verifying is `audit_check`.
 
 A record is one canonical JSON line. Records are numbered from 1 without gaps and fill segments of
-`RECORDS_PER_SEGMENT` lines. A checkpoint signs the Merkle tree head (RFC 9162 section 2.1: leaves hashed with 0x00,
-nodes with 0x01, SHA-256) over the first `size` lines, each without its line end. A witness signs checkpoints that it
-was shown: it sees a hash, never a record.
+`RECORDS_PER_SEGMENT` lines. A checkpoint signs the Merkle tree head (`tree`) over the first `size` lines, each without
+its line end. A witness signs checkpoints that it was shown, each with a proof that it goes on where the last one was:
+it sees hashes, never a record.
+
+A log that was set back (its database restored from a backup) cannot go on where the witness saw it last. It opens a new
+epoch: an `epoch_open` record names the newest checkpoint the witness signed, and every later checkpoint says so too.
+Epoch 0 has no such record, and its records and checkpoints are what they were before there were epochs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
 from mediator import canonical, grammar
-from mediator.errors import Code, IntegrityBroken
+from mediator.errors import Code, IntegrityBroken, Malformed
 from mediator.grammar import check_hex256, check_identifier, check_number, check_version
 from mediator.signatures import SigningKey, VerifyKey
-from mediator.types import Kind
+from mediator.tree import Frontier, proves
+from mediator.types import ADDED, Kind
 
 RECORDS_PER_SEGMENT = 10_000
 # the longest record that the rules below allow has about 600 bytes
 MAX_LINE_BYTES = 2048
-# a checkpoint or witness line: two signatures, two key ids, a site
+# one a day for two millennia: nobody's word makes an epoch that has no next one
+MAX_EPOCH = 1_000_000
+# a checkpoint or witness line: two signatures, two key ids, a site, an epoch
 MAX_CHECKPOINT_BYTES = 4096
 
 _PERMIT = re.compile(grammar.PERMIT)
@@ -92,6 +98,9 @@ class Action(StrEnum):
     WORK_DELETE = "work_delete"
     CHECKPOINT = "checkpoint"
     RECOVER = "recover"
+    LOG_SET_BACK = "log_set_back"
+    EPOCH_OPEN = "epoch_open"
+    CLOCK_ACCEPT = "clock_accept"
 
 
 class Verdict(StrEnum):
@@ -144,45 +153,71 @@ def decode_line(line: bytes) -> AuditRecord:
     return canonical.decode(AuditRecord, line, limit=MAX_LINE_BYTES)
 
 
-# --- the tree -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """A Merkle tree while it grows: the roots of its complete subtrees, largest first (RFC 9162 section 2.1)."""
-
-    size: int = 0
-    peaks: tuple[bytes, ...] = ()
-
-    def append(self, line: bytes) -> Frontier:
-        """The tree with one more leaf: `line` is a record's bytes without the line end."""
-        peaks, node, size = list(self.peaks), hashlib.sha256(b"\x00" + line).digest(), self.size
-        while size & 1:  # one subtree of this height is complete: the two become one of the next
-            node = _node(peaks.pop(), node)
-            size >>= 1
-        return Frontier(self.size + 1, (*peaks, node))
-
-    @property
-    def root(self) -> str:
-        """The tree head in hex; of no records, the hash of nothing."""
-        if not self.peaks:
-            return hashlib.sha256(b"").hexdigest()
-        node = self.peaks[-1]
-        for peak in reversed(self.peaks[:-1]):
-            node = _node(peak, node)
-        return node.hex()
-
-
-def _node(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
 # --- checkpoints and witnesses ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
+class LogHead:
+    """A log as somebody saw it: its epoch, how many records, and their root."""
+
+    epoch: int
+    size: int
+    root: str
+
+    def __post_init__(self) -> None:
+        check_hex256(self.root, "root")
+        check_number(self.epoch, "epoch", most=MAX_EPOCH)
+        check_number(self.size, "size")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a log says of itself after it was set back.
+
+    `before` is the newest checkpoint a witness had signed. The first `kept` records are those it had signed then too;
+    of later ones nothing is said but that this log may have others.
+    """
+
+    number: int
+    kept: int
+    before: LogHead
+
+    def __post_init__(self) -> None:
+        if not self.before.epoch < self.number <= MAX_EPOCH or not 0 <= self.kept <= self.before.size:
+            raise ValueError("an epoch follows an earlier one, and keeps no more than that had")
+
+    @property
+    def object(self) -> str:
+        """The epoch as the object of its `epoch_open` record."""
+        before = self.before
+        return f"epoch/{self.number}/kept/{self.kept}/after/{before.epoch}/{before.size}/{before.root}"
+
+
+# a whole number, as documents print one
+_NUMBER = r"(0|[1-9][0-9]{0,15})"
+_EPOCH = re.compile(rf"epoch/{_NUMBER}/kept/{_NUMBER}/after/{_NUMBER}/{_NUMBER}/([0-9a-f]{{64}})")
+
+
+def epoch_of(record: AuditRecord) -> Epoch | None:
+    """The epoch that a record opens; nothing for any other record. Raises `Malformed` for one that names none."""
+    if record.action is not Action.EPOCH_OPEN:
+        return None
+    match = _EPOCH.fullmatch(record.object)
+    try:
+        if match is None:
+            raise ValueError
+        number, kept, epoch, size = (int(match[part]) for part in (1, 2, 3, 4))
+        return Epoch(number, kept, LogHead(epoch, size, match[5]))
+    except ValueError:
+        raise Malformed("a record opens an epoch and does not name it") from None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A signed tree head. The signature is over the canonical bytes of everything else in here."""
+    """A signed tree head. The signature is over the canonical bytes of everything else in here.
+
+    `epoch` is what the log's newest `epoch_open` record says; nothing in epoch 0.
+    """
 
     KIND: ClassVar[str] = "cloister.checkpoint"
     VERSION: ClassVar[int] = 1
@@ -193,11 +228,23 @@ class Checkpoint:
     time: datetime
     key: str
     signature: str
+    epoch: Epoch | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         check_identifier(self.site, "site")
         check_hex256(self.root, "root")
         check_number(self.size, "size")
+        if self.epoch is not None and self.size <= self.epoch.kept:
+            raise ValueError("an epoch begins after the records it keeps")
+
+    @property
+    def number(self) -> int:
+        """The number of its epoch."""
+        return 0 if self.epoch is None else self.epoch.number
+
+    @property
+    def head(self) -> LogHead:
+        return LogHead(self.number, self.size, self.root)
 
     @property
     def signed_bytes(self) -> bytes:
@@ -228,25 +275,64 @@ class WitnessedCheckpoint:
         _verify(self.key, self.signature, self.signed_bytes, keys, "witness line")
 
 
-def sign_checkpoint(site: str, tree: Frontier, time: datetime, key: SigningKey) -> Checkpoint:
+def sign_checkpoint(
+    site: str, tree: Frontier, time: datetime, key: SigningKey, epoch: Epoch | None = None
+) -> Checkpoint:
     """The node's own checkpoint over everything in `tree`."""
-    unsigned = Checkpoint(site, tree.size, tree.root, time, key.key_id, "")
+    unsigned = Checkpoint(site, tree.size, tree.root, time, key.key_id, "", epoch)
     return replace(unsigned, signature=key.sign_bytes(unsigned.signed_bytes).hex())
 
 
-def witness_checkpoint(checkpoint: Checkpoint, previous: Checkpoint | None, key: SigningKey) -> WitnessedCheckpoint:
+def witness_checkpoint(
+    checkpoint: Checkpoint,
+    previous: Checkpoint | None,
+    key: SigningKey,
+    *,
+    proof: Sequence[str] = (),
+    kept: Checkpoint | None = None,
+) -> WitnessedCheckpoint:
     """The witness's signature under `checkpoint`, whose own signature the caller has verified.
 
-    `previous` is the newest checkpoint of this site that the witness has signed. Raises `IntegrityBroken` when the
-    site shows a shorter log, or another log of the same length: the witness signs no rollback.
+    `previous` is the newest checkpoint of this site that the witness has signed, `kept` the one of `epoch.kept` records
+    where it has signed such a one. Raises `IntegrityBroken`: the witness signs no rollback and no rewritten past.
+
+    1. In the same epoch `proof` shows that the log of `previous` is the beginning of this one.
+    2. Another epoch is a later one and names `previous`; `proof` shows that it kept what it says it kept.
     """
     if previous is not None:
-        if checkpoint.site != previous.site or checkpoint.size < previous.size:
-            raise IntegrityBroken("this checkpoint covers less than one already witnessed")
-        if checkpoint.size == previous.size and checkpoint.root != previous.root:
-            raise IntegrityBroken("two checkpoints of one size with different roots")
+        if checkpoint.site != previous.site or checkpoint.number < previous.number:
+            raise IntegrityBroken("a checkpoint of another site, or of an epoch that is over")
+        if checkpoint.number == previous.number:
+            _check_same_epoch(checkpoint, previous, proof)  # (1)
+        else:
+            _check_new_epoch(checkpoint, previous, kept, proof)  # (2)
     unsigned = WitnessedCheckpoint(checkpoint, key.key_id, "")
     return replace(unsigned, signature=key.sign_bytes(unsigned.signed_bytes).hex())
+
+
+def _check_same_epoch(checkpoint: Checkpoint, previous: Checkpoint, proof: Sequence[str]) -> None:
+    if checkpoint.epoch != previous.epoch:
+        raise IntegrityBroken("two epochs of one number")
+    if checkpoint.size < previous.size:
+        raise IntegrityBroken("this checkpoint covers less than one already witnessed")
+    if checkpoint.size == previous.size and checkpoint.root != previous.root:
+        raise IntegrityBroken("two checkpoints of one size with different roots")
+    if not proves(previous.size, previous.root, checkpoint.size, checkpoint.root, proof):
+        raise IntegrityBroken("nothing proves that this log goes on where the one already witnessed ended")
+
+
+def _check_new_epoch(
+    checkpoint: Checkpoint, previous: Checkpoint, kept: Checkpoint | None, proof: Sequence[str]
+) -> None:
+    epoch = checkpoint.epoch
+    if epoch is None or epoch.before != previous.head:
+        raise IntegrityBroken("the epoch does not name the checkpoint witnessed last")
+    if epoch.kept == 0:
+        return
+    if kept is None or kept.size != epoch.kept:
+        raise IntegrityBroken("the epoch keeps records that were never witnessed")
+    if not proves(kept.size, kept.root, checkpoint.size, checkpoint.root, proof):
+        raise IntegrityBroken("nothing proves that the epoch keeps what it says it keeps")
 
 
 def encode_checkpoint(checkpoint: Checkpoint | WitnessedCheckpoint) -> bytes:

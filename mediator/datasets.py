@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mediator import canonical
-from mediator.audit import Frontier
 from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
 from mediator.import_orders import IngestReport
 from mediator.manifests import AnyManifest, Deidentification, Leaf, ManifestV2, Split, StudyEntry, StudyRecord
+from mediator.tree import Frontier
 from mediator.types import DatasetFile, Manifest, Study
 
 CLINICAL = "clinical.parquet"

@@ -73,6 +73,8 @@ class Code(StrEnum):
     REVOCATION_LIST_ROLLED_BACK = "revocation_list_rolled_back"
     REVOCATION_LIST_FORKED = "revocation_list_forked"
     CLOCK_WENT_BACK = "clock_went_back"
+    LOG_SET_BACK = "log_set_back"
+    EPOCH_OVER = "epoch_over"
     PERSON_NOT_NAMED = "person_not_named"
     RUN_ORDER_MISSING = "run_order_missing"
     RUN_ORDER_EXPIRED = "run_order_expired"
@@ -164,6 +166,8 @@ class Code(StrEnum):
     REVIEW_OVERDUE = "review_overdue"
     # an error of this node that nobody foresaw: it ends the one message that met it
     INTERNAL = "internal"
+    # what failed too often while everything around it answered, and is tried no more
+    SET_ASIDE = "set_aside"
 
 
 _RAISED = tuple(code for code in Code if code.name.startswith("RAISED_"))
@@ -213,7 +217,7 @@ _INSTRUCTION_CODES = frozenset(
         Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED,
         Code.INSTRUCTION_EXPIRED, Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED,
         Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
-        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.TOO_MANY,
+        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.EPOCH_OVER, Code.TOO_MANY,
     }
 )  # fmt: skip
 _BUDGET_CODES = frozenset(
@@ -226,8 +230,8 @@ _JOB_CODES = frozenset(
 )  # fmt: skip
 _NODE_CODES = frozenset(
     {
-        Code.CLOCK_WENT_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED, Code.MOUNT_NOT_PERMITTED,
-        Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
+        Code.CLOCK_WENT_BACK, Code.LOG_SET_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED,
+        Code.MOUNT_NOT_PERMITTED, Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
     }
 )  # fmt: skip
 _OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {Code.COUNT_BELOW_THRESHOLD}
@@ -242,7 +246,7 @@ def plain_hub_code(code: Code) -> HubCode:
     """One of the eight plain words for `code`; whatever has no entry of its own is about the permit."""
     if code is Code.HOSPITAL_PAUSED:
         return HubCode.PAUSED
-    if code is Code.INTERNAL:
+    if code in (Code.INTERNAL, Code.SET_ASIDE):
         return HubCode.INTERNAL
     for codes, outward in (
         (_INSTRUCTION_CODES, HubCode.REFUSED_INSTRUCTION),

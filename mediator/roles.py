@@ -30,6 +30,7 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "permit_text": _EVERYBODY,
     "runs": _EVERYBODY,
     "jobs": _EVERYBODY,
+    "set_aside": _EVERYBODY,
     "job_show": _EVERYBODY,
     "job_stop": _STAFF,
     # what a job prints is data about patients, and only who may open the engine's socket can read it
@@ -39,6 +40,9 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "datasets": _EVERYBODY,
     "dataset_budget": _EVERYBODY,
     "audit_checkpoint": _EVERYBODY,
+    "log_state": _EVERYBODY,
+    "epoch_open": _IT_ADMIN,
+    "clock_accept": _IT_ADMIN,
     "pause": _STAFF,
     "resume": _STAFF,
     "documents_import": _STAFF,

@@ -7,6 +7,7 @@ nobody else.
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import shutil
 import threading
@@ -20,6 +21,8 @@ from mediator.errors import CloisterError, Code, Denied, Ended, NotNow, Reason
 from mediator.exits import RAISED
 from mediator.ports import JobEvent, Runner
 from mediator.types import OutputFile
+
+log = logging.getLogger(__name__)
 
 # how often a waiting task looks whether it was told to stop: well under the 5 s that a pause may take
 _POLL_S = 0.2
@@ -56,6 +59,9 @@ def listen(runner: Runner, container: WarmContainer) -> None:
             container.refused = denied.reasons[0]
     except CloisterError:
         container.engine_lost = True  # the engine is away, or the broker failed: the job is not to blame
+    except Exception:
+        log.exception("what a container says met an error nobody foresaw")
+        container.engine_lost = True
     finally:
         container.events.put(JobEvent("exited", status=-1))
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import aiohttp
 
 from federation import control, tls
-from federation.client.flower import HubUnreachable
+from federation.client.flower import HubBusy, HubUnreachable
 from federation.control import ControlMessage
-from mediator.errors import Code, Denied, Malformed, Reason
+from mediator.errors import CloisterError, Code, Denied, Malformed, Reason
+
+log = logging.getLogger("cloister.link")
 
 M = TypeVar("M", bound=ControlMessage)
 
 # the hub says something at least every 10 s; three of them missed, and the stream is dead
 _SILENCE_S = 30.0
 _ANSWER_S = 30.0
+# RFC 9110 section 5.6.7
+_HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 
 class ControlChannel:
@@ -27,6 +34,9 @@ class ControlChannel:
         self._context = context
         connector = aiohttp.TCPConnector(ssl=context, keepalive_timeout=30.0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+        # the hub's time with its newest answer, and when that came
+        self._time: tuple[datetime, float] | None = None
+        self._heard = asyncio.Event()
 
     async def close(self) -> None:
         await self._session.close()
@@ -44,8 +54,15 @@ class ControlChannel:
             ) as response:
                 await self._check(response)
                 async for line in _lines(response.content):
-                    yield control.decode(control.ControlEvent, line)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                    try:
+                        event = control.decode(control.ControlEvent, line)
+                    except Malformed as error:  # it ends this line, and not those that come after it
+                        log.warning("the hub said something that is no event: %s", error.message)
+                        continue
+                    yield event
+        except CloisterError:
+            raise
+        except Exception as error:
             raise HubUnreachable(f"the hub's events stream broke ({type(error).__name__})") from error
 
     async def ask(self, path: str, message: ControlMessage, answer: type[M]) -> M:
@@ -57,7 +74,9 @@ class ControlChannel:
             ) as response:
                 await self._check(response)
                 return control.decode(answer, await _body(response))
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except CloisterError:
+            raise
+        except Exception as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
 
     async def show_certificate(self) -> None:
@@ -73,15 +92,31 @@ class ControlChannel:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
 
-    @staticmethod
-    async def _check(response: aiohttp.ClientResponse) -> None:
+    async def time(self) -> datetime:
+        """What time it is now at the hub, as its answers say over TLS, to a second; waits for the first of them."""
+        await self._heard.wait()
+        assert self._time is not None
+        said, at_s = self._time
+        return said + timedelta(seconds=asyncio.get_running_loop().time() - at_s)
+
+    def _hear_time(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            said = datetime.strptime(response.headers.get("date", ""), _HTTP_DATE).replace(tzinfo=UTC)
+        except ValueError:
+            return
+        self._time = (said, asyncio.get_running_loop().time())
+        self._heard.set()
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        self._hear_time(response)
         if response.status == 200:
             return
         if 400 <= response.status < 500:
             problem = control.decode(control.Problem, await _body(response))
             code = problem.code if problem.code in Code.__members__.values() else Code.MALFORMED
             raise Denied(Reason(Code(code), "the hub refused"))
-        raise HubUnreachable(f"the hub answers with HTTP {response.status}")
+        kind = HubBusy if response.status == 503 else HubUnreachable
+        raise kind(f"the hub answers with HTTP {response.status}")
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -94,12 +129,16 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    rest = bytearray()
+    """Line by line; one over the limit is left out, and those after it are not."""
+    rest, too_long = bytearray(), False
     async for piece in stream.iter_any():
         rest += piece
         *lines, tail = bytes(rest).split(b"\n")
-        rest = bytearray(tail)
-        if len(rest) > control.MAX_MESSAGE_BYTES:
-            raise Malformed("a line over the limit")
         for line in lines:
-            yield line
+            if not too_long and len(line) <= control.MAX_MESSAGE_BYTES:
+                yield line
+            else:
+                log.warning("the hub said a line over the limit")
+            too_long = False
+        too_long = too_long or len(tail) > control.MAX_MESSAGE_BYTES
+        rest = bytearray(b"" if too_long else tail)

@@ -43,11 +43,11 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
-from google.protobuf.message import DecodeError
 
 from federation import tls, tree
 from federation.arrays import Array
 from federation.client.objects import MODEL_RECORD
+from federation.client.ports import MAX_REPLY_CONTEXT_BYTES
 from mediator.errors import HubCode, IntegrityBroken, Malformed, NotNow
 from mediator.grammar import MAX_SIGNED_BYTES
 from mediator.types import ReleaseEnvelope
@@ -74,6 +74,12 @@ class HubUnreachable(NotNow):
     """The hub does not answer, or its SuperLink behind the ingress does not."""
 
     code = "hub_unreachable"
+
+
+class HubBusy(HubUnreachable):
+    """The hub answers that it cannot now: its disk is full, say. No message's fault."""
+
+    code = "hub_busy"
 
 
 class AnswerLost(HubUnreachable):
@@ -178,7 +184,7 @@ class Fleet:
         # the model evaluated after a round is the next round's start: its objects need not come twice
         self._kept = seen if sum(map(len, seen.values())) <= _KEEP_BYTES else {}
         message = _proto(nodes[root].body)
-        metadata = metadata_from_proto(message.metadata)
+        metadata = _metadata_of(message)
         if metadata.message_type not in MESSAGE_TYPES or message.HasField("error"):  # (2)
             raise Malformed("a message that is no instruction")
         if metadata.dst_node_id != self.node_id or metadata.run_id != run_id or len(nodes[root].children) != 1:
@@ -191,6 +197,8 @@ class Fleet:
             raise Malformed("an instruction whose records are of the wrong kind")
         metadata.__dict__["_message_id"] = root
         context = ProtoMessage(metadata=metadata_to_proto(metadata)).SerializeToString(deterministic=True)
+        if len(context) > MAX_REPLY_CONTEXT_BYTES:
+            raise Malformed("a message with more metadata than a message has")
         return FlowerTask(_signed(config.body), context, tree.tensors(model, nodes, self._max_model_bytes))  # (4)
 
     def confirm(self, note: bytes) -> None:
@@ -301,7 +309,7 @@ class Fleet:
             raise kind(f"the hub answers with HTTP {status}") from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
-        except (httpx.HTTPError, ValueError, DecodeError) as error:
+        except Exception as error:
             raise AnswerLost(f"the hub's answer was lost ({type(error).__name__})") from error
 
 
@@ -325,12 +333,19 @@ def _branch(key: str, read: Callable[[str], bytes]) -> ObjectTree:
 def _proto(raw: bytes) -> ProtoMessage:
     try:
         return ProtoMessage.FromString(raw)
-    except DecodeError as error:
+    except Exception as error:
         raise Malformed("a message that is not a Flower message") from error
 
 
 def _metadata(note: bytes) -> Metadata:
-    return metadata_from_proto(_proto(note).metadata)
+    return _metadata_of(_proto(note))
+
+
+def _metadata_of(message: ProtoMessage) -> Metadata:
+    try:
+        return metadata_from_proto(message.metadata)
+    except Exception as error:
+        raise Malformed("a message without proper metadata") from error
 
 
 def _reply(reply_context: bytes) -> Metadata:
@@ -356,7 +371,7 @@ def _signed(body: bytes) -> str:
         raise Malformed("a signed instruction that is too large")
     try:
         items = ConfigRecord.FromString(body).items
-    except DecodeError as error:
+    except Exception as error:
         raise Malformed("a record that is not a Flower configuration") from error
     kinds = [(item.key, item.value.WhichOneof("value")) for item in items]
     if kinds != [(INSTRUCTION_FIELD, "string")]:
@@ -367,7 +382,7 @@ def _signed(body: bytes) -> str:
 def _error_code(response: httpx.Response) -> object:
     try:
         plain = json.loads(response.content)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - an answer without a code of the SuperLink's
         return None
     return plain.get("code") if isinstance(plain, dict) else None
 

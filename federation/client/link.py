@@ -1,10 +1,16 @@
-"""The link's main loop: five errands that each go on for ever, whatever becomes of the hub or of core.
+"""The link's main loop: seven errands that each go on for ever, whatever becomes of the hub or of core.
 
     fleet        activate, heartbeat, pull, take apart, hand to core
     outbox       post the envelope, push exactly its objects, or one word of refusal
     events       permits, run orders and revocation lists, the moment the hub publishes them
     checkpoints  have the audit log's checkpoints witnessed
     renewal      a new certificate when two thirds of the old one's life are over
+    time         what time it is at the hub
+    again        what failed while everything around it answered, each at its own time
+
+One message, document or reply that fails keeps nothing behind it waiting. Core counts (`CorePort.failed`): a few times
+it is tried again, then it is set aside with a record. What fails because hub or core is away, or has no room, is
+nobody's fault and not counted.
 
 Nothing is lost on SIGKILL of either side: what the hub hands out once is noted before it is fetched (`LinkState`), what
 core wants delivered stays in its outbox until we say so, and a push repeated has the same message id.
@@ -14,13 +20,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 
 from durable.below import read_file
 from federation import control, flower_log, pki, tls
-from federation.client import enrolment
+from federation.client import again, enrolment
+from federation.client.again import Again
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
 from federation.client.flower import (
@@ -28,12 +36,13 @@ from federation.client.flower import (
     AnswerLost,
     Fleet,
     FlowerTask,
+    HubBusy,
     HubUnreachable,
     NotActive,
     RunOver,
 )
 from federation.client.link_state import LinkState
-from federation.client.ports import CorePort, OutgoingReply
+from federation.client.ports import CorePort, OutgoingReply, Retry
 from mediator import tensors
 from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.ports import Clock
@@ -47,8 +56,11 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
 # the hub looks for replies four times a second, and finds out that a node is away when it does
 _AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
-# hub or core is away, or this process may not use core's socket: no message's fault, so it is tried again
+_TIME_EVERY_S = 60.0
+# core is away or has no room, or this process may not use its socket: no message's fault
 _LATER = (NotNow, UsageFault)
+_HUB = (HubUnreachable, NotActive)
+_CORE_PAUSE_S = 1.0
 
 
 async def run_link(config: LinkConfig, core: CorePort) -> None:
@@ -72,6 +84,7 @@ class Link:
         self._notes = LinkState(config.folder / "notes")
         self._wake = asyncio.Event()
         self._active = asyncio.Event()
+        self._again = Again()
         self._lost = False
         self._refused_as_replaced = 0
         self._open()
@@ -90,6 +103,8 @@ class Link:
             "events": self._listen,
             "checkpoints": self._witness,
             "renewal": self._renew,
+            "again": self._again.work_off,
+            "time": self._tell_time,
         }
         try:
             async with asyncio.TaskGroup() as group:
@@ -132,7 +147,8 @@ class Link:
         await self._core.hello(self._config.software, True)
         log.info("connected to the hub at %s", self._own.bundle.hub)
         for name, note in self._notes.pending():
-            await self._handle(name, note)
+            if f"message {name}" not in self._again:
+                await self._handle(name, note)
         pause_s = self._config.poll_fast_s
         while self._active.is_set():
             try:
@@ -167,23 +183,42 @@ class Link:
         return True
 
     async def _handle(self, name: str, note: bytes) -> None:
-        """Serve one message to its end. Only what is nobody's fault (`_LATER`) leaves it for another time; anything
-        else, foreseen or not, ends this message with an answer, because it would only happen again."""
+        """Serve one message, now or later, to its end: whatever it met, foreseen or not, ends this message with a
+        record and an answer. Raises while the hub is away."""
         try:
             await self._hand_over(await self._fetch(note))
             await asyncio.to_thread(self._fleet.confirm, note)
         except RunOver:
             log.info("an instruction was withdrawn by the hub before it was taken")
-        except _LATER:
-            raise
-        except Exception as error:
-            if isinstance(error, CloisterError):
-                log.warning("a message was refused: %s", error.message)
-            else:
-                log.exception("a message met an error nobody foresaw")
-            malformed = isinstance(error, Malformed)
-            await self._end(note, HubCode.REFUSED_INSTRUCTION if malformed else HubCode.INTERNAL)
+        except Exception as error:  # noqa: BLE001 - it ends this message, told below
+            _tell("a message", error)
+            retry = await self._judge("message", name, error, final=not isinstance(error, _LATER))
+            if not retry.set_aside:
+                self._again.put(f"message {name}", retry.again_s, lambda: self._handle(name, note))
+                return
+            await self._end(note, HubCode.REFUSED_INSTRUCTION if isinstance(error, Malformed) else HubCode.INTERNAL)
         self._notes.done(name)
+
+    async def _judge(self, kind: str, subject: str, error: Exception, *, final: bool = False) -> Retry:
+        """What becomes of something that failed. Raises the error itself while the hub is away."""
+        if isinstance(error, _LATER) and not isinstance(error, _HUB):
+            return Retry(0, _CORE_PAUSE_S, False)
+        if isinstance(error, HubBusy):
+            return Retry(0, again.PAUSE_S, False)
+        if isinstance(error, _HUB) and not await self._hub_answers():
+            raise error
+        try:
+            word = error.code if isinstance(error, CloisterError) else "internal"
+            return await self._core.failed(kind, subject, word, final)
+        except Exception as fault:  # noqa: BLE001 - it is tried again, and so is telling core
+            _tell("the count of what fails", fault)
+            return Retry(0, again.PAUSE_S, False)
+
+    async def _hub_answers(self) -> bool:
+        try:
+            return await asyncio.to_thread(self._fleet.heartbeat)
+        except NotNow:
+            return False
 
     async def _fetch(self, note: bytes) -> FlowerTask:
         """What a stranger's bytes ask for; whatever they meet while they are read, they are malformed."""
@@ -199,18 +234,16 @@ class Link:
         """Refuse a message that may be so odd that not even its sender can be told."""
         try:
             await self._refuse(note, code)
-        except _LATER:
-            raise
-        except Exception:
-            log.exception("a message cannot be answered")
+        except Exception as error:
+            if isinstance(error, _HUB) and not await self._hub_answers():
+                raise
+            _tell("the answer to a message", error)
 
     async def _hand_over(self, task: FlowerTask) -> None:
         try:
             model = tensors.encode(task.tensors)
-        except Denied:
-            log.warning("an instruction was refused: its model holds numbers that are none")
-            await self._refuse(task.reply_context, HubCode.REFUSED_INSTRUCTION)
-            return
+        except Denied as error:
+            raise Malformed("an instruction whose model holds numbers that are none") from error
         answer = await self._core.deliver_instruction(task.signed, task.reply_context, _chunks(model))
         if not answer.accepted:
             code = answer.hub_code or HubCode.INTERNAL
@@ -266,51 +299,56 @@ class Link:
             await self._core.certificate_alarm(Code.CERTIFICATE_REPLACED)
 
     async def _pass_on(self, document: str) -> None:
-        """Hand a document to core. One that core fails over is left behind: the hub sends it again with every stream,
-        and it must not keep back those that come after it."""
+        """Hand a document to core, now or later. The hub sends every one again with every stream, and none may keep
+        back those that come after it."""
+        digest = hashlib.sha256(document.encode("utf-8", "backslashreplace")).hexdigest()
         try:
             outcome = await self._core.deliver_document(document)
             log.debug("a document from the hub: %s", outcome)
-        except _LATER:
-            raise
-        except CloisterError as error:
-            log.error("a document from the hub was not taken: %s", error.message)
+        except Exception as error:
+            _tell("a document", error)
+            retry = await self._judge("document", digest, error)
+            if retry.set_aside:
+                return
+            if not self._again.put(f"document {digest}", retry.again_s, lambda: self._pass_on(document)):
+                raise NotNow("too many documents wait for core") from error
 
     # --- from core to the hub ---------------------------------------------------------------------------------
 
     async def _deliver(self) -> None:
         async for outgoing in self._core.outbox():
             await self._active.wait()
-            if not await self._send(outgoing):
-                continue  # taken back by core, which says so with a row that follows
-            try:
-                await self._core.delivered(outgoing.instruction)
-            except _LATER:
-                raise
-            except CloisterError as error:  # core keeps it, and gives it again with its next stream
-                log.error("%s was sent, but core did not take note of it: %s", outgoing.instruction, error.message)
+            if _name(outgoing) not in self._again:
+                await self._reply(outgoing)
         raise NotNow("core closed the outbox")
 
-    async def _send(self, outgoing: OutgoingReply) -> bool:
-        """Push a reply; false where it is a release that may not leave any more. One that cannot go out must not keep
-        back those that wait behind it, so it ends with a word."""
+    async def _reply(self, outgoing: OutgoingReply) -> None:
+        """Bring one reply out, now or later. Raises while the hub is away."""
         try:
-            if outgoing.envelope is None or outgoing.folder is None:
-                await self._refuse(outgoing.reply_context, outgoing.hub_code or HubCode.INTERNAL)
-            elif not self._notes.used(outgoing.envelope):
-                return await self._push(
-                    outgoing.instruction, outgoing.reply_context, outgoing.envelope, outgoing.folder
-                )
+            if not await self._send(outgoing):
+                return  # taken back by core, which says so with a row that follows
         except RunOver:
             log.info("the hub no longer waits for %s", outgoing.instruction)
+        except Exception as error:  # noqa: BLE001 - it is this reply's, told below
+            _tell(f"the reply to {outgoing.instruction}", error)
+            kind, said_no = _kind(outgoing), isinstance(error, Denied)
+            retry = await self._judge(kind, outgoing.instruction, error, final=said_no)
+            if not retry.set_aside:
+                self._again.put(_name(outgoing), retry.again_s, lambda: self._reply(outgoing))
+            return
+        try:
+            await self._core.delivered(outgoing.instruction)
         except _LATER:
             raise
-        except Exception as error:
-            if isinstance(error, CloisterError):
-                log.error("the reply to %s cannot be sent: %s", outgoing.instruction, error.message)
-            else:
-                log.exception("the reply to %s met an error nobody foresaw", outgoing.instruction)
-            await self._end(outgoing.reply_context, HubCode.INTERNAL)
+        except CloisterError as error:  # core keeps it, and gives it again with its next stream
+            log.error("%s was sent, but core did not take note of it: %s", outgoing.instruction, error.message)
+
+    async def _send(self, outgoing: OutgoingReply) -> bool:
+        """Push a reply; false where it is a release that may not leave any more."""
+        if outgoing.envelope is None or outgoing.folder is None:
+            await self._refuse(outgoing.reply_context, outgoing.hub_code or HubCode.INTERNAL)
+        elif not self._notes.used(outgoing.envelope):
+            return await self._push(outgoing.instruction, outgoing.reply_context, outgoing.envelope, outgoing.folder)
         return True
 
     async def _push(self, instruction: str, reply_context: bytes, signed: str, folder_name: str) -> bool:
@@ -339,15 +377,33 @@ class Link:
         return True
 
     async def _witness(self) -> None:
-        async for text in self._core.checkpoints():
-            checkpoint = control.CheckpointMessage(checkpoint=text)
+        await self._core.witness_holds(await self._held(), False)
+        async for shown in self._core.checkpoints():
+            message = control.CheckpointMessage(checkpoint=shown.text, proof=list(shown.proof))
             try:
-                answer = await self._channel.ask(control.CHECKPOINTS, checkpoint, control.WitnessedMessage)
+                answer = await self._channel.ask(control.CHECKPOINTS, message, control.WitnessedMessage)
+                await self._core.witnessed(answer.witness)
+            except _LATER:
+                raise
             except Denied as error:
                 log.error("the hub does not witness a checkpoint of the audit log: %s", error.message)
-                continue
-            await self._core.witnessed(answer.witness)
+                await self._core.witness_holds(await self._held(), True)
+            except Exception as error:  # noqa: BLE001 - it is this checkpoint's: a later one covers it
+                _tell("a checkpoint", error)
         raise NotNow("core closed the stream of checkpoints")
+
+    async def _held(self) -> str:
+        """The line that the hub signed last. A hub from before there were proofs has no such question."""
+        try:
+            answer = await self._channel.ask(control.WITNESS, control.WitnessQuestion(), control.WitnessedMessage)
+        except Denied as error:
+            raise NotNow("the hub asks for no proofs, so nothing is witnessed until it is upgraded") from error
+        return answer.witness
+
+    async def _tell_time(self) -> None:
+        while True:
+            await self._core.hub_time(await self._channel.time())
+            await asyncio.sleep(_TIME_EVERY_S)
 
     async def _renew(self) -> None:
         while True:
@@ -384,3 +440,18 @@ def _plain_name(name: str) -> str:
     if "/" in name or name.startswith("."):
         raise Malformed("a spool entry is a plain name")
     return name
+
+
+def _kind(outgoing: OutgoingReply) -> str:
+    return "refusal" if outgoing.folder is None else "release"
+
+
+def _name(outgoing: OutgoingReply) -> str:
+    return f"{_kind(outgoing)} {outgoing.instruction}"
+
+
+def _tell(what: str, error: Exception) -> None:
+    if isinstance(error, CloisterError):
+        log.warning("%s failed: %s", what, error.message)
+    else:
+        log.error("%s met an error nobody foresaw", what, exc_info=error)

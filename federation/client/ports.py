@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from mediator.errors import Code, HubCode
+
+# Flower's metadata of a message are 200 bytes. Core keeps them and says them again with every answer, which must fit
+# into what crosses a socket, whatever a hub wrote into them.
+MAX_REPLY_CONTEXT_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,23 @@ class OutgoingReply:
     folder: str | None = None
 
 
+@dataclass(frozen=True)
+class Retry:
+    """What core says of something that failed: how often it has, and when to try it again, or that it is set aside."""
+
+    times: int
+    again_s: float
+    set_aside: bool
+
+
+@dataclass(frozen=True)
+class ShownCheckpoint:
+    """A signed checkpoint (canonical JSON) for the witness, with the proof that its log goes on where that saw it."""
+
+    text: str
+    proof: tuple[str, ...] = ()
+
+
 class CorePort(Protocol):
     """Core, as the link sees it."""
 
@@ -69,11 +91,22 @@ class CorePort(Protocol):
     async def delivered(self, instruction: str) -> None:
         """The hub has the reply to `instruction`, or will never take it."""
 
-    def checkpoints(self) -> AsyncIterator[str]:
-        """Signed audit checkpoints (canonical JSON) that no witness has seen yet, oldest first."""
+    async def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        """Something failed although everything around it answered: a `message` or `document` (by its SHA-256), a
+        `release` or `refusal` (by its instruction). `final` where there is nothing to try again."""
+
+    async def witness_holds(self, text: str, refused: bool) -> None:
+        """The checkpoint that the hub signed last, empty where there is none; asked before one is shown to it, and
+        again when it refused one (`refused`)."""
+
+    def checkpoints(self) -> AsyncIterator[ShownCheckpoint]:
+        """Checkpoints of the audit log to be shown to the hub, the newest first of all."""
 
     async def certificate_alarm(self, code: Code) -> None:
         """The site's certificate may be in other hands: the hub says so, or refuses it as replaced."""
 
     async def witnessed(self, text: str) -> None:
         """A checkpoint co-signed by the hub: a line for `witness.jsonl`."""
+
+    async def hub_time(self, time: datetime) -> None:
+        """What time it is now, as the hub says."""

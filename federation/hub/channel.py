@@ -8,15 +8,16 @@ import logging
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
+from sqlalchemy import select
 
 from federation import control
 from federation.hub import runs
-from federation.hub.database import note_refused
+from federation.hub.database import note, note_refused
 from federation.hub.ingress import PEER, SERIAL, reply
 from federation.hub.peers import Peer
 from federation.hub.refusals import Allowance
 from federation.hub.state import HubState
-from federation.hub.tables import EnvelopeRow, HubInstructionRow, RunRow
+from federation.hub.tables import EnvelopeRow, EventRow, HubInstructionRow, RunRow
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.signatures import open_signed
@@ -58,6 +59,7 @@ class Channel:
         app.router.add_get(control.EVENTS, self._events)
         app.router.add_post(control.RELEASES, self._releases)
         app.router.add_post(control.CHECKPOINTS, self._checkpoints)
+        app.router.add_post(control.WITNESS, self._witness)
         app.router.add_post(control.RENEW, self._renew)
         app.router.add_get(control.CERTIFICATE, self._certificate)
         app.router.add_post(control.INVENTORY, self._inventory)
@@ -122,8 +124,11 @@ class Channel:
                     stream.alarms_told = alarm["sequence"]
                     events.append(control.ControlEvent(kind="alarm", text=f"{alarm['code']}.{alarm['sequence']}"))
         for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
-            events.append(control.ControlEvent(kind="document", text=text))
             stream.sequence = max(stream.sequence, sequence)
+            try:
+                events.append(control.ControlEvent(kind="document", text=text))
+            except ValueError:  # a row that no message can carry must not keep those behind it from every site
+                await asyncio.to_thread(self._set_aside, sequence)
         if stream.wake:
             stream.wake = False
             events.append(control.ControlEvent(kind="wake"))
@@ -137,6 +142,15 @@ class Channel:
             stream.said = self._loop.time()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stream.stir.wait(), max(0.0, stream.said + _HEARTBEAT_S - self._loop.time()))
+
+    def _set_aside(self, sequence: int) -> None:
+        """Note, once, that a document is in the database and goes out to nobody."""
+        about = f"document/{sequence}"
+        with self._hub.database.write() as session:
+            told = select(EventRow.sequence).where(EventRow.action == "document_send", EventRow.object == about)
+            if session.scalar(told.limit(1)) is None:
+                log.error("document %d cannot be sent and is set aside", sequence)
+                note(session, self._hub.clock(), "hub", "document_send", about, "failed", Code.MALFORMED)
 
     async def _releases(self, request: web.Request) -> web.Response:
         release = control.decode(control.ReleaseMessage, await request.read())
@@ -189,8 +203,13 @@ class Channel:
         message = control.decode(control.CheckpointMessage, await request.read())
         if not self._checkpoints_left.take(self._hub.clock(), request[PEER].site):
             raise NotNow("this site has shown its checkpoints of today")
-        registry, key = self._hub.registry, self._hub.witness_key
-        witness = await asyncio.to_thread(registry.witness, request[PEER], message.checkpoint, key)
+        sign, key = self._hub.witness.sign, self._hub.witness_key
+        witness = await asyncio.to_thread(sign, request[PEER], message.checkpoint, message.proof, key)
+        return reply(control.WitnessedMessage(witness=witness))
+
+    async def _witness(self, request: web.Request) -> web.Response:
+        control.decode(control.WitnessQuestion, await request.read())
+        witness = await asyncio.to_thread(self._hub.witness.held, request[PEER].site)
         return reply(control.WitnessedMessage(witness=witness))
 
     async def _renew(self, request: web.Request) -> web.Response:

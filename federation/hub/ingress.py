@@ -143,13 +143,17 @@ class Ingress:
 
     async def _recognise(self, transport: asyncio.BaseTransport) -> str | None:
         """The site of a new connection; none for a certificate that was replaced, which is told so. Raises
-        `LookupError` for any other; the book is asked first, because a site may have been enrolled a moment ago."""
+        `LookupError` for any other."""
         serial = self._serial(transport)
-        if serial not in self._standing.in_force and serial not in self._standing.ended:
-            self.refresh(await asyncio.to_thread(self._book.standing))
+        await self._read_up(serial)
         if serial in self._standing.ended:
             return None
         return self._standing.in_force[serial].peer.site
+
+    async def _read_up(self, serial: int) -> None:
+        """Ask the book about a certificate that is not known: it may have been issued a moment ago."""
+        if serial not in self._standing.in_force and serial not in self._standing.ended:
+            self.refresh(await asyncio.to_thread(self._book.standing))
 
     @staticmethod
     def _serial(transport: asyncio.BaseTransport) -> int:
@@ -169,6 +173,7 @@ class Ingress:
         return await handler(request)
 
     async def _admit(self, serial: int) -> Credential:
+        await self._read_up(serial)
         shown = self._standing.in_force.get(serial)
         if shown is not None and shown.fresh:
             async with self._taking_up:

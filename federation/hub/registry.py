@@ -23,13 +23,12 @@ from federation.control import (
     same_request_id,
 )
 from federation.hub.certificates import ACTIVE, REVOKED, certificate_row
-from federation.hub.database import Database, note, note_refused
+from federation.hub.database import Database, note
 from federation.hub.peers import Peer, peer_of
-from federation.hub.tables import CertificateRow, HubCheckpointRow, SiteRow
-from mediator.audit import decode_checkpoint, decode_witness, encode_checkpoint, witness_checkpoint
+from federation.hub.tables import CertificateRow, SiteRow
 from mediator.canonical import parse_time, print_time
-from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
-from mediator.signatures import SigningKey, VerifyKey
+from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
+from mediator.signatures import VerifyKey
 
 
 class Registry:
@@ -147,58 +146,12 @@ class Registry:
             if row is not None:
                 row.inventory, row.inventoried = inventory.model_dump_json(), print_time(self._clock())
 
-    def witness(self, peer: Peer, text: str, key: SigningKey) -> str:
-        """Co-sign a checkpoint of `peer`'s audit log, and remember it.
-
-        1. It is a checkpoint of this site, signed by its audit key.
-        2. It is not behind, and does not contradict, one this hub has signed before.
-
-        Raises `Malformed`, or `Denied`; a refusal is recorded, because it is how a rolled-back log shows.
-        """
-        now = self._clock()
-        checkpoint = decode_checkpoint(text.encode("utf-8"))
-        with self._database.write() as session:
-            newest = session.scalar(
-                select(HubCheckpointRow)
-                .where(HubCheckpointRow.site == peer.site)
-                .order_by(HubCheckpointRow.size.desc())
-                .limit(1)
-            )
-            previous = decode_witness(newest.witness).checkpoint if newest else None
-            try:
-                if checkpoint.site != peer.site:  # (1)
-                    raise IntegrityBroken("a checkpoint of another site")
-                checkpoint.verify(peer.audit_keys)  # (1)
-                witnessed = witness_checkpoint(checkpoint, previous, key)  # (2)
-            except IntegrityBroken as error:
-                refusal: IntegrityBroken | None = error
-                about = f"size/{checkpoint.size}"
-                note_refused(self._database, session, now, peer.site, "checkpoint", about, error.code)
-            else:
-                refusal = None
-                if newest is None or checkpoint.size > newest.size:
-                    session.add(
-                        HubCheckpointRow(
-                            site=peer.site,
-                            size=checkpoint.size,
-                            root=checkpoint.root,
-                            received=print_time(now),
-                            witness=encode_checkpoint(witnessed),
-                        )
-                    )
-        if refusal is not None:
-            raise refusal
-        return encode_checkpoint(witnessed).decode("utf-8").removesuffix("\n")
-
     def nodes(self) -> list[dict[str, Any]]:
         """Every site ever enrolled, for the command line."""
         with self._database.read() as session:
             newest: dict[str, str] = {}
             for row in session.scalars(select(CertificateRow)):
                 newest[row.site] = max(newest.get(row.site, ""), row.expires)
-            sizes: dict[str, int] = {}
-            for checkpoint in session.scalars(select(HubCheckpointRow)):
-                sizes[checkpoint.site] = max(sizes.get(checkpoint.site, 0), checkpoint.size)
             return [
                 {
                     "site": row.site,
@@ -206,7 +159,7 @@ class Registry:
                     "enrolled": row.enrolled,
                     "connected": row.connected,
                     "certificate_expires": newest.get(row.site),
-                    "witnessed_records": sizes.get(row.site, 0),
+                    "witness_refused": row.checkpoint_refused,
                     "inventory": Inventory.model_validate_json(row.inventory).model_dump() if row.inventory else None,
                 }
                 for row in session.scalars(select(SiteRow).order_by(SiteRow.site))
@@ -226,7 +179,7 @@ def _check_comes_back(session: Session, certificate: x509.Certificate, site: str
 def _check_flower_key(pem: str) -> None:
     try:
         key = serialization.load_pem_public_key(pem.encode("ascii"))
-    except ValueError as error:
+    except Exception as error:
         raise Malformed("the Flower key is not a public key (PEM)") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise Malformed("the Flower key is not an elliptic-curve key")

@@ -98,10 +98,10 @@ class Service:
             self._stir.clear()
             if ending.is_set():
                 return
-            if self._hub.clock() - signed > _REVOCATIONS_EVERY:
-                self._hub.registry.sign_revocations()
-                signed = self._hub.clock()
             try:
+                if self._hub.clock() - signed > _REVOCATIONS_EVERY:
+                    self._hub.registry.sign_revocations()
+                    signed = self._hub.clock()
                 if not self._superlink.running:
                     log.error("the SuperLink has ended; starting it again")
                     await self._start_superlink()

@@ -33,6 +33,7 @@ from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.registry import Registry
 from federation.hub.runs import HubRuns
+from federation.hub.witness import Witness
 from federation.pki import Authority
 from mediator.errors import UsageFault
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
@@ -96,6 +97,7 @@ class HubState:
         self.documents = HubDocuments(self.database, committee, clock)
         self.registry = Registry(self.database, self.authority, clock)
         self.certificates = Certificates(self.database, self.authority, clock)
+        self.witness = Witness(self.database, clock)
         self.runs = HubRuns(self.database, self.documents, self.checkpoints, clock)
         self.exports = Exports(self.database, self.documents, self.checkpoints, clock)
         self.notify_socket = make_folder(folder / "run") / "notify.sock"
@@ -147,7 +149,12 @@ class HubState:
         self.notify()
 
     def nodes(self) -> list[dict[str, Any]]:
-        return self.registry.nodes()
+        """Every site ever enrolled, and how far its audit log is witnessed."""
+        newest = self.witness.newest()
+        rows = self.registry.nodes()
+        for row in rows:
+            row["log_epoch"], row["witnessed_records"] = newest.get(row["site"], (0, 0))
+        return rows
 
     def alarms(self) -> list[dict[str, Any]]:
         return self.certificates.alarms()

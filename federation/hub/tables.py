@@ -31,6 +31,7 @@ class SiteRow(HubBase):
     inventory: Mapped[str | None] = mapped_column(Text)
     inventoried: Mapped[str | None] = mapped_column(_TIME)
     connected: Mapped[str | None] = mapped_column(_TIME)
+    checkpoint_refused: Mapped[str | None] = mapped_column(_TIME)  # since when no checkpoint of it could be signed
 
 
 class CertificateRow(HubBase):
@@ -158,6 +159,7 @@ class HubCheckpointRow(HubBase):
 
     __tablename__ = "checkpoints"
     site: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
     size: Mapped[int] = mapped_column(primary_key=True)
     root: Mapped[str] = mapped_column(_HEX)
     received: Mapped[str] = mapped_column(_TIME)

@@ -14,14 +14,17 @@ from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from durable.reading_group import ReadingGroup
 from federation.client.objects import FlowerCodec
-from federation.client.ports import OutgoingReply
-from mediator.audit import Action, Verdict
+from federation.client.ports import OutgoingReply, Retry, ShownCheckpoint
+from mediator.audit import Action, Epoch, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, Reason
 from mediator.jobs import JobState
-from mediator.ports import Runner
+from mediator.ports import Clock, Runner
 from mediator.types import ContainerSpec
 from node.core.airlock import airlock
 from node.core.airlock.settings import settings
+from node.core.audit import epochs
+from node.core.audit.witness import WitnessDesk
+from node.core.clock import ClockWatch, boot_time_s
 from node.core.context import Core, CoreKeys, Folders, PrivacySettings, Trust, event
 from node.core.datasets.removal import remove_unheld
 from node.core.deferred_records import DeferredRecords
@@ -43,8 +46,6 @@ from node.host.versions import job_view, read_manifest
 
 log = logging.getLogger(__name__)
 
-# how often a stream without news looks whether its reader is still there
-_LOOK_S = 1.0
 # the supervisor waits 6 s for this process to end
 _LAST_WORDS_S = 1.0
 
@@ -57,20 +58,27 @@ def now() -> datetime:
 class CoreProcess:
     """One node's core, wired. `runner` is the broker, or what a test puts in its place."""
 
-    def __init__(self, config: NodeConfig, runner: Runner) -> None:
+    def __init__(
+        self, config: NodeConfig, runner: Runner, wall: Clock = now, boot_s: Callable[[], float] = boot_time_s
+    ) -> None:
         self.config = config
         self.site = config.site
-        self.started = now()
+        self.started = wall()
+        self.clock = ClockWatch(wall, boot_s)
         self._hub_has_link = False
         self._outboxes = 0
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
         reserve = Reserve(paths.reserve)
         reserve.free_if_full()  # a database cannot be opened where nothing can be written beside it
-        store = open_store(config.database_url(), now())
-        self.core = _core(config, store, reserve)
+        store = open_store(config.database_url(), wall())
+        store.before_writing = self.clock.require
+        self.core = _core(config, store, reserve, wall)
         self.audit_log = AuditLog(store, paths.audit, paths.witness_file)
+        self.witness = WitnessDesk(self.core)
         self._exporting = threading.Lock()
+        self._beginning = threading.Lock()
+        self._begun = False
         self.trust = SandboxTrust(self.core, self._canary(runner))
         self.sandboxes = Sandboxes(
             runner,
@@ -105,18 +113,35 @@ class CoreProcess:
     # --- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files."""
+        """Continue whatever the last core left, then serve. Raises `IntegrityBroken` for a log behind its own files.
+
+        By a clock that is not believed (`ClockWatch`) nothing is recorded, so nothing is taken up: staff and link are
+        served, and one of them may say that it is right.
+        """
         self.core.switch.prepare()
         self.core.reserve.make()
         self._sweep()
+        with self.core.store.read() as snapshot:
+            self.clock.begin(snapshot.newest_audit_time())
         self.export()
-        with self.core.store.transaction(now()) as tx:
-            tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
-        watch.checkpoint(self.core)  # a log without any signature proves nothing
-        self.imports.start()
         self._exporter.start()
-        self.jobs.start()
-        self.watch.start()
+        self.begin()
+        if not self._begun:
+            log.error("no work is taken up: the clock stands far past the newest record, and no hub confirms it yet")
+
+    def begin(self) -> None:
+        """Take work up, once, when the clock is believed."""
+        with self._beginning:
+            if self._begun or self.clock.state() != "right":
+                return
+            epochs.look_back(self.core, self.audit_log)
+            with self.core.store.transaction(self.core.clock()) as tx:
+                tx.record(event=event(Action.NODE_START, f"site/{self.site}", Verdict.DONE))
+            watch.checkpoint(self.core)  # a log without any signature proves nothing
+            self._begun = True
+            self.imports.start()
+            self.jobs.start()
+            self.watch.start()
 
     def halt(self) -> None:
         """End every container, before anything that may wait for a disk or a caller."""
@@ -129,14 +154,16 @@ class CoreProcess:
         `changed`: because the state folder is not as it was made, which is written down.
         """
         self.halt()
-        self.jobs.stop()
-        self.watch.stop()
+        if self._begun:
+            self.jobs.stop()
+            self.watch.stop()
         self.core.deferred.close(_LAST_WORDS_S)
-        self.core.refusals.sum_up(self.core.store, now())
-        with self.core.store.transaction(now()) as tx:
-            if changed:
-                tx.record(event=event(Action.NODE_STOP, "state", Verdict.FAILED, code=Code.INTERNAL))
-            tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
+        if self.clock.state() == "right":
+            self.core.refusals.sum_up(self.core.store, self.core.clock())
+            with self.core.store.transaction(self.core.clock()) as tx:
+                if changed:
+                    tx.record(event=event(Action.NODE_STOP, "state", Verdict.FAILED, code=Code.INTERNAL))
+                tx.record(event=event(Action.NODE_STOP, f"site/{self.site}", Verdict.DONE))
         self._ended.set()
         self._wake_export.set()
         self._exporter.join(5)
@@ -181,29 +208,37 @@ class CoreProcess:
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)
 
+    def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        return self.outbox.failed(kind, subject, reason, final=final)
+
     def may_leave(self, instruction: str) -> bool:
         return self.outbox.may_leave(instruction)
 
-    def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
-        """Checkpoints no witness has signed, the newest first of all: it covers the others."""
-        shown, commits = 0, -1
-        while active():
-            before, commits = commits, self.core.store.wait_for_commit(commits, _LOOK_S)
-            if commits == before:
-                continue
-            with self.core.store.read() as snapshot:
-                newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
-            if newest is not None and newest.size > max([shown, *(row.size for row in seen)]):
-                shown = newest.size
-                yield newest.text
+    def witness_holds(self, text: str, refused: bool) -> None:
+        self.witness.holds(text, refused)
+        self.watch.look()
+
+    def checkpoints(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]:
+        return self.witness.to_show(active)
 
     def witnessed(self, text: str) -> None:
-        watch.witnessed(self.core, text)
+        self.witness.witnessed(text)
+
+    def hub_time(self, time: datetime) -> None:
+        self.clock.hear(time)
+        self.begin()
 
     def certificate_alarm(self, code: Code) -> None:
         self._alarms.record(code)
 
     # --- what the staff's verbs ask -----------------------------------------------------------------------------
+
+    def open_epoch(self, actor: str, *, restored: bool) -> Epoch:
+        """Begin a new epoch of the log; what computes under what held before is ended."""
+        epoch = epochs.open_epoch(self.core, self.audit_log, actor, restored=restored)
+        self._documents_changed()
+        self.export()
+        return epoch
 
     def progress_of(self, job: JobRow) -> float:
         """The fraction a running job has reported of itself; a container's word, for eyes only."""
@@ -281,15 +316,15 @@ class CoreProcess:
                 self._wake_export.set()
 
 
-def _core(config: NodeConfig, store: Store, reserve: Reserve) -> Core:
+def _core(config: NodeConfig, store: Store, reserve: Reserve, clock: Clock) -> Core:
     paths, trust = config.paths, config.trust
     return Core(
         site=config.site,
         store=store,
-        deferred=DeferredRecords(store, now, make_room=reserve.free_if_full),
+        deferred=DeferredRecords(store, clock, make_room=reserve.free_if_full),
         reserve=reserve,
         switch=Switch(paths.pause_mark),
-        clock=now,
+        clock=clock,
         keys=CoreKeys(
             audit=read_signing_key(paths.audit_key),
             release=read_signing_key(paths.release_key),

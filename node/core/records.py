@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from mediator.airlock.review import FileState
-from mediator.audit import Action, Verdict
+from mediator.audit import Action, Epoch, LogHead, Verdict
 from mediator.errors import Code, HubCode
 from mediator.imports import ImportState
 from mediator.jobs import JobState
@@ -362,6 +362,25 @@ class CanaryRow:
     probes: Mapping[str, bool]
 
 
+# the kinds of answers to the hub that may fail to go out
+RELEASE, REFUSAL = "release", "refusal"
+ANSWERS = (RELEASE, REFUSAL)
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """A `message` or `document` (named by its SHA-256), a `release` or `refusal` (by its instruction) that failed while
+    everything around it answered: how often, why the last time, and since when it is set aside and tried no more."""
+
+    kind: str
+    subject: str
+    reason: str
+    times: int
+    first: datetime
+    last: datetime
+    set_aside: datetime | None
+
+
 @dataclass(frozen=True)
 class CheckpointRow:
     """A signed checkpoint over the first `size` records; `text` is its canonical JSON."""
@@ -378,3 +397,20 @@ class WitnessedRow:
     size: int
     text: str
     time: datetime
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """An epoch of the log after the first: its first record, and when that was written."""
+
+    epoch: Epoch
+    record: int
+    opened: datetime
+
+
+@dataclass(frozen=True)
+class SetBackRow:
+    """What was seen of this site's log and is not in it."""
+
+    head: LogHead
+    noticed: datetime

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from mediator.roles import PERMISSIONS, Role
 from node.core.airlock import handlers as airlock
 from node.core.airlock.airlock import waits
+from node.core.audit import handlers as audit
 from node.core.core import CoreProcess
 from node.core.datasets import handlers as datasets
 from node.core.documents import handlers as documents
 from node.core.images import handlers as images
 from node.core.imports import handlers as imports
 from node.core.site_keys import handlers as site_keys
+from node.core.store.reads import Reads
 from node.core.tasks import handlers as tasks
 from node.core.tasks import pause, watch
 from node.host.config import NodeConfig
@@ -30,7 +32,7 @@ from node.ipc.verb import Handler, Handlers, Verb
 # a checkpoint is asked for by people: long enough for a hub across the country to answer
 _WITNESS_WAIT_S = 10.0
 
-SUBJECTS = (airlock, datasets, documents, images, imports, site_keys, tasks)
+SUBJECTS = (airlock, audit, datasets, documents, images, imports, site_keys, tasks)
 # what is asked of the node as a whole; every subject has its own
 HANDLERS = Handlers[CoreProcess]()
 
@@ -65,7 +67,7 @@ def handlers(process: CoreProcess) -> Mapping[Verb[Any, Any], Handler]:
 def status(process: CoreProcess, _caller: Caller, _request: Empty) -> words.Status:
     core = process.core
     with core.store.read() as snapshot:
-        newest, seen = snapshot.newest_checkpoint(), snapshot.witnessed()
+        newest = snapshot.newest_checkpoint()
         listed, canary = core.revocations(snapshot), snapshot.newest_canary_of_all()
         waiting, late = waits(core, snapshot)
         return words.Status(
@@ -84,13 +86,23 @@ def status(process: CoreProcess, _caller: Caller, _request: Empty) -> words.Stat
             hub_connected=process.hub_connected,
             audit_records=snapshot.audit_size(),
             audit_checkpointed=0 if newest is None else newest.size,
-            audit_witnessed=max((row.size for row in seen), default=0),
+            audit_witnessed=snapshot.witnessed_size(),
+            audit_trouble=_trouble(process, snapshot),
             airlock_waiting=waiting,
             airlock_overdue=late,
             unrecorded=core.deferred.count(),
+            set_aside=snapshot.count_set_aside(),
             sandbox="unknown" if canary is None else ("held" if canary.passed else "failed"),
             sandbox_age_s=None if canary is None else (core.clock() - canary.time).total_seconds(),
         )
+
+
+def _trouble(process: CoreProcess, snapshot: Reads) -> Literal["", "set_back", "not_witnessed", "clock"]:
+    if snapshot.set_back() is not None:
+        return "set_back"
+    if process.clock.state() != "right":
+        return "clock"
+    return "not_witnessed" if process.witness.refused else ""
 
 
 @HANDLERS.answers(words.PAUSE)
@@ -119,7 +131,7 @@ def checkpoint(process: CoreProcess, caller: Caller, _request: Empty) -> SignedT
     deadline = time.monotonic() + _WITNESS_WAIT_S
     while newest is not None and time.monotonic() < deadline:
         with process.core.store.read() as snapshot:
-            if any(row.size >= newest.size for row in snapshot.witnessed(newest.size - 1)):
+            if snapshot.witnessed_size() >= newest.size or process.witness.refused:
                 break
         time.sleep(0.05)
     process.export()

@@ -68,7 +68,12 @@ class IntakeProcess:
         """Until core ends the stream. Raises `NotNow` while it is away."""
         self.sweep()
         for work in self._core.stream(words.ORDERS, Empty()):
-            self._end(self._carry_out(work))
+            try:
+                self._end(self._carry_out(work))
+            except NotNow:
+                raise
+            except CloisterError as error:  # the next order is another; this one is given again with the next stream
+                log.error("core did not take how %s ended: %s", work.order.order, error.message)
 
     def sweep(self) -> None:
         """Destroy what belongs to no import that core still has, and tell it."""
@@ -77,6 +82,10 @@ class IntakeProcess:
             if order not in live:
                 try:
                     self._sweep_one(order)
+                except NotNow:
+                    raise
+                except CloisterError as error:
+                    log.error("core did not take what is left of an import: %s", error.message)
                 except OSError as error:  # another's file in the way, such as a file system's own lost+found
                     log.error("what is left of an import cannot be destroyed: %s", type(error).__name__)
 

@@ -60,8 +60,22 @@ class RunAccount:
     state: str
 
 
+@dataclass(frozen=True)
+class SetAside:
+    """What is tried no more: a `message` or `document` of the hub's (by its SHA-256), a `release` or `refusal` on its
+    way there (by its instruction). How often it failed, and `reason` the last time."""
+
+    kind: str
+    subject: str
+    reason: str
+    times: int
+    first: datetime
+    set_aside: datetime
+
+
 JOBS = Verb("jobs", Empty, tuple[JobLine, ...])
 JOB_SHOW = Verb("job_show", JobId, JobLine)
 JOB_STOP = Verb("job_stop", JobId, Empty)
 JOB_LOGS = Verb("job_logs", JobId, LogPlace)
 RUNS = Verb("runs", Empty, tuple[RunAccount, ...])
+SET_ASIDE = Verb("set_aside", Empty, tuple[SetAside, ...])

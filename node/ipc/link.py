@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator.errors import Code
 from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
@@ -34,6 +35,16 @@ class InstructionId:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """What failed, although everything around it answered; `reason` is one word."""
+
+    kind: str
+    subject: str
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True)
 class Alarm:
     """Why the site's certificate may be in other hands."""
 
@@ -47,6 +58,21 @@ class Leave:
     allowed: bool
 
 
+@dataclass(frozen=True)
+class WitnessHolds:
+    """The checkpoint that the hub signed last (empty: none), asked at first or after it `refused` one."""
+
+    text: str
+    refused: bool
+
+
+@dataclass(frozen=True)
+class HubTime:
+    """What time it is now, as the hub says over TLS."""
+
+    time: datetime
+
+
 HELLO = Verb("hello", Hello, Greeting)
 DELIVER_DOCUMENT = Verb("deliver_document", SignedText, DocumentOutcome)
 DELIVER_INSTRUCTION = Verb("deliver_instruction", InstructionStart, Delivery, "upload")
@@ -54,7 +80,10 @@ OUTBOX = Verb("outbox", Empty, OutgoingReply, "server")
 # asked right before a release is pushed: it may have waited for weeks since the outbox told of it
 MAY_LEAVE = Verb("may_leave", InstructionId, Leave)
 DELIVERED = Verb("delivered", InstructionId, Empty)
-# a signed checkpoint of the audit log, for the hub to witness; then the same with the hub's signature
-CHECKPOINTS = Verb("checkpoints", Empty, SignedText, "server")
+FAILED = Verb("failed", Failed, Retry)
+# what the hub signed last; a checkpoint of the audit log for it to sign; then the same with the hub's signature
+WITNESS_HOLDS = Verb("witness_holds", WitnessHolds, Empty)
+CHECKPOINTS = Verb("checkpoints", Empty, ShownCheckpoint, "server")
 WITNESSED = Verb("witnessed", SignedText, Empty)
 CERTIFICATE_ALARM = Verb("certificate_alarm", Alarm, Empty)
+HUB_TIME = Verb("hub_time", HubTime, Empty)

@@ -141,7 +141,7 @@ def unpack_error(raw: bytes) -> CloisterError:
             code, detail = plain["reason"]
             return Ended(Reason(Code(code), str(detail)), hint=str(plain["hint"]))
         return _CLASSES[plain["code"]](str(plain["message"]), hint=str(plain["hint"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except Exception:  # noqa: BLE001 - it is an error already, and this one says no more
         return internal_error()
 
 

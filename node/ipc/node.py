@@ -13,7 +13,8 @@ from node.ipc.verb import Verb
 @dataclass(frozen=True)
 class Status:
     """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed,
-    `unrecorded` how much of what was stopped the store has not taken yet."""
+    `audit_trouble` what the verb `log_state` tells more of, `unrecorded` how much of what was stopped the store has not
+    taken yet, `set_aside` how many messages, documents and replies failed too often and are tried no more."""
 
     site: str
     cloister: str
@@ -31,9 +32,11 @@ class Status:
     audit_records: int
     audit_checkpointed: int
     audit_witnessed: int
+    audit_trouble: Literal["", "set_back", "not_witnessed", "clock"]
     airlock_waiting: int
     airlock_overdue: int
     unrecorded: int
+    set_aside: int
     sandbox: Literal["held", "failed", "unknown"]
     sandbox_age_s: float | None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.ipc import airlock, datasets, deid_keys, documents, images, imports, jobs, node
+from node.ipc import airlock, audit, datasets, deid_keys, documents, images, imports, jobs, node
 from node.ipc.verb import verbs_in
 
-STAFF = verbs_in(airlock, datasets, deid_keys, documents, images, imports, jobs, node)
+STAFF = verbs_in(airlock, audit, datasets, deid_keys, documents, images, imports, jobs, node)

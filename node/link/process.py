@@ -8,13 +8,14 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator.errors import Code
 from node.host.config import NodeConfig
 from node.ipc import link as words
@@ -87,15 +88,24 @@ class RemoteCore:
     async def delivered(self, instruction: str) -> None:
         await self._call(words.DELIVERED, words.InstructionId(instruction))
 
-    async def checkpoints(self) -> AsyncIterator[str]:
+    async def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        return await self._call(words.FAILED, words.Failed(kind, subject, reason, final))
+
+    async def witness_holds(self, text: str, refused: bool) -> None:
+        await self._call(words.WITNESS_HOLDS, words.WitnessHolds(text, refused))
+
+    async def checkpoints(self) -> AsyncIterator[ShownCheckpoint]:
         async for checkpoint in self._stream(words.CHECKPOINTS, Empty()):
-            yield checkpoint.text
+            yield checkpoint
 
     async def witnessed(self, text: str) -> None:
         await self._call(words.WITNESSED, SignedText(text))
 
     async def certificate_alarm(self, code: Code) -> None:
         await self._call(words.CERTIFICATE_ALARM, words.Alarm(code))
+
+    async def hub_time(self, time: datetime) -> None:
+        await self._call(words.HUB_TIME, words.HubTime(time))
 
     async def _call(self, verb: Verb[Q, R], request: Q) -> R:
         return await asyncio.to_thread(self._client.call, verb, request)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from containers.job.contract import EXCEPTIONS
+from containers.volumes import parse_copy
+from mediator.errors import Code, Denied
 from mediator.exits import OTHER, RAISED
+from tests.mediator import samples
+from tests.sim.users import as_user
 
 _FILE = Path(__file__).resolve().parents[2] / "containers" / "images" / "sentinel" / "keeper.py"
 
@@ -80,3 +87,27 @@ def test_what_is_no_plain_file_says_nothing(keeper: ModuleType, tmp_path: Path) 
         folder.mkdir()
         make(folder / "failure.json")
         assert heard(keeper, folder) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's folder takes root to make")
+@pytest.mark.parametrize("name", ["metrics.json", "a\udcff"])
+def test_a_folder_that_lets_nobody_look_at_its_files_breaks_a_rule_and_not_the_keeper(name: str) -> None:
+    """Whatever it meets, the keeper's answer has an end: what has none could be anything."""
+    root = Path(tempfile.mkdtemp(prefix="keeper-"))
+    try:
+        (root / "1").mkdir()
+        (root / "1" / name).write_bytes(b"{}")
+        root.chmod(0o755)
+        (root / "1").chmod(0o444)  # it can be listed, and nothing in it can be looked at
+        program = f"import sys\nexec(sys.stdin.read())\nROOT = {str(root)!r}\ncopy(1, 1000, 10)"
+        source = _FILE.read_text().partition('if __name__ == "__main__"')[0]
+        done = subprocess.run(
+            as_user(["/usr/bin/python3", "-I", "-c", program]), input=source.encode(), capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        with pytest.raises(Denied) as denied:
+            parse_copy(done.stdout, samples.POLICY.resources)
+        expected = Code.CONTRACT_UNREADABLE if name == "metrics.json" else Code.CONTRACT_UNKNOWN_NAME
+        assert denied.value.reasons[0].code is expected
+    finally:
+        shutil.rmtree(root)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mediator.audit import Frontier, decode_checkpoint, encode_checkpoint, sign_checkpoint
+from mediator.audit import decode_checkpoint, encode_checkpoint, sign_checkpoint
+from mediator.tree import Frontier
 from node.host.keys import read_signing_key
 from tests.end_to_end.commands import Done, attempt
 from tests.end_to_end.hospital import Hospital

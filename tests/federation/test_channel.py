@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from sqlalchemy import delete, select
+
 from federation import control, tls
 from federation.client import enrolment
 from federation.client.control import ControlChannel
+from federation.hub.tables import EventRow, HubDocumentRow
 from mediator.types import RevocationList
 from tests.federation.ground import COMMITTEE, Town, key, permit
 from tests.federation.rogue_hub import RogueHub
@@ -42,6 +45,29 @@ async def test_what_a_rogue_hub_publishes_arrives_as_it_was_signed(town: Town) -
         await eventually(lambda: bool(core.documents))
         RogueHub(town.folder / "hub.toml").publish(forged)
         await eventually(lambda: forged in core.documents)
+
+
+async def test_a_row_that_no_message_can_carry_is_set_aside_and_the_documents_behind_it_arrive(town: Town) -> None:
+    """A damaged row of the hub's own: no stream ends over it, and the hub's events say once that it is there."""
+    core, other = town.core("aachen"), town.core("bergen")
+    with town.hub.database.write() as session:
+        session.add(
+            HubDocumentRow(
+                kind="cloister.permit", name="damaged@1", sha256="00" * 32, key_id="k", received="2026-01-01T00:00:00Z",
+                expires=None, text="no { document",
+            )
+        )  # fmt: skip
+    behind = COMMITTEE.sign(permit(permit="behind"))
+    town.hub.submit_permit(behind)
+    try:
+        async with town.links(core, other):
+            await eventually(lambda: behind in core.documents and behind in other.documents)
+        with town.hub.database.read() as session:
+            told = session.scalars(select(EventRow).where(EventRow.action == "document_send")).all()
+            assert [(row.verdict, row.code) for row in told] == [("failed", "malformed")]
+    finally:
+        with town.hub.database.write() as session:
+            session.execute(delete(HubDocumentRow).where(HubDocumentRow.name == "damaged@1"))
 
 
 async def test_the_link_says_when_the_hub_is_found(town: Town) -> None:

@@ -127,10 +127,12 @@ async def test_a_reply_whose_objects_are_gone_ends_that_reply_and_not_the_link(t
         shutil.rmtree(core.spool / str(outgoing.folder))
         return outgoing
 
-    async with town.links(town.core("bergen", answer=gone)):
+    core = town.core("bergen", answer=gone)
+    async with town.links(core):
         town.submit("gone", sites=("bergen",), rounds=1)
         history = await town.settled("gone")
         assert history["rounds"][0]["refusals"][0]["code"] == "internal"
+        assert core.failures == {"release gone/0/evaluate/1": 5}, "tried a few times, then core answers for it"
         town.submit("not-gone", sites=("bergen",), rounds=1)
         assert (await town.settled("not-gone"))["state"] == "done"
 

@@ -8,23 +8,41 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from federation.hub.refusals import KEPT_PER_DAY, MORE, Allowance
+from federation.hub.channel import Channel
+from federation.hub.refusals import KEPT_PER_DAY, MORE, Allowance, SiteRefusals
 from federation.hub.steering import Reply, ReplyVerdict
 from federation.hub.tables import EventRow, ReplyRow
 from mediator import tensors
-from mediator.errors import IntegrityBroken
-from mediator.types import Kind
+from mediator.errors import Denied
+from mediator.types import Kind, ReleasedObject, ReleaseEnvelope
 from tests.federation.ground import RESEARCHER, Town, found, model, order, permit
-from tests.federation.test_witness import checkpoint
 
 
-def test_a_site_that_shows_forged_checkpoints_all_day_fills_its_lines_of_a_day(tmp_path: Path) -> None:
+def unasked(town: Town, site: str) -> str:
+    """An envelope, properly signed, for an instruction that no hub ever sent."""
+    objects = (ReleasedObject("0" * 64, 9),)
+    until = datetime.now(UTC) + timedelta(hours=1)
+    envelope = ReleaseEnvelope(
+        site, "nobodys/1/train/1", "p1", 1, "nobodys", 1, Kind.TRAIN, "0" * 64, objects, until
+    )  # fmt: skip
+    return town.keys[site].sign(envelope)
+
+
+async def push(town: Town, times: int) -> None:
+    channel, peer, text = (
+        Channel(town.hub, lambda _: None),
+        town.hub.registry.active()["aachen"],
+        unasked(town, "aachen"),
+    )
+    for _ in range(times):
+        with pytest.raises(Denied):
+            channel._take_envelope(peer, text)
+
+
+async def test_a_site_that_posts_nobodys_releases_all_day_fills_its_lines_of_a_day(tmp_path: Path) -> None:
     town = found(tmp_path)
     hub, more = town.hub, 150
-    peer, forged = hub.registry.active()["aachen"], checkpoint("aachen", [b"a"], town.keys["bergen/audit"])
-    for _ in range(KEPT_PER_DAY + more):
-        with pytest.raises(IntegrityBroken):
-            hub.registry.witness(peer, forged, hub.witness_key)
+    await push(town, KEPT_PER_DAY + more)
     assert len(refused(town)) == KEPT_PER_DAY
     hub.database.refusals.sum_up(hub.database.write, hub.clock())
     assert len(refused(town)) == KEPT_PER_DAY, "the day is not over"
@@ -33,19 +51,13 @@ def test_a_site_that_shows_forged_checkpoints_all_day_fills_its_lines_of_a_day(t
         hub.database.refusals.sum_up(hub.database.write, tomorrow)
     today = datetime.now(UTC).date().isoformat()
     assert [row.object for row in refused(town) if row.action == MORE] == [f"{today}/{more}"]
-    honest = checkpoint("bergen", [b"a"], town.keys["bergen/audit"])
-    assert hub.registry.witness(hub.registry.active()["bergen"], honest, hub.witness_key)
 
 
-def test_a_hub_that_was_started_again_gives_no_second_day(tmp_path: Path) -> None:
+async def test_a_hub_that_was_started_again_gives_no_second_day(tmp_path: Path) -> None:
     town = found(tmp_path)
-    forged = checkpoint("aachen", [b"a"], town.keys["bergen/audit"])
     for _ in range(2):
-        peer = town.hub.registry.active()["aachen"]
-        for _ in range(KEPT_PER_DAY):
-            with pytest.raises(IntegrityBroken):
-                town.hub.registry.witness(peer, forged, town.hub.witness_key)
-        town.hub.database.refusals = type(town.hub.database.refusals)()
+        await push(town, KEPT_PER_DAY)
+        town.hub.database.refusals = SiteRefusals()
     assert len(refused(town)) == KEPT_PER_DAY
 
 

@@ -165,6 +165,43 @@ async def test_one_sites_odd_bytes_do_not_end_the_run_for_the_others(town: Town,
     assert refusals == [("bergen", "dropped", "malformed")]
 
 
+async def test_odd_bytes_of_a_site_without_an_envelope_do_not_end_the_run_for_the_others(town: Town) -> None:
+    """A certificate and a Flower key are all that this needs: no envelope, no key of core's."""
+    refused_by_the_superlink = {"outer": b"\xff\x00\xfe"}
+    raws: list[dict[str, Any]] = [
+        {"outer": b"Message  3\x00\xff\xff\xff"},  # no protobuf
+        {"outer": b"Message " + b"ab" * 32 + b" 0\x00"},  # an object it does not bring
+        refused_by_the_superlink,
+    ]
+    honest = [town.core("aachen"), town.core("coimbra")]
+    rogue = RogueLink(town.link_config("bergen"))
+
+    async def answer_oddly() -> None:
+        for raw in raws:
+            await rogue.push_raw((await rogue.pull()).reply_context, **raw)
+
+    await asyncio.to_thread(rogue.fleet.activate, 0)
+    async with town.links(*honest):
+        town.submit("bytes-alone", rounds=1, minimum_sites=2)
+        try:
+            await asyncio.wait_for(answer_oddly(), 40)
+            # what never comes is waited for, but not by the others: their replies are read meanwhile
+            others = lambda history: len(history["rounds"]) > 1 and len(history["rounds"][1]["evaluate"]) == 2  # noqa: E731
+            history = await town.until("bytes-alone", others)
+        finally:
+            await asyncio.to_thread(rogue.fleet.deactivate)
+            await rogue.channel.close()
+            rogue.fleet.close()
+            town.hub.stop_run("bytes-alone")
+            await town.settled("bytes-alone")
+    assert history["state"] == "running" and history["attempt"] == 1, history
+    assert [(each["site"], each["code"]) for entry in history["rounds"] for each in entry["refusals"]] == [
+        ("bergen", "malformed"),
+        ("bergen", "malformed"),
+    ]
+    assert not (town.folder / "hub.log").read_text().count("nobody foresaw")
+
+
 async def test_the_link_pushes_nothing_that_core_did_not_sign(town: Town) -> None:
     """Somebody changes a spooled object between core and link: the hub hears one word, and no byte of it."""
 

@@ -490,3 +490,31 @@ def test_a_configuration_that_could_carry_code(config: dict[str, Any]) -> None:
 def test_a_configuration_has_a_size() -> None:
     reasons = check_config(permit().config, {"optimiser": "x" * MAX_CONFIG_BYTES})
     assert [reason.detail for reason in reasons] == [f"over {MAX_CONFIG_BYTES} bytes"]
+
+
+# --- a node that was restored from a backup -------------------------------------------------------------------
+
+
+def _facts(**changes: Any) -> NodeFacts:
+    return replace(FACTS, **changes)
+
+
+def test_a_node_whose_log_was_set_back_admits_nothing() -> None:
+    assert _refused(request(facts=_facts(set_back=True)))[0] is Code.LOG_SET_BACK
+    # whatever else is missing: the hub hears that the node is not ready
+    bare = request(facts=_facts(set_back=True), acceptance=None, order=None)
+    assert _refused(bare)[0] is Code.LOG_SET_BACK
+
+
+def test_an_instruction_from_before_the_epoch_is_refused_whatever_it_says() -> None:
+    issued = NOW - timedelta(seconds=5)
+    assert _refused(request(facts=_facts(opened=issued + SECOND))) == [Code.EPOCH_OVER]
+    _admitted(request(facts=_facts(opened=issued)))
+
+
+def test_a_run_that_was_ordered_before_the_epoch_has_ended() -> None:
+    assert _refused(request(facts=_facts(opened=NOW - DAY, ordered_before=True))) == [Code.EPOCH_OVER]
+    # not even what was released before is delivered again: this node cannot know that it was
+    released = Ledger(release=PriorRelease("run-1/1/train/1", MODEL_SHA256))
+    again = request(facts=_facts(opened=NOW - DAY, ordered_before=True), ledger=released)
+    assert _refused(again) == [Code.EPOCH_OVER]

@@ -13,7 +13,8 @@ from mediator.audit import (
     MAX_LINE_BYTES,
     Action,
     AuditRecord,
-    Frontier,
+    Epoch,
+    LogHead,
     Verdict,
     checkpoint_name,
     decode_checkpoint,
@@ -21,6 +22,7 @@ from mediator.audit import (
     decode_witness,
     encode_checkpoint,
     encode_line,
+    epoch_of,
     segment_name,
     segment_of,
     sign_checkpoint,
@@ -30,6 +32,7 @@ from mediator.audit_check import verify_log
 from mediator.errors import IntegrityBroken, Malformed, UnsupportedVersion
 from mediator.grammar import IDENTIFIER, MAX_INTEGER
 from mediator.signatures import KeyRing, open_signed
+from mediator.tree import Frontier, prove, proves
 from mediator.types import Instruction, Kind, RunOrder
 from tests.mediator import samples
 from tests.mediator.samples import COMMITTEE, HUB, NOW, SITE, key
@@ -237,11 +240,90 @@ def test_a_witness_signs_the_whole_checkpoint() -> None:
 
 def test_a_witness_signs_no_rollback_and_no_second_history() -> None:
     one, two, fork = (sign_checkpoint(SITE, tree(lines), NOW, NODE) for lines in ([b"a"], [b"a", b"b"], [b"a", b"c"]))
-    assert witness_checkpoint(two, one, HUB).checkpoint == two
+    proof = prove(tree([b"a"]), [b"b"])
+    assert witness_checkpoint(two, one, HUB, proof=proof).checkpoint == two
     assert witness_checkpoint(two, two, HUB).checkpoint == two
     for shown, previous in ((one, two), (fork, two), (replace(two, site="other"), two)):
         with pytest.raises(IntegrityBroken):
             witness_checkpoint(shown, previous, HUB)
+
+
+def test_a_rewritten_history_that_grew_is_not_witnessed() -> None:
+    """Longer than what was witnessed, signed by the node itself, and not the same beginning."""
+    seen = sign_checkpoint(SITE, tree([b"a", b"b", b"c"]), NOW, NODE)
+    lines = [b"a", b"x", b"c", b"d", b"e"]
+    rewritten = sign_checkpoint(SITE, tree(lines), NOW, NODE)
+    honest = prove(tree([b"a", b"b", b"c"]), [b"d", b"e"])
+    for proof in ((), prove(tree(lines[:3]), lines[3:]), honest, ("zz",), honest * 30):
+        with pytest.raises(IntegrityBroken, match="goes on"):
+            witness_checkpoint(rewritten, seen, HUB, proof=proof)
+
+
+def test_every_beginning_of_a_log_is_proven_and_nothing_else_is() -> None:
+    lines = [str(number).encode() for number in range(40)]
+    trees = [tree(lines[:size]) for size in range(41)]
+    for old in range(41):
+        for size in range(old, 41):
+            proof = prove(trees[old], lines[old:size])
+            assert proves(old, trees[old].root, size, trees[size].root, proof)
+            if not 0 < old < size:
+                assert proof == ()
+                continue
+            assert not proves(old, trees[old - 1].root, size, trees[size].root, proof)
+            assert not proves(old, trees[old].root, size, trees[size - 1].root, proof)
+            assert not proves(old, trees[old].root, size, trees[size].root, (*proof, "ab" * 32))
+            assert not proves(old, trees[old].root, size, trees[size].root, proof[:-1])
+            for at, node in enumerate(proof):
+                turned = (*proof[:at], node[::-1], *proof[at + 1 :])
+                assert not proves(old, trees[old].root, size, trees[size].root, turned)
+    assert not proves(2, trees[2].root, 1, trees[1].root, ())
+
+
+def test_a_witness_signs_a_new_epoch_that_names_what_it_saw_last() -> None:
+    lines = [b"a", b"b", b"c", b"x"]
+    seen = [sign_checkpoint(SITE, tree([b"a", b"b", b"c", b"d"][:size]), NOW, NODE) for size in (2, 4)]
+    epoch = Epoch(1, 2, seen[1].head)
+    opened = sign_checkpoint(SITE, tree(lines), NOW, NODE, epoch)
+    proof = prove(tree(lines[:2]), lines[2:])
+    assert witness_checkpoint(opened, seen[1], HUB, proof=proof, kept=seen[0]).checkpoint == opened
+    nothing_kept = sign_checkpoint(SITE, tree(lines), NOW, NODE, replace(epoch, kept=0))
+    assert witness_checkpoint(nothing_kept, seen[1], HUB).checkpoint == nothing_kept
+    for bad, kept in (
+        (replace(epoch, before=replace(epoch.before, size=3)), seen[0]),
+        (replace(epoch, before=replace(epoch.before, root="ab" * 32)), seen[0]),
+        (replace(epoch, kept=1), seen[0]),
+        (epoch, None),
+        (epoch, sign_checkpoint(SITE, tree([b"x", b"y"]), NOW, NODE)),
+    ):
+        shown = sign_checkpoint(SITE, tree(lines), NOW, NODE, bad)
+        with pytest.raises(IntegrityBroken):
+            witness_checkpoint(shown, seen[1], HUB, proof=proof, kept=kept)
+    # an epoch that is over comes back no more, and two of one number are two logs
+    later = sign_checkpoint(SITE, tree([*lines, b"y"]), NOW, NODE)
+    other = sign_checkpoint(SITE, tree([*lines, b"y"]), NOW, NODE, replace(epoch, kept=1))
+    for shown in (later, other):
+        with pytest.raises(IntegrityBroken):
+            witness_checkpoint(shown, opened, HUB, proof=prove(tree(lines), [b"y"]))
+
+
+def test_an_epoch_is_read_from_its_record_and_from_no_other() -> None:
+    epoch = Epoch(3, 17, LogHead(2, 40, "ab" * 32))
+    written = record(object=epoch.object, action=Action.EPOCH_OPEN)
+    assert epoch_of(decode_line(encode_line(written)[:-1])) == epoch
+    assert epoch_of(record(object=epoch.object)) is None
+    for bad in ("epoch/3", epoch.object.replace("epoch/3", "epoch/2"), epoch.object.replace("kept/17", "kept/41")):
+        with pytest.raises(Malformed):
+            epoch_of(record(object=bad, action=Action.EPOCH_OPEN))
+
+
+def test_a_checkpoint_from_before_there_were_epochs_keeps_its_bytes() -> None:
+    signed = sign_checkpoint(SITE, tree([b"a"]), NOW, NODE)
+    assert b"epoch" not in encode_checkpoint(signed)
+    assert decode_checkpoint(encode_checkpoint(signed)) == signed
+    in_epoch = sign_checkpoint(SITE, tree([b"a"]), NOW, NODE, Epoch(1, 0, LogHead(0, 3, "ab" * 32)))
+    assert decode_checkpoint(encode_checkpoint(in_epoch)) == in_epoch
+    with pytest.raises(IntegrityBroken):
+        replace(in_epoch, epoch=None).verify(KeyRing([NODE.verify_key]))
 
 
 def test_records_find_their_segment() -> None:

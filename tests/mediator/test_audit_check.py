@@ -7,18 +7,22 @@ import pytest
 from mediator import audit_check
 from mediator.audit import (
     RECORDS_PER_SEGMENT,
+    Action,
     Checkpoint,
-    Frontier,
+    Epoch,
+    LogHead,
     WitnessedCheckpoint,
     checkpoint_name,
+    decode_checkpoint,
     encode_checkpoint,
     encode_line,
     segment_name,
     sign_checkpoint,
     witness_checkpoint,
 )
-from mediator.audit_check import AuditReport, Fault, verify_log
+from mediator.audit_check import AuditReport, Fault, Seam, verify_log
 from mediator.signatures import KeyRing
+from mediator.tree import Frontier
 from tests.mediator.samples import COMMITTEE, HUB, NOW, SITE, STRANGER
 from tests.mediator.test_audit import NODE, record, tree
 
@@ -47,7 +51,9 @@ def _witness(*signed: WitnessedCheckpoint) -> bytes:
     return b"".join(encode_checkpoint(line) for line in signed)
 
 
-def _verify(files: Files, witness: bytes = b"", keys: KeyRing = KEYS, hubs: KeyRing | None = WITNESSES) -> AuditReport:
+def _verify(
+    files: Files, witness: bytes | None = None, keys: KeyRing = KEYS, hubs: KeyRing | None = WITNESSES
+) -> AuditReport:
     return verify_log(sorted(files.items()), keys, witness_lines=witness, witness_keys=hubs)
 
 
@@ -60,11 +66,6 @@ def test_an_honest_log_verifies_and_tells_what_lies_beyond() -> None:
     assert report.ok
     assert (report.site, report.records, report.checkpointed, report.beyond) == (SITE, 12, 9, 3)
     assert not report.in_flight
-
-
-def test_an_empty_folder_is_an_empty_log() -> None:
-    assert _verify({}) == AuditReport("", 0, 0, 0, False, ())
-    assert _verify({SEGMENT: b""}).ok
 
 
 def test_every_flipped_byte_that_a_checkpoint_covers_is_found() -> None:
@@ -195,6 +196,96 @@ def test_a_witness_line_about_another_nodes_key_is_found() -> None:
 def test_a_broken_witness_line_is_found() -> None:
     assert _faults(_verify(_log(), b"{}\n")) == [Fault.WITNESS_MALFORMED]
     assert _faults(_verify(_log(), _witness(_witnessed(9))[:-9])) == [Fault.WITNESS_MALFORMED]
+
+
+def test_an_empty_folder_does_not_verify() -> None:
+    assert _faults(_verify({})) == [Fault.EMPTY]
+    assert Fault.EMPTY in _faults(_verify({}, _witness(_witnessed(9))))
+
+
+def test_an_empty_witness_file_proves_nothing_and_does_not_verify() -> None:
+    assert _faults(_verify(_log(), b"")) == [Fault.WITNESS_MISSING]
+
+
+# --- epochs ---------------------------------------------------------------------------------------------------
+
+# The witness saw 4 and 9 records; the database of 6 was restored, and went on with record 7, which opens epoch 1.
+SEAM = Epoch(1, 4, LogHead(0, 9, _checkpoint(_lines(12), 9).root))
+
+
+def _restored(seam: Epoch = SEAM, epoch: Epoch | None = SEAM, salt: str = "job") -> Files:
+    lines = [*_lines(6, salt), encode_line(record(7, action=Action.EPOCH_OPEN, object=seam.object))]
+    lines += [encode_line(record(number, object=f"later-{number}")) for number in (8, 9, 10)]
+    files = {checkpoint_name(4): encode_checkpoint(_checkpoint(lines, 4))}
+    return files | {checkpoint_name(8): encode_checkpoint(_signed(lines, 8, epoch)), SEGMENT: b"".join(lines)}
+
+
+def _signed(lines: list[bytes], size: int, epoch: Epoch | None) -> Checkpoint:
+    return sign_checkpoint(SITE, tree([line[:-1] for line in lines[:size]]), NOW, NODE, epoch)
+
+
+def _seen_later(files: Files) -> WitnessedCheckpoint:
+    return witness_checkpoint(decode_checkpoint(files[checkpoint_name(8)]), None, HUB)
+
+
+def test_a_restored_log_verifies_and_shows_its_seam() -> None:
+    files = _restored()
+    report = _verify(files, _witness(_witnessed(4), _witnessed(9), _seen_later(files)))
+    assert report.ok
+    assert report.seams == (Seam(7, SEAM, witnessed=True),)
+    assert report.witnessed == 8
+
+
+def test_an_epoch_that_no_witness_knows_is_shown_as_the_nodes_word() -> None:
+    report = _verify(_restored(), _witness(_witnessed(4), _witnessed(9)))
+    assert report.ok
+    assert report.seams == (Seam(7, SEAM, witnessed=False),)
+
+
+def test_a_seam_that_hides_what_the_log_says_it_kept_is_caught_by_the_witness() -> None:
+    rewritten = _restored(salt="story")
+    assert _verify(rewritten).ok
+    assert _faults(_verify(rewritten, _witness(_witnessed(4), _witnessed(9)))) == [Fault.ROLLED_BACK]
+
+
+def test_a_seam_that_names_less_than_the_witness_signed_is_caught() -> None:
+    short = Epoch(1, 4, LogHead(0, 5, "ab" * 32))
+    assert _faults(_verify(_restored(short, short), _witness(_witnessed(9)))) == [Fault.ROLLED_BACK]
+    other = Epoch(1, 4, LogHead(0, 9, "ab" * 32))
+    assert _faults(_verify(_restored(other, other), _witness(_witnessed(9)))) == [Fault.ROLLED_BACK]
+
+
+def test_a_checkpoint_of_another_epoch_than_its_records_is_found() -> None:
+    assert _faults(_verify(_restored(epoch=None))) == [Fault.EPOCH_MISMATCH]
+    early = _restored() | {checkpoint_name(6): encode_checkpoint(_signed(_lines(6), 6, SEAM))}
+    assert _faults(_verify(early)) == [Fault.EPOCH_MISMATCH]
+
+
+def test_a_log_from_before_the_newest_epoch_is_caught_by_the_witness() -> None:
+    restored = _restored()
+    report = _verify(_log(), _witness(_witnessed(9), _seen_later(restored)))
+    assert Fault.ROLLED_BACK in _faults(report)
+
+
+def test_epochs_only_grow_and_begin_after_what_they_keep() -> None:
+    lines = [*_lines(6), encode_line(record(7, action=Action.EPOCH_OPEN, object=SEAM.object))]
+    again = encode_line(record(8, action=Action.EPOCH_OPEN, object=SEAM.object))
+    late = Epoch(1, 9, LogHead(0, 9, "ab" * 32))
+    for bad in ([*lines, again], [*_lines(6), encode_line(record(7, action=Action.EPOCH_OPEN, object=late.object))]):
+        assert Fault.EPOCH_ORDER in _faults(_verify({SEGMENT: b"".join(bad)}))
+    unnamed = [*_lines(6), encode_line(record(7, action=Action.EPOCH_OPEN, object="epoch/1"))]
+    assert Fault.RECORD_MALFORMED in _faults(_verify({SEGMENT: b"".join(unnamed)}))
+
+
+def test_a_log_that_was_set_back_twice_needs_every_seam_named() -> None:
+    """Epoch 1 itself was lost: epoch 2 names it, and the witness's own lines of epoch 1 name epoch 0."""
+    first = _restored()
+    seen = _seen_later(first)
+    second = Epoch(2, 4, LogHead(1, 8, seen.checkpoint.root))
+    lines = [*_lines(5), encode_line(record(6, action=Action.EPOCH_OPEN, object=second.object))]
+    files = {checkpoint_name(6): encode_checkpoint(_signed(lines, 6, second)), SEGMENT: b"".join(lines)}
+    assert _verify(files, _witness(_witnessed(4), _witnessed(9), seen)).ok
+    assert _faults(_verify(files, _witness(_witnessed(4), _witnessed(9)))) == [Fault.ROLLED_BACK]
 
 
 # --- segments -------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from mediator.roles import PERMISSIONS, Role, may, require
 EXPECTED = {
     "challenge": "isa",
     "status": "isa", "permits": "isa", "runs": "isa", "job_show": "isa", "job_stop": "is", "job_logs": "i",
-    "jobs": "isa", "images": "isa", "datasets": "isa", "dataset_budget": "isa",
+    "jobs": "isa", "set_aside": "isa", "images": "isa", "datasets": "isa", "dataset_budget": "isa",
+    "log_state": "isa", "epoch_open": "i", "clock_accept": "i",
     "audit_checkpoint": "isa", "pause": "is", "resume": "is", "documents_import": "is", "permit_accept": "s",
     "permit_text": "isa", "analysis_start": "is", "airlock_list": "isa", "airlock_show": "s", "airlock_review": "s",
     "airlock_take": "s", "airlock_taken": "s",

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator import tensors
 from mediator.errors import CloisterError, Code, HubCode
 from mediator.signatures import KeyRing, SigningKey, open_signed
@@ -46,9 +46,12 @@ class FakeCore:
     released: list[ReleaseEnvelope] = field(default_factory=list)
     computed: list[tuple[str, int, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    to_witness: list[str] = field(default_factory=list)
+    to_witness: list[ShownCheckpoint] = field(default_factory=list)
     witness_lines: list[str] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
     alarms: list[Code] = field(default_factory=list)
+    witness_held: list[tuple[str, bool]] = field(default_factory=list)
+    hub_times: list[datetime] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._undelivered: dict[str, OutgoingReply] = {}
@@ -152,12 +155,12 @@ class FakeCore:
         return OutgoingReply(instruction.id, reply_context, self.release.sign(envelope), None, folder.name)
 
     async def outbox(self) -> AsyncIterator[OutgoingReply]:
-        sent: set[str] = set()
+        sent: set[tuple[str, bool]] = set()
         while True:
             self._stir.clear()
             for instruction, outgoing in list(self._undelivered.items()):
-                if instruction not in sent:
-                    sent.add(instruction)
+                if (key := (instruction, outgoing.folder is None)) not in sent:
+                    sent.add(key)
                     yield outgoing
             await self._stir.wait()
 
@@ -167,7 +170,23 @@ class FakeCore:
     async def delivered(self, instruction: str) -> None:
         self._undelivered.pop(instruction, None)
 
-    async def checkpoints(self) -> AsyncIterator[str]:
+    async def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry:
+        """As the real core counts, with less patience: `node/core/tasks/set_aside.py`."""
+        name = f"{kind} {subject}"
+        self.failures[name] = self.failures.get(name, 0) + 1
+        aside = final or self.failures[name] >= 5
+        held = self._undelivered.get(subject)
+        if aside and kind == "release" and held is not None:
+            self._undelivered[subject] = replace(held, envelope=None, folder=None, hub_code=HubCode.INTERNAL)
+            self._stir.set()
+        elif aside:
+            self._undelivered.pop(subject, None)
+        return Retry(self.failures[name], 0.05, aside)
+
+    async def witness_holds(self, text: str, refused: bool) -> None:
+        self.witness_held.append((text, refused))
+
+    async def checkpoints(self) -> AsyncIterator[ShownCheckpoint]:
         done = 0
         while True:
             while done < len(self.to_witness):
@@ -177,3 +196,6 @@ class FakeCore:
 
     async def witnessed(self, text: str) -> None:
         self.witness_lines.append(text)
+
+    async def hub_time(self, time: datetime) -> None:
+        self.hub_times.append(time)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flwr.app import Error, RecordDict
 from flwr.app.message import make_message
@@ -16,7 +16,7 @@ from federation import control, tls, tree
 from federation.client import enrolment
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
-from federation.client.flower import Fleet, FlowerTask, RunOver, _reply, outer_message
+from federation.client.flower import Fleet, FlowerTask, HubUnreachable, RunOver, _reply, outer_message
 
 
 class RogueLink:
@@ -64,6 +64,22 @@ class RogueLink:
         session, missing = self.fleet._push(message, top)
         for key in missing:
             self.fleet._push_object(metadata.run_id, session, key, contents[key])
+
+    async def push_raw(self, reply_context: bytes, *contents: bytes, outer: bytes | None = None) -> None:
+        """Push a reply of any bytes at all: objects under a message, or under `outer` in its place."""
+        with contextlib.suppress(RunOver, HubUnreachable):
+            await asyncio.to_thread(self._push_raw, reply_context, contents, outer)
+
+    def _push_raw(self, context: bytes, contents: Sequence[bytes], outer: bytes | None) -> None:
+        keys = {hashlib.sha256(content).hexdigest(): content for content in contents}
+        metadata = _reply(context)
+        top = outer_message(metadata, ",".join(keys)) if outer is None else outer
+        root = ObjectTree(object_id=hashlib.sha256(top).hexdigest())
+        root.children.extend(ObjectTree(object_id=key) for key in keys)
+        message = message_to_proto(make_message(metadata=metadata, content=RecordDict()))
+        session, missing = self.fleet._push(message, root)
+        for key in missing:
+            self.fleet._push_object(metadata.run_id, session, key, (keys | {root.object_id: top})[key])
 
     async def push_error(self, reply_context: bytes, text: str) -> None:
         """Answer with an error of free text."""

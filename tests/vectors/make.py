@@ -20,7 +20,6 @@ from mediator import canonical, tensors
 from mediator.audit import (
     Action,
     AuditRecord,
-    Frontier,
     Verdict,
     checkpoint_name,
     encode_checkpoint,
@@ -33,6 +32,7 @@ from mediator.datasets import CLINICAL, HeldStudy, VersionAccount, manifest_of, 
 from mediator.manifests import Deidentification, Split, StudyRecord
 from mediator.permit import schema_sha256
 from mediator.signatures import SigningKey
+from mediator.tree import Frontier
 from mediator.types import ContainerSpec, DatasetFile, Manifest, ReleasedObject, ReleaseEnvelope, Study
 from tests.mediator import samples
 from tests.mediator.samples import COMMITTEE, HUB, IMAGE, NOW, RESEARCHER, RESOURCES, SITE, STEWARD, STRANGER, TENSORS

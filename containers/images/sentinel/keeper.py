@@ -143,7 +143,7 @@ def last_fraction(folder):
         tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
         value = json.loads(tail.rpartition(b"\n")[0].rpartition(b"\n")[2])["fraction"]
         return int(value * 100) if type(value) in (int, float) and 0 <= value <= 1 else 0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except Exception:  # a job's bytes: whatever they are, no fraction
         return 0
     finally:
         os.close(file)
@@ -161,7 +161,7 @@ def failure(folder):
         if os.fstat(file).st_size > FAILURE_BYTES:
             return None
         members = json.loads(os.pread(file, FAILURE_BYTES + 1, 0))
-    except (OSError, ValueError, RecursionError):
+    except Exception:  # a job's bytes: whatever they are, no name
         return None
     finally:
         os.close(file)
@@ -196,6 +196,18 @@ def copy(task, max_bytes, max_files):
     """Print the framed stream of the files of `/out/<task>`. The job is frozen, so what is checked is what is read."""
     sys.stdout.buffer.write(MAGIC)
     try:
+        folder, names = look_into(task, max_files)
+        for name in names:
+            max_bytes -= copy_file(folder, name, max_bytes)
+        frame(b"E")
+    except Violation as rule:
+        frame(b"V", str(rule).encode("ascii"))
+    sys.stdout.buffer.flush()
+
+
+def look_into(task, max_files):
+    """The task's folder and the names to copy. Whatever else is wrong with it, it cannot be read."""
+    try:
         root = open_root()
         try:
             folder = os.open(str(task), FOLDER_FLAGS, dir_fd=root)
@@ -203,12 +215,11 @@ def copy(task, max_bytes, max_files):
             raise Violation("missing") from None
         except OSError:
             raise Violation("not_a_folder") from None
-        for name in permitted(folder, max_files):
-            max_bytes -= copy_file(folder, name, max_bytes)
-        frame(b"E")
-    except Violation as rule:
-        frame(b"V", str(rule).encode("ascii"))
-    sys.stdout.buffer.flush()
+        return folder, permitted(folder, max_files)
+    except Violation:
+        raise
+    except Exception:
+        raise Violation("unreadable") from None
 
 
 def permitted(folder, max_files):
@@ -233,8 +244,9 @@ def permitted(folder, max_files):
 def copy_file(folder, name, max_bytes):
     try:
         file = os.open(name, FILE_FLAGS, dir_fd=folder)
-    except OSError as error:
-        raise Violation("not_a_regular_file" if error.errno == errno.ELOOP else "unreadable") from None
+    except Exception as error:
+        is_link = isinstance(error, OSError) and error.errno == errno.ELOOP
+        raise Violation("not_a_regular_file" if is_link else "unreadable") from None
     try:
         what = os.fstat(file)
         if not stat.S_ISREG(what.st_mode) or what.st_nlink != 1:

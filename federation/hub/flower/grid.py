@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
@@ -58,11 +59,43 @@ class FastGrid(HttpGrid):
         self.forget(message_id)
         return contents
 
+    def fetching(self, message_id: str, tree: ObjectTree) -> Fetching:
+        """`fetch`, begun beside whatever the caller does."""
+        return Fetching(lambda: self.fetch(message_id, tree))
+
     def forget(self, message_id: str) -> None:
         """Let the SuperLink delete a reply's objects."""
         run_id = cast(Run, self._run).run_id
         request = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         self._runtime_client.ConfirmMessageReceived(request)
+
+
+class Fetching:
+    """A reply's objects on their way. Who announces what never comes keeps nobody waiting but itself."""
+
+    def __init__(self, fetch: Callable[[], dict[str, bytes]]) -> None:
+        self._fetch = fetch
+        self._contents: dict[str, bytes] = {}
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="reply", daemon=True)
+        self._thread.start()
+
+    @property
+    def under_way(self) -> bool:
+        return self._thread.is_alive()
+
+    def result(self) -> dict[str, bytes]:
+        """The objects' bytes by id. Raises what `fetch` raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._contents
+
+    def _run(self) -> None:
+        try:
+            self._contents = self._fetch()
+        except Exception as error:  # noqa: BLE001 - carried over to whoever asks for the result
+            self._error = error
 
 
 def to_record(model: Mapping[str, Array]) -> ArrayRecord:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import MetricRecord
-from google.protobuf.message import DecodeError
 
 from federation import tree
 from federation.hub.steering import Metrics, Reply
@@ -57,7 +56,7 @@ def take_apart(site: str, message: str, contents: Mapping[str, bytes], max_model
     children = nodes[message].children
     try:
         proto = ProtoMessage.FromString(nodes[message].body)
-    except DecodeError as error:
+    except Exception as error:
         raise Malformed("a message that is not a Flower message") from error
     if proto.HasField("error"):  # (2)
         if children:
@@ -80,7 +79,7 @@ def take_apart(site: str, message: str, contents: Mapping[str, bytes], max_model
 def _metrics(node: tree.TreeNode) -> Metrics:
     try:
         items = MetricRecord.FromString(node.body).items
-    except DecodeError as error:
+    except Exception as error:
         raise Malformed("a record that is not Flower's metrics") from error
     # not by Flower's own reader, which takes a value of no type for one
     kinds = {item.value.WhichOneof("value") for item in items}

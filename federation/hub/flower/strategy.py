@@ -23,7 +23,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.run import Run
 
 from federation.arrays import Array
-from federation.hub.flower.grid import FastGrid, to_record, to_tensors
+from federation.hub.flower.grid import FastGrid, Fetching, to_record, to_tensors
 from federation.hub.flower.reading import METRICS, MODEL, read_reply
 from federation.hub.flower.superlink import SuperLink, answering
 from federation.hub.steering import Reply, ReplyVerdict, Steering
@@ -42,7 +42,8 @@ _TOO_MANY_BYTES = 1 << 20
 @dataclass
 class _Pending:
     """One site in one exchange: asked under `message_id`, or to be asked (again) at `due`; `away_since` it is not
-    connected, which it must be to be asked (`inf` while it is, or while its answer is awaited)."""
+    connected, which it must be to be asked (`inf` while it is, or while its answer is awaited). Its reply's objects may
+    be on their way (`fetching`)."""
 
     site: str
     message_id: str = ""
@@ -50,6 +51,8 @@ class _Pending:
     sent: float = 0.0
     times: int = 0
     away_since: float = math.inf
+    reply_id: str = ""
+    fetching: Fetching | None = None
 
 
 class SignedFedAvg(FedAvg):
@@ -159,44 +162,77 @@ class SignedFedAvg(FedAvg):
     def _take_replies(self, grid: FastGrid, open_: dict[str, _Pending], used: dict[str, Message]) -> bool:
         asked = {each.message_id: each for each in open_.values() if each.message_id}
         found = grid.replies(asked) if asked else []
+        read = []
         for asked_id, reply_id, tree in found:
-            pending = asked[asked_id]
-            reply = self._read(grid, pending.site, reply_id, tree)
-            verdict, after_s = self._steering.judge(reply)
+            pending = asked.get(asked_id)
+            if pending is None or pending.reply_id:
+                continue  # a second answer, or one to nothing we asked
+            pending.reply_id = reply_id
+            if (dropped := self._begin(grid, pending, tree)) is not None:
+                read.append((pending, dropped))
+        for pending in asked.values():
+            if pending.fetching is not None and not pending.fetching.under_way:
+                read.append((pending, self._read(pending, pending.fetching)))
+        for pending, reply in read:
+            verdict, after_s, counted = self._judge(reply)
+            pending.reply_id, pending.fetching = "", None
             if verdict is ReplyVerdict.AGAIN:
                 pending.message_id, pending.sent, pending.due = "", 0.0, time.monotonic() + after_s
                 continue
             del open_[pending.site]
-            if verdict is ReplyVerdict.USED:
-                used[pending.site] = self._counted(reply)
-        return bool(found)
+            if counted is not None:
+                used[pending.site] = counted
+        return bool(found or read)
 
-    def _read(self, grid: FastGrid, site: str, reply_id: str, tree: ObjectTree) -> Reply:
-        """A reply's contents. Objects that no envelope of this site names are not even fetched."""
-        envelope = self._steering.envelope(site)
+    def _begin(self, grid: FastGrid, pending: _Pending, tree: ObjectTree) -> Reply | None:
+        """Begin to fetch a reply. Objects that no envelope of this site names are not even fetched: it is dropped."""
+        envelope = self._steering.envelope(pending.site)
+        if tree.children:
+            ids = {node.object_id for node in iterate_object_tree(tree)} - {pending.reply_id}
+            named = set() if envelope is None else {entry.id for entry in envelope.objects}
+            root = tree.children[0].object_id
+            if envelope is None or len(tree.children) != 1 or root != envelope.root or ids - named:
+                grid.forget(pending.reply_id)
+                return Reply(pending.site, root=root)
+        pending.fetching = grid.fetching(pending.reply_id, tree)
+        return None
+
+    def _read(self, pending: _Pending, fetching: Fetching) -> Reply:
+        """A reply's contents. An error that nobody foresaw is about this reply, never about the run of the others."""
+        site = pending.site
         try:
-            if tree.children:
-                ids = {node.object_id for node in iterate_object_tree(tree)} - {reply_id}
-                named = set() if envelope is None else {entry.id for entry in envelope.objects}
-                root = tree.children[0].object_id
-                if envelope is None or len(tree.children) != 1 or root != envelope.root or ids - named:
-                    grid.forget(reply_id)
-                    return Reply(site, root=root)
-            contents = grid.fetch(reply_id, tree)
+            contents = fetching.result()
         except ObjectPullError:
             return Reply(site, away=True)
         except httpx.HTTPStatusError as error:
             # it answers, but not about these objects; one that answers nothing any more is met by the next question
             log.warning("the SuperLink does not give a reply of %s (HTTP %d)", site, error.response.status_code)
             return Reply(site, malformed=True)
-        return read_reply(site, reply_id, contents, self._model_bytes)
+        except httpx.HTTPError:
+            raise
+        except Exception:
+            log.exception("a reply of %s met an error nobody foresaw", site)
+            return Reply(site, malformed=True)
+        return read_reply(site, pending.reply_id, contents, self._model_bytes)
 
-    def _counted(self, reply: Reply) -> Message:
-        """A reply that counts, for Flower's averaging: made here, out of values that were read and judged."""
+    def _judge(self, reply: Reply) -> tuple[ReplyVerdict, float, Message | None]:
+        """What becomes of a reply, after how many seconds its site is asked again, and what Flower averages of it."""
+        try:
+            counted = self._counted(reply)
+        except Exception:
+            log.exception("a reply of %s met an error nobody foresaw", reply.site)
+            reply, counted = Reply(reply.site, malformed=True), None
+        verdict, after_s = self._steering.judge(reply)
+        return verdict, after_s, counted if verdict is ReplyVerdict.USED else None
+
+    def _counted(self, reply: Reply) -> Message | None:
+        """What Flower averages if this reply counts: made here, out of values that were read."""
+        if reply.metrics is None:
+            return None
         records = RecordDict()
         if reply.tensors is not None:
             records[MODEL] = to_record(reply.tensors)
-        records[METRICS] = MetricRecord(dict(reply.metrics or {}))
+        records[METRICS] = MetricRecord(dict(reply.metrics))
         return make_message(self._metadata(SUPERLINK_NODE_ID), records)
 
     def _message(self, site: str, node_id: int, *, again: bool) -> Message:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mediator.audit_check import AuditReport, Fault, verify_log
+from mediator.audit_check import AuditReport, Fault, Seam, verify_log
 from mediator.errors import IntegrityBroken, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
 from node.cli.files import read_bytes, read_text
@@ -21,6 +21,8 @@ app = typer.Typer(no_args_is_help=True)
 
 # a segment of 10,000 records of at most 2 kB; whatever is larger is not one
 _MAX_FILE_BYTES = 64 << 20
+# a line has 800 bytes, and there is one every five minutes: ten years of them
+_MAX_WITNESS_BYTES = 1 << 30
 
 
 @app.callback()
@@ -36,14 +38,16 @@ def verify(
         typer.Option(help="public keys: the node's audit-keys.txt (lines `audit <hex>`, `witness <hex>`), or one key"),
     ],
     witness: Annotated[
-        Path | None, typer.Option(help="checkpoints the hub co-signed (witness.jsonl); best taken from the hub")
+        Path | None,
+        typer.Option(help="checkpoints the hub co-signed (witness.jsonl); best from `cloister hub witness export`"),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every record, checkpoint and signature of a log. Exit code 4 when anything was changed.
 
     Finds a flipped byte, a removed or reordered record, a truncated or unknown file; with --witness also a log that the
-    node itself rolled back and signed again. Says what lies beyond the last checkpoint and so is not yet covered.
+    node itself rolled back and signed again. Says what lies beyond the last checkpoint and so is not yet covered, and
+    where the log was set back and began a new epoch.
     """
     audit_keys, witness_keys = read_keys(key)
     if witness is not None and not witness_keys:
@@ -53,7 +57,7 @@ def verify(
     report = verify_log(
         _files(folder),
         audit_keys,
-        witness_lines=b"" if witness is None else read_bytes(witness, limit=_MAX_FILE_BYTES),
+        witness_lines=None if witness is None else read_bytes(witness, limit=_MAX_WITNESS_BYTES),
         witness_keys=None if witness is None else witness_keys,
     )
     show(_summary(report), as_json=as_json)
@@ -63,6 +67,8 @@ def verify(
         # the hub has seen more than this folder holds: cut back, or copied before the witness file was
         hint = "of a running node copy the witness file first" if first.fault is Fault.ROLLED_BACK else ""
         raise IntegrityBroken(f"the audit log does not verify: {place}{first.detail}", hint=hint)
+    for seam in report.seams:
+        say(_told(seam))
     say("the audit log verifies")
 
 
@@ -80,6 +86,14 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{entry.name}/", b""
 
 
+def _told(seam: Seam) -> str:
+    epoch, who = seam.epoch, "the witness" if seam.witnessed else "no witness"
+    return (
+        f"the log was set back: epoch {epoch.number} begins with record {seam.record}; of {epoch.before.size} records "
+        f"witnessed before, it keeps the first {epoch.kept}; {who} has signed this epoch"
+    )
+
+
 def _summary(report: AuditReport) -> dict[str, Any]:
     return {
         "ok": report.ok,
@@ -89,6 +103,17 @@ def _summary(report: AuditReport) -> dict[str, Any]:
         "witnessed": report.witnessed,
         "beyond_last_checkpoint": report.beyond,
         "in_flight": report.in_flight,
+        "seams": [
+            {
+                "epoch": seam.epoch.number,
+                "record": seam.record,
+                "kept": seam.epoch.kept,
+                "witnessed_before": seam.epoch.before.size,
+                "root_before": seam.epoch.before.root,
+                "witnessed": seam.witnessed,
+            }
+            for seam in report.seams
+        ],
         "findings": [
             {"fault": finding.fault.value, "file": finding.file, "detail": finding.detail}
             for finding in report.findings

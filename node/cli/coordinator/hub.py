@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +16,8 @@ import typer
 from mediator.errors import Denied, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
+from node.cli.coordinator import witness
+from node.cli.coordinator.desk import opened
 from node.cli.files import (
     check_new,
     check_new_folder,
@@ -41,6 +42,7 @@ app.add_typer(nodes, name="node", help="Enrol and revoke sites.")
 app.add_typer(permits, name="permit", help="Publish permits.")
 app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
 app.add_typer(runs, name="run", help="Submit and follow runs.")
+app.add_typer(witness.app, name="witness", help="What the hub has co-signed of the sites' audit logs.")
 
 Run = Annotated[str, typer.Argument(help="the run, or the beginning of its name")]
 
@@ -275,19 +277,6 @@ def resume_run(config: HubConfigPath, run: Run) -> None:
 
 def _whole(hub: HubState, run: str, *, acts: bool = False) -> str:
     return complete(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
-
-
-@contextmanager
-def opened(config: Path) -> Iterator[HubState]:
-    """The hub's desk, closed again."""
-    from federation.hub.config import load_config
-    from federation.hub.state import HubState
-
-    hub = HubState(load_config(config))
-    try:
-        yield hub
-    finally:
-        hub.close()
 
 
 def _follow(hub: HubState, run: str) -> dict[str, Any]:

@@ -97,6 +97,9 @@ def _node(path: Path) -> list[dict[str, Any]]:
     found.append(
         _finding("airlock", "warning" if late else "ok", f"{waits} files wait for people, {late} of them too long")
     )
+    aside = status.set_aside
+    word = f"{aside} failed too often and are tried no more: cloister node set-aside" if aside else "nothing"
+    found.append(_finding("set aside", "warning" if aside else "ok", word))
     age = status.revocation_age_s
     fresh = age is not None and age <= config.limits.max_revocation_age_s
     word = (
@@ -106,7 +109,15 @@ def _node(path: Path) -> list[dict[str, Any]]:
     )
     found.append(_finding("revocation list", "ok" if fresh else "warning", word))
     seen = f"{status.audit_records} records, {status.audit_checkpointed} signed, {status.audit_witnessed} witnessed"
-    return [*found, _finding("audit log", "ok", seen)]
+    trouble = status.audit_trouble
+    return [*found, _finding("audit log", "missing" if trouble else "ok", _TROUBLE.get(trouble, seen))]
+
+
+_TROUBLE = {
+    "set_back": "set back, so nothing is served: cloister node audit state",
+    "not_witnessed": "the hub does not sign it, it goes on elsewhere than the hub saw it: cloister node audit state",
+    "clock": "the clock is not believed, so nothing is recorded or served: cloister node audit state",
+}
 
 
 def _state_folder(config: Any) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from node.cli.id_prefix import complete
 from node.cli.it import enrol as node_enrol
 from node.cli.it import images as node_images
 from node.cli.it import jobs as node_jobs
+from node.cli.it import log as node_log
 from node.cli.it import pause as node_pause
+from node.cli.it import set_aside as node_set_aside
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.cli.steward import airlock as node_airlock
@@ -33,7 +35,6 @@ from node.ipc.messages import Empty, SignedText
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
-log = typer.Typer(no_args_is_help=True)
 app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
 app.add_typer(node_imports.app, name="dataset", help="Published dataset versions, and imports on their way.")
 app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
@@ -42,11 +43,13 @@ app.add_typer(node_jobs.app, name="job", help="Tasks given to containers.")
 app.add_typer(node_images.app, name="image", help="Container images this hospital lets run.")
 app.add_typer(node_airlock.analysis, name="analysis", help="Analyses that run at this hospital alone.")
 app.add_typer(node_airlock.airlock, name="airlock", help="Files of analyses: see them, review them, hand them out.")
-app.add_typer(log, name="audit", help="The audit log of a running node.")
+app.add_typer(node_log.audit, name="audit", help="The audit log of a running node.")
+app.add_typer(node_log.clock, name="clock", help="The clock that the audit log is written by.")
 app.command("ingest")(node_data.ingest)
 app.command("import")(node_data.import_document)
 app.command("pause")(node_pause.pause)
 app.command("resume")(node_pause.resume)
+app.command("set-aside")(node_set_aside.set_aside)
 
 
 @app.command("init")
@@ -104,14 +107,6 @@ def canary(config: NodeConfig, as_json: Json = False) -> None:
     if answer.failures:
         raise Denied(Reason(Code.CANARY_FAILED, ", ".join(answer.failures)), hint="no job runs until a canary passes")
     say("the sandbox held")
-
-
-@log.command("checkpoint")
-def checkpoint(config: NodeConfig) -> None:
-    """Sign the log as it stands now and ask the hub to witness it."""
-    with client_for(load(config), words.AUDIT_CHECKPOINT) as client:
-        client.call(words.AUDIT_CHECKPOINT, Empty(), timeout_s=30.0)
-    say("checkpoint signed")
 
 
 @permits.command("list")

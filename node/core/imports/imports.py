@@ -23,7 +23,7 @@ from mediator import canonical
 from mediator.audit import Action, Verdict
 from mediator.datasets import HeldStudy
 from mediator.errors import CloisterError, IntegrityBroken, Malformed, NotNow, UsageFault
-from mediator.grammar import PSEUDONYM
+from mediator.grammar import MAX_INTEGER, PSEUDONYM
 from mediator.import_orders import IngestOrder
 from mediator.imports import AFTER_RESTART, IMPORT_ENDED, TRANSITIONS, ImportState, ImportStep
 from node.core.context import CORE, Core, event
@@ -58,6 +58,7 @@ _BEGUN: Mapping[str, Mapping[ImportState, tuple[ImportStep, ...]]] = {
 }
 # nothing of it can have reached core
 _FRESH = frozenset({ImportState.ORDERED, ImportState.TAKING_IN})
+_SWEPT = re.compile(r"ingest-[0-9a-f]{12}|unknown")
 _OUR_FAILURE = "the node failed; core's log names the class of the error"
 _WAITS = "try again with a newer version, or give these studies up"
 
@@ -172,7 +173,9 @@ class Imports:
             return tuple(row.name for row in snapshot.imports(unfinished=True))
 
     def swept(self, name: str, destroyed: int) -> None:
-        """Intake has destroyed what belonged to nobody."""
+        """Intake has destroyed what belonged to nobody. Raises `Malformed` for what no record can name."""
+        if not _SWEPT.fullmatch(name) or not 0 <= destroyed <= MAX_INTEGER:
+            raise Malformed("not an import's name and a number of originals")
         gone = self._event(Action.QUARANTINE_DESTROY, f"{name}/{destroyed}", Verdict.DONE)
         with self._core.store.transaction(self._core.clock()) as tx:
             tx.record(event=gone)
@@ -191,8 +194,21 @@ class Imports:
                 kind = _GIVEN_OUT.get(AFTER_RESTART[row.state])
                 if kind is not None and (row.name, kind) not in given:
                     given.add((row.name, kind))
-                    order = canonical.decode(IngestOrder, row.order_text.encode("utf-8"))
-                    yield words.Work(kind, order, begun=row.state not in _FRESH)
+                    if (order := self._order(row)) is not None:
+                        yield words.Work(kind, order, begun=row.state not in _FRESH)
+
+    def _order(self, row: ImportRow) -> IngestOrder | None:
+        """An import's order; one that cannot be read any more ends that import, and keeps no other waiting."""
+        try:
+            return canonical.decode(IngestOrder, row.order_text.encode("utf-8"))
+        except Exception as error:  # noqa: BLE001 - it ends that import; its text may name a folder of patients
+            log.error("the order of %s cannot be read: %s", row.name, type(error).__name__)
+        try:
+            with self._core.store.transaction(self._core.clock()) as tx:
+                self._advance(tx, row, ImportStep.FAIL, Verdict.FAILED, error=_OUR_FAILURE)
+        except IntegrityBroken as error:  # where it stands it has no such end: it stays
+            log.error("%s stays as it is: %s", row.name, error.message)
+        return None
 
     def progress(self, told: words.IngestProgress) -> bool:
         """Pass on how far an import is; whether it is to go on."""

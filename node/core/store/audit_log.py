@@ -39,11 +39,14 @@ class AuditLog:
         """Export everything committed and not yet exported; the number of records exported in all.
 
         The first call makes good what a crash left out. Raises `IntegrityBroken` when the folder holds what the
-        database does not, `NotNow` when the disk does not take it: the next call makes that good.
+        database does not, `NotNow` when the disk does not take it: the next call makes that good. Where the database
+        was set back nothing is exported until the files are set aside.
         """
         with self._lock:
             try:
                 if self._exported is None:
+                    if self._behind():
+                        return 0
                     self._exported, self._checkpointed = self._recover(), 0
                     self._witnessed = self._recover_witness()
                 self._exported = self._append_records(self._exported)
@@ -54,7 +57,65 @@ class AuditLog:
                 self._exported = None  # a line may be torn
                 raise NotNow("the audit folder cannot be written", hint=error.strerror or "is the disk full?") from None
 
+    def ahead(self) -> bool:
+        """Whether the folder holds every record of the database, and goes on: the database was set back."""
+        with self._store.read() as reads:
+            size = reads.audit_size()
+            number = segment_of(max(1, size))
+            ours = [line.encode("ascii") for line in reads.audit_lines((number - 1) * RECORDS_PER_SEGMENT, size)]
+        path = self._folder / segment_name(number)
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        more = len(lines) > len(ours)
+        if len(lines) == RECORDS_PER_SEGMENT:
+            more |= (self._folder / segment_name(number + 1)).exists()
+        return more and lines[: len(ours)] == ours
+
+    def last_witnessed(self) -> bytes | None:
+        """The last whole line of the witness's file; nothing where there is none."""
+        if not self._witness_file.exists():
+            return None
+        lines = self._witness_file.read_bytes().split(b"\n")[:-1]
+        return lines[-1] if lines else None
+
+    def set_aside(self, epoch: int) -> None:
+        """Move files that hold what the database does not beside the witness's file, whole; the next export begins
+        anew. Safe to repeat. Raises `NotNow` when the disk does not take them."""
+        with self._lock:
+            try:
+                aside = self._witness_file.parent / f"before-epoch-{epoch}"
+                if self._behind():
+                    _move(self._folder, aside / "audit")
+                if self._witness_ahead():
+                    _move_file(self._witness_file, aside)
+            except OSError as error:
+                raise NotNow("the log's files cannot be set aside", hint=error.strerror or "is there room?") from None
+            finally:
+                self._exported = None
+
     # --- inside
+
+    def _behind(self) -> bool:
+        """Whether the database was set back behind these files, and has perhaps gone on elsewhere since."""
+        with self._store.read() as reads:
+            noted = reads.set_back() is not None
+        return self.ahead() or (noted and self._differs())
+
+    def _differs(self) -> bool:
+        segments = sorted(self._folder.glob("segment-*.jsonl"))
+        if not segments:
+            return False
+        lines = segments[-1].read_bytes().split(b"\n")[:-1]
+        with self._store.read() as reads:
+            ours = reads.audit_lines((len(segments) - 1) * RECORDS_PER_SEGMENT, RECORDS_PER_SEGMENT)
+        return [line.encode("ascii") for line in ours[: len(lines)]] != lines
+
+    def _witness_ahead(self) -> bool:
+        line = self.last_witnessed()
+        if line is None:
+            return False
+        seen = decode_witness(line).checkpoint
+        with self._store.read() as reads:
+            return seen.size > reads.audit_size() or reads.tree_at(seen.size).root != seen.root
 
     def _append_records(self, exported: int) -> int:
         while True:
@@ -118,6 +179,20 @@ class AuditLog:
             return decode_witness(lines[-1]).checkpoint.size
         except Malformed:
             raise IntegrityBroken("the last line of the witness file is not a witnessed checkpoint") from None
+
+
+def _move(folder: Path, aside: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        _move_file(path, aside)
+
+
+def _move_file(path: Path, aside: Path) -> None:
+    """Move a file, perhaps to another disk: there whole before it is here no more."""
+    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    replace_file(aside / path.name, path.read_bytes())
+    flush_folder(aside.parent)
+    path.unlink()
+    flush_folder(path.parent)
 
 
 @contextmanager

@@ -241,6 +241,7 @@ class AcceptanceTable(NodeBase):
     text: Mapped[str] = mapped_column(Text)
     key_id: Mapped[str]
     received: Mapped[datetime]
+    epoch: Mapped[int] = mapped_column(default=0, server_default="0")
 
     __table_args__ = (Index(None, "permit", "permit_version"),)
 
@@ -257,6 +258,7 @@ class RunOrderTable(NodeBase):
     sha256: Mapped[str]
     key_id: Mapped[str]
     received: Mapped[datetime]
+    epoch: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class RevocationListTable(NodeBase):
@@ -430,6 +432,20 @@ class CanaryTable(NodeBase):
     probes: Mapped[dict[str, Any]]
 
 
+class FailureTable(NodeBase):
+    """What failed although everything around it answered; `set_aside` since when it is tried no more."""
+
+    __tablename__ = "failure"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    times: Mapped[int]
+    first: Mapped[datetime]
+    last: Mapped[datetime]
+    set_aside: Mapped[datetime | None] = mapped_column(index=True)
+
+
 class SettingTable(NodeBase):
     __tablename__ = "setting"
 
@@ -525,11 +541,14 @@ class AuditHeadTable(NodeBase):
 
 
 class CheckpointTable(NodeBase):
+    """`frontier`: the Merkle frontier at this size, from which what was added later can be proven to be added."""
+
     __tablename__ = "checkpoint"
 
     size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     text: Mapped[str] = mapped_column(Text)
     time: Mapped[datetime]
+    frontier: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class WitnessedTable(NodeBase):
@@ -540,3 +559,29 @@ class WitnessedTable(NodeBase):
     size: Mapped[int] = mapped_column(ForeignKey("checkpoint.size"), primary_key=True)
     text: Mapped[str] = mapped_column(Text)
     time: Mapped[datetime]
+
+
+class LogEpochTable(NodeBase):
+    """An epoch of the log after the first (`mediator.audit.Epoch`), and the record that opened it."""
+
+    __tablename__ = "log_epoch"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    record: Mapped[int]
+    kept: Mapped[int]
+    before_epoch: Mapped[int]
+    before_size: Mapped[int]
+    before_root: Mapped[str]
+    opened: Mapped[datetime]
+
+
+class SetBackTable(NodeBase):
+    """One row while the log is known to have been set back: the newest log head that is not this log's."""
+
+    __tablename__ = "set_back"
+
+    one: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int]
+    size: Mapped[int]
+    root: Mapped[str]
+    noticed: Mapped[datetime]

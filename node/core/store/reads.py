@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import case, exists, func, select
 from sqlalchemy.orm import Session
 
 from federation.client.ports import OutgoingReply
-from mediator.audit import Action, Frontier
+from mediator.audit import Action
 from mediator.jobs import TERMINAL, JobState
+from mediator.tree import Frontier
 from mediator.types import Instruction, Kind
 from node.core import records
 from node.core.store import models
 from node.core.store.airlock import AirlockReads
+from node.core.store.epochs import EpochReads
+from node.core.store.failures import FailureReads
 from node.core.store.imports import ImportReads
 from node.core.store.ledger import LedgerReads
 from node.core.store.refusals import RefusalReads
@@ -25,7 +28,7 @@ PAUSED = "paused"
 _RELEASED = (JobState.RELEASED.value, JobState.DELIVERED.value)
 
 
-class Reads(AirlockReads, ImportReads, LedgerReads, RefusalReads):
+class Reads(AirlockReads, EpochReads, FailureReads, ImportReads, LedgerReads, RefusalReads):
     """One snapshot of the store."""
 
     def __init__(self, session: Session) -> None:
@@ -42,9 +45,11 @@ class Reads(AirlockReads, ImportReads, LedgerReads, RefusalReads):
         return tuple(value_of(records.PermitRow, model) for model in self._session.scalars(query))
 
     def acceptance(self, permit: str, permit_version: int) -> records.AcceptanceRow | None:
-        """The acceptance taken in last: a steward may narrow an earlier one."""
+        """The acceptance taken in last: a steward may narrow an earlier one. None from before the log's epoch holds."""
         query = select(models.AcceptanceTable).where(
-            models.AcceptanceTable.permit == permit, models.AcceptanceTable.permit_version == permit_version
+            models.AcceptanceTable.permit == permit,
+            models.AcceptanceTable.permit_version == permit_version,
+            models.AcceptanceTable.epoch == self.epoch_number(),
         )
         order = (models.AcceptanceTable.received.desc(), models.AcceptanceTable.sha256)
         model = self._session.scalars(query.order_by(*order).limit(1)).first()
@@ -138,6 +143,11 @@ class Reads(AirlockReads, ImportReads, LedgerReads, RefusalReads):
         query = select(models.JobTable).where(models.JobTable.state.not_in(ended))
         return tuple(job_row(model) for model in self._session.scalars(query.order_by(models.JobTable.created)))
 
+    def jobs_of(self, instruction: str) -> tuple[records.JobRow, ...]:
+        """The job of an instruction, if it has one."""
+        query = select(models.JobTable).where(models.JobTable.instruction == instruction)
+        return tuple(job_row(model) for model in self._session.scalars(query))
+
     def attempts_open(self, run: str, round_: int, task: Kind) -> int:
         """How many attempts of one task are at work, or wait."""
         job, ended = models.JobTable, [state.value for state in TERMINAL]
@@ -215,7 +225,8 @@ class Reads(AirlockReads, ImportReads, LedgerReads, RefusalReads):
         return self._releases(asked.state == "released", asked.delivered.is_(None))
 
     def outgoing(self) -> tuple[OutgoingReply, ...]:
-        """Every answer the hub has not had yet, oldest first; `folder` is where its objects are kept."""
+        """Every answer the hub has not had yet and that is not set aside, oldest first; `folder` is where its objects
+        are kept."""
         query = (
             select(models.InstructionTable, models.ReleaseTable)
             .outerjoin(models.ReleaseTable, models.ReleaseTable.instruction == models.InstructionTable.instruction)
@@ -224,6 +235,12 @@ class Reads(AirlockReads, ImportReads, LedgerReads, RefusalReads):
                 models.InstructionTable.delivered.is_(None),
                 models.InstructionTable.task
                 != Kind.ANALYSE.value,  # asked by this hospital, answered to nobody outside
+                ~exists().where(
+                    models.FailureTable.subject == models.InstructionTable.instruction,
+                    models.FailureTable.kind
+                    == case((models.InstructionTable.state == "released", records.RELEASE), else_=records.REFUSAL),
+                    models.FailureTable.set_aside.is_not(None),
+                ),
             )
             .order_by(models.InstructionTable.received, models.InstructionTable.instruction)
         )

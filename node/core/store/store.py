@@ -27,15 +27,19 @@ class Store:
         self._after_commit: list[Callable[[], None]] = []
         self._committed = threading.Condition()
         self._commits = 0
+        # asked before every transaction: whoever may not write now is told why
+        self.before_writing: Callable[[], None] = lambda: None
 
     @contextmanager
     def transaction(self, now: datetime) -> Iterator[Tx]:
         """A transaction at `now`: committed when the block ends, rolled back when it raises.
 
-        Raises `NotNow` when the database does not answer, `IntegrityBroken` when its file is damaged.
+        Raises `NotNow` when the database does not answer or the clock is not believed, `IntegrityBroken` when the
+        database's file is damaged.
         """
         if self._writer == threading.get_ident():
             raise RuntimeError("a transaction inside a transaction")
+        self.before_writing()
         with self._lock:
             self._writer = threading.get_ident()
             try:

@@ -23,6 +23,8 @@ from node.core import records
 from node.core.records import AuditEvent
 from node.core.store import documents, models
 from node.core.store.airlock import AirlockWrites
+from node.core.store.epochs import EpochWrites
+from node.core.store.failures import FailureWrites
 from node.core.store.imports import ImportWrites
 from node.core.store.reads import PAUSED, Reads
 from node.core.store.refusals import RefusalWrites
@@ -32,7 +34,7 @@ from node.core.store.rows import job_row
 _MAY_REDELIVER = (jobs.JobState.RECEIVED, jobs.JobState.RELEASED)
 
 
-class Tx(AirlockWrites, ImportWrites, RefusalWrites, Reads):
+class Tx(AirlockWrites, EpochWrites, FailureWrites, ImportWrites, RefusalWrites, Reads):
     """One transaction: every change in it commits together with its audit records, or nothing does."""
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -56,6 +58,8 @@ class Tx(AirlockWrites, ImportWrites, RefusalWrites, Reads):
         if row is None:
             return False
         self._append(event)
+        if isinstance(row, models.AcceptanceTable | models.RunOrderTable):
+            row.epoch = self.epoch_number()
         self._add(row)
         for covered in documents.budgeted_versions(self._session, signed):
             self._add(covered)
@@ -275,9 +279,11 @@ class Tx(AirlockWrites, ImportWrites, RefusalWrites, Reads):
     def add_checkpoint(self, site: str, key: SigningKey, *, event: AuditEvent) -> Checkpoint:
         """Sign the log as it stands after `event`, and keep the checkpoint."""
         self._append(event)
-        checkpoint = sign_checkpoint(site, self.audit_tree(), self.now, key)
+        tree, opened = self.audit_tree(), self.epoch()
+        checkpoint = sign_checkpoint(site, tree, self.now, key, None if opened is None else opened.epoch)
         text = encode_checkpoint(checkpoint).decode("ascii").rstrip("\n")
-        self._add(models.CheckpointTable(size=checkpoint.size, text=text, time=self.now))
+        frontier = [peak.hex() for peak in tree.peaks]
+        self._add(models.CheckpointTable(size=checkpoint.size, text=text, time=self.now, frontier=frontier))
         return checkpoint
 
     def add_witnessed(self, witnessed: WitnessedCheckpoint, *, event: AuditEvent) -> bool:

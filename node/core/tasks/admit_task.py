@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from durable.files import creating_folder, write_inside
+from federation.client.ports import MAX_REPLY_CONTEXT_BYTES
 from mediator.admission import (
     AdmissionRequest,
     Admitted,
@@ -83,6 +84,8 @@ def receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes])
 def _receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
     now = core.clock()
     signed = open_signed(Instruction, text, core.trust.hub)  # (1)
+    if len(reply_context) > MAX_REPLY_CONTEXT_BYTES:  # the link has refused it before
+        raise Malformed("an instruction with more than a reply needs")
     if signed.document.task is Kind.ANALYSE:  # which starts here, and is nobody's outside
         raise Denied(Reason(Code.KIND_NOT_PERMITTED))
     with core.store.read() as snapshot:
@@ -127,6 +130,9 @@ def admission_request(
             highest_revocation=0 if revoked is None else revoked.number,
             siblings=siblings,
             datasets=_datasets(core, snapshot, instruction, None if permit is None else permit.document),
+            set_back=snapshot.set_back() is not None,
+            opened=None if (epoch := snapshot.epoch()) is None else epoch.opened,
+            ordered_before=snapshot.ordered_before(instruction.run),
         ),
         ledger=_ledger(snapshot, instruction),
         now=now,

@@ -16,6 +16,9 @@ from node.ipc.caller import Caller
 from node.ipc.messages import Empty
 from node.ipc.verb import Handlers
 
+# the newest of what was set aside: a message between processes has room for these
+_SHOWN = 200
+
 HANDLERS = Handlers[CoreProcess]()
 
 
@@ -55,6 +58,17 @@ def logs(process: CoreProcess, caller: Caller, request: words.JobId) -> words.Lo
 def runs(process: CoreProcess, _caller: Caller, _request: Empty) -> tuple[words.RunAccount, ...]:
     with process.core.store.read() as snapshot:
         return tuple(run_account(snapshot, order) for order in snapshot.run_orders())
+
+
+@HANDLERS.answers(words.SET_ASIDE)
+def aside(process: CoreProcess, _caller: Caller, _request: Empty) -> tuple[words.SetAside, ...]:
+    with process.core.store.read() as snapshot:
+        rows = snapshot.set_aside(_SHOWN)
+    return tuple(
+        words.SetAside(row.kind, row.subject, row.reason, row.times, row.first, row.set_aside)
+        for row in rows
+        if row.set_aside is not None
+    )
 
 
 def _found(process: CoreProcess, job: str) -> JobRow:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Protocol
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
 from mediator.errors import Code, HubCode
 from node.core.documents.documents import outcome
 from node.ipc import link as words
@@ -26,10 +27,13 @@ class CoreSide(Protocol):
     def receive_instruction(self, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None: ...
     def outgoing(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]: ...
     def delivered(self, instruction: str) -> None: ...
+    def failed(self, kind: str, subject: str, reason: str, final: bool) -> Retry: ...
     def may_leave(self, instruction: str) -> bool: ...
-    def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]: ...
+    def witness_holds(self, text: str, refused: bool) -> None: ...
+    def checkpoints(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]: ...
     def witnessed(self, text: str) -> None: ...
     def certificate_alarm(self, code: Code) -> None: ...
+    def hub_time(self, time: datetime) -> None: ...
 
 
 HANDLERS = Handlers[CoreSide]()
@@ -62,15 +66,25 @@ def delivered(core: CoreSide, _caller: Caller, request: words.InstructionId) -> 
     return Empty()
 
 
+@HANDLERS.answers(words.FAILED)
+def failed(core: CoreSide, _caller: Caller, request: words.Failed) -> Retry:
+    return core.failed(request.kind, request.subject, request.reason, request.final)
+
+
 @HANDLERS.answers(words.MAY_LEAVE)
 def may_leave(core: CoreSide, _caller: Caller, request: words.InstructionId) -> words.Leave:
     return words.Leave(core.may_leave(request.instruction))
 
 
+@HANDLERS.answers(words.WITNESS_HOLDS)
+def witness_holds(core: CoreSide, _caller: Caller, request: words.WitnessHolds) -> Empty:
+    core.witness_holds(request.text, request.refused)
+    return Empty()
+
+
 @HANDLERS.answers(words.CHECKPOINTS)
-def checkpoints(core: CoreSide, _caller: Caller, _request: Empty, call: Call) -> Iterator[SignedText]:
-    for text in core.checkpoints(lambda: call.active):
-        yield SignedText(text)
+def checkpoints(core: CoreSide, _caller: Caller, _request: Empty, call: Call) -> Iterator[ShownCheckpoint]:
+    yield from core.checkpoints(lambda: call.active)
 
 
 @HANDLERS.answers(words.WITNESSED)
@@ -82,4 +96,10 @@ def witnessed(core: CoreSide, _caller: Caller, request: SignedText) -> Empty:
 @HANDLERS.answers(words.CERTIFICATE_ALARM)
 def certificate_alarm(core: CoreSide, _caller: Caller, request: words.Alarm) -> Empty:
     core.certificate_alarm(request.code)
+    return Empty()
+
+
+@HANDLERS.answers(words.HUB_TIME)
+def hub_time(core: CoreSide, _caller: Caller, request: words.HubTime) -> Empty:
+    core.hub_time(request.time)
     return Empty()

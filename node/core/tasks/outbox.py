@@ -8,25 +8,33 @@ spool. A pause does it at once, anything else within seconds (`Watch`), whether 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from durable.files import creating_folder, write_inside
-from federation.client.ports import OutgoingReply
+from federation.client.ports import OutgoingReply, Retry
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, IntegrityBroken, hub_code
+from mediator.errors import CloisterError, Code, IntegrityBroken, hub_code
 from node.core.context import Core, event, permit_name
-from node.core.records import ReleaseRow
+from node.core.records import RELEASE, ReleaseRow
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
+from node.core.tasks import set_aside
 from node.core.tasks.permit_basis import permit_ended, run_ended
+from node.host.disk_errors import is_full
+
+log = logging.getLogger(__name__)
 
 # how often a stream without news looks whether its reader is still there
 _LOOK_S = 1.0
 # the link reads its spool as a member of the folder's group
 _SPOOL_MODE = 0o640
+# how often a release is tried that a full disk keeps out of the spool
+_FULL_S = 5.0
 # after these no release of the run is ever asked for again; a pause, a stale list or a late link may be over tomorrow
 _FOR_GOOD = frozenset({Code.PERMIT_EXPIRED, Code.PERMIT_REVOKED, Code.PERMIT_SUPERSEDED, Code.RUN_ORDER_EXPIRED})
 
@@ -37,26 +45,73 @@ class Outbox:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._spooling = threading.Lock()
+        # when an answer that could not be spooled is tried again
+        self._not_before: dict[str, float] = {}
 
     def follow(self, active: Callable[[], bool]) -> Iterator[OutgoingReply]:
         """Every undelivered answer, once per caller, then new ones, while `active()`. `folder` is the spool's.
 
-        A release that was taken back after the caller was told of it is told again, as the refusal it is now.
+        A release that was taken back after the caller was told of it is told again, as the refusal it is now. One that
+        cannot be spooled keeps none behind it waiting: it is tried again, and set aside where that is no use.
         """
         told: set[tuple[str, bool]] = set()
-        seen = -1
+        seen, waits = -1, False
         while active():
             before, seen = seen, self._core.store.wait_for_commit(seen, _LOOK_S)
-            if seen == before:
+            if seen == before and not waits:
                 continue
             self.take_back()
             with self._core.store.read() as snapshot:
                 rows = {(row.instruction, row.envelope is not None): row for row in snapshot.outgoing()}
             told &= rows.keys()
+            waits = False
             for key, row in rows.items():
-                if key not in told:
-                    told.add(key)
-                    yield replace(row, folder=self._spool(row))
+                if key in told:
+                    continue
+                ready = self._ready(row)
+                if ready is None:
+                    waits = True
+                    continue
+                told.add(key)
+                yield ready
+
+    def failed(self, kind: str, subject: str, reason: str, *, final: bool = False) -> Retry:
+        """The link could not serve something. A release is copied anew for its next try, in case the copy was at
+        fault, and leaves the spool when it is set aside."""
+        retry = set_aside.failed(self._core, kind, subject, reason, final=final)
+        if kind == RELEASE:
+            with self._spooling:
+                shutil.rmtree(self._core.folders.spool / _spool_name(subject), ignore_errors=True)
+            if not retry.set_aside:
+                with self._core.store.read() as snapshot:
+                    rows = [row for row in snapshot.outgoing() if row.instruction == subject]
+                for row in rows:
+                    self._ready(row)
+        return retry
+
+    def _ready(self, row: OutgoingReply) -> OutgoingReply | None:
+        """The answer with its objects in the spool; None while they cannot be put there."""
+        if row.folder is None:
+            return row
+        if self._not_before.get(row.instruction, 0.0) > time.monotonic():
+            return None
+        try:
+            return replace(row, folder=self._spool(row))
+        except Exception as error:  # noqa: BLE001 - it is this release's: counted, told, and set aside at last
+            self._not_before[row.instruction] = time.monotonic() + self._again_s(row, error)
+            return None
+
+    def _again_s(self, row: OutgoingReply, error: Exception) -> float:
+        """When a release that cannot be spooled is tried again. A full disk is no fault of its own, and not counted."""
+        log.warning("the release of %s cannot be spooled (%s)", row.instruction, type(error).__name__)
+        if isinstance(error, OSError) and is_full(error):
+            return _FULL_S
+        try:
+            reason = error.code if isinstance(error, CloisterError) else "internal"
+            return set_aside.failed(self._core, RELEASE, row.instruction, reason).again_s
+        except CloisterError as fault:
+            log.warning("that is not written down yet: %s", fault.message)
+            return _FULL_S
 
     def may_leave(self, instruction: str) -> bool:
         """Whether a release may be pushed now; asked by the link right before it does."""
@@ -89,6 +144,7 @@ class Outbox:
                 return
             permit = permit_name(row.permit, row.permit_version)
             tx.mark_delivered(instruction, event=event(Action.DELIVER, instruction, Verdict.DONE, permit=permit))
+        self._not_before.pop(instruction, None)
         shutil.rmtree(core.folders.spool / _spool_name(instruction), ignore_errors=True)
 
     def forget_ended_runs(self) -> int:

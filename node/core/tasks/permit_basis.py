@@ -24,10 +24,16 @@ class PermitBasis:
     siblings: Sequence[DataPermit]
     newest_audit: datetime | None
     order_expires: datetime | None = None
+    set_back: bool = False
+    order_before: bool = False
 
     def ended(self, core: Core) -> Code | None:
         """Why the permit, or the order where there is one, is not live now; None while it is."""
         now = core.clock()
+        if self.set_back:
+            return Code.LOG_SET_BACK
+        if self.order_before:
+            return Code.EPOCH_OVER
         if self.order_expires is not None and now >= self.order_expires:
             return Code.RUN_ORDER_EXPIRED
         revoked = newest(self.revocations, core.heard.revocations)
@@ -57,6 +63,7 @@ def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> P
         revocations=core.revocations(snapshot),
         siblings=open_known_permits(siblings, committee),
         newest_audit=snapshot.newest_audit_time(),
+        set_back=snapshot.set_back() is not None,
     )
 
 
@@ -71,4 +78,4 @@ def run_ended(core: Core, snapshot: Reads, run: str, permit: str, permit_version
     order, found = snapshot.run_order(run), standing(core, snapshot, permit, permit_version)
     if order is None or found is None:
         return Code.PERMIT_MISSING
-    return replace(found, order_expires=order.expires).ended(core)
+    return replace(found, order_expires=order.expires, order_before=snapshot.ordered_before(run)).ended(core)

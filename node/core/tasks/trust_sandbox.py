@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from containers.warm.pool import Sandboxes
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.errors import CloisterError, Code, Denied, Reason
 from mediator.ports import Prepared
 from mediator.types import ContainerSpec, Resources
 from node.core.context import CORE, Core, event
@@ -67,9 +67,11 @@ class SandboxTrust:
         try:
             for spec, prepared in due:
                 self.require(spec, prepared)
-        except (Denied, NotNow) as error:
+        except CloisterError as error:
             # a failure has ended the containers already; an engine that is away is asked again by the next tick
             log.warning("canary: %s", error.message)
+        except Exception as error:  # noqa: BLE001 - the next tick tries again
+            log.error("canary: %s", type(error).__name__)
         finally:
             self._renewing.release()
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from containers.warm.pool import Sandboxes, SandboxKey
-from mediator.audit import Action, Verdict, decode_witness
-from mediator.errors import CloisterError, Code, IntegrityBroken, Malformed
+from mediator.audit import Action, Verdict
+from mediator.errors import CloisterError, Code
 from node.core.context import CORE, Core, event, permit_name
 from node.core.store.writes import Tx
 from node.core.tasks.outbox import Outbox
@@ -122,6 +122,7 @@ class Watch:
         try:
             with core.store.read() as snapshot:
                 order = snapshot.run_order(key.run)
+                before = snapshot.ordered_before(key.run)
                 found = standing(core, snapshot, key.permit, key.permit_version)
         except CloisterError as error:
             log.warning("watch: %s", error.message)
@@ -129,7 +130,7 @@ class Watch:
             return None if known is None else known.ended(core)
         if order is None or found is None:
             return Code.PERMIT_MISSING
-        found = replace(found, order_expires=order.expires)
+        found = replace(found, order_expires=order.expires, order_before=before)
         self._standings[key] = found
         return found.ended(core)
 
@@ -160,18 +161,3 @@ def checkpoint(core: Core, actor: str = CORE) -> str:
         newest = tx.newest_checkpoint()
     assert newest is not None
     return newest.text
-
-
-def witnessed(core: Core, line: str) -> None:
-    """Keep a checkpoint the hub co-signed. Raises `Malformed` or `IntegrityBroken` for anything else."""
-    try:
-        shown = decode_witness(line.encode("ascii"))
-    except UnicodeEncodeError as error:
-        raise Malformed("not a witnessed checkpoint") from error
-    shown.verify(core.trust.witnesses)
-    shown.checkpoint.verify({core.keys.audit.key_id: core.keys.audit.verify_key})
-    if shown.checkpoint.site != core.site:
-        raise IntegrityBroken("a witnessed checkpoint of another site")
-    kept = event(Action.CHECKPOINT, f"witness/{shown.checkpoint.size}", Verdict.DONE)
-    with core.store.transaction(core.clock()) as tx:
-        tx.add_witnessed(shown, event=kept)

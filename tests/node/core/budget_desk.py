@@ -43,7 +43,9 @@ class BudgetDesk(Desk):
         granted = samples.permit(permit=name, permit_version=1, supersedes=None, **changes)
         signed = samples.signed_permit(granted)
         self.documents.receive(signed.text)
-        self.documents.accept(samples.acceptance(signed, **(accept or {})).text, actor="data_steward")
+        self.documents.receive(
+            samples.acceptance(signed, **(accept or {})).text, by="data_steward", actor="data_steward"
+        )
         for run in runs:
             order = samples.order(run=run, permit=name, permit_version=1, rounds=granted.maximum_rounds)
             self.documents.receive(samples.RESEARCHER.sign(order))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply
+from federation.client.ports import Delivery, Greeting, OutgoingReply, ShownCheckpoint
 from mediator.errors import Code, Denied, HubCode, Malformed, NotNow, Reason
 from mediator.import_orders import Column, IngestOrder
 from mediator.manifests import Deidentification
@@ -95,6 +96,10 @@ def test_a_file_of_another_size_than_announced_is_a_broken_contract(tmp_path: Pa
     assert denied.value.reasons[0].code is Code.CONTRACT_VIOLATION
 
 
+AT = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
+SHOWN = (ShownCheckpoint("one"), ShownCheckpoint("two", ("ab" * 32, "cd" * 32)))
+
+
 class LinkSide:
     """What core offers its link, with everything written down."""
 
@@ -128,11 +133,17 @@ class LinkSide:
     def delivered(self, instruction: str) -> None:
         self.asked.append(instruction)
 
-    def checkpoints(self, active: Callable[[], bool]) -> Iterator[str]:
-        yield from ("one", "two")
+    def witness_holds(self, text: str, refused: bool) -> None:
+        self.asked.append((text, refused))
+
+    def checkpoints(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]:
+        yield from SHOWN
 
     def witnessed(self, text: str) -> None:
         self.asked.append(text)
+
+    def hub_time(self, time: datetime) -> None:
+        self.asked.append(time)
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
@@ -153,13 +164,17 @@ def test_core_is_what_the_link_knows_as_core(tmp_path: Path) -> None:
             assert await core.deliver_instruction("no", b"", pieces()) == Delivery(False, HubCode.REFUSED_INSTRUCTION)
             async with aclosing(core.outbox()) as outbox:  # type: ignore[type-var]
                 assert [reply async for reply in outbox] == side.replies
-            assert [text async for text in core.checkpoints()] == ["one", "two"]
+            await core.witness_holds("", True)
+            assert [shown async for shown in core.checkpoints()] == list(SHOWN)
             await core.delivered("run/1/train/1")
             await core.witnessed("one, signed")
+            await core.hub_time(AT)
 
     with link_server(socket, side, group=None):
         asyncio.run(ask())
-    assert side.asked == [True, ("yes", b"\x01", b"model"), ("no", b"", b""), "run/1/train/1", "one, signed"]
+    assert side.asked == [
+        True, ("yes", b"\x01", b"model"), ("no", b"", b""), ("", True), "run/1/train/1", "one, signed", AT,
+    ]  # fmt: skip
 
 
 ORDER = IngestOrder(

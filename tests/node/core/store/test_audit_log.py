@@ -57,7 +57,7 @@ def report(folder: Path) -> AuditReport:
     files = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
     witness = folder.parent / "witness" / "witness.jsonl"
     lines = witness.read_bytes() if witness.exists() else b""
-    return verify_log(files, RING, witness_lines=lines, witness_keys=KeyRing([HUB.verify_key]))
+    return verify_log(files, RING, witness_lines=lines or None, witness_keys=KeyRing([HUB.verify_key]))
 
 
 def test_every_commit_is_exported_and_verifies(store: Store, folder: Path, exporting: AuditLog) -> None:
@@ -149,8 +149,9 @@ def test_a_database_rolled_back_behind_its_folder_is_found(url: str, folder: Pat
     for left in tmp_path.glob("node.db-*"):
         left.unlink()
     store = open_store(url, NOW)
-    with pytest.raises(IntegrityBroken, match="database does not"):
-        started(store, folder)
+    assert started(store, folder).ahead()
+    record(store, 1)
+    assert started(store, folder).export() == 0, "nothing is written over what happened since"
     assert (folder / "segment-00000001.jsonl").read_bytes() == before
     store.close()
 

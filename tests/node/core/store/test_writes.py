@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mediator.airlock.review import FileEvent
-from mediator.audit import Action, Verdict, decode_line, witness_checkpoint
+from mediator.audit import Action, Epoch, LogHead, Verdict, decode_line, witness_checkpoint
 from mediator.datasets import HeldStudy
 from mediator.errors import Code, Denied, HubCode, IntegrityBroken
 from mediator.imports import ImportStep
@@ -32,6 +32,7 @@ Step = Callable[[Tx, AuditEvent], Any]
 
 # Every mutating method once, in an order in which each finds something to change.
 HELD = HeldStudy("1" * 32, "2" * 32, "train", 2, HEX, 9, Deidentification("eucaim", HEX, "4"))
+SEEN = LogHead(0, 99, "ab" * 32)
 STEPS: list[tuple[str, Step]] = [
     ("record", lambda tx, e: tx.record(event=e)),
     ("add_document", lambda tx, e: tx.add_document(signed(samples.permit()), event=e)),
@@ -65,6 +66,7 @@ STEPS: list[tuple[str, Step]] = [
     ("hand_out", lambda tx, e: tx.hand_out("file-1", event=e)),
     ("add_review", lambda tx, e: tx.add_review(samples.review(), FileEvent.ENDORSE, event=e)),
     ("advance_airlock_file", lambda tx, e: tx.advance_airlock_file("file-1", FileEvent.EXPIRE, event=e)),
+    ("count_failure", lambda tx, e: tx.count_failure("message", HEX, "internal", set_aside=True, event=e)),
     ("add_canary", lambda tx, e: tx.add_canary(HEX, True, {"dns": True}, event=e)),
     ("withdraw_dataset_version", lambda tx, e: tx.withdraw_dataset_version(VERSION, event=e)),
     ("add_import", lambda tx, e: tx.add_import(NewImport("ingest-1", "lesions", "images", "it", "{}"), event=e)),
@@ -72,6 +74,10 @@ STEPS: list[tuple[str, Step]] = [
     ("take_import_study", lambda tx, e: tx.take_import_study("ingest-1", 1, HELD, event=e)),
     ("add_checkpoint", lambda tx, e: tx.add_checkpoint("north", KEY, event=e)),
     ("add_witnessed", lambda tx, e: tx.add_witnessed(_witnessed(tx), event=e)),
+    ("note_set_back", lambda tx, e: tx.note_set_back(SEEN, event=e)),
+    ("open_epoch", lambda tx, e: tx.open_epoch(Epoch(1, 0, SEEN), event=e)),
+    ("accept_again", lambda tx, e: tx.accept_again(signed(samples.acceptance()).sha256, event=e)),
+    ("accept_clock", lambda tx, e: tx.accept_clock(event=e)),
 ]
 REFUSED = ("run-1/2/train/1", "job-2")
 # Those that count what has a record already, or has one later.
@@ -80,7 +86,7 @@ COUNTS = {"count_refusals", "forget_refusals"}
 IDEMPOTENT = {
     "add_document", "add_dataset_version", "add_image", "approve_image", "withdraw_image", "set_paused",
     "add_instruction", "charge", "mark_delivered", "withdraw_dataset_version", "add_witnessed", "take_import_study",
-    "take_back",
+    "note_set_back", "accept_again", "take_back",
 }  # fmt: skip
 
 

@@ -6,8 +6,8 @@ Of a site's unrevoked certificates all but the newest count as used; the newest 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 

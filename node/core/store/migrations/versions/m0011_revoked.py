@@ -1,6 +1,6 @@
 """Every list is kept with all that is revoked by it and by those before it; of before, a list adds.
 
-Revision ID: 0013
+Revision ID: 0011
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0013"
-down_revision = "0006"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
