@@ -105,7 +105,7 @@ def permit(**changes: Any) -> DataPermit:
         "maximum_rounds": 100,
         "byte_budget": 1 << 40,
         "minimum_studies": 1,
-        "resources": Resources(1.0, 1 << 30, 100, 600, 1 << 20, 1 << 20, 10, 0),
+        "resources": Resources(1.0, 1 << 30, 100, 600, 1 << 20, 1 << 26, 10, 0),
     }
     return DataPermit(**(values | changes))
 

@@ -23,6 +23,7 @@ from federation.client import enrolment
 from federation.client.link_state import LinkState
 from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_text
 from federation.hub.config import load_config
+from federation.hub.coordinator import Coordinator
 from federation.hub.state import HubState
 from federation.hub.tables import EventRow, HubBase, RunRow
 from mediator import tensors
@@ -391,8 +392,16 @@ def test_nor_is_a_run_begun_under_one_that_an_older_hub_published(town: Town) ->
         town.hub.documents._add(session, signed, "older@1", signed.document.expires, "test")
     with pytest.raises(Denied) as caught:
         town.submit("too-large", permit="older", schema_sha256=schema_sha256(MANY))
-    assert [reason.code for reason in caught.value.reasons] == [Code.PERMIT_TOO_LARGE]
+    assert {reason.code for reason in caught.value.reasons} == {Code.PERMIT_TOO_LARGE}
     assert "too-large" not in runs(town)
+    # nor one that the older hub had already begun: it stops before its first message
+    asked = order("begun-before", permit="older", schema_sha256=schema_sha256(MANY))
+    with town.hub.database.write() as session:
+        town.hub.documents.add_order(session, town.hub.documents.open_order(RESEARCHER.sign(asked))[0], "test")
+    coordinator = Coordinator(town.hub, lambda: pytest.fail("no run is opened"), lambda sites: None)
+    with pytest.raises(Denied) as caught:
+        coordinator._attempt("begun-before")
+    assert {reason.code for reason in caught.value.reasons} == {Code.PERMIT_TOO_LARGE}
 
 
 def test_a_permit_of_many_tensors_is_kept_and_handed_out(town: Town) -> None:
