@@ -27,16 +27,16 @@ def keep_small(path: Path, most_bytes: int) -> bool:
         if size <= most_bytes:
             return False
         with suppress(OSError):
-            _copy(descriptor, max(0, size - most_bytes), path.with_name(f"{path.name}.1"))
+            _copy(descriptor, max(0, size - most_bytes), size, path.with_name(f"{path.name}.1"))
         os.ftruncate(descriptor, 0)
         return True
     finally:
         os.close(descriptor)
 
 
-def _copy(descriptor: int, begin: int, target: Path) -> None:
+def _copy(descriptor: int, begin: int, end: int, target: Path) -> None:
     """The newest part of a log, as a file of its own; it need not survive a power cut."""
     with replacing(target, flush=False) as copy:
-        while piece := os.pread(descriptor, _PIECE, begin):
+        while piece := os.pread(descriptor, min(_PIECE, end - begin), begin):
             copy.write(piece)
             begin += len(piece)

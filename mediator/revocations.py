@@ -1,8 +1,7 @@
 """What a holder of revocation lists holds to: nothing is taken back because a list was silent about it.
 
 A list of version 1 adds to those before it. One of version 2 names the list before it by hash, and what is `restored`:
-every permit that was revoked once and holds again, for as long as it does, so that a node which missed a list misses
-nothing. Only what is named there is taken back.
+every permit that was revoked once and holds again, so that a node which missed a list misses nothing.
 """
 
 from __future__ import annotations
@@ -27,19 +26,16 @@ class Revocations:
 def forks(held: Revocations | None, signed: Signed[RevocationList]) -> bool:
     """Whether a list names another predecessor than the one that is held: the committee signed two of one number."""
     listed = signed.document
-    return (
-        held is not None
-        and isinstance(listed, RevocationListV2)
-        and held.number == listed.number - 1
-        and held.sha256 != listed.previous_sha256
-    )
+    if held is None or not isinstance(listed, RevocationListV2):
+        return False
+    return held.number == listed.number - 1 and held.sha256 != listed.previous_sha256
 
 
 def take_up(held: Revocations | None, signed: Signed[RevocationList]) -> Revocations:
     """What holds once a list is taken in whose number is higher than that of what is held.
 
-    1. Whatever is revoked so far, and whatever the list names.
-    2. Less what it says is restored, unless it forks: who made it did not know what we hold.
+    1. Whatever is revoked so far, and whatever the list names,
+    2. less what it says is restored, unless it forks: who made it did not know what we hold.
     """
     listed = signed.document
     revoked = listed.permits if held is None else held.permits.union(listed.permits)  # (1)
@@ -49,9 +45,8 @@ def take_up(held: Revocations | None, signed: Signed[RevocationList]) -> Revocat
 
 def overheard(held: Revocations | None, signed: Signed[RevocationList]) -> Revocations:
     """What ends at once with a list that is not written down yet. It restores nothing: that can wait."""
-    listed = signed.document
-    revoked = frozenset(listed.permits) | (frozenset() if held is None else held.permits)
-    return Revocations(listed.number, listed.issued, revoked, signed.sha256)
+    listed, before = signed.document, frozenset[str]() if held is None else held.permits
+    return Revocations(listed.number, listed.issued, before.union(listed.permits), signed.sha256)
 
 
 def newest(stored: Revocations | None, heard: Revocations | None) -> Revocations | None:

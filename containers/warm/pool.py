@@ -18,7 +18,7 @@ from containers.warm.conversation import Conversation, ended_by_itself, listen
 from containers.warm.inventory import WarmInventory
 from containers.warm.removal import Removal, Stopping
 from durable.reading_group import EVERYBODY, ReadingGroup
-from mediator.errors import Code, Ended, Reason
+from mediator.errors import Code, Ended, NotNow, Reason
 from mediator.ports import Prepared, Runner
 from mediator.types import ContainerSpec, OutputFile
 
@@ -87,7 +87,12 @@ class Sandboxes:
             files = talk.take()
         except BaseException as error:
             self._lose(container, error)
-            raise
+            if container.stop_code is None or not isinstance(error, OSError):
+                raise
+            if self._inventory.closing.is_set():
+                raise NotNow("the node is shutting down") from error
+            # whoever ended it while it was still made took its folders away
+            raise Ended(Reason(container.stop_code)) from error
         talk.clear()
         if not self._inventory.give_back(container):  # it finished though it was asked to leave
             self._removal.destroy(container)

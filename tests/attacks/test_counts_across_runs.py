@@ -208,7 +208,7 @@ def test_the_next_version_of_a_permit_is_the_same_permit(desk: AnalysisDesk) -> 
     leaves_for_good(desk, analysed(desk, "run-1", table(FORTY, ["sex"])))
     granted = samples.permit(**{**GRANT, "maximum_rounds": 9, "permit_version": 3, "supersedes": 2})
     desk.documents.receive(samples.COMMITTEE.sign(granted))
-    desk.documents.receive(samples.acceptance(samples.signed_permit(granted)).text)
+    desk.documents.receive(samples.acceptance(samples.signed_permit(granted)).text, by="data_steward")
     desk.runner._behaviours[samples.IMAGE] = table(FORTY_BUT_ONE, ["sex"])  # type: ignore[index]
     desk.order("run-2", nonce="run-2", permit_version=3)
     desk.analysed("run-2")

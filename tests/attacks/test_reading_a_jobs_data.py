@@ -168,3 +168,13 @@ def test_core_puts_nothing_of_its_own_where_the_engine_mounts(config: NodeConfig
     command = as_user(["/usr/bin/python3", "-I", "-c", swap, str(folder)], IDS["core"], [IDS["link"], JOB])
     assert subprocess.run(command, check=False).returncode == 0
     assert folder.stat().st_ino == before and not folder.is_symlink()
+
+
+def test_nothing_of_a_job_stays_when_core_has_emptied_what_the_broker_made(config: NodeConfig) -> None:
+    """Neither could remove it alone."""
+    room = config.paths.work / "train-2"
+    run(IDS["core"], [JOB], "import shutil; shutil.rmtree(sys.argv[1], ignore_errors=True)", room)
+    assert sorted(path.name for path in room.rglob("*")) == ["data", "in"]
+    empty = "from containers.rooms import remove_empty; remove_empty(Path(sys.argv[1]), ['train-1'])"
+    run(IDS["broker"], [], empty, config.paths.work)
+    assert not room.exists() and shown(config)

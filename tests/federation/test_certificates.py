@@ -261,7 +261,7 @@ def test_a_hub_of_before_has_one_current_certificate_a_site_when_it_is_next_show
         database.executescript(
             "DROP INDEX events_by_object; ALTER TABLE certificates DROP COLUMN used;"
             "ALTER TABLE certificates DROP COLUMN ended; ALTER TABLE certificates DROP COLUMN renewals;"
-            "UPDATE alembic_version SET version_num = '0001'"
+            "UPDATE alembic_version SET version_num = '0002'"
         )
     hub = HubState(old.config)
     aachen = {

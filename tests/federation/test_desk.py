@@ -178,7 +178,7 @@ def test_a_list_that_forgets_is_not_signed_and_one_that_forks_not_published(town
     sign("x", "--previous", tmp_path / "1", "--restore", "p3").fault(2, "not revoked")
     sign("x", "--previous", tmp_path / "1", "--number", 1).fault(2, "number 1")
     cloister("hub", "revocations", "publish", tmp_path / "1", "--config", config)
-    shown = cloister("hub", "revocations", "show", "--config", config)
+    shown = cloister("hub", "revocations", "print", "--config", config)
     assert shown.out.strip() == (tmp_path / "1").read_text().strip()
     (tmp_path / "shown").write_text(shown.out)
     assert sign("2", "--previous", tmp_path / "shown", "--restore", "p1", "--permit", "p3").code == 0

@@ -122,9 +122,8 @@ def test_ten_thousand_counts_are_held_against_ten_thousand_without_looking_at_ev
     made = random.Random(7)
     old = [ShownCount("n", (("cell", str(number)),), made.randrange(10, 100_000)) for number in range(10_000)]
     new = [ShownCount("m", (("cell", str(number)),), made.randrange(10, 100_000)) for number in range(10_000)]
-    began = time.perf_counter()
+    began = time.thread_time()
     found = CountsBefore([earlier(*old)]).compare(new, V1, 10)
-    took_s = time.perf_counter() - began
+    took_s = time.thread_time() - began
     assert found.looked_at == 10_000 and found.near > 5000
     assert took_s < 5, "a hundred million pairs would take minutes"
-    print(f"{took_s:.3f} s")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediator.errors import UnsupportedVersion
@@ -82,6 +82,7 @@ def test_what_was_only_heard_ends_and_restores_nothing() -> None:
     assert overheard(heard, three).permits == {"p2", "p4"}
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd"))), max_size=6))
 def test_a_permit_comes_back_by_name_alone(steps: list[tuple[set[str], set[str]]]) -> None:
     last, kept = first("a"), held(first("a"))

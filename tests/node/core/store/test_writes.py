@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
 from mediator.airlock.review import FileEvent
 from mediator.audit import Action, Epoch, LogHead, Verdict, decode_line, witness_checkpoint
@@ -22,6 +23,7 @@ from mediator.jobs import JobState, JobStep
 from mediator.manifests import Deidentification
 from mediator.types import Kind
 from node.core.records import AuditEvent, NewImport, RefusalDayRow
+from node.core.store.engine import make_engine
 from node.core.store.reads import Reads
 from node.core.store.store import Store, open_store
 from node.core.store.writes import Tx
@@ -458,10 +460,11 @@ def test_a_node_of_before_holds_to_every_list_it_ever_took(tmp_path: Path) -> No
         for number, permits in ((1, ("p-1",)), (2, ("p-2",)), (3, ())):
             tx.add_document(signed(samples.revocations(number, *permits)), event=event())
     store.close()
-    with closing(sqlite3.connect(tmp_path / "node.db")) as database:
-        database.executescript(
-            "ALTER TABLE revocation_list DROP COLUMN revoked; UPDATE alembic_version SET version_num = '0006'"
-        )
+    engine = make_engine(url)
+    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        connection.exec_driver_sql("ALTER TABLE revocation_list DROP COLUMN revoked")
+        importlib.import_module("node.core.store.migrations.versions.m0011_revoked").upgrade()
+    engine.dispose()
     again = open_store(url, NOW)
     with again.read() as snapshot:
         row = snapshot.newest_revocation_list()
