@@ -182,9 +182,11 @@ def check_real(number: float, what: str, least: float, most: float) -> None:
 
 
 def check_settings(config: Mapping[str, Any], what: str) -> None:
-    """Raise unless a configuration's keys are names and its texts are lines; what else it may hold, a permit says."""
+    """Raise unless a configuration's keys are names, its texts lines, its numbers finite; a permit says the rest."""
     check_listed(config, what)
     for name, value in config.items():
         check_name(name, f"a key of {what}")
         if isinstance(value, str):
             check_text(value, f"a text of {what}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Ungrammatical(f"a number of {what} is not finite")

@@ -23,7 +23,15 @@ from mediator.errors import CloisterError, Malformed
 from mediator.grammar import MAX_PERSON, UNKNOWN, Ungrammatical, check_person
 from mediator.roles import Role
 from mediator.signatures import open_signed
-from mediator.types import ContainerSpec, Kind, PrivacyBudget, ReleasedObject, ReleaseEnvelope, RunOrder
+from mediator.types import (
+    ContainerSpec,
+    Kind,
+    PrivacyBudget,
+    ReleasedObject,
+    ReleaseEnvelope,
+    RevocationListV2,
+    RunOrder,
+)
 from node.ipc.caller import Caller, SignedCall
 from tests.mediator import samples
 from tests.mediator.test_audit import record
@@ -46,7 +54,8 @@ PERMIT = samples.permit(
 # every document that somebody signs; an audit log's own lines have tests of their own
 SIGNED = (
     PERMIT, samples.acceptance(versions=(samples.VERSION,), maximum_rounds=1, byte_budget=1).document, samples.order(),
-    samples.revocations(), samples.instruction(), ENVELOPE, SPEC, REVIEW, SignedCall("status", "a" * 64, "b" * 64),
+    samples.revocations(), RevocationListV2(2, samples.NOW, ("p",), "a" * 64, ("q",)), samples.instruction(), ENVELOPE,
+    SPEC, REVIEW, SignedCall("status", "a" * 64, "b" * 64),
 )  # fmt: skip
 
 
@@ -72,7 +81,7 @@ def _unheard_of(kind: Any) -> list[Any]:
     if origin is tuple:
         return [(value,) for value in _unheard_of(arguments[0])]
     if origin is Mapping and arguments[1] is Any:
-        return [{"a b": 1}, {"a\0": 1}, {"a": "b\0"}, {f"k{n}": 1 for n in range(1001)}]
+        return [{"a b": 1}, {"a\0": 1}, {"a": "b\0"}, {"a": float("inf")}, {f"k{n}": 1 for n in range(1001)}]
     if kind is str:
         return ["a\0b", "x" * 10_001, "\x1b[2J"]
     if kind is int:
@@ -100,7 +109,7 @@ def test_no_field_of_a_signed_document_is_without_a_rule(part: Any, name: str, k
 
 
 def test_every_kind_of_document_that_is_signed_is_looked_at() -> None:
-    assert len(SIGNED) == 9 and len(_fields()) > 80
+    assert len(SIGNED) == 10 and len(_fields()) > 80
 
 
 def test_an_ugly_id_is_refused_as_it_is_opened_with_what_would_do() -> None:
