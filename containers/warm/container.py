@@ -103,6 +103,8 @@ class WarmContainer:
     engine_lost: bool = False
     refused: Reason | None = None
     vouched: tuple[ContainerSpec, Prepared] | None = None
+    # the thread whose task it serves, or served last
+    server: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     group: ReadingGroup = EVERYBODY
     events: queue.Queue[JobEvent] = field(default_factory=queue.Queue)

@@ -42,7 +42,7 @@ class WarmInventory:
                 container = self._by_key[key] = make()
             if container.busy:
                 raise NotNow("this container is serving another task")
-            container.busy = True
+            container.busy, container.server = True, threading.get_ident()
             return container
 
     def give_back(self, container: WarmContainer) -> bool:
@@ -101,9 +101,11 @@ class WarmInventory:
         if container.ended.is_set() and not container.busy:
             self._ending.pop(container.name, None)
 
-    def any_ending(self, containers: tuple[WarmContainer, ...]) -> bool:
+    def any_ending(self, containers: tuple[WarmContainer, ...], but: int) -> bool:
+        """Whether one of these is not gone yet; one that serves the thread `but` does not count."""
         with self._lock:
-            return any(container.name in self._ending for container in containers)
+            ending = [each for each in containers if each.name in self._ending]
+            return any(not (each.busy and each.server == but) for each in ending)
 
     # --- containers that serve no task
 

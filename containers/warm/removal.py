@@ -31,7 +31,8 @@ class Stopping:
         self._thread = thread
 
     def wait(self, within_s: float | None = None) -> bool:
-        """Until they are ended, as far as the engine answers; false where that takes longer."""
+        """Until they are ended, as far as the engine answers; false where that takes longer. One that serves the thread
+        which began this is not waited for: it lets go of that one afterwards."""
         self._thread.join(within_s)
         return not self._thread.is_alive()
 
@@ -61,7 +62,8 @@ class Removal:
     def begin_stop(self, code: Code, chosen: Callable[[SandboxKey], bool]) -> Stopping:
         """End every chosen container, for who does not wait until they are ended."""
         hit, told = self._inventory.tell(code, chosen)
-        thread = threading.Thread(target=self._end, args=(hit, chosen), name="stop", daemon=True)
+        caller = threading.get_ident()
+        thread = threading.Thread(target=self._end, args=(hit, chosen, caller), name="stop", daemon=True)
         thread.start()
         return Stopping(len(hit), told, thread)
 
@@ -77,13 +79,13 @@ class Removal:
             worker.join()
         return ended.count(True)
 
-    def _end(self, hit: tuple[WarmContainer, ...], chosen: Callable[[SandboxKey], bool]) -> None:
+    def _end(self, hit: tuple[WarmContainer, ...], chosen: Callable[[SandboxKey], bool], caller: int) -> None:
         workers = [threading.Thread(target=self.destroy, args=(container,)) for container in hit]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        while self._inventory.any_ending(hit):  # by the thread whose task it served
+        while self._inventory.any_ending(hit, but=caller):  # by the thread whose task it served
             time.sleep(_LOOK_S)
         self._drop_logs(lambda key, _: chosen(key))
 

@@ -13,7 +13,7 @@ import pytest
 
 from containers.warm.inventory import WarmInventory
 from containers.warm.pool import Sandboxes, WarmContainer
-from mediator.errors import CloisterError, Code, Ended
+from mediator.errors import CloisterError, Code, Ended, Reason
 from tests.containers.warm.house import KEY, House
 from tests.sim.runner import FakeRunner
 
@@ -212,6 +212,27 @@ def test_a_disk_that_hangs_under_a_request_to_make_room_keeps_no_pause_waiting(t
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount one")
+@pytest.mark.parametrize("tasks_before", [0, 1])
+def test_a_canary_that_fails_inside_a_task_does_not_wait_for_that_task(house: House, tasks_before: int) -> None:
+    """The thread that serves a task runs the canary, and the canary's failure ends every container, its own too."""
+    ended: list[bool] = []
+
+    def trust(*_: object) -> None:
+        if fails:
+            ended.append(house.boxes.begin_stop(Code.CANARY_FAILED, lambda _: True).wait(5))
+            raise Ended(Reason(Code.CANARY_FAILED))
+
+    fails = False
+    house.boxes = Sandboxes(house.runner, house.root, house.key.sign, trust, lambda *_: None, lambda _: None)
+    for _ in range(tasks_before):
+        house.serve()
+    fails = True
+    with pytest.raises(Ended, match="canary_failed"):
+        house.serve()
+    assert ended == [True]
+    assert house.boxes.running() == () and house.boxes.settled() and house.runner.containers == {}
+
+
 def test_a_full_disk_under_a_request_to_make_room_asks_nobody(tmp_path: Path) -> None:
     """A file system that has no inode left: the task computes on, and is asked again later."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=8", "tmpfs", str(tmp_path)], check=True)
