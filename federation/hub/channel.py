@@ -164,7 +164,8 @@ class Channel:
         1. The site's own release key signed it, and it names this site.
         2. It answers an instruction that this hub sent to this site.
         3. It is the first for that instruction, or the very same again.
-        4. It has not expired, and its run is being conducted: what waited at the site past either is not taken.
+        4. It has not expired, its run is being conducted and its permit is in force: what waited at the site past any
+           of these is not taken.
         """
         envelope = open_signed(ReleaseEnvelope, text, peer.release_keys).document  # (1)
         now = self._hub.clock()
@@ -182,6 +183,8 @@ class Channel:
                 fault = Reason(Code.INSTRUCTION_EXPIRED, "the envelope has expired")
             elif session.get_one(RunRow, asked.run).state not in runs.OPEN:  # (4)
                 fault = Reason(Code.STOPPED, "nobody conducts this run now")
+            elif ended := self._hub.documents.ended(asked.run):  # (4)
+                fault = ended[0]
             if fault is not None:
                 note_refused(self._hub.database, session, now, peer.site, "release", envelope.instruction, fault.code)
             elif known is None:

@@ -96,6 +96,11 @@ class HubDocuments:
             now=self._clock(),
         )
 
+    def ended(self, run: str) -> tuple[Reason, ...]:
+        """Why a run's permit holds no longer; empty while it does."""
+        _, permit = self.open_order(self.order_text(run))
+        return self.not_granted(permit)
+
     def submit_local(self, text: str, actor: str) -> Signed[RunOrder]:
         """Take in an order for a local analysis: it is passed on, and nothing is run here. Raises `Denied`."""
         signed, permit = self.open_order(text)

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from federation.hub.database import Database, note
+from federation.hub.database import Database, note, note_refused
 from federation.hub.peers import Peer
 from federation.hub.tables import HubCheckpointRow, SiteRow
 from mediator.audit import (
@@ -69,13 +69,24 @@ class Witness:
                 witnessed = witness_checkpoint(checkpoint, previous, key, proof=proof, kept=kept)  # (2)
             except IntegrityBroken as error:
                 refusal: IntegrityBroken | None = error
-                _note_refusal(session, now, peer.site, checkpoint, error)
+                self._note_refusal(session, now, peer.site, checkpoint, error)
             else:
                 refusal = None
                 _keep(session, now, witnessed, previous)
         if refusal is not None:
             raise refusal
         return encode_checkpoint(witnessed).decode("utf-8").removesuffix("\n")
+
+    def _note_refusal(
+        self, session: Session, now: datetime, site: str, checkpoint: Checkpoint, error: IntegrityBroken
+    ) -> None:
+        row = session.get(SiteRow, site)
+        if row is None or row.checkpoint_refused is not None:
+            return
+        row.checkpoint_refused = print_time(now)
+        about = f"epoch/{checkpoint.number}/size/{checkpoint.size}"
+        note_refused(self._database, session, now, site, "checkpoint", about, error.code)
+        log.error("%s: a checkpoint of its audit log is not witnessed: %s", site, error.message)
 
     def export(self, site: str) -> Iterator[bytes]:
         """Every line of a site, all epochs, each with its line end. Raises `UsageFault` where there is none."""
@@ -139,13 +150,3 @@ def _keep(session: Session, now: datetime, witnessed: WitnessedCheckpoint, previ
             witness=encode_checkpoint(witnessed),
         )
     )
-
-
-def _note_refusal(session: Session, now: datetime, site: str, checkpoint: Checkpoint, error: IntegrityBroken) -> None:
-    row = session.get(SiteRow, site)
-    if row is None or row.checkpoint_refused is not None:
-        return
-    row.checkpoint_refused = print_time(now)
-    about = f"epoch/{checkpoint.number}/size/{checkpoint.size}"
-    note(session, now, site, "checkpoint", about, "refused", error.code)
-    log.error("%s: a checkpoint of its audit log is not witnessed: %s", site, error.message)

@@ -22,6 +22,8 @@ from node.core.store.writes import Tx
 KEPT_PER_DAY = 200
 # what the hub has signed; and what not even that can be said of, which a broken link can make too
 INSTRUCTIONS, UNREAD = "link/instruction", "link/unread"
+# what the link says the witness refused
+WITNESS = "link/witness"
 
 
 class Refusals:

@@ -273,7 +273,8 @@ class Guarded(FakeCore):
         return self.allowed
 
 
-async def test_a_hub_takes_no_envelope_that_has_expired_nor_one_of_a_run_that_was_stopped(town: Town) -> None:
+async def test_a_hub_takes_no_envelope_that_has_expired_nor_one_of_a_run_that_is_over(town: Town) -> None:
+    """Of a permit that was revoked meanwhile, or stopped by hand."""
     ring = KeyRing([town.hub.instruction_key.verify_key])
     core = FakeCore(SITE, town.keys[SITE], ring, SPECS, town.folder / "rogue-spool")
     rogue = RogueLink(town.link_config(SITE))
@@ -284,6 +285,11 @@ async def test_a_hub_takes_no_envelope_that_has_expired_nor_one_of_a_run_that_wa
         with pytest.raises(Denied) as denied:
             await rogue.post(core.release.sign(expired))
         assert denied.value.reasons[0].code is Code.INSTRUCTION_EXPIRED
+        now = datetime.now(UTC).replace(microsecond=0)
+        town.hub.submit_revocations(COMMITTEE.sign(RevocationList(100, now, ("p1",))))
+        with pytest.raises(Denied) as denied:
+            await rogue.post(core.release.sign(_envelope(core, asked)))
+        assert denied.value.reasons[0].code is Code.PERMIT_REVOKED
         town.hub.stop_run("late-hub")
         with pytest.raises(Denied) as denied:
             await rogue.post(core.release.sign(_envelope(core, asked)))
@@ -293,7 +299,7 @@ async def test_a_hub_takes_no_envelope_that_has_expired_nor_one_of_a_run_that_wa
     assert envelopes(town, "late-hub") == 0
     with town.hub.database.read() as session:
         noted = [row.code for row in session.scalars(select(EventRow)) if row.object == asked.id]
-    assert noted == ["instruction_expired", "stopped"]
+    assert noted == ["instruction_expired", "permit_revoked", "stopped"]
 
 
 async def asked_for(rogue: RogueLink, run: str, ring: KeyRing) -> Instruction:

@@ -13,6 +13,7 @@ from sqlalchemy import func, select, text
 
 from federation import control
 from federation.client.ports import ShownCheckpoint
+from federation.hub.refusals import KEPT_PER_DAY
 from federation.hub.tables import EventRow, HubCheckpointRow
 from mediator.audit import Epoch, decode_checkpoint, decode_witness, encode_checkpoint, sign_checkpoint
 from mediator.errors import IntegrityBroken, UnsupportedVersion, UsageFault
@@ -109,6 +110,17 @@ def test_who_repeats_a_refused_checkpoint_fills_no_table(town: Town) -> None:
     witness.sign(peer, first.text, first.proof, town.hub.witness_key)
     row = next(node for node in town.hub.nodes() if node["site"] == "aachen")
     assert row["witness_refused"] is None
+
+
+def test_who_shows_good_and_bad_checkpoints_in_turns_fills_its_lines_of_a_day(town: Town) -> None:
+    key, peer, witness = town.keys["aachen/audit"], town.hub.registry.active()["aachen"], town.hub.witness
+    first, bad = shown("aachen", SEEN, key), shown("aachen", [b"a", b"x", b"c", b"d"], key)
+    rows = signed(town, "aachen")
+    for _ in range(KEPT_PER_DAY + 40):
+        witness.sign(peer, first.text, first.proof, town.hub.witness_key)
+        with pytest.raises(IntegrityBroken):
+            witness.sign(peer, bad.text, bad.proof, town.hub.witness_key)
+    assert refusals(town) <= KEPT_PER_DAY and signed(town, "aachen") in (rows, rows + 1)
 
 
 def test_a_checkpoint_of_another_site_or_key_is_not_witnessed(town: Town) -> None:

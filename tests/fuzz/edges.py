@@ -1,6 +1,6 @@
 """What stands at the edges, fed with anything: each target takes bytes, and raises where an edge is not total.
 
-The fuzzer (`fuzz_edges.py`) searches; what it found is kept in `found/<target>/` and replayed by `test_edges.py`.
+The fuzzer (`fuzz_edges.py`) searches; what it found is kept and replayed in `test_edges.py` (`FOUND`).
 """
 
 from __future__ import annotations

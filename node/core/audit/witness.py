@@ -15,6 +15,7 @@ from mediator.errors import IntegrityBroken, Malformed
 from mediator.tree import prove
 from node.core.audit import epochs
 from node.core.context import Core, event
+from node.core.refusals import WITNESS
 from node.core.store.reads import Reads
 
 # how often a stream without news looks whether its reader is still there
@@ -53,8 +54,8 @@ class WitnessDesk:
         """Keep a checkpoint that the hub co-signed. Raises `Malformed` or `IntegrityBroken` for anything else."""
         shown, own = open_line(self._core, text), self._core.keys.audit
         shown.checkpoint.verify({own.key_id: own.verify_key})
-        self._keep(shown)
-        self._held, self.refused = shown.checkpoint.head, False
+        if self._keep(shown):  # a line of before, shown again, says nothing of how the witness stands to this log now
+            self._held, self.refused = shown.checkpoint.head, False
 
     def to_show(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]:
         """The newest checkpoint, whenever there is one that no witness has signed: it covers those before it.
@@ -86,11 +87,12 @@ class WitnessDesk:
             return min(held.size, checkpoint.size)
         return 0 if checkpoint.epoch is None else checkpoint.epoch.kept
 
-    def _keep(self, shown: WitnessedCheckpoint) -> None:
+    def _keep(self, shown: WitnessedCheckpoint) -> bool:
+        """False where it was kept before."""
         core = self._core
         kept = event(Action.CHECKPOINT, f"witness/{shown.checkpoint.size}", Verdict.DONE)
         with core.store.transaction(core.clock()) as tx:
-            tx.add_witnessed(shown, event=kept)
+            return tx.add_witnessed(shown, event=kept)
 
     def _note_refused(self, size: int) -> None:
         """Write down that the witness refuses this log: once, until it signs again."""
@@ -99,8 +101,7 @@ class WitnessDesk:
         if told:
             return
         refused = event(Action.CHECKPOINT, f"witness/{size}", Verdict.REFUSED)
-        with self._core.store.transaction(self._core.clock()) as tx:
-            tx.record(event=refused)
+        self._core.refusals.record(self._core.store, self._core.clock(), WITNESS, refused)
 
 
 def open_line(core: Core, text: str) -> WitnessedCheckpoint:

@@ -154,6 +154,12 @@ class Reads(AirlockReads, EpochReads, FailureReads, ImportReads, LedgerReads, Re
         query = select(func.count()).where(job.run == run, job.round == round_, job.task == task.value)
         return self._session.scalar(query.where(job.state.not_in(ended))) or 0
 
+    def attempts_admitted(self, run: str, round_: int, task: Kind) -> int:
+        """How many attempts of one task gate 1 ever let in, whatever became of them."""
+        job = models.JobTable
+        query = select(func.count()).where(job.run == run, job.round == round_, job.task == task.value)
+        return self._session.scalar(query.where(job.dataset_version.is_not(None))) or 0
+
     def releases_of(self, run: str, round_: int, task: Kind) -> int:
         """How often one task was released, redeliveries counted."""
         kept = models.ReleaseTable

@@ -58,6 +58,8 @@ _HEADER_BYTES = (1 << 20) + 8
 _UNKNOWN_MODEL_BYTES = 1 << 20
 # an attempt brings a model along; a hub that fell three times in a round has asked four times
 _OPEN_ATTEMPTS = 8
+# those that reached no container cost nothing (a GPU was away, the node was paused), but each is kept
+_ATTEMPTS = 64
 # each redelivery is a signed envelope that is kept
 _DELIVERIES = 64
 MODEL = "model.safetensors"
@@ -227,6 +229,8 @@ def _check_room(core: Core, tx: Tx, verdict: Admitted | Redeliver) -> None:
             raise Denied(Reason(Code.TOO_MANY, f"delivered {_DELIVERIES} times"))
     elif tx.attempts_open(*task) >= _OPEN_ATTEMPTS:
         raise Denied(Reason(Code.TOO_MANY, f"{_OPEN_ATTEMPTS} attempts are open"))
+    elif tx.attempts_admitted(*task) >= _ATTEMPTS:
+        raise Denied(Reason(Code.TOO_MANY, f"asked {_ATTEMPTS} times"))
 
 
 def _keep_refused(

@@ -125,6 +125,16 @@ def test_an_attempt_that_reached_no_container_costs_none(tmp_path: Path) -> None
     house.close()
 
 
+def test_attempts_that_reach_no_container_are_kept_so_many_times_and_no_more(tmp_path: Path) -> None:
+    """Each brings a text and a row that stay."""
+    house = BudgetDesk(tmp_path, Choosing("release"))
+    house.grant("p-1", "run-1")
+    house.runner.refusals["prepare"] = Reason(Code.GPU_UNAVAILABLE)
+    told = [house.answer("p-1", "run-1", attempt=attempt) for attempt in range(1, 71)]
+    assert told == [HubCode.NOT_READY] * 64 + [HubCode.REFUSED_INSTRUCTION] * 6
+    house.close()
+
+
 def test_a_core_that_is_killed_does_not_forget_what_reached_a_container(tmp_path: Path) -> None:
     house = BudgetDesk(tmp_path)
     house.jobs.stop()

@@ -370,6 +370,20 @@ def test_a_witness_that_makes_up_ever_longer_logs_fills_no_log_of_ours(house: Ho
     assert house.size() == before + 1 and house.set_back() == 1000
 
 
+def test_a_link_that_tells_of_a_refusal_and_of_an_old_signature_in_turns_fills_no_log(
+    house: House, hub: HubWitness
+) -> None:
+    """And it does not make the refusal forgotten: what was signed before says nothing of now."""
+    house.see(hub)
+    before, old = house.size(), hub.witness.held(samples.SITE)
+    for _ in range(50):
+        house.witness.holds(old, True)
+        house.witness.witnessed(old)
+    assert house.witness.refused and house.size() == before + 1
+    checkpoint(house.core)
+    assert house.see(hub) == 1 and not house.witness.refused
+
+
 def test_a_line_that_no_witness_of_ours_signed_sets_nothing_back(house: House, hub: HubWitness) -> None:
     house.see(hub)
     line = hub.witness.held(samples.SITE)

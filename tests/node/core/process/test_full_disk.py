@@ -50,7 +50,7 @@ os._exit(9)
 
 def fill(root: Path) -> None:
     """Until neither a byte nor a name fits any more; what the write-ahead log had room for is given back first."""
-    with closing(sqlite3.connect(root / "node.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(root / "core" / "node.db", isolation_level=None)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with (root / "filler").open("wb", buffering=0) as file:
         for size in (1 << 16, 1):
