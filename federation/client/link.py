@@ -1,4 +1,4 @@
-"""The link's main loop: seven errands that each go on for ever, whatever becomes of the hub or of core.
+"""The link's main loop: eight errands that each go on for ever, whatever becomes of the hub or of core.
 
     fleet        activate, heartbeat, pull, take apart, hand to core
     outbox       post the envelope, push exactly its objects, or one word of refusal
@@ -56,6 +56,8 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
 # the hub looks for replies four times a second, and finds out that a node is away when it does
 _AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
+# there are ten days for it, and a hub that is asked in haste takes it for an attack
+_RENEWAL_AGAIN_S = 300.0
 _TIME_EVERY_S = 60.0
 # core is away or has no room, or this process may not use its socket: no message's fault
 _LATER = (NotNow, UsageFault)
@@ -87,6 +89,8 @@ class Link:
         self._again = Again()
         self._lost = False
         self._refused_as_replaced = 0
+        self._renewal: control.Renewal | None = None
+        self._renewed: str | None = None
         self._open()
 
     def _open(self) -> None:
@@ -407,17 +411,36 @@ class Link:
 
     async def _renew(self) -> None:
         while True:
-            certificate = pki.parse_certificate(self._own.certificate.read_text("ascii"))
-            if pki.due_for_renewal(certificate, datetime.now(UTC)):
+            pause_s = _RENEWAL_CHECK_S
+            try:
+                await self._renew_if_due()
+            except Exception as error:  # noqa: BLE001 - it is tried again, and not in haste
+                _tell("the renewal of this node's certificate", error)
+                pause_s = _RENEWAL_AGAIN_S
+            await asyncio.sleep(pause_s)
+
+    async def _renew_if_due(self) -> None:
+        """Get a new certificate and show it. An answer that was lost is asked for with the same request, which the hub
+        knows again; one that could not be written or shown is kept until it is: each new request is one more
+        certificate, and an alarm."""
+        certificate = pki.parse_certificate(self._own.certificate.read_text("ascii"))
+        if self._renewed is None:
+            if not pki.due_for_renewal(certificate, datetime.now(UTC)):
+                return
+            if self._renewal is None:
                 request = enrolment.renewal_request(self._config.folder, self._own.bundle.site)
-                message = control.Renewal(request=request)
-                answer = await self._channel.ask(control.RENEW, message, control.Renewed)
-                enrolment.install_renewed(self._config.folder, answer.certificate)
-                tls.show_certificate(self._context, self._own.certificate, self._own.key)
-                with contextlib.suppress(Denied):  # a hub of before does not know the question
-                    await self._channel.show_certificate()
-                log.info("the node's certificate was renewed")
-            await asyncio.sleep(_RENEWAL_CHECK_S)
+                self._renewal = control.Renewal(request=request)
+            self._renewed = (await self._channel.ask(control.RENEW, self._renewal, control.Renewed)).certificate
+        try:
+            enrolment.install_renewed(self._config.folder, self._renewed)
+        except Malformed:  # for another key than ours: nothing to keep
+            self._renewed = self._renewal = None
+            raise
+        tls.show_certificate(self._context, self._own.certificate, self._own.key)
+        with contextlib.suppress(Denied):  # a hub of before does not know the question
+            await self._channel.show_certificate()
+        self._renewed = self._renewal = None
+        log.info("the node's certificate was renewed")
 
     async def _leave(self) -> None:
         try:

@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.add_column("certificates", sa.Column("used", sa.String(length=32), nullable=True))
     op.add_column("certificates", sa.Column("ended", sa.String(length=32), nullable=True))
     op.add_column("certificates", sa.Column("renewals", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("certificates", sa.Column("request", sa.String(length=64), nullable=True))
     op.create_index("events_by_object", "events", ["object"])
     op.execute(
         "UPDATE certificates SET used = issued WHERE serial NOT IN"
