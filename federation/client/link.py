@@ -194,11 +194,12 @@ class Link:
             await asyncio.to_thread(self._fleet.confirm, note)
         except RunOver:
             log.info("an instruction was withdrawn by the hub before it was taken")
-        except Exception as error:  # noqa: BLE001 - it ends this message, told below
+        except Exception as error:
             _tell("a message", error)
             retry = await self._judge("message", name, error, final=not isinstance(error, _LATER))
             if not retry.set_aside:
-                self._again.put(f"message {name}", retry.again_s, lambda: self._handle(name, note))
+                if not self._again.put(f"message {name}", retry.again_s, lambda: self._handle(name, note)):
+                    raise NotNow("too many messages wait") from error
                 return
             await self._end(note, HubCode.REFUSED_INSTRUCTION if isinstance(error, Malformed) else HubCode.INTERNAL)
         self._notes.done(name)
@@ -279,19 +280,28 @@ class Link:
         async for event in self._channel.events():
             self._refused_as_replaced = 0
             if event.kind == "alarm":
-                await self._alarm(event.text)
+                await self._pass_alarm_on(event.text)
             elif event.kind == "wake":
                 self._wake.set()
             elif event.kind == "document":
                 await self._pass_on(event.text)
 
-    async def _alarm(self, text: str) -> None:
-        """Hand an alarm of the hub's to core, once: the hub says it again with every stream."""
-        code = text.partition(".")[0]
-        if self._notes.alarmed(text) or code not in Code.__members__.values():
+    async def _pass_alarm_on(self, text: str) -> None:
+        """Hand an alarm of the hub's to core, once, now or later: the hub says it again with every stream, and while
+        core cannot write it down, what comes after it must arrive."""
+        code, name = text.partition(".")[0], f"alarm {text}"
+        if self._notes.alarmed(text) or name in self._again or code not in Code.__members__.values():
             return
         log.error("the hub says: %s: this site's certificate may be in other hands", code)
-        await self._core.certificate_alarm(Code(code))
+        try:
+            await self._alarm(text)
+        except Exception as error:
+            _tell("an alarm", error)
+            if not self._again.put(name, again.PAUSE_S, lambda: self._alarm(text)):
+                raise NotNow("too much waits for core") from error
+
+    async def _alarm(self, text: str) -> None:
+        await self._core.certificate_alarm(Code(text.partition(".")[0]))
         self._notes.alarm(text)
 
     async def _replaced(self) -> None:
@@ -333,12 +343,13 @@ class Link:
                 return  # taken back by core, which says so with a row that follows
         except RunOver:
             log.info("the hub no longer waits for %s", outgoing.instruction)
-        except Exception as error:  # noqa: BLE001 - it is this reply's, told below
+        except Exception as error:
             _tell(f"the reply to {outgoing.instruction}", error)
             kind, said_no = _kind(outgoing), isinstance(error, Denied)
             retry = await self._judge(kind, outgoing.instruction, error, final=said_no)
-            if not retry.set_aside:
-                self._again.put(_name(outgoing), retry.again_s, lambda: self._reply(outgoing))
+            put = retry.set_aside or self._again.put(_name(outgoing), retry.again_s, lambda: self._reply(outgoing))
+            if not put:
+                raise NotNow("too many replies wait") from error
             return
         try:
             await self._core.delivered(outgoing.instruction)

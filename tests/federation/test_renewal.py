@@ -1,9 +1,10 @@
-"""A renewal that does not go as it should: a full disk under the link, answers that are lost. No sockets."""
+"""A renewal or an alarm that does not go as it should: full disks, answers that are lost. No sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from federation import control, pki
 from federation.client import enrolment, link
 from federation.client.flower import HubUnreachable
 from federation.client.link import Link
-from mediator.errors import Code, Denied
+from mediator.errors import Code, Denied, NotNow
 from tests.federation.ground import Town, found
+from tests.sim.core import FakeCore
 
 SITE = "dresden"
 
@@ -115,3 +117,48 @@ async def test_a_renewal_that_failed_is_not_tried_again_in_haste(town: Town, mon
     await asyncio.sleep(1.0)
     errand.cancel()
     assert channel.asked == 1
+
+
+class Unwriting(FakeCore):
+    """A core that cannot write an alarm down."""
+
+    async def certificate_alarm(self, code: Code) -> None:
+        raise NotNow("the disk is full")
+
+
+class Stream:
+    opened = 0
+
+    async def events(self) -> AsyncIterator[control.ControlEvent]:
+        self.opened += 1
+        yield control.ControlEvent(kind="alarm", text="renewed_twice.4")
+        yield control.ControlEvent(kind="document", text="revocation-list")
+
+
+async def test_an_alarm_that_core_cannot_write_down_keeps_no_document_back(town: Town) -> None:
+    core = town.core(SITE)
+    core.__class__ = Unwriting
+    passed: list[str] = []
+
+    async def take(text: str) -> str:
+        passed.append(text)
+        return "stored"
+
+    core.deliver_document = take  # type: ignore[method-assign]
+    mine = Link(town.link_config(SITE), core)
+    mine._channel = Stream()  # type: ignore[assignment]
+    for _ in range(2):
+        await mine._hear()
+    assert passed == ["revocation-list"] * 2 and "alarm renewed_twice.4" in mine._again
+
+
+async def test_a_message_that_finds_no_room_to_wait_says_so(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("federation.client.again.MOST", 0)
+    mine = Link(town.link_config(SITE), town.core(SITE))
+
+    async def fails(_note: bytes) -> None:
+        raise NotNow("the disk is full")
+
+    monkeypatch.setattr(mine, "_fetch", fails)
+    with pytest.raises(NotNow, match="too many messages"):
+        await mine._handle("name", b"note")
