@@ -1,4 +1,4 @@
-"""The link's main loop: seven errands that each go on for ever, whatever becomes of the hub or of core.
+"""The link's main loop: eight errands that each go on for ever, whatever becomes of the hub or of core.
 
     fleet        activate, heartbeat, pull, take apart, hand to core
     outbox       post the envelope, push exactly its objects, or one word of refusal
@@ -56,6 +56,8 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.25, 15.0
 # the hub looks for replies four times a second, and finds out that a node is away when it does
 _AWAY_S = 1.5
 _RENEWAL_CHECK_S = 3600.0
+# there are ten days for it, and a hub that is asked in haste takes it for an attack
+_RENEWAL_AGAIN_S = 300.0
 _TIME_EVERY_S = 60.0
 # core is away or has no room, or this process may not use its socket: no message's fault
 _LATER = (NotNow, UsageFault)
@@ -87,6 +89,8 @@ class Link:
         self._again = Again()
         self._lost = False
         self._refused_as_replaced = 0
+        self._renewal: control.Renewal | None = None
+        self._renewed: str | None = None
         self._open()
 
     def _open(self) -> None:
@@ -190,11 +194,12 @@ class Link:
             await asyncio.to_thread(self._fleet.confirm, note)
         except RunOver:
             log.info("an instruction was withdrawn by the hub before it was taken")
-        except Exception as error:  # noqa: BLE001 - it ends this message, told below
+        except Exception as error:
             _tell("a message", error)
             retry = await self._judge("message", name, error, final=not isinstance(error, _LATER))
             if not retry.set_aside:
-                self._again.put(f"message {name}", retry.again_s, lambda: self._handle(name, note))
+                if not self._again.put(f"message {name}", retry.again_s, lambda: self._handle(name, note)):
+                    raise NotNow("too many messages wait") from error
                 return
             await self._end(note, HubCode.REFUSED_INSTRUCTION if isinstance(error, Malformed) else HubCode.INTERNAL)
         self._notes.done(name)
@@ -275,19 +280,28 @@ class Link:
         async for event in self._channel.events():
             self._refused_as_replaced = 0
             if event.kind == "alarm":
-                await self._alarm(event.text)
+                await self._pass_alarm_on(event.text)
             elif event.kind == "wake":
                 self._wake.set()
             elif event.kind == "document":
                 await self._pass_on(event.text)
 
-    async def _alarm(self, text: str) -> None:
-        """Hand an alarm of the hub's to core, once: the hub says it again with every stream."""
-        code = text.partition(".")[0]
-        if self._notes.alarmed(text) or code not in Code.__members__.values():
+    async def _pass_alarm_on(self, text: str) -> None:
+        """Hand an alarm of the hub's to core, once, now or later: the hub says it again with every stream, and while
+        core cannot write it down, what comes after it must arrive."""
+        code, name = text.partition(".")[0], f"alarm {text}"
+        if self._notes.alarmed(text) or name in self._again or code not in Code.__members__.values():
             return
         log.error("the hub says: %s: this site's certificate may be in other hands", code)
-        await self._core.certificate_alarm(Code(code))
+        try:
+            await self._alarm(text)
+        except Exception as error:
+            _tell("an alarm", error)
+            if not self._again.put(name, again.PAUSE_S, lambda: self._alarm(text)):
+                raise NotNow("too much waits for core") from error
+
+    async def _alarm(self, text: str) -> None:
+        await self._core.certificate_alarm(Code(text.partition(".")[0]))
         self._notes.alarm(text)
 
     async def _replaced(self) -> None:
@@ -329,12 +343,13 @@ class Link:
                 return  # taken back by core, which says so with a row that follows
         except RunOver:
             log.info("the hub no longer waits for %s", outgoing.instruction)
-        except Exception as error:  # noqa: BLE001 - it is this reply's, told below
+        except Exception as error:
             _tell(f"the reply to {outgoing.instruction}", error)
             kind, said_no = _kind(outgoing), isinstance(error, Denied)
             retry = await self._judge(kind, outgoing.instruction, error, final=said_no)
-            if not retry.set_aside:
-                self._again.put(_name(outgoing), retry.again_s, lambda: self._reply(outgoing))
+            put = retry.set_aside or self._again.put(_name(outgoing), retry.again_s, lambda: self._reply(outgoing))
+            if not put:
+                raise NotNow("too many replies wait") from error
             return
         try:
             await self._core.delivered(outgoing.instruction)
@@ -407,17 +422,36 @@ class Link:
 
     async def _renew(self) -> None:
         while True:
-            certificate = pki.parse_certificate(self._own.certificate.read_text("ascii"))
-            if pki.due_for_renewal(certificate, datetime.now(UTC)):
+            pause_s = _RENEWAL_CHECK_S
+            try:
+                await self._renew_if_due()
+            except Exception as error:  # noqa: BLE001 - it is tried again, and not in haste
+                _tell("the renewal of this node's certificate", error)
+                pause_s = _RENEWAL_AGAIN_S
+            await asyncio.sleep(pause_s)
+
+    async def _renew_if_due(self) -> None:
+        """Get a new certificate and show it. An answer that was lost is asked for with the same request, which the hub
+        knows again; one that could not be written or shown is kept until it is: each new request is one more
+        certificate, and an alarm."""
+        certificate = pki.parse_certificate(self._own.certificate.read_text("ascii"))
+        if self._renewed is None:
+            if not pki.due_for_renewal(certificate, datetime.now(UTC)):
+                return
+            if self._renewal is None:
                 request = enrolment.renewal_request(self._config.folder, self._own.bundle.site)
-                message = control.Renewal(request=request)
-                answer = await self._channel.ask(control.RENEW, message, control.Renewed)
-                enrolment.install_renewed(self._config.folder, answer.certificate)
-                tls.show_certificate(self._context, self._own.certificate, self._own.key)
-                with contextlib.suppress(Denied):  # a hub of before does not know the question
-                    await self._channel.show_certificate()
-                log.info("the node's certificate was renewed")
-            await asyncio.sleep(_RENEWAL_CHECK_S)
+                self._renewal = control.Renewal(request=request)
+            self._renewed = (await self._channel.ask(control.RENEW, self._renewal, control.Renewed)).certificate
+        try:
+            enrolment.install_renewed(self._config.folder, self._renewed)
+        except Malformed:  # for another key than ours: nothing to keep
+            self._renewed = self._renewal = None
+            raise
+        tls.show_certificate(self._context, self._own.certificate, self._own.key)
+        with contextlib.suppress(Denied):  # a hub of before does not know the question
+            await self._channel.show_certificate()
+        self._renewed = self._renewal = None
+        log.info("the node's certificate was renewed")
 
     async def _leave(self) -> None:
         try:

@@ -8,6 +8,7 @@ event of verdict `alarm` here, and a word to the site, which writes it down as w
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from mediator.errors import CloisterError, Code, Denied, NotNow, Reason
 log = logging.getLogger("cloister.hub")
 
 ACTIVE, REVOKED, ALARM = "active", "revoked", "alarm"
-# answers get lost, but not this often in ten days
+# so many certificates are made in place of one; who asks still is given the last of them
 MAX_RENEWALS = 5
 # connections begun with the old certificate may arrive after the first with the new one
 CROSSING = timedelta(seconds=60)
@@ -92,12 +93,16 @@ class Certificates:
         1. The site is active and the certificate shown is its current one.
         2. The request is for the very key of that certificate.
         3. Two thirds of its life are over.
-        4. It was not renewed too often. A second renewal is an alarm: an answer was lost, or two have this key.
+        4. The very same request again is answered with the same certificate: an answer was lost, or could not be kept.
+           Nobody but who made it has it.
+        5. Another request is a second renewal, and an alarm: a link forgot its request, or two have this key. It ends
+           what was given before. Past `MAX_RENEWALS` there is no new one, but the last again: a thief who asks and asks
+           must not lock the site out.
 
-        The new one is in force until it is first shown or another is asked for. Raises `Denied`, `NotNow`,
+        The new one is in force from when it is first shown; until then the one shown stays. Raises `Denied`, `NotNow`,
         `Malformed`; refusals are recorded.
         """
-        now = self._clock()
+        now, asked = self._clock(), hashlib.sha256(request.encode()).hexdigest()
         refusal: CloisterError | None = None
         with self._database.write() as session:
             owner, row = session.get(SiteRow, site), session.get(CertificateRow, f"{serial:x}")
@@ -111,15 +116,20 @@ class Certificates:
             elif not pki.due_for_renewal(held, now):  # (3)
                 refusal = NotNow("a certificate is renewed after two thirds of its life")
                 _say(session, now, row, "node_renew", "refused", "too_early")
-            elif row.renewals >= MAX_RENEWALS:  # (4)
+            elif (given := _successor(session, row)) is not None and given.request == asked:  # (4)
+                return given.pem
+            elif row.renewals >= MAX_RENEWALS and given is not None:  # (5)
+                _say(session, now, row, "node_renew", ALARM, Code.RENEWED_TWICE)
+                return given.pem
+            elif row.renewals >= MAX_RENEWALS:
                 refusal = NotNow("this certificate was renewed too often", hint="enrol the site anew")
                 _say(session, now, row, "node_renew", "refused", "too_often")
             else:
                 row.renewals += 1
-                if row.renewals > 1:  # (4)
+                if row.renewals > 1:  # (5)
                     _say(session, now, row, "node_renew", ALARM, Code.RENEWED_TWICE)
                 _end_others(session, site, now, but=row.serial, unused=True)
-                session.add(certificate_row(certificate, site, now))
+                session.add(certificate_row(certificate, site, now, asked))
                 note(session, now, site, "node_renew", _name(row), "done")
         if refusal is not None:
             raise refusal
@@ -158,14 +168,28 @@ class Certificates:
             ]
 
 
-def certificate_row(certificate: Any, site: str, now: datetime) -> CertificateRow:
+def certificate_row(certificate: Any, site: str, now: datetime, request: str | None = None) -> CertificateRow:
     return CertificateRow(
         serial=f"{certificate.serial_number:x}",
         site=site,
         issued=print_time(now),
         expires=print_time(certificate.not_valid_after_utc),
         pem=pki.certificate_pem(certificate).decode("ascii"),
+        request=request,
     )
+
+
+def _successor(session: Session, row: CertificateRow) -> CertificateRow | None:
+    """The certificate that was made in place of this one and never shown."""
+    query = select(CertificateRow).where(
+        CertificateRow.site == row.site,
+        CertificateRow.serial != row.serial,
+        CertificateRow.request.is_not(None),
+        CertificateRow.used.is_(None),
+        CertificateRow.ended.is_(None),
+        CertificateRow.revoked.is_(None),
+    )
+    return session.scalars(query).first()
 
 
 def _end_others(session: Session, site: str, now: datetime, *, but: str = "", unused: bool = False) -> None:

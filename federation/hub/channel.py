@@ -117,18 +117,19 @@ class Channel:
     async def _say(self, response: web.StreamResponse, stream: _Stream, site: str) -> None:
         stream.stir.clear()
         events = []
-        if stream.alarm:
-            stream.alarm = False
-            for alarm in await asyncio.to_thread(self._hub.certificates.alarms, site):
-                if alarm["sequence"] > stream.alarms_told:
-                    stream.alarms_told = alarm["sequence"]
-                    events.append(control.ControlEvent(kind="alarm", text=f"{alarm['code']}.{alarm['sequence']}"))
         for sequence, text in await asyncio.to_thread(self._hub.documents.after, stream.sequence):
             stream.sequence = max(stream.sequence, sequence)
             try:
                 events.append(control.ControlEvent(kind="document", text=text))
             except ValueError:  # a row that no message can carry must not keep those behind it from every site
                 await asyncio.to_thread(self._set_aside, sequence)
+        # after the documents: a site that cannot write an alarm down still needs its revocation lists
+        if stream.alarm:
+            stream.alarm = False
+            for alarm in await asyncio.to_thread(self._hub.certificates.alarms, site):
+                if alarm["sequence"] > stream.alarms_told:
+                    stream.alarms_told = alarm["sequence"]
+                    events.append(control.ControlEvent(kind="alarm", text=f"{alarm['code']}.{alarm['sequence']}"))
         if stream.wake:
             stream.wake = False
             events.append(control.ControlEvent(kind="wake"))

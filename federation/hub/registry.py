@@ -9,7 +9,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from federation import pki
@@ -56,7 +56,8 @@ class Registry:
         1. The id is this request's; recorded where it is not.
         2. The site is not enrolled and active: revoke it first, or a stranger's request with the same name would take
            its place.
-        3. A site that was revoked comes back with `again` only, recorded, and never with a key that it showed before.
+        3. A site that was revoked comes back with `again` only, recorded, and never with a key that it showed
+           before or that was revoked.
         4. Its Flower key is no other site's.
 
         Raises `Malformed`, `Denied`, `UsageFault`.
@@ -169,7 +170,9 @@ class Registry:
 def _check_comes_back(session: Session, certificate: x509.Certificate, site: str, again: bool) -> None:
     if not again:
         raise UsageFault(f"{site} was revoked", hint="if it is to come back: --again")
-    shown = select(CertificateRow.pem).where(CertificateRow.site == site, CertificateRow.used.is_not(None))
+    shown = select(CertificateRow.pem).where(
+        CertificateRow.site == site, or_(CertificateRow.used.is_not(None), CertificateRow.revoked.is_not(None))
+    )
     if any(pki.parse_certificate(pem).public_key() == certificate.public_key() for pem in session.scalars(shown)):
         raise UsageFault(
             "this request is for a key that was revoked", hint="the site: cloister node enrol request --new-keys"

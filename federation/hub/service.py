@@ -17,7 +17,7 @@ from federation.hub.config import IngressConfig
 from federation.hub.coordinator import Coordinator
 from federation.hub.ingress import Ingress
 from federation.hub.listener import Limits
-from federation.hub.state import HubState
+from federation.hub.state import HubState, check_sockets
 from federation.hub.superlink import SuperLinkProcess
 from mediator.errors import CloisterError
 
@@ -31,6 +31,7 @@ _SERVER_MARGIN = timedelta(days=30)
 
 async def serve_hub(hub: HubState, ready: Callable[[], None] | None = None) -> None:
     """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
+    check_sockets(hub.config.state_dir)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)

@@ -42,6 +42,9 @@ from mediator.types import DataPermit, RunOrder
 
 # what `deploy/hub.example.toml` calls the hub (RFC 2606: nobody's name)
 _EXAMPLE_HOST = ".example.org"
+# sockaddr_un holds 108 bytes with the closing NUL (unix(7))
+_MAX_SOCKET_BYTES = 107
+_NOTIFY, _SUPERLINK = "run/notify.sock", "superlink/superlink.sock"
 
 
 def utc_now() -> datetime:
@@ -61,6 +64,16 @@ def _check_filled_in(config: HubConfig) -> None:
                 f"the hub's configuration: ingress.hosts: {host} is the example's",
                 hint="write the names and addresses that nodes reach this hub by",
             )
+
+
+def check_sockets(folder: Path) -> None:
+    """Raise `UsageFault` for a state folder under which the running hub could not bind its sockets."""
+    longest = max(len(os.fsencode(folder / name)) for name in (_NOTIFY, _SUPERLINK))
+    if over := max(0, longest - _MAX_SOCKET_BYTES):
+        room = len(os.fsencode(folder)) - over
+        raise UsageFault(
+            "the path of the state folder is too long for the sockets below it", hint=f"at most {room} bytes"
+        )
 
 
 def _own(path: Path) -> bool:
@@ -100,7 +113,7 @@ class HubState:
         self.witness = Witness(self.database, clock)
         self.runs = HubRuns(self.database, self.documents, self.checkpoints, clock)
         self.exports = Exports(self.database, self.documents, self.checkpoints, clock)
-        self.notify_socket = make_folder(folder / "run") / "notify.sock"
+        self.notify_socket = make_folder(folder / "run") / Path(_NOTIFY).name
 
     @classmethod
     def create(cls, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> HubState:
@@ -110,6 +123,7 @@ class HubState:
         """
         _check_filled_in(config)
         folder = config.state_dir
+        check_sockets(folder)
         if _own(folder) and any(folder.iterdir()):
             raise UsageFault("the state folder is not empty", hint="a hub is made once")
         make_folder(folder)

@@ -46,7 +46,8 @@ class CertificateRow(HubBase):
     pem: Mapped[str] = mapped_column(Text)
     used: Mapped[str | None] = mapped_column(_TIME)  # first shown; the site's others ended then
     ended: Mapped[str | None] = mapped_column(_TIME)  # another took its place
-    renewals: Mapped[int] = mapped_column(default=0, server_default="0")  # asked for with this one
+    renewals: Mapped[int] = mapped_column(default=0, server_default="0")  # made in place of this one
+    request: Mapped[str | None] = mapped_column(_HEX)  # SHA-256 of the renewal that asked for it
 
 
 class HubDocumentRow(HubBase):

@@ -24,6 +24,7 @@ from federation.client.link_state import LinkState
 from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_text
 from federation.hub.config import load_config
 from federation.hub.coordinator import Coordinator
+from federation.hub.service import serve_hub
 from federation.hub.state import HubState
 from federation.hub.tables import EventRow, HubBase, RunRow
 from mediator import tensors
@@ -489,3 +490,16 @@ def test_a_hub_is_not_made_of_the_example_as_it_stands(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
     config.write_text(text.replace("hub.example.org", "hub.example"))
     assert attempt(*words).code == 0 and (tmp_path / "state" / "hub.db").exists()
+
+
+async def test_a_state_folder_too_deep_for_its_sockets_is_refused_when_made_and_when_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = found(tmp_path)
+    deep = tmp_path / ("x" * 100)
+    with pytest.raises(UsageFault, match="too long for the sockets") as caught:
+        HubState.create(town.config.model_copy(update={"state_dir": deep}))
+    assert "bytes" in caught.value.hint and not deep.exists()
+    monkeypatch.setattr(town.hub, "config", town.config.model_copy(update={"state_dir": deep}))
+    with pytest.raises(UsageFault, match="too long for the sockets"):
+        await serve_hub(town.hub)
