@@ -75,7 +75,9 @@ def test_a_docker_archive_tells_what_is_in_it(tmp_path: Path) -> None:
     facts = one(write(tmp_path / "a.tar", tiny.saved())).facts
     assert (facts.image, facts.manifest, facts.origin, facts.names) == (tiny.id, None, "archive", tuple(tiny.tags))
     assert facts.packages == PACKAGES and facts.unread == () and facts.sboms == ()
-    assert facts.parsed.entrypoint == ("/bin/true",) and facts.parsed.env == ("PATH", "TOKEN")
+    assert facts.parsed.entrypoint == ("/bin/true",)
+    named = {name for name in facts.parsed.settings if name.startswith("environment")}
+    assert named == {"environment PATH", "environment TOKEN"}
     assert [(each.diff_id, each.size_bytes) for each in facts.layers] == [
         (f"sha256:{sha(tiny.layers[0])}", len(tiny.layers[0]))
     ]
