@@ -234,7 +234,9 @@ _NODE_CODES = frozenset(
         Code.MOUNT_NOT_PERMITTED, Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
     }
 )  # fmt: skip
-_OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {Code.COUNT_BELOW_THRESHOLD}
+_OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {
+    Code.COUNT_BELOW_THRESHOLD, Code.DIFFERENCING, Code.DOMINANCE, Code.IDENTIFIER_FOUND, Code.TABLE_NOT_PERMITTED,
+}  # fmt: skip
 
 
 def hub_code(code: Code) -> HubCode:

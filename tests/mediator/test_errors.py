@@ -87,14 +87,18 @@ HEARD = {
     HubCode.REFUSED_OUTPUT: """contract_violation header_too_large header_malformed metadata_not_permitted
         tensor_not_permitted tensor_missing tensor_shape tensor_dtype tensor_offsets trailing_bytes not_finite
         metrics_too_large metrics_malformed metric_not_permitted metric_missing metric_out_of_range
-        count_below_threshold file_not_permitted file_missing """
+        file_not_permitted file_missing """
+    + " count_below_threshold differencing dominance identifier_found table_not_permitted "
     + " ".join(f"contract_{rule}" for rule in RULES.split()),
 }
 # and the exit reasons that have a word of their own
 OF_THEIR_OWN = (
     {"out_of_memory", "time_limit"}
     | {code.value for code in RAISED.values()}
-    | (set(HEARD[HubCode.REFUSED_OUTPUT].split()) - {"count_below_threshold"})
+    | (
+        set(HEARD[HubCode.REFUSED_OUTPUT].split())
+        - set("count_below_threshold differencing dominance identifier_found table_not_permitted".split())
+    )
 )
 
 
