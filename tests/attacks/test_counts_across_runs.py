@@ -308,11 +308,15 @@ def test_what_left_in_a_round_that_people_let_is_never_forgotten(training: Round
     assert [(each.name, each.left) for each in kept] == [("round 1, train", True), ("round 2, train", True)]
 
 
+def ended(desk: RoundsDesk, round_: int, task: Kind, state: JobState) -> None:
+    eventually(lambda: desk.job(1, round_, task).state is state)
+
+
 def test_people_are_asked_about_each_kind_of_task_even_for_the_same_numbers(training: RoundsDesk) -> None:
     numbers = {("train", 1): 40, ("train", 2): 39, ("evaluate", 1): 45, ("evaluate", 2): 39}
 
     def behave(task: Any, model: bytes) -> dict[str, bytes]:
-        return rounds({task["round"]: numbers[task["kind"], task["round"]]})(task, model)
+        return dict(rounds({task["round"]: numbers[task["kind"], task["round"]]})(task, model))
 
     training.runner._behaviours[samples.IMAGE] = behave  # type: ignore[index]
     for kind, number, state in (
@@ -321,7 +325,7 @@ def test_people_are_asked_about_each_kind_of_task_even_for_the_same_numbers(trai
         (Kind.TRAIN, 2, JobState.REFUSED),
     ):
         training.ask(task=kind, round=number)
-        eventually(lambda kind=kind, number=number, state=state: training.job(1, number, kind).state is state)
+        ended(training, number, kind, state)
     with training.core.store.read() as snapshot:
         (first,) = snapshot.airlock_files()
     assert reviewed(training, first) is FileState.APPROVED
