@@ -71,6 +71,7 @@ class EarlierCounts:
     """What one file or one round shows. `left`: it is outside, or people have let it; else it may still be kept in.
 
     `counts` is None where it left before counts were kept. `time` is None for another file of the same analysis.
+    `for_good`: it is outside, and so never forgotten; what people have let may expire.
     """
 
     name: str
@@ -79,6 +80,7 @@ class EarlierCounts:
     time: datetime | None
     left: bool
     counts: tuple[ShownCount, ...] | None
+    for_good: bool = False
 
 
 @dataclass(frozen=True)

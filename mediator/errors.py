@@ -103,6 +103,7 @@ class Code(StrEnum):
     ROUND_OUT_OF_RANGE = "round_out_of_range"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     TOO_MANY = "too_many"
+    TOO_MANY_OPEN = "too_many_open"
     ROUNDS_EXHAUSTED = "rounds_exhausted"
     BYTES_EXHAUSTED = "bytes_exhausted"
     EPSILON_EXHAUSTED = "epsilon_exhausted"
@@ -232,9 +233,12 @@ _NODE_CODES = frozenset(
     {
         Code.CLOCK_WENT_BACK, Code.LOG_SET_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED,
         Code.MOUNT_NOT_PERMITTED, Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
+        Code.TOO_MANY_OPEN,
     }
 )  # fmt: skip
-_OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {Code.COUNT_BELOW_THRESHOLD}
+_OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {
+    Code.COUNT_BELOW_THRESHOLD, Code.DIFFERENCING, Code.DOMINANCE, Code.IDENTIFIER_FOUND, Code.TABLE_NOT_PERMITTED,
+}  # fmt: skip
 
 
 def hub_code(code: Code) -> HubCode:

@@ -27,4 +27,6 @@ def told(code: Code, already: int) -> HubCode:
     if already < TOLD_PER_RUN:
         return hub_code(code)
     plain = plain_hub_code(code)
-    return HubCode.JOB_FAILED if plain is HubCode.REFUSED_OUTPUT else plain
+    # an output that is too long is gate 2's reason too, and the job's choice
+    by_a_job = plain is HubCode.REFUSED_OUTPUT or code is Code.BYTES_EXHAUSTED
+    return HubCode.JOB_FAILED if by_a_job else plain

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from mediator import canonical
 from mediator.admission import Admitted
-from mediator.airlock.review import FileEvent
+from mediator.airlock.review import FileEvent, FileState
 from mediator.audit import Action, Verdict
 from mediator.disclosure import CountRecord, DisclosureFinding, EarlierCounts, NearCount, ShownCount
 from mediator.types import Kind
 from node.core.context import Core, event, permit_name
-from node.core.records import JobRow, NewAirlockFile, NewShownCounts, ShownCountsRow
+from node.core.records import AirlockRow, JobRow, NewAirlockFile, NewShownCounts, ShownCountsRow
 from node.core.store.reads import Reads
 
 
@@ -53,7 +53,10 @@ def of_round(
 ) -> NewShownCounts | None:
     """What a round shows, to be kept as it leaves; None where all of it left before, as in most rounds of a run."""
     version = admitted.dataset_version
-    known = {count for each in before if each.left and each.dataset_version == version for count in each.counts or ()}
+    # what people have let is forgotten when its file ends: what leaves now is kept in a row of its own
+    known = {
+        count for each in before if each.for_good and each.dataset_version == version for count in each.counts or ()
+    }
     new = [count for count in counts if count not in known]
     return shown(admitted.instruction.id, _round_name(admitted), admitted, new, left=True) if new else None
 
@@ -74,8 +77,9 @@ def ask_people(core: Core, job: JobRow, admitted: Admitted, held: RoundToJudge) 
     instruction = admitted.instruction
     digest = hashlib.sha256(held.content).hexdigest()
     with core.store.transaction(core.clock()) as tx:
-        asked = (instruction.permit, digest)
-        if asked in {(row.permit, row.content_sha256) for row in tx.airlock_files(waiting=True)}:
+        # the same numbers of another kind of task or version of the data are another question, and a yes is no question
+        asked = (instruction.permit, digest, admitted.dataset_version, instruction.task.value)
+        if asked in {_question(row) for row in tx.airlock_files(waiting=True) if row.state is FileState.CHECKED}:
             return
         record = canonical.encode(
             CountRecord(
@@ -111,6 +115,11 @@ def ask_people(core: Core, job: JobRow, admitted: Admitted, held: RoundToJudge) 
         tx.add_airlock_file(new, FileEvent.CHECK, counts, event=told)
 
 
+def _question(row: AirlockRow) -> tuple[str, str, str | None, str | None]:
+    record = json.loads(row.record)
+    return row.permit, row.content_sha256, record.get("dataset_version"), record.get("task")
+
+
 def near_text(pairs: tuple[NearCount, ...]) -> str:
     """The values people have to judge, as the store keeps them."""
     return json.dumps(canonical.to_plain(pairs)) if pairs else ""
@@ -133,4 +142,4 @@ def _earlier(row: ShownCountsRow) -> EarlierCounts:
             ShownCount(column, tuple((label, word) for label, word in key), number, tuple(over))
             for column, key, number, over in json.loads(row.counts)
         )
-    return EarlierCounts(row.name, row.run, row.dataset_version or "", row.time, row.left or let, counts)
+    return EarlierCounts(row.name, row.run, row.dataset_version or "", row.time, row.left or let, counts, row.left)

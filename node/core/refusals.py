@@ -79,6 +79,11 @@ class Refusals:
             self._more[source, day] += 1
 
 
+def role_of(actor: str) -> str:
+    """The role in an actor's name (`role.person`): a source is a role, however many people have it."""
+    return actor.partition(".")[0]
+
+
 def _day(now: datetime) -> str:
     return now.date().isoformat()
 

@@ -291,6 +291,50 @@ def test_a_round_that_counts_one_patient_less_waits_for_a_person(training: Round
     training.until(JobState.RELEASED, attempt=3, round_=2)
 
 
+def test_what_left_in_a_round_that_people_let_is_never_forgotten(training: RoundsDesk) -> None:
+    training.ask()
+    training.until(JobState.RELEASED)
+    training.ask(round=2)
+    training.until(JobState.REFUSED, round_=2)
+    with training.core.store.read() as snapshot:
+        (row,) = snapshot.airlock_files()
+    reviewed(training, row)
+    training.ask(round=2, attempt=2)
+    training.until(JobState.RELEASED, attempt=2, round_=2)
+    training.now += training.core.airlock.expire + timedelta(hours=1)
+    airlock.tend(training.core)
+    with training.core.store.read() as snapshot:
+        kept = snapshot.shown_counts("lesions-2026")
+    assert [(each.name, each.left) for each in kept] == [("round 1, train", True), ("round 2, train", True)]
+
+
+def ended(desk: RoundsDesk, round_: int, task: Kind, state: JobState) -> None:
+    eventually(lambda: desk.job(1, round_, task).state is state)
+
+
+def test_people_are_asked_about_each_kind_of_task_even_for_the_same_numbers(training: RoundsDesk) -> None:
+    numbers = {("train", 1): 40, ("train", 2): 39, ("evaluate", 1): 45, ("evaluate", 2): 39}
+
+    def behave(task: Any, model: bytes) -> dict[str, bytes]:
+        return dict(rounds({task["round"]: numbers[task["kind"], task["round"]]})(task, model))
+
+    training.runner._behaviours[samples.IMAGE] = behave  # type: ignore[index]
+    for kind, number, state in (
+        (Kind.TRAIN, 1, JobState.RELEASED),
+        (Kind.EVALUATE, 1, JobState.RELEASED),
+        (Kind.TRAIN, 2, JobState.REFUSED),
+    ):
+        training.ask(task=kind, round=number)
+        ended(training, number, kind, state)
+    with training.core.store.read() as snapshot:
+        (first,) = snapshot.airlock_files()
+    assert reviewed(training, first) is FileState.APPROVED
+    training.ask(task=Kind.EVALUATE, round=2)
+    eventually(lambda: training.job(1, 2, Kind.EVALUATE).state is JobState.REFUSED)
+    with training.core.store.read() as snapshot:
+        assert len(snapshot.airlock_files()) == 2
+
+
 def test_rounds_that_count_the_same_are_all_released_and_kept_once(training: RoundsDesk) -> None:
     training.runner._behaviours[samples.IMAGE] = rounds({1: 40, 2: 40, 3: 40})  # type: ignore[index]
     for number in (1, 2, 3):

@@ -79,7 +79,7 @@ HEARD = {
     HubCode.JOB_FAILED: "job_failed out_of_memory time_limit stopped "
     + " ".join(code.value for code in RAISED.values()),
     HubCode.NOT_READY: """clock_went_back log_set_back canary_failed dataset_missing mount_not_permitted spec_expired
-        job_unknown not_sealed gpu_unavailable outside_schedule""",
+        job_unknown not_sealed gpu_unavailable outside_schedule too_many_open""",
     HubCode.REFUSED_INSTRUCTION: """malformed unsupported_version kind_not_permitted config_not_permitted
         model_not_permitted model_mismatch instruction_misaddressed instruction_expired instruction_replayed
         round_already_served round_out_of_range too_many site_not_named run_order_missing run_order_expired
@@ -87,14 +87,18 @@ HEARD = {
     HubCode.REFUSED_OUTPUT: """contract_violation header_too_large header_malformed metadata_not_permitted
         tensor_not_permitted tensor_missing tensor_shape tensor_dtype tensor_offsets trailing_bytes not_finite
         metrics_too_large metrics_malformed metric_not_permitted metric_missing metric_out_of_range
-        count_below_threshold file_not_permitted file_missing """
+        file_not_permitted file_missing """
+    + " count_below_threshold differencing dominance identifier_found table_not_permitted "
     + " ".join(f"contract_{rule}" for rule in RULES.split()),
 }
 # and the exit reasons that have a word of their own
 OF_THEIR_OWN = (
     {"out_of_memory", "time_limit"}
     | {code.value for code in RAISED.values()}
-    | (set(HEARD[HubCode.REFUSED_OUTPUT].split()) - {"count_below_threshold"})
+    | (
+        set(HEARD[HubCode.REFUSED_OUTPUT].split())
+        - {"count_below_threshold", "differencing", "dominance", "identifier_found", "table_not_permitted"}
+    )
 )
 
 

@@ -26,6 +26,7 @@ from node.core import counts
 from node.core.context import Core, event, permit_name
 from node.core.documents.documents import code_of
 from node.core.records import AirlockRow, JobRow, NewAirlockFile
+from node.core.refusals import role_of
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 from node.core.tasks.permit_basis import permit_ended
@@ -93,8 +94,7 @@ def take_review(core: Core, text: str, actor: str) -> FileState:
         said_no = event(
             Action.AIRLOCK_REVIEW, f"document/{digest}", Verdict.REFUSED, code=code_of(error), actor=actor
         )  # fmt: skip
-        with core.store.transaction(core.clock()) as tx:
-            tx.record(event=said_no)
+        core.refusals.record(core.store, core.clock(), f"{role_of(actor)}/review", said_no)
         raise
 
 
@@ -113,7 +113,7 @@ def take(core: Core, file: str, actor: str) -> ShownFile:
         asked = event(Action.AIRLOCK_RELEASE, about, verdict, permit=permit, code=code, actor=actor)
         if reason is None:
             tx.hand_out(file, event=asked)
-        else:
+        elif core.refusals.keep(tx, f"{role_of(actor)}/release"):
             tx.record(event=asked)
         reviews = tx.airlock_reviews(file)
     if reason is not None or content is None:

@@ -35,15 +35,14 @@ def look_back(core: Core, audit_log: AuditLog) -> None:
         note_set_back(core, own)
 
 
-def note_set_back(core: Core, head: LogHead, *, own: bool = True) -> None:
+def note_set_back(core: Core, head: LogHead) -> None:
     """Write down that somebody has seen `head` of this log, and that it is not in it. From now on gate 1 refuses.
 
-    A head that this node's own key did not sign (`own`) is a witness's word alone: it is written down once, and not
-    again because it grows.
+    Only for a head that this node's own key signed: any other is a witness's word alone.
     """
     seen = event(Action.LOG_SET_BACK, f"witness/{head.epoch}/{head.size}", Verdict.REFUSED, code=Code.LOG_SET_BACK)
     with core.store.transaction(core.clock()) as tx:
-        new = (own or tx.set_back() is None) and tx.note_set_back(head, event=seen)
+        new = tx.note_set_back(head, event=seen)
     if new:
         log.error("the audit log was set back: %d records of it are known, and it does not hold them all", head.size)
 

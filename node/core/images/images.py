@@ -105,8 +105,8 @@ def approve(core: Core, digest: str, by: str, note: str, *, caller: Caller, arch
             raise Denied(reasons)
     except Denied as error:
         code = error.reasons[0].code
-        with core.store.transaction(core.clock()) as tx:
-            tx.record(event=event(Action.IMAGE_APPROVE, digest, Verdict.REFUSED, actor=actor, code=code))
+        refused = event(Action.IMAGE_APPROVE, digest, Verdict.REFUSED, actor=actor, code=code)
+        core.refusals.record(core.store, core.clock(), f"{caller.role}/image", refused)
         raise
     approved = event(Action.IMAGE_APPROVE, facts.image, Verdict.DONE, actor=actor)
     with core.store.transaction(core.clock()) as tx:

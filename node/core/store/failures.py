@@ -71,12 +71,14 @@ class FailureWrites:
         return value_of(records.FailureRow, model)
 
     def _make_room(self) -> None:
+        """Answers stay, and take no room from the others: one that was set aside would go out again if its row went.
+        There are no more of them than instructions that were taken in."""
         table = models.FailureTable
-        over = (self._session.scalar(select(func.count()).select_from(table)) or 0) + 1 - MOST_ROWS
+        strangers = table.kind.not_in(records.ANSWERS)
+        over = (self._session.scalar(select(func.count()).select_from(table).where(strangers)) or 0) + 1 - MOST_ROWS
         if over <= 0:
             return
-        # an answer that was set aside would go out again if its row went
-        mine = select(table.kind, table.subject).where(table.kind.not_in(records.ANSWERS))
+        mine = select(table.kind, table.subject).where(strangers)
         oldest = self._session.execute(mine.order_by(table.set_aside.is_not(None), table.last).limit(over)).all()
         for kind, subject in oldest:
             self._session.execute(delete(table).where(table.kind == kind, table.subject == subject))

@@ -42,7 +42,7 @@ from mediator.types import DataPermit, Instruction, Kind
 from node.core import records
 from node.core.context import CORE, Core, event, permit_name
 from node.core.documents.documents import code_of
-from node.core.refusals import INSTRUCTIONS, UNREAD
+from node.core.refusals import INSTRUCTIONS, UNREAD, role_of
 from node.core.store.documents import sha256_of
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
@@ -201,7 +201,9 @@ def _decide(
         verdict = admit(request)
         _check_room(core, tx, verdict)
     except Denied as denied:
-        if core.refusals.keep(tx, INSTRUCTIONS):  # (5)
+        # a hub that is refused all day hides no refusal of the hospital's own people
+        source = INSTRUCTIONS if actor == CORE else f"{role_of(actor)}/analysis"
+        if core.refusals.keep(tx, source):  # (5)
             _keep_refused(tx, signed, reply_context, job, denied, actor)
         return denied
     received = event(Action.INSTRUCTION_RECEIVE, instruction.id, Verdict.DONE, permit=permit, actor=actor)
@@ -228,7 +230,8 @@ def _check_room(core: Core, tx: Tx, verdict: Admitted | Redeliver) -> None:
         if tx.releases_of(*task) >= _DELIVERIES:
             raise Denied(Reason(Code.TOO_MANY, f"delivered {_DELIVERIES} times"))
     elif tx.attempts_open(*task) >= _OPEN_ATTEMPTS:
-        raise Denied(Reason(Code.TOO_MANY, f"{_OPEN_ATTEMPTS} attempts are open"))
+        # what is open goes on: the hub may ask again, and loses no round
+        raise Denied(Reason(Code.TOO_MANY_OPEN, f"{_OPEN_ATTEMPTS} attempts are open"))
     elif tx.attempts_admitted(*task) >= _ATTEMPTS:
         raise Denied(Reason(Code.TOO_MANY, f"asked {_ATTEMPTS} times"))
 

@@ -14,11 +14,12 @@ import pytest
 from mediator.airlock.review import FileState
 from mediator.analysis import AnalysisRules
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Denied, HubCode, NotNow, UsageFault
+from mediator.errors import Code, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.jobs import JobState
 from mediator.types import Kind
 from node.core.airlock import airlock, analyse
 from node.core.context import AirlockSettings, event
+from node.core.refusals import Refusals
 from node.core.tasks import admit_task, pause
 from node.core.tasks.overview import run_account
 from tests.mediator import samples
@@ -310,6 +311,25 @@ def test_a_review_by_a_stranger_or_of_another_kind_is_refused(desk: AnalysisDesk
     refused(Code.UNTRUSTED_KEY, lambda: desk.review(samples.STRANGER))
     refused(Code.UNTRUSTED_KEY, lambda: desk.review(samples.STEWARD))
     assert desk.file().state is FileState.CHECKED
+
+
+def test_what_the_staff_is_refused_all_day_is_counted_and_hides_nothing_else(desk: AnalysisDesk) -> None:
+    desk.analysed()
+    core = replace(desk.core, refusals=Refusals(3))
+    waiting, before = desk.file().file, desk.size()
+    for number in range(5):
+        with pytest.raises(Malformed):
+            airlock.take_review(core, f"junk {number}", STEWARD)
+        refused(Code.REVIEW_MISMATCH, lambda: airlock.take(core, waiting, STEWARD))
+        admit_task.receive(core, samples.HUB.sign(samples.instruction(permit="nobodys", attempt=number + 1)), b"", [])
+    assert [each.action for each in desk.log(before)].count("airlock_review") == 3
+    assert [each.action for each in desk.log(before)].count("airlock_release") == 3
+    desk.order("run-2", nonce="run-2")
+    desk.core.switch.turn_on()
+    before = desk.size()
+    with pytest.raises(Denied):
+        analyse.start(core, "run-2", ADMIN)
+    assert [each.code for each in desk.log(before)][-1] == "hospital_paused"
 
 
 @pytest.mark.parametrize("after", [FileState.CHECKED, FileState.APPROVED])

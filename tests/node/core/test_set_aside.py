@@ -140,6 +140,18 @@ def test_a_hub_that_sends_rubbish_all_day_fills_neither_table_nor_log(
     assert desk.log(before)[-1].about == f"message/{'ab' * 32}"
 
 
+def test_answers_that_were_set_aside_take_no_room_from_what_fails(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "MOST_ROWS", 20)
+    with desk.core.store.transaction(desk.now) as tx:
+        for attempt in range(25):
+            tx.count_failure(RELEASE, f"run-1/1/train/{attempt}", "internal", set_aside=True, event=None)
+    for _ in range(set_aside.MOST_TRIES):
+        tries = [set_aside.failed(desk.core, "document", subject * 32, "internal") for subject in ("ab", "cd")]
+    assert [each.set_aside for each in tries] == [True, True]
+    with desk.core.store.read() as snapshot:
+        assert snapshot.count_set_aside() == 27
+
+
 @pytest.fixture
 def small_spool(desk: Desk) -> Iterator[Path]:
     spool = desk.root / "spool"
