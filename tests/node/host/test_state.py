@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,14 +201,14 @@ def test_a_group_of_the_users_may_be_what_lets_them_pass(
         write_audit_keys(separate)
         return
     for step in (prepare_state, write_audit_keys):
-        with pytest.raises(UsageFault, match="cannot (pass|read)"):
+        with pytest.raises(UsageFault, match=r"cannot (pass|read)"):
             step(separate)
 
 
 @as_root
 def test_parents_are_passable_whatever_the_umask(separate: NodeConfig) -> None:
     root = separate.paths.root.parent / "new" / "below" / "node"
-    config = replace(separate, state_dir=root)
+    config = separate.model_copy(update={"state_dir": root})
     before = os.umask(0o077)
     try:
         prepare_state(config)
