@@ -6,6 +6,7 @@ No engine is needed. Each attempt is made by a process of that user, on real fol
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mediator.errors import NotNow, UsageFault
+from node.cli.it.pause import _mark as mark_as_core
 from node.host.config import NodeConfig
 from node.host.paths import StatePaths
 from node.host.state import check_state, folders, look_at_state, migrate_state, prepare_state
@@ -112,6 +114,26 @@ def test_core_cannot_have_root_make_or_give_away_a_file_elsewhere(config: NodeCo
         prepare_state(config)
     assert sorted(os.listdir(elsewhere)) == ["core.log"]
     assert (elsewhere / "core.log").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("way", ["pipe", "folder", "second name"])
+def test_roots_own_pause_is_not_kept_waiting_nor_writes_elsewhere(
+    config: NodeConfig, elsewhere: Path, way: str
+) -> None:
+    ready = config.paths.pause_mark.with_name("paused.ready")
+    if way == "pipe":
+        os.mkfifo(ready)
+    elif way == "folder":
+        ready.mkdir()
+    else:
+        os.link(elsewhere / "core.log", ready)
+    signal.alarm(5)
+    try:
+        assert mark_as_core(config)
+    finally:
+        signal.alarm(0)
+    assert os.path.lexists(config.paths.pause_mark) and os.geteuid() == 0
+    assert (elsewhere / "core.log").read_text() == "root's own\n"
 
 
 @pytest.mark.parametrize("way", ["link", "second name", "core's"])
