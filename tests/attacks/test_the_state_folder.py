@@ -11,16 +11,23 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from federation.client.link import Link
 from mediator.errors import NotNow, UsageFault
+from mediator.signatures import KeyRing, SigningKey
 from node.cli.it.pause import _mark as mark_as_core
 from node.host.config import NodeConfig
 from node.host.paths import StatePaths
 from node.host.state import check_state, folders, look_at_state, migrate_state, prepare_state
 from node.host.supervisor import Supervisor, is_ready
+from tests.mediator.test_grammar import ENVELOPE
 from tests.node.host.test_state import IDS, config_in
 from tests.node.host.test_supervisor import Node, alive, until
 from tests.sim.users import as_user
@@ -259,3 +266,36 @@ def test_a_state_folder_that_a_link_leads_to_is_refused(open_path: Path) -> None
     with pytest.raises(UsageFault, match="write: state_dir = "):
         prepare_state(config)
     assert list((open_path / "real").iterdir()) == []
+
+
+async def test_the_link_pushes_no_file_that_a_link_in_the_spool_leads_to(open_path: Path) -> None:
+    """The spool is core's to write, and the link could be led to its own key."""
+    spool, secret = open_path / "spool", open_path / "link.key"
+    (spool / "release").mkdir(parents=True)
+    secret.write_text("the link's own")
+    (spool / "release" / "model").symlink_to(secret)
+    (spool / "other").symlink_to(open_path)
+    (spool / "release" / "plain").write_text("core's")
+    release = SigningKey(b"7" * 32)
+    pushed: list[bytes] = []
+
+    class Reads:
+        def push_release(self, _context: bytes, _envelope: object, read: Callable[[str], bytes]) -> None:
+            pushed.append(read(self.key))
+
+        key = "plain"
+
+    reads = Reads()
+    link: Any = object.__new__(Link)
+    link._own = SimpleNamespace(release_keys=KeyRing([release.verify_key]))
+    link._config, link._fleet = SimpleNamespace(spool=spool), reads
+    link._core = SimpleNamespace(may_leave=AsyncMock(return_value=True))
+    link._channel, link._notes = SimpleNamespace(ask=AsyncMock()), Mock()
+    link._clock = lambda: datetime.min.replace(tzinfo=UTC)
+    signed = release.sign(ENVELOPE)
+    assert await link._push("i", b"", signed, "release")
+    for folder, key in (("release", "model"), ("other", "link.key")):
+        reads.key = key
+        with pytest.raises(OSError, match=r"symbolic|directory"):
+            await link._push("i", b"", signed, folder)
+    assert pushed == [b"core's"]
