@@ -72,11 +72,12 @@ def remove_empty(root: Path, keep: Collection[str]) -> None:
     """Remove what core has emptied, but for the jobs in `keep`. What it has not, stays until it has."""
     with suppress(OSError), whole_path(root) as top:
         for job in sorted(set(os.listdir(top)) - set(keep)):
+            # one that is core's own cannot be opened; empty, it goes all the same
+            with suppress(OSError), below(top, job) as room:
+                for name in (DATA, IN):
+                    with suppress(OSError):
+                        os.rmdir(name, dir_fd=room)
             with suppress(OSError):  # (not empty, or no folder)
-                with below(top, job) as room:
-                    for name in (DATA, IN):
-                        with suppress(FileNotFoundError):
-                            os.rmdir(name, dir_fd=room)
                 os.rmdir(job, dir_fd=top)
 
 

@@ -6,6 +6,7 @@ The store remembers a pause too, when it can. The switch is what gate 1 can ask 
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from node.ipc.caller import Caller
 # an actor of the audit log
 _MARK_BYTES = 64
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# a pipe in its place must not keep a pause waiting
+_OLD = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Switch:
@@ -95,7 +98,6 @@ class Switch:
             return True
         try:
             self._ready.rename(self._mark)
-            descriptor = os.open(self._mark, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             try:
                 descriptor = os.open(self._mark, _NEW, 0o644)
@@ -103,7 +105,14 @@ class Switch:
                 return True
             except OSError:
                 return False
+        else:
+            try:
+                descriptor = os.open(self._mark, _OLD)
+            except OSError:
+                return True  # the name is what counts, whatever stands there
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return True
             os.fchmod(descriptor, 0o644)
             os.write(descriptor, actor.encode("ascii")[:_MARK_BYTES])
             os.fsync(descriptor)

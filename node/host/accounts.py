@@ -60,7 +60,7 @@ def acting_as(account: Account) -> Iterator[None]:
         return
     groups, gid = os.getgroups(), os.getegid()
     try:
-        os.setgroups([])
+        os.setgroups(account.groups)  # one of them may be what lets the user pass a folder on the way
         os.setegid(account.gid)
         os.seteuid(account.uid)
         yield

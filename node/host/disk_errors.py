@@ -15,6 +15,16 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def cannot_pass(parent: Path, error: OSError) -> CloisterError:
+    """What a user of the node's met below `parent`, the folder that the state folder lies in."""
+    if isinstance(error, PermissionError):
+        return UsageFault(
+            f"the node's users cannot pass {parent}, or use {error.filename}",
+            hint="each user of [users] must be able to pass every folder on the way: chmod o+x, or a group of theirs",
+        )
+    return cannot_write(error.filename or parent, error)
+
+
 def cannot_write(path: Path | str, error: OSError) -> CloisterError:
     """`NotNow` where room helps, `UsageFault` where another path or another user does."""
     if is_full(error):

@@ -26,7 +26,7 @@ from mediator.audit import segment_name
 from mediator.errors import IntegrityBroken, UsageFault
 from node.host.accounts import Account, acting_as
 from node.host.config import NodeConfig
-from node.host.disk_errors import cannot_write, is_full
+from node.host.disk_errors import cannot_pass, cannot_write, is_full
 from node.host.keys import new_raw_key, new_signing_key, public_path, read_verify_key, retired_record, write_verify_key
 from node.host.migrate_state import cure, move_cores_files
 
@@ -93,7 +93,7 @@ def _prepare(config: NodeConfig, *, old: bool) -> None:
     try:
         if old:
             move_cores_files(config)
-        paths.root.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(paths.root.parent)
         if misspelt := _misspelt(paths.root):
             raise UsageFault(misspelt)
         with whole_path(paths.root.parent) as parent:
@@ -106,7 +106,10 @@ def _prepare(config: NodeConfig, *, old: bool) -> None:
             f"cannot prepare {error.filename or config.state_dir}: {error.strerror}",
             hint="run as root, or choose a state_dir of your own",
         ) from None
-    _make_keys(config)
+    try:
+        _make_keys(config)
+    except OSError as error:
+        raise cannot_pass(paths.root.parent, error) from None
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,14 @@ def _look(expected: Iterable[Folder]) -> StateSeen:
 def _found(root: Path, path: Path) -> os.stat_result:
     with whole_path(root, PASSING) as top, below(top, *path.relative_to(root).parts, flags=PASSING) as folder:
         return os.fstat(folder)
+
+
+def _make_parents(path: Path) -> None:
+    """What is missing on the way to the state folder, for every user of the node to pass, whatever the umask."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
 
 
 def _misspelt(root: Path) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from durable.below import open_file, whole_path
 from durable.logs import keep_small
-from mediator.errors import IntegrityBroken, NotNow, UsageFault
+from mediator.errors import CloisterError, IntegrityBroken, NotNow, UsageFault
 from mediator.roles import Role
 from node.host.accounts import Account
 from node.host.config import NodeConfig
@@ -151,20 +151,23 @@ class Supervisor:
         if now >= child.next_start_s and not self._stopping:
             try:
                 child.process = self._start(child.role)
-            except OSError as error:
+            except (OSError, CloisterError) as error:
                 self._put_off(child, error, now)
                 return
             child.started_s = now
             log.info("%s started, process %d", child.role, child.process.pid)
 
-    def _put_off(self, child: Child, error: OSError, now: float) -> None:
+    def _put_off(self, child: Child, error: OSError | CloisterError, now: float) -> None:
         """A start that failed: the first one ends the node, since nothing will get better; later ones are retried."""
+        why = error.message if isinstance(error, CloisterError) else error.strerror
         if child.started_s == 0.0:
+            if isinstance(error, CloisterError):
+                raise error
             raise UsageFault(
-                f"cannot start {child.role}: {error.strerror}",
+                f"cannot start {child.role}: {why}",
                 hint="the installation must be readable for the node's users",
             ) from None
-        log.error("%s could not be started: %s", child.role, error.strerror)
+        log.error("%s could not be started: %s", child.role, why)
         child.next_start_s = now + _LONGEST_PAUSE_S
 
     def _start(self, role: str) -> subprocess.Popen[bytes]:
@@ -292,7 +295,7 @@ def _log_file(folder: Path, name: str) -> Iterator[int]:
     """A child's log, appended to: `keep_small` empties it while it is open."""
     try:
         with whole_path(folder) as logs:
-            descriptor = _our_own(logs, name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = _our_own(logs, name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600, renew=True)
     except OSError as error:
         raise NotNow(f"cannot write the log {folder / name}: {error.strerror}") from None
     try:
@@ -313,7 +316,8 @@ def only_one(config: NodeConfig) -> Iterator[None]:
             descriptor = _our_own(folder, path.name, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         wrong = (*check_state(config), f"{path}: {error.strerror}")
-        raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init") from None
+        hint = f"if no node runs: rm {path}" if error.errno == errno.EPERM else "run: cloister node init"
+        raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint=hint) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -329,14 +333,25 @@ def only_one(config: NodeConfig) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _our_own(folder: int, name: str, flags: int, mode: int) -> int:
-    """A file that this process writes, and nobody else: what another user made, or has by a second name, is not it."""
+def _our_own(folder: int, name: str, flags: int, mode: int, *, renew: bool = False) -> int:
+    """A file that this process writes, and nobody else: what another user made, or has by a second name, is not it.
+
+    With `renew` such a name is taken away, the folder being ours, and a new file made; what the name led to (a backup's
+    copy by hard links) stays as it is. Never with a file that is locked: a second holder would lock another.
+    """
     descriptor = open_file(folder, name, flags, mode)
+    if _is_ours(descriptor):
+        return descriptor
+    os.close(descriptor)
+    if renew:
+        os.unlink(name, dir_fd=folder)
+        return open_file(folder, name, flags | os.O_EXCL, mode)
+    raise OSError(errno.EPERM, "it is another user's, or has a second name", name)
+
+
+def _is_ours(descriptor: int) -> bool:
     found = os.fstat(descriptor)
-    if found.st_uid != os.geteuid() or found.st_nlink != 1:
-        os.close(descriptor)
-        raise OSError(errno.EPERM, "it is another user's, or has a second name", name)
-    return descriptor
+    return found.st_uid == os.geteuid() and found.st_nlink == 1
 
 
 @contextmanager

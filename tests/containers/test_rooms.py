@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from containers import rooms
 from mediator.errors import Denied
+from node.host.accounts import Account, acting_as
 
 
 @pytest.fixture
@@ -79,3 +81,15 @@ def test_what_core_has_emptied_is_removed_and_nothing_else(root: Path) -> None:
     assert sorted(os.listdir(root)) == ["full", "kept", "link"]
     assert sorted(os.listdir(root / "kept")) == ["data", "in"]
     assert os.listdir(root / "full" / "data") == ["manifest.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
+def test_an_empty_folder_that_the_broker_cannot_open_is_removed_too() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        root = Path(name)
+        (root / "cores").mkdir(mode=0o700)
+        os.chown(root / "cores", 64101, 64101)
+        os.chown(root, 64103, 64103)
+        with acting_as(Account(64103, 64103)):
+            rooms.remove_empty(root, [])
+        assert os.listdir(root) == []

@@ -13,6 +13,7 @@ from node.cli.admin import client_for, load
 from node.cli.options import NodeConfig, SignWith
 from node.cli.output import say
 from node.core.switch import Switch
+from node.host.accounts import acting_as
 from node.host.config import NodeConfig as Config
 from node.ipc import node as words
 from node.ipc.messages import Empty
@@ -58,7 +59,7 @@ def _without_core(loaded: Config, key: Path | None, silent: NotNow) -> words.Pau
     say(f"{silent.message}: ending the containers without it")
     try:
         ended = _end_containers(loaded)
-        marked = Switch(loaded.paths.pause_mark).mark(_role())
+        marked = _mark(loaded)
         ended |= _end_containers(loaded)
     except CloisterError as error:  # not everybody on the staff may use the engine
         say(f"that cannot be done from here: {error.message}")
@@ -77,6 +78,12 @@ def _without_core(loaded: Config, key: Path | None, silent: NotNow) -> words.Pau
             hint=f"stop the node, or make room and create {loaded.paths.pause_mark}",
         ) from None
     return replace(answer, stopped=max(answer.stopped, len(ended)))
+
+
+def _mark(loaded: Config) -> bool:
+    """Leave the mark in core's folder, as root with core's rights: what lies there is core's choice."""
+    with acting_as(loaded.users.accounts()["core"]):
+        return Switch(loaded.paths.pause_mark).mark(_role())
 
 
 def _end_containers(loaded: Config) -> set[str]:

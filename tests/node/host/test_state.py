@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mediator.errors import IntegrityBroken, UsageFault
-from node.host.config import NodeConfig, load_config
+from node.cli.it.enrol import write_audit_keys
+from node.host.accounts import Account
+from node.host.config import NodeConfig, UsersConfig, load_config
 from node.host.keys import read_signing_key, read_verify_key
 from node.host.state import changed_since, check_state, folders, prepare_state
 from tests.node.host.test_config import MINIMAL
@@ -181,3 +183,38 @@ def test_what_cannot_be_looked_at_for_a_moment_has_not_changed(tmp_path: Path, m
     config.paths.keys.rename(tmp_path / "keys")
     config.paths.keys.symlink_to(tmp_path / "keys")
     assert changed_since(expected) == [f"{config.paths.keys} is not a folder"]
+
+
+@as_root
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_group_of_the_users_may_be_what_lets_them_pass(
+    separate: NodeConfig, monkeypatch: pytest.MonkeyPatch, passes: bool
+) -> None:
+    parent, group = separate.paths.root.parent, 64190
+    os.chown(parent, 0, group)
+    parent.chmod(0o750)
+    groups = (group,) if passes else ()
+    accounts = {role: Account(uid, uid, groups) for role, uid in IDS.items()}
+    monkeypatch.setattr(UsersConfig, "accounts", lambda _self: accounts)
+    if passes:
+        prepare_state(separate)
+        write_audit_keys(separate)
+        return
+    for step in (prepare_state, write_audit_keys):
+        with pytest.raises(UsageFault, match=r"cannot (pass|read)"):
+            step(separate)
+
+
+@as_root
+def test_parents_are_passable_whatever_the_umask(separate: NodeConfig) -> None:
+    root = separate.paths.root.parent / "new" / "below" / "node"
+    file = separate.paths.root.parent / "node.toml"
+    file.write_text(file.read_text().replace(str(separate.paths.root), str(root)))
+    config = load_config(file)
+    before = os.umask(0o077)
+    try:
+        prepare_state(config)
+    finally:
+        os.umask(before)
+    assert root.parent.stat().st_mode & 0o7777 == root.parent.parent.stat().st_mode & 0o7777 == 0o755
+    assert check_state(config) == []

@@ -16,7 +16,7 @@ import pytest
 from mediator.errors import NotNow, UsageFault
 from node.host.config import NodeConfig
 from node.host.state import prepare_state
-from node.host.supervisor import Supervisor, groups_of, is_ready
+from node.host.supervisor import Supervisor, groups_of, is_ready, only_one
 from tests.node.host.test_state import IDS, config_in
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="starts processes as other users")
@@ -233,3 +233,35 @@ def test_each_process_runs_as_its_own_user(start: Callable[..., Node]) -> None:
     node.process.send_signal(signal.SIGKILL)
     node.process.wait()
     until(lambda: not any(alive(pid) for pid in pids), 5)
+
+
+def test_a_copy_of_the_state_by_hard_links_ends_no_node(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    prepare_state(config)
+    supervisor = Supervisor(config, tmp_path / "node.toml", command=lambda role: ["/bin/echo", role])
+    with only_one(config):
+        child = next(each for each in supervisor._children if each.role == "link")
+        supervisor._look_after(child)
+        assert child.process is not None
+        child.process.wait()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    os.link(config.paths.logs / "link.log", copy / "link.log")
+    os.link(config.paths.supervisor_pid, copy / "pid")
+    with pytest.raises(UsageFault) as fault, only_one(config):
+        pass
+    assert "rm " in (fault.value.hint or "")
+    config.paths.supervisor_pid.unlink()
+    with only_one(config):
+        supervisor._look_after(child)
+        child.next_start_s = 0
+        supervisor._look_after(child)
+        assert child.process is not None
+        child.process.wait()
+        assert (copy / "link.log").read_text() == (config.paths.logs / "link.log").read_text() == "link\n"
+        (config.paths.logs / "link.log").unlink()
+        (config.paths.logs / "link.log").mkdir()
+        supervisor._look_after(child)
+        child.next_start_s = 0
+        supervisor._look_after(child)
+        assert child.process is None and child.next_start_s > time.monotonic(), "put off"
