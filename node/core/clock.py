@@ -69,14 +69,17 @@ class ClockWatch:
         with self._lock:
             return self._hub_differs()
 
-    def require(self) -> None:
-        """Raise `NotNow` while this clock is not to be written down."""
+    def require(self, now: datetime) -> None:
+        """Raise `NotNow` while this clock is not to be written down, or where `now`, which was read of it a while ago,
+        is a time that has not come yet."""
         with self._lock:
             drift, (at, boot_s) = self._drift(), self._anchor
             if abs(drift) > CLOCK_TOLERANCE:
                 raise NotNow(f"the clock jumped by {int(drift.total_seconds())} s: nothing is recorded", hint=_HINT)
             if self._far:
                 raise NotNow("the clock stands far past the newest record, and no hub confirms it", hint=_HINT)
+            if now - self._wall() > CLOCK_TOLERANCE:
+                raise NotNow("the clock was ahead when this was begun: it is not recorded", hint="try again")
             now_s = self._boot_s()
             if now_s - boot_s > _FOLLOW.total_seconds():
                 self._anchor = (at + timedelta(seconds=now_s - boot_s) + drift, now_s)

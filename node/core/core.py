@@ -276,8 +276,8 @@ class CoreProcess:
     def _tend(self, core: Core) -> None:
         core.switch.prepare()
         core.reserve.make()
+        self.trust.renew()  # first: nothing below keeps a running job from its canary
         airlock.tend(core)
-        self.trust.renew()
 
     def _documents_changed(self) -> None:
         """A permit or a list came in: what computes is looked at first, then what waits."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from mediator.audit import Action, Verdict
-from mediator.errors import CloisterError, Code
+from mediator.errors import Code, NotNow
 from mediator.ports import Clock
 from node.core.records import AuditEvent
 from node.core.store.store import Store
@@ -21,7 +21,7 @@ from node.core.store.writes import Tx
 
 log = logging.getLogger(__name__)
 
-# how often a record that meets an error nobody foresaw is tried
+# how often a record that the store's absence does not explain is tried
 _TRIES = 5
 Write = Callable[[Tx], object]
 
@@ -100,7 +100,7 @@ class DeferredRecords:
             try:
                 with self._store.transaction(self._clock()) as tx:
                     debt.write(tx)
-            except CloisterError as error:
+            except NotNow as error:
                 if not self._told:
                     log.warning("%d records of what was stopped wait: %s", self.count(), error.message)
                 self._told = True

@@ -29,14 +29,15 @@ from node.core.records import AirlockRow, JobRow, NewAirlockFile
 from node.core.refusals import role_of
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
-from node.core.tasks.permit_basis import permit_ended
+from node.core.tasks.permit_basis import exposes, permit_ended
 from node.host.versions import read_manifest
 from node.ipc.airlock import FileLine, NewReview, ReviewRow, ShownFile
 
-# What ends a permit for good. A list that is late, or a clock that is wrong, keeps files where they are.
+# What ends a permit for good. A list that is late, a clock that is wrong, or a permit that is to be accepted anew keeps
+# files where they are.
 _OVER = frozenset(
     {
-        Code.PERMIT_MISSING, Code.PERMIT_EXPIRED, Code.PERMIT_REVOKED, Code.PERMIT_SUPERSEDED, Code.ACCEPTANCE_EXPIRED,
+        Code.PERMIT_EXPIRED, Code.PERMIT_REVOKED, Code.PERMIT_SUPERSEDED, Code.ACCEPTANCE_EXPIRED,
     }
 )  # fmt: skip
 
@@ -273,6 +274,8 @@ def _may_not_leave(core: Core, snapshot: Reads, row: AirlockRow) -> Reason | Non
     version = None if job is None or job.dataset_version is None else snapshot.dataset_version(job.dataset_version)
     if version is None or version.withdrawn is not None:
         return Reason(Code.DATASET_MISSING, "the data was withdrawn")
+    if code := exposes(core, snapshot, row.permit, row.permit_version, [version.dataset]):
+        return Reason(code, "a privacy budget protects the data meanwhile")
     return None
 
 

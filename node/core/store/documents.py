@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from mediator import canonical
@@ -30,7 +31,12 @@ def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.NodeB
         return _new(session.get(models.PermitTable, key), signed, _permit(signed, now), "permit and version")
     if isinstance(document, Acceptance):
         held = session.get(models.AcceptanceTable, signed.sha256)
-        return _new(held, signed, _acceptance(signed, now), "acceptance")
+        return _new(
+            held,
+            signed,
+            _acceptance(signed, after_others(session, document.permit, document.permit_version, now)),
+            "acceptance",
+        )
     if isinstance(document, RunOrder):
         row = _new(session.get(models.RunOrderTable, document.run), signed, _run_order(signed, now), "run")
         if row is not None:
@@ -40,6 +46,14 @@ def row_of(session: Session, signed: Signed[Any], now: datetime) -> models.NodeB
     if isinstance(document, RevocationList):
         return _revocation_list(session, signed, now)
     raise TypeError(f"the store keeps no {type(document).__name__}")
+
+
+def after_others(session: Session, permit: str, permit_version: int, now: datetime) -> datetime:
+    """When an acceptance counts as received: the newest is in force, also where the clock was ahead before."""
+    held = models.AcceptanceTable
+    query = select(func.max(held.received)).where(held.permit == permit, held.permit_version == permit_version)
+    newest = session.scalar(query)
+    return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
 
 def _new(held: Any, signed: Signed[Any], row: models.NodeBase, what: str) -> models.NodeBase | None:

@@ -14,6 +14,7 @@ from mediator.tree import Frontier
 from node.core import records
 from node.core.records import AuditEvent
 from node.core.store import models
+from node.core.store.documents import after_others
 from node.core.store.rows import value_of
 
 # lines read from the database at a time
@@ -147,7 +148,8 @@ class EpochWrites:
         if model is None or model.epoch == self.epoch_number():
             return False
         self._append(event)
-        model.epoch, model.received = self.epoch_number(), self.now
+        received = after_others(self._session, model.permit, model.permit_version, self.now)
+        model.epoch, model.received = self.epoch_number(), received
         self._session.flush()
         return True
 

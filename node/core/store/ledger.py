@@ -67,6 +67,11 @@ class LedgerReads:
         )
         return self._session.scalar(accepted.limit(1)) is not None or bool(self.noised(dataset))
 
+    def datasets_of(self, run: str) -> tuple[str, ...]:
+        """The datasets, by name, that a run was charged for."""
+        query = select(_ENTRY.dataset).where(_ENTRY.run == run, _ENTRY.dataset.is_not(None)).distinct()
+        return tuple(name for name in self._session.scalars(query) if name is not None)
+
     def spenders(self) -> tuple[records.Spender, ...]:
         """Of every dataset each permit that something was charged under, or whose privacy budget was accepted for it:
         how often, and how often without noise."""

@@ -27,8 +27,8 @@ class Store:
         self._after_commit: list[Callable[[], None]] = []
         self._committed = threading.Condition()
         self._commits = 0
-        # asked before every transaction: whoever may not write now is told why
-        self.before_writing: Callable[[], None] = lambda: None
+        # asked before every transaction, with its time: whoever may not write now is told why
+        self.before_writing: Callable[[datetime], None] = lambda _: None
 
     @contextmanager
     def transaction(self, now: datetime) -> Iterator[Tx]:
@@ -39,7 +39,7 @@ class Store:
         """
         if self._writer == threading.get_ident():
             raise RuntimeError("a transaction inside a transaction")
-        self.before_writing()
+        self.before_writing(now)
         with self._lock:
             self._writer = threading.get_ident()
             try:

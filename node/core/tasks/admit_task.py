@@ -84,7 +84,6 @@ def receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes])
 
 
 def _receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]) -> HubCode | None:
-    now = core.clock()
     signed = open_signed(Instruction, text, core.trust.hub)  # (1)
     if len(reply_context) > MAX_REPLY_CONTEXT_BYTES:  # the link has refused it before
         raise Malformed("an instruction with more than a reply needs")
@@ -96,6 +95,7 @@ def _receive(core: Core, text: str, reply_context: bytes, model: Iterable[bytes]
     if seen is not None and _is_same(seen, text, reply_context):  # (2)
         return _answered_at_once(seen)
     content = _collect(model, limit)
+    now = core.clock()  # an upload takes its time, and the instruction may have expired meanwhile
     with core.store.transaction(now) as tx:  # (3)
         if tx.instruction(signed.document.id) is not None:
             return _refuse_replayed(core, tx, signed)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from mediator.errors import Code
+from mediator.errors import Code, Denied, Malformed
 from mediator.permit import check_live, open_acceptance, open_known_permits, open_permit
 from mediator.revocations import Revocations, newest
 from mediator.types import Acceptance, DataPermit
@@ -51,15 +51,21 @@ class PermitBasis:
 
 
 def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> PermitBasis | None:
-    """What a permit rests on; None where the node does not hold it, or has not accepted it."""
+    """What a permit rests on; None where the node does not hold it, or has not accepted it, and where one of the two
+    no longer opens (its key is trusted no more): that grants nothing, and keeps nobody else waiting."""
     permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
     if permit_row is None or acceptance_row is None:
         return None
     committee = core.trust.committee
+    try:
+        granted = open_permit(permit_row.text, committee).document
+        accepted = open_acceptance(acceptance_row.text, core.trust.stewards).document
+    except (Denied, Malformed):
+        return None
     siblings = [row.text for row in snapshot.permits() if row.permit == permit]
     return PermitBasis(
-        permit=open_permit(permit_row.text, committee).document,
-        acceptance=open_acceptance(acceptance_row.text, core.trust.stewards).document,
+        permit=granted,
+        acceptance=accepted,
         revocations=core.revocations(snapshot),
         siblings=open_known_permits(siblings, committee),
         newest_audit=snapshot.newest_audit_time(),
@@ -79,3 +85,12 @@ def run_ended(core: Core, snapshot: Reads, run: str, permit: str, permit_version
     if order is None or found is None:
         return Code.PERMIT_MISSING
     return replace(found, order_expires=order.expires, order_before=snapshot.ordered_before(run)).ended(core)
+
+
+def exposes(core: Core, snapshot: Reads, permit: str, permit_version: int, datasets: Iterable[str]) -> Code | None:
+    """Why exact values of these datasets may not leave under a permit any more: the budget of another protects one of
+    them meanwhile, which gate 1 asked about when the work began (`mediator.ledger.check_protected`)."""
+    found = standing(core, snapshot, permit, permit_version)
+    if found is None or found.permit.privacy is not None or found.acceptance.unprotected:
+        return None
+    return Code.DATASET_PROTECTED if any(map(snapshot.had_budget, datasets)) else None

@@ -16,10 +16,12 @@ from mediator.analysis import AnalysisRules
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.jobs import JobState
-from mediator.types import Kind
+from mediator.types import Kind, PrivacyBudget
 from node.core.airlock import airlock, analyse
+from node.core.audit import epochs
 from node.core.context import AirlockSettings, event
 from node.core.refusals import Refusals
+from node.core.store.audit_log import AuditLog
 from node.core.tasks import admit_task, pause
 from node.core.tasks.overview import run_account
 from tests.mediator import samples
@@ -54,6 +56,41 @@ def refused(code: Code, act: Callable[[], object]) -> None:
     with pytest.raises(Denied) as denied:
         act()
     assert denied.value.reasons[0].code is code
+
+
+# --- what waits ---------------------------------------------------------------------------------------------
+
+
+def test_what_waits_does_not_leave_once_a_budget_protects_its_data(desk: AnalysisDesk) -> None:
+    """Gate 1 let it in when no permit with noise was accepted for the dataset."""
+    assert desk.analysed().state is JobState.HELD
+    row = desk.file()
+    assert desk.review() is FileState.APPROVED
+    fixed = {
+        kind: tuple(replace(spec, minimum=1, maximum=1) for spec in specs if spec.kind == "count")
+        for kind, specs in samples.permit().metrics.items()
+    }
+    budget = PrivacyBudget(epsilon=1.0, delta=1e-6, noise_multiplier=5.0)
+    granted = samples.permit(permit="p-2", permit_version=1, supersedes=None, privacy=budget, metrics=fixed)
+    signed = samples.signed_permit(granted)
+    desk.documents.receive(signed.text)
+    desk.documents.receive(samples.acceptance(signed).text, by="data_steward")
+    refused(Code.DATASET_PROTECTED, lambda: airlock.take(desk.core, row.file, STEWARD))
+
+
+def test_a_new_epoch_of_the_log_destroys_nothing_that_waits(desk: AnalysisDesk, tmp_path: Path) -> None:
+    """Every permit is to be accepted anew, and until it is, files stay where they are."""
+    desk.analysed()
+    row = desk.file()
+    desk.review()
+    (tmp_path / "audit").mkdir()
+    written = AuditLog(desk.core.store, tmp_path / "audit", tmp_path / "witness.jsonl")
+    written.export()
+    desk.now += timedelta(minutes=1)
+    epochs.open_epoch(desk.core, written, "it_admin", restored=True)
+    airlock.tend(desk.core)
+    assert desk.file().state is FileState.APPROVED
+    refused(Code.PERMIT_MISSING, lambda: airlock.take(desk.core, row.file, STEWARD))
 
 
 # --- the whole way ------------------------------------------------------------------------------------------
