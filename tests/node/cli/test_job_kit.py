@@ -42,8 +42,9 @@ def run(folder: Path, *words: object, **environment: str) -> Done:
 
 
 def commands_of_the_page() -> list[list[str]]:
-    blocks = re.findall(r"```\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+    """What stands in blocks of no language."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return [shlex.split(line) for language, block in blocks if not language for line in block.splitlines()]
 
 
 def test_what_prepares_the_machine_is_what_prepares_it_for_these_tests() -> None:
