@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from mediator.errors import Code, Denied, Malformed, Reason, UnsupportedVersion, UsageFault
+from mediator.signatures import peek_kind
+from mediator.types import Acceptance
 from node.cli.admin import client_for, load
 from node.cli.files import read_text
 from node.cli.follow_import import follow, tell_end
@@ -123,12 +125,17 @@ def withdraw(
 
 def import_document(
     config: NodeConfig,
-    file: Annotated[Path, typer.Argument(help="a permit, a revocation list or a run order")],
+    file: Annotated[Path, typer.Argument(help="a permit, an acceptance, a revocation list or a run order")],
     key: SignWith = None,
 ) -> None:
-    """Take a signed document in from a file, as the hub would send it: for sites that do not wait for the hub."""
-    with client_for(load(config), documents.DOCUMENTS_IMPORT, key=key) as client:
-        answer = client.call(documents.DOCUMENTS_IMPORT, SignedText(text=read_text(file)))
+    """Take a signed document in from a file, as the hub would send it: for sites that do not wait for the hub.
+
+    The data steward also brings in an acceptance that was signed elsewhere.
+    """
+    text = read_text(file)
+    verb = documents.PERMIT_ACCEPT if _kind(text) == Acceptance.KIND else documents.DOCUMENTS_IMPORT
+    with client_for(load(config), verb, key=key) as client:
+        answer = client.call(verb, SignedText(text=text))
     if answer.code is Code.UNSUPPORTED_VERSION:
         raise UnsupportedVersion("this node does not know this version of the document", hint="upgrade the older side")
     if answer.code is Code.MALFORMED:
@@ -136,6 +143,13 @@ def import_document(
     if answer.code is not None:
         raise Denied(Reason(answer.code, "the node refused the document"))
     say(f"document {answer.outcome}")
+
+
+def _kind(text: str) -> str:
+    try:
+        return peek_kind(text.strip())
+    except Malformed:  # the node says what is wrong with it
+        return ""
 
 
 def _column(text: str) -> imports.IngestColumn:
