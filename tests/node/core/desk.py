@@ -114,7 +114,9 @@ class Desk:
             lambda box: self.deleted.append(box.name),
         )  # fmt: skip
         self.outbox = Outbox(self.core)
-        self.jobs = JobThreads(self.core, self.boxes, lambda version, split, columns, into: into.mkdir(exist_ok=True), hold)
+        self.jobs = JobThreads(
+            self.core, self.boxes, lambda version, split, columns, into: into.mkdir(exist_ok=True), hold
+        )
         self.watch = Watch(self.core, self.boxes, self.outbox, lambda: None, idle_s=900, checkpoint_every_s=900)
         self.documents = Documents(self.core, self._changed)
 
