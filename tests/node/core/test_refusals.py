@@ -121,7 +121,7 @@ def test_attempts_of_a_task_that_is_computed_do_not_pile_up_with_their_models(de
     answers = [desk.ask(attempt=attempt) for attempt in range(2, 12)]
     assert answers.count(None) == 7 and len(list((desk.root / "jobs").iterdir())) == 8
     with desk.core.store.read() as snapshot:
-        assert {row.code for row in snapshot.jobs() if row.state is JobState.REFUSED} == {Code.TOO_MANY}
+        assert {row.code for row in snapshot.jobs() if row.state is JobState.REFUSED} == {Code.TOO_MANY_OPEN}
 
 
 def test_a_release_is_not_enveloped_again_without_end(desk: Desk, gate: Gate) -> None:
