@@ -16,13 +16,14 @@ from mediator import canonical, tensors
 from mediator.analysis import LOCAL
 from mediator.errors import Code, Denied, Reason
 from mediator.ledger import Ledger, Spending, check_attempts, check_left, check_protected, noise_of
-from mediator.permit import CLOCK_TOLERANCE, EnforcedPermit, check_live, compile_permit
+from mediator.permit import EnforcedPermit, check_live, compile_permit
 from mediator.policy import Policy
 from mediator.revocations import Revocations
 from mediator.signatures import Signed
 from mediator.sizes import reserve_bytes
 from mediator.terms import check_config, outside
 from mediator.types import (
+    CLOCK_TOLERANCE,
     Acceptance,
     ContainerSpec,
     DataPermit,

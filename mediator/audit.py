@@ -193,9 +193,9 @@ class Epoch:
         return f"epoch/{self.number}/kept/{self.kept}/after/{before.epoch}/{before.size}/{before.root}"
 
 
-# a whole number, as documents print one
-_NUMBER = r"(0|[1-9][0-9]{0,15})"
-_EPOCH = re.compile(rf"epoch/{_NUMBER}/kept/{_NUMBER}/after/{_NUMBER}/{_NUMBER}/([0-9a-f]{{64}})")
+_EPOCH = re.compile(
+    f"epoch/{grammar.NUMBER}/kept/{grammar.NUMBER}/after/{grammar.NUMBER}/{grammar.NUMBER}/({grammar.HEX256})"
+)
 
 
 def epoch_of(record: AuditRecord) -> Epoch | None:

@@ -33,7 +33,7 @@ IDENTIFIER = r"[a-z0-9][a-z0-9._-]{0,63}"
 HEX256 = r"[0-9a-f]{64}"
 DIGEST = rf"sha256:{HEX256}"
 # a whole number from 0, at most `MAX_INTEGER`, and a counted one
-_NUMBER = r"(0|[1-9][0-9]{0,15})"
+NUMBER = r"(0|[1-9][0-9]{0,15})"
 _COUNTED = r"[1-9][0-9]{0,15}"
 # a permit and its version, as records name it
 PERMIT = rf"{IDENTIFIER}@{_COUNTED}"
@@ -87,7 +87,7 @@ class Ungrammatical(ValueError):
 
 def instruction_id(kinds: Iterable[str]) -> str:
     """`run/round/task/attempt`, for tasks of these kinds."""
-    return rf"{IDENTIFIER}/{_NUMBER}/({'|'.join(kinds)})/{_COUNTED}"
+    return rf"{IDENTIFIER}/{NUMBER}/({'|'.join(kinds)})/{_COUNTED}"
 
 
 def check_identifier(text: str, what: str) -> None:

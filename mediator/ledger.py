@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mediator.errors import Code, Reason
 from mediator.permit import EnforcedPermit
-from mediator.types import Instruction, Kind
+from mediator.types import Acceptance, DataPermit, Instruction, Kind
 
 # A round may fail for a reason that goes away: memory, a full disk, a stop by the staff. What fails three times is
 # mended at home, and every further answer would be a word of the job's choice to the hub.
@@ -73,9 +73,15 @@ def check_attempts(ledger: Ledger) -> list[Reason]:
     return []
 
 
+def is_protected(permit: DataPermit, acceptance: Acceptance, *, had_budget: bool) -> bool:
+    """Whether exact values of a dataset that `had_budget` may not leave under a permit: what the budget promises would
+    be gone with the first."""
+    return permit.privacy is None and had_budget and not acceptance.unprotected
+
+
 def check_protected(spending: Spending, permit: EnforcedPermit) -> list[Reason]:
-    """Why exact values of this dataset may not leave: what its budget promises would be gone with the first."""
-    if permit.terms.privacy is None and spending.had_budget and not permit.accepted.unprotected:
+    """Why exact values of this dataset may not leave (`is_protected`)."""
+    if is_protected(permit.terms, permit.accepted, had_budget=spending.had_budget):
         why = "a permit with a privacy budget covers this dataset, and exact values would leave under this one"
         return [Reason(Code.DATASET_PROTECTED, f"{why}: cloister node permit accept --unprotected lets them")]
     return []

@@ -18,6 +18,7 @@ from mediator.revocations import Revocations
 from mediator.signatures import KeyRing, Signed, VerifyKey, open_signed
 from mediator.sizes import check_sizes
 from mediator.types import (
+    CLOCK_TOLERANCE,
     Acceptance,
     DataPermit,
     Kind,
@@ -28,9 +29,6 @@ from mediator.types import (
     SiteDatasets,
     TensorSpec,
 )
-
-# Two machines with NTP differ by milliseconds, without it by a minute or so; two minutes is DESIGN's allowance.
-CLOCK_TOLERANCE = timedelta(seconds=120)
 
 # Every condition this node can hold itself to, and what holds it. A permit that asks for anything else is
 # refused: a promise that no code keeps is none.

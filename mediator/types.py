@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,10 @@ from mediator.grammar import check_digest, check_hex256, check_identifier, check
 # Marks a field that joined a document after the first of its version were signed: where it is absent it has its
 # default, and the default is never printed, so that every document still has one form (`mediator.canonical`).
 ADDED: Mapping[str, bool] = {"added": True}
+
+
+# Two machines with NTP differ by milliseconds, without it by a minute or so.
+CLOCK_TOLERANCE = timedelta(seconds=120)
 
 
 class Kind(StrEnum):

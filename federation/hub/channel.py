@@ -182,9 +182,9 @@ class Channel:
                 fault = Reason(Code.INSTRUCTION_REPLAYED, "another envelope was received for this instruction")
             elif now >= envelope.expires:  # (4)
                 fault = Reason(Code.INSTRUCTION_EXPIRED, "the envelope has expired")
-            elif session.get_one(RunRow, asked.run).state not in runs.OPEN:  # (4)
+            elif (run := session.get_one(RunRow, asked.run)).state not in runs.OPEN:  # (4)
                 fault = Reason(Code.STOPPED, "nobody conducts this run now")
-            elif ended := self._hub.documents.ended(asked.run):  # (4)
+            elif ended := self._hub.documents.ended(run.permit, run.permit_version):  # (4)
                 fault = ended[0]
             if fault is not None:
                 note_refused(self._hub.database, session, now, peer.site, "release", envelope.instruction, fault.code)

@@ -89,17 +89,19 @@ class HubDocuments:
     def not_granted(self, permit: DataPermit) -> tuple[Reason, ...]:
         """Why no node would serve anything under this permit now, by the committee's documents that are here; empty
         otherwise."""
-        return check_granted(
-            permit,
-            self.revocations(),
-            siblings=[each for each in self._permits() if each.permit == permit.permit],
-            now=self._clock(),
-        )
+        return self._not_granted(permit, self._permits())
 
-    def ended(self, run: str) -> tuple[Reason, ...]:
-        """Why a run's permit holds no longer; empty while it does."""
-        _, permit = self.open_order(self.order_text(run))
-        return self.not_granted(permit)
+    def ended(self, permit: str, permit_version: int) -> tuple[Reason, ...]:
+        """Why a permit that was in force when its run began is no longer; empty while it is."""
+        known = self._permits()
+        for each in known:
+            if (each.permit, each.permit_version) == (permit, permit_version):
+                return self._not_granted(each, known)
+        return (Reason(Code.PERMIT_MISSING, "no permit of this id and version"),)
+
+    def _not_granted(self, permit: DataPermit, known: list[DataPermit]) -> tuple[Reason, ...]:
+        siblings = [each for each in known if each.permit == permit.permit]
+        return check_granted(permit, self.revocations(), siblings=siblings, now=self._clock())
 
     def submit_local(self, text: str, actor: str) -> Signed[RunOrder]:
         """Take in an order for a local analysis: it is passed on, and nothing is run here. Raises `Denied`."""

@@ -18,11 +18,10 @@ from mediator import transitions
 from mediator.errors import Code, Denied, Reason
 from mediator.grammar import check_hex256, check_identifier
 from mediator.signatures import Signed
+from mediator.types import CLOCK_TOLERANCE
 
 # A review is signed and sent at once. An older one was kept back, perhaps for another day.
 REVIEW_HOLDS = timedelta(hours=1)
-# As far as two machines' clocks are allowed to differ elsewhere (`mediator.permit.CLOCK_TOLERANCE`).
-CLOCK_TOLERANCE = timedelta(seconds=120)
 
 
 class FileState(StrEnum):

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from mediator.errors import NotNow
-from mediator.permit import CLOCK_TOLERANCE
 from mediator.ports import Clock
+from mediator.types import CLOCK_TOLERANCE
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,7 +18,8 @@ from mediator.audit import Action, Verdict
 from mediator.disclosure import CountRecord, DisclosureFinding, EarlierCounts, NearCount, ShownCount
 from mediator.types import Kind
 from node.core.context import Core, event, permit_name
-from node.core.records import AirlockRow, JobRow, NewAirlockFile, NewShownCounts, ShownCountsRow
+from node.core.records import AirlockRow, JobRow, NewShownCounts, ShownCountsRow
+from node.core.store.airlock import new_airlock_file
 from node.core.store.reads import Reads
 
 
@@ -93,25 +93,12 @@ def ask_people(core: Core, job: JobRow, admitted: Admitted, held: RoundToJudge) 
                 sha256=digest,
             )
         ).decode("utf-8")
-        file = f"file-{secrets.token_hex(8)}"
-        new = NewAirlockFile(
-            file=file,
-            job=job.job,
-            run=job.run,
-            permit=job.permit,
-            permit_version=job.permit_version,
-            name="counts.json",
-            needed=core.airlock.reviewers,
-            content_sha256=digest,
-            record_sha256=hashlib.sha256(record.encode("utf-8")).hexdigest(),
-            record=record,
-            content=held.content,
-            near=near_text(held.pairs),
-        )
-        about = f"{file}@{new.record_sha256}"
+        needed, near = core.airlock.reviewers, near_text(held.pairs)
+        new = new_airlock_file(job, "counts.json", record, held.content, needed=needed, near=near)
+        about = f"{new.file}@{new.record_sha256}"
         name = permit_name(job.permit, job.permit_version)
         told = event(Action.AIRLOCK_CHECK, about, Verdict.ALLOWED, permit=name)
-        counts = shown(file, _round_name(admitted), admitted, held.counts)
+        counts = shown(new.file, _round_name(admitted), admitted, held.counts)
         tx.add_airlock_file(new, FileEvent.CHECK, counts, event=told)
 
 

@@ -20,12 +20,11 @@ from mediator.admission import (
 )
 from mediator.errors import Code, Denied, HubCode
 from mediator.ledger import MAXIMUM_ATTEMPTS, Ledger, PriorRelease, Spending
-from mediator.permit import CLOCK_TOLERANCE
 from mediator.policy import Policy
 from mediator.signatures import KeyRing, open_signed
 from mediator.sizes import reserve_bytes
 from mediator.terms import MAX_CONFIG_BYTES, check_config
-from mediator.types import Kind, RunOrder, SiteDatasets
+from mediator.types import CLOCK_TOLERANCE, Kind, RunOrder, SiteDatasets
 from tests.mediator.samples import (
     DATASET,
     DAY,

@@ -8,7 +8,6 @@ import pytest
 
 from mediator.errors import Code, Denied
 from mediator.permit import (
-    CLOCK_TOLERANCE,
     KNOWN_CONDITIONS,
     check_live,
     compile_permit,
@@ -21,6 +20,7 @@ from mediator.revocations import Revocations
 from mediator.signatures import KeyRing
 from mediator.terms import ungrantable
 from mediator.types import (
+    CLOCK_TOLERANCE,
     Acceptance,
     DataPermit,
     Dtype,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Sequence
 
 from mediator import canonical
@@ -25,11 +24,12 @@ from mediator.types import OutputFile
 from node.core import counts
 from node.core.context import Core, event, permit_name
 from node.core.documents.documents import code_of
-from node.core.records import AirlockRow, JobRow, NewAirlockFile
+from node.core.records import AirlockRow, JobRow
 from node.core.refusals import role_of
+from node.core.store.airlock import new_airlock_file
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
-from node.core.tasks.permit_basis import exposes, permit_ended
+from node.core.tasks.permit_basis import permit_ended, standing
 from node.host.versions import read_manifest
 from node.ipc.airlock import FileLine, NewReview, ReviewRow, ShownFile
 
@@ -193,25 +193,13 @@ def _shown(
 
 def _keep(tx: Tx, job: JobRow, admitted: Admitted, checked: CheckedFile, permit: str) -> None:
     record = canonical.encode(checked.record).decode("utf-8")
-    file = f"file-{secrets.token_hex(8)}"
-    new = NewAirlockFile(
-        file=file,
-        job=job.job,
-        run=job.run,
-        permit=job.permit,
-        permit_version=job.permit_version,
-        name=checked.record.name,
-        needed=checked.record.rules.reviewers,
-        content_sha256=hashlib.sha256(checked.content).hexdigest(),
-        record_sha256=hashlib.sha256(record.encode("utf-8")).hexdigest(),
-        record=record,
-        content=checked.content,
-        near=counts.near_text(checked.near),
-    )
-    shows = counts.shown(file, checked.record.name, admitted, checked.counts)
+    name, needed = checked.record.name, checked.record.rules.reviewers
+    near = counts.near_text(checked.near)
+    new = new_airlock_file(job, name, record, checked.content, needed=needed, near=near)
+    shows = counts.shown(new.file, name, admitted, checked.counts)
     happened = FileEvent.CHECK if checked.code is None else FileEvent.REFUSE
     verdict = Verdict.ALLOWED if checked.code is None else Verdict.REFUSED
-    about = f"{file}@{new.record_sha256}"
+    about = f"{new.file}@{new.record_sha256}"
     asked = event(Action.AIRLOCK_CHECK, about, verdict, permit=permit, code=checked.code)
     tx.add_airlock_file(new, happened, shows, event=asked, code=checked.code)
 
@@ -268,13 +256,16 @@ def _may_not_leave(core: Core, snapshot: Reads, row: AirlockRow) -> Reason | Non
         return Reason(Code.REVIEW_MISMATCH, f"the file is {row.state.value}")
     if core.paused(snapshot):
         return Reason(Code.HOSPITAL_PAUSED)
-    if code := permit_ended(core, snapshot, row.permit, row.permit_version):
+    found = standing(core, snapshot, row.permit, row.permit_version)
+    if found is None:
+        return Reason(Code.PERMIT_MISSING)
+    if code := found.ended(core):
         return Reason(code)
     job = snapshot.job(row.job)
     version = None if job is None or job.dataset_version is None else snapshot.dataset_version(job.dataset_version)
     if version is None or version.withdrawn is not None:
         return Reason(Code.DATASET_MISSING, "the data was withdrawn")
-    if code := exposes(core, snapshot, row.permit, row.permit_version, [version.dataset]):
+    if code := found.exposes(snapshot, [version.dataset]):
         return Reason(code, "a privacy budget protects the data meanwhile")
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, Reason
-from mediator.permit import CLOCK_TOLERANCE
+from mediator.types import CLOCK_TOLERANCE
 from node.core.context import event
 from node.core.core import CoreProcess
 from node.ipc import audit as words

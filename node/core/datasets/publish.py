@@ -58,8 +58,8 @@ def take_study(
     """Take the study that lies in `source`, `instances` files, to `studies/<root>/` below its project; its record.
 
     `study` is its pseudonym; `source` and the folder it lies in are intake's to change; jobs of `group` may read what
-    is taken, once it is shown to them. Raises `IntegrityBroken` when
-    the folder holds anything else; then nothing was taken.
+    is taken, once it is shown to them. Raises `IntegrityBroken` when the folder holds anything else; then nothing was
+    taken.
     """
     studies = _folder(project_dir / STUDIES)
     staging = studies / f".{study}.partial"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,26 @@ from node.core.records import AuditEvent
 from node.core.store import models
 from node.core.store.rows import value_of
 from node.ipc.airlock import NewReview, ReviewRow
+
+
+def new_airlock_file(
+    job: records.JobRow, name: str, record: str, content: bytes, *, needed: int, near: str
+) -> records.NewAirlockFile:
+    """A file that comes into the airlock now, with its record; `needed` persons have to let it."""
+    return records.NewAirlockFile(
+        file=f"file-{secrets.token_hex(8)}",
+        job=job.job,
+        run=job.run,
+        permit=job.permit,
+        permit_version=job.permit_version,
+        name=name,
+        needed=needed,
+        content_sha256=hashlib.sha256(content).hexdigest(),
+        record_sha256=hashlib.sha256(record.encode("utf-8")).hexdigest(),
+        record=record,
+        content=content,
+        near=near,
+    )
 
 
 class AirlockReads:
@@ -98,7 +120,7 @@ class AirlockWrites(AirlockReads):
         self._end(model, state, code)
         self._add(model)
         if counts is not None and state not in ENDED:
-            self._add(models.ShownCountsTable(**vars(counts), time=self.now))
+            self._keep_counts(counts)
 
     def hand_out(self, file: str, *, event: AuditEvent) -> None:
         """An approved file is on its way: what it shows counts as outside from now on, whatever becomes of the file."""

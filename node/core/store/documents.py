@@ -14,11 +14,12 @@ from mediator import canonical
 from mediator.errors import Code, Denied, Reason
 from mediator.jobs import JobState
 from mediator.manifests import AnyManifest
-from mediator.revocations import Revocations, take_up
+from mediator.revocations import take_up
 from mediator.signatures import Signed, peek_payload
 from mediator.types import Acceptance, DataPermit, Instruction, Manifest, RevocationList, RunOrder
 from node.core import records
 from node.core.store import models
+from node.core.store.rows import revocation_list_row
 
 D = TypeVar("D", DataPermit, Acceptance)
 
@@ -105,9 +106,7 @@ def _run_order(signed: Signed[RunOrder], now: datetime) -> models.RunOrderTable:
 def _revocation_list(session: Session, signed: Signed[RevocationList], now: datetime) -> models.NodeBase | None:
     document = signed.document
     newest = session.query(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).first()
-    held = None
-    if newest is not None:
-        held = Revocations(newest.number, newest.issued, frozenset(newest.revoked), newest.sha256)
+    held = None if newest is None else revocation_list_row(newest).revocations
     row = models.RevocationListTable(
         number=document.number,
         issued=document.issued,

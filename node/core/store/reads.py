@@ -21,7 +21,7 @@ from node.core.store.failures import FailureReads
 from node.core.store.imports import ImportReads
 from node.core.store.ledger import LedgerReads
 from node.core.store.refusals import RefusalReads
-from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, value_of
+from node.core.store.rows import dataset_row, instruction_row, job_row, release_row, revocation_list_row, value_of
 
 PAUSED = "paused"
 # a redelivered job reaches these without a dataset: nothing is computed for it
@@ -73,7 +73,7 @@ class Reads(AirlockReads, EpochReads, FailureReads, ImportReads, LedgerReads, Re
         """The list with the highest number; numbers only grow."""
         query = select(models.RevocationListTable).order_by(models.RevocationListTable.number.desc()).limit(1)
         model = self._session.scalars(query).first()
-        return None if model is None else value_of(records.RevocationListRow, model, revoked=tuple(model.revoked))
+        return None if model is None else revocation_list_row(model)
 
     # --- datasets, images, settings
 

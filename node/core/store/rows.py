@@ -20,6 +20,10 @@ def value_of(cls: type[T], model: models.NodeBase, **other: Any) -> T:
     return cls(**{name: other[name] if name in other else getattr(model, name) for name in names})
 
 
+def revocation_list_row(model: models.RevocationListTable) -> records.RevocationListRow:
+    return value_of(records.RevocationListRow, model, revoked=tuple(model.revoked))
+
+
 def instruction_row(model: models.InstructionTable) -> records.InstructionRow:
     code = None if model.hub_code is None else HubCode(model.hub_code)
     return value_of(records.InstructionRow, model, task=Kind(model.task), hub_code=code)

@@ -24,7 +24,7 @@ from node.core.records import RELEASE, ReleaseRow
 from node.core.store.reads import Reads
 from node.core.store.writes import Tx
 from node.core.tasks import set_aside
-from node.core.tasks.permit_basis import exposes, permit_ended, run_ended
+from node.core.tasks.permit_basis import permit_ended, run_ended
 from node.host.disk_errors import is_full
 
 log = logging.getLogger(__name__)
@@ -213,8 +213,7 @@ def _over(core: Core, snapshot: Reads) -> list[tuple[ReleaseRow, Code]]:
     for row in snapshot.waiting_releases():
         run = (row.run, row.permit, row.permit_version)
         if run not in runs:
-            ended = Code.HOSPITAL_PAUSED if paused else run_ended(core, snapshot, *run)
-            runs[run] = ended or exposes(core, snapshot, *run[1:], snapshot.datasets_of(row.run))
+            runs[run] = Code.HOSPITAL_PAUSED if paused else run_ended(core, snapshot, *run)
         asked = snapshot.instruction(row.instruction)
         late = Code.INSTRUCTION_EXPIRED if asked is None or now >= asked.expires else None
         if (code := runs[run] or late) is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mediator.errors import Code, Denied, Malformed
+from mediator.ledger import is_protected
 from mediator.permit import check_live, open_acceptance, open_known_permits, open_permit
 from mediator.revocations import Revocations, newest
 from mediator.types import Acceptance, DataPermit
@@ -49,6 +50,13 @@ class PermitBasis:
         )
         return reasons[0].code if reasons else None
 
+    def exposes(self, snapshot: Reads, datasets: Iterable[str]) -> Code | None:
+        """Why values of these datasets may not leave any more: the budget of another permit protects one of them
+        meanwhile, which gate 1 asked about when the work began."""
+        had = map(snapshot.had_budget, datasets)
+        protected = any(is_protected(self.permit, self.acceptance, had_budget=each) for each in had)
+        return Code.DATASET_PROTECTED if protected else None
+
 
 def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> PermitBasis | None:
     """What a permit rests on; None where the node does not hold it, or has not accepted it, and where one of the two
@@ -80,17 +88,10 @@ def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) 
 
 
 def run_ended(core: Core, snapshot: Reads, run: str, permit: str, permit_version: int) -> Code | None:
-    """Why a run is over here and now: its order, or the permit that it is under; None while it is not."""
+    """Why nothing of a run may leave here and now: its order is over, or the permit that it is under, or its data are
+    protected; None while it may."""
     order, found = snapshot.run_order(run), standing(core, snapshot, permit, permit_version)
     if order is None or found is None:
         return Code.PERMIT_MISSING
-    return replace(found, order_expires=order.expires, order_before=snapshot.ordered_before(run)).ended(core)
-
-
-def exposes(core: Core, snapshot: Reads, permit: str, permit_version: int, datasets: Iterable[str]) -> Code | None:
-    """Why exact values of these datasets may not leave under a permit any more: the budget of another protects one of
-    them meanwhile, which gate 1 asked about when the work began (`mediator.ledger.check_protected`)."""
-    found = standing(core, snapshot, permit, permit_version)
-    if found is None or found.permit.privacy is not None or found.acceptance.unprotected:
-        return None
-    return Code.DATASET_PROTECTED if any(map(snapshot.had_budget, datasets)) else None
+    found = replace(found, order_expires=order.expires, order_before=snapshot.ordered_before(run))
+    return found.ended(core) or found.exposes(snapshot, snapshot.datasets_of(run))

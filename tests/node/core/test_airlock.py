@@ -16,7 +16,7 @@ from mediator.analysis import AnalysisRules
 from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.jobs import JobState
-from mediator.types import Kind, PrivacyBudget
+from mediator.types import Kind
 from node.core.airlock import airlock, analyse
 from node.core.audit import epochs
 from node.core.context import AirlockSettings, event
@@ -66,12 +66,7 @@ def test_what_waits_does_not_leave_once_a_budget_protects_its_data(desk: Analysi
     assert desk.analysed().state is JobState.HELD
     row = desk.file()
     assert desk.review() is FileState.APPROVED
-    fixed = {
-        kind: tuple(replace(spec, minimum=1, maximum=1) for spec in specs if spec.kind == "count")
-        for kind, specs in samples.permit().metrics.items()
-    }
-    budget = PrivacyBudget(epsilon=1.0, delta=1e-6, noise_multiplier=5.0)
-    granted = samples.permit(permit="p-2", permit_version=1, supersedes=None, privacy=budget, metrics=fixed)
+    granted = samples.permit(permit="p-2", permit_version=1, supersedes=None, **samples.PRIVATE)
     signed = samples.signed_permit(granted)
     desk.documents.receive(signed.text)
     desk.documents.receive(samples.acceptance(signed).text, by="data_steward")

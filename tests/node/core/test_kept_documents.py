@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from mediator.audit import Action, Verdict
 from mediator.errors import Code, Denied, HubCode, Reason
 from mediator.jobs import JobState
 from mediator.signatures import KeyRing
-from mediator.types import PrivacyBudget
 from node.core.clock import ClockWatch
 from node.core.context import Trust, event
 from node.core.tasks import admit_task
@@ -113,12 +111,7 @@ def test_a_release_without_noise_does_not_leave_once_a_budget_protects_its_data(
     desk.ask()
     desk.until(JobState.RELEASED)
     assert desk.outbox.may_leave("run-1/1/train/1")
-    fixed = {
-        kind: tuple(replace(spec, minimum=1, maximum=1) for spec in specs if spec.kind == "count")
-        for kind, specs in samples.permit().metrics.items()
-    }
-    budget = PrivacyBudget(epsilon=1.0, delta=1e-6, noise_multiplier=5.0)
-    granted = samples.permit(permit="p-2", permit_version=1, supersedes=None, privacy=budget, metrics=fixed)
+    granted = samples.permit(permit="p-2", permit_version=1, supersedes=None, **samples.PRIVATE)
     signed = samples.signed_permit(granted)
     desk.documents.receive(signed.text)
     desk.documents.receive(samples.acceptance(signed).text, by="data_steward")

@@ -10,8 +10,8 @@ import pytest
 
 from mediator.audit import Action, Verdict, decode_line
 from mediator.errors import Code, Denied, NotNow
-from mediator.permit import CLOCK_TOLERANCE
 from mediator.roles import Role
+from mediator.types import CLOCK_TOLERANCE
 from node.core import staff
 from node.core.clock import ClockWatch
 from node.core.context import event
