@@ -69,25 +69,27 @@ class Removal:
 
     def stop_idle(self, idle_s: float) -> int:
         """End containers that served nothing for so long, but none that is given a task at this moment."""
-        hit, ended = self._inventory.idle_longer_than(idle_s), []
-        workers = [
-            threading.Thread(target=lambda each=each: ended.append(self.destroy(each, idle=True))) for each in hit
-        ]
+        return self._destroy_all(self._inventory.idle_longer_than(idle_s), idle=True)
+
+    def _end(self, hit: tuple[WarmContainer, ...], chosen: Callable[[SandboxKey], bool], caller: int) -> None:
+        self._destroy_all(hit)
+        while self._inventory.any_ending(hit, but=caller):  # by the thread whose task it served
+            time.sleep(_LOOK_S)
+        self._drop_logs(lambda key, _: chosen(key))
+
+    def _destroy_all(self, containers: tuple[WarmContainer, ...], *, idle: bool = False) -> int:
+        """Destroy containers side by side; how many of them nobody else had begun to."""
+        ended: list[bool] = []
+
+        def work(container: WarmContainer) -> None:
+            ended.append(self.destroy(container, idle=idle))
+
+        workers = [threading.Thread(target=work, args=(container,)) for container in containers]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
         return ended.count(True)
-
-    def _end(self, hit: tuple[WarmContainer, ...], chosen: Callable[[SandboxKey], bool], caller: int) -> None:
-        workers = [threading.Thread(target=self.destroy, args=(container,)) for container in hit]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        while self._inventory.any_ending(hit, but=caller):  # by the thread whose task it served
-            time.sleep(_LOOK_S)
-        self._drop_logs(lambda key, _: chosen(key))
 
     def destroy(self, container: WarmContainer, *, idle: bool = False) -> bool:
         """Stop and remove a container and its work area; false if that was done, or is being done, already, and with

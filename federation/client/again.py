@@ -53,11 +53,11 @@ class Again:
     async def _do(self, name: str, due: float, work: Work) -> None:
         try:
             await work()
-        except CloisterError as error:
-            log.debug("%s waits: %s", name, error.message)
-            self.put(name, PAUSE_S, work)
-        except Exception:
-            log.exception("%s met an error nobody foresaw", name)
+        except Exception as error:
+            if isinstance(error, CloisterError):
+                log.debug("%s waits: %s", name, error.message)
+            else:
+                log.exception("%s met an error nobody foresaw", name)
             self.put(name, PAUSE_S, work)
         if self._due.get(name, (0.0, work))[0] == due:
             self._due.pop(name, None)
