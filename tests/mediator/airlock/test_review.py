@@ -128,7 +128,7 @@ def test_a_review_kept_back_or_sent_again_is_refused() -> None:
         review(signed, SUBJECTS, replace(FACTS, reviewed=frozenset({review_id(signed)})), samples.NOW)
 
 
-@pytest.mark.parametrize("state", [FileState.PRODUCED, *ENDED])
+@pytest.mark.parametrize("state", [FileState.PRODUCED, *sorted(ENDED)])
 def test_a_file_that_does_not_wait_for_people_takes_no_review(state: FileState) -> None:
     assert decide(facts=replace(FACTS, state=state)) is Code.REVIEW_MISMATCH
 
