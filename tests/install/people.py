@@ -60,5 +60,3 @@ class People:
             "--config", json.dumps(TRAINING), "--key", self.key("researcher"), "--out", signed,
         )  # fmt: skip
         return signed
-
-

@@ -68,7 +68,8 @@ class Workshop:
         debs = self.debs() if bare else ("--no-debs",)
         out = self.folder / "bundles"
         said = self._release(
-            tree, "bundle", "--key", self.key, "--out", out, "--system", self.system.name, "--images", self.images(), *debs
+            tree, "bundle", "--key", self.key, "--out", out, "--system", self.system.name,
+            "--images", self.images(), *debs,
         )  # fmt: skip
         shutil.rmtree(tree)
         return Path(said.split()[-1])
