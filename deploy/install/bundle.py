@@ -153,7 +153,7 @@ def _read_files(listed: list[Any]) -> tuple[File, ...]:
         if not isinstance(each, dict) or set(each) != _FILE_FIELDS:
             raise _broken("a file of its manifest has a field too many or too few")
         if not _matches(each["path"], _PATH) or len(each["path"]) > MAX_PATH:
-            raise _broken("its manifest names a path that is none of a bundle")
+            raise _broken(f"its manifest names a path that is none of a bundle: {ascii(each['path'])[:120]}")
         right = (
             each["kind"] in KINDS and _whole(each["size"], MAX_OCTAL) and _matches(each["sha256"], _SHA256)
             and _matches(each["name"], _NAME) and _matches(each["digest"], _DIGEST)
