@@ -47,7 +47,7 @@ def test_a_bundle_is_what_went_in_and_names_its_signer(tmp_path: Path) -> None:
     found = Bundle.verify(make(tmp_path, KEY), [new_key("Another").public, KEY.public], machine=HERE)
     assert found.signed_by == f"A publisher ({KEY.public.fingerprint})"
     assert (found.manifest.version, found.manifest.protocol, found.manifest.commit) == ("0.2.0", 2, "5" * 40)
-    assert [file.path for file in found.of("wheel")] == ["wheels/cloister-0.2.0-py3-none-any.whl", LONG]
+    assert [file.path for file in found.of("wheel")] == [LONG, "wheels/cloister-0.2.0-py3-none-any.whl"]
     found.unpack(tmp_path / "out")
     expected = {source.path: source.here.read_bytes() for source in sources(tmp_path / "sources")}
     assert tree(tmp_path / "out") == expected
