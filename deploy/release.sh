@@ -11,7 +11,7 @@
 #   --out DIR       where the release goes (default: dist/cloister-VERSION beside this repository)
 #   --dry-run       make the checks, print the steps, change nothing
 #   --system NAME   debian-12 (default) or ubuntu-24.04; again for another bundle
-#   --untested, --no-advisories    go on without them; the provenance says so
+#   --untested, --no-advisories, --unlisted-key    go on all the same; the provenance says so
 #   --ignore-advisory ID   what was looked at and does not reach us; again for another
 #   and --engine, --image, --root, --debs, --images, --no-debs, --no-images, as deploy/bundle.sh --help says
 #   keygen          make a release key: FILE (mode 0600) and FILE.pub, and print its fingerprint

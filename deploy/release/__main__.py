@@ -100,7 +100,8 @@ def _make(chosen: argparse.Namespace) -> None:
     wish = publishing.Wish(
         chosen.version, (chosen.out or REPO / "dist" / f"cloister-{chosen.version}").resolve(),
         tuple(_order(chosen, system) for system in dict.fromkeys(chosen.system or ["debian-12"])),
-        untested=chosen.untested, unlisted_key=chosen.unlisted_key, advisories=not chosen.no_advisories, ignored=tuple(chosen.ignore_advisory),
+        untested=chosen.untested, unlisted_key=chosen.unlisted_key,
+        advisories=not chosen.no_advisories, ignored=tuple(chosen.ignore_advisory),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="cloister-tree-", dir="/var/tmp") as folder:
         tree = export(REPO, Path(folder) / "tree")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.install.bundle import this_machine
 from deploy.release import debs, images, sbom, wheels
 from deploy.release.failures import Stopped
 from deploy.release.keys import SigningKey
@@ -80,8 +81,6 @@ def _debs(order: Order, work: Path) -> list[Path]:
 
 
 def _system_of(root: Path) -> str:
-    from deploy.install.bundle import this_machine
-
     return this_machine(os_release=root / "etc/os-release").system
 
 

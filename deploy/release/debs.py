@@ -43,8 +43,8 @@ class Apt:
             *("-o", f"Dir={root}"), *("-o", f"Dir::State::status={work / 'status'}"), "-o", "APT::Architecture=amd64",
             *("-o", f"Dir::State::lists={work / 'lists'}"), *("-o", f"Dir::Cache::archives={work / 'archives'}"),
             *("-o", f"Dir::Cache::pkgcache={work / 'pkgcache.bin'}"), "-o", "Dir::Cache::srcpkgcache=",
-            *("-o", "APT::Sandbox::User=root"), *("-o", "Acquire::ForceHash=SHA256"), *("-o", "Acquire::Languages=none"),
-            *("-o", "APT::Update::Post-Invoke="),
+            *("-o", "APT::Sandbox::User=root"), *("-o", "Acquire::Languages=none"),
+            *("-o", "APT::Update::Post-Invoke="), *("-o", "Acquire::ForceHash=SHA256"),
         ]  # fmt: skip
 
     def ask(self, *words: str, program: str = "apt-get", cwd: Path | None = None) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.install.bundle import Bundle, header, padding
-from deploy.install.release_keys import Refused, ReleaseKey, signed
+from deploy.install.release_keys import Refused, ReleaseKey, read_keys, signed
 from deploy.release import bundling, provenance, wheels
 from deploy.release.bundling import Order
 from deploy.release.failures import Stopped
 from deploy.release.keys import SigningKey, public_line
 from deploy.release.pack import Source, sha256_of
-from deploy.release.tree import Tree, export, git
+from deploy.release.tree import Tree, git
 
 SUMS, SUMS_SIGNATURE, CHANGES, PUBLIC_KEY = "SHA256SUMS", "SHA256SUMS.sig", "CHANGES.md", "release-key.pub"
 # beside .git: the tree that deploy/test.sh has passed whole
@@ -30,6 +30,7 @@ class Wish:
     out: Path
     orders: tuple[Order, ...]
     untested: bool = False
+    unlisted_key: bool = False
     advisories: bool = True
     ignored: tuple[str, ...] = ()
 
@@ -51,20 +52,22 @@ def check(tree: Tree, wish: Wish, key: SigningKey) -> dict[str, str]:
         raise Stopped(f"the tag {tag} is there already", "a version is made once; choose the next")
     if wish.out.exists():
         raise Stopped(f"{wish.out} is there already", "remove it, or name another with --out")
-    if key.public.raw not in {each.raw for each in trusted(tree)}:
+    listed = key.public.raw in {each.raw for each in trusted(tree)}
+    if not listed and not wish.unlisted_key:
         raise Stopped(
-            "deploy/release-keys.txt does not hold this key, so no site would take its releases",
-            f"add the line of {key.path.name}.pub and commit, or --key another", 3,
+            "deploy/release-keys.txt does not hold this key, so a site has to be given it before it takes this release",
+            f"add the line of {key.path.name}.pub and commit; --unlisted-key goes on", 3,
         )  # fmt: skip
     tested = _tested(tree)
     if not tested and not wish.untested:
         raise Stopped("deploy/test.sh has not passed on this very tree", "run it; --untested says so in the release", 3)
-    return {"tests": "passed" if tested else "not run", "advisories": "asked" if wish.advisories else "not asked"}
+    return {
+        "tests": "passed" if tested else "not run", "advisories": "asked" if wish.advisories else "not asked",
+        "key": "listed" if listed else "not listed",
+    }  # fmt: skip
 
 
 def trusted(tree: Tree) -> tuple[ReleaseKey, ...]:
-    from deploy.install.release_keys import read_keys
-
     try:
         return read_keys([tree.folder / "deploy" / bundling.KEYS])
     except Refused as refused:
@@ -162,7 +165,7 @@ def verify(folder: Path, keys: list[ReleaseKey]) -> list[str]:
     signer = next((key for key in keys if signed(key, sums, signature)), None)
     if signer is None:
         raise Stopped(f"{SUMS} is not signed by a release key that is trusted here", "--release-key KEY.pub", 4)
-    listed = dict(reversed(line.split("  ", 1)) for line in sums.decode("ascii").splitlines())
+    listed = {name: sha256 for sha256, _, name in (line.partition("  ") for line in sums.decode("ascii").splitlines())}
     for name, sha256 in listed.items():
         path = folder / name
         if "/" in name or path.is_symlink() or not path.is_file() or sha256_of(path) != sha256:
@@ -186,7 +189,3 @@ def verify(folder: Path, keys: list[ReleaseKey]) -> list[str]:
             raise Stopped(f"{path.name}: {refused}", refused.hint, refused.code) from None
         seen.append(f"{path.name}: {len(found.manifest.files)} files")
     return seen
-
-
-def prepared(repo: Path, folder: Path) -> Tree:
-    return export(repo, folder / "tree")

@@ -1,4 +1,4 @@
-"""A release's bill of materials (CycloneDX 1.6, JSON): our wheel, its packages, Debian's, and the images with theirs."""
+"""A release's bill of materials (CycloneDX 1.6, JSON): our wheel, its packages, Debian's, the images with theirs."""
 
 from __future__ import annotations
 
@@ -56,9 +56,8 @@ def _wheel(wheel: Path) -> Component:
     name, version = project_of(wheel)
     component = _component(f"pkg:pypi/{name}@{quote(version)}", "library", name, version, sha256_of(wheel))
     with zipfile.ZipFile(wheel) as file:
-        (metadata,) = [
-            each for each in file.namelist() if each.count("/") == 1 and each.endswith(".dist-info/METADATA")
-        ]
+        inside = [name for name in file.namelist() if name.count("/") == 1]
+        (metadata,) = [name for name in inside if name.endswith(".dist-info/METADATA")]
         said = email.message_from_bytes(file.read(metadata))
     # core metadata 2.4 has an SPDX expression, older ones have free text, which may be a whole licence
     if expression := said["License-Expression"]:

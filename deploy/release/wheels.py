@@ -92,11 +92,12 @@ def collect(tree: Tree, system: System, out: Path) -> list[Path]:
     wanted = out.parent / "wanted.txt"
     # a system without `ensurepip` installs with the wheel of pip itself
     wanted.write_text(for_system(tree.text(LOCK), system) + entry_of(tree.text(DEV_LOCK), "pip"))
+    platforms = [f"manylinux_2_{minor}_{ARCH}" for minor in range(system.glibc_minor, 4, -1)]
+    platforms += [f"manylinux{year}_{ARCH}" for year in ("2014", "2010", "1")]
     command = [
         sys.executable, "-I", "-m", "pip", "--no-input", "download", "--quiet", "--no-deps", "--require-hashes",
         "--only-binary=:all:", "--dest", str(out), "--implementation=cp", f"--python-version={system.python}",
-        f"--abi={system.tag}", *(f"--platform=manylinux_2_{minor}_{ARCH}" for minor in range(system.glibc_minor, 4, -1)),
-        *(f"--platform=manylinux{year}_{ARCH}" for year in ("2014", "2010", "1")), "-r", str(wanted),
+        f"--abi={system.tag}", *(f"--platform={platform}" for platform in platforms), "-r", str(wanted),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
