@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from .engine import Engine
 from .machine import Machine
 from .talk import Fault
 
@@ -274,6 +275,9 @@ class Users(Change):
         named = ", ".join(self.users) + (f"; groups {', '.join(self.groups)}" if self.groups else "")
         return f"make the system users {named} ({self.path})"
 
+    def missing(self, machine: Machine) -> bool:
+        return any(self._missing(machine))
+
     def _missing(self, machine: Machine) -> tuple[list[str], list[str]]:
         users, groups = machine.accounts(), machine.groups()
         return [each for each in self.users if each not in users], [each for each in self.groups if each not in groups]
@@ -442,6 +446,32 @@ class Packages(Change):
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Image(Change):
+    """An image that the engine is given under a name. `get` has it there; one that was there before stays."""
+
+    kind: ClassVar[str] = "image"
+    engine: str = ""
+    get: Callable[[], str] | None = field(default=None, compare=False, metadata={"kept": False})
+
+    def describe(self) -> str:
+        return f"have the engine at {self.engine} hold the image {self.path}"
+
+    def needed(self, machine: Machine) -> bool:
+        return True
+
+    def before(self, machine: Machine) -> Before:
+        return {"there": Engine(machine, self.engine).has(self.path)}
+
+    def apply(self, machine: Machine) -> None:
+        if self.get is not None:
+            self.get()
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        if not before["there"]:
+            Engine(machine, self.engine).remove(self.path)
+
+
 KINDS: dict[str, type[Change]] = {
-    each.kind: each for each in (Folder, File, Gone, Link, Tree, Users, Command, Reload, Stopped, Started, Packages)
+    each.kind: each for each in (Folder, File, Gone, Link, Tree, Users, Command, Reload, Stopped, Started, Packages, Image)
 }

@@ -62,9 +62,13 @@ class Machine:
         return shutil.which(name, path=self.path)
 
     def run(
-        self, words: Sequence[str | Path], *, timeout_s: float = 120.0, extra: Mapping[str, str] | None = None
-    ) -> Answer:
-        """Run a program with no input and few surroundings. One that is not there, or hangs, answers 127 or 124."""
+        self, words: Sequence[str | Path], *, timeout_s: float = 120.0, extra: Mapping[str, str] | None = None,
+        user: tuple[int, int] | None = None,
+    ) -> Answer:  # fmt: skip
+        """Run a program with no input and few surroundings, as `user` (uid, gid) if given.
+
+        One that is not there, or hangs, answers 127 or 124.
+        """
         surroundings = {"PATH": self.path, "LANG": "C.UTF-8", "HOME": "/root", **_kept(), **(extra or {})}
         named = str(words[0])
         program = named if "/" in named else self.program(named)
@@ -74,6 +78,7 @@ class Machine:
             done = subprocess.run(
                 [program, *map(str, words[1:])], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                 errors="replace", timeout=timeout_s, env=surroundings, check=False, cwd="/",
+                user=user[0] if user else None, group=user[1] if user else None, extra_groups=[] if user else None,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return Answer(124, "", f"{Path(named).name} did not end within {timeout_s:.0f} s")
@@ -104,6 +109,17 @@ class Machine:
     def accounts(self) -> set[str]:
         """The names of the machine's own users."""
         return {line.split(":")[0] for line in self.text("/etc/passwd").splitlines() if line}
+
+    def account(self, name: str) -> tuple[int, int]:
+        """uid and gid of a user."""
+        for line in self.text("/etc/passwd").splitlines():
+            words = line.split(":")
+            if words[0] == name and len(words) > 3:
+                return int(words[2]), int(words[3])
+        raise Fault(f"there is no user {name}")
+
+    def give(self, path: Path, uid: int, gid: int) -> None:
+        os.chown(path, uid, gid, follow_symlinks=False)
 
     def groups(self) -> set[str]:
         return {line.split(":")[0] for line in self.text("/etc/group").splitlines() if line}
