@@ -59,11 +59,12 @@ class Change:
 
 def from_plain(plain: dict[str, Any]) -> Change:
     """A change out of the journal: good for `undo` alone."""
-    words = dict(plain)
+    words: dict[str, Any] = dict(plain)
     kind = KINDS.get(str(words.pop("kind")))
     if kind is None:
         raise Fault("the journal holds a change that this installer does not know", "use the installer that began it")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in words.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
+    return kind(**given)
 
 
 def _flush(folder: Path) -> None:
@@ -243,7 +244,7 @@ class Tree(Change):
 
     kind: ClassVar[str] = "tree"
     what: str = ""
-    make: Callable[[Machine], None] | None = field(default=None, compare=False, metadata={"kept": False})
+    make: Callable[[Machine, Path], None] | None = field(default=None, compare=False, metadata={"kept": False})
 
     def describe(self) -> str:
         return f"make {self.path}: {self.what}"
@@ -256,7 +257,7 @@ class Tree(Change):
 
     def apply(self, machine: Machine) -> None:
         if self.make is not None:
-            self.make(machine)
+            self.make(machine, machine.at(self.path))
 
     def undo(self, machine: Machine, before: Before) -> None:
         if not before["there"]:
@@ -452,7 +453,7 @@ class Image(Change):
 
     kind: ClassVar[str] = "image"
     engine: str = ""
-    get: Callable[[], str] | None = field(default=None, compare=False, metadata={"kept": False})
+    get: Callable[[], object] | None = field(default=None, compare=False, metadata={"kept": False})
 
     def describe(self) -> str:
         return f"have the engine at {self.engine} hold the image {self.path}"
@@ -472,6 +473,5 @@ class Image(Change):
             Engine(machine, self.engine).remove(self.path)
 
 
-KINDS: dict[str, type[Change]] = {
-    each.kind: each for each in (Folder, File, Gone, Link, Tree, Users, Command, Reload, Stopped, Started, Packages, Image)
-}
+_ALL = (Folder, File, Gone, Link, Tree, Users, Command, Reload, Stopped, Started, Packages, Image)
+KINDS: dict[str, type[Change]] = {each.kind: each for each in _ALL}

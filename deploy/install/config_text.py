@@ -65,7 +65,8 @@ def node_toml(answers: Answers, found: Facts, engine: str, sentinel: str, state_
     memory = max(1, found.memory_bytes // 2 // _GIB) * _GIB
     workers = max(1, min(4, found.cpus // 2, found.memory_bytes // (4 * _GIB)))
     lines = [
-        "# Written by install.sh. Every key: `cloister config explain`. After a change: systemctl restart cloister-node.target",
+        "# Written by install.sh. `cloister config explain` tells every key; what is not here has its default.",
+        "# After a change: systemctl restart cloister-node.target",
         f"site = {_text(answers['site'][0])}",
         f"state_dir = {_text(state_dir)}",
         "",

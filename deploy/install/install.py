@@ -24,6 +24,8 @@ class Recorder(Protocol):
 
     def do(self, change: Change) -> bool: ...
 
+    def where(self, path: str) -> Path: ...
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -46,17 +48,17 @@ def install(machine: Machine, wish: Wish, recorder: Recorder) -> Units:
     recorder.do(
         Tree(
             layout.version_folder(version), f"version {wish.source.told}",
-            lambda machine: wish.source.stage(machine, machine.at(layout.version_folder(version))),
+            wish.source.stage,
         )
     )  # fmt: skip
-    program = machine.at(layout.program(version))
+    program = recorder.where(layout.program(version))
     sentinel = engine = ""
     if wish.role == "node":
         engine, sentinel = _engine_and_sentinel(machine, wish, recorder, program)
     config = machine.at(layout.configuration(wish.role))
     if wish.config is not None:
         recorder.do(File(layout.configuration(wish.role), wish.config(engine, sentinel)))
-    units = units_of(machine, wish.role, program, config)
+    units = units_of(machine, wish.role, program, recorder.where(layout.configuration(wish.role)))
     changed = put_in_place(machine, wish.role, version, units, recorder)
     recorder.do(Link(layout.COMMAND, f"{layout.CURRENT}/venv/bin/cloister"))
     recorder.do(_state(machine, wish.role, program, config))
@@ -74,7 +76,7 @@ def put_in_place(machine: Machine, role: layout.Role, version: str, units: Units
     wanted.append(Link(layout.CURRENT, version))
     changed = any(each.needed(machine) for each in wanted)
     if changed:
-        recorder.do(Stopped(units.target, units.services))
+        recorder.do(Stopped(units.target, tuple(each for each in units.services if _known(machine, each))))
         recorder.do(Reload("cloister-", backwards=True))
     for each in wanted:
         recorder.do(each)
@@ -83,6 +85,10 @@ def put_in_place(machine: Machine, role: layout.Role, version: str, units: Units
         if changed or users.missing(machine):
             recorder.do(users)
     return changed
+
+
+def _known(machine: Machine, service: str) -> bool:
+    return machine.at(f"{layout.UNITS}/{service}").exists()
 
 
 def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, program: Path) -> tuple[str, str]:
@@ -94,17 +100,22 @@ def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, progr
         recorder.do(Packages("bundle", tuple(names), tuple(map(str, files))))
         url = _wait_for_engine(machine)
     if url is None:
-        raise Fault("no container engine answers", "apt-get install docker.io (or podman), or name its socket: --engine")
+        raise Fault(
+            "no container engine answers", "apt-get install docker.io (or podman), or name its socket: --engine"
+        )
     if wish.sentinel:
         if not Engine(machine, url).has(wish.sentinel):
             raise Fault(f"the engine at {url} has no image {wish.sentinel}", "--sentinel names one that it has")
         return url, wish.sentinel
     found: list[str] = []
-    recorder.do(
-        Image(SENTINEL, url, lambda: found.append(wish.source.sentinel(machine, Engine(machine, url), program)))
-    )
-    # a rehearsal makes no image, and shows what the file would hold
-    return url, found[0] if found else "sha256:…"
+    socket = url
+
+    def get() -> None:
+        found.append(wish.source.sentinel(machine, Engine(machine, socket), program))
+
+    recorder.do(Image(SENTINEL, socket, get))
+    # a rehearsal makes no image: any id will do for a file that nobody keeps
+    return url, found[0] if found else f"sha256:{'e' * 64}"
 
 
 def missing_packages(machine: Machine, source: Source) -> tuple[tuple[str, Path], ...]:
@@ -126,13 +137,12 @@ def _state(machine: Machine, role: layout.Role, program: Path, config: Path) -> 
     """The state folder with its keys. A node's is root's, who gives each process its part; a hub's is its user's."""
     path = layout.state(role)
 
-    def make(machine: Machine) -> None:
+    def make(machine: Machine, at: Path) -> None:
         words = [program, role, "init", "--config", config]
         if role == "node":
             said = machine.run(words)
         else:
             uid, gid = machine.account(f"cloister-{role}")
-            at = machine.at(path)
             at.mkdir(mode=0o700)
             machine.give(at, uid, gid)
             said = machine.run(words, user=(uid, gid))

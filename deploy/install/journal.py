@@ -12,13 +12,15 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import layout
-from .changes import Before, Change, from_plain, write_whole
+from .changes import Before, Change, File, from_plain
 from .machine import Machine
 from .talk import BROKEN, Fault, say
 
@@ -62,9 +64,9 @@ def read_installed(machine: Machine) -> Installed | None:
         raise Fault(f"{layout.INSTALLED} cannot be read ({type(error).__name__})", "restore it", BROKEN) from None
 
 
-def write_installed(machine: Machine, installed: Installed) -> None:
-    text = json.dumps(installed.plain(), indent=1) + "\n"
-    write_whole(machine.at(layout.INSTALLED), text.encode(), 0o600)
+def record(installed: Installed) -> File:
+    """The last change of a run: its account. Until it is made, and the journal gone, the run did not happen."""
+    return File(layout.INSTALLED, json.dumps(installed.plain(), indent=1) + "\n", 0o600)
 
 
 def merged(old: tuple[Made, ...], new: tuple[Made, ...]) -> tuple[Made, ...]:
@@ -102,6 +104,10 @@ class Journal:
         take_back(self._machine, self.made)
         _forget(self._machine, self._folder_there)
 
+    def where(self, path: str) -> Path:
+        """Where a file of the machine is to be read."""
+        return self._machine.at(path)
+
     def do(self, change: Change) -> bool:
         """Make a change, if it is needed. Whether it was."""
         if not change.needed(self._machine):
@@ -130,7 +136,13 @@ def _disk_hint(error: OSError) -> str:
 
 
 def take_back(machine: Machine, made: list[Made]) -> None:
-    """Undo changes, the newest first. What cannot be undone is told, and the others are undone all the same."""
+    """Undo changes, the newest first. What cannot be undone is told, and the others are undone all the same.
+
+    Nobody's impatience leaves it half done: what interrupts is not heard meanwhile.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
     for entry in reversed(made):
         try:
             entry.change.undo(machine, entry.before)

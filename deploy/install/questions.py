@@ -22,6 +22,7 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{
 _KEY = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_ANSWERS_BYTES = 1 << 20
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - a hub is what hospitals reach, and it takes mutual TLS only
 
 
 def _identifier(text: str) -> str:
@@ -132,7 +133,7 @@ QUESTIONS: Mapping[Role, tuple[Question, ...]] = {
         Question("host", "the names and addresses that nodes call it by, the public one first", _host, many=True),
         Question("port", "the port that nodes reach", _port, default=("8443",)),
         Question("committee_key", "the Access Committee's public key (64 digits, or its .pub file)", _key, many=True),
-        Question("listen", "the address it listens on", _host, asked=False, default=("0.0.0.0",)),
+        Question("listen", "the address it listens on", _host, asked=False, default=(_EVERYWHERE,)),
     ),
 }  # fmt: skip
 

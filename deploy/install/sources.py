@@ -15,6 +15,7 @@ from .machine import Machine
 from .talk import BROKEN, USAGE, Fault
 
 SENTINEL = "cloister-sentinel"
+Words = list[str | Path]
 # 700 MB over a slow line, and the byte code of 95 packages on two processors
 _PIP_S = 1800.0
 _BUILD_S = 1800.0
@@ -63,7 +64,13 @@ def from_checkout(top: Path) -> Source:
 
     def fill(machine: Machine, venv: Path) -> None:
         machine.must([sys.executable, "-m", "venv", venv], "the environment could not be made", "is the disk full?")
-        lock = ["--no-compile", "--require-hashes", "--only-binary=:all:", "-r", top / "requirements" / "cloister.txt"]
+        lock: Words = [
+            "--no-compile",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "-r",
+            top / "requirements" / "cloister.txt",
+        ]
         _pip(machine, [venv / "bin" / "python", "-I", "-m", "pip"], lock)
         _pip(machine, [venv / "bin" / "python", "-I", "-m", "pip"], ["--no-compile", "--no-build-isolation", top])
         _compile(machine, venv)
@@ -83,8 +90,14 @@ def from_checkout(top: Path) -> Source:
     return Source(version, False, f"{version}, from {top}", fill, sentinel)
 
 
-def from_bundle(folder: Path, version: str, signed_by: str, systems: tuple[str, ...]) -> Source:
-    """The version of an opened bundle, of which every byte was verified while it was unpacked."""
+def from_bundle(
+    folder: Path, version: str, signed_by: str, image: tuple[Path, str] | None, packages: tuple[tuple[str, Path], ...],
+    systems: tuple[str, ...],
+) -> Source:  # fmt: skip
+    """The version of an opened bundle, of which every byte was verified while it was unpacked.
+
+    `image` is the sentinel's archive, and the id that an engine knows it by.
+    """
 
     def fill(machine: Machine, venv: Path) -> None:
         pips = sorted((folder / "wheels").glob("pip-*.whl"))
@@ -94,34 +107,31 @@ def from_bundle(folder: Path, version: str, signed_by: str, systems: tuple[str, 
             [sys.executable, "-m", "venv", "--without-pip", venv], "the environment could not be made",
             "is the disk full?",
         )  # fmt: skip
-        words = ["--no-index", "--find-links", folder / "wheels", "--no-compile", "--require-hashes"]
+        words: Words = ["--no-index", "--find-links", folder / "wheels", "--no-compile", "--require-hashes"]
         lock = folder / "docs" / "requirements.txt"
         _pip(machine, [venv / "bin" / "python", "-I", f"{pips[-1]}/pip"], [*words, "-r", lock])
         _compile(machine, venv)
 
     def sentinel(_machine: Machine, engine: Engine, _program: Path) -> str:
-        archive = folder / "images" / f"{SENTINEL}.tar"
-        if not archive.exists():
-            raise Fault("the bundle holds no sentinel image", "give one that the engine has: --sentinel sha256:…", USAGE)
-        digest = image_of(archive)
+        if image is None:
+            raise Fault(
+                "the bundle holds no sentinel image", "give one that the engine has: --sentinel sha256:…", USAGE
+            )
+        archive, digest = image[0], image[1] or image_of(image[0])
         if not engine.has(digest):
             engine.load(archive)
         if not engine.has(digest):
             raise Fault("the engine names the sentinel image otherwise than the bundle", "give its id: --sentinel")
         return digest
 
-    packages = tuple((path.name.split("_")[0], path) for path in sorted((folder / "debs").glob("*.deb")))
     told = f"{version}, from a bundle signed by {signed_by}"
     return Source(version, True, told, fill, sentinel, packages, systems)
 
 
-def _pip(machine: Machine, pip: list[str | Path], words: list[str | Path]) -> None:
+def _pip(machine: Machine, pip: Words, words: Words) -> None:
     """Wheels by hash and nothing resolved: an sdist would run its author's code here, as root."""
-    answer = machine.run(
-        [*pip, "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--retries", "2", "--timeout", "20", "install", "--no-deps",
-         *words],
-        timeout_s=_PIP_S,
-    )  # fmt: skip
+    quiet = ["--no-input", "--no-cache-dir", "--disable-pip-version-check", "--retries", "2", "--timeout", "20"]
+    answer = machine.run([*pip, *quiet, "install", "--no-deps", *words], timeout_s=_PIP_S)
     if answer.done:
         return
     said = answer.out + answer.err
