@@ -1,0 +1,57 @@
+"""A dry run: every change is told, and none is made.
+
+The version's folder is made all the same, in a temporary place that goes at the end: only the version itself can say
+which units, users and folders it wants.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from . import layout
+from .changes import Change, File, Tree, write_whole
+from .machine import Machine
+from .talk import say
+
+
+class Rehearsal:
+    """A recorder that makes nothing."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Rehearsal:
+        self._folder = Path(tempfile.mkdtemp(prefix="cloister-dry-run-"))
+        self._folder.chmod(0o755)
+        return self
+
+    def __exit__(self, *_what: object) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def where(self, path: str) -> Path:
+        """Where a file of the machine is to be read: as it would be, or as it is."""
+        assert self._folder is not None
+        ahead = self._folder / path.lstrip("/")
+        return ahead if ahead.exists() else self._machine.at(path)
+
+    def do(self, change: Change) -> bool:
+        if not change.needed(self._machine):
+            return False
+        say(f"would {change.describe()}")
+        assert self._folder is not None
+        ahead = self._folder / change.path.lstrip("/")
+        if isinstance(change, Tree) and change.path.startswith(layout.HOME) and change.make is not None:
+            ahead.parent.mkdir(parents=True, exist_ok=True)
+            change.make(self._machine, ahead)
+        elif isinstance(change, File) and change.path.startswith(layout.CONFIGURATION):
+            write_whole(make_parent(ahead), change.content.encode(), 0o644)
+        return True
+
+
+def make_parent(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
