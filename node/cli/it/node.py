@@ -83,7 +83,7 @@ def serve(config: NodeConfig) -> None:
 @app.command("process", hidden=True)
 def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
     """Run one of the node's processes; the supervisor's business."""
-    from node.host.processes import start
+    from node.host.start import start
 
     start(role, load(config))
 
