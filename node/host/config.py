@@ -34,6 +34,8 @@ from node.host.processes import PROCESSES, Process
 
 # a configuration is a page; this is a hundred
 _MAX_BYTES = 1 << 20
+# what the secret of `database` is called where the service manager hands it over
+DATABASE = "database"
 _HOUR = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
@@ -446,7 +448,8 @@ class NodeConfig(Section):
         """The database's URL: a file in the state folder, unless a reference says where another one is written."""
         if self.database is None:
             return f"sqlite:///{self.paths.database}"
-        return read_secret(self.database)
+        handed_over = credential(DATABASE)
+        return read_secret(self.database) if handed_over is None else handed_over
 
 
 def load_config(path: Path) -> NodeConfig:
@@ -467,6 +470,14 @@ def load_config(path: Path) -> NodeConfig:
     except (ValueError, RecursionError) as error:
         where = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8, or a number is not finite"
         raise UsageFault(f"{path} is not a configuration: {where}") from None
+
+
+def credential(name: str) -> str | None:
+    """What the service manager has read for this process (`LoadCredential=`), in a folder that it alone may read."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None or not (path := Path(folder) / name).is_file():
+        return None
+    return path.read_text(encoding="utf-8").strip()
 
 
 def read_secret(reference: str) -> str:

@@ -44,21 +44,26 @@ class Room:
 class Process:
     """One process of a node, as far as whoever installs it must know.
 
-    `reads`: rooms of others that it opens, by path. `sockets`: what it serves, below the state folder. `groups_of`:
-    processes whose groups it is in, since it gives them its sockets and reads by them. `serves_staff`: it is in the
-    staff's groups as well. `gives_jobs`: in the group that jobs read by. `writes_run`: it makes sockets in `run/`.
+    `reads` and `fills`: rooms of others that it opens, and those that it also writes in by its group. `sockets`: what it
+    serves, below the state folder. `groups_of`: processes whose groups it is in, since it gives them its sockets and
+    reads by them. `serves_staff`: it is in the staff's groups as well. `gives_jobs`: in the group that jobs read by.
+    `writes_run`: it makes sockets in `run/`. `shares`: it makes folders that hand on their group (the bit 02000), or
+    gives files to a group of its own. `reads_system`: it reads of /proc more than processes.
     """
 
     name: str
     reach: Reach = "nothing"
     rooms: tuple[Room, ...] = ()
     reads: tuple[str, ...] = ()
+    fills: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
     groups_of: tuple[str, ...] = ()
     serves_staff: bool = False
     gives_jobs: bool = False
     writes_run: bool = False
-    # by what its files are readable for others in their group (`umask`); each process sets its own, this is the first
+    shares: bool = False
+    reads_system: bool = False
+    # before it sets one of its own
     umask: int = 0o077
     # the most memory of it and its children, and the longest it may be silent before it is taken for dead
     memory_bytes: int = 1 << 30
@@ -78,6 +83,11 @@ class Process:
     def home(self) -> str:
         """The folder below the state folder that HOME names."""
         return self.rooms[0].path if self.rooms else "."
+
+    @property
+    def unit(self) -> str:
+        """Its service unit, where the system's service manager runs the node."""
+        return f"cloister-{self.name}.service"
 
     @property
     def default_user(self) -> str:
@@ -100,6 +110,8 @@ PROCESSES: tuple[Process, ...] = (
             Room("run/broker", reader="core", mode=0o2711),
         ),
         sockets=("run/broker/broker.sock",),
+        shares=True,
+        reads_system=True,  # which boot a container is of
         watchdog_s=180,  # an engine that hangs is waited for so long
         stop_s=2.0,
         outlives=True,  # core ends its containers through it
@@ -117,6 +129,8 @@ PROCESSES: tuple[Process, ...] = (
             Room("spool", reader="link"),
         ),
         reads=("handover",),
+        fills=("work",),
+        shares=True,
         sockets=("run/link.sock", "run/intake.sock", *(f"run/{role.value}.sock" for role in Role)),
         groups_of=("link", "intake"),
         serves_staff=True,

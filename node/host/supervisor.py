@@ -38,9 +38,9 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _WELL_S = 60.0
 _MAX_LOG_BYTES = 16 << 20
 # how often the state folder is looked at while the node runs: some twenty folders, a millisecond
-_STATE_CHECK_S = 5.0
+STATE_CHECK_S = 5.0
 # core writes down why the node stops, before it is told to
-_LAST_RECORD_S = 1.0
+LAST_RECORD_S = 1.0
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -83,7 +83,6 @@ class Supervisor:
         self._processes = processes
         self._children = [Child(process) for process in processes]
         self._folders: tuple[Folder, ...] = ()
-        self._stopping = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; every child has ended when this returns.
@@ -93,26 +92,26 @@ class Supervisor:
         """
         if self._config.users.separate and os.geteuid() != 0:
             raise UsageFault("only root can give each process its own user", hint="run as root, or leave [users] out")
-        with only_one(self._config), _wakeups(self._stop) as wakeup:
+        with only_one(self._config), wakeups() as (stopping, wait):
             self._folders = sound_folders(self._config, self._processes)
             try:
-                self._watch(wakeup)
+                self._watch(stopping, wait)
             finally:
                 self._end_all()
 
-    def _watch(self, wakeup: int) -> None:
+    def _watch(self, stopping: Callable[[], bool], wait: Callable[[float], None]) -> None:
         ready, looked_s = False, time.monotonic()
-        while not self._stopping:
+        while not stopping():
             for child in self._children:
-                self._look_after(child)
+                if not stopping():
+                    self._look_after(child)
             if not ready and is_ready(self._config, self._processes):
                 ready = True
                 log.info("the node is ready")
-            if time.monotonic() - looked_s > _STATE_CHECK_S:
+            if time.monotonic() - looked_s > STATE_CHECK_S:
                 looked_s = time.monotonic()
                 self._check_again()
-            select.select([wakeup], [], [], 0.1 if not ready else 1.0)
-            _drain(wakeup)
+            wait(0.1 if not ready else 1.0)
 
     def _check_again(self) -> None:
         """The folders keep the processes apart: where one is another than it was, nobody goes on working.
@@ -128,7 +127,7 @@ class Supervisor:
             if child.row.records_changes and child.process is not None:
                 child.process.send_signal(STATE_CHANGED)
                 try:
-                    child.process.wait(_LAST_RECORD_S)
+                    child.process.wait(LAST_RECORD_S)
                 except subprocess.TimeoutExpired:
                     pass
         raise IntegrityBroken(
@@ -150,7 +149,7 @@ class Supervisor:
             child.next_start_s = now + child.pause_s
             log.warning("%s ended with status %d; it starts again in %.1f s", child.role, status, child.pause_s)
             child.pause_s = min(2 * child.pause_s, _LONGEST_PAUSE_S)
-        if now >= child.next_start_s and not self._stopping:
+        if now >= child.next_start_s:
             try:
                 child.process = self._start(child.row)
             except (OSError, CloisterError) as error:
@@ -197,9 +196,6 @@ class Supervisor:
     def _default_command(self, role: str) -> Sequence[str]:
         # -P: the folder we happen to stand in is no place to import from
         return [sys.executable, "-P", "-m", "node.cli", "node", "process", role, "--config", str(self._config_file)]
-
-    def _stop(self) -> None:
-        self._stopping = True
 
     def _end_all(self) -> None:
         """SIGTERM, those that the others need last, then SIGKILL for whoever is left."""
@@ -318,8 +314,8 @@ def _log_file(folder: Path, name: str) -> Iterator[int]:
 
 
 @contextmanager
-def only_one(config: NodeConfig) -> Iterator[None]:
-    """Hold the pid file; the kernel lets go of it when this process dies, however it dies.
+def only_one(config: NodeConfig, by: str = "") -> Iterator[None]:
+    """Hold the pid file; the kernel lets go of it when this process dies, however it dies. `by` says what runs the node.
 
     Raises `UsageFault` where the state folder is not there, `NotNow` where the node runs.
     """
@@ -335,15 +331,23 @@ def only_one(config: NodeConfig) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotNow(
-                "the node is running already", hint="stop it first, or give this one its own state_dir"
-            ) from None
+            raise _running(os.pread(descriptor, 64, 0)) from None
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        os.write(descriptor, f"{os.getpid()} {by}".rstrip().encode("ascii") + b"\n")
         yield
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _running(mark: bytes) -> NotNow:
+    """What to say to somebody who starts a node that runs: `mark` is what its holder wrote into the pid file."""
+    if mark.split()[1:] == [b"units"]:
+        return NotNow(
+            "the node is running already, by the system's service manager",
+            hint="stop it first: systemctl stop cloister-node.target",
+        )
+    return NotNow("the node is running already", hint="stop it first, or give this one its own state_dir")
 
 
 def _our_own(folder: int, name: str, flags: int, mode: int, *, renew: bool = False) -> int:
@@ -368,17 +372,23 @@ def _is_ours(descriptor: int) -> bool:
 
 
 @contextmanager
-def _wakeups(stop: Callable[[], None]) -> Iterator[int]:
-    """A descriptor that is readable after a signal; SIGTERM and SIGINT call `stop`."""
+def wakeups() -> Iterator[tuple[Callable[[], bool], Callable[[float], None]]]:
+    """Whether SIGTERM or SIGINT has come, and how to wait for at most so many seconds: any signal ends the waiting."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    ended: list[int] = []
+
+    def wait(seconds: float) -> None:
+        select.select([reading], [], [], seconds)
+        _drain(reading)
+
     before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop()),
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: stop()),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: ended.append(number)),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: ended.append(number)),
         signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
     }
     previous = signal.set_wakeup_fd(writing)
     try:
-        yield reading
+        yield lambda: bool(ended), wait
     finally:
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
