@@ -29,21 +29,25 @@ _REVOCATIONS_EVERY = timedelta(hours=6)
 _SERVER_MARGIN = timedelta(days=30)
 
 
-async def serve_hub(hub: HubState, ready: Callable[[], None] | None = None) -> None:
-    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
+async def serve_hub(
+    hub: HubState, ready: Callable[[], None] | None = None, alive: Callable[[], None] = lambda: None
+) -> None:
+    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect, `alive` each time that the main
+    loop has come round. Raises `CloisterError`."""
     check_sockets(hub.config.state_dir)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    await Service(hub).run(ending, ready)
+    await Service(hub, alive).run(ending, ready)
 
 
 class Service:
     """One running hub."""
 
-    def __init__(self, hub: HubState) -> None:
+    def __init__(self, hub: HubState, alive: Callable[[], None]) -> None:
         flower_log.hand_over()
         self._hub = hub
+        self._alive = alive
         authority = hub.authority
         self._superlink = SuperLinkProcess(hub.config.state_dir / "superlink", authority)
         self._context = tls.ServerContext(
@@ -99,6 +103,7 @@ class Service:
             self._stir.clear()
             if ending.is_set():
                 return
+            self._alive()
             try:
                 if self._hub.clock() - signed > _REVOCATIONS_EVERY:
                     self._hub.registry.sign_revocations()

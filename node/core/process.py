@@ -14,6 +14,7 @@ from node.core.core import CoreProcess
 from node.core.imports import intake_handlers as intake
 from node.core.tasks import link_handlers as link
 from node.host.config import NodeConfig
+from node.host.notify import Notifier
 from node.host.processes import STATE_CHANGED
 from node.ipc import intake as intake_words
 from node.ipc import link as link_words
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def run(config: NodeConfig) -> None:
     """Serve until SIGTERM."""
-    paths = config.paths
+    paths, notifier = config.paths, Notifier.from_environment()
     ended, changed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -52,7 +53,11 @@ def run(config: NodeConfig) -> None:
     try:
         for server in servers:
             server.start()
-        ended.wait()
+        notifier.ready()
+        while not ended.wait(notifier.every_s):
+            if process.watches:  # a watch that hangs would end no container any more, whatever is revoked
+                notifier.alive()
+        notifier.stopping()
     finally:
         process.halt()
         for server in servers:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 # what may come some seconds late: nothing that computes waits for it
 UPKEEP_S = 5.0
+# The watch waits for the broker, and the broker for the engine, half a minute each. After so long it hangs.
+LONGEST_ROUND_S = 120.0
 
 
 class Watch:
@@ -58,7 +60,16 @@ class Watch:
         self._threads = [
             threading.Thread(target=self._run, name=name, args=(every_s, steps), daemon=True)
             for name, every_s, steps in (
-                ("watch", TICK_S, (self.look, lambda: self._sandboxes.stop_idle(self._idle_s), self._sandboxes.tidy)),
+                (
+                    "watch",
+                    TICK_S,
+                    (
+                        self.look,
+                        lambda: self._sandboxes.stop_idle(self._idle_s),
+                        self._sandboxes.tidy,
+                        self._came_round,
+                    ),
+                ),
                 (
                     "upkeep",
                     UPKEEP_S,
@@ -73,8 +84,15 @@ class Watch:
             )
         ]
         self._checkpointed_s = time.monotonic()
+        self._round_s = time.monotonic()
+
+    @property
+    def comes_round(self) -> bool:
+        """Whether every permit was looked at lately. For a service manager, which starts a core that hangs again."""
+        return time.monotonic() - self._round_s < LONGEST_ROUND_S
 
     def start(self) -> None:
+        self._round_s = time.monotonic()
         for thread in self._threads:
             thread.start()
 
@@ -116,6 +134,9 @@ class Watch:
                     log.warning("watch: %s", error.message)
                 except Exception as error:  # noqa: BLE001 - the thread must not end: the next tick tries again
                     log.error("watch: %s", type(error).__name__)
+
+    def _came_round(self) -> None:
+        self._round_s = time.monotonic()
 
     def _why_not_live(self, key: SandboxKey) -> Code | None:
         core = self._core
