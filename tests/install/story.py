@@ -248,10 +248,13 @@ class Story:
                 self.people.public("committee"), "--yes"]  # fmt: skip
 
     def _node_answers(self, *, hub_known: bool = False) -> list[str]:
-        keys = ["--hub-key", self.hub.public_key("instruction"), "--witness-key", self.hub.public_key("witness")]
-        return ["--site", SITE, "--hub", f"{self.hub.machine.name}:{PORT}", "--committee-key",
-                self.people.public("committee"), "--steward-key", self.people.public("steward"), "--source-root",
-                "/srv/pacs", "--yes", *(keys if hub_known else [])]  # fmt: skip
+        answers = ["--site", SITE, "--hub", f"{self.hub.machine.name}:{PORT}", "--committee-key",
+                   self.people.public("committee"), "--steward-key", self.people.public("steward"), "--source-root",
+                   "/srv/pacs", "--yes"]  # fmt: skip
+        if not hub_known:
+            return answers
+        return [*answers, "--hub-key", self.hub.public_key("instruction"), "--witness-key",
+                self.hub.public_key("witness")]  # fmt: skip
 
     def _unchanged(self, each: Hub | Node) -> None:
         now, before = changes(each.machine), self.before[each.role]
