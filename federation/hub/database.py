@@ -67,7 +67,7 @@ class Database:
         if current is not None:
             if current not in {script.revision for script in scripts.walk_revisions()}:
                 with self._writer.connect() as connection:
-                    if may_read(connection, scripts.get_current_head()):
+                    if may_read(connection, current, scripts.get_current_head()):
                         return
                 raise UsageFault("hub.db was written by a newer version", hint="upgrade Cloister")
             self._back_up(current)

@@ -36,7 +36,7 @@ def migrate(engine: Engine, url: str, now: datetime, migrations: Path = MIGRATIO
     with engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
         newer = revision is not None and revision not in known
-        open_as_it_is = newer and may_read(connection, scripts.get_current_head())
+        open_as_it_is = newer and may_read(connection, revision, scripts.get_current_head())
     if revision == scripts.get_current_head() or open_as_it_is:
         return
     if newer:  # (1)
