@@ -39,7 +39,11 @@ def standing(path: Path, role: layout.Role) -> Standing:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as database:
             tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
-            readers = database.execute(f"SELECT revision FROM {_READERS}") if _READERS in tables else []  # noqa: S608
+            readers = (
+                database.execute(f"SELECT revision FROM {_READERS} WHERE of = ?", revision)  # noqa: S608
+                if _READERS in tables and revision
+                else []
+            )
             named = frozenset(str(row[0]) for row in readers)
             records = database.execute(f"SELECT count(*) FROM {_RECORDS[role]}").fetchone()[0]  # noqa: S608
     except sqlite3.Error as error:
