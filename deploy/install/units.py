@@ -48,7 +48,9 @@ def units_of(machine: Machine, role: layout.Role, program: Path, config: Path) -
         raise Fault(f"the version that is installed made no units: {answer.said}", "", answer.code)
     plain = json.loads(answer.out)
     files = tuple(UnitFile(each["path"], _mode(each["mode"]), each["text"]) for each in plain["files"])
-    groups = {each["group"] for each in plain["users"]} - {each["user"] for each in plain["users"]}
+    # what systemd-sysusers will be told to make: a group that a user is merely put into may be anybody's
+    told = [line.split() for each in files if "/sysusers.d/" in each.path for line in each.text.splitlines()]
+    groups = {words[1] for words in told if words[:1] == ["g"]}
     return Units(
         plain["target"], tuple(plain["units"]), files, tuple(each["user"] for each in plain["users"]),
         tuple(sorted(groups)), tuple(_firewall_line(each) for each in plain["firewall"]),
