@@ -106,7 +106,7 @@ class Node(Installed):
 
     def connected(self) -> bool:
         said = self.run("status", "--json", check=False)
-        return said.returncode == 0 and json.loads(said.stdout).get("hub_connected", False) is True
+        return said.returncode == 0 and json.loads(said.stdout)["hub"]["connected"] is True
 
     def enrol(self, hub: Hub) -> float:
         """By two files, the id read out; seconds until the node is connected."""
