@@ -117,7 +117,7 @@ def snapshot(root: Path) -> dict[str, str]:
     found = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
-        if name.startswith(("run/", "fake/programs", "fake/calls", "fake/kill")) or path.is_socket():
+        if name.startswith(("run/", "fake/programs", "fake/calls", "fake/kill", "fake/jobs")) or path.is_socket():
             continue
         if path.is_symlink():
             found[name] = f"link {os.readlink(path)}"

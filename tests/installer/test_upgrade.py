@@ -87,11 +87,9 @@ def test_jobs_that_compute_are_waited_for(standing_node: Machine) -> None:
 @pytest.mark.parametrize(
     "what", ["fails-migrating", "fails-starting", "silent", "leaks", "without-hub"]
 )  # fmt: skip
-def test_a_version_that_does_not_do_its_work_is_given_up_for_the_one_before(
-    standing_node: Machine, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_that_does_not_do_its_work_is_given_up_for_the_one_before(standing_node: Machine, what: str) -> None:
     machine = standing_node
-    monkeypatch.setattr("deploy.install.upgrade._ANSWER_S", 0.5)
+    machine.patience_s = 5.0
     machine.at(f"/fake/0.3.0-{what}").touch()
     before = snapshot(machine.root)
     with pytest.raises(Fault):
