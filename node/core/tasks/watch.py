@@ -42,6 +42,7 @@ class Watch:
         idle_s: float,
         checkpoint_every_s: float,
         tend: Callable[[Core], None] = lambda _core: None,
+        longest_round_s: float = LONGEST_ROUND_S,
     ) -> None:
         """`tend` looks after the airlock.
 
@@ -85,11 +86,12 @@ class Watch:
         ]
         self._checkpointed_s = time.monotonic()
         self._round_s = time.monotonic()
+        self._longest_round_s = longest_round_s
 
     @property
     def comes_round(self) -> bool:
         """Whether every permit was looked at lately. For a service manager, which starts a core that hangs again."""
-        return time.monotonic() - self._round_s < LONGEST_ROUND_S
+        return time.monotonic() - self._round_s < self._longest_round_s
 
     def start(self) -> None:
         self._round_s = time.monotonic()
