@@ -47,7 +47,7 @@ def write_readers(connection: Connection, scripts: ScriptDirectory) -> None:
 
 
 def may_read(connection: Connection, revision: str | None, head: str | None) -> bool:
-    """Whether a version whose newest revision is `head` may open a database that a newer one brought to `revision` (3)."""
+    """Whether a version whose newest revision is `head` may open what a newer one brought to `revision` (3)."""
     if revision is None or head is None or not inspect(connection).has_table(READERS_TABLE):
         return False
     return (

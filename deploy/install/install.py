@@ -62,7 +62,8 @@ def install(machine: Machine, wish: Wish, recorder: Recorder) -> Units:
     changed = put_in_place(machine, wish.role, version, units, recorder)
     recorder.do(Link(layout.COMMAND, f"{layout.CURRENT}/venv/bin/cloister"))
     recorder.do(_state(machine, wish.role, program, config))
-    if changed and (tmpfiles := units.file("tmpfiles.d")):
+    tmpfiles = units.file("tmpfiles.d")
+    if tmpfiles and changed:
         recorder.do(Command("systemd-tmpfiles", ("systemd-tmpfiles", "--create", tmpfiles)))
     if changed:
         recorder.do(Reload("cloister-"))

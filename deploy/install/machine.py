@@ -39,8 +39,10 @@ class Machine:
     """A machine below `root`. Anywhere else than at `/`, programs are looked for below it too: the real machine's
     users and services are never touched by a trial."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), patience_s: float = 60.0) -> None:
         self.root = root
+        # how long services that were started may take until they answer
+        self.patience_s = patience_s
         self.real = root == Path("/")
 
     def at(self, path: str | Path) -> Path:

@@ -30,9 +30,9 @@ class _Parser(argparse.ArgumentParser):
         raise Fault(message, "deploy/install.sh --help", USAGE)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="install.sh", add_help=False, allow_abbrev=False)
-    words = parser.add_subparsers(dest="word", required=True, parser_class=_Parser, metavar="WORD")
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="install.sh", add_help=False, allow_abbrev=False)
+    words = top.add_subparsers(dest="word", required=True, parser_class=_Parser, metavar="WORD")
     for role in _ROLES:
         one = words.add_parser(role, add_help=False, allow_abbrev=False)
         one.add_argument("--check", action="store_true")
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     gone.add_argument("--keep-data", action="store_true")
     gone.add_argument("--destroy-data", action="store_true")
     _common(gone, "dry-run")
-    return parser
+    return top
 
 
 def _common(parser: argparse.ArgumentParser, *more: str) -> None:
@@ -68,7 +68,7 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        options = _parser().parse_args(words)
+        options = parser().parse_args(words)
         _run(options)
     except Fault as fault:
         complain(fault)
@@ -133,40 +133,44 @@ def _refuse_failed(findings: list[Finding]) -> None:
 
 
 def _install(machine: Machine, options: argparse.Namespace) -> None:
-    role: layout.Role = options.word
     before = read_installed(machine)
-    if before and before.role != role:
-        raise Fault(f"a {before.role} is installed here", f"a {role} is a machine of its own", REFUSED)
+    if before and before.role != options.word:
+        raise Fault(f"a {before.role} is installed here", f"a {options.word} is a machine of its own", REFUSED)
     with opened(machine, options.bundle, options.release_key) as source:
-        if before and before.version != source.version:
-            word = f"{before.version} is installed, this is {source.version}"
-            raise Fault(word, "install.sh upgrade changes versions", REFUSED)
-        kept = machine.at(layout.configuration(role)).exists()
-        answers: Answers | None = None
-        findings = check(machine, _wanted(machine, options, source))
-        show(findings)
-        _refuse_failed(findings)
-        if not kept:
-            answers = collect(role, _flags(options), options.answers, keyboard())
-            findings = _ask_the_hub(machine, role, answers)
-        elif any(_flags(options).values()) or options.answers:
-            say(f"{layout.configuration(role)} is there and is kept: answers given now change nothing in it")
-        wish = _wish(machine, options, role, source, answers)
-        if options.dry_run:
-            with Rehearsal(machine) as rehearsal:
-                install(machine, wish, rehearsal)
-            say("a dry run: nothing was changed")
-            return
-        with Journal(machine) as journal:
-            units = install(machine, wish, journal)
-            made = merged(before.made if before else (), tuple(journal.made))
-            previous, copy = (before.previous, before.copy) if before else (None, None)
-            changed = bool(journal.made)
-            journal.do(record(Installed(role, source.version, previous, copy, made)))
+        install_from(machine, options, source, before)
+
+
+def install_from(machine: Machine, options: argparse.Namespace, source: Source, before: Installed | None) -> None:
+    """Install a version, or see that it stands as it must. Raises `Fault`; the machine is then as it was."""
+    role: layout.Role = options.word
+    if before and before.version != source.version:
+        word = f"{before.version} is installed, this is {source.version}"
+        raise Fault(word, "install.sh upgrade changes versions", REFUSED)
+    findings = check(machine, _wanted(machine, options, source))
+    show(findings)
+    _refuse_failed(findings)
+    answers: Answers | None = None
+    if not machine.at(layout.configuration(role)).exists():
+        answers = collect(role, _flags(options), options.answers, keyboard())
+        _ask_the_hub(machine, role, answers)
+    elif any(_flags(options).values()) or options.answers:
+        say(f"{layout.configuration(role)} is there and is kept: answers given now change nothing in it")
+    wish = _wish(machine, options, role, source, answers)
+    if options.dry_run:
+        with Rehearsal(machine) as rehearsal:
+            install(machine, wish, rehearsal)
+        say("a dry run: nothing was changed")
+        return
+    with Journal(machine) as journal:
+        units = install(machine, wish, journal)
+        made = merged(before.made if before else (), tuple(journal.made))
+        previous, copy = (before.previous, before.copy) if before else (None, None)
+        changed = bool(journal.made)
+        journal.do(record(Installed(role, source.version, previous, copy, made)))
     _tell(role, source.version, units, changed, options.no_start)
 
 
-def _ask_the_hub(machine: Machine, role: layout.Role, answers: Answers) -> list[Finding]:
+def _ask_the_hub(machine: Machine, role: layout.Role, answers: Answers) -> None:
     """What can only be looked at once it was answered: whether the hub is reached, whether the port is free."""
     wanted = Wanted(
         role, host_and_port(answers["hub"][0]) if role == "node" else None,
@@ -177,7 +181,6 @@ def _ask_the_hub(machine: Machine, role: layout.Role, answers: Answers) -> list[
         if each.state != "ok":
             say(f"{each.state}: {each.what}: {each.detail} -> {each.cure}")
     _refuse_failed(findings)
-    return findings
 
 
 def _wish(

@@ -31,7 +31,6 @@ from .sources import Source
 from .talk import REFUSED, Fault, say
 from .units import Units, units_of
 
-_ANSWER_S = 60.0
 _COMPUTING = ("preparing", "running", "produced", "releasing")
 
 
@@ -83,7 +82,7 @@ class Resumed(Change):
         _ask(machine, Path(self.path), "pause", code_ok=(0,))
 
     def undo(self, machine: Machine, before: Before) -> None:
-        _until(_ANSWER_S, lambda: _status(machine, Path(self.path)) is not None)
+        _until(machine.patience_s, lambda: _status(machine, Path(self.path)) is not None)
         _ask(machine, Path(self.path), "resume", code_ok=(0,))
 
 
@@ -222,7 +221,7 @@ def _config(machine: Machine) -> Path:
 
 
 def _ask(machine: Machine, program: Path, word: str, *, code_ok: tuple[int, ...]) -> None:
-    answer = machine.run([program, "node", word, "--config", _config(machine)], timeout_s=_ANSWER_S)
+    answer = machine.run([program, "node", word, "--config", _config(machine)], timeout_s=60.0)
     if answer.code not in code_ok:
         raise Fault(f"cloister node {word}: {answer.said}", "cloister check says how the node stands", answer.code)
 
@@ -249,14 +248,14 @@ def _try(machine: Machine, role: layout.Role, program: Path, units: Units, was: 
     if was is None:
         say("the node did not answer before the change, so it is not asked after it: cloister check")
         return
-    if not _until(_ANSWER_S, lambda: _status(machine, program) is not None):
+    if not _until(machine.patience_s, lambda: _status(machine, program) is not None):
         raise Fault("the node does not answer", "journalctl -u cloister-core says why")
     if was.get("sandbox") == "held":
         answer = machine.run([program, "node", "canary", "--config", _config(machine)], timeout_s=300.0)
         if not answer.done:
             raise Fault(f"the sandbox did not hold: {answer.said}", "cloister node canary", answer.code)
     connected = bool(was.get("hub", {}).get("connected"))
-    if connected and not _until(_ANSWER_S, lambda: _reaches_hub(machine, program)):
+    if connected and not _until(machine.patience_s, lambda: _reaches_hub(machine, program)):
         raise Fault("the hub was connected before, and is not any more", "journalctl -u cloister-link says why")
 
 

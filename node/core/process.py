@@ -7,7 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
-from mediator.errors import CloisterError
+from mediator.errors import CloisterError, IntegrityBroken
 from mediator.ports import Runner
 from node.core import staff
 from node.core.core import CoreProcess
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: NodeConfig) -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; or until STATE_CHANGED, and then raise `IntegrityBroken`, so that nobody starts it again."""
     paths, notifier = config.paths, Notifier.from_environment()
     ended, changed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,6 +63,8 @@ def run(config: NodeConfig) -> None:
         for server in servers:
             server.stop()
         process.stop(changed=changed.is_set())
+    if changed.is_set():
+        raise IntegrityBroken("the state folder has changed under the running node", hint="see who changed it")
 
 
 def _end_as(*why: threading.Event) -> None:

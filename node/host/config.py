@@ -153,7 +153,8 @@ class TrustConfig(Section):
 class UsersConfig(Section):
     """The system users (name or number) of the four processes; all or none. None: the current user runs them all.
 
-    A process that the table has beside these four runs as the user of its name there (`cloister-NAME`). A job runs under `job_uid` and `job_gid`, which are no one else's.
+    A process that the table has beside these four runs as the user of its name there (`cloister-NAME`). A job runs
+    under `job_uid` and `job_gid`, which are no one else's.
     """
 
     core: User = None

@@ -60,7 +60,7 @@ def guard(
 
 
 def _tell(unit: str) -> None:
-    command = [_SYSTEMCTL, "kill", "--kill-whom=main", f"--signal={STATE_CHANGED.name}", unit]
+    command = [str(_SYSTEMCTL), "kill", "--kill-whom=main", f"--signal={STATE_CHANGED.name}", unit]
     try:
         subprocess.run(command, check=True, timeout=_SYSTEMCTL_S, stdin=subprocess.DEVNULL, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:  # the node ends all the same, without that record

@@ -47,7 +47,10 @@ def units(config: HubConfig, machine: HubMachine, processes: Sequence[HubProcess
     root = config.state_dir
     logs = "".join(log_rules(str(root / log), machine.user) for process in processes for log in process.logs)
     users = user_line(machine.user, "Cloister hub")
-    passing = f"# the hub's state folder, made once; what is there keeps its owner\nd {root} :0700 :{machine.user} :{machine.user}\n"
+    passing = (
+        "# the hub's state folder, made once; what is there keeps its owner\n"
+        f"d {root} :0700 :{machine.user} :{machine.user}\n"
+    )
     return Installed(
         target=TARGET,
         units=names,

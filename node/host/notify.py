@@ -16,7 +16,7 @@ _FEEDS = 3
 
 
 class Notifier:
-    """One process's end of `$NOTIFY_SOCKET`. `every_s` is how often a sign of life is due; None: nobody waits for one."""
+    """One process's end of `$NOTIFY_SOCKET`. `every_s`: how often a sign of life is due; None: nobody waits for one."""
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
         # a name that begins with @ is in the abstract namespace
@@ -53,7 +53,7 @@ class Notifier:
 
 
 class Pulse:
-    """For a main loop that waits where it cannot be woken, or works long at one step: a thread feeds the watchdog for it,
+    """For a main loop that waits where it cannot be woken, or works long at one step: a thread feeds the watchdog,
     but only while the loop waits for work, or has made a step in the last `longest_s`."""
 
     def __init__(self, notifier: Notifier, longest_s: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -44,8 +44,8 @@ class Room:
 class Process:
     """One process of a node, as far as whoever installs it must know.
 
-    `reads` and `fills`: rooms of others that it opens, and those that it also writes in by its group. `sockets`: what it
-    serves, below the state folder. `groups_of`: processes whose groups it is in, since it gives them its sockets and
+    `reads` and `fills`: rooms of others that it opens, and those that it also writes in by its group. `sockets`: what
+    it serves, below the state folder. `groups_of`: processes whose groups it is in, since it gives them its sockets and
     reads by them. `serves_staff`: it is in the staff's groups as well. `gives_jobs`: in the group that jobs read by.
     `writes_run`: it makes sockets in `run/`. `shares`: it makes folders that hand on their group (the bit 02000), or
     gives files to a group of its own. `reads_system`: it reads of /proc more than processes.
@@ -63,8 +63,6 @@ class Process:
     writes_run: bool = False
     shares: bool = False
     reads_system: bool = False
-    # before it sets one of its own
-    umask: int = 0o077
     # the most memory of it and its children, and the longest it may be silent before it is taken for dead
     memory_bytes: int = 1 << 30
     memory_per_worker_bytes: int = 0
@@ -145,7 +143,6 @@ PROCESSES: tuple[Process, ...] = (
         "intake",
         reach="sources",
         rooms=(Room("intake"), Room("intake/quarantine"), Room("intake/keys"), Room("handover", reader="core")),
-        umask=0o027,
         memory_bytes=2 << 30,
         memory_per_worker_bytes=2 << 30,
         tasks=1024,

@@ -31,7 +31,6 @@ from node.host.keys import new_raw_key, new_signing_key, public_path, read_verif
 from node.host.migrate_state import cure, move_cores_files
 from node.host.processes import PROCESSES, Process, Room
 
-
 # a folder of one process that another reads
 SHARED_MODE = 0o2750
 

@@ -185,7 +185,7 @@ class Supervisor:
                 cwd="/",
                 env=environment(self._config, row),
                 start_new_session=True,
-                umask=row.umask,
+                umask=0o077,
                 user=account.uid if change else None,
                 group=account.gid if change else None,
                 extra_groups=groups_of(self._config, role, self._processes) if change else None,
@@ -315,7 +315,7 @@ def _log_file(folder: Path, name: str) -> Iterator[int]:
 
 @contextmanager
 def only_one(config: NodeConfig, by: str = "") -> Iterator[None]:
-    """Hold the pid file; the kernel lets go of it when this process dies, however it dies. `by` says what runs the node.
+    """Hold the pid file; the kernel lets go of it when this process dies, however it dies. `by`: what runs the node.
 
     Raises `UsageFault` where the state folder is not there, `NotNow` where the node runs.
     """

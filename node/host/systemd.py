@@ -7,8 +7,9 @@ so that it can be made before the users and the state folder are there.
    The state folder is writable as one mount: core links files from one room into another, which no two mounts allow.
 2. Who has no business with the network has none: no interface but a loopback of its own. The link may speak to the
    hub's addresses and to those that resolve its name.
-3. No secret is in a unit, and none on a command line. A key in the state folder is not handed over by `LoadCredential=`:
-   the service manager would open it as root by a path in a folder of the process's own (`node.host.state`, 1 and 3).
+3. No secret is in a unit, and none on a command line. A key in the state folder is not handed over by
+   `LoadCredential=`: the service manager would open it as root by a path in a folder of the process's own
+   (`node.host.state`, 1 and 3).
    The database's secret lies in the hospital's own folder, and is.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediator.errors import UsageFault
+from mediator.errors import IntegrityBroken, UsageFault
 from node.host.config import DATABASE, NodeConfig
 from node.host.installed import (
     UNITS,
@@ -137,11 +138,13 @@ def _service(
         writable=(root, *(root / path for path in _within_run(process))),
         read_only=(*(root / path for path in read_only), *sources),
         hidden=tuple(root / path for path in hidden),
-        shown=tuple(path for path in opened if any(path.is_relative_to(home) for home in ("/home", "/root", "/run/user"))),
+        shown=tuple(
+            path for path in opened if any(path.is_relative_to(home) for home in ("/home", "/root", "/run/user"))
+        ),
         credentials=tuple(_credentials(config, process)),
         shares=process.shares,
         reads_system=process.reads_system,
-        umask=process.umask,
+        never_again_after=(IntegrityBroken.exit_code,) if process.records_changes else (),
         memory_bytes=process.memory_bytes + process.memory_per_worker_bytes * config.intake.workers,
         tasks=process.tasks,
         watchdog_s=process.watchdog_s,

@@ -203,7 +203,8 @@ class Machine:
         for group in self._cgroups():
             group.mkdir(exist_ok=True)
             for name in ("cpuset.cpus", "cpuset.mems"):
-                if (group / name).exists() and (group.parent / name).exists():
+                # a group that was there already has them, and may not change them while it has groups below it
+                if (group / name).exists() and not (group / name).read_text().strip():
                     (group / name).write_text((group.parent / name).read_text())
             (group / "cgroup.procs").write_text(str(os.getpid()))
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from node.host.installed import Installed
 
 Folder = Annotated[
-    Path | None, typer.Option("--out", help="write the files below this folder (/ for the system itself), not to stdout")
+    Path | None,
+    typer.Option("--out", help="write the files below this folder (/ for the system itself), not to stdout"),
 ]
 Python = Annotated[
     Path | None, typer.Option("--python", help="the interpreter that the services run; this command's own if not given")
@@ -103,7 +104,7 @@ def _hand_out(made: Installed, out: Path | None, *, as_json: bool) -> None:
     if as_json:
         show(_plain(made), as_json=True)
     elif out is None:
-        print("\n".join(f"# {file.path}\n{file.text}" for file in made.files), end="")
+        sys.stdout.write("\n".join(f"# {file.path}\n{file.text}" for file in made.files))
 
 
 def _plain(made: Installed) -> dict[str, Any]:

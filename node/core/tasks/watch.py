@@ -42,6 +42,7 @@ class Watch:
         idle_s: float,
         checkpoint_every_s: float,
         tend: Callable[[Core], None] = lambda _core: None,
+        longest_round_s: float = LONGEST_ROUND_S,
     ) -> None:
         """`tend` looks after the airlock.
 
@@ -85,11 +86,12 @@ class Watch:
         ]
         self._checkpointed_s = time.monotonic()
         self._round_s = time.monotonic()
+        self._longest_round_s = longest_round_s
 
     @property
     def comes_round(self) -> bool:
         """Whether every permit was looked at lately. For a service manager, which starts a core that hangs again."""
-        return time.monotonic() - self._round_s < LONGEST_ROUND_S
+        return time.monotonic() - self._round_s < self._longest_round_s
 
     def start(self) -> None:
         self._round_s = time.monotonic()
@@ -122,8 +124,9 @@ class Watch:
         for code, stopping in begun:
             for key in stopping.told:
                 self._core.deferred.add(_ended(key, code))
-        for _, stopping in begun:
-            stopping.wait()
+        until_s = time.monotonic() + TICK_S
+        for _, stopping in begun:  # one that is still made may take its time, and the next pause must not wait for it
+            stopping.wait(max(0.0, until_s - time.monotonic()))
 
     def _run(self, every_s: float, steps: Sequence[Callable[[], object]]) -> None:
         while not self._ended.wait(every_s):
@@ -158,12 +161,12 @@ class Watch:
     def _checkpoint_when_due(self) -> None:
         if time.monotonic() - self._checkpointed_s < self._checkpoint_every_s:
             return
-        self._checkpointed_s = time.monotonic()
         with self._core.store.read() as snapshot:
             due = snapshot.records_since_checkpoint() > 0
         if due:
             checkpoint(self._core)
         self._export()
+        self._checkpointed_s = time.monotonic()  # now that it is made: a store that was busy is asked again
 
 
 def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:
