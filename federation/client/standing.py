@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federation import tls
+from federation.client.flower import HubApart
 from federation.client.ports import Trouble
 from mediator.errors import CloisterError, Code, Denied
 
@@ -42,6 +43,12 @@ WORDS: Mapping[Trouble, Words] = {
         "what answers at the hub's address does not show the certificate of the hub that enrolled this node",
         "see [hub] host and port, and whether something on the way opens TLS; telephone the hub's operator",
     ),
+    "hub_too_old": Words(
+        "the hub's version is more than one behind this node's", "telephone the hub's operator; nothing is lost"
+    ),
+    "node_too_old": Words(
+        "this node's version is more than one behind the hub's", "install.sh upgrade; nothing is lost until then"
+    ),
     "refused": Words("the hub does not take this node's certificate", "telephone the hub's operator"),
 }
 _ALERTS: Mapping[str, Trouble] = {
@@ -55,6 +62,8 @@ _CODES: Mapping[Code, Trouble] = {Code.CERTIFICATE_REPLACED: "replaced", Code.SI
 
 def trouble_of(error: BaseException) -> Trouble | None:
     """What an error says of this node's standing; None where it says nothing (a hub that does not answer, say)."""
+    if isinstance(error, HubApart):
+        return "hub_too_old" if error.hub_is_older else "node_too_old"
     if isinstance(error, Denied):
         return _CODES.get(error.reasons[0].code)
     if isinstance(error, CloisterError):
