@@ -65,7 +65,7 @@ def volume(
     else:
         detail = f"{folder} lies on {mount.point} ({mount.kind}), and no encryption was recognised below it"
         mend = (
-            "put it on an encrypted volume (cryptsetup luksFormat), or see that the disk or the machine below encrypts"
+            "put it on an encrypted volume (cryptsetup luksFormat), unless the disk or the host below encrypts"
         )
         yield finding(what, "warning", detail, mend)
     if on := [option for option in mount.options if _QUOTAS.search(option)]:

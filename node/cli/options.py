@@ -1,6 +1,7 @@
 """Options that several commands share.
 
-Where an installed machine keeps its two configurations is said here and nowhere else: no flag and no variable is needed.
+Where an installed machine keeps its two configurations is said here and nowhere else: there no flag and no variable is
+needed.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def reachable(config: NodeConfig) -> dict[str, Any]:
         certificate = pki.parse_der(shown)
     except NotNow as error:
         mend = error.hint or "see [hub] host and port, the firewall's row for the link, and whether the hub runs"
-        return finding("hub address", "missing", f"{hub.url}: {error.message}", mend)
+        return finding("hub address", "warning", f"{hub.url}: {error.message}", mend)
     except Malformed:
         mend = "see [hub] host and port: something else answers there, or something on the way opens TLS"
         return finding("hub address", "missing", f"{hub.url} shows no certificate of a hub's", mend)

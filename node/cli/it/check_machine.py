@@ -20,8 +20,8 @@ _WORDS = {"cdi": "by CDI", "nvidia": "by NVIDIA's runtime"}
 
 
 def machine(config: NodeConfig) -> list[dict[str, Any]]:
-    """Findings for the processors, the memory, what confines containers, who may read what a job is shown, and for the
-    GPUs where the configuration names any. None where the engine does not answer, of which there is a finding already."""
+    """Findings for processors, memory, what confines containers, who may read what a job is shown, the engine's disk
+    and GPUs where any are named. None where the engine does not answer, of which there is a finding already."""
     from containers.engine import ContainerEngine
 
     try:
