@@ -64,9 +64,7 @@ def volume(
         yield finding(what, "unknown", f"{folder} lies on {mount.kind}, which does not say whether it is encrypted")
     else:
         detail = f"{folder} lies on {mount.point} ({mount.kind}), and no encryption was recognised below it"
-        mend = (
-            "put it on an encrypted volume (cryptsetup luksFormat), unless the disk or the host below encrypts"
-        )
+        mend = "put it on an encrypted volume (cryptsetup luksFormat), unless the disk or the host below encrypts"
         yield finding(what, "warning", detail, mend)
     if on := [option for option in mount.options if _QUOTAS.search(option)]:
         mend = f"repquota -a: see that the node's users may use what {mount.point} is for"
