@@ -26,6 +26,7 @@ _GROUPS = {
     "permit": ("committee.permit", "For the Access Committee: sign permits and revocation lists."),
     "audit": ("auditor.audit", "Check an audit log, offline."),
     "config": ("config", "A node's or a hub's configuration: its values, what a key means, what is wrong in a file."),
+    "support": ("support", "What one may hand to who helps: nothing of a patient's is in it."),
     "keys": ("keys", "Make key files."),
 }
 

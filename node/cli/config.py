@@ -33,7 +33,7 @@ def show_values(config: _File = None, as_json: Json = False) -> None:
     """Every key with the value it has, and whether the file says so or it is the default. Secrets are masked."""
     from node.cli.config_file import kind_of, read_toml
 
-    path = config or _found()
+    path = config or found_file()
     _, plain = read_toml(path)
     rows = list(values(kind_of(plain), plain, path))
     shown = table(("key", "value", "from"), ((row["key"], row["value"], row["from"]) for row in rows))
@@ -76,7 +76,7 @@ def validate(
     found = faults(kind, text, plain)
     rows = [{"line": each.line, "key": each.key, "fault": each.fault, "hint": each.hint} for each in found]
     if as_json or rows:
-        show(rows, as_json=as_json, table=table(("line", "key", "fault", "hint"), (row.values() for row in rows)))  # type: ignore[arg-type, misc]
+        show(rows, as_json=as_json, table=table(("line", "key", "fault", "hint"), (row.values() for row in rows)))  # type: ignore[misc]
     if rows:
         raise UsageFault(
             f"{len(rows)} fault{'s' if len(rows) > 1 else ''} in {file}", hint="cloister config explain KEY"
@@ -129,7 +129,7 @@ def _default(value: Any) -> Any:
     return "an empty list" if value == () else str(value).lower() if isinstance(value, bool) else value
 
 
-def _found() -> Path:
+def found_file() -> Path:
     """The configuration of this machine: what a variable names, or what lies where an installer puts it."""
     named = [os.environ.get(variable) for variable in (NODE_VARIABLE, HUB_VARIABLE)]
     places = [Path(each) for each in named if each] or [each for each in (NODE_FILE, HUB_FILE) if each.exists()]
