@@ -34,6 +34,16 @@ def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> N
     context.load_cert_chain(str(certificate), str(key))
 
 
+def failure(error: BaseException | None) -> str | None:
+    """OpenSSL's name for why TLS failed, where that is what an error came from (`SSLV3_ALERT_CERTIFICATE_REVOKED`)."""
+    while error is not None:
+        # a client may raise a kind of its own, which has no reason, in the place of OpenSSL's
+        if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+            return str(reason)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 class _Telling(ssl.SSLObject):
     """A handshake that tells the peer why it failed.
 

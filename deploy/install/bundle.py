@@ -24,7 +24,7 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,14 +38,14 @@ KINDS = ("wheel", "deb", "image", "sbom", "doc", "script")
 # 4,000 files of 300 bytes each; a bundle has some two hundred
 MAX_MANIFEST_BYTES = 2 << 20
 MAX_FILES = 4000
-# what a ustar header has room for
-MAX_PATH, MAX_OCTAL = 99, 8**11 - 1
+# what a header has room for; a path over 100 characters stands in a record of GNU's before it
+MAX_PATH, MAX_OCTAL = 200, 8**11 - 1
 BLOCK = 512
 PIECE_BYTES = 1 << 20
 
 _FIELDS = {"format", "kind", "version", "protocol", "commit", "made_s", "python", "arch", "systems", "key", "files"}
 _FILE_FIELDS = {"path", "kind", "name", "digest", "size", "sha256"}
-# one folder below another at most; no part begins with a dot, so none is `..`
+# two folders below each other at most; no part begins with a dot, so none is `..`
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~%-]{0,150}(/[A-Za-z0-9_][A-Za-z0-9._+~%-]{0,150}){0,2}")
 _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,6}")
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
@@ -153,7 +153,7 @@ def _read_files(listed: list[Any]) -> tuple[File, ...]:
         if not isinstance(each, dict) or set(each) != _FILE_FIELDS:
             raise _broken("a file of its manifest has a field too many or too few")
         if not _matches(each["path"], _PATH) or len(each["path"]) > MAX_PATH:
-            raise _broken("its manifest names a path that is none of a bundle")
+            raise _broken(f"its manifest names a path that is none of a bundle: {ascii(each['path'])[:120]}")
         right = (
             each["kind"] in KINDS and _whole(each["size"], MAX_OCTAL) and _matches(each["sha256"], _SHA256)
             and _matches(each["name"], _NAME) and _matches(each["digest"], _DIGEST)
@@ -176,20 +176,21 @@ def _broken(what: str) -> Refused:
 
 
 def header(path: str, size: int, made_s: int) -> bytes:
-    """The tar header (POSIX ustar) that this file has in a bundle: the one there is, so that it can be compared."""
+    """The tar header (of GNU tar) that this file has in a bundle: the one there is, so that it can be compared."""
     entry = tarfile.TarInfo(path)
     entry.size, entry.mtime = size, made_s
     entry.mode = 0o755 if path.endswith(".sh") else 0o644
-    return entry.tobuf(tarfile.USTAR_FORMAT)
+    return entry.tobuf(tarfile.GNU_FORMAT)
 
 
 def padding(size: int) -> int:
     return -size % BLOCK
 
 
-def _length(members: Iterable[int]) -> int:
-    """What a tar file of members of these sizes is long, with the two empty blocks at its end."""
-    return sum(BLOCK + size + padding(size) for size in members) + 2 * BLOCK
+def _length(manifest: Manifest) -> int:
+    """What the files of a bundle take in it, with the two empty blocks at its end."""
+    files = ((len(header(file.path, file.size, manifest.made_s)), file.size) for file in manifest.files)
+    return sum(head + size + padding(size) for head, size in files) + 2 * BLOCK
 
 
 def _exactly(file: BinaryIO, count: int) -> bytes:
@@ -307,18 +308,16 @@ class Bundle:
 
     def _read(self, source: BinaryIO, begin: Callable[[File], None], more: Callable[[bytes], None]) -> None:
         """Read all of it against the manifest; `begin` and `more` are given each file."""
-        files = self.manifest.files
-        sizes = [file.size for file in files]
-        rest = _length(sizes)
-        if os.fstat(source.fileno()).st_size != len(self.head) + rest:
+        if os.fstat(source.fileno()).st_size != len(self.head) + _length(self.manifest):
             raise _broken("it is shorter or longer than that")
         source.seek(0)
         if _exactly(source, len(self.head)) != self.head:
             raise _broken("its beginning was changed")
-        for file in files:
-            raw = _exactly(source, BLOCK)
-            if raw != header(file.path, file.size, self.manifest.made_s):
-                raise _why_not(raw, file)
+        for file in self.manifest.files:
+            expected = header(file.path, file.size, self.manifest.made_s)
+            found = _exactly(source, len(expected))
+            if found != expected:
+                raise _why_not(found[-BLOCK:], file)
             begin(file)
             digest, left = hashlib.sha256(), file.size
             while left:

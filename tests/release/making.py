@@ -17,6 +17,8 @@ RELEASE = Release(
     version="0.2.0", protocol=2, commit="5" * 40, made_s=1_760_000_000, python="cp311", arch="x86_64",
     systems=("debian-12",),
 )  # fmt: skip
+# some wheels are called that long
+LONG = f"wheels/charset_normalizer-3.5.2-cp311-cp311-{'.'.join(['manylinux_2_17_x86_64'] * 4)}.whl"
 HERE = bundle.Machine("x86_64", "cp311", "debian-12")
 
 
@@ -26,11 +28,12 @@ def new_key(name: str = "A publisher") -> SigningKey:
 
 
 def sources(folder: Path) -> list[Source]:
-    """Four files, one of them without a byte, one of a whole block."""
+    """Five files, one of them without a byte, one of a whole block."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for path, kind, content in (
-        ("wheels/cloister-0.2.0-py3-none-any.whl", "wheel", b"a wheel" * 40), ("debs/iptables_1_amd64.deb", "deb", b""),
+        ("wheels/cloister-0.2.0-py3-none-any.whl", "wheel", b"a wheel" * 40), (LONG, "wheel", b"b"),
+        ("debs/iptables_1_amd64.deb", "deb", b""),
         ("images/cloister-sentinel.tar", "image", b"i" * 512), ("install.sh", "script", b"#!/bin/bash\nexit 0\n"),
     ):  # fmt: skip
         here = folder / path.replace("/", "_")

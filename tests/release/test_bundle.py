@@ -20,7 +20,7 @@ from deploy.install.bundle import Bundle, Machine, this_machine
 from deploy.install.release_keys import Refused, asked_of_library, asked_of_program, read_keys, signed
 from deploy.release.keys import public_line
 from deploy.release.pack import pack
-from tests.release.making import HERE, RELEASE, forge, make, new_key, sources
+from tests.release.making import HERE, LONG, RELEASE, forge, make, new_key, sources
 
 KEY = new_key()
 Members = list[tuple[bytes, bytes]]
@@ -47,7 +47,7 @@ def test_a_bundle_is_what_went_in_and_names_its_signer(tmp_path: Path) -> None:
     found = Bundle.verify(make(tmp_path, KEY), [new_key("Another").public, KEY.public], machine=HERE)
     assert found.signed_by == f"A publisher ({KEY.public.fingerprint})"
     assert (found.manifest.version, found.manifest.protocol, found.manifest.commit) == ("0.2.0", 2, "5" * 40)
-    assert [file.path for file in found.of("wheel")] == ["wheels/cloister-0.2.0-py3-none-any.whl"]
+    assert [file.path for file in found.of("wheel")] == [LONG, "wheels/cloister-0.2.0-py3-none-any.whl"]
     found.unpack(tmp_path / "out")
     expected = {source.path: source.here.read_bytes() for source in sources(tmp_path / "sources")}
     assert tree(tmp_path / "out") == expected
@@ -130,7 +130,7 @@ def test_a_signature_over_another_manifest_is_refused(tmp_path: Path) -> None:
 def _link(members: Members) -> None:
     entry = tarfile.TarInfo("images/cloister-sentinel.tar")
     entry.type, entry.linkname, entry.mtime = tarfile.SYMTYPE, "/etc/passwd", RELEASE.made_s
-    members[1] = (entry.tobuf(tarfile.USTAR_FORMAT), bytes(512))
+    members[1] = (entry.tobuf(tarfile.GNU_FORMAT), bytes(512))
 
 
 def _leaving(members: Members) -> None:
@@ -140,7 +140,7 @@ def _leaving(members: Members) -> None:
 def _mode(members: Members) -> None:
     entry = tarfile.TarInfo.frombuf(members[1][0], "utf-8", "strict")
     entry.mode = 0o4755
-    members[1] = (entry.tobuf(tarfile.USTAR_FORMAT), members[1][1])
+    members[1] = (entry.tobuf(tarfile.GNU_FORMAT), members[1][1])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,8 @@ def _first(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
             _first("path", path)
             for path in (
                 "../x", "a/../../x", "/etc/passwd", "a//b", "./a", "", ".", "a/", "a/.b", "a\\b", "a\0b", "a\nb", "é",
-                "a/b/c/d", "x" * 100, None, 5, "manifest.json", "install.sh", "install.sh/x", "zz",
+                "a/b/c/d", "x" * 152, "/".join(["x" * 100] * 2), None, 5, "manifest.json", "install.sh",
+                "install.sh/x", "zz",
             )
         ),
         _first("kind", "program"), _first("kind", ["wheel"]), _first("size", -1), _first("size", True),

@@ -108,8 +108,14 @@ def status(config: NodeConfig, as_json: Json = False) -> None:
     loaded = load(config)
     with client_for(loaded, words.STATUS) as client:
         answer = plain(client.call(words.STATUS, Empty()))
-    answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
+    hub = {"url": loaded.hub.url, "connected": answer.pop("hub_connected"), "trouble": answer.pop("hub_trouble")}
+    answer["hub"] = hub | {"clock_ahead_s": answer.pop("hub_clock_ahead_s")}
     show(answer, as_json=as_json)
+    if trouble := answer["hub"]["trouble"]:
+        from federation.client.standing import WORDS
+
+        said = WORDS[trouble]
+        say(f"{said.meaning}: {said.mend}")
 
 
 @app.command("canary")
