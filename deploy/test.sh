@@ -34,6 +34,7 @@ if [ "$fast" = no ]; then
   export DOCKER_HOST
   deploy/lib/images.sh >&2
   deploy/lib/dicom_tools.sh
+  deploy/lib/systemd.sh
 fi
 
 reports="$(mktemp -d)"

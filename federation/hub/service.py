@@ -32,14 +32,17 @@ _REVOCATIONS_EVERY = timedelta(hours=6)
 _SERVER_MARGIN = timedelta(days=30)
 
 
-async def serve_hub(hub: HubState, ready: Callable[[], None] | None = None) -> None:
-    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
+async def serve_hub(
+    hub: HubState, ready: Callable[[], None] | None = None, alive: Callable[[], None] = lambda: None
+) -> None:
+    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect, `alive` each time that the main
+    loop has come round. Raises `CloisterError`."""
     check_sockets(hub.config.state_dir)
     with _only_one(hub):
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        await Service(hub).run(ending, ready)
+        await Service(hub, alive=alive).run(ending, ready)
 
 
 @contextlib.contextmanager
@@ -62,9 +65,12 @@ def _only_one(hub: HubState) -> Iterator[None]:
 class Service:
     """One running hub."""
 
-    def __init__(self, hub: HubState, spoken: int = protocol.PROTOCOL) -> None:
+    def __init__(
+        self, hub: HubState, spoken: int = protocol.PROTOCOL, *, alive: Callable[[], None] = lambda: None
+    ) -> None:
         flower_log.hand_over()
         self._hub = hub
+        self._alive = alive
         authority = hub.authority
         self._superlink = SuperLinkProcess(hub.config.state_dir / "superlink", authority)
         self._context = tls.ServerContext(
@@ -127,6 +133,7 @@ class Service:
             self._stir.clear()
             if ending.is_set():
                 return
+            self._alive()
             try:
                 if not timedelta(0) <= self._hub.clock() - signed <= _REVOCATIONS_EVERY:
                     self._hub.registry.sign_revocations()
