@@ -99,10 +99,14 @@ def make(tree: Tree, wish: Wish, key: SigningKey, checks: dict[str, str]) -> lis
         with tempfile.TemporaryDirectory(prefix="cloister-release-", dir="/var/tmp") as folder:
             _files(tree, wish, key, checks, Path(folder), partial)
         verify(partial, [key.public])
-        _tag(tree, wish.version, key)
         partial.rename(wish.out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _tag(tree, wish.version, key)
+    except BaseException:
+        shutil.rmtree(wish.out, ignore_errors=True)
+        raise
     return sorted(wish.out.iterdir())
 
 
@@ -148,12 +152,20 @@ def _tar(path: Path, sources: list[Source], made_s: int) -> None:
 
 
 def _tag(tree: Tree, version: str, key: SigningKey) -> None:
-    """An annotated tag, signed with the release key in OpenSSH's way; `git verify-tag` needs no other program."""
-    subject = f"Cloister {version}\n\n{tree.changes(version)}"
+    """An annotated tag, signed with the release key in OpenSSH's way, and verified as anybody would."""
+    subject = f"Cloister {version}\n\n{tree.changes(version)}\n"
     git(
-        tree.repo, "-c", "gpg.format=ssh", "-c", f"user.signingkey={key.path.resolve()}", "-c", "tag.gpgSign=true",
-        "tag", "--sign", "--cleanup=verbatim", "-m", subject, tag_of(version), tree.commit,
+        tree.repo, "-c", "gpg.format=ssh", "-c", f"user.signingkey={key.path.resolve()}", "tag", "--sign",
+        "--cleanup=verbatim", "-m", subject, tag_of(version), tree.commit,
     )  # fmt: skip
+    with tempfile.NamedTemporaryFile("w") as allowed:
+        allowed.write(f"* {public_line(key.private, key.public.name)}")
+        allowed.flush()
+        try:
+            git(tree.repo, "-c", f"gpg.ssh.allowedSignersFile={allowed.name}", "verify-tag", tag_of(version))
+        except Stopped:
+            git(tree.repo, "tag", "--delete", tag_of(version))
+            raise
 
 
 def verify(folder: Path, keys: list[ReleaseKey]) -> list[str]:

@@ -22,11 +22,6 @@ from deploy.release.failures import Stopped
 
 ROOT = Path(__file__).parents[2]
 VERSION = "7.6.5"
-WHO = {
-    f"GIT_{role}_{what}": f"test{at}"
-    for role in ("AUTHOR", "COMMITTER")
-    for what, at in (("NAME", ""), ("EMAIL", "@test"))
-}
 
 
 def git(folder: Path, *words: str) -> str:
@@ -120,9 +115,7 @@ def _public(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_open_to_all, _another, _public, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_a_key_that_is_read_by_others_or_is_none_signs_nothing(
-    change: Callable[[Path], object], tmp_path: Path
-) -> None:
+def test_a_key_that_others_read_or_that_is_none_signs_nothing(change: Callable[[Path], object], tmp_path: Path) -> None:
     path = tmp_path / "release.key"
     keys.keygen(path, "A publisher")
     change(path)
@@ -251,7 +244,8 @@ def made(key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repo.parent
 
 
-BUNDLE = f"cloister-{VERSION}-cp311-x86_64.bundle"
+BUNDLE, WHEEL = f"cloister-{VERSION}-cp311-x86_64.bundle", f"cloister-{VERSION}-py3-none-any.whl"
+PROVENANCE, SBOM = f"cloister-{VERSION}.intoto.jsonl", f"cloister-{VERSION}-debian-12.sbom.cdx.json"
 
 
 @pytest.mark.slow
@@ -259,8 +253,8 @@ def test_a_release_is_made_signed_and_tagged_by_one_script(made: Path, key: Path
     release, repo = made / "release", made / "repo"
     names = {path.name for path in release.iterdir()}
     assert names == {
-        BUNDLE, f"cloister-{VERSION}-py3-none-any.whl", f"cloister-{VERSION}-install.tar", f"cloister-{VERSION}.intoto.jsonl",
-        f"cloister-{VERSION}-debian-12.sbom.cdx.json", "CHANGES.md", "SHA256SUMS", "SHA256SUMS.sig", "release-key.pub",
+        BUNDLE, WHEEL, PROVENANCE, SBOM, f"cloister-{VERSION}-install.tar",
+        "CHANGES.md", "SHA256SUMS", "SHA256SUMS.sig", "release-key.pub",
     }  # fmt: skip
     assert (release / "CHANGES.md").read_text() == "What a **test** would notice.\n"
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=release, check=True)
@@ -308,7 +302,7 @@ def test_a_bundle_holds_all_that_pip_needs_and_its_bill_of_materials_names_every
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     bill = json.loads((folder / "sbom.cdx.json").read_text())
-    assert bill == json.loads((made / "release" / f"cloister-{VERSION}-debian-12.sbom.cdx.json").read_text())
+    assert bill == json.loads((made / "release" / SBOM).read_text())
     named = {each["hashes"][0]["content"] for each in [*bill["components"], bill["metadata"]["component"]]}
     assert named == {file.sha256 for kind in ("wheel", "deb", "image") for file in found.of(kind)}
     assert {each["name"] for each in bill["components"]} >= {"flwr", "pip", "logrotate"}
@@ -322,7 +316,7 @@ def test_a_bundle_holds_all_that_pip_needs_and_its_bill_of_materials_names_every
 def test_a_bill_of_materials_is_one_that_others_read(made: Path) -> None:
     from cyclonedx.model.bom import Bom
 
-    bill = Bom.from_json(json.loads((made / "release" / f"cloister-{VERSION}-debian-12.sbom.cdx.json").read_text()))  # type: ignore[attr-defined]
+    bill = Bom.from_json(json.loads((made / "release" / SBOM).read_text()))  # type: ignore[attr-defined]
     assert len(bill.components) > 90 and bill.metadata.component.version == VERSION
     assert all(str(component.purl).startswith("pkg:") for component in bill.components)
 
@@ -330,9 +324,9 @@ def test_a_bill_of_materials_is_one_that_others_read(made: Path) -> None:
 @pytest.mark.slow
 def test_provenance_says_the_commit_the_locks_and_every_file(made: Path, key: Path) -> None:
     release, repo = made / "release", made / "repo"
-    envelope = json.loads((release / f"cloister-{VERSION}.intoto.jsonl").read_text())
+    envelope = json.loads((release / PROVENANCE).read_text())
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
-    said = provenance.read(release / f"cloister-{VERSION}.intoto.jsonl", list(read_keys([release / "release-key.pub"])))
+    said = provenance.read(release / PROVENANCE, list(read_keys([release / "release-key.pub"])))
     assert (said["_type"], said["predicateType"]) == (
         "https://in-toto.io/Statement/v1",
         "https://slsa.dev/provenance/v1",
@@ -340,7 +334,7 @@ def test_provenance_says_the_commit_the_locks_and_every_file(made: Path, key: Pa
     subjects = {each["name"]: each["digest"]["sha256"] for each in said["subject"]}
     for name, sha256 in subjects.items():
         assert hashlib.sha256((release / name).read_bytes()).hexdigest() == sha256
-    assert {BUNDLE, f"cloister-{VERSION}-py3-none-any.whl"} <= subjects.keys()
+    assert {BUNDLE, WHEEL} <= subjects.keys()
     commit, *locks = said["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert commit["digest"]["gitCommit"] == git(repo, "rev-parse", "HEAD")
     lock = hashlib.sha256((repo / wheels.LOCK).read_bytes()).hexdigest()
@@ -359,7 +353,7 @@ def _append(name: str) -> Callable[[Path], object]:
 
 def _forged_provenance(folder: Path) -> None:
     """Another statement under the old signature, and a list of checksums that fits it."""
-    path = folder / f"cloister-{VERSION}.intoto.jsonl"
+    path = folder / PROVENANCE
     envelope = json.loads(path.read_text())
     payload = base64.b64decode(envelope["payload"]).replace(b'"passed"', b'"perfect"')
     envelope["payload"] = base64.b64encode(payload).decode()
@@ -370,8 +364,8 @@ def _forged_provenance(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        _append("SHA256SUMS"), _append("SHA256SUMS.sig"), _append("CHANGES.md"), _append(f"cloister-{VERSION}-py3-none-any.whl"),
-        _append(f"cloister-{VERSION}.intoto.jsonl"), _forged_provenance, lambda folder: (folder / "more").write_text("x"),
+        _append("SHA256SUMS"), _append("SHA256SUMS.sig"), _append("CHANGES.md"), _append(WHEEL),
+        _append(PROVENANCE), _forged_provenance, lambda folder: (folder / "more").write_text("x"),
         lambda folder: (folder / "CHANGES.md").unlink(), lambda folder: (folder / "SHA256SUMS.sig").write_bytes(b""),
     ],
 )  # fmt: skip
