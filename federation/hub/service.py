@@ -42,7 +42,7 @@ async def serve_hub(
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        await Service(hub, alive).run(ending, ready)
+        await Service(hub, alive=alive).run(ending, ready)
 
 
 @contextlib.contextmanager
@@ -65,7 +65,9 @@ def _only_one(hub: HubState) -> Iterator[None]:
 class Service:
     """One running hub."""
 
-    def __init__(self, hub: HubState, alive: Callable[[], None], spoken: int = protocol.PROTOCOL) -> None:
+    def __init__(
+        self, hub: HubState, spoken: int = protocol.PROTOCOL, alive: Callable[[], None] = lambda: None
+    ) -> None:
         flower_log.hand_over()
         self._hub = hub
         self._alive = alive
