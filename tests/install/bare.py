@@ -1,4 +1,4 @@
-"""An installation on a server that has neither an engine nor python3-venv nor a network: the bundle brings all of it."""
+"""An installation on a server that has no engine, no python3-venv and no network: the bundle brings all of it."""
 
 from __future__ import annotations
 
