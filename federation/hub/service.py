@@ -66,7 +66,7 @@ class Service:
     """One running hub."""
 
     def __init__(
-        self, hub: HubState, spoken: int = protocol.PROTOCOL, alive: Callable[[], None] = lambda: None
+        self, hub: HubState, spoken: int = protocol.PROTOCOL, *, alive: Callable[[], None] = lambda: None
     ) -> None:
         flower_log.hand_over()
         self._hub = hub
