@@ -176,8 +176,11 @@ class Machine:
         if not pid:
             return 0
         for child in children(pid):
-            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                return child
+            try:
+                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    return child
+            except OSError:
+                continue  # it has ended meanwhile
         return 0
 
     # ---------------------------------------------------------------- inside
