@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,11 +194,15 @@ class Story:
         """Hub first, then the node while a run goes on: two versions work together, and no round is lost."""
         self._upgrade(self.hub, NEXT)
         eventually(self.node.connected, within_s=60, what="a node of the version before at the hub")
-        if self.jobs:
-            self._submit("over-an-upgrade", rounds=3)
         began = time.monotonic()
-        with Watch(self.node.machine) as watch:
-            self._upgrade(self.node, NEXT)
+        with Watch(self.node.machine) as watch, ThreadPoolExecutor() as pool:
+            upgrading = pool.submit(self._upgrade, self.node, NEXT)
+            if self.jobs:
+                # a run begins when everything is staged: the node then computes while it is to be stopped
+                staged = self.node.machine.path(f"/opt/cloister/{NEXT}/install.sh")
+                eventually(lambda: staged.exists() or upgrading.done(), within_s=600, what="the staging")
+                self._submit("over-an-upgrade", rounds=3)
+            upgrading.result()
         self.figures["upgrade_s"], self.figures["upgrade_gap_s"] = (
             round(time.monotonic() - began, 1), round(watch.gap_s, 1),
         )  # fmt: skip
