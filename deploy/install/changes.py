@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -407,8 +408,16 @@ class Started(Change):
 
     def apply(self, machine: Machine) -> None:
         machine.must(["systemctl", "enable", self.path], f"{self.path} could not be enabled")
-        if self.start:
-            machine.must(["systemctl", "start", self.path], f"{self.path} did not start", _JOURNALCTL, timeout_s=180.0)
+        if not self.start:
+            return
+        machine.must(["systemctl", "start", self.path], f"{self.path} did not start", _JOURNALCTL, timeout_s=180.0)
+        # a target that only wants its services is up whatever became of them
+        end = time.monotonic() + machine.patience_s
+        while down := [unit for unit in self.units if not machine.run(["systemctl", "is-active", unit]).done]:
+            states = [machine.run(["systemctl", "is-failed", unit]) for unit in down]
+            if any(state.done for state in states) or time.monotonic() > end:
+                raise Fault(f"{down[0]} does not run", f"journalctl -u {down[0]} says why")
+            time.sleep(0.5)
 
     def undo(self, machine: Machine, before: Before) -> None:
         if not before["active"]:
