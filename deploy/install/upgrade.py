@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from . import layout
-from .changes import KINDS, Before, Change, Gone, Reload, Started, Stopped, Tree
+from .changes import KINDS, Before, Change, Gone, Tree
 from .databases import copy_before, fit_for_before
 from .install import put_in_place
 from .journal import Installed, Journal, merged, record
 from .machine import Machine
 from .rehearsal import Rehearsal
 from .sources import Source
+from .system_changes import Reload, Started, Stopped
 from .talk import REFUSED, Fault, say
 from .units import Units, units_of
 

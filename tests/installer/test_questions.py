@@ -22,31 +22,23 @@ def person(*lines: str) -> Callable[[str], str]:
     return lambda _words: rest.pop(0) + "\n"
 
 
-def test_a_person_is_asked_five_things_and_no_more() -> None:
+def test_a_person_is_asked_who_this_is_which_hub_whom_it_trusts_and_where_images_lie() -> None:
     asked: list[str] = []
 
     def answer(words: str) -> str:
         asked.append(words)
-        return ["st-anna", "hub.north.test:8443", KEY, f"{KEY} {'cd' * 32}", "/srv/a /srv/b"][len(asked) - 1]
+        lines = ["st-anna", "hub.north.test:8443", "12" * 32, "", KEY, f"{KEY} {'cd' * 32}", "/srv/a /srv/b"]
+        return lines[len(asked) - 1]
 
     answers = collect("node", {}, None, answer)
-    assert len(asked) == 5
+    assert len(asked) == 7 and "[later]" in asked[3]
+    assert answers["hub_key"] == ("12" * 32,) and "witness_key" not in answers
     assert answers["steward_key"] == (KEY, "cd" * 32) and answers["source_root"] == ("/srv/a", "/srv/b")
 
 
 def test_what_is_no_answer_is_asked_again() -> None:
-    lines = (
-        "Sankt Anna",
-        "",
-        "st-anna",
-        "hub.example.org:1",
-        "[2001:db8::1]:8443",
-        "0" * 64,
-        KEY,
-        KEY,
-        "export",
-        "/srv",
-    )
+    slips = ("Sankt Anna", "", "st-anna", "hub.example.org:1", "[2001:db8::1]:8443")
+    lines = (*slips, "0" * 64, KEY, KEY, KEY, KEY, "export", "/srv")
     answers = collect("node", {}, None, person(*lines))
     assert answers["site"] == ("st-anna",) and answers["hub"] == ("[2001:db8::1]:8443",)
 
