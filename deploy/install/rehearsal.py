@@ -15,35 +15,41 @@ from .changes import Change, File, Tree, write_whole
 from .machine import Machine
 from .talk import say
 
+_TOPS = ("/var/tmp", "/run")  # noqa: S108 - folders of our own in them, with names that nobody knows
+
 
 class Rehearsal:
     """A recorder that makes nothing."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._folder: Path | None = None
+        self._folders: tuple[Path, Path] | None = None
 
     def __enter__(self) -> Rehearsal:
-        self._folder = Path(tempfile.mkdtemp(prefix="cloister-dry-run-"))
-        self._folder.chmod(0o755)
+        # a configuration has to lie where a service would see it, which is nowhere below a folder of temporary files
+        trees, files = (tempfile.mkdtemp(prefix="cloister-dry-run-", dir=self._machine.at(top)) for top in _TOPS)
+        self._folders = Path(trees), Path(files)
         return self
 
     def __exit__(self, *_what: object) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in self._folders or ():
+            shutil.rmtree(folder, ignore_errors=True)
 
     def where(self, path: str) -> Path:
         """Where a file of the machine is to be read: as it would be, or as it is."""
-        assert self._folder is not None
-        ahead = self._folder / path.lstrip("/")
+        ahead = self._ahead(path)
         return ahead if ahead.exists() else self._machine.at(path)
+
+    def _ahead(self, path: str) -> Path:
+        assert self._folders is not None
+        trees, files = self._folders
+        return (files if path.startswith(layout.CONFIGURATION) else trees) / path.lstrip("/")
 
     def do(self, change: Change) -> bool:
         if not change.needed(self._machine):
             return False
         say(f"would {change.describe()}")
-        assert self._folder is not None
-        ahead = self._folder / change.path.lstrip("/")
+        ahead = self._ahead(change.path)
         if isinstance(change, Tree) and change.path.startswith(layout.HOME) and change.make is not None:
             ahead.parent.mkdir(parents=True, exist_ok=True)
             change.make(self._machine, ahead)

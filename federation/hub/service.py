@@ -42,7 +42,7 @@ async def serve_hub(
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        await Service(hub, alive).run(ending, ready)
+        await Service(hub, alive=alive).run(ending, ready)
 
 
 @contextlib.contextmanager
@@ -65,7 +65,9 @@ def _only_one(hub: HubState) -> Iterator[None]:
 class Service:
     """One running hub."""
 
-    def __init__(self, hub: HubState, alive: Callable[[], None], spoken: int = protocol.PROTOCOL) -> None:
+    def __init__(
+        self, hub: HubState, spoken: int = protocol.PROTOCOL, *, alive: Callable[[], None] = lambda: None
+    ) -> None:
         flower_log.hand_over()
         self._hub = hub
         self._alive = alive
@@ -180,8 +182,10 @@ class Service:
     def _renew_own(self) -> None:
         authority, now = self._hub.authority, self._hub.clock()
         certificate = pki.parse_certificate(authority.server_certificate.read_text("ascii"))
-        if certificate.not_valid_after_utc - now < _SERVER_MARGIN:
-            authority.issue_server(self._hub.config.ingress.hosts, now)
+        hosts = self._hub.config.ingress.hosts
+        unnamed = not all(pki.names_host(certificate, host) for host in hosts)  # the configuration has grown
+        if unnamed or certificate.not_valid_after_utc - now < _SERVER_MARGIN:
+            authority.issue_server(hosts, now)
         self._hub.registry.sign_revocations()
         self._context.reload()
 

@@ -58,10 +58,12 @@ def init(config: NodeConfig) -> None:
     """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
     from node.cli.it.enrol import write_audit_keys
     from node.host.migrate_state import is_old
+    from node.host.placeholders import check_filled_in
     from node.host.state import migrate_state, prepare_state
     from node.host.supervisor import only_one
 
     loaded = load(config)
+    check_filled_in(loaded)
     if is_old(loaded):
         with only_one(loaded):
             migrate_state(loaded)
