@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from . import layout
-from .changes import Change, Command, File, Folder, Image, Link, Packages, Reload, Started, Stopped, Tree, Users
+from .changes import Change, File, Folder, Link, Tree
 from .engine import Engine, find_engine
 from .machine import Machine
 from .sources import SENTINEL, Source
+from .system_changes import Command, Image, Packages, Reload, Started, Stopped, Users
 from .talk import Fault, say
 from .units import Units, units_of
 

@@ -197,14 +197,13 @@ def _wish(
 
 _NEXT = {
     "node": (
-        "the hub's keys, if they were not given: [trust] hub and witnesses in /etc/cloister/node.toml",
-        "cloister node enrol --help: enrol this node at the hub",
+        "cloister node enrol: enrol this node at the hub (its two keys have to stand in [trust] of the configuration)",
         "cloister check: what stands, and what is missing",
     ),
     "hub": (
-        "open the port to the hospitals (below), and to nobody else",
+        "open the port above to the hospitals, and to nobody else",
         "give the hospitals the hub's two public keys (above) by another way than the bundle",
-        "cloister hub node --help: approve the first hospital",
+        "cloister hub node approve: let the first hospital in",
     ),
 }
 

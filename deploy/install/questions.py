@@ -120,11 +120,11 @@ QUESTIONS: Mapping[Role, tuple[Question, ...]] = {
     "node": (
         Question("site", "this hospital's name in permits (a-z, 0-9, dot, dash, underscore)", _identifier),
         Question("hub", "the hub's address, HOST:PORT", _hub),
+        Question("hub_key", "the hub's instruction key, as `cloister hub init` printed it", _key, True, needed=False),
+        Question("witness_key", "the hub's witness key, likewise", _key, True, needed=False),
         Question("committee_key", "the Access Committee's public key (64 digits, or its .pub file)", _key, many=True),
         Question("steward_key", "the public keys of this hospital's data stewards", _key, many=True),
         Question("source_root", "the folders that images may be taken from", _folder, many=True),
-        Question("hub_key", "the hub's instruction key, as `cloister hub init` printed it", _key, True, False, False),
-        Question("witness_key", "the hub's witness key, likewise", _key, True, False, False),
         Question("engine", "the container engine's socket", _socket, asked=False, needed=False),
         Question("sentinel", "the id of a sentinel image that the engine has", _digest, asked=False, needed=False),
     ),
@@ -151,7 +151,8 @@ def collect(role: Role, flags: Mapping[str, list[str]], file: Path | None, ask: 
         if given:
             answers[question.name] = _checked(question, given)
         elif ask is not None and question.asked:
-            answers[question.name] = _asked(question, ask)
+            if given := _asked(question, ask):
+                answers[question.name] = given
         elif question.default:
             answers[question.name] = question.default
         elif question.needed:
@@ -176,12 +177,13 @@ def _checked(question: Question, given: tuple[str, ...]) -> tuple[str, ...]:
 
 def _asked(question: Question, ask: Callable[[str], str]) -> tuple[str, ...]:
     more = " (several: with spaces between)" if question.many else ""
-    known = f" [{question.default[0]}]" if question.default else ""
+    known = f" [{question.default[0]}]" if question.default else "" if question.needed else " [later]"
     while True:
         text = ask(f"{question.words}{more}{known}: ").strip()
         given = tuple(text.split()) if question.many else (text,) if text else ()
         try:
-            if found := _checked(question, given or question.default):
+            found = _checked(question, given or question.default)
+            if found or not question.needed:
                 return found
             say("  this has no default")
         except Fault as fault:

@@ -15,7 +15,6 @@ from .changes import Change, File, Tree, write_whole
 from .machine import Machine
 from .talk import say
 
-
 _TOPS = ("/var/tmp", "/run")  # noqa: S108 - folders of our own in them, with names that nobody knows
 
 

@@ -108,7 +108,7 @@ def from_bundle(
             "is the disk full?",
         )  # fmt: skip
         words: Words = ["--no-index", "--find-links", folder / "wheels", "--no-compile", "--require-hashes"]
-        lock = folder / "docs" / "requirements.txt"
+        lock = folder / "requirements.txt"
         _pip(machine, [venv / "bin" / "python", "-I", f"{pips[-1]}/pip"], [*words, "-r", lock])
         _compile(machine, venv)
 

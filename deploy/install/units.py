@@ -48,11 +48,14 @@ def units_of(machine: Machine, role: layout.Role, program: Path, config: Path) -
         raise Fault(f"the version that is installed made no units: {answer.said}", "", answer.code)
     plain = json.loads(answer.out)
     files = tuple(UnitFile(each["path"], _mode(each["mode"]), each["text"]) for each in plain["files"])
-    groups = {each["group"] for each in plain["users"]} - {each["user"] for each in plain["users"]}
-    return Units(
-        plain["target"], tuple(plain["units"]), files, tuple(each["user"] for each in plain["users"]),
-        tuple(sorted(groups)), tuple(_firewall_line(each) for each in plain["firewall"]),
-    )  # fmt: skip
+    # whom systemd-sysusers will make: its own file says it, jobs' user and the groups of staff included
+    lines = [
+        line.split() for each in files if Path(each.path).parent.name == "sysusers.d" for line in each.text.splitlines()
+    ]
+    users = dict.fromkeys(words[1] for words in lines if words and words[0] == "u")
+    groups = dict.fromkeys(words[1] for words in lines if words and words[0] == "g" and words[1] not in users)
+    firewall = tuple(_firewall_line(each) for each in plain["firewall"])
+    return Units(plain["target"], tuple(plain["units"]), files, tuple(users), tuple(groups), firewall)
 
 
 def _mode(value: int | str) -> int:

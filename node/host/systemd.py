@@ -15,6 +15,7 @@ so that it can be made before the users and the state folder are there.
 
 from __future__ import annotations
 
+import grp
 import ipaddress
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediator.errors import IntegrityBroken, UsageFault
+from mediator.roles import Role
 from node.host.config import DATABASE, NodeConfig
 from node.host.installed import (
     UNITS,
@@ -35,7 +37,7 @@ from node.host.installed import (
     user_line,
 )
 from node.host.processes import PROCESSES, Process, Room
-from node.host.service_units import Network, Service, check_shown, target
+from node.host.service_units import Network, ServiceUnit, check_shown, target
 from node.host.state import SHARED_MODE
 from node.host.supervisor import environment
 
@@ -115,7 +117,7 @@ def _command(machine: Machine, *words: str) -> tuple[str, ...]:
 
 def _service(
     config: NodeConfig, machine: Machine, process: Process, hub: tuple[str, ...], processes: Sequence[Process]
-) -> Service:
+) -> ServiceUnit:
     root, first = config.paths.root, [each for each in processes if each.outlives and each is not process]
     after = " ".join([GUARD, *(each.unit for each in first)] if not process.outlives else [GUARD])
     unit = [f"BindsTo={GUARD}", f"PartOf={TARGET}", f"After={after}"]
@@ -127,7 +129,7 @@ def _service(
     sources = config.intake.source_roots if process.reach == "sources" else ()
     socket = config.engine.path if process.reach == "engine" else None
     opened = (*sources, *(() if socket is None else (socket,)))
-    return Service(
+    return ServiceUnit(
         description=f"Cloister node, {process.name}",
         command=_command(machine, "process", process.name),
         user=_user(config, process),
@@ -154,9 +156,9 @@ def _service(
     )
 
 
-def _guard(config: NodeConfig, machine: Machine, services: tuple[str, ...]) -> Service:
+def _guard(config: NodeConfig, machine: Machine, services: tuple[str, ...]) -> ServiceUnit:
     """As root, and without a network: it looks at the state folder, and ends the others by ending."""
-    return Service(
+    return ServiceUnit(
         description="Cloister node, the guard of its state folder",
         command=_command(machine, "guard"),
         user=None,
@@ -251,7 +253,7 @@ def _groups(config: NodeConfig, process: Process, processes: Sequence[Process]) 
     users = {each.name: _user(config, each) for each in processes}
     groups = [users[other] for other in process.groups_of]
     if process.serves_staff:
-        groups += [str(group) for group in _staff(config)]
+        groups += [str(group) for group in _staff(config).values()]
     if process.gives_jobs:
         groups.append(str(config.users.job_gid if config.engine.job_group is None else config.engine.job_group))
     if process.reach == "engine" and config.engine.path is not None:
@@ -259,9 +261,9 @@ def _groups(config: NodeConfig, process: Process, processes: Sequence[Process]) 
     return tuple(dict.fromkeys(groups))
 
 
-def _staff(config: NodeConfig) -> Iterator[str | int]:
-    staff = config.staff
-    return (group for group in (staff.it_admin, staff.data_steward, staff.auditor) if group is not None)
+def _staff(config: NodeConfig) -> dict[str, str | int]:
+    named = {role.value: getattr(config.staff, role.value) for role in Role}
+    return {role: group for role, group in named.items() if group is not None}
 
 
 def _group_of(socket: Path) -> list[str]:
@@ -271,14 +273,31 @@ def _group_of(socket: Path) -> list[str]:
         return []
 
 
+def _numbers(config: NodeConfig) -> Iterator[tuple[str, int]]:
+    """Groups that are known by number, and what they are called where nobody has named them: a unit that is given a
+    number without a name does not start."""
+    yield from ((role.replace("_", "-"), group) for role, group in _staff(config).items() if isinstance(group, int))
+    if config.engine.path is not None:
+        yield from (("engine", int(group)) for group in _group_of(config.engine.path))
+    if config.engine.job_group is not None:
+        yield "job-outside", config.engine.job_group
+
+
+def _is_named(group: int) -> bool:
+    try:
+        grp.getgrgid(group)
+    except KeyError:
+        return False
+    return True
+
+
 def _user_lines(config: NodeConfig, processes: Sequence[Process]) -> Iterator[str]:
     for process in processes:
         user = config.users.user_of(process)
         if isinstance(user, str):
             yield user_line(user, f"Cloister node, {process.name}")
-    for group in _staff(config):
-        if isinstance(group, str):
-            yield f"g {group} -\n"
+    yield from (f"g {group} -\n" for group in _staff(config).values() if isinstance(group, str))
+    yield from (f"g cloister-{name} {group}\n" for name, group in _numbers(config) if not _is_named(group))
     # nobody else is given the numbers of jobs
     yield f"g cloister-job {config.users.job_gid}\n"
     yield f'u cloister-job {config.users.job_uid}:{config.users.job_gid} "Cloister jobs" - -\n'

@@ -15,8 +15,8 @@ from node.ipc.verb import Verb
 class Status:
     """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed,
     `audit_trouble` what the verb `log_state` tells more of, `unrecorded` how much of what was stopped the store has not
-    taken yet, `set_aside` how many messages, documents and replies failed too often and are tried no more, `hub_trouble`
-    why the hub has no business with this node, `hub_clock_ahead_s` how far the hub's clock is ahead of this one."""
+    taken yet, `set_aside` how many messages, documents and replies failed too often and are tried no more,
+    `hub_trouble` why the hub has no business with this node, `hub_clock_ahead_s` how far its clock is ahead of ours."""
 
     site: str
     cloister: str

@@ -489,11 +489,14 @@ def test_a_hub_is_not_made_of_the_example_as_it_stands(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "deploy" / "hub.example.toml").read_text("utf-8")
     words = ("hub", "init", "--config", config)
     config.write_text(text)
-    attempt(*words).fault(2, "trust.committee_keys")
-    config.write_text(text := text.replace("0" * 64, COMMITTEE.verify_key.text))
-    attempt(*words).fault(2, "ingress.hosts: hub.example.org")
-    assert not (tmp_path / "state").exists()
-    config.write_text(text.replace("hub.example.org", "hub.example"))
+    for says, old, new in (
+        ("name is the example's", "example-hub", "harbour"),
+        ("ingress.hosts: hub.example.org", "hub.example.org", "hub.example"),
+        ("trust.committee_keys", "0" * 64, COMMITTEE.verify_key.text),
+    ):
+        attempt(*words).fault(2, says)
+        assert not (tmp_path / "state").exists()
+        config.write_text(text := text.replace(old, new))
     assert attempt(*words).code == 0 and (tmp_path / "state" / "hub.db").exists()
 
 

@@ -1,4 +1,4 @@
-"""A site that was revoked, or whose certificate is over, is told so in words; enrolled anew it goes on without a restart.
+"""A site that was revoked, or whose certificate is over, is told so in words; enrolled anew it goes on as it runs.
 
 A real hub, real links, no fakes but core.
 """

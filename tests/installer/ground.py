@@ -132,6 +132,7 @@ class _Asked(http.server.BaseHTTPRequestHandler):
     """As much of an engine as the installer asks."""
 
     images: set[str]
+    version: str
 
     def address_string(self) -> str:
         return "test"
@@ -149,7 +150,7 @@ class _Asked(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.removeprefix("/images/").removesuffix("/json")
         if self.path == "/version":
-            self._answer(200, {"Version": "20.10.24", "Components": [{"Name": "Engine"}]})
+            self._answer(200, {"Version": self.version, "Components": [{"Name": "Engine"}]})
         elif self.path == "/info":
             self._answer(200, {"Runtimes": {"runc": {}}, "SecurityOptions": []})
         elif name in self.images:
@@ -172,10 +173,10 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def engine(root: Path) -> Iterator[set[str]]:
+def engine(root: Path, version: str = "20.10.24") -> Iterator[set[str]]:
     """An engine behind the machine's socket; the names of the images that it has."""
     images: set[str] = set()
-    handler = type("Asked", (_Asked,), {"images": images})
+    handler = type("Asked", (_Asked,), {"images": images, "version": version})
     path = root / "run" / "docker.sock"
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(str(path), handler)

@@ -63,7 +63,7 @@ def bundle(folder: Path, root: Path, key: SigningKey, version: str, python: str,
     image.write_bytes(b"an image" * 100)
     sources = [
         Source(f"wheels/{pip.name}", "wheel", pip, "pip"), Source(f"wheels/{ours.name}", "wheel", ours, "cloister"),
-        Source("docs/requirements.txt", "doc", lock),
+        Source("requirements.txt", "doc", lock),
         Source("images/cloister-sentinel.tar", "image", image, "cloister-sentinel", f"sha256:{'5' * 64}"),
     ]  # fmt: skip
     release = Release(version, 2, "5" * 40, 1_760_000_000, python, arch, ("debian-12",))

@@ -69,7 +69,7 @@ def test_from_one_signed_file_to_a_node_and_another_version_and_away(
     assert left == set()
 
 
-@pytest.mark.parametrize("at", ["systemd-sysusers", "systemctl daemon-reload", "systemctl start", "systemd-tmpfiles"])
+@pytest.mark.parametrize("at", ["systemd-sysusers", "systemctl start"])
 def test_a_run_that_was_killed_is_taken_back_by_the_next(
     machine: Machine, tmp_path: Path, trusted: Path, at: str
 ) -> None:

@@ -109,10 +109,17 @@ def test_a_dry_run_tells_every_change_and_makes_none(machine: Machine, capsys: p
 
 @pytest.mark.parametrize("role", ["node", "hub"])
 @pytest.mark.parametrize(
-    "what", ["fails-systemd-sysusers", "fails-systemd-tmpfiles", "0.2.0-fails-init", "0.2.0-fails-starting"]
+    "what",
+    [
+        "fails-systemd-sysusers",
+        "fails-systemd-tmpfiles",
+        "0.2.0-fails-init",
+        "0.2.0-fails-starting",
+        "dead-cloister-{role}.service",
+    ],
 )
 def test_what_fails_leaves_the_machine_as_it_was(machine: Machine, what: str, role: str) -> None:
-    machine.at(f"/fake/{what}").touch()
+    machine.at(f"/fake/{what}".format(role="core" if role == "node" else role)).touch()
     before = snapshot(machine.root)
     with pytest.raises(Fault):
         put(machine, "0.2.0", role=role)

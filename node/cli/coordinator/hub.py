@@ -16,6 +16,7 @@ import typer
 from mediator.errors import Denied, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
+from node.cli.coordinator import check as hub_check
 from node.cli.coordinator import witness
 from node.cli.coordinator.desk import opened
 from node.cli.files import (
@@ -98,6 +99,9 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
         say("no alarms")
         return
     raise typer.Exit(Denied.exit_code)
+
+
+app.command("check")(hub_check.check)
 
 
 @nodes.command("approve")

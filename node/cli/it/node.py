@@ -51,7 +51,6 @@ app.command("import")(node_data.import_document)
 app.command("pause")(node_pause.pause)
 app.command("resume")(node_pause.resume)
 app.command("set-aside")(node_set_aside.set_aside)
-app.command("units")(node_units.node_units)
 
 
 @app.command("init")
@@ -59,10 +58,12 @@ def init(config: NodeConfig) -> None:
     """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
     from node.cli.it.enrol import write_audit_keys
     from node.host.migrate_state import is_old
+    from node.host.placeholders import check_filled_in
     from node.host.state import migrate_state, prepare_state
     from node.host.supervisor import only_one
 
     loaded = load(config)
+    check_filled_in(loaded)
     if is_old(loaded):
         with only_one(loaded):
             migrate_state(loaded)
@@ -216,3 +217,6 @@ def list_runs(config: NodeConfig, as_json: Json = False) -> None:
         (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
     )
     show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+app.command("units")(node_units.node_units)

@@ -286,8 +286,9 @@ def test_a_node_under_one_user_is_no_service(tmp_path: Path) -> None:
 
 
 def test_system_users_are_made_with_the_staffs_groups(tmp_path: Path) -> None:
-    made = units(node(tmp_path, '[staff]\nit_admin = "hospital-it"\nauditor = 990\n'), machine())
+    made = units(node(tmp_path, '[staff]\nit_admin = "hospital-it"\nauditor = 64990\n'), machine())
     lines = text(made, "cloister-node.conf").splitlines()
-    assert "g hospital-it -" in lines and not any("990" in line for line in lines)
+    # a number that nobody has named is given a name, without which no unit could be given it
+    assert "g hospital-it -" in lines and "g cloister-auditor 64990" in lines
     core = next(each for each in made.users if each.process == "core")
-    assert core.groups == ("cloister-link", "cloister-intake", "hospital-it", "990", "65532")
+    assert core.groups == ("cloister-link", "cloister-intake", "hospital-it", "64990", "65532")
