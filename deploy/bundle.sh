@@ -12,6 +12,7 @@
 #   --engine NAME   whose packages to bring: docker (default), podman or none
 #   --image NAME    images to bring instead of cloister-sentinel, as deploy/lib/images.sh calls them
 #   --root DIR      a root folder of that system, whose package sources are asked instead of this machine's
+#   --keyring FILE  the keys of that system's archive, where the root holds none
 #   --debs DIR      take the Debian packages from this folder, --images DIR the image archives: to make a bundle again
 #   --no-debs, --no-images    leave them out
 #   check FILE      verify signature and content, whatever machine it is for; --unpack DIR writes it out

@@ -13,7 +13,7 @@
 #   --system NAME   debian-12 (default) or ubuntu-24.04; again for another bundle
 #   --untested, --no-advisories, --unlisted-key    go on all the same; the provenance says so
 #   --ignore-advisory ID   what was looked at and does not reach us; again for another
-#   and --engine, --image, --root, --debs, --images, --no-debs, --no-images, as deploy/bundle.sh --help says
+#   and --engine, --image, --root, --keyring, --debs, --images, --no-debs, --no-images, as deploy/bundle.sh --help says
 #   keygen          make a release key: FILE (mode 0600) and FILE.pub, and print its fingerprint
 #   verify DIR      check a release's signatures, and every file against them
 #   --help          this text

@@ -27,13 +27,14 @@ def _contents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-debs", action="store_true")
     parser.add_argument("--debs", type=Path)
     parser.add_argument("--root", type=Path, default=Path("/"))
+    parser.add_argument("--keyring", type=Path)
 
 
 def _order(chosen: argparse.Namespace, system: str) -> Order:
     return Order(
         system=system, engine=chosen.engine, images=tuple(chosen.image or ["cloister-sentinel"]),
-        debs_from=chosen.debs, images_from=chosen.images, root=chosen.root, no_debs=chosen.no_debs,
-        no_images=chosen.no_images,
+        debs_from=chosen.debs, images_from=chosen.images, root=chosen.root, keyring=chosen.keyring,
+        no_debs=chosen.no_debs, no_images=chosen.no_images,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class Order:
     debs_from: Path | None = None
     images_from: Path | None = None
     root: Path = Path("/")
+    keyring: Path | None = None
     no_debs: bool = False
     no_images: bool = False
 
@@ -76,7 +77,7 @@ def _debs(order: Order, work: Path) -> list[Path]:
     if _system_of(order.root) != order.system:
         hint = "make it there, name a root of that system (--root DIR), or give the packages (--debs DIR, --no-debs)"
         raise Stopped(f"the Debian packages of {order.system} are not to be had from {_system_of(order.root)}", hint)
-    apt = debs.Apt(work / "apt", order.root)
+    apt = debs.Apt(work / "apt", order.root, order.keyring)
     return debs.collect(apt, [*debs.NEEDED, *debs.ENGINES[order.engine]], work / "debs")
 
 

@@ -32,9 +32,12 @@ class Package:
 
 
 class Apt:
-    """apt of one system, asked as if nothing were installed: its sources, and lists of its own in `work`."""
+    """apt of one system, asked as if nothing were installed: its sources, and lists of its own in `work`.
 
-    def __init__(self, work: Path, root: Path = Path("/")) -> None:
+    `keyring`: whose signatures on the lists count, where the system's own root holds no such file.
+    """
+
+    def __init__(self, work: Path, root: Path = Path("/"), keyring: Path | None = None) -> None:
         self._work = work
         for folder in ("lists/partial", "archives/partial"):
             (work / folder).mkdir(parents=True, exist_ok=True)
@@ -45,6 +48,7 @@ class Apt:
             *("-o", f"Dir::Cache::pkgcache={work / 'pkgcache.bin'}"), "-o", "Dir::Cache::srcpkgcache=",
             *("-o", "APT::Sandbox::User=root"), *("-o", "Acquire::Languages=none"),
             *("-o", "APT::Update::Post-Invoke="), *("-o", "Acquire::ForceHash=SHA256"),
+            *(["-o", f"Dir::Etc::Trusted={keyring.resolve()}"] if keyring is not None else []),
         ]  # fmt: skip
 
     def ask(self, *words: str, program: str = "apt-get", cwd: Path | None = None) -> str:

@@ -15,7 +15,7 @@ from node.cli.options import HUB_FILE, HUB_VARIABLE, NODE_FILE, NODE_VARIABLE, J
 from node.cli.output import say, show, table
 
 if TYPE_CHECKING:
-    from node.cli.config_file import Kind
+    from node.cli.config_file import ConfigKind
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -84,7 +84,7 @@ def validate(
     say(f"{file} is a {kind.name}'s configuration, and whole")
 
 
-def values(kind: Kind, plain: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+def values(kind: ConfigKind, plain: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
     """The effective value of every key, in the order of the model. Raises `UsageFault` for a file with a fault."""
     from node.cli.config_file import faults
 
@@ -104,7 +104,7 @@ def _values(model: Any, whole: Mapping[str, Any], plain: Mapping[str, Any], befo
             yield {"key": f"{before}{name}", "value": shown, "from": "default" if name not in plain else "file"}
 
 
-def explained(kind: Kind, key: str) -> Iterator[dict[str, Any]]:
+def explained(kind: ConfigKind, key: str) -> Iterator[dict[str, Any]]:
     """A line for a key, or for each key of a section; for every one where `key` is empty."""
     from pydantic_core import PydanticUndefined
 

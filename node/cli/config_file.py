@@ -26,7 +26,7 @@ _LENGTHS = {"min_length": "at least so many entries", "max_length": "at most so 
 
 
 @dataclass(frozen=True)
-class Kind:
+class ConfigKind:
     """Whose configuration: its model, and what each key means."""
 
     name: Literal["node", "hub"]
@@ -41,7 +41,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ConfigFault:
     """One thing wrong in a file; line 0 where it is in no line."""
 
     line: int
@@ -50,18 +50,18 @@ class Fault:
     hint: str
 
 
-def node_kind() -> Kind:
+def node_kind() -> ConfigKind:
     from node.host.config import NodeConfig
     from node.host.config_words import WORDS
 
-    return Kind("node", NodeConfig, WORDS)
+    return ConfigKind("node", NodeConfig, WORDS)
 
 
-def hub_kind() -> Kind:
+def hub_kind() -> ConfigKind:
     from federation.hub.config import HubConfig
     from federation.hub.config_words import WORDS
 
-    return Kind("hub", HubConfig, WORDS)
+    return ConfigKind("hub", HubConfig, WORDS)
 
 
 def read_toml(path: Path) -> tuple[str, Mapping[str, Any]]:
@@ -77,7 +77,7 @@ def read_toml(path: Path) -> tuple[str, Mapping[str, Any]]:
         raise UsageFault(f"{path} is not a text in UTF-8") from None
 
 
-def kind_of(plain: Mapping[str, Any]) -> Kind:
+def kind_of(plain: Mapping[str, Any]) -> ConfigKind:
     """Whose a configuration is: only a hub has a port that others reach."""
     return hub_kind() if "ingress" in plain else node_kind()
 
@@ -85,7 +85,7 @@ def kind_of(plain: Mapping[str, Any]) -> Kind:
 # --- keys
 
 
-def fields(kind: Kind) -> Mapping[str, FieldInfo]:
+def fields(kind: ConfigKind) -> Mapping[str, FieldInfo]:
     """Every key by its dotted name; those in the tables of a list are named as if there were one."""
     return dict(_fields(kind.model, ""))
 
@@ -141,7 +141,7 @@ def range_of(field: FieldInfo) -> str:
 # --- faults
 
 
-def faults(kind: Kind, text: str, plain: Mapping[str, Any]) -> list[Fault]:
+def faults(kind: ConfigKind, text: str, plain: Mapping[str, Any]) -> list[ConfigFault]:
     """Every fault of a file, by line."""
     try:
         kind.read(plain)
@@ -151,22 +151,22 @@ def faults(kind: Kind, text: str, plain: Mapping[str, Any]) -> list[Fault]:
             key=lambda fault: (fault.line, fault.key),
         )
     except ValueError:
-        return [Fault(0, "", "a number in it is not finite", "")]
+        return [ConfigFault(0, "", "a number in it is not finite", "")]
     return []
 
 
-def _fault(kind: Kind, text: str, error: Any) -> Fault:
+def _fault(kind: ConfigKind, text: str, error: Any) -> ConfigFault:
     where: Sequence[int | str] = error["loc"]
     key = ".".join(map(str, where))
     if error["type"] == "extra_forbidden":
         known = [name.rpartition(".")[2] for name in fields(kind)] + list(kind.model.model_fields)
         near = get_close_matches(str(where[-1]), known, 1)
         hint = f"did you mean {near[0]}?" if near else f"the keys there are: cloister config explain --{kind.name}"
-        return Fault(line_of(text, where), key, "unknown key", hint)
+        return ConfigFault(line_of(text, where), key, "unknown key", hint)
     if error["type"] == "missing":
-        return Fault(line_of(text, where[:-1]), key, "is missing", kind.words.get(key, ""))
+        return ConfigFault(line_of(text, where[:-1]), key, "is missing", kind.words.get(key, ""))
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return Fault(line_of(text, where), key, f"{reason[:1].lower()}{reason[1:]}", kind.words.get(key, ""))
+    return ConfigFault(line_of(text, where), key, f"{reason[:1].lower()}{reason[1:]}", kind.words.get(key, ""))
 
 
 def line_of(text: str, where: Sequence[int | str]) -> int:

@@ -19,7 +19,7 @@ from node.host.installed import (
     system_files,
     user_line,
 )
-from node.host.service_units import Network, Service, check_shown, target
+from node.host.service_units import Network, ServiceUnit, check_shown, target
 
 TARGET = "cloister-hub.target"
 # ports that only root may bind, and whoever has this one right of root's
@@ -68,11 +68,11 @@ def units(config: HubConfig, machine: HubMachine, processes: Sequence[HubProcess
     )
 
 
-def _service(config: HubConfig, machine: HubMachine, process: HubProcess) -> Service:
+def _service(config: HubConfig, machine: HubMachine, process: HubProcess) -> ServiceUnit:
     port = config.ingress.port
     rights = (_BIND,) if process.listens and port < _ROOTS_PORTS else ()
     command = (str(machine.python), "-P", "-m", "node.cli", "hub", *process.words, "--config", str(machine.config_file))
-    return Service(
+    return ServiceUnit(
         description=f"Cloister hub, {process.name}",
         command=command,
         user=machine.user,

@@ -49,7 +49,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceUnit:
     """One service unit. Paths are absolute; `writable` is what the whole file system is read-only but for."""
 
     description: str

@@ -37,7 +37,7 @@ from node.host.installed import (
     user_line,
 )
 from node.host.processes import PROCESSES, Process, Room
-from node.host.service_units import Network, Service, check_shown, target
+from node.host.service_units import Network, ServiceUnit, check_shown, target
 from node.host.state import SHARED_MODE
 from node.host.supervisor import environment
 
@@ -117,7 +117,7 @@ def _command(machine: Machine, *words: str) -> tuple[str, ...]:
 
 def _service(
     config: NodeConfig, machine: Machine, process: Process, hub: tuple[str, ...], processes: Sequence[Process]
-) -> Service:
+) -> ServiceUnit:
     root, first = config.paths.root, [each for each in processes if each.outlives and each is not process]
     after = " ".join([GUARD, *(each.unit for each in first)] if not process.outlives else [GUARD])
     unit = [f"BindsTo={GUARD}", f"PartOf={TARGET}", f"After={after}"]
@@ -129,7 +129,7 @@ def _service(
     sources = config.intake.source_roots if process.reach == "sources" else ()
     socket = config.engine.path if process.reach == "engine" else None
     opened = (*sources, *(() if socket is None else (socket,)))
-    return Service(
+    return ServiceUnit(
         description=f"Cloister node, {process.name}",
         command=_command(machine, "process", process.name),
         user=_user(config, process),
@@ -156,9 +156,9 @@ def _service(
     )
 
 
-def _guard(config: NodeConfig, machine: Machine, services: tuple[str, ...]) -> Service:
+def _guard(config: NodeConfig, machine: Machine, services: tuple[str, ...]) -> ServiceUnit:
     """As root, and without a network: it looks at the state folder, and ends the others by ending."""
-    return Service(
+    return ServiceUnit(
         description="Cloister node, the guard of its state folder",
         command=_command(machine, "guard"),
         user=None,

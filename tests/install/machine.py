@@ -48,6 +48,8 @@ class Machine:
 
     def start(self, *, within_s: float = 90.0) -> float:
         """Boots; returns how many seconds until systemd says it is running."""
+        if os.geteuid() != 0:
+            raise CannotMake("only root can boot a machine: run the tests as root, or leave out tests/install")
         began = time.monotonic()
         nspawn = program("systemd-nspawn", "systemd-container", self.cache)
         words = [

@@ -55,7 +55,7 @@ class Workshop:
         """A release of what is committed here, called `version`; without Debian packages unless `bare`."""
         tree = self.folder / f"tree-{version}"
         shutil.rmtree(tree, ignore_errors=True)
-        git("clone", "--quiet", "--no-hardlinks", REPOSITORY, tree)
+        git("clone", "--quiet", "--no-hardlinks", "--config", "gc.auto=0", REPOSITORY, tree)
         project = tree / "pyproject.toml"
         lines = [f'version = "{version}"' if line.startswith("version = ") else line
                  for line in project.read_text().splitlines()]  # fmt: skip

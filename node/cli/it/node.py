@@ -51,7 +51,6 @@ app.command("import")(node_data.import_document)
 app.command("pause")(node_pause.pause)
 app.command("resume")(node_pause.resume)
 app.command("set-aside")(node_set_aside.set_aside)
-app.command("units")(node_units.node_units)
 
 
 @app.command("init")
@@ -218,3 +217,6 @@ def list_runs(config: NodeConfig, as_json: Json = False) -> None:
         (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
     )
     show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+app.command("units")(node_units.node_units)

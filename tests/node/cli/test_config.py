@@ -11,7 +11,7 @@ import pytest
 
 from mediator.errors import UsageFault
 from node.cli.config import MASKED, explained, values
-from node.cli.config_file import Kind, faults, fields, hub_kind, kind_of, node_kind, read_toml
+from node.cli.config_file import ConfigKind, faults, fields, hub_kind, kind_of, node_kind, read_toml
 from node.cli.options import HUB_FILE, NODE_FILE
 from tests.end_to_end.commands import CLOISTER, ENVIRONMENT
 from tests.example_words import words
@@ -34,7 +34,7 @@ def asked(*arguments: str, code: int = 0, **environment: str) -> subprocess.Comp
 
 
 @BOTH
-def test_every_key_has_words_and_the_example_says_the_same(kind: Kind) -> None:
+def test_every_key_has_words_and_the_example_says_the_same(kind: ConfigKind) -> None:
     text = (DEPLOY / f"{kind.name}.example.toml").read_text()
     said, known = words(text), fields(kind)
     assert kind.words.keys() == known.keys() and all(kind.words.values())
@@ -46,13 +46,13 @@ def test_every_key_has_words_and_the_example_says_the_same(kind: Kind) -> None:
 
 
 @BOTH
-def test_each_default_that_the_example_writes_out_is_one_that_the_model_takes(kind: Kind) -> None:
+def test_each_default_that_the_example_writes_out_is_one_that_the_model_takes(kind: ConfigKind) -> None:
     _, plain = read_toml(DEPLOY / f"{kind.name}.example.toml")
     assert kind_of(plain).name == kind.name and faults(kind, "", plain) == []
 
 
 @BOTH
-def test_every_key_is_explained_with_type_and_default(kind: Kind) -> None:
+def test_every_key_is_explained_with_type_and_default(kind: ConfigKind) -> None:
     rows = list(explained(kind, ""))
     assert [row["key"] for row in rows] == list(fields(kind))
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from node.host.notify import Notifier, Pulse
+from node.link.process import _beat
 from tests.node.host.test_supervisor import until
 
 TELLER = """
+import asyncio
 import os
 from node.host.notify import Notifier
 notifier = Notifier.from_environment()
@@ -86,3 +89,13 @@ def test_a_loop_that_hangs_at_one_step_is_not_fed(manager: Manager) -> None:
     assert manager.heard() == []
     pulse.idle()
     until(lambda: "WATCHDOG=1" in manager.heard())
+
+
+async def test_a_link_whose_loop_is_held_up_is_not_fed(manager: Manager) -> None:
+    beat = asyncio.create_task(_beat(Notifier(str(manager.path), watchdog_s=0.03)))
+    await asyncio.sleep(0.1)
+    heard = manager.heard()
+    assert heard[0] == "READY=1" and heard.count("WATCHDOG=1") > 2
+    time.sleep(0.1)
+    assert manager.heard() == []
+    beat.cancel()
