@@ -28,7 +28,7 @@ from federation.hub.certificates import Certificates
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.conductor import Conductor
 from federation.hub.config import HubConfig
-from federation.hub.database import Database
+from federation.hub.database import Database, events
 from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.registry import Registry
@@ -172,6 +172,11 @@ class HubState:
 
     def alarms(self) -> list[dict[str, Any]]:
         return self.certificates.alarms()
+
+    def events(self, newest: int) -> list[dict[str, Any]]:
+        """The `newest` lines of the hub's own audit, oldest first."""
+        with self.database.read() as session:
+            return events(session, newest)
 
     def submit_permit(self, text: str) -> DataPermit:
         permit = self.documents.submit_permit(text, _actor()).document

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mediator.audit_check import AuditReport, Fault, Seam, verify_log
+from mediator.audit_check import AuditReport, Fault, Seam, is_log_file, verify_log
 from mediator.errors import IntegrityBroken, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
 from node.cli.files import read_bytes, read_text
@@ -76,14 +76,17 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content in order of name: checkpoints are read before the records they cover, so that a log which
     grows meanwhile is never shorter than its checkpoints. What is no regular file is given without content."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        found = {_named(entry): Path(entry.path) for entry in os.scandir(folder)}
     except OSError as error:
         raise UsageFault(f"cannot read {folder}: {error.strerror}") from error
-    for entry in entries:
-        if entry.is_file(follow_symlinks=False):
-            yield entry.name, read_bytes(Path(entry.path), limit=_MAX_FILE_BYTES)
-        else:
-            yield f"{entry.name}/", b""
+    if "audit/" in found and not any(map(is_log_file, found)):
+        raise UsageFault(f"{folder} is not the audit log's folder", hint=f"name the one inside it: {folder / 'audit'}")
+    for name in sorted(found):
+        yield name, b"" if name.endswith("/") else read_bytes(found[name], limit=_MAX_FILE_BYTES)
+
+
+def _named(entry: os.DirEntry[str]) -> str:
+    return entry.name if entry.is_file(follow_symlinks=False) else f"{entry.name}/"
 
 
 def _told(seam: Seam) -> str:

@@ -107,10 +107,7 @@ def list_images(config: NodeConfig, as_json: Json = False) -> None:
     """Images this hospital was given, and which of them it lets run."""
     with client_for(load(config), words.IMAGES) as client:
         items = client.call(words.IMAGES, Empty())
-    if as_json:
-        show(list(items), as_json=True)
-    for item in () if as_json else items:
-        image_view.print_line(item)
+    show(list(items), as_json=as_json, table=image_view.listed(items))
 
 
 @app.command("show")
