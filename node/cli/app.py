@@ -27,7 +27,7 @@ _GROUPS = {
     "deid": ("steward.deid", "De-identify a folder by itself; explain and verify."),
     "job": ("researcher.job", "For researchers: make a job, try it at home, order a run."),
     "permit": ("committee.permit", "For the Access Committee: sign permits and revocation lists."),
-    "audit": ("auditor.audit", "Check an audit log, offline."),
+    "audit": ("auditor.audit", "Read and check an audit log, also offline and on a copy."),
     "keys": ("keys", "Make key files."),
 }
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+# FHS 3.0 section 3.7: a host's own configuration
+NODE_FILE = Path("/etc/cloister/node.toml")
+
 Json = Annotated[bool, typer.Option("--json", help="print the answer as JSON on stdout")]
 NodeConfig = Annotated[
     Path, typer.Option("--config", envvar="CLOISTER_NODE_CONFIG", help="the node's TOML file", show_envvar=True)
