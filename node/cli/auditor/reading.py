@@ -121,6 +121,7 @@ def tail(
     written = forms.as_json if as_json else lambda line: forms.in_words(line, proof=proof)
     for line in kept:
         _print(written(line))
+    sys.stdout.flush()
     shown = kept[-1].record.sequence if kept else 0
     tell_cover(report, shown)
     growing = Log(log.folder, None, None, None)
@@ -131,6 +132,7 @@ def tail(
         for line in fresh:
             _print(written(line))
             shown = line.record.sequence
+        sys.stdout.flush()
 
 
 def export(

@@ -6,18 +6,19 @@ import csv
 import io
 import json
 import re
+import subprocess
 import sys
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from mediator.audit import RECORDS_PER_SEGMENT, Action, AuditRecord, Verdict, segment_name
+from mediator.audit import RECORDS_PER_SEGMENT, Action, Verdict, encode_line, segment_name
+from mediator.errors import UsageFault
 from node.cli import main
-from node.cli.auditor.log_folder import Log, read_keys
+from node.cli.auditor.log_folder import Line, Log, read_keys
 from tests.mediator.samples import COMMITTEE, NOW, SITE, permit
 from tests.mediator.test_audit import record
 from tests.node.cli import audit_log
@@ -107,7 +108,7 @@ def test_what_was_named_wrongly_lists_what_there_is(run: Callable[..., Done], lo
 
 
 def test_a_project_is_its_permits(run: Callable[..., Done], log: Path, tmp_path: Path) -> None:
-    granted = permit(permit="other", permit_version=1)
+    granted = permit(permit="other", permit_version=1, supersedes=None)
     (tmp_path / "other.jws").write_text(COMMITTEE.sign(granted))
     words = ("show", log, "--permit-file", tmp_path / "other.jws", "--project")
     assert run(*words, granted.project).numbers == [6, 7]
@@ -206,23 +207,38 @@ def test_a_proof_with_anothers_witness_line_is_refused(run: Callable[..., Done],
     assert done.code == 4 and "another checkpoint" in done.err
 
 
-def _many(count: int) -> Iterator[AuditRecord]:
-    return (record(number) for number in range(1, count + 1))
-
-
-def test_a_log_of_several_segments_is_read_segment_by_segment(tmp_path: Path) -> None:
-    """Three segments cost no more memory than one: what was read is let go."""
-    count = 2 * RECORDS_PER_SEGMENT + 5
-    folder = audit_log.write(tmp_path / "copy", _many(count), [count])
-    size = (folder / segment_name(1)).stat().st_size
+def test_a_log_is_read_a_segment_at_a_time_and_shown_while_it_is_read(tmp_path: Path) -> None:
+    """A later segment is not touched before the earlier one was shown: a log of any size fits."""
+    count = RECORDS_PER_SEGMENT + 5
+    folder = audit_log.write(tmp_path / "copy", map(record, range(1, count + 1)), [count])
     keys, _ = read_keys(tmp_path / "copy" / "audit-keys.txt")
     seen: list[int] = []
-    tracemalloc.start()
-    try:
-        report = Log(folder, keys, None, None).read(lambda line: seen.append(line.record.sequence), first=19_999)
-        assert report is not None and report.ok and report.records == count
-        # one segment, its lines apart, and what belongs to neither
-        assert tracemalloc.get_traced_memory()[1] < 4 * size
-    finally:
-        tracemalloc.stop()
-    assert seen == list(range(19_999, count + 1))
+
+    def take(line: Line) -> None:
+        seen.append(line.record.sequence)
+        if line.record.sequence == RECORDS_PER_SEGMENT:
+            (folder / segment_name(2)).unlink()
+
+    report = Log(folder, keys, None, None).read(lambda line: seen.append(line.record.sequence), first=count - 6)
+    assert report is not None and report.ok and seen == list(range(count - 6, count + 1))
+    with pytest.raises(UsageFault, match="cannot read"):
+        Log(folder, keys, None, None).read(take, first=RECORDS_PER_SEGMENT - 1)
+    assert seen[7:] == [RECORDS_PER_SEGMENT - 1, RECORDS_PER_SEGMENT]
+
+
+def test_tail_follows_a_log_that_grows_and_waits_for_whole_lines(log: Path) -> None:
+    words = [sys.executable, "-m", "node.cli", "audit", "tail", str(log), "--newest", "1", "--follow"]
+    line = encode_line(record(9, action=Action.RESUME, object=f"site/{SITE}"))
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as following,
+        (log / segment_name(1)).open("ab") as segment,
+    ):
+        assert following.stdout is not None
+        try:
+            assert following.stdout.readline().startswith("8  ")
+            for part in (line[:20], line[20:]):
+                segment.write(part)
+                segment.flush()
+            assert "ended the pause" in following.stdout.readline()
+        finally:
+            following.kill()
