@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mediator.errors import NotNow, UsageFault
 from node.cli.output import say, show, talk
@@ -24,6 +23,8 @@ _GOES_ON = "it goes on all the same; see: cloister node dataset imports"
 
 def follow(news: Iterator[imports.IngestHappened]) -> imports.IngestHappened:
     """A bar on a terminal, a line for each stage elsewhere; the last message."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     last: imports.IngestHappened | None = None
     stage = ""
     words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

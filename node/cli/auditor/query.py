@@ -14,7 +14,6 @@ from mediator.audit import Action, AuditRecord, Verdict
 from mediator.audit_words import Subject, belongs, person_of, role_of, sentence
 from mediator.errors import UsageFault
 from mediator.types import DataPermit
-from node.cli.admin import client_for, load
 from node.cli.auditor.log_folder import Log, read_keys
 from node.cli.documents import unverified
 from node.cli.files import read_text
@@ -123,6 +122,8 @@ class Wanted:
 def find_log(folder: Path | None, config: Path, key: Path | None, witness: Path | None, unverified_: bool) -> Log:
     """The log of a folder, or of this machine's node, with the keys and the witness's lines that lie beside it."""
     if folder is None:
+        from node.cli.admin import load
+
         paths = load(config).paths
         folder, beside, lines = paths.audit, paths.audit_keys, [paths.witness_file]
     else:
@@ -146,6 +147,7 @@ def permits_of(project: str, files: list[Path], config: Path) -> frozenset[str]:
         given = [unverified(DataPermit, read_text(file).strip()) for file in files]
         held = [(each.project, f"{each.permit}@{each.permit_version}") for each in given]
     else:
+        from node.cli.admin import client_for, load
         from node.ipc.documents import PERMITS
         from node.ipc.messages import Empty
 

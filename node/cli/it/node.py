@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,9 +28,11 @@ from node.cli.steward import imports as node_imports
 from node.host.keys import read_signing_key
 from node.ipc import documents as permit_words
 from node.ipc import node as words
-from node.ipc.channel import Client
 from node.ipc.jobs import RUNS
 from node.ipc.messages import Empty, SignedText
+
+if TYPE_CHECKING:
+    from node.ipc.channel import Client
 
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)

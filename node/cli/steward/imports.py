@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,10 @@ from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import say, show, table
 from node.cli.steward import data
 from node.ipc import imports
-from node.ipc.channel import Client
 from node.ipc.messages import Empty
+
+if TYPE_CHECKING:
+    from node.ipc.channel import Client
 
 app = data.datasets
 Import = Annotated[str, typer.Argument(metavar="IMPORT", help="the import (ingest-…), or the beginning of it")]

@@ -239,6 +239,6 @@ def test_tail_follows_a_log_that_grows_and_waits_for_whole_lines(log: Path) -> N
             for part in (line[:20], line[20:]):
                 segment.write(part)
                 segment.flush()
-            assert "ended the pause" in following.stdout.readline()
+            assert "to end the pause" in following.stdout.readline()
         finally:
             following.kill()
