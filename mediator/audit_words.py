@@ -130,7 +130,7 @@ _THINGS = (
 )
 
 
-class Subject(StrEnum):
+class LogSubject(StrEnum):
     """What a data protection officer asks for by name: records that belong together."""
 
     LEFT = "left"
@@ -153,7 +153,7 @@ _OVER = frozenset(
 )  # fmt: skip
 
 
-def belongs(record: AuditRecord, subject: Subject) -> bool:
+def belongs(record: AuditRecord, subject: LogSubject) -> bool:
     """Whether a record is of a subject.
 
     `left`: outputs that went to the hub or out of the airlock. `deleted`: what was destroyed. `permits`: documents that
@@ -161,15 +161,15 @@ def belongs(record: AuditRecord, subject: Subject) -> bool:
     no. `people`: whatever a member of the hospital's staff did.
     """
     match subject:
-        case Subject.LEFT:
+        case LogSubject.LEFT:
             return record.action in _LEFT and record.verdict is Verdict.DONE
-        case Subject.DELETED:
+        case LogSubject.DELETED:
             return record.action in _DELETED and record.verdict is not Verdict.REFUSED
-        case Subject.PERMITS:
+        case LogSubject.PERMITS:
             return record.action in _PERMITS or record.code in _OVER
-        case Subject.REFUSED:
+        case LogSubject.REFUSED:
             return record.verdict is Verdict.REFUSED
-        case Subject.PEOPLE:
+        case LogSubject.PEOPLE:
             return role_of(record.actor) is not None
 
 

@@ -33,7 +33,11 @@ _GROUPS = {
 
 
 # what is a command of the root itself, and the module that has it
-_COMMANDS = {"check": ("it.check", "What stands and what is missing on this machine, each with what to do about it.")}
+_COMMANDS = {
+    "check": ("it.check", "What stands and what is missing on this machine, each with what to do about it."),
+    "completion": ("shell", "Print what bash, zsh or fish needs to complete commands and options."),
+    "man": ("shell", "Write the manual pages."),
+}
 
 
 def application(first: str | None = None) -> typer.Typer:
@@ -43,7 +47,8 @@ def application(first: str | None = None) -> typer.Typer:
         module, words = _GROUPS[name]
         app.add_typer(import_module(f"node.cli.{module}").app, name=name, help=words)
     if first not in _GROUPS:
-        _add_command(app, "check")
+        for name in _COMMANDS:
+            _add_command(app, name)
     return app
 
 

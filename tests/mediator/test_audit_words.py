@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from mediator.audit import Action, AuditRecord, Verdict
-from mediator.audit_words import ACTIONS, Subject, belongs, person_of, role_of, sentence, who
+from mediator.audit_words import ACTIONS, LogSubject, belongs, person_of, role_of, sentence, who
 from mediator.code_words import WORDS
 from mediator.errors import EXCEPTIONS, Code
 from mediator.roles import Role
@@ -85,15 +85,15 @@ def test_subjects_hold_what_they_are_named_for() -> None:
             for action, verdict in product(Action, Verdict)
             if belongs(_record(action, verdict=verdict), subject)
         }
-        for subject in Subject
+        for subject in LogSubject
     }
-    assert (Action.RELEASE, Verdict.DONE) in held[Subject.LEFT]
-    assert (Action.RELEASE, Verdict.REFUSED) not in held[Subject.LEFT]
-    assert {action for action, _ in held[Subject.DELETED]} == {
+    assert (Action.RELEASE, Verdict.DONE) in held[LogSubject.LEFT]
+    assert (Action.RELEASE, Verdict.REFUSED) not in held[LogSubject.LEFT]
+    assert {action for action, _ in held[LogSubject.DELETED]} == {
         Action.QUARANTINE_DESTROY, Action.WORK_DELETE, Action.AIRLOCK_DELETE, Action.DATASET_WITHDRAW,
         Action.DEID_KEY_RETIRE,
     }  # fmt: skip
-    assert held[Subject.REFUSED] == {(action, Verdict.REFUSED) for action in Action}
-    assert not held[Subject.PEOPLE] and belongs(record(actor="it_admin.unknown"), Subject.PEOPLE)
-    assert belongs(record(verdict=Verdict.REFUSED, code="permit_revoked"), Subject.PERMITS)
-    assert not belongs(record(), Subject.PERMITS)
+    assert held[LogSubject.REFUSED] == {(action, Verdict.REFUSED) for action in Action}
+    assert not held[LogSubject.PEOPLE] and belongs(record(actor="it_admin.unknown"), LogSubject.PEOPLE)
+    assert belongs(record(verdict=Verdict.REFUSED, code="permit_revoked"), LogSubject.PERMITS)
+    assert not belongs(record(), LogSubject.PERMITS)

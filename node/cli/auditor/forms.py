@@ -12,7 +12,7 @@ from typing import Any
 from mediator.audit import Verdict
 from mediator.audit_words import person_of, role_of, sentence
 from mediator.canonical import print_time
-from node.cli.auditor.log_folder import Line
+from node.cli.auditor.log_folder import LogLine
 
 COLUMNS = (
     "sequence", "time", "actor", "role", "person", "action", "object", "permit", "verdict", "code", "checkpoint",
@@ -33,7 +33,7 @@ class Form(StrEnum):
     SYSLOG = "syslog"
 
 
-def fields(line: Line) -> dict[str, Any]:
+def fields(line: LogLine) -> dict[str, Any]:
     """Everything of a record, with whose act it was and the first checkpoint over it (null: none yet)."""
     record = line.record
     return {
@@ -52,7 +52,7 @@ def fields(line: Line) -> dict[str, Any]:
     }
 
 
-def in_words(line: Line, *, proof: bool = False) -> str:
+def in_words(line: LogLine, *, proof: bool = False) -> str:
     """`12  2026-11-27 08:00:00 UTC  the node …`; with `proof`, which checkpoint covers it."""
     said = f"{line.record.sequence}  {line.record.time:%Y-%m-%d %H:%M:%S} UTC  {sentence(line.record)}"
     if not proof:
@@ -60,16 +60,16 @@ def in_words(line: Line, *, proof: bool = False) -> str:
     return f"{said}  [{f'checkpoint {line.checkpoint}' if line.checkpoint else 'in no checkpoint yet'}]"
 
 
-def as_json(line: Line) -> str:
+def as_json(line: LogLine) -> str:
     return json.dumps(fields(line), ensure_ascii=False)
 
 
-def as_csv(line: Line) -> str:
+def as_csv(line: LogLine) -> str:
     """RFC 4180, without the line end."""
     return _csv_row([_cell(fields(line)[name]) for name in COLUMNS])
 
 
-def as_syslog(line: Line, site: str) -> str:
+def as_syslog(line: LogLine, site: str) -> str:
     """RFC 5424: the site is the host, the action the message id, everything else structured data and a sentence."""
     told = fields(line)
     priority = _FACILITY * 8 + _SEVERITIES[line.record.verdict]
@@ -84,8 +84,8 @@ def header(form: Form) -> str:
     return _csv_row(COLUMNS) if form is Form.CSV else ""
 
 
-def printer(form: Form, site: str) -> Callable[[Line], str]:
-    forms: Mapping[Form, Callable[[Line], str]] = {
+def printer(form: Form, site: str) -> Callable[[LogLine], str]:
+    forms: Mapping[Form, Callable[[LogLine], str]] = {
         Form.JSONL: as_json,
         Form.CSV: as_csv,
         Form.SYSLOG: lambda line: as_syslog(line, site),

@@ -24,7 +24,7 @@ _SEGMENT, _CHECKPOINT = "segment-", "checkpoint-"
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """A record as it was read: its bytes without the line end, and what they say."""
 
     raw: bytes
@@ -42,7 +42,7 @@ class Log:
     witness: Path | None
     witness_keys: KeyRing | None
 
-    def read(self, take: Callable[[Line], None], *, first: int = 1, last: int | None = None) -> AuditReport | None:
+    def read(self, take: Callable[[LogLine], None], *, first: int = 1, last: int | None = None) -> AuditReport | None:
         """Hand every record of `first` to `last` to `take`, in order, while the whole log is checked as
         `cloister audit verify` does; nothing is said of a log that is only read.
 
@@ -71,7 +71,7 @@ class Log:
     def witness_lines(self) -> bytes:
         return b"" if self.witness is None else read_bytes(self.witness, limit=_MAX_WITNESS_BYTES)
 
-    def _passing(self, take: Callable[[Line], None], first: int, last: int | None) -> Iterator[tuple[str, bytes]]:
+    def _passing(self, take: Callable[[LogLine], None], first: int, last: int | None) -> Iterator[tuple[str, bytes]]:
         covered = checkpoint_sizes(self.folder)
         for name, path in _sorted(self.folder):
             if not is_log_file(name) or not name.startswith(_SEGMENT):
@@ -88,7 +88,7 @@ class Log:
                         self._take(number, raw, covered, take)
             yield name, content
 
-    def _take(self, number: int, raw: bytes, covered: list[int], take: Callable[[Line], None]) -> None:
+    def _take(self, number: int, raw: bytes, covered: list[int], take: Callable[[LogLine], None]) -> None:
         try:
             record = decode_line(raw)
         except Malformed:
@@ -96,7 +96,7 @@ class Log:
                 raise IntegrityBroken(f"record {number} is no record", hint="cloister audit verify") from None
             return
         at = bisect_left(covered, number)
-        take(Line(raw, record, covered[at] if at < len(covered) else 0))
+        take(LogLine(raw, record, covered[at] if at < len(covered) else 0))
 
 
 def _begin(segment: str) -> int:

@@ -24,7 +24,7 @@ from mediator.audit import (
 from mediator.errors import CloisterError, IntegrityBroken, Malformed, NotNow, UsageFault
 from mediator.tree import Inclusion, includes
 from node.cli.auditor.forms import fields, in_words
-from node.cli.auditor.log_folder import Line, check, checkpoint_at, checkpoint_sizes, read_keys
+from node.cli.auditor.log_folder import LogLine, check, checkpoint_at, checkpoint_sizes, read_keys
 from node.cli.auditor.query import AuditKeys, Config, Folder, WitnessFile, find_log
 from node.cli.files import parse_json, read_text
 from node.cli.options import NODE_FILE, Json
@@ -57,7 +57,7 @@ def prove(
     raw = checkpoint_at(log.folder, size)
     growing, found = Inclusion(number - 1, size), _Found()
 
-    def take(line: Line) -> None:
+    def take(line: LogLine) -> None:
         growing.append(line.raw)
         if line.record.sequence == number:
             found.line = line
@@ -96,14 +96,14 @@ def check_proof(
         witness.verify(witness_keys)
         if witness.checkpoint != checkpoint:
             raise IntegrityBroken("the witness has signed another checkpoint")
-    line = Line(raw, record, checkpoint.size)
+    line = LogLine(raw, record, checkpoint.size)
     sys.stdout.write((json.dumps(fields(line)) if as_json else in_words(line)) + "\n")
     who = "the node and a witness have signed" if witness is not None else "the node has signed, and no witness,"
     say(f"proven: {who} a checkpoint of {checkpoint.site} over {checkpoint.size} records, and this is one of them")
 
 
 class _Found:
-    line: Line | None = None
+    line: LogLine | None = None
 
 
 def _read(file: Path) -> tuple[bytes, AuditRecord, Checkpoint, WitnessedCheckpoint | None, list[str]]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mediator.audit import Action, AuditRecord, Verdict
-from mediator.audit_words import Subject, belongs, person_of, role_of, sentence
+from mediator.audit_words import LogSubject, belongs, person_of, role_of, sentence
 from mediator.errors import UsageFault
 from mediator.types import DataPermit
 from node.cli.auditor.log_folder import Log, read_keys
@@ -38,7 +38,7 @@ Unverified = Annotated[
     bool, typer.Option("--unverified", help="only read: check no signature, and only the segments that are asked for")
 ]
 About = Annotated[
-    Subject | None,
+    LogSubject | None,
     typer.Option("--about", help="what left, what was deleted, permits and what they ended, refusals, acts of people"),
 ]
 Permit = Annotated[str | None, typer.Option("--permit", help="records under this permit: its name, or NAME@VERSION")]
@@ -72,7 +72,7 @@ _BESIDE = ("witness/witness.jsonl", "witness.jsonl")
 class Wanted:
     """What is asked of a record. `known` collects permits and people as they pass, for whoever found nothing."""
 
-    about: Subject | None = None
+    about: LogSubject | None = None
     permit: str | None = None
     permits: frozenset[str] | None = None
     who: str | None = None

@@ -15,7 +15,7 @@ import typer
 from mediator.audit import decode_checkpoint
 from mediator.errors import Malformed
 from node.cli.auditor import forms
-from node.cli.auditor.log_folder import Line, Log, newest_checkpoint, tell_cover
+from node.cli.auditor.log_folder import Log, LogLine, newest_checkpoint, tell_cover
 from node.cli.auditor.query import (
     About,
     AuditKeys,
@@ -115,7 +115,7 @@ def tail(
 ) -> None:
     """Show the newest records. What --follow adds is read and not checked: no checkpoint covers it yet."""
     log = find_log(folder, config, key, witness, unverified)
-    kept: deque[Line] = deque(maxlen=newest)
+    kept: deque[LogLine] = deque(maxlen=newest)
     end = log.last_record()
     report = log.read(kept.append, first=max(1, end - newest + 1))
     written = forms.as_json if as_json else lambda line: forms.in_words(line, proof=proof)
@@ -127,7 +127,7 @@ def tail(
     growing = Log(log.folder, None, None, None)
     while follow:
         time.sleep(_FOLLOW_S)
-        fresh: list[Line] = []
+        fresh: list[LogLine] = []
         growing.read(fresh.append, first=shown + 1)
         for line in fresh:
             _print(written(line))
@@ -166,10 +166,10 @@ def export(
     _show(log, wanted, forms.printer(form, _site(log)), first, last)
 
 
-def _show(log: Log, wanted: Wanted, written: Callable[[Line], str], first: int = 1, last: int | None = None) -> None:
+def _show(log: Log, wanted: Wanted, written: Callable[[LogLine], str], first: int = 1, last: int | None = None) -> None:
     shown = _Shown()
 
-    def take(line: Line) -> None:
+    def take(line: LogLine) -> None:
         if wanted.fits(line.record):
             _print(written(line))
             shown.number, shown.newest = shown.number + 1, line.record.sequence

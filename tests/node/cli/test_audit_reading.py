@@ -18,7 +18,7 @@ import pytest
 from mediator.audit import RECORDS_PER_SEGMENT, Action, Verdict, encode_line, segment_name
 from mediator.errors import UsageFault
 from node.cli import main
-from node.cli.auditor.log_folder import Line, Log, read_keys
+from node.cli.auditor.log_folder import Log, LogLine, read_keys
 from tests.mediator.samples import COMMITTEE, NOW, SITE, permit
 from tests.mediator.test_audit import record
 from tests.node.cli import audit_log
@@ -214,7 +214,7 @@ def test_a_log_is_read_a_segment_at_a_time_and_shown_while_it_is_read(tmp_path: 
     keys, _ = read_keys(tmp_path / "copy" / "audit-keys.txt")
     seen: list[int] = []
 
-    def take(line: Line) -> None:
+    def take(line: LogLine) -> None:
         seen.append(line.record.sequence)
         if line.record.sequence == RECORDS_PER_SEGMENT:
             (folder / segment_name(2)).unlink()

@@ -82,7 +82,19 @@ def test_the_first_help_is_the_same_with_nothing_imported() -> None:
     assert told[0] == told[1]
 
 
-@pytest.mark.parametrize("words", ["", "--help", "--version", "nod", "audit verify --help"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "--help",
+        "--version",
+        "nod",
+        "audit verify --help",
+        "node status --help",
+        "node image list --help",
+        "permit sign --help",
+    ],
+)
 def test_help_loads_nothing_that_it_does_not_show(words: str) -> None:
     loaded = _loaded(words)
     assert {"node.cli.app", "click"} <= loaded
