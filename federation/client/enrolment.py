@@ -19,6 +19,7 @@ from durable.files import replace_file
 from federation import pki
 from federation.control import EnrolmentBundle, EnrolmentRequest, decode, encode
 from federation.files import make_folder
+from federation.protocol import PROTOCOL
 from mediator.errors import Malformed, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
 from mediator.sizes import MAX_MODEL_BYTES
@@ -35,6 +36,7 @@ class LinkConfig:
     folder: Path
     spool: Path
     software: str = "0"
+    spoken: int = PROTOCOL
     max_model_bytes: int = MAX_MODEL_BYTES
     poll_fast_s: float = 0.05
     poll_slow_s: float = 3.0

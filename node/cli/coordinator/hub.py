@@ -16,6 +16,7 @@ import typer
 from mediator.errors import Denied, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
+from node.cli.coordinator import check as hub_check
 from node.cli.coordinator import witness
 from node.cli.coordinator.desk import opened
 from node.cli.files import (
@@ -27,6 +28,7 @@ from node.cli.files import (
     write_new,
 )
 from node.cli.id_prefix import complete
+from node.cli.it.units import hub_units
 from node.cli.options import HubConfigPath, Json, Out
 from node.cli.output import say, show, table
 
@@ -43,6 +45,8 @@ app.add_typer(permits, name="permit", help="Publish permits.")
 app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
 app.add_typer(runs, name="run", help="Submit and follow runs.")
 app.add_typer(witness.app, name="witness", help="What the hub has co-signed of the sites' audit logs.")
+
+app.command("units")(hub_units)
 
 Run = Annotated[str, typer.Argument(help="the run, or the beginning of its name")]
 
@@ -68,10 +72,17 @@ def serve(config: HubConfigPath) -> None:
     """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
+    from node.host.notify import Notifier
 
     set_up("hub", level="info", form="text")
+    notifier = Notifier.from_environment()
     with opened(config) as hub:
-        asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
+
+        def ready() -> None:
+            say(f"ready at {hub.config.ingress.url}")
+            notifier.ready()
+
+        asyncio.run(serve_hub(hub, ready, notifier.alive))
 
 
 @app.command("status")
@@ -88,6 +99,9 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
         say("no alarms")
         return
     raise typer.Exit(Denied.exit_code)
+
+
+app.command("check")(hub_check.check)
 
 
 @app.command("events")

@@ -20,6 +20,7 @@ from node.cli.it import jobs as node_jobs
 from node.cli.it import log as node_log
 from node.cli.it import pause as node_pause
 from node.cli.it import set_aside as node_set_aside
+from node.cli.it import units as node_units
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.cli.steward import airlock as node_airlock
@@ -59,10 +60,12 @@ def init(config: NodeConfig) -> None:
     """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
     from node.cli.it.enrol import write_audit_keys
     from node.host.migrate_state import is_old
+    from node.host.placeholders import check_filled_in
     from node.host.state import migrate_state, prepare_state
     from node.host.supervisor import only_one
 
     loaded = load(config)
+    check_filled_in(loaded)
     if is_old(loaded):
         with only_one(loaded):
             migrate_state(loaded)
@@ -82,10 +85,22 @@ def serve(config: NodeConfig) -> None:
     Supervisor(loaded, config).run()
 
 
+@app.command("guard", hidden=True)
+def guard(config: NodeConfig) -> None:
+    """Guard the state folder of a node that runs as services; their business."""
+    from node.host.guard import guard as run_guard
+    from node.host.logs import set_up
+    from node.host.notify import Notifier
+
+    loaded = load(config)
+    set_up("guard", level=loaded.logging.level, form=loaded.logging.format)
+    run_guard(loaded, Notifier.from_environment())
+
+
 @app.command("process", hidden=True)
 def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
     """Run one of the node's processes; the supervisor's business."""
-    from node.host.processes import start
+    from node.host.start import start
 
     start(role, load(config))
 
@@ -96,8 +111,14 @@ def status(config: NodeConfig, as_json: Json = False) -> None:
     loaded = load(config)
     with client_for(loaded, words.STATUS) as client:
         answer = plain(client.call(words.STATUS, Empty()))
-    answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
+    hub = {"url": loaded.hub.url, "connected": answer.pop("hub_connected"), "trouble": answer.pop("hub_trouble")}
+    answer["hub"] = hub | {"clock_ahead_s": answer.pop("hub_clock_ahead_s")}
     show(answer, as_json=as_json)
+    if trouble := answer["hub"]["trouble"]:
+        from federation.client.standing import WORDS
+
+        said = WORDS[trouble]
+        say(f"{said.meaning}: {said.mend}")
 
 
 @app.command("canary")
@@ -205,3 +226,6 @@ def list_runs(config: NodeConfig, as_json: Json = False) -> None:
         (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
     )
     show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+app.command("units")(node_units.node_units)
