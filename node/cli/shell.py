@@ -33,7 +33,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="the shell that is to
 
     For bash: cloister completion bash > /etc/bash_completion.d/cloister
     """
-    from typer.completion import get_completion_script
+    from typer._completion_shared import get_completion_script
 
     script = get_completion_script(prog_name="cloister", complete_var=VARIABLE, shell=shell.value)
     sys.stdout.write(script.strip() + "\n")
@@ -50,7 +50,7 @@ def man(
 
 def typed() -> str | None:
     """While a shell asks for completion, the first word behind `cloister`; it chooses what is imported."""
-    from typer.completion import completion_init
+    from typer._completion_classes import completion_init
 
     completion_init()  # typer answers in its own script's form, click in another
     words = next((os.environ[name].split() for name in _TYPED if name in os.environ), [])
