@@ -357,6 +357,7 @@ def test_a_file_of_keys_may_hold_several_and_comments(tmp_path: Path) -> None:
         public_line(KEY.private, "").strip(), public_line(KEY.private, "a\x1b[2J"), "é", KEY.public.raw.hex(),
         "command=\"x\" " + public_line(KEY.private, "a"),
     ],
+    ids=["another kind", "no key", "short", "no base64", "no name", "odd name", "no words", "hex", "options"],
 )  # fmt: skip
 def test_a_line_that_is_no_key_is_refused_by_its_number(line: str, tmp_path: Path) -> None:
     file = tmp_path / "keys"
