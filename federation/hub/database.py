@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -102,6 +102,13 @@ def note_refused(
     """Add a line about what a site sent and was refused, while the day has room for it."""
     if database.refusals.keep(session, now, site):
         note(session, now, site, action, thing, "refused", code)
+
+
+def events(session: Session, newest: int) -> list[dict[str, Any]]:
+    """The `newest` lines of the hub's own audit, oldest first."""
+    rows = session.scalars(select(EventRow).order_by(EventRow.sequence.desc()).limit(newest)).all()
+    names = ("sequence", "time", "actor", "action", "object", "verdict", "code")
+    return [{name: getattr(row, name) for name in names} for row in reversed(rows)]
 
 
 @contextlib.contextmanager

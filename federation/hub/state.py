@@ -29,7 +29,7 @@ from federation.hub.certificates import Certificates
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.conductor import Conductor
 from federation.hub.config import HubConfig, placeholders
-from federation.hub.database import Database
+from federation.hub.database import Database, events
 from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.registry import Registry
@@ -162,6 +162,11 @@ class HubState:
     def alarms(self) -> list[dict[str, Any]]:
         """Sites whose certificate may be in other hands, and those that speak another protocol than this hub."""
         return [*self.certificates.alarms(), *self.registry.apart()]
+
+    def events(self, newest: int) -> list[dict[str, Any]]:
+        """The `newest` lines of the hub's own audit, oldest first."""
+        with self.database.read() as session:
+            return events(session, newest)
 
     def submit_permit(self, text: str) -> DataPermit:
         permit = self.documents.submit_permit(text, _actor()).document

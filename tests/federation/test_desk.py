@@ -270,6 +270,8 @@ def test_the_hub_asks_for_the_id_that_the_site_reads_out(town: Town, tmp_path: P
     done = attempt(*words, "--request-id", told(request.read_bytes()).replace("0", "1").replace("a", "b"))
     done.fault(3, "the site read out another request id")
     assert verify.key_id in done.err and not bundle.exists()
+    last = cloister("hub", "events", "--newest", "1", "--json", "--config", town.folder / "hub.toml").json()
+    assert [(row["action"], row["object"], row["verdict"]) for row in last] == [("node_approve", "delft", "refused")]
     assert [node["site"] for node in town.hub.nodes()] == list(SITES)
 
 

@@ -104,6 +104,18 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
 app.command("check")(hub_check.check)
 
 
+@app.command("events")
+def events(
+    config: HubConfigPath,
+    newest: Annotated[int, typer.Option("--newest", help="so many of the newest lines", min=1)] = 100,
+    as_json: Json = False,
+) -> None:
+    """The hub's own log: who did what, and what was refused, oldest first."""
+    with opened(config) as hub:
+        rows = hub.events(newest)
+    _show_rows(rows, as_json)
+
+
 @nodes.command("approve")
 def approve(
     config: HubConfigPath,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,10 @@ from node.cli.it.run_as import run_as
 from node.cli.options import Json, NodeConfig, Out
 from node.cli.output import say, show
 from node.host.accounts import acting_as
-from node.host.config import NodeConfig as Config
 from node.host.keys import public_path, read_verify_key
+
+if TYPE_CHECKING:
+    from node.host.config import NodeConfig as Config
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mediator.errors import Code, Denied, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
-from mediator.types import Acceptance
+from mediator.types import Acceptance, DataPermit
 from node.cli.admin import client_for, known, load
 from node.cli.documents import made
 from node.cli.id_prefix import complete
@@ -29,9 +29,11 @@ from node.cli.steward import imports as node_imports
 from node.host.keys import read_signing_key
 from node.ipc import documents as permit_words
 from node.ipc import node as words
-from node.ipc.channel import Client
 from node.ipc.jobs import RUNS
 from node.ipc.messages import Empty, SignedText
+
+if TYPE_CHECKING:
+    from node.ipc.channel import Client
 
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
@@ -179,6 +181,7 @@ def accept(
         text = client.call(permit_words.PERMIT_TEXT, permit_words.PermitId(permit=permit, permit_version=version)).text
     signed = open_permit(text, loaded.trust.ring("committee"))
     steward = read_signing_key(key)
+    _tell_not_wider(signed.document, maximum_rounds, byte_budget)
     expires = signed.document.expires
     if days is not None:
         expires = min(expires, datetime.now(UTC).replace(microsecond=0) + timedelta(days=days))
@@ -204,6 +207,12 @@ def accept(
     if answer.code is not None:
         raise Denied(Reason(answer.code, "the node refused the acceptance"))
     say(f"accepted permit {permit} version {version} until {expires.date()}")
+
+
+def _tell_not_wider(permit: DataPermit, rounds: int | None, size_bytes: int | None) -> None:
+    for what, granted, asked in (("rounds", permit.maximum_rounds, rounds), ("bytes", permit.byte_budget, size_bytes)):
+        if asked is not None and asked > granted:
+            say(f"the permit grants {granted} {what}: an acceptance of {asked} gives no more")
 
 
 @app.command("ledger")
