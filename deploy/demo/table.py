@@ -25,7 +25,7 @@ def tables(report: Report) -> Iterator[RenderableType]:
 def data_in(report: Report) -> Table:
     """Studies in, published and excluded, with the reasons."""
     table = _table("what went in", "hospital")
-    for name in ("studies in", "published", "instances", "held out", "identifiers planted"):
+    for name in ("studies in", "published", "instances", "kept for testing", "identifiers planted"):
         table.add_column(name, justify="right")
     table.add_column("excluded studies and why")
     for each in report.hospitals.values():
@@ -75,9 +75,9 @@ def refusals(report: Report) -> Table:
     table = _table("what was refused", "attempt")
     table.add_column("")
     table.add_column("proof")
-    for name, title in REFUSALS.items():
+    for name, attack in REFUSALS.items():
         proof = report.evidence.get(name, {})
-        table.add_row(title, _mark(report.refusals[name], "refused", "NOT REFUSED"), describe(proof))
+        table.add_row(attack.title, _mark(report.refusals[name], "refused", "NOT REFUSED"), describe(proof))
     return table
 
 
