@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from deploy.demo.report import TOGETHER
 
 WIDTH, HEIGHT = 760, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 214, 56, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 236, 56, 44
 _LEAST, _MOST = 0.4, 1.0
 # distinguishable without colour: the line together is thick, the others are dashed, and each is named at its end
 _TOGETHER, _ALONE, _INK, _FAINT = "#1f7a5c", ("#b4552d", "#8a6d1f", "#6b5b95"), "#24292f", "#d0d7de"

@@ -34,9 +34,9 @@ KINDS = dict(
     zip(
         SITES,
         (
-            Lesions("bright spots", 2.8, 4.0, SCANNERS[0]),
+            Lesions("bright spots", 3.3, 4.5, SCANNERS[0]),
             Lesions("dark spots", 3.4, 4.6, SCANNERS[1]),
-            Lesions("striped patches", 3.1, 4.1, SCANNERS[2]),
+            Lesions("striped patches", 2.9, 3.8, SCANNERS[2]),
         ),
         strict=True,
     )

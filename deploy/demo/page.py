@@ -62,7 +62,7 @@ def _picture(picture: Mapping[str, Any]) -> str:
     if not picture:
         return ""
     rows = "".join(
-        f"<tr><th scope='row'>{escape(_spaced(name))}</th><td>{escape(before)}</td>"
+        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(before)}</td>"
         f"<td>{escape(after) or '<span class=gone>removed</span>'}</td></tr>"
         for name, before, after in picture["header"]
     )
@@ -190,10 +190,6 @@ def _list(items: Iterable[str]) -> str:
 
 def _mark(good: bool, yes: str = "✓", no: str = "✗") -> str:
     return f'<span class="yes">{yes}</span>' if good else f'<span class="no">{no}</span>'
-
-
-def _spaced(keyword: str) -> str:
-    return "".join(f" {letter}" if letter.isupper() and number else letter for number, letter in enumerate(keyword))
 
 
 def _capital(text: str) -> str:

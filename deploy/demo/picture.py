@@ -12,6 +12,7 @@ from typing import Any
 
 import pydicom
 from PIL import Image
+from pydicom.datadict import dictionary_description
 
 from deploy.demo.failures import DemoFailed
 from deploy.demo.programs import Programs
@@ -34,6 +35,7 @@ def take(programs: Programs, folder: Path) -> dict[str, Any]:
     frame = pictures.us(7)
     pictures.draw(frame, pictures.NAME, (12, 12), 26, 255)
     before = pictures.dataset("US", frame)
+    before.PatientName, before.PatientBirthDate = "Jansen^Wilhelmina", "19310503"
     before.InstitutionName, before.ReferringPhysicianName = "General Hospital", "Dr^Vermeer"
     before.StudyInstanceUID, before.SeriesInstanceUID, before.SOPInstanceUID = (
         f"1.2.826.0.1.3680043.10.1234.7.{number}" for number in (1, 2, 3)
@@ -51,7 +53,7 @@ def take(programs: Programs, folder: Path) -> dict[str, Any]:
     return {
         "before": png(before.pixel_array),
         "after": png(after.pixel_array),
-        "header": [[name, _said(before, name), _said(after, name)] for name in ELEMENTS],
+        "header": [[dictionary_description(name), _said(before, name), _said(after, name)] for name in ELEMENTS],
         "elements_before": len(before),
         "elements_after": len(after),
     }

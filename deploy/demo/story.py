@@ -71,8 +71,10 @@ class Story:
         self._permit()
         self._federate()
         self._alone()
-        self._test()
-        self._act()
+        with ThreadPoolExecutor(1) as pool:
+            scoring = pool.submit(self._score)  # one container computes while the attacks are tried
+            self._act()
+            self._test(scoring)
         self._audit()
 
     # ---- before the first image moves
@@ -238,23 +240,29 @@ class Story:
         self.report.hospitals[site].auc_at_home = done[-1].auc
         phase.update(site, f"alone, after {self.rounds} rounds: AUC {done[-1].auc:.3f} on its own patients")
 
-    def _test(self) -> None:
+    def _score(self) -> dict[str, float]:
         """Every round's model, alone and together, on the researcher's own patients of all three kinds."""
+        models = {
+            f"{name}/{number}": self.hub.model(run, number)
+            for name, run in self._runs.items()
+            for number in range(self.rounds + 1)
+        }
+        return bench.score(self.images[images.JOB], self.patients, models, json.loads(permits.TRAINING))
+
+    def _test(self, scoring: Future[dict[str, float]]) -> None:
         with self.screen.phase("test") as phase:
-            runs = {TOGETHER: MAIN_RUN} | {site: f"local-{site}" for site in SITES}
-            models = {
-                f"{name}/{number}": self.hub.model(run, number)
-                for name, run in runs.items()
-                for number in range(self.rounds + 1)
-            }
-            scores = bench.score(self.images[images.JOB], self.patients, models, json.loads(permits.TRAINING))
+            scores = scoring.result()
             self.report.tested = {
-                name: [scores[f"{name}/{number}"] for number in range(self.rounds + 1)] for name in runs
+                name: [scores[f"{name}/{number}"] for number in range(self.rounds + 1)] for name in self._runs
             }
             for site, figures in self.report.hospitals.items():
                 figures.auc_local_only = self.report.tested[site][-1]
             alone = ", ".join(f"{site} {self.report.tested[site][-1]:.3f}" for site in SITES)
             phase.summary = f"on patients of all three kinds: together {self.report.auc_together:.3f}, alone {alone}"
+
+    @property
+    def _runs(self) -> dict[str, str]:
+        return {TOGETHER: MAIN_RUN} | {site: f"local-{site}" for site in SITES}
 
     # ---- what must not be, and what is on record
 
