@@ -31,7 +31,7 @@ SCORED_WITHIN_S = 180.0
 NOBODY = 65532
 
 
-def make_patients(folder: Path) -> Path:
+def make_patients(folder: Path, of_a_kind: int = PATIENTS_OF_A_KIND) -> Path:
     """Write `folder` as a job sees `/data`: as many studies of each hospital's kind, half of them with a lesion."""
     folder.mkdir(parents=True)
     studies, labels = [], {}
@@ -39,7 +39,7 @@ def make_patients(folder: Path) -> Path:
         at = folder / "studies" / site
         at.mkdir(parents=True)
         write_cohort(
-            at, "bench", PATIENTS_OF_A_KIND, SEED, second_study=0, scanner=kind.scanner,
+            at, "bench", of_a_kind, SEED, second_study=0, scanner=kind.scanner,
             make=lambda random, label, _scanner, site=site: make_study(random, label, site),
         )  # fmt: skip
         with (at / "clinical.csv").open(newline="", encoding="utf-8") as file:
