@@ -2,8 +2,9 @@
 # test.sh [--fast] [PYTEST ARGUMENT...]: checks everything, on a fresh machine too.
 #
 # Makes the environment (with the development tools), the engine and the images, then runs style, types,
-# import contracts and tests; all of them, whatever fails. The last line is `tests: N passed, M failed`.
-# Exit 0 only if nothing failed anywhere.
+# import contracts and tests; all of them, whatever fails: first the quick tests, side by side, then those that need
+# the engine or are slow, one after the other. With PYTEST ARGUMENTs only what they name, one after the other.
+# The last line is `tests: N passed, M failed`. Exit 0 only if nothing failed anywhere.
 #
 #   --fast   leaves out the tests that need the engine or are slow: for your own machine, never for CI
 set -euo pipefail
@@ -26,9 +27,8 @@ if [ $# -gt 0 ] && ! told="$(python -m pytest --collect-only -qq "$@" 2>&1 </dev
   say 'hint: name a file or a folder below tests/, or an option of pytest'
   exit 2
 fi
-if [ "$fast" = yes ]; then
-  set -- -m 'not engine and not slow' "$@"
-else
+quick='not engine and not slow'
+if [ "$fast" = no ]; then
   deploy/lib/walls.sh
   DOCKER_HOST="$(deploy/lib/engine.sh)"
   export DOCKER_HOST
@@ -65,13 +65,27 @@ check format count_format ruff format --check .
 check types count_types mypy
 check contracts count_contracts lint-imports --no-logo
 
-say '== tests'
 started=$SECONDS
-status=0
-# The report is what we count in; the terminal shows pytest's own words as they come.
-python -m pytest --junit-xml="$reports/tests.xml" "$@" || status=$?
-# 1 is "some failed"; anything else (nothing collected, a crash, a wrong argument) counts as one failure too.
-read -r passed failed skipped < <(python deploy/lib/count_tests.py "$reports/tests.xml" "$status")
+reported=() # a report and pytest's exit status, once for each run
+
+# run_tests NAME PYTEST ARGUMENT...: the report is what we count in; the terminal shows pytest's own words as they come.
+run_tests() {
+  local name="$1" status=0
+  shift
+  say "== tests: $name"
+  python -m pytest --junit-xml="$reports/$name.xml" "$@" || status=$?
+  reported+=("$reports/$name.xml" "$status")
+}
+
+if [ $# -gt 0 ]; then
+  [ "$fast" = no ] || set -- -m "$quick" "$@"
+  run_tests chosen "$@"
+else
+  # a file's tests stay together: some share what they made
+  run_tests quick -m "$quick" -n "$(nproc)" --dist loadfile
+  [ "$fast" = yes ] || run_tests engine -m "not ($quick)"
+fi
+read -r passed failed skipped < <(python deploy/lib/count_tests.py "${reported[@]}")
 [ "$failed" -eq 0 ] || bad=1
 
 printf '\n'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,27 @@ def test_the_demo_begins_where_its_folder_is_free(tmp_path: Path) -> None:
         capture_output=True, text=True, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done
+
+
+@pytest.mark.parametrize(
+    ("runs", "says"),
+    [
+        ([("4 0 1 1", 1)], "2 1 1"), ([("4 0 0 1", 0), ("9 1 1 2", 1)], "8 2 3"),
+        ([("4 0 0 0", 0), ("5 0 0 0", 3)], "9 1 0"), ([("4 0 0 0", 0), ("", 0)], "4 1 0"),
+    ],
+    ids=["one run", "both runs", "a run that crashed", "a run without a report"],
+)  # fmt: skip
+def test_the_tests_of_every_run_are_counted(runs: list[tuple[str, int]], says: str, tmp_path: Path) -> None:
+    words: list[str] = []
+    for number, (numbers, status) in enumerate(runs):
+        report = tmp_path / f"{number}.xml"
+        if numbers:
+            tests, failures, errors, skipped = numbers.split()
+            report.write_text(
+                f'<testsuites><testsuite tests="{tests}" failures="{failures}" errors="{errors}" skipped="{skipped}"/>'
+                "</testsuites>"
+            )
+        words += [str(report), str(status)]
+    script = ROOT / "deploy" / "lib" / "count_tests.py"
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == says

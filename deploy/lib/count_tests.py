@@ -1,4 +1,5 @@
-"""Count a pytest run from its JUnit report: `count_tests.py REPORT STATUS` prints `passed failed skipped`.
+"""Count pytest's runs from their JUnit reports: `count_tests.py REPORT STATUS [REPORT STATUS...]` prints
+`passed failed skipped`, together.
 
 An error in a fixture counts as a failure, and so does a run that ended badly without saying where.
 """
@@ -25,4 +26,5 @@ def counted(report: Path, status: int) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    print(*counted(Path(sys.argv[1]), int(sys.argv[2])))
+    runs = zip(sys.argv[1::2], sys.argv[2::2], strict=True)
+    print(*map(sum, zip(*(counted(Path(report), int(status)) for report, status in runs), strict=True)))

@@ -207,7 +207,7 @@ def test_a_group_of_the_users_may_be_what_lets_them_pass(
 
 @as_root
 def test_parents_are_passable_whatever_the_umask(separate: NodeConfig) -> None:
-    root = separate.paths.root.parent / "new" / "below" / "node"
+    root = separate.paths.root.parent / "a" / "b" / "n"
     file = separate.paths.root.parent / "node.toml"
     file.write_text(file.read_text().replace(str(separate.paths.root), str(root)))
     config = load_config(file)
