@@ -6,11 +6,12 @@ Everything here is computed from the plain report (`demo-report.json`), so a sto
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 from deploy.demo.report import REFUSALS, TOGETHER
 
-_LABEL = 17
+_LABEL, _WIDTH = 17, 100
 
 
 def closing(plain: Mapping[str, Any]) -> list[str]:
@@ -29,7 +30,7 @@ def closing(plain: Mapping[str, Any]) -> list[str]:
         "together": f"{' → '.join(_auc(each) for each in plain['tested'].get(TOGETHER, []))}, round by round",
         "attacks": f"{len(plain['refusals'])}, refused {sum(plain['refusals'].values())}",
     }
-    return [f"{name:<{_LABEL}}{words}" for name, words in rows.items()] + ["", sentence(plain)]
+    return [f"{name:<{_LABEL}}{words}" for name, words in rows.items()] + ["", *wrap(sentence(plain), _WIDTH)]
 
 
 def sentence(plain: Mapping[str, Any]) -> str:
