@@ -22,7 +22,7 @@ import pyarrow
 import pyarrow.parquet
 
 from deploy.demo.failures import DemoFailed
-from deploy.demo.lesions import KINDS, make_study
+from deploy.demo.lesions import KINDS, maker
 from tests.sim.cohort import write_cohort
 
 PATIENTS_OF_A_KIND = 40
@@ -38,10 +38,7 @@ def make_patients(folder: Path, of_a_kind: int = PATIENTS_OF_A_KIND) -> Path:
     for site, kind in KINDS.items():
         at = folder / "studies" / site
         at.mkdir(parents=True)
-        write_cohort(
-            at, "bench", of_a_kind, SEED, second_study=0, scanner=kind.scanner,
-            make=lambda random, label, _scanner, site=site: make_study(random, label, site),
-        )  # fmt: skip
+        write_cohort(at, "bench", of_a_kind, SEED, second_study=0, scanner=kind.scanner, make=maker(site))
         with (at / "clinical.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         for number, row in enumerate(rows):

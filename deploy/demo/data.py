@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 
 from deploy.demo import troubles
-from deploy.demo.lesions import KINDS, make_study
+from deploy.demo.lesions import KINDS, maker
 from deploy.demo.workplace import Account
 from tests.sim.cohort import write_cohort
 from tests.sim.planting import plant
@@ -43,10 +43,7 @@ def make_source(folder: Path, site: str, seed: int) -> Source:
     """Fill `folder`; equal arguments give equal files. Runs in a process of its own, one per hospital."""
     os.umask(0o022)
     folder.mkdir(mode=0o755)
-    write_cohort(
-        folder, site, PATIENTS, seed, scanner=KINDS[site].scanner,
-        make=lambda random, label, _scanner: make_study(random, label, site),
-    )  # fmt: skip
+    write_cohort(folder, site, PATIENTS, seed, scanner=KINDS[site].scanner, make=maker(site))
     statistics = _statistics(folder)
     planted = plant(folder, count=PLANTED_AT_LEAST, seed=seed) + troubles.plant(folder / "troubles", site)
     copy_pydicom_files(folder / "pydicom")

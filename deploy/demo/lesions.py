@@ -7,6 +7,7 @@ kind has learnt nothing of the two others; none of them shows in an image's mean
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,11 @@ def make_study(random: np.random.Generator, label: int, site: str) -> Scan:
     contrast = random.uniform(kind.least, kind.most) * float(healthy.std(axis=(1, 2)).mean())
     healthy += contrast * _lesion(random, kind.name)
     return Scan(np.clip(np.rint(healthy), -1024, 3071).astype(np.int16), 1)
+
+
+def maker(site: str) -> Callable[[np.random.Generator, int, Scanner], Scan]:
+    """What `tests.sim.cohort.write_cohort` draws this hospital's pictures with."""
+    return lambda random, label, _scanner: make_study(random, label, site)
 
 
 def _lesion(random: np.random.Generator, name: str) -> npt.NDArray[np.float64]:
