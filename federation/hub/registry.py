@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from federation import pki
 from federation.control import (
+    EnrolmentAnswer,
     EnrolmentBundle,
     EnrolmentRequest,
     Inventory,
@@ -21,6 +22,7 @@ from federation.control import (
     encode,
     request_id,
     same_request_id,
+    signed_part,
 )
 from federation.hub.certificates import ACTIVE, REVOKED, certificate_row
 from federation.hub.database import Database, note
@@ -28,7 +30,7 @@ from federation.hub.peers import Peer, peer_of
 from federation.hub.tables import CertificateRow, SiteRow
 from mediator.canonical import parse_time, print_time
 from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
-from mediator.signatures import VerifyKey
+from mediator.signatures import SigningKey, VerifyKey
 
 
 class Registry:
@@ -45,13 +47,13 @@ class Registry:
         told: str,
         *,
         url: str,
-        instruction: VerifyKey,
+        instruction: SigningKey,
         witness: VerifyKey,
         actor: str,
         again: bool = False,
     ) -> bytes:
-        """Enrol the site of a request (JSON) and return its bundle (JSON). `told` is the request id that the site read
-        out: a request that was changed on its way has another.
+        """Enrol the site of a request (JSON) and return its bundle (JSON), signed. `told` is the request id that the
+        site read out: a request that was changed on its way has another.
 
         1. The id is this request's; recorded where it is not.
         2. The site is not enrolled and active: revoke it first, or a stranger's request with the same name would take
@@ -98,12 +100,13 @@ class Registry:
             hub=url,
             certificate=pki.certificate_pem(certificate).decode("ascii"),
             ca=self._authority.ca.read_text("ascii"),
-            instruction_keys=[instruction.text],
+            instruction_keys=[instruction.verify_key.text],
             witness_keys=[witness.text],
             flower_key=request.flower_key,
             release_key=request.release_key,
         )
-        return encode(bundle)
+        text = encode(bundle).decode("utf-8")
+        return encode(EnrolmentAnswer(bundle=text, signature=instruction.sign_bytes(signed_part(text)).hex()))
 
     def revoke(self, site: str, actor: str) -> None:
         """End a site: every certificate of it goes on the revocation list. Raises `UsageFault` for an unknown one."""

@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from federation.files import make_folder
 from federation.hub import keys
 from federation.hub.certificates import Certificates
@@ -33,6 +35,7 @@ from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.registry import Registry
 from federation.hub.runs import HubRuns
+from federation.hub.tables import EventRow
 from federation.hub.witness import Witness
 from federation.pki import Authority
 from mediator.errors import UsageFault
@@ -150,7 +153,7 @@ class HubState:
             told,
             again=again,
             url=self.config.ingress.url,
-            instruction=self.instruction_key.verify_key,
+            instruction=self.instruction_key,
             witness=self.witness_key.verify_key,
             actor=_actor(),
         )
@@ -169,6 +172,14 @@ class HubState:
         for row in rows:
             row["log_epoch"], row["witnessed_records"] = newest.get(row["site"], (0, 0))
         return rows
+
+    def events(self, last: int) -> list[dict[str, Any]]:
+        """The newest `last` lines of the hub's own record, oldest first; all of them for 0."""
+        with self.database.read() as session:
+            query = select(EventRow).order_by(EventRow.sequence.desc())
+            rows = list(session.scalars(query.limit(last) if last else query))
+        columns = ("sequence", "time", "actor", "action", "object", "verdict", "code")
+        return [{column: getattr(row, column) for column in columns} for row in reversed(rows)]
 
     def alarms(self) -> list[dict[str, Any]]:
         return self.certificates.alarms()

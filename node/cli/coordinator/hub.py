@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mediator.errors import Denied, NotNow, UsageFault
+from mediator.errors import Denied, Malformed, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
 from node.cli.coordinator import witness
@@ -90,6 +90,18 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
     raise typer.Exit(Denied.exit_code)
 
 
+@app.command("events")
+def events(
+    config: HubConfigPath,
+    last: Annotated[int, typer.Option("--last", help="so many, the newest last; 0: all", min=0)] = 50,
+    as_json: Json = False,
+) -> None:
+    """The hub's own record: who did or asked what, and what came of it, refused enrolments and alarms included."""
+    with opened(config) as hub:
+        rows = hub.events(last)
+    _show_rows(rows, as_json)
+
+
 @nodes.command("approve")
 def approve(
     config: HubConfigPath,
@@ -108,7 +120,11 @@ def approve(
 
     check_new(out)  # a site is enrolled once: its bundle must have somewhere to go
     raw = read_bytes(request, limit=1 << 20)
-    shown = decode(EnrolmentRequest, raw)
+    try:
+        shown = decode(EnrolmentRequest, raw)
+    except Malformed as error:
+        hint = "it wants the file that the site's `cloister node enrol request` wrote"
+        raise Malformed(f"{request}: {error.message}", hint=error.hint or hint) from error
     release, audit = VerifyKey.from_text(shown.release_key), VerifyKey.from_text(shown.audit_key)
     say(f"site {shown.site}: release key id {release.key_id}, audit key id {audit.key_id}")
     told = request_id if request_id is not None else _ask_request_id()
