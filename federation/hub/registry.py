@@ -138,7 +138,7 @@ class Registry:
             return {row.site: peer_of(row) for row in session.scalars(select(SiteRow).where(SiteRow.state == ACTIVE))}
 
     def seen(self, site: str) -> None:
-        """Note that a site opened its events stream."""
+        """Note that a site's events stream stands."""
         with self._database.write() as session:
             row = session.get(SiteRow, site)
             if row is not None:

@@ -147,8 +147,10 @@ class Service:
     def _renew_own(self) -> None:
         authority, now = self._hub.authority, self._hub.clock()
         certificate = pki.parse_certificate(authority.server_certificate.read_text("ascii"))
-        if certificate.not_valid_after_utc - now < _SERVER_MARGIN:
-            authority.issue_server(self._hub.config.ingress.hosts, now)
+        hosts = self._hub.config.ingress.hosts
+        unnamed = not all(pki.names_host(certificate, host) for host in hosts)  # the configuration has grown
+        if unnamed or certificate.not_valid_after_utc - now < _SERVER_MARGIN:
+            authority.issue_server(hosts, now)
         self._hub.registry.sign_revocations()
         self._context.reload()
 

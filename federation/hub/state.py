@@ -29,7 +29,7 @@ from federation.hub import keys
 from federation.hub.certificates import Certificates
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.conductor import Conductor
-from federation.hub.config import HubConfig
+from federation.hub.config import HubConfig, placeholders
 from federation.hub.database import Database
 from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
@@ -40,11 +40,8 @@ from federation.hub.witness import Witness
 from federation.pki import Authority
 from mediator.errors import UsageFault
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
-from mediator.terms import is_placeholder
 from mediator.types import DataPermit, RunOrder
 
-# what `deploy/hub.example.toml` calls the hub (RFC 2606: nobody's name)
-_EXAMPLE_HOST = ".example.org"
 # sockaddr_un holds 108 bytes with the closing NUL (unix(7))
 _MAX_SOCKET_BYTES = 107
 _NOTIFY, _SUPERLINK = "run/notify.sock", "superlink/superlink.sock"
@@ -56,17 +53,8 @@ def utc_now() -> datetime:
 
 def _check_filled_in(config: HubConfig) -> None:
     """Raise `UsageFault` for what the example leaves to be changed: the host goes into certificates, which stay."""
-    if any(is_placeholder(text) for text in config.trust.committee_keys):
-        raise UsageFault(
-            "the hub's configuration: trust.committee_keys is the example's zeros",
-            hint="write the Access Committee's public key: what its .pub file holds",
-        )
-    for host in config.ingress.hosts:
-        if f".{host}".endswith(_EXAMPLE_HOST):
-            raise UsageFault(
-                f"the hub's configuration: ingress.hosts: {host} is the example's",
-                hint="write the names and addresses that nodes reach this hub by",
-            )
+    for wrong, mend in placeholders(config):
+        raise UsageFault(f"the hub's configuration: {wrong}", hint=mend)
 
 
 def check_sockets(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
-from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint, Trouble
 from mediator.errors import Code
 from node.host.config import NodeConfig
 from node.ipc import link as words
@@ -103,6 +103,9 @@ class RemoteCore:
 
     async def certificate_alarm(self, code: Code) -> None:
         await self._call(words.CERTIFICATE_ALARM, words.Alarm(code))
+
+    async def trouble(self, trouble: Trouble) -> None:
+        await self._call(words.TROUBLE, words.HubTrouble(trouble))
 
     async def hub_time(self, time: datetime) -> None:
         await self._call(words.HUB_TIME, words.HubTime(time))

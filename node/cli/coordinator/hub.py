@@ -16,6 +16,7 @@ import typer
 from mediator.errors import Denied, Malformed, NotNow, UsageFault
 from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
+from node.cli.coordinator import check as hub_check
 from node.cli.coordinator import witness
 from node.cli.coordinator.desk import opened
 from node.cli.files import (
@@ -100,6 +101,9 @@ def events(
     with opened(config) as hub:
         rows = hub.events(last)
     _show_rows(rows, as_json)
+
+
+app.command("check")(hub_check.check)
 
 
 @nodes.command("approve")

@@ -57,10 +57,12 @@ def init(config: NodeConfig) -> None:
     """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
     from node.cli.it.enrol import write_audit_keys
     from node.host.migrate_state import is_old
+    from node.host.placeholders import check_filled_in
     from node.host.state import migrate_state, prepare_state
     from node.host.supervisor import only_one
 
     loaded = load(config)
+    check_filled_in(loaded)
     if is_old(loaded):
         with only_one(loaded):
             migrate_state(loaded)
@@ -94,8 +96,14 @@ def status(config: NodeConfig, as_json: Json = False) -> None:
     loaded = load(config)
     with client_for(loaded, words.STATUS) as client:
         answer = plain(client.call(words.STATUS, Empty()))
-    answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
+    hub = {"url": loaded.hub.url, "connected": answer.pop("hub_connected"), "trouble": answer.pop("hub_trouble")}
+    answer["hub"] = hub | {"clock_ahead_s": answer.pop("hub_clock_ahead_s")}
     show(answer, as_json=as_json)
+    if trouble := answer["hub"]["trouble"]:
+        from federation.client.standing import WORDS
+
+        said = WORDS[trouble]
+        say(f"{said.meaning}: {said.mend}")
 
 
 @app.command("canary")
