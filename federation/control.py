@@ -11,7 +11,7 @@ import json
 import re
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from mediator.errors import Malformed, UnsupportedVersion, UsageFault
 from mediator.grammar import DIGEST, HEX256, IDENTIFIER, MAX_SIGNED_BYTES
@@ -38,6 +38,9 @@ Signed = Annotated[str, StringConstraints(max_length=MAX_SIGNED_BYTES, pattern=r
 Pem = Annotated[str, StringConstraints(max_length=16 << 10, pattern=r"^-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n -]+$")]
 Line = Annotated[str, StringConstraints(max_length=16 << 10)]
 
+# a code, which a newer hub may have more of, and the number of an event
+_ALARM = r"[a-z_]{1,64}\.[0-9]{1,18}"
+
 M = TypeVar("M", bound="ControlMessage")
 
 
@@ -61,6 +64,12 @@ class ControlEvent(ControlMessage):
 
     kind: Literal["document", "wake", "alive", "alarm"]
     text: Signed = ""
+
+    @model_validator(mode="after")
+    def _is_short_where_no_document(self) -> ControlEvent:
+        if self.kind != "document" and not re.fullmatch(_ALARM if self.kind == "alarm" else "", self.text):
+            raise ValueError(f"no {self.kind}")
+        return self
 
 
 class ReleaseMessage(ControlMessage):

@@ -171,6 +171,10 @@ class Code(StrEnum):
     SET_ASIDE = "set_aside"
 
 
+# a node's certificate opens nothing any more; it was renewed twice; somebody asked for one for another key
+CERTIFICATE_ALARMS = frozenset({Code.CERTIFICATE_REPLACED, Code.RENEWED_TWICE, Code.UNTRUSTED_KEY})
+
+
 _RAISED = tuple(code for code in Code if code.name.startswith("RAISED_"))
 _CONTRACT = tuple(code for code in Code if code.name.startswith("CONTRACT_"))
 

@@ -138,12 +138,12 @@ class Removal:
     def sweep(self) -> None:
         """Remove containers and work areas that nobody here owns (after a crash, or an engine that was away).
 
-        Raises `NotNow` while the engine does not answer; then `tidy` does it later.
+        Raises `NotNow` while the engine does not answer, and what a broker that failed says; then `tidy` does it later.
         """
         self._untidy.clear()
         try:
             self._clean(folders=True)
-        except NotNow:
+        except CloisterError:
             self._untidy.set()
             raise
 
@@ -157,12 +157,12 @@ class Removal:
             self.sweep()
 
     def sweep_guests(self) -> None:
-        """Remove the containers of canaries that have ended, of logs kept long enough; if the engine is away, `tidy`
+        """Remove the containers of canaries that have ended, of logs kept long enough; where that fails, `tidy`
         does."""
         try:
             self._clean()
-        except NotNow:
-            self._untidy.set()
+        except CloisterError as error:
+            self._leave_for_later(error)
 
     def _drop_logs(self, chosen: Callable[[SandboxKey, float], bool]) -> None:
         if self._inventory.drop_logs(chosen):

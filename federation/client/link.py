@@ -44,7 +44,7 @@ from federation.client.flower import (
 from federation.client.link_state import LinkState
 from federation.client.ports import CorePort, OutgoingReply, Retry, Trouble
 from mediator import tensors
-from mediator.errors import CloisterError, Code, Denied, HubCode, Malformed, NotNow, UsageFault
+from mediator.errors import CERTIFICATE_ALARMS, CloisterError, Code, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.ports import Clock
 from mediator.signatures import open_signed
 from mediator.types import ReleaseEnvelope
@@ -116,7 +116,7 @@ class Link:
         self._active = asyncio.Event()
         self._again = Again()
         self._lost = False
-        self._refused_as_replaced = 0
+        self._refused_as_replaced, self._said_replaced = 0, False
         self._trouble: Trouble = ""
         self._renewal: control.Renewal | None = None
         self._renewed: str | None = None
@@ -318,7 +318,7 @@ class Link:
 
     async def _hear(self) -> None:
         async for event in self._channel.events():
-            self._refused_as_replaced = 0
+            self._refused_as_replaced, self._said_replaced = 0, False
             if event.kind == "alarm":
                 await self._pass_alarm_on(event.text)
             elif event.kind == "wake":
@@ -330,7 +330,7 @@ class Link:
         """Hand an alarm of the hub's to core, once, now or later: the hub says it again with every stream, and while
         core cannot write it down, what comes after it must arrive."""
         code, name = text.partition(".")[0], f"alarm {text}"
-        if self._notes.alarmed(text) or name in self._again or code not in Code.__members__.values():
+        if self._notes.alarmed(text) or name in self._again or code not in CERTIFICATE_ALARMS:
             return
         log.error("the hub says: %s: this site's certificate may be in other hands", code)
         try:
@@ -348,9 +348,11 @@ class Link:
         """The newest certificate we have opens nothing any more: somebody else got and showed a newer one. Once may be
         a connection begun before a renewal."""
         self._refused_as_replaced += 1
-        if self._refused_as_replaced == 2:
-            log.error("the hub knows a newer certificate of this site than we do: ours may be in other hands")
-            await self._core.certificate_alarm(Code.CERTIFICATE_REPLACED)
+        if self._refused_as_replaced < 2 or self._said_replaced:
+            return
+        log.error("the hub knows a newer certificate of this site than we do: ours may be in other hands")
+        await self._core.certificate_alarm(Code.CERTIFICATE_REPLACED)
+        self._said_replaced = True  # now that core has it: the hub can tell this link nothing any more
 
     async def _pass_on(self, document: str) -> None:
         """Hand a document to core, now or later. The hub sends every one again with every stream, and none may keep

@@ -151,7 +151,7 @@ class Certificates:
         now = self._clock()
         with self._database.write() as session:
             row = session.get(CertificateRow, f"{serial:x}")
-            if row is None or row.ended is None or now - parse_time(row.ended) < CROSSING:
+            if row is None or row.ended is None or timedelta(0) <= now - parse_time(row.ended) < CROSSING:
                 return None
             return row.site if _say(session, now, row, "node_certificate", ALARM, Code.CERTIFICATE_REPLACED) else None
 
@@ -203,10 +203,11 @@ def _end_others(session: Session, site: str, now: datetime, *, but: str = "", un
 
 def _say(session: Session, now: datetime, row: CertificateRow, action: str, verdict: str, code: str) -> bool:
     """Write down what somebody did with a certificate; false where the same was written within a day."""
-    since = print_time(now - _SAID_AGAIN)
+    since, until = print_time(now - _SAID_AGAIN), print_time(now)  # what a clock ahead wrote silences nothing
     same = select(EventRow.sequence).where(
-        EventRow.object == _name(row), EventRow.code == code, EventRow.verdict == verdict, EventRow.time > since
-    )
+        EventRow.object == _name(row), EventRow.code == code, EventRow.verdict == verdict,
+        EventRow.time > since, EventRow.time <= until,
+    )  # fmt: skip
     if session.scalar(same.limit(1)) is not None:
         return False
     if verdict == ALARM:

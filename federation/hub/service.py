@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from federation import flower_log, pki, tls
@@ -19,7 +20,7 @@ from federation.hub.ingress import Ingress
 from federation.hub.listener import Limits
 from federation.hub.state import HubState, check_sockets
 from federation.hub.superlink import SuperLinkProcess
-from mediator.errors import CloisterError
+from mediator.errors import CloisterError, NotNow
 
 log = logging.getLogger("cloister.hub")
 
@@ -32,10 +33,28 @@ _SERVER_MARGIN = timedelta(days=30)
 async def serve_hub(hub: HubState, ready: Callable[[], None] | None = None) -> None:
     """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
     check_sockets(hub.config.state_dir)
-    ending = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    await Service(hub).run(ending, ready)
+    with _only_one(hub):
+        ending = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        await Service(hub).run(ending, ready)
+
+
+@contextlib.contextmanager
+def _only_one(hub: HubState) -> Iterator[None]:
+    """Hold the state folder's lock: a second hub would take the first one's sockets away. The kernel lets go of it when
+    this process dies, however it dies. Raises `NotNow` where the hub runs."""
+    descriptor = os.open(hub.notify_socket.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotNow(
+                "this hub is running already", hint="stop it first, or give this one its own state_dir"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Service:
@@ -100,7 +119,7 @@ class Service:
             if ending.is_set():
                 return
             try:
-                if self._hub.clock() - signed > _REVOCATIONS_EVERY:
+                if not timedelta(0) <= self._hub.clock() - signed <= _REVOCATIONS_EVERY:
                     self._hub.registry.sign_revocations()
                     signed = self._hub.clock()
                 if not self._superlink.running:

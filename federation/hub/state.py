@@ -5,6 +5,7 @@
     keys/                instruction.key, witness.key (never the committee's, never a researcher's)
     checkpoints/<run>/   model and history after every round
     superlink/           the SuperLink's database, log and home
+    run/lock             held by the running hub
     run/notify.sock      a datagram here tells the running hub to look at `hub.db` again
 
 Every command works on the files themselves, whether the hub runs or not.

@@ -8,6 +8,7 @@ made again.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 RESERVE_BYTES = 4 << 20
 # less than this is no room: a transaction writes some pages of 4 KiB each, and the log's files grow by as much
 _FULL_BYTES = 256 << 10
+# what `stat` counts in, whatever the file system has
+_BLOCK_BYTES = 512
 # the reserve is made where it leaves this many times its size free
 _SPARE = 4
 
@@ -33,8 +36,9 @@ class Reserve:
         if self._path is None:
             return False
         with self._lock:
-            if self._path.is_file():
+            if self._is_whole():
                 return True
+            self._remove()  # what a core that was killed meanwhile left of it
             if self._free_bytes() < _SPARE * self._size_bytes:
                 return False
             try:
@@ -54,6 +58,14 @@ class Reserve:
             return False
         with self._lock:
             return self._free_bytes() < _FULL_BYTES and self._remove()
+
+    def _is_whole(self) -> bool:
+        assert self._path is not None
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_blocks * _BLOCK_BYTES >= self._size_bytes
 
     def _free_bytes(self) -> int:
         assert self._path is not None

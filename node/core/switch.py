@@ -63,7 +63,10 @@ class Switch:
                 raise cannot_write(self._mark, error) from None
         with self._lock:
             self._on = self.turn != turn
+            paused_meanwhile = self._on
         self.prepare()
+        if paused_meanwhile:  # by somebody who saw the mark that was taken away
+            self.mark("")
 
     def prepare(self) -> None:
         """Have the mark's file at hand under another name: a rename needs neither room nor inode."""

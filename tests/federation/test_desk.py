@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -28,7 +30,7 @@ from federation.hub.service import serve_hub
 from federation.hub.state import HubState
 from federation.hub.tables import EventRow, HubBase, RunRow
 from mediator import tensors
-from mediator.errors import CloisterError, Code, Denied, Malformed, UnsupportedVersion, UsageFault
+from mediator.errors import CloisterError, Code, Denied, Malformed, NotNow, UnsupportedVersion, UsageFault
 from mediator.permit import open_permit, schema_sha256
 from mediator.signatures import KeyRing
 from mediator.types import Dtype, RevocationList, TensorSpec
@@ -536,3 +538,17 @@ async def test_a_state_folder_too_deep_for_its_sockets_is_refused_when_made_and_
     monkeypatch.setattr(town.hub, "config", town.config.model_copy(update={"state_dir": deep}))
     with pytest.raises(UsageFault, match="too long for the sockets"):
         await serve_hub(town.hub)
+
+
+async def test_a_second_hub_on_the_same_state_folder_is_refused_and_the_first_keeps_its_sockets(tmp_path: Path) -> None:
+    town = found(tmp_path)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first,
+        (town.hub.notify_socket.parent / "lock").open("w") as lock,
+    ):
+        first.bind(str(town.hub.notify_socket))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = town.hub.notify_socket.stat()
+        with pytest.raises(NotNow, match="running already"):
+            await serve_hub(town.hub)
+        assert town.hub.notify_socket.stat() == before

@@ -16,7 +16,7 @@ from federation import control, pki
 from federation.client import enrolment, link
 from federation.client.flower import HubUnreachable
 from federation.client.link import Link
-from mediator.errors import Code, Denied, NotNow
+from mediator.errors import Code, Denied, NotNow, Reason
 from tests.federation.ground import Town, found
 from tests.sim.core import FakeCore
 
@@ -150,6 +150,59 @@ async def test_an_alarm_that_core_cannot_write_down_keeps_no_document_back(town:
     for _ in range(2):
         await mine._hear()
     assert passed == ["revocation-list"] * 2 and "alarm renewed_twice.4" in mine._again
+
+
+class Robbed:
+    async def events(self) -> AsyncIterator[control.ControlEvent]:
+        raise Denied(Reason(Code.CERTIFICATE_REPLACED))
+        yield
+
+
+async def test_a_link_whose_certificate_was_replaced_says_so_until_core_has_it(town: Town) -> None:
+    """The hub can tell it nothing any more: its certificate opens no stream."""
+    core, told, away = town.core(SITE), list[Code](), True
+
+    async def alarm(code: Code) -> None:
+        if away:
+            raise NotNow("core is away")
+        told.append(code)
+
+    core.certificate_alarm = alarm  # type: ignore[method-assign]
+    mine = Link(town.link_config(SITE), core)
+    mine._channel = Robbed()  # type: ignore[assignment]
+    for attempt in range(6):
+        away = attempt < 3
+        with pytest.raises((Denied, NotNow)):
+            await mine._listen()
+    assert told == [Code.CERTIFICATE_REPLACED]
+
+
+@pytest.mark.parametrize("text", ["renewed_twice.4." + "a" * 1_000_000, "renewed_twice", "renewed_twice.4\nx.1", "é.1"])
+def test_an_alarm_is_a_code_and_a_number(text: str) -> None:
+    with pytest.raises(ValueError, match="1 validation error"):
+        control.ControlEvent(kind="alarm", text=text)
+
+
+@pytest.mark.parametrize("kind", ["wake", "alive"])
+def test_what_is_no_document_carries_nothing(kind: Any) -> None:
+    with pytest.raises(ValueError, match=f"no {kind}"):
+        control.ControlEvent(kind=kind, text="x" * 1000)
+
+
+async def test_an_alarm_of_a_kind_that_is_none_reaches_neither_core_nor_the_disk(town: Town) -> None:
+    mine = Link(town.link_config(SITE), town.core(SITE))
+    await mine._pass_alarm_on("malformed.7")
+    assert "alarm malformed.7" not in mine._again and not mine._notes.alarmed("malformed.7")
+
+
+def test_a_hub_whose_clock_was_ahead_still_tells_of_a_replaced_certificate(town: Town) -> None:
+    hub, now = town.hub.certificates, datetime.now(UTC)
+    old = current(town)
+    given = hub.renew(SITE, old, enrolment.renewal_request(town.link_folder(SITE), SITE))
+    hub.take_up(pki.parse_certificate(given).serial_number)
+    for ahead, says in ((timedelta(days=10), SITE), (timedelta(hours=1), SITE), (timedelta(hours=2), None)):
+        hub._clock = lambda ahead=ahead: now + ahead  # type: ignore[misc]
+        assert hub.shown_after_end(old) == says
 
 
 async def test_a_message_that_finds_no_room_to_wait_says_so(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import queue
 import threading
 import time
@@ -111,12 +112,12 @@ class FakeRunner:
         behave = self._behaviours[container.spec.image]
         number, stopping = 1, Path(container.spec.in_dir) / "stop"
         while not container.stop.is_set():
-            if stopping.exists():
+            if os.path.exists(stopping):
                 container.events.put(JobEvent("exited", status=0))
                 container.events.put(None)
                 return
             folder = Path(container.spec.in_dir) / "tasks" / str(number)
-            if not folder.exists():
+            if not os.path.exists(folder):
                 time.sleep(0.005)
                 continue
             task = json.loads((folder / "task.json").read_bytes())

@@ -30,6 +30,7 @@ class WitnessDesk:
         self._lock = threading.Lock()
         self._held: LogHead | None = None
         self.refused = False  # the checkpoint that it was shown last
+        self._told = False  # and whether that is written down
 
     def holds(self, text: str, refused: bool) -> None:
         """Hear which checkpoint the hub signed last (`text`, empty for none), at first or after it refused one.
@@ -60,7 +61,7 @@ class WitnessDesk:
         shown, own = open_line(self._core, text), self._core.keys.audit
         shown.checkpoint.verify({own.key_id: own.verify_key})
         if self._keep(shown):  # a line of before, shown again, says nothing of how the witness stands to this log now
-            self._held, self.refused = shown.checkpoint.head, False
+            self._held, self.refused, self._told = shown.checkpoint.head, False, False
 
     def to_show(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]:
         """The newest checkpoint, whenever there is one that no witness has signed: it covers those before it.
@@ -101,12 +102,12 @@ class WitnessDesk:
 
     def _note_refused(self, size: int) -> None:
         """Write down that the witness refuses this log: once, until it signs again."""
-        with self._lock:
-            told, self.refused = self.refused, True
-        if told:
-            return
         refused = event(Action.CHECKPOINT, f"witness/{size}", Verdict.REFUSED)
-        self._core.refusals.record(self._core.store, self._core.clock(), WITNESS, refused)
+        with self._lock:
+            told, self.refused = self._told, True
+            if not told:
+                self._core.refusals.record(self._core.store, self._core.clock(), WITNESS, refused)
+                self._told = True
 
 
 def open_line(core: Core, text: str) -> WitnessedCheckpoint:

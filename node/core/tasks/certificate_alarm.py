@@ -7,13 +7,11 @@ import threading
 from datetime import datetime, timedelta
 
 from mediator.audit import Action, Verdict
-from mediator.errors import Code, Malformed
+from mediator.errors import CERTIFICATE_ALARMS, Code, Malformed
 from node.core.context import Core, event
 
 log = logging.getLogger(__name__)
 
-# the certificate opens nothing any more; it was renewed twice; somebody asked for one for another key
-ALARMS = frozenset({Code.CERTIFICATE_REPLACED, Code.RENEWED_TWICE, Code.UNTRUSTED_KEY})
 # the link is told by a hub, and may be its; one record a day says the same as a million
 _AGAIN = timedelta(days=1)
 
@@ -28,11 +26,12 @@ class CertificateAlarms:
 
     def record(self, code: Code) -> None:
         """Write an alarm down. Raises `Malformed` for a code that is none."""
-        if code not in ALARMS:
+        if code not in CERTIFICATE_ALARMS:
             raise Malformed("not an alarm about a certificate")
         now = self._core.clock()
         with self._lock:
-            if code in self._said and now - self._said[code] < _AGAIN:
+            # a record of the future, by a clock that was ahead, silences nothing
+            if code in self._said and timedelta(0) <= now - self._said[code] < _AGAIN:
                 return
             with self._core.store.transaction(now) as tx:
                 about = f"certificate/{self._core.site}"

@@ -123,14 +123,17 @@ class Queue:
         turn = self.turn(job)
         return 0.0 if turn is None else _slot_seconds(turn, self._clock())
 
-    def give_back(self, job: str) -> None:
-        """End a job's turn, if it has one."""
+    def give_back(self, turn: Turn) -> None:
+        """End this very turn; a later one of the same job is somebody else's to end."""
+        job = turn.ask.job
         with self._lock:
-            turn = self._turns.pop(job, None)
-        if turn is not None:
-            now = self._clock()
-            self._add_use(turn.ask.project, _slot_seconds(turn, now), now)
-            self._stir.set()
+            held = self._turns.get(job)
+            if held is None or held.ask is not turn.ask:
+                return
+            del self._turns[job]
+        now = self._clock()
+        self._add_use(turn.ask.project, _slot_seconds(turn, now), now)
+        self._stir.set()
 
     def recall(self, job: str) -> None:
         """Have a job that waits looked at again; one that has its turn is at work already."""

@@ -189,6 +189,7 @@ class JobThreads:
                 self._answer(job, reason)
                 return None
             row, instruction = self._load(job)
+            turn = self.queue.turn(job)
             if row.state in (JobState.PREPARING, JobState.RUNNING):  # its container is gone, which could not be written
                 row = self._recover(row)
             try:
@@ -197,7 +198,7 @@ class JobThreads:
                 if row.state in (JobState.ADMITTED, JobState.PREPARING, JobState.RUNNING):
                     if self._has_elder(row, instruction.attempt):
                         return _ELDER_S
-                    if (turn := self.queue.turn(job)) is not None:
+                    if turn is not None:
                         self._run(row, instruction, turn)
                     elif self._enter(row, instruction):
                         return _CALLED
@@ -221,7 +222,8 @@ class JobThreads:
                     return None
                 return _RETRY_S
             finally:
-                self.queue.give_back(job)
+                if turn is not None:  # not one that it was given since: another thread may be at work with it
+                    self.queue.give_back(turn)
         return None
 
     def _enter(self, row: JobRow, instruction: InstructionRow) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from containers.warm.pool import Sandboxes
+from containers.warm.removal import Stopping
 from mediator.audit import Action, Verdict
 from mediator.errors import CloisterError, Code, Denied, Reason
 from mediator.ports import Prepared
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 VALID_FOR = timedelta(hours=24)
 # whoever asked for the canary is told once its failure is written down, or after this
 _RECORD_S = 1.0
+# and once what gave way has ended, or after this: it ends all the same
+_STOP_S = 5.0
 
 RunCanary = Callable[[str, ContainerSpec, str | None], tuple[str, tuple[str, ...]]]
 """(canary's name, a job's spec, the fingerprint expected) -> the fingerprint, and the names of what gave way (empty
@@ -46,7 +49,7 @@ class SandboxTrust:
         with self._one_at_a_time:
             if self._is_valid(prepared.fingerprint):
                 return
-            _, failures = self._probe(spec, prepared.fingerprint)
+            _, failures, _ = self._probe(spec, prepared.fingerprint)
         if failures:
             raise Denied(Reason(Code.CANARY_FAILED, ", ".join(failures)))
 
@@ -84,14 +87,25 @@ class SandboxTrust:
         image, until = f"sha256:{'0' * 64}", now + VALID_FOR
         spec = ContainerSpec("canary", "canary", image, "/", "/", limits, now, until, gpus)
         with self._one_at_a_time:
-            fingerprint, failures = self._probe(spec, None, actor)
+            fingerprint, failures, stopping = self._probe(spec, None, actor)
+        if stopping is not None:  # only now: a task at the door holds a container that is to end, and wants the lock
+            stopping.wait(_STOP_S)
         return fingerprint, failures
 
-    def _probe(self, spec: ContainerSpec, expected: str | None, actor: str = CORE) -> tuple[str, tuple[str, ...]]:
+    def _probe(
+        self, spec: ContainerSpec, expected: str | None, actor: str = CORE
+    ) -> tuple[str, tuple[str, ...], Stopping | None]:
+        """One canary: its fingerprint, what gave way, and the containers that begin to end for it. Nobody waits for
+        those here: the tasks in them may be waiting for a canary of their own."""
         name = f"canary-{secrets.token_hex(8)}"
-        with self.sandboxes.guest(name):
-            fingerprint, failures = self._run_canary(name, spec, expected)
-        self.sandboxes.sweep_guests()
+        try:
+            with self.sandboxes.guest(name):
+                fingerprint, failures = self._run_canary(name, spec, expected)
+            return fingerprint, failures, self._conclude(fingerprint, failures, actor)
+        finally:
+            self.sandboxes.sweep_guests()
+
+    def _conclude(self, fingerprint: str, failures: tuple[str, ...], actor: str) -> Stopping | None:
         probes = dict.fromkeys(failures, False) or {"all": True}
         code, verdict = (Code.CANARY_FAILED, Verdict.FAILED) if failures else (None, Verdict.DONE)
         found = event(Action.CANARY, f"sandbox/{fingerprint or 'unknown'}", verdict, code=code, actor=actor)
@@ -103,12 +117,11 @@ class SandboxTrust:
             self._broken.add(fingerprint)
             stopping = self.sandboxes.begin_stop(Code.CANARY_FAILED, lambda _: True)
             self._core.deferred.add(write).paid.wait(_RECORD_S)
-            stopping.wait()
-        else:
-            with self._core.store.transaction(self._core.clock()) as tx:
-                write(tx)
-            self._broken.discard(fingerprint)
-        return fingerprint, failures
+            return stopping
+        with self._core.store.transaction(self._core.clock()) as tx:
+            write(tx)
+        self._broken.discard(fingerprint)
+        return None
 
     def _is_valid(self, fingerprint: str) -> bool:
         if fingerprint in self._broken:

@@ -104,8 +104,9 @@ class Watch:
         for code, stopping in begun:
             for key in stopping.told:
                 self._core.deferred.add(_ended(key, code))
-        for _, stopping in begun:
-            stopping.wait()
+        until_s = time.monotonic() + TICK_S
+        for _, stopping in begun:  # one that is still made may take its time, and the next pause must not wait for it
+            stopping.wait(max(0.0, until_s - time.monotonic()))
 
     def _run(self, every_s: float, steps: Sequence[Callable[[], object]]) -> None:
         while not self._ended.wait(every_s):
@@ -137,12 +138,12 @@ class Watch:
     def _checkpoint_when_due(self) -> None:
         if time.monotonic() - self._checkpointed_s < self._checkpoint_every_s:
             return
-        self._checkpointed_s = time.monotonic()
         with self._core.store.read() as snapshot:
             due = snapshot.records_since_checkpoint() > 0
         if due:
             checkpoint(self._core)
         self._export()
+        self._checkpointed_s = time.monotonic()  # now that it is made: a store that was busy is asked again
 
 
 def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:

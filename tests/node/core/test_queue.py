@@ -22,6 +22,7 @@ from mediator.types import SiteDatasets
 from node.core.airlock.airlock import hold
 from node.core.context import event
 from node.core.tasks import pause
+from node.core.tasks.queue import Ask
 from node.core.tasks.run_job import JobThreads
 from node.core.tasks.schedule import Wait
 from tests.mediator import samples
@@ -356,6 +357,27 @@ def test_staff_end_a_job_that_waits_and_one_that_runs_and_no_other(make: Make) -
     for job in ("job-none", row(desk, "a-0").job):
         with pytest.raises(UsageFault):
             desk.jobs.end(job, "it_admin")
+
+
+def test_a_turn_that_came_at_once_is_kept_and_staff_end_its_job(make: Make) -> None:
+    """The thread that put the job into the queue may be slower than the planner and the thread that takes it up."""
+    work = Work()
+    desk = make(ONE_SLOT, work)
+    enter = desk.jobs.queue.enter
+
+    def slowly(ask: Ask) -> None:
+        enter(ask)
+        time.sleep(0.5)
+
+    desk.jobs.queue.enter = slowly  # type: ignore[method-assign]
+    add_project(desk, "a", 1)
+    ask(desk, "a-0")
+    until(desk, "a-0", JobState.RUNNING)
+    time.sleep(0.6)
+    job = row(desk, "a-0").job
+    assert desk.jobs.queue.turn(job) is not None and job in desk.jobs.queue.places()
+    desk.jobs.end(job, "it_admin")
+    assert until(desk, "a-0", JobState.STOPPED).code is Code.STOPPED
 
 
 def test_what_was_used_before_a_restart_counts_after_it(make: Make) -> None:

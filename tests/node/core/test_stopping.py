@@ -10,17 +10,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from mediator.errors import Code, Denied, NotNow
 from mediator.jobs import JobState
+from node.core.airlock.airlock import hold
+from node.core.audit.witness import WitnessDesk
 from node.core.deferred_records import DeferredRecords
 from node.core.images import images
+from node.core.reserve import Reserve
 from node.core.switch import Switch
 from node.core.tasks import pause
+from node.core.tasks.certificate_alarm import CertificateAlarms
+from node.core.tasks.run_job import JobThreads
 from node.core.tasks.trust_sandbox import SandboxTrust
+from node.core.tasks.watch import Watch
 from node.ipc.caller import Caller
 from node.ipc.node import PauseResult
 from tests.mediator import samples
@@ -319,6 +326,94 @@ def test_a_pause_during_a_resume_stands(tmp_path: Path) -> None:
     switch.turn_on()
     switch.turn_off(turn)
     assert switch.on
+
+
+def test_a_pause_that_falls_into_a_resume_keeps_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "paused"
+    switch = Switch(mark)
+    switch.prepare()
+    turn = switch.turn_on()
+    assert switch.mark("it_admin", turn)
+    unlink, paused_again = Path.unlink, list[int]()
+
+    def slowly(path: Path, missing_ok: bool = False) -> None:
+        if path == mark and not paused_again:
+            paused_again.append(switch.turn_on())
+            assert switch.mark("it_admin", paused_again[0]), "it finds the old mark, which goes now"
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", slowly)
+    switch.turn_off(turn)
+    assert switch.on and Switch(mark).on, "after a restart too"
+
+
+def test_a_mark_is_heeded_while_a_container_of_another_permit_is_still_made(tmp_path: Path, gate: Gate) -> None:
+    desk, making, go_on = Desk(tmp_path, gate), threading.Event(), threading.Event()
+
+    def view(_version: str, _split: str, _columns: object, into: Path) -> None:
+        into.mkdir(exist_ok=True)
+        making.set()
+        go_on.wait(20)
+
+    desk.jobs = JobThreads(desk.core, desk.boxes, view, hold)
+    desk.jobs.start()
+    desk.watch.start()
+    try:
+        desk.ask()
+        assert making.wait(10)
+        desk.now += timedelta(days=400)  # the order ends, and its container with it
+        time.sleep(1.5)
+        (tmp_path / "paused").touch()
+        begun = time.monotonic()
+        eventually(lambda: desk.core.switch.heeded)
+        assert time.monotonic() - begun < WITHIN_S
+    finally:
+        go_on.set()
+        desk.watch.stop()
+        desk.jobs.stop()
+
+
+def test_a_reserve_that_a_kill_left_empty_is_made_whole(tmp_path: Path) -> None:
+    (tmp_path / "reserve").touch()
+    assert Reserve(tmp_path / "reserve", 1 << 16).make()
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= 1 << 16
+
+
+# ---- a store that is busy, and a clock that was ahead, silence nothing
+
+
+def test_what_the_store_did_not_take_is_not_noted_as_said(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    watch = Watch(desk.core, desk.boxes, desk.outbox, lambda: None, idle_s=900, checkpoint_every_s=0.1)
+    witness, busy = WitnessDesk(desk.core), True
+
+    def before_writing(_now: datetime) -> None:
+        if busy:
+            raise NotNow("the database does not answer")
+
+    desk.core.store.before_writing = before_writing
+    time.sleep(0.2)
+    for attempt in (watch._checkpoint_when_due, lambda: witness.holds("", True)):
+        with pytest.raises(NotNow):
+            attempt()
+    busy = False
+    watch._checkpoint_when_due()
+    for _ in range(3):
+        witness.holds("", True)
+    with desk.core.store.read() as snapshot:
+        assert snapshot.newest_checkpoint() is not None
+    assert [each.about for each in desk.log()].count("witness/0") == 1 and witness.refused
+
+
+def test_an_alarm_by_a_clock_that_was_ahead_silences_none(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, documents=False)
+    alarms = CertificateAlarms(desk.core)
+    desk.now += timedelta(days=20)
+    alarms.record(Code.RENEWED_TWICE)
+    desk.now -= timedelta(days=20)
+    for _ in range(3):
+        alarms.record(Code.RENEWED_TWICE)
+    assert [each.action for each in desk.log()].count("certificate_alarm") == 2
 
 
 # ---- what is owed
