@@ -24,11 +24,15 @@ WITNESS = "/v1/control/witness"
 RENEW = "/v1/control/renew"
 CERTIFICATE = "/v1/control/certificate"
 INVENTORY = "/v1/control/inventory"
+# the one path for who has no certificate yet
+ENROL = "/v1/enrol"
 
 ALARMS_HEADER = "cloister-alarms"
 
 # A signed document in JSON is base64 text with no character to escape; the rest of a message is short.
 MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
+# an offer is five keys and a signing request, 2 KiB; a stranger sends no more than this
+MAX_HAND_IN_BYTES = 32 << 10
 
 Site = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=f"^{HEX256}$")]
@@ -178,6 +182,28 @@ class EnrolmentAnswer(ControlMessage):
     kind: Literal["cloister.enrolment-answer"] = "cloister.enrolment-answer"
     bundle: Annotated[str, StringConstraints(max_length=64 << 10)]
     signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+
+
+class EnrolmentOffer(ControlMessage):
+    """What six words stand for: a request (JSON), and whose hub and witness keys the node's configuration trusts."""
+
+    request: Annotated[str, StringConstraints(max_length=16 << 10)]
+    hub_keys: list[PublicKey] = Field(max_length=16)
+    witness_keys: list[PublicKey] = Field(max_length=64)
+
+
+class HandIn(ControlMessage):
+    """An offer (JSON) and the secret that its words were made with, sealed (`federation.introduction`)."""
+
+    offer: Annotated[str, StringConstraints(max_length=MAX_HAND_IN_BYTES)]
+    sealed: Annotated[str, StringConstraints(max_length=256, pattern=r"^([0-9a-f]{2})*$")]
+
+
+class HandOut(ControlMessage):
+    """The hub's answer (`EnrolmentAnswer`, JSON), and what shows that who made it was told the words."""
+
+    answer: Annotated[str, StringConstraints(max_length=128 << 10)]
+    tag: Hash
 
 
 _FILES: tuple[type[ControlMessage], ...] = (EnrolmentRequest, EnrolmentBundle, EnrolmentAnswer)

@@ -67,10 +67,11 @@ def make_request(
 ) -> bytes:
     """A new enrolment request (JSON), with keys made in `folder` unless they are there already.
 
-    `new_keys` are made in `folder/next`, and take the others' place when a bundle for them is installed.
+    `new_keys` are made in `folder/next`, and take the others' place when a bundle for them is installed; once they are
+    there, every request is for them.
     """
     make_folder(folder)
-    keys = make_folder(folder / "next") if new_keys else folder
+    keys = make_folder(folder / "next") if new_keys or (folder / "next" / "tls.key").exists() else folder
     tls_key = _key(keys / "tls.key", pki.new_key)
     flower = _key(keys / "flower.key", lambda: ec.generate_private_key(ec.SECP384R1()))
     request = EnrolmentRequest(
@@ -127,13 +128,17 @@ def install(folder: Path, bundle: EnrolmentBundle) -> None:
         shutil.rmtree(keys)
 
 
+def is_enrolled(folder: Path) -> bool:
+    return (folder / "bundle.json").exists()
+
+
 def load(folder: Path) -> Enrolment:
     """The enrolment in `folder`. Raises `UsageFault` while there is none."""
     try:
         bundle = decode(EnrolmentBundle, (folder / "bundle.json").read_bytes())
         flower_key = (folder / "flower.key").read_bytes()
     except FileNotFoundError as error:
-        raise UsageFault("this node is not enrolled", hint="run `cloister node enrol request`") from error
+        raise UsageFault("this node is not enrolled", hint="run `cloister node enrol`") from error
     for name in ("tls.key", "flower.key"):
         _check_private(folder / name)
     return Enrolment(bundle, flower_key, folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
@@ -162,7 +167,7 @@ def _load(path: Path) -> ec.EllipticCurvePrivateKey:
         _check_private(path)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except FileNotFoundError as error:
-        raise UsageFault("this node has no key of its own yet", hint="run `cloister node enrol request`") from error
+        raise UsageFault("this node has no key of its own yet", hint="run `cloister node enrol`") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Malformed("a node key is an elliptic-curve key")
     return key

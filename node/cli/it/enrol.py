@@ -1,13 +1,16 @@
-"""`cloister node enrol`: two files change hands, and the node is known to the hub."""
+"""`cloister node enrol`: six words by telephone, or two files that change hands, and the node is known to the hub."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mediator.errors import Malformed, UsageFault
+from mediator.errors import CloisterError, Malformed, UsageFault
 from node.cli.admin import load
 from node.cli.files import check_new, read_bytes, replace_file, write_new
 from node.cli.it.link_folder import as_link, check_user, node_keys
@@ -18,18 +21,108 @@ from node.host.config import NodeConfig as Config
 from node.host.keys import public_path, read_verify_key
 
 if TYPE_CHECKING:
+    from federation.client.hand_in import Offer
     from federation.control import EnrolmentBundle
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer()
+
+NewKeys = Annotated[bool, typer.Option("--new-keys", help="with new keys for the link, to be enrolled anew")]
+
+
+@app.callback(invoke_without_command=True)
+def enrol(
+    context: typer.Context,
+    config: NodeConfig,
+    new_keys: NewKeys = False,
+    wait: Annotated[float, typer.Option("--wait", help="seconds to wait for the hub's operator", min=0)] = 1800.0,
+    as_json: Json = False,
+) -> None:
+    """Enrol at the hub: shows six words, to be read to the hub's operator by telephone, and waits until they are typed.
+
+    It needs the hub's port and nothing else. Where the port cannot be reached from here, the subcommands do it by two
+    files that a person carries.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    loaded = load(config)
+    _check_not_enrolled(loaded, new_keys=new_keys)
+    offer = _make_offer(loaded, new_keys=new_keys)
+    if as_json:
+        sys.stdout.write(json.dumps({"words": offer.words}) + "\n")
+        sys.stdout.flush()
+    say("read these six words to the hub's operator, by telephone:")
+    say("")
+    say(f"    {offer.words}")
+    say("")
+    say(f"the operator types them at `cloister hub node approve --site {loaded.site}`; waiting for {loaded.hub.url}")
+    bundle = open_for(loaded, _wait_for_answer(loaded, offer, wait))
+    put(loaded, bundle)
+    ends = _ends(bundle)
+    say(f"enrolled at {loaded.hub.url}; the certificate is renewed by itself, this one ends {ends[:10]}")
+    _try_out(loaded)
+    if as_json:
+        answer = {"site": bundle.site, "hub": bundle.hub, "certificate_expires": ends}
+        sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def _check_not_enrolled(config: Config, *, new_keys: bool) -> None:
+    from federation.client.enrolment import is_enrolled
+
+    folder = config.paths.link
+    if as_link(config, lambda: "yes" if is_enrolled(folder) else "") and not new_keys:
+        raise UsageFault(
+            "this node is enrolled",
+            hint="to enrol it anew, after the hub has revoked it: cloister node enrol --new-keys",
+        )
+
+
+def _make_offer(config: Config, *, new_keys: bool) -> Offer:
+    from federation.client.enrolment import make_request
+    from federation.client.hand_in import Offer
+
+    release, audit = node_keys(config)
+    folder, trust = config.paths.link, config.trust
+    if not trust.hub or not trust.witnesses:
+        raise UsageFault(
+            "this node's configuration trusts no hub yet",
+            hint="write the hub's two public keys, as `cloister hub init` printed them, into its trust section:"
+            " hub and witnesses",
+        )
+
+    def make() -> str:
+        made = make_request(folder, config.site, release_key=release, audit_key=audit, new_keys=new_keys)
+        return made.decode("utf-8")
+
+    return Offer.of(as_link(config, make).encode("utf-8"), list(trust.hub), list(trust.witnesses))
+
+
+def _wait_for_answer(config: Config, offer: Offer, wait_s: float) -> bytes:
+    """As the link's own user: what a stranger answers is read by nobody who may do more."""
+    from federation.client.hand_in import hand_in
+
+    def wait() -> str:
+        return asyncio.run(hand_in(config.hub.url, offer, wait_s, say)).decode("utf-8")
+
+    return as_link(config, wait).encode("utf-8")
+
+
+def _try_out(config: Config) -> None:
+    """Whether the hub lets this node in, with what was just installed."""
+    from federation.client.hand_in import knock
+
+    try:
+        as_link(config, lambda: asyncio.run(knock(config.paths.link)))
+    except CloisterError as error:
+        say(f"the hub did not let this node in yet ({error.message}); the link tries again by itself")
+        return
+    say("the hub lets this node in; a running node goes on with it by itself")
 
 
 @app.command("request")
 def request(
     config: NodeConfig,
     out: Out,
-    new_keys: Annotated[
-        bool, typer.Option("--new-keys", help="make new link keys; they are taken into use by `enrol install`")
-    ] = False,
+    new_keys: NewKeys = False,
     as_json: Json = False,
 ) -> None:
     """Make the link's keys (they never leave) and write the request for the hub's operator."""
@@ -103,6 +196,13 @@ def put(config: Config, bundle: EnrolmentBundle) -> None:
 
     as_link(config, install_it)
     write_audit_keys(config)
+
+
+def _ends(bundle: EnrolmentBundle) -> str:
+    from federation.pki import parse_certificate
+    from mediator.canonical import print_time
+
+    return print_time(parse_certificate(bundle.certificate).not_valid_after_utc)
 
 
 def write_audit_keys(config: Config) -> None:

@@ -61,10 +61,10 @@ class Desk:
         self.hub = HubState.create(load_config(folder / "hub.toml"))
 
     def configure(self, site: str, *, hub: SigningKey | None = None, more: str = "") -> Path:
-        file = self.folder / f"{site}.toml"
+        file, hub_key = self.folder / f"{site}.toml", (hub or self.hub.instruction_key).verify_key.text
         file.write_text(
             NODE.format(
-                site=site, folder=self.folder, committee=COMMITTEE, hub=(hub or self.hub.instruction_key).verify_key.text,
+                site=site, folder=self.folder, committee=COMMITTEE, hub=hub_key,
                 witness=self.hub.witness_key.verify_key.text, sentinel="ab" * 32, more=more,
             )
         )  # fmt: skip
