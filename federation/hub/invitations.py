@@ -21,7 +21,7 @@ from federation.hub.database import Database, note
 from federation.hub.registry import Identity, Registry
 from federation.hub.tables import InvitationRow
 from mediator.canonical import parse_time, print_time
-from mediator.errors import CloisterError, Code, Malformed, NotNow, UsageFault
+from mediator.errors import Code, Malformed, NotNow, UsageFault
 
 OPEN, DONE, CLOSED = "open", "done", "closed"
 # a telephone call, and a second one
@@ -46,10 +46,8 @@ class Invitation:
         return f"Invitation({self.number}, {self.site})"
 
 
-class Refused(CloisterError):
+class Refused(Exception):
     """A hand-in that lets nobody in; `said` is the word for it, and `site` whose words it had."""
-
-    exit_code = 3
 
     def __init__(self, said: Said, site: str = "", detail: str = "") -> None:
         super().__init__(detail or said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -164,6 +164,12 @@ class Registry:
             row = session.get(SiteRow, site)
             if row is not None:
                 row.inventory, row.inventoried = inventory.model_dump_json(), print_time(self._clock())
+
+    def near_their_end(self, within: timedelta) -> list[str]:
+        """Active sites whose newest certificate ends soon, or has."""
+        soon = print_time(self._clock() + within)
+        rows = self.nodes()
+        return [row["site"] for row in rows if row["state"] == ACTIVE and (row["certificate_expires"] or "") < soon]
 
     def nodes(self) -> list[dict[str, Any]]:
         """Every site ever enrolled, for the command line."""

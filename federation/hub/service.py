@@ -29,6 +29,8 @@ log = logging.getLogger("cloister.hub")
 _LOOK_EVERY_S = 1.0
 _REVOCATIONS_EVERY = timedelta(hours=6)
 _SERVER_MARGIN = timedelta(days=30)
+# a site renews ten days before the end; one that has not for three is away or in trouble
+_NODE_MARGIN = timedelta(days=7)
 _AUTHORITY_MARGIN = timedelta(days=365)
 
 
@@ -179,6 +181,8 @@ class Service:
             log.info("the hub's own certificate was renewed")
         if (left := authority.certificate.not_valid_after_utc - now) < _AUTHORITY_MARGIN:
             log.warning("this hub's certificate authority ends in %d days; all sites are then enrolled anew", left.days)
+        for site in self._hub.registry.near_their_end(_NODE_MARGIN):
+            log.warning("the certificate of %s is near its end, and the site has not renewed it", site)
         self._hub.registry.sign_revocations()
         self._context.reload()
 

@@ -42,7 +42,7 @@ from federation.hub.tables import EventRow
 from federation.hub.witness import Witness
 from federation.pki import Authority
 from mediator.errors import NotNow, UsageFault
-from mediator.grammar import check_identifier
+from mediator.grammar import Ungrammatical, check_identifier
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
 from mediator.types import DataPermit, RunOrder
 
@@ -158,7 +158,10 @@ class HubState:
 
     def check_invitable(self, site: str, *, again: bool = False) -> None:
         """Raise `UsageFault` for a site that could not be enrolled now, `NotNow` while the hub is not running."""
-        check_identifier(site, "site")
+        try:
+            check_identifier(site, "site")
+        except Ungrammatical as error:
+            raise UsageFault(str(error), hint=error.hint) from error
         self.registry.may_come(site, again=again)
         if not self._is_serving():
             raise NotNow("the hub is not running", hint="start it: cloister hub serve")

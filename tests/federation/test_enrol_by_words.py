@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,13 +21,16 @@ from sqlalchemy import select
 
 from federation import control, introduction, pki
 from federation.client import enrolment
+from federation.client.enrolment import LinkConfig
 from federation.client.hand_in import CLOSED, Offer, hand_in, knock
+from federation.client.link import run_link
 from federation.hub.invitations import MAX_OPEN
 from federation.hub.state import HubState
 from federation.hub.tables import InvitationRow
 from mediator.errors import Denied, Malformed, NotNow, UsageFault
 from mediator.signatures import KeyRing, SigningKey
-from tests.federation.ground import Town, found, key
+from tests.end_to_end.commands import CLOISTER, ENVIRONMENT, attempt, cloister
+from tests.federation.ground import COMMITTEE, Town, found, key
 from tests.federation.test_ingress import ask, plain_context, refusal
 
 HANDSHAKE_S = 2.0
@@ -470,3 +476,127 @@ def test_the_answer_to_another_node_is_of_no_use(town: Town, tmp_path: Path) -> 
         enrolment.install(tmp_path / "own", enrolment.open_answer(
             answer, KeyRing([town.hub.instruction_key.verify_key]), datetime.now(UTC)))  # fmt: skip
     assert not (tmp_path / "own" / "bundle.json").exists()
+
+
+# --- the commands ---------------------------------------------------------------------------------------------
+
+NODE = """site = "{site}"
+state_dir = "{folder}/state"
+[hub]
+host = "127.0.0.1"
+port = {port}
+[trust]
+committee = ["{committee}"]
+hub = ["{hub}"]
+witnesses = ["{witness}"]
+[engine]
+sentinel = "sha256:{sentinel}"
+{users}
+"""
+LINK_UID = 31004
+USERS = f"[users]\ncore = 31001\nintake = 31002\nbroker = 31003\nlink = {LINK_UID}\n" if os.geteuid() == 0 else ""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: sockets lie below it."""
+    with tempfile.TemporaryDirectory(prefix="enrol-", dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def node_at(town: Town, folder: Path, site: str, hub: str = "", users: str = "") -> Path:
+    config = folder / "node.toml"
+    config.write_text(
+        NODE.format(
+            site=site, folder=folder, port=town.config.ingress.port, committee=COMMITTEE.verify_key.text,
+            hub=hub or town.hub.instruction_key.verify_key.text, witness=town.hub.witness_key.verify_key.text,
+            sentinel="ab" * 32, users=users,
+        )
+    )  # fmt: skip
+    cloister("node", "init", "--config", config)
+    return config
+
+
+def begin(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(CLOISTER), *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, cwd="/", env=dict(ENVIRONMENT),
+    )  # fmt: skip
+
+
+async def test_one_command_each_and_the_waiting_link_is_connected(town: Town, folder: Path) -> None:
+    """Hospital IT's command and the operator's, on the telephone with one another; the link was running before."""
+    config, hub = node_at(town, folder, "by-command"), ("--config", town.folder / "hub.toml")
+    town.keys["by-command"] = key("z")
+    core = town.core("by-command")
+    link = asyncio.create_task(run_link(LinkConfig(folder / "state" / "link", folder / "spool", "test"), core))
+    try:
+        node = await asyncio.to_thread(begin, "node", "enrol", "--config", config, "--json")
+        assert node.stdout is not None
+        words = json.loads(await asyncio.to_thread(node.stdout.readline))["words"]
+        begun = time.monotonic()
+        operator = await asyncio.to_thread(begin, "hub", "node", "approve", "--site", "by-command", *hub)
+        _, told = await asyncio.to_thread(operator.communicate, f"{words.upper()}\n", 60)
+        assert operator.returncode == 0 and "enrolled by-command; its certificate ends" in told, told
+        out, said = await asyncio.to_thread(node.communicate, None, 60)
+        assert node.returncode == 0 and "the hub lets this node in" in said, said
+        assert json.loads(out)["site"] == "by-command" and words in said and CLOSED in said
+        while not core.connected:
+            assert time.monotonic() < begun + 60
+            await asyncio.sleep(0.05)
+        print(f"from the words to the connection: {time.monotonic() - begun:.1f} s")
+    finally:
+        link.cancel()
+        await asyncio.gather(link, return_exceptions=True)
+    attempt("node", "enrol", "--config", config).fault(2, "this node is enrolled")
+    attempt("hub", "node", "approve", "--site", "by-command", *hub).fault(2, "by-command is enrolled")
+
+
+def test_both_commands_say_what_is_wrong(town: Town, folder: Path) -> None:
+    """A configuration with another hub's key, a slip of the pen, a hub that is asked to wait no longer; and then it is
+    mended. As root, with a user for each process."""
+    evil, hub = key("m").verify_key.text, ("--config", town.folder / "hub.toml")
+    config = node_at(town, folder, "by-mistake", evil, USERS)
+    node = begin("node", "enrol", "--config", config, "--json", "--wait", "20")
+    assert node.stdout is not None
+    words = json.loads(node.stdout.readline())["words"]
+    slip = begin("hub", "node", "approve", "--site", "by-mistake", *hub)
+    _, told = slip.communicate(words.replace(words[0], "j" if words[0] != "j" else "k", 1))
+    assert slip.returncode == 2 and "misheard" in told, told
+    operator = begin("hub", "node", "approve", "--site", "by-mistake", "--wait", "10", *hub)
+    _, told = operator.communicate(words)
+    assert operator.returncode == 5 and "cloister hub keys" in told, told
+    node.kill()
+    said = node.communicate()[1]
+    assert "keys in this node's configuration are not its own" in said, said
+    assert "by-mistake" not in known(town)
+    keys = cloister("hub", "keys", *hub, "--json").json()
+    trusted = {row["trust"]: row["key"] for row in keys}
+    assert trusted["witnesses"] == town.hub.witness_key.verify_key.text
+    config.write_text(config.read_text().replace(evil, trusted["hub"]))
+    node = begin("node", "enrol", "--config", config, "--json")
+    assert node.stdout is not None
+    cloister_in = begin("hub", "node", "approve", "--site", "by-mistake", *hub)
+    _, told = cloister_in.communicate(json.loads(node.stdout.readline())["words"])
+    assert node.wait(60) == 0 and cloister_in.returncode == 0, (told, node.communicate())
+    kept = (folder / "state" / "link" / "bundle.json").stat()
+    assert (kept.st_uid, kept.st_mode & 0o777) == (LINK_UID if USERS else os.geteuid(), 0o600)
+
+
+def test_a_command_that_cannot_work_says_so_at_once(town: Town, folder: Path) -> None:
+    hub = ("--config", town.folder / "hub.toml")
+    for words in (("--site", "delft", "--out", "b.json"), ("--site", "NO!"), (), ("--site", "aachen")):
+        done = attempt("hub", "node", "approve", *words, *hub)
+        assert done.code == 2, done
+    assert not (folder / "state").exists()
+    config = node_at(town, folder, "no-trust")
+    trusted = f'hub = ["{town.hub.instruction_key.verify_key.text}"]'
+    config.write_text(config.read_text().replace(trusted, ""))
+    done = attempt("node", "enrol", "--config", config)
+    done.fault(2, "trusts no hub yet")
+    port = f"port = {town.config.ingress.port}"
+    absent = config.read_text().replace("[trust]", f'[trust]\nhub = ["{"aa" * 32}"]').replace(port, "port = 1")
+    config.write_text(absent)
+    done = attempt("node", "enrol", "--config", config, "--wait", "0")
+    done.fault(5, "nothing answers at the hub's address")
