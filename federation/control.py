@@ -24,6 +24,8 @@ WITNESS = "/v1/control/witness"
 RENEW = "/v1/control/renew"
 CERTIFICATE = "/v1/control/certificate"
 INVENTORY = "/v1/control/inventory"
+# what a link asks first: nothing but the headers of `federation.protocol`
+HELLO = "/v1/control/hello"
 # the one path for who has no certificate yet
 ENROL = "/v1/enrol"
 

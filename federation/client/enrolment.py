@@ -20,6 +20,7 @@ from durable.files import replace_file
 from federation import pki
 from federation.control import EnrolmentAnswer, EnrolmentBundle, EnrolmentRequest, decode, encode, signed_part
 from federation.files import make_folder
+from federation.protocol import PROTOCOL
 from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
 from mediator.sizes import MAX_MODEL_BYTES
@@ -42,6 +43,7 @@ class LinkConfig:
     folder: Path
     spool: Path
     software: str = "0"
+    spoken: int = PROTOCOL
     max_model_bytes: int = MAX_MODEL_BYTES
     poll_fast_s: float = 0.05
     poll_slow_s: float = 3.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from federation import control, introduction, tls
+from federation import control, introduction, protocol, tls
 from federation.client.enrolment import load
 from mediator.errors import CloisterError, Malformed, NotNow
 
@@ -23,6 +23,8 @@ _AGAIN_S = 1.5
 # a hub cuts a stranger off after seconds
 _ANSWER_S = 20.0
 MAX_WAIT_S = 1800.0
+
+_PROTOCOL = {protocol.HEADER: str(protocol.PROTOCOL)}
 
 # what a hub, or whoever answers in its place, gives for a reason: none of it is acted upon
 _REASONS: Mapping[str, str] = {
@@ -95,7 +97,9 @@ async def knock(folder: Path) -> str:
     try:
         async with (
             aiohttp.ClientSession(connector=connector, trust_env=False) as session,
-            session.get(own.bundle.hub + control.CERTIFICATE, timeout=timeout, allow_redirects=False) as response,
+            session.get(
+                own.bundle.hub + control.CERTIFICATE, timeout=timeout, allow_redirects=False, headers=_PROTOCOL
+            ) as response,
         ):
             status = response.status
     except Exception as error:

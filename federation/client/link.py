@@ -128,7 +128,7 @@ class Link:
         self._context = tls.client_context(self._own.ca, self._own.certificate, self._own.key)
         hub, limit = self._own.bundle.hub, self._config.max_model_bytes
         self._fleet = Fleet(hub, self._context, self._own.flower_key, limit)
-        self._channel = ControlChannel(hub, self._context)
+        self._channel = ControlChannel(hub, self._context, self._config.spoken)
 
     async def run(self) -> None:
         errands = {
@@ -186,6 +186,7 @@ class Link:
             await self._core.trouble(self._trouble)
         if self._lost:
             await self._be_away()
+        await self._channel.hello()
         node_id = await asyncio.to_thread(self._fleet.activate, self._notes.node_id)
         self._notes.node_id = node_id
         self._active.set()

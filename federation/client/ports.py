@@ -17,7 +17,18 @@ from mediator.errors import Code, HubCode
 MAX_REPLY_CONTEXT_BYTES = 16 << 10
 
 # why the hub has no business with this node (`federation.client.standing` says it in words); empty: nothing known
-Trouble = Literal["", "not_enrolled", "revoked", "expired", "replaced", "unknown_here", "another_hub", "refused"]
+Trouble = Literal[
+    "",
+    "not_enrolled",
+    "revoked",
+    "expired",
+    "replaced",
+    "unknown_here",
+    "another_hub",
+    "refused",
+    "hub_too_old",
+    "node_too_old",
+]
 
 
 @dataclass(frozen=True)

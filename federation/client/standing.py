@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federation import tls
+from federation.client.flower import HubApart
 from federation.client.ports import Trouble
 from mediator.errors import CloisterError, Code, Denied
 
 # how often a node looks whether it was enrolled, or enrolled anew, while it runs
 _LOOK_S = 1.0
-_ANEW = "`cloister node enrol request --new-keys`, and install the hub's answer: no restart is needed"
+_ANEW = "`cloister node enrol --new-keys`: no restart is needed"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Words:
 
 WORDS: Mapping[Trouble, Words] = {
     "not_enrolled": Words(
-        "this node is not enrolled at a hub", "`cloister node enrol request`, and install the hub's answer"
+        "this node is not enrolled at a hub", "`cloister node enrol`, on the telephone with the hub's operator"
     ),
     "revoked": Words("the hub has revoked this site", f"telephone the hub's operator; to come back: {_ANEW}"),
     "expired": Words("this node's certificate has expired", _ANEW),
@@ -41,6 +42,12 @@ WORDS: Mapping[Trouble, Words] = {
     "another_hub": Words(
         "what answers at the hub's address does not show the certificate of the hub that enrolled this node",
         "see [hub] host and port, and whether something on the way opens TLS; telephone the hub's operator",
+    ),
+    "hub_too_old": Words(
+        "the hub's version is more than one behind this node's", "telephone the hub's operator; nothing is lost"
+    ),
+    "node_too_old": Words(
+        "this node's version is more than one behind the hub's", "install.sh upgrade; nothing is lost until then"
     ),
     "refused": Words("the hub does not take this node's certificate", "telephone the hub's operator"),
 }
@@ -55,6 +62,8 @@ _CODES: Mapping[Code, Trouble] = {Code.CERTIFICATE_REPLACED: "replaced", Code.SI
 
 def trouble_of(error: BaseException) -> Trouble | None:
     """What an error says of this node's standing; None where it says nothing (a hub that does not answer, say)."""
+    if isinstance(error, HubApart):
+        return "hub_too_old" if error.hub_is_older else "node_too_old"
     if isinstance(error, Denied):
         return _CODES.get(error.reasons[0].code)
     if isinstance(error, CloisterError):

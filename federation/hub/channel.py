@@ -59,6 +59,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
 
     def attach(self, app: web.Application) -> None:
+        app.router.add_get(control.HELLO, self._hello)
         app.router.add_get(control.EVENTS, self._events)
         app.router.add_post(control.RELEASES, self._releases)
         app.router.add_post(control.CHECKPOINTS, self._checkpoints)
@@ -232,6 +233,10 @@ class Channel:
             self.alarm(site)
         self._hub.notify()
         return reply(control.Renewed(certificate=certificate))
+
+    async def _hello(self, _request: web.Request) -> web.Response:
+        """What is asked stands in the headers (`Ingress`)."""
+        return reply(control.Stored(outcome="known"))
 
     async def _certificate(self, _request: web.Request) -> web.Response:
         """A link shows its new certificate, which is all that it takes (`Ingress`)."""

@@ -9,7 +9,9 @@
    another site's captured header would pass there.
 5. No body is larger than 16 MB: the SuperLink reads whole bodies into memory.
 6. Strangers keep nobody else out (`federation.hub.listener`).
-7. While a site is being enrolled, and only then, who shows no certificate reaches one path (`Door`).
+7. A site whose link speaks a protocol more than one from ours (`federation.protocol`) gets nothing but that word: not
+   now, since what it has to deliver is to be delivered once either side is upgraded.
+8. While a site is being enrolled, and only then, who shows no certificate reaches one path (`Door`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Protocol
 import aiohttp
 from aiohttp import web
 
-from federation import tls
+from federation import protocol, tls
 from federation.control import ENROL, ControlMessage, Problem, encode
 from federation.hub.certificates import Credential, Standing
 from federation.hub.listener import Limits, Listener
@@ -83,7 +85,7 @@ class Door(Protocol):
 
 class Ingress:
     """The listener. `superlink` is the SuperLink's socket, `alarm` is called with a site whose replaced certificate was
-    shown."""
+    shown, `speaks` with the protocol that a site's link says it speaks; `spoken` is our own."""
 
     def __init__(
         self,
@@ -95,6 +97,8 @@ class Ingress:
         clock: Callable[[], datetime],
         alarm: Callable[[str], None],
         limits: Limits,
+        speaks: Callable[[str, int], None],
+        spoken: int = protocol.PROTOCOL,
     ) -> None:
         self._context = context
         self._book = book
@@ -103,6 +107,9 @@ class Ingress:
         self._alarm = alarm
         self._superlink = superlink
         self._limits = limits
+        self._speaks = speaks
+        self._spoken = spoken
+        self._heard: dict[str, int] = {}
         self._standing = Standing()
         self._sites = 0
         self._listener: Listener | None = None
@@ -110,6 +117,7 @@ class Ingress:
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
         self.app.router.add_post("/v1/fleet/{call}", self._fleet)
         self.app.router.add_post(ENROL, door.hand_in)
+        self.app.on_response_prepare.append(self._say_protocol)
         self._runner: web.AppRunner | None = None
         self._upstream: aiohttp.ClientSession | None = None
 
@@ -155,7 +163,7 @@ class Ingress:
                 transport.abort()
 
     def _handshake(self) -> tls.Context:
-        return self._context.for_newcomers if self._door.is_open else self._context.context  # (7)
+        return self._context.for_newcomers if self._door.is_open else self._context.context  # (8)
 
     def _within(self, open_files: int) -> Limits:
         return self._limits.within(open_files, self._sites)
@@ -164,7 +172,7 @@ class Ingress:
         """The site of a new connection; none for a certificate that was replaced, which is told so, and for who has
         none while a site is being enrolled. Raises `LookupError` for any other."""
         serial = self._serial(transport)
-        if serial == _NONE and self._door.is_open:  # (7)
+        if serial == _NONE and self._door.is_open:  # (8)
             return None
         await self._read_up(serial)
         if serial in self._standing.ended:
@@ -188,11 +196,12 @@ class Ingress:
             serial = self._serial(request.transport) if request.transport is not None else _NONE
             if request.path == ENROL and (serial != _NONE or not self._door.is_open):
                 raise _REFUSED
-            if request.path == ENROL and serial == _NONE:  # (7)
+            if request.path == ENROL and serial == _NONE:  # (8)
                 answer = await handler(request)
                 answer.force_close()
                 return answer
             request[PEER], request[SERIAL] = (await self._admit(serial)).peer, serial  # (2)
+            await self._agree(request)  # (7)
         except Denied as error:
             answer = _answer(error)
             answer.force_close()
@@ -214,6 +223,24 @@ class Ingress:
         if shown is None or self._clock() >= shown.expires:
             raise _REFUSED
         return shown
+
+    async def _agree(self, request: web.Request) -> None:
+        """Raises `NotNow` for a site that speaks another protocol. Flower's calls carry no word of ours: for them it
+        is what the site's link said last."""
+        site = request[PEER].site
+        if request.path.startswith("/v1/control/"):
+            heard = protocol.read(request.headers.get(protocol.HEADER))
+            if self._heard.get(site) != heard:
+                self._heard[site] = heard
+                if not protocol.together(self._spoken, heard):
+                    log.error("%s: %s", site, protocol.words(hub=self._spoken, node=heard))
+                await asyncio.to_thread(self._speaks, site, heard)
+        heard = self._heard.get(site, self._spoken)
+        if not protocol.together(self._spoken, heard):
+            raise NotNow(protocol.words(hub=self._spoken, node=heard))
+
+    async def _say_protocol(self, _request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[protocol.HEADER] = str(self._spoken)
 
     async def _fleet(self, request: web.Request) -> web.Response:
         call = request.match_info["call"]

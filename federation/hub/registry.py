@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from federation import pki
+from federation import pki, protocol
 from federation.control import (
     EnrolmentAnswer,
     EnrolmentBundle,
@@ -159,6 +159,29 @@ class Registry:
             if row is not None:
                 row.connected = print_time(self._clock())
 
+    def speaks(self, site: str, spoken: int) -> None:
+        """Note which protocol a site's link says it speaks."""
+        with self._database.write() as session:
+            row = session.get(SiteRow, site)
+            if row is not None:
+                row.protocol = spoken
+
+    def apart(self) -> list[dict[str, Any]]:
+        """Active sites that this hub does nothing with, because they speak a protocol too far from its own."""
+        with self._database.read() as session:
+            query = select(SiteRow).where(SiteRow.state == ACTIVE, SiteRow.protocol.is_not(None))
+            return [
+                {
+                    "sequence": 0,
+                    "time": row.connected or row.enrolled,
+                    "site": row.site,
+                    "code": Code.UNSUPPORTED_VERSION,
+                    "about": protocol.words(hub=protocol.PROTOCOL, node=row.protocol),
+                }
+                for row in session.scalars(query.order_by(SiteRow.site))
+                if row.protocol is not None and not protocol.together(protocol.PROTOCOL, row.protocol)
+            ]
+
     def take_inventory(self, site: str, inventory: Inventory) -> None:
         with self._database.write() as session:
             row = session.get(SiteRow, site)
@@ -183,6 +206,7 @@ class Registry:
                     "state": row.state,
                     "enrolled": row.enrolled,
                     "connected": row.connected,
+                    "protocol": row.protocol,
                     "certificate_expires": newest.get(row.site),
                     "witness_refused": row.checkpoint_refused,
                     "inventory": Inventory.model_validate_json(row.inventory).model_dump() if row.inventory else None,

@@ -12,7 +12,9 @@ import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from federation import flower_log, pki, tls
+from aiohttp import web
+
+from federation import flower_log, pki, protocol, tls
 from federation.hub.channel import Channel
 from federation.hub.config import IngressConfig
 from federation.hub.coordinator import Coordinator
@@ -34,14 +36,17 @@ _NODE_MARGIN = timedelta(days=7)
 _AUTHORITY_MARGIN = timedelta(days=365)
 
 
-async def serve_hub(hub: HubState, ready: Callable[[], None] | None = None) -> None:
-    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
+async def serve_hub(
+    hub: HubState, ready: Callable[[], None] | None = None, alive: Callable[[], None] = lambda: None
+) -> None:
+    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect, `alive` each time that the main
+    loop has come round. Raises `CloisterError`."""
     check_sockets(hub.config.state_dir)
     with _only_one(hub):
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        await Service(hub).run(ending, ready)
+        await Service(hub, alive=alive).run(ending, ready)
 
 
 @contextlib.contextmanager
@@ -64,9 +69,12 @@ def _only_one(hub: HubState) -> Iterator[None]:
 class Service:
     """One running hub."""
 
-    def __init__(self, hub: HubState) -> None:
+    def __init__(
+        self, hub: HubState, spoken: int = protocol.PROTOCOL, *, alive: Callable[[], None] = lambda: None
+    ) -> None:
         flower_log.hand_over()
         self._hub = hub
+        self._alive = alive
         authority = hub.authority
         self._superlink = SuperLinkProcess(hub.config.state_dir / "superlink", authority)
         self._context = tls.ServerContext(
@@ -82,10 +90,17 @@ class Service:
             clock=hub.clock,
             alarm=self._alarm,
             limits=_limits(hub.config.ingress),
+            speaks=hub.registry.speaks,
+            spoken=spoken,
         )
         self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
         self._channel = Channel(hub, self._coordinator.nudge)
         self._seen: tuple[object, ...] = ()
+
+    @property
+    def app(self) -> web.Application:
+        """What is served at the hub's door."""
+        return self._ingress.app
 
     async def run(self, ending: asyncio.Event, ready: Callable[[], None] | None) -> None:
         """Serve until `ending` is set."""
@@ -93,7 +108,7 @@ class Service:
         notices = self._listen_for_notices()
         try:
             await self._start_superlink()
-            self._channel.attach(self._ingress.app)
+            self._channel.attach(self.app)
             listen = self._hub.config.ingress
             await self._look()
             await self._ingress.start(listen.listen, listen.port)
@@ -124,6 +139,7 @@ class Service:
             self._stir.clear()
             if ending.is_set():
                 return
+            self._alive()
             try:
                 if not timedelta(0) <= self._hub.clock() - signed <= _REVOCATIONS_EVERY:
                     self._renew_own()

@@ -197,7 +197,8 @@ class HubState:
         return [{column: getattr(row, column) for column in columns} for row in reversed(rows)]
 
     def alarms(self) -> list[dict[str, Any]]:
-        return self.certificates.alarms()
+        """Sites whose certificate may be in other hands, and those that speak another protocol than this hub."""
+        return [*self.certificates.alarms(), *self.registry.apart()]
 
     def submit_permit(self, text: str) -> DataPermit:
         permit = self.documents.submit_permit(text, _actor()).document

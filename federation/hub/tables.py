@@ -32,6 +32,7 @@ class SiteRow(HubBase):
     inventoried: Mapped[str | None] = mapped_column(_TIME)
     connected: Mapped[str | None] = mapped_column(_TIME)
     checkpoint_refused: Mapped[str | None] = mapped_column(_TIME)  # since when no checkpoint of it could be signed
+    protocol: Mapped[int | None]  # what its link said last that it speaks
 
 
 class CertificateRow(HubBase):

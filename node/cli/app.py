@@ -25,6 +25,8 @@ _GROUPS = {
     "job": ("researcher.job", "For researchers: make a job, try it at home, order a run."),
     "permit": ("committee.permit", "For the Access Committee: sign permits and revocation lists."),
     "audit": ("auditor.audit", "Check an audit log, offline."),
+    "config": ("config", "A node's or a hub's configuration: its values, what a key means, what is wrong in a file."),
+    "support": ("support", "What one may hand to who helps: nothing of a patient's is in it."),
     "keys": ("keys", "Make key files."),
 }
 

@@ -144,6 +144,11 @@ class CoreProcess:
             self.jobs.start()
             self.watch.start()
 
+    @property
+    def watches(self) -> bool:
+        """Whether what ends containers still comes round; true before work is taken up, when there are none."""
+        return not self._begun or self.watch.comes_round
+
     def halt(self) -> None:
         """End every container, before anything that may wait for a disk or a caller."""
         self.jobs.leave_off()

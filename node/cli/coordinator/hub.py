@@ -26,6 +26,7 @@ from node.cli.files import (
     write_folder,
 )
 from node.cli.id_prefix import complete
+from node.cli.it.units import hub_units
 from node.cli.options import HubConfigPath, Json
 from node.cli.output import say, show, table
 
@@ -43,6 +44,8 @@ app.add_typer(permits, name="permit", help="Publish permits.")
 app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
 app.add_typer(runs, name="run", help="Submit and follow runs.")
 app.add_typer(witness.app, name="witness", help="What the hub has co-signed of the sites' audit logs.")
+
+app.command("units")(hub_units)
 
 Run = Annotated[str, typer.Argument(help="the run, or the beginning of its name")]
 
@@ -68,10 +71,17 @@ def serve(config: HubConfigPath) -> None:
     """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
+    from node.host.notify import Notifier
 
     set_up("hub", level="info", form="text")
+    notifier = Notifier.from_environment()
     with opened(config) as hub:
-        asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
+
+        def ready() -> None:
+            say(f"ready at {hub.config.ingress.url}")
+            notifier.ready()
+
+        asyncio.run(serve_hub(hub, ready, notifier.alive))
 
 
 @app.command("status")

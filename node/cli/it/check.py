@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mediator.errors import IntegrityBroken, NotNow
+from mediator.errors import CloisterError, IntegrityBroken, NotNow, UsageFault
 from mediator.terms import is_placeholder
 from node.cli.findings import finding, report
 from node.cli.options import NODE_FILE, NODE_VARIABLE, Json
+from node.cli.output import say
 
 _OURS = ("node", "mediator", "containers", "federation")
 _ENGINE_CURE = "start the container engine, and see [engine] socket"
@@ -25,6 +27,10 @@ def check(
         Path | None,
         typer.Option("--config", envvar=NODE_VARIABLE, help=f"also check this node (default: {NODE_FILE}, if there)"),
     ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="mend what can be mended without loss, asking before each; then check again")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="with --fix: mend without asking")] = False,
     as_json: Json = False,
 ) -> None:
     """Check this installation and its node: configuration, machine, disks, hub, folders, processes and sandbox.
@@ -32,7 +38,34 @@ def check(
     Any user may: what they may not look at is `unknown`, which is no fault. Each line says what mends it. Exit code 5
     when anything is missing.
     """
+    if yes and not fix:
+        raise UsageFault("--yes says yes to --fix alone", hint="add --fix")
+    if fix:
+        _mend(config, yes=yes)
     report(list(findings(config)), as_json=as_json)
+
+
+def _mend(path: Path | None, *, yes: bool) -> None:
+    """Mend one thing after the other; what cannot be mended is said, and the next is looked at."""
+    from node.cli.admin import load
+    from node.cli.it.fixes import fixes
+
+    file = path or NODE_FILE
+    if not yes and not sys.stdin.isatty():
+        raise UsageFault("there is nobody to ask before each fix", hint="--fix --yes")
+    done = 0
+    for fix in fixes(load(file), file):
+        if not yes and not typer.confirm(f"{fix.says}?", err=True):
+            continue
+        try:
+            fix.apply()
+        except (CloisterError, OSError) as error:
+            said = error.message if isinstance(error, CloisterError) else os.strerror(error.errno or 0).lower()
+            say(f"could not: {fix.says}: {said}")
+            continue
+        done += 1
+        say(f"done: {fix.says}")
+    say(f"{done} mended" if done else "nothing was mended")
 
 
 def findings(path: Path | None) -> Iterator[dict[str, Any]]:
@@ -73,6 +106,7 @@ def _node(path: Path) -> Iterator[dict[str, Any]]:
 
     config = load(path)
     yield finding("configuration", "ok", f"site {config.site}, fingerprint {config.fingerprint}")
+    yield _safe_file(path)
     said = list(configured(config))
     yield from said
     users_exist = all(each["what"] != "users" or each["state"] != "missing" for each in said)
@@ -91,6 +125,14 @@ def _node(path: Path) -> Iterator[dict[str, Any]]:
     yield certificate(config)
     if users_exist:
         yield from running(config)
+
+
+def _safe_file(path: Path) -> dict[str, Any]:
+    """Whoever changes the configuration decides whom this hospital trusts."""
+    if stat.S_IMODE(path.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+        detail = f"{path} may be changed by others than its owner"
+        return finding("configuration's file", "missing", detail, f"chmod go-w {path}")
+    return finding("configuration's file", "ok", f"{path} may be changed by its owner alone")
 
 
 def _state_folder(config: Any) -> dict[str, Any]:

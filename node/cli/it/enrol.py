@@ -205,11 +205,15 @@ def _ends(bundle: EnrolmentBundle) -> str:
     return print_time(parse_certificate(bundle.certificate).not_valid_after_utc)
 
 
-def write_audit_keys(config: Config) -> None:
-    """`audit-keys.txt`: what an auditor needs to check this node's log, public."""
-    path = config.paths.audit_keys
+def audit_keys_text(config: Config) -> str:
+    """What an auditor needs to check this node's log: its audit key and its witnesses', public."""
     with acting_as(config.users.accounts()["core"]):
         audit = read_verify_key(public_path(config.paths.audit_key)).text
-    lines = [f"audit {audit}", *(f"witness {key}" for key in config.trust.witnesses)]
-    replace_file(path, "\n".join(lines))
+    return "\n".join([f"audit {audit}", *(f"witness {key}" for key in config.trust.witnesses)])
+
+
+def write_audit_keys(config: Config) -> None:
+    """`audit-keys.txt`, for whoever looks."""
+    path = config.paths.audit_keys
+    replace_file(path, audit_keys_text(config))
     path.chmod(0o644)

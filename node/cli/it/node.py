@@ -20,6 +20,7 @@ from node.cli.it import jobs as node_jobs
 from node.cli.it import log as node_log
 from node.cli.it import pause as node_pause
 from node.cli.it import set_aside as node_set_aside
+from node.cli.it import units as node_units
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.cli.steward import airlock as node_airlock
@@ -82,10 +83,22 @@ def serve(config: NodeConfig) -> None:
     Supervisor(loaded, config).run()
 
 
+@app.command("guard", hidden=True)
+def guard(config: NodeConfig) -> None:
+    """Guard the state folder of a node that runs as services; their business."""
+    from node.host.guard import guard as run_guard
+    from node.host.logs import set_up
+    from node.host.notify import Notifier
+
+    loaded = load(config)
+    set_up("guard", level=loaded.logging.level, form=loaded.logging.format)
+    run_guard(loaded, Notifier.from_environment())
+
+
 @app.command("process", hidden=True)
 def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
     """Run one of the node's processes; the supervisor's business."""
-    from node.host.processes import start
+    from node.host.start import start
 
     start(role, load(config))
 
@@ -204,3 +217,6 @@ def list_runs(config: NodeConfig, as_json: Json = False) -> None:
         (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
     )
     show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+app.command("units")(node_units.node_units)
