@@ -74,7 +74,9 @@ def install(machine: Machine, wish: Wish, recorder: Recorder) -> Units:
 
 def put_in_place(machine: Machine, role: layout.Role, version: str, units: Units, recorder: Recorder) -> bool:
     """Write the units of a version, make its users, and switch to it. Whether anything was not so already."""
-    wanted: list[Change] = [File(each.path, each.text, each.mode) for each in units.files]
+    # a minimal system has no /etc/sysusers.d: whoever makes it takes it away again
+    wanted: list[Change] = [Folder(each) for each in dict.fromkeys(str(Path(each.path).parent) for each in units.files)]
+    wanted += [File(each.path, each.text, each.mode) for each in units.files]
     wanted.append(Link(layout.CURRENT, version))
     changed = any(each.needed(machine) for each in wanted)
     if changed:

@@ -39,7 +39,7 @@ def collect(repo: Path, names: list[str], out: Path) -> list[Archived]:
     socket = _said([str(repo / "deploy/lib/engine.sh")]).strip()
     try:
         engine = docker.APIClient(base_url=socket, version="auto", timeout=_TIMEOUT_S)
-        return [_write(engine, name, ids[name], out) for name in names]
+        return [write(engine, name, ids[name], out) for name in names]
     except (CloisterError, DockerException, OSError) as error:
         raise Stopped(f"an image could not be had ({type(error).__name__})", "see the engine's log", 5) from None
 
@@ -51,7 +51,8 @@ def _said(command: list[str]) -> str:
     return done.stdout
 
 
-def _write(engine: docker.APIClient, name: str, image: str, out: Path) -> Archived:
+def write(engine: docker.APIClient, name: str, image: str, out: Path) -> Archived:
+    """The archive of an image that the engine holds, as `name`.tar in `out`."""
     saved, path = out / f"{name}.saved", out / f"{name}.tar"
     with saved.open("wb") as file:
         for piece in engine.get_image(image, chunk_size=1 << 20):

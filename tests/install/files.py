@@ -14,7 +14,9 @@ NOISE = (
     "/etc/.updated", "/etc/machine-id", "/etc/hostname", "/root/.cache", "/run", "/tmp", "/var/.updated",
     "/var/cache/ldconfig", "/var/lib/containerd", "/var/lib/dbus/machine-id", "/var/lib/docker", "/var/lib/systemd",
     "/var/log/btmp", "/var/log/journal", "/var/log/lastlog", "/var/log/wtmp", "/var/tmp", "/etc/docker",
-    "/opt/containerd",
+    "/opt/containerd", "/etc/cni",
+    # what the tools for users keep of the file before, whoever was made or removed
+    "/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-",
 )  # fmt: skip
 DELETED = "deleted"
 

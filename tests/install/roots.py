@@ -38,6 +38,8 @@ class System:
     key_package: str = ""
     key_file: str = ""
     key_sha256: str = ""
+    # what a server of this system has besides, where its archive does not call it required
+    also: tuple[str, ...] = ()
 
 
 DEBIAN_12 = System(
@@ -59,6 +61,7 @@ UBUNTU_24_04 = System(
     key_package="http://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb",
     key_file="etc/apt/trusted.gpg.d/ubuntu-keyring-2018-archive.gpg",
     key_sha256="5ebbeeb474034b1fa7e50abbe6f136e177fc826219e01f314b3623f7b3097e96",
+    also=("apt",),
 )
 SYSTEMS = {system.name: system for system in (DEBIAN_12, UBUNTU_24_04)}
 
@@ -92,7 +95,7 @@ def program(name: str, package: str, cache: Path = CACHE) -> Path:
 
 def root(system: System, *, engine: bool, cache: Path = CACHE) -> Path:
     """The root folder of a system, with a container engine in it or a bare server. Minutes the first time."""
-    packages = SERVER + (ENGINE if engine else ())
+    packages = SERVER + (ENGINE if engine else ()) + system.also
     folder = cache / "roots" / f"{system.name}-{'engine' if engine else 'bare'}"
     want = hashlib.sha256("\n".join((system.suite, *system.sources, *packages)).encode()).hexdigest()
     stamp = folder.parent / f"{folder.name}.stamp"

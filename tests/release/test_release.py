@@ -10,15 +10,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import docker
 import pytest
 
 from deploy.install.bundle import Bundle
 from deploy.install.release_keys import read_keys
-from deploy.release import debs, keys, provenance, publishing, wheels
+from deploy.release import debs, images, keys, provenance, publishing, sbom, wheels
 from deploy.release.failures import Stopped
+from tests.release.making import RELEASE
+from tests.sim.images import Tiny, write
 
 ROOT = Path(__file__).parents[2]
 VERSION = "7.6.5"
@@ -162,6 +166,61 @@ def test_the_packages_of_another_system_are_never_taken_from_this_one(repo: Path
     with pytest.raises(Stopped) as caught:
         _debs(Order(system=other), tmp_path / "work")
     assert caught.value.code == 2 and other in str(caught.value)
+
+
+def test_an_image_is_in_the_bill_of_materials_with_what_is_in_it(tmp_path: Path) -> None:
+    tiny = Tiny()
+    (tmp_path / "images").mkdir()
+    write(tmp_path / "images/tiny.tar", tiny.saved())
+    (wheel,) = _wheels(tmp_path / "wheels")
+    (image,) = images.given(tmp_path / "images")
+    assert (image.name, image.facts.image) == ("tiny", tiny.id)
+    package = Path(shutil.copy(wheel, tmp_path / "a_1%3a2_all.deb"))
+    sbom.write(tmp_path / "bill.json", RELEASE, [wheel], [package], [image])
+    bill = json.loads((tmp_path / "bill.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["timestamp"] == "2025-10-09T08:53:20Z"
+    assert bill["metadata"]["component"]["licenses"] == [{"expression": "Apache-2.0"}]
+    deb, found = bill["components"]
+    assert deb["purl"] == "pkg:deb/debian/a@1%3A2?arch=amd64&distro=debian-12"
+    assert (found["type"], found["version"]) == ("container", tiny.id)
+    assert {(each["name"], each["version"]) for each in found["components"]} == {
+        (each.name, each.version) for each in image.facts.packages if each.kind in ("deb", "python")
+    }
+    references = [each["bom-ref"] for each in (*bill["components"], *found["components"])]
+    assert len(set(references)) == len(references) > 3
+    before = (tmp_path / "bill.json").read_bytes()
+    sbom.write(tmp_path / "bill.json", RELEASE, [wheel], [package], [image])
+    assert (tmp_path / "bill.json").read_bytes() == before
+
+
+def _wheels(folder: Path) -> list[Path]:
+    folder.mkdir()
+    path = folder / "cloister-0.2.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(
+            "cloister-0.2.0.dist-info/METADATA", "Metadata-Version: 2.4\nLicense-Expression: Apache-2.0\n\nX\n"
+        )
+    return [path]
+
+
+def test_what_is_no_archive_of_one_image_goes_into_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"x" * 2048)
+    with pytest.raises(Stopped) as caught:
+        images.given(tmp_path)
+    assert caught.value.code == 4
+
+
+@pytest.mark.engine
+def test_an_engines_image_is_the_same_archive_every_time(tmp_path: Path) -> None:
+    engine = docker.APIClient(base_url=os.environ["DOCKER_HOST"], version="auto", timeout=600)
+    image = engine.inspect_image("cloister-sentinel:latest")["Id"]
+    first = images.write(engine, "cloister-sentinel", image, tmp_path)
+    content = hashlib.sha256(first.path.read_bytes()).hexdigest()
+    assert images.write(engine, "cloister-sentinel", image, tmp_path).facts.image == image
+    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["cloister-sentinel.tar"]
+    assert images.given(tmp_path)[0].facts == first.facts and len(first.facts.packages) > 50
 
 
 # --- whether a release may be made ----------------------------------------------------------------------------
