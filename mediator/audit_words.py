@@ -58,7 +58,7 @@ ACTIONS: Mapping[Action, ActionWords] = MappingProxyType(
         Action.STUDY_TAKE: ActionWords("took the de-identified study of", "take the de-identified study of"),
         Action.DATASET_PUBLISH: ActionWords("published the dataset version", "publish the dataset version"),
         Action.DATASET_WITHDRAW: ActionWords("withdrew the dataset version", "withdraw the dataset version"),
-        Action.QUARANTINE_DESTROY: ActionWords("destroyed quarantined originals of", "destroy quarantined originals of"),
+        Action.QUARANTINE_DESTROY: ActionWords("destroyed the originals of", "destroy the originals of"),
         Action.INSTRUCTION_RECEIVE: ActionWords("received", "take in"),
         Action.TASK_ADMIT: ActionWords("admitted", "admit"),
         Action.REFUSALS_COUNT: ActionWords("counted", "count", {Verdict.REFUSED: "refused more of the same:"}),
