@@ -33,6 +33,15 @@ def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def unverified_context() -> Context:
+    """For a first contact, which trusts nothing of what it hears by TLS: whoever lies on the way may read it and answer
+    in the hub's place."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Show this certificate from the next handshake on; connections that stand keep the one they showed."""
     context.load_cert_chain(str(certificate), str(key))
@@ -53,9 +62,7 @@ def shown_by(host: str, port: int, name: str, patience_s: float) -> bytes:
 
     TLS 1.3 alone, as the link speaks it. Raises `NotNow`, with what went wrong in words.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = unverified_context()
     try:
         with (
             socket.create_connection((host, port), timeout=patience_s) as plain,
@@ -103,14 +110,19 @@ class ServerContext:
     each handshake is moved to the newest inner context before the client's certificate is looked at. OpenSSL keeps
     every list it was ever given, and prefers the newer of two only by whole seconds, so adding to one store is not
     enough.
+
+    `for_newcomers` is for the minutes in which a site is being enrolled: it lets in who shows no certificate at all.
     """
 
     def __init__(self, ca: Path, certificate: Path, key: Path, crl: Path) -> None:
         self._files = (ca, certificate, key, crl)
         self._newest = self._build()
-        self.context = self._build()
-        self.context.sni_callback = self._choose
-        self.context.sslobject_class = _Telling
+        self.context, self.for_newcomers = self._build(), self._build()
+        # what a certificate must be stays as it is; only that there is one is not asked for
+        self.for_newcomers.verify_mode = ssl.CERT_OPTIONAL
+        for context in (self.context, self.for_newcomers):
+            context.sni_callback = self._choose
+            context.sslobject_class = _Telling
 
     def reload(self) -> None:
         """Read the revocation list and the server's certificate again. Raises `OSError` or `TlsError`."""

@@ -28,10 +28,10 @@ def test_every_command_on_a_page_exists(page: Path) -> None:
     for words in re.findall(r"`cloister ([a-z][^`]*)`", page.read_text("utf-8")):
         command: click.Command = root
         for word in words.split():
-            if not isinstance(command, click.Group):
-                break
             name = word.strip("…,")
-            if not name:
+            if not isinstance(command, click.Group) or not name:
+                break
+            if name.startswith("-") and command.invoke_without_command:  # a group that is a command itself
                 break
             assert name in command.commands, f"{page.name}: cloister {words}"
             command = command.commands[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from deploy.demo import keeping, table
+from deploy.demo import closing, keeping, page, table
 from deploy.demo.arguments import REPOSITORY, arguments
 from deploy.demo.failures import DemoFailed, Interrupted
 from deploy.demo.programs import Programs
@@ -82,26 +82,33 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
 
 
 def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:
-    """Tables, report, and the last word."""
+    """Tables, report, page, and the last words."""
     report, screen, place = story.report, story.screen, story.place
     for each in table.tables(report):
         screen.show(each)
     report.seconds_total = time.time() - given.began
     report.phases = screen.seconds
-    write_json(place.report, report.plain())
-    if story.search_again([place.report, place.logs / "terminal.log"]):
-        write_json(place.report, report.plain())
+    _write(story)
+    if story.search_again([place.report, place.page, place.logs / "terminal.log"]):
+        _write(story)
+    for line in closing.closing(report.plain()):
+        screen.line(line)
     if kept:
         screen.line(f"the hub listens at {story.hub.address}; its folder is {place.hub}")
         for site, hospital in story.hospitals.items():
             screen.line(f"{site}: cloister node status --config {hospital.config}")
         screen.line(f"end it with: deploy/demo.sh --stop --work {place.root}", "bold")
-    word = "every promise kept" if not report.exit_code() else "NOT every promise was kept"
-    screen.line(
-        f"{word} · {report.seconds_total:.0f} s · report {place.report}",
-        "bold green" if not report.exit_code() else "bold red",
-    )
+    good = not report.exit_code()
+    word = "every promise kept" if good else "NOT every promise was kept"
+    screen.line(f"{word} · {report.seconds_total:.0f} s · read on:", "bold green" if good else "bold red")
+    screen.line(str(place.page), "bold")
     return report.exit_code()
+
+
+def _write(story: Story) -> None:
+    plain = story.report.plain()
+    write_json(story.place.report, plain)
+    story.place.page.write_text(page.page(plain), encoding="utf-8")
 
 
 def _environment() -> dict[str, str]:

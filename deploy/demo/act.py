@@ -64,7 +64,9 @@ class Act:
                 self.report.evidence.setdefault(name, {"why": failed.message})
         for name in names:
             verdict = "refused" if self.report.refusals[name] else "NOT REFUSED"
-            self.phase.say(f"{REFUSALS[name]}: {verdict}", style="green" if self.report.refusals[name] else "bold red")
+            self.phase.say(
+                f"{REFUSALS[name].title}: {verdict}", style="green" if self.report.refusals[name] else "bold red"
+            )
 
     def _prove(self, name: str, proof: Refused | None, **more: object) -> None:
         if proof is None:

@@ -1,4 +1,5 @@
-"""What each hospital has to begin with: generated labelled studies, pydicom's sample files, and planted identifiers."""
+"""What each hospital has to begin with: generated labelled studies of its own kind, pydicom's sample files, and what is
+planted among them: identifiers, and troubles."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from deploy.demo import troubles
+from deploy.demo.lesions import KINDS, maker
 from deploy.demo.workplace import Account
 from tests.sim.cohort import write_cohort
 from tests.sim.planting import plant
@@ -40,9 +43,9 @@ def make_source(folder: Path, site: str, seed: int) -> Source:
     """Fill `folder`; equal arguments give equal files. Runs in a process of its own, one per hospital."""
     os.umask(0o022)
     folder.mkdir(mode=0o755)
-    write_cohort(folder, site, PATIENTS, seed)
+    write_cohort(folder, site, PATIENTS, seed, scanner=KINDS[site].scanner, make=maker(site))
     statistics = _statistics(folder)
-    planted = plant(folder, count=PLANTED_AT_LEAST, seed=seed)
+    planted = plant(folder, count=PLANTED_AT_LEAST, seed=seed) + troubles.plant(folder / "troubles", site)
     copy_pydicom_files(folder / "pydicom")
     return Source(site, folder, tuple(planted), statistics)
 

@@ -101,6 +101,11 @@ class Hub:
             if line.startswith("{"):
                 yield json.loads(line)
 
+    def model(self, run: str, number: int) -> bytes:
+        """A round's model as `cloister hub run export --round` hands it out, read where the hub keeps it: the demo
+        wants twenty of them."""
+        return (self.state / "checkpoints" / run / f"round-{number:04d}.safetensors").read_bytes()
+
     def misbehave(self, program: Path, *words: object) -> dict[str, Any]:
         """Run a program of the hub operator's own making, with everything that the hub's account can reach.
 

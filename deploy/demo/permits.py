@@ -36,8 +36,8 @@ METRICS = {
 
 
 # What the researcher orders, and the ranges that the committee grants for it.
-# Small steps in small batches: 24 of 24 random splits of the cohort reached an AUC of 0.93 in four rounds.
-TRAINING = json.dumps({"epochs": 1, "learning-rate": 0.005, "batch-size": 4, "seed": 7})
+# Small steps in batches of two: fast enough for four rounds, slow enough to be seen getting better in each.
+TRAINING = json.dumps({"epochs": 1, "learning-rate": 0.0008, "batch-size": 2, "seed": 7})
 
 
 def number(name: str, kind: str, minimum: float, maximum: float) -> dict[str, Any]:

@@ -40,16 +40,17 @@ class Screen:
         """Keep everything shown so far, and from now on, in this file."""
         self._record = Console(file=log.open("a", encoding="utf-8"), width=_LOG_WIDTH, no_color=True, highlight=False)
         for shown in self._early:
-            self._record.print(shown)
+            self._record.print(shown, soft_wrap=isinstance(shown, Text))
         self._early.clear()
 
     def show(self, what: RenderableType = "") -> None:
         """Print something that stays."""
-        self.console.print(what)
+        # a line is the terminal's to fold: what is copied from it, a path above all, is then whole
+        self.console.print(what, soft_wrap=isinstance(what, Text))
         if self._record is None:
             self._early.append(what)
             return
-        self._record.print(what)
+        self._record.print(what, soft_wrap=isinstance(what, Text))
         self._record.file.flush()
 
     def remember(self, text: str) -> None:

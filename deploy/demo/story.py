@@ -10,13 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy.demo import data, evidence, images, permits, rounds
+from deploy.demo import bench, data, evidence, images, permits, picture, rounds, troubles
 from deploy.demo.act import Act
 from deploy.demo.hospital import Hospital
 from deploy.demo.hub import Hub
+from deploy.demo.lesions import KINDS
 from deploy.demo.people import People
 from deploy.demo.programs import Programs
-from deploy.demo.report import Figures, Report, absolute, read_rounds
+from deploy.demo.report import TOGETHER, Figures, Report, absolute, read_rounds
 from deploy.demo.rounds import Watcher
 from deploy.demo.show import Phase, Screen
 from deploy.demo.workplace import SITES, Workplace
@@ -40,13 +41,14 @@ class Story:
         self.hub = Hub(programs, place)
         self.people = People.at(place, programs, SITES)
         self.hospitals = {site: Hospital(programs, place, site, self.people.stewards[site]) for site in SITES}
-        self.report = Report(wanted_rounds, {site: Figures(site) for site in SITES})
+        self.report = Report(wanted_rounds, {site: Figures(site, KINDS[site].name) for site in SITES})
         self.report.separate_users = place.as_root
         self.report.hub_ingress = self.hub.address
         self.images: dict[str, str] = {}
         self.identifiers: list[str] = []
         self.model = place.post / "initial.safetensors"
         self.archive = place.post / "images.tar"
+        self.patients = place.researcher / "patients"
 
     def tell(self) -> None:
         """Everything up to the last proof; the search comes when the programs have ended."""
@@ -57,6 +59,7 @@ class Story:
                 sources.submit(data.make_source, self.place.source / site, site, seed)
                 for seed, site in enumerate(SITES, 1)
             ]
+            patients = sources.submit(bench.make_patients, self.patients)
             self._people()
             self._sentinel()
             building = pool.submit(self._build)
@@ -64,10 +67,14 @@ class Story:
             self._install()
             self._ingest()
             self._images(building)
+            patients.result()
         self._permit()
         self._federate()
         self._alone()
-        self._act()
+        with ThreadPoolExecutor(1) as pool:
+            scoring = pool.submit(self._score)  # one container computes while the attacks are tried
+            self._act()
+            self._test(scoring)
         self._audit()
 
     # ---- before the first image moves
@@ -96,6 +103,7 @@ class Story:
         said = lambda line: self.screen.line(f"    {line}", "dim")  # noqa: E731
         self.images |= images.ensure(self.repository, [images.JOB, images.ROGUE], said)
         images.untrained_model(self.images[images.JOB], self.place.post)
+        self.report.picture = picture.take(self.programs, self.place.researcher / "picture")
         images.archive([self.images[images.JOB], self.images[images.ROGUE]], self.archive)
 
     def _source(self, made: Iterable[Future[data.Source]]) -> None:
@@ -103,6 +111,7 @@ class Story:
             sources = [future.result() for future in made]
             for source in sources:
                 self.report.hospitals[source.site].planted = len(source.planted)
+                self.report.hospitals[source.site].good_in = len(source.statistics)
                 data.close_to_all_but(source.folder, self.place.node_account(source.site, "intake"))
             path = self.place.source / data.IDENTIFIERS
             self.identifiers = data.write_identifiers(path, sources)
@@ -146,7 +155,8 @@ class Story:
             phase.summary = (
                 f"{sum(each.studies_in for each in figures)} studies in, "
                 f"{sum(each.studies_published for each in figures)} published, "
-                f"{sum(each.held_out for each in figures)} held out"
+                f"{sum(each.held_out for each in figures)} kept for testing; "
+                f"good studies lost: {sum(each.good_in - each.good_published for each in figures)}"
             )
 
     def _ingest_one(self, hospital: Hospital, phase: Phase) -> None:
@@ -157,6 +167,8 @@ class Story:
         figures.excluded = answer["excluded"]
         figures.instances = counts.get("instances", 0)
         figures.held_out = counts.get("test", 0)
+        figures.good_published = counts.get("train", 0) + counts.get("test", 0)
+        figures.troubles, figures.troubles_found = len(troubles.TROUBLES), troubles.found(figures.excluded)
         figures.dataset_version = answer["dataset_version"]
 
     # ---- gate 1: three signatures
@@ -218,15 +230,39 @@ class Story:
         with self.screen.phase("alone", SITES) as phase:
             self._each(SITES, lambda site: self._alone_one(site, phase))
             figures = self.report.hospitals.values()
-            reached = ", ".join(f"{each.name} {each.auc_local_only or 0:.3f}" for each in figures)
-            phase.summary = f"local-only AUC: {reached}"
+            reached = ", ".join(f"{each.name} {each.auc_at_home or 0:.3f}" for each in figures)
+            phase.summary = f"each on its own patients: {reached}"
 
     def _alone_one(self, site: str, phase: Phase) -> None:
         run = f"local-{site}"
         self._start(run, [site])
         done = read_rounds(rounds.follow(self.hub, run, Watcher(phase, [site], self.rounds, quiet=True)))
-        self.report.hospitals[site].auc_local_only = done[-1].auc
-        phase.update(site, f"alone, after {self.rounds} rounds: AUC {done[-1].auc:.3f}")
+        self.report.hospitals[site].auc_at_home = done[-1].auc
+        phase.update(site, f"alone, after {self.rounds} rounds: AUC {done[-1].auc:.3f} on its own patients")
+
+    def _score(self) -> dict[str, float]:
+        """Every round's model, alone and together, on the researcher's own patients of all three kinds."""
+        models = {
+            f"{name}/{number}": self.hub.model(run, number)
+            for name, run in self._runs.items()
+            for number in range(self.rounds + 1)
+        }
+        return bench.score(self.images[images.JOB], self.patients, models, json.loads(permits.TRAINING))
+
+    def _test(self, scoring: Future[dict[str, float]]) -> None:
+        with self.screen.phase("test") as phase:
+            scores = scoring.result()
+            self.report.tested = {
+                name: [scores[f"{name}/{number}"] for number in range(self.rounds + 1)] for name in self._runs
+            }
+            for site, figures in self.report.hospitals.items():
+                figures.auc_local_only = self.report.tested[site][-1]
+            alone = ", ".join(f"{site} {self.report.tested[site][-1]:.3f}" for site in SITES)
+            phase.summary = f"on patients of all three kinds: together {self.report.auc_together:.3f}, alone {alone}"
+
+    @property
+    def _runs(self) -> dict[str, str]:
+        return {TOGETHER: MAIN_RUN} | {site: f"local-{site}" for site in SITES}
 
     # ---- what must not be, and what is on record
 

@@ -25,9 +25,9 @@ def tables(report: Report) -> Iterator[RenderableType]:
 def data_in(report: Report) -> Table:
     """Studies in, published and excluded, with the reasons."""
     table = _table("what went in", "hospital")
-    for name in ("studies in", "published", "instances", "held out", "identifiers planted"):
+    for name in ("studies in", "published", "instances", "kept for testing", "identifiers planted"):
         table.add_column(name, justify="right")
-    table.add_column("excluded studies and why")
+    table.add_column("not published, and why")
     for each in report.hospitals.values():
         table.add_row(
             each.name, str(each.studies_in), str(each.studies_published), str(each.instances), str(each.held_out),
@@ -49,7 +49,7 @@ def learning(report: Report) -> Table:
             *(_pair(entry, site) for site in report.hospitals), style="bold" if last else "", end_section=last,
         )  # fmt: skip
     table.add_row(
-        "local only", "", "", "", *(_number(each.auc_local_only) for each in report.hospitals.values()), style="dim"
+        "alone, on all", "", "", "", *(_number(each.auc_local_only) for each in report.hospitals.values()), style="dim"
     )
     return table
 
@@ -57,14 +57,14 @@ def learning(report: Report) -> Table:
 def what_left(report: Report) -> Table:
     """Bytes that left each node, and whether its log proves it."""
     table = _table("what left", "hospital")
-    for name in ("local-only AUC", "federated AUC", "bytes that left", "audit records"):
+    for name in ("alone, own AUC", "together, own AUC", "bytes that left", "audit records"):
         table.add_column(name, justify="right")
     table.add_column("audit verify")
     last = report.trained[-1] if report.trained else None
     for each in report.hospitals.values():
         federated = last.sites.get(each.name, {}).get("auc") if last else None
         table.add_row(
-            each.name, _number(each.auc_local_only), _number(federated), f"{each.bytes_out:,}".replace(",", " "),
+            each.name, _number(each.auc_at_home), _number(federated), f"{each.bytes_out:,}".replace(",", " "),
             str(each.audit_records), _mark(each.audit_ok, "whole, signed, witnessed", "BROKEN"),
         )  # fmt: skip
     return table
@@ -75,9 +75,9 @@ def refusals(report: Report) -> Table:
     table = _table("what was refused", "attempt")
     table.add_column("")
     table.add_column("proof")
-    for name, title in REFUSALS.items():
+    for name, attack in REFUSALS.items():
         proof = report.evidence.get(name, {})
-        table.add_row(title, _mark(report.refusals[name], "refused", "NOT REFUSED"), describe(proof))
+        table.add_row(attack.title, _mark(report.refusals[name], "refused", "NOT REFUSED"), describe(proof))
     return table
 
 

@@ -21,7 +21,7 @@ from deploy.demo.failures import DemoFailed
 SITES = ("aster", "birch", "cedar")
 ROLES = ("core", "intake", "broker", "link")
 MARKER = ".cloister-demo"
-REPORT = "demo-report.json"
+REPORT, PAGE = "demo-report.json", "report.html"
 # above Debian's dynamic users (100-999), people (1000-59999) and below systemd's DynamicUser (61184-65519)
 UID_BASE = 61000
 FALLBACK = Path("/var/tmp/cloister-demo")  # noqa: S108  the one folder on every machine that all users may enter
@@ -53,6 +53,7 @@ class Workplace:
         self.post = root / "post"
         self.logs = root / "logs"
         self.report = root / REPORT
+        self.page = root / PAGE
         self._lock: IO[str] | None = None
 
     def node(self, site: str) -> Path:

@@ -117,7 +117,8 @@ def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, progr
     def get() -> None:
         found.append(wish.source.sentinel(machine, Engine(machine, socket), program))
 
-    recorder.do(Image(SENTINEL, socket, get))
+    # by its id where we know it: an engine that was given an archive may know no name
+    recorder.do(Image(wish.source.sentinel_id or SENTINEL, socket, get))
     # a rehearsal makes no image: any id will do for a file that nobody keeps
     return url, found[0] if found else f"sha256:{'e' * 64}"
 

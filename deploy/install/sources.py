@@ -26,7 +26,8 @@ _OURS = Path(__file__).resolve().parent
 class Source:
     """A version that can be put on this machine.
 
-    `fill` makes the environment in an empty folder; `sentinel` has the engine hold the sentinel image and says its id.
+    `fill` makes the environment in an empty folder; `sentinel` has the engine hold the sentinel image and says its id,
+    which is `sentinel_id` where that is known beforehand.
     """
 
     version: str
@@ -36,6 +37,7 @@ class Source:
     sentinel: Callable[[Machine, Engine, Path], str]
     packages: tuple[tuple[str, Path], ...] = ()
     systems: tuple[str, ...] = ()
+    sentinel_id: str | None = None
 
     def stage(self, machine: Machine, folder: Path) -> None:
         """Make a version's folder: its environment, and the installer it came with. Whole or not at all."""
@@ -125,7 +127,8 @@ def from_bundle(
         return digest
 
     told = f"{version}, from a bundle signed by {signed_by}"
-    return Source(version, True, told, fill, sentinel, packages, systems)
+    known = (image[1] or image_of(image[0])) if image else None
+    return Source(version, True, told, fill, sentinel, packages, systems, known)
 
 
 def _pip(machine: Machine, pip: Words, words: Words) -> None:

@@ -31,6 +31,7 @@ from federation.client import again, enrolment, standing
 from federation.client.again import Again
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
+from federation.client.expiry import ExpiryWarning
 from federation.client.flower import (
     HEARTBEAT_INTERVAL_S,
     AnswerLost,
@@ -120,6 +121,7 @@ class Link:
         self._trouble: Trouble = ""
         self._renewal: control.Renewal | None = None
         self._renewed: str | None = None
+        self._expiry = ExpiryWarning()
         self._open()
 
     def _open(self) -> None:
@@ -471,6 +473,9 @@ class Link:
             except Exception as error:  # noqa: BLE001 - it is tried again, and not in haste
                 _tell("the renewal of this node's certificate", error)
                 pause_s = _RENEWAL_AGAIN_S
+            with contextlib.suppress(OSError, Malformed):
+                certificate = pki.parse_certificate(self._own.certificate.read_text("ascii"))
+                self._expiry.look(certificate, datetime.now(UTC))
             await asyncio.sleep(pause_s)
 
     async def _renew_if_due(self) -> None:

@@ -17,7 +17,7 @@ from mediator.errors import CloisterError, Code, Denied
 
 # how often a node looks whether it was enrolled, or enrolled anew, while it runs
 _LOOK_S = 1.0
-_ANEW = "`cloister node enrol request --new-keys`, and install the hub's answer: no restart is needed"
+_ANEW = "`cloister node enrol --new-keys`: no restart is needed"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Words:
 
 WORDS: Mapping[Trouble, Words] = {
     "not_enrolled": Words(
-        "this node is not enrolled at a hub", "`cloister node enrol request`, and install the hub's answer"
+        "this node is not enrolled at a hub", "`cloister node enrol`, on the telephone with the hub's operator"
     ),
     "revoked": Words("the hub has revoked this site", f"telephone the hub's operator; to come back: {_ANEW}"),
     "expired": Words("this node's certificate has expired", _ANEW),

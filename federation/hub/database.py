@@ -105,8 +105,9 @@ def note_refused(
 
 
 def events(session: Session, newest: int) -> list[dict[str, Any]]:
-    """The `newest` lines of the hub's own audit, oldest first."""
-    rows = session.scalars(select(EventRow).order_by(EventRow.sequence.desc()).limit(newest)).all()
+    """The `newest` lines of the hub's own record, oldest first; all of them for 0."""
+    query = select(EventRow).order_by(EventRow.sequence.desc())
+    rows = session.scalars(query.limit(newest) if newest else query).all()
     names = ("sequence", "time", "actor", "action", "object", "verdict", "code")
     return [{name: getattr(row, name) for name in names} for row in reversed(rows)]
 

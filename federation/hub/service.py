@@ -18,6 +18,7 @@ from federation import flower_log, pki, protocol, tls
 from federation.hub.channel import Channel
 from federation.hub.config import IngressConfig
 from federation.hub.coordinator import Coordinator
+from federation.hub.enrolment_door import EnrolmentDoor
 from federation.hub.ingress import Ingress
 from federation.hub.listener import Limits
 from federation.hub.state import HubState, check_sockets
@@ -30,6 +31,9 @@ log = logging.getLogger("cloister.hub")
 _LOOK_EVERY_S = 1.0
 _REVOCATIONS_EVERY = timedelta(hours=6)
 _SERVER_MARGIN = timedelta(days=30)
+# a site renews ten days before the end; one that has not for three is away or in trouble
+_NODE_MARGIN = timedelta(days=7)
+_AUTHORITY_MARGIN = timedelta(days=365)
 
 
 async def serve_hub(
@@ -76,10 +80,13 @@ class Service:
         self._context = tls.ServerContext(
             authority.ca, authority.server_certificate, authority.server_key, authority.crl
         )
+        self._stir = asyncio.Event()
+        self._door = EnrolmentDoor(hub.invitations, lambda: hub.identity, hub.clock, self._stir.set)
         self._ingress = Ingress(
             self._context,
             self._superlink.socket,
             book=hub.certificates,
+            door=self._door,
             clock=hub.clock,
             alarm=self._alarm,
             limits=_limits(hub.config.ingress),
@@ -88,7 +95,6 @@ class Service:
         )
         self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
         self._channel = Channel(hub, self._coordinator.nudge)
-        self._stir = asyncio.Event()
         self._seen: tuple[object, ...] = ()
 
     @property
@@ -136,7 +142,7 @@ class Service:
             self._alive()
             try:
                 if not timedelta(0) <= self._hub.clock() - signed <= _REVOCATIONS_EVERY:
-                    self._hub.registry.sign_revocations()
+                    self._renew_own()
                     signed = self._hub.clock()
                 if not self._superlink.running:
                     log.error("the SuperLink has ended; starting it again")
@@ -151,6 +157,7 @@ class Service:
 
     async def _look(self) -> None:
         """Take up whatever changed in the state folder."""
+        await asyncio.to_thread(self._door.refresh)
         authority = self._hub.authority
         standing = await asyncio.to_thread(self._hub.certificates.standing)
         lists = (authority.crl.stat().st_mtime_ns, authority.server_certificate.stat().st_mtime_ns)
@@ -180,12 +187,18 @@ class Service:
         self._channel.alarm(site)
 
     def _renew_own(self) -> None:
+        """A new revocation list, and a new certificate of our own a month before the old one ends."""
         authority, now = self._hub.authority, self._hub.clock()
         certificate = pki.parse_certificate(authority.server_certificate.read_text("ascii"))
         hosts = self._hub.config.ingress.hosts
         unnamed = not all(pki.names_host(certificate, host) for host in hosts)  # the configuration has grown
         if unnamed or certificate.not_valid_after_utc - now < _SERVER_MARGIN:
             authority.issue_server(hosts, now)
+            log.info("the hub's own certificate was renewed")
+        if (left := authority.certificate.not_valid_after_utc - now) < _AUTHORITY_MARGIN:
+            log.warning("this hub's certificate authority ends in %d days; all sites are then enrolled anew", left.days)
+        for site in self._hub.registry.near_their_end(_NODE_MARGIN):
+            log.warning("the certificate of %s is near its end, and the site has not renewed it", site)
         self._hub.registry.sign_revocations()
         self._context.reload()
 

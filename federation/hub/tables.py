@@ -51,6 +51,23 @@ class CertificateRow(HubBase):
     request: Mapped[str | None] = mapped_column(_HEX)  # SHA-256 of the renewal that asked for it
 
 
+class InvitationRow(HubBase):
+    """Six words that an operator typed, and what came of them."""
+
+    __tablename__ = "invitations"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    site: Mapped[str] = mapped_column(_NAME)
+    code: Mapped[str] = mapped_column(String(32))  # hex; empty once it opens nothing any more
+    again: Mapped[bool]
+    actor: Mapped[str] = mapped_column(_NAME)
+    opened: Mapped[str] = mapped_column(_TIME)
+    expires: Mapped[str] = mapped_column(_TIME)
+    state: Mapped[str] = mapped_column(String(16))  # open, done, closed
+    said: Mapped[str] = mapped_column(String(16))  # why the newest request that these words fit was refused
+    request: Mapped[str | None] = mapped_column(_HEX)  # SHA-256 of what was handed in
+    answer: Mapped[str | None] = mapped_column(Text)  # the same again for who did not hear it
+
+
 class HubDocumentRow(HubBase):
     """A signed permit, run order or revocation list to be sent to nodes, in the order they came in."""
 

@@ -98,6 +98,42 @@ def test_the_initial_model_comes_with_its_schema(torch_bench: Bench) -> None:
     assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
 
 
+OF_TORCH = """
+import copy, sys
+sys.path.insert(0, "/opt/cloister")
+sys.argv = ["train.py", "--initial", "/tmp/initial"]
+import torch, train
+train.main()
+model, volumes, labels = train.initial_model(), torch.randn(8, 3, 64, 64), torch.tensor([0.0, 1.0] * 4)
+theirs = copy.deepcopy(model)
+config = {"epochs": 2, "learning-rate": 0.01, "batch-size": 4, "seed": 3}
+train.train(model, volumes, labels, config)
+loaded = [name for name in sys.modules if name.startswith(("torch._dynamo", "torch._inductor"))]
+assert not loaded, loaded[:3]
+assert torch.are_deterministic_algorithms_enabled()
+
+class Theirs:
+    def __init__(self, model, rate):
+        self.adam = torch.optim.Adam(model.parameters(), lr=rate)
+    def step(self, loss):
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+
+train.Adam = Theirs
+train.train(theirs, volumes, labels, config)
+for one, other in zip(model.parameters(), theirs.parameters()):
+    assert torch.allclose(one, other, atol=1e-6), (one - other).abs().max()
+"""
+
+
+def test_it_loads_nothing_of_torchs_compiler_and_its_adam_is_torchs(torch_bench: Bench) -> None:
+    api = docker.DockerClient(ENGINE_URL)
+    api.containers.run(
+        torch_bench.image, ["-c", OF_TORCH], entrypoint="python3", network_mode="none", remove=True, user="65532:65532"
+    )
+
+
 def test_training_twice_gives_the_same_bytes(torch_bench: Bench) -> None:
     """So that a hub may ask again after a crash and get what it would have got."""
     broker = torch_bench.broker()

@@ -18,7 +18,8 @@ SITES = ("aster", "birch", "cedar")
 def good() -> Report:
     hospitals = {
         site: Figures(
-            name=site, planted=310, studies_in=120, studies_published=110, instances=660, held_out=40,
+            name=site, kind="bright spots", good_in=90, good_published=90, troubles=4, troubles_found=4,
+            auc_at_home=0.97, planted=310, studies_in=120, studies_published=110, instances=660, held_out=40,
             excluded={"image_unreadable": 7, "not_an_image": 3}, bytes_out=1_234_567, auc_local_only=0.71,
             audit_dir=f"/work/{site}/audit", audit_key=f"/work/{site}/audit-keys.txt",
             witness_file=f"/work/{site}/witness.jsonl", audit_ok=True, audit_records=99,
@@ -28,10 +29,12 @@ def good() -> Report:
     }  # fmt: skip
     report = Report(rounds_ordered=4, hospitals=hospitals)
     report.rounds = [
-        Round(number, 9.0, 0.7 - number / 10, 0.5 + number / 10, {site: {"auc": 0.5, "loss": 0.7} for site in SITES})
+        Round(number, 9.0, 0.7 - number / 10, 0.5 + number * 0.115, {site: {"auc": 0.5, "loss": 0.7} for site in SITES})
         for number in range(5)
     ]
     report.auc_of_statistics = {"mean": 0.53, "variance": 0.55}
+    report.tested = {site: [0.5, 0.6, 0.65, 0.7, 0.71] for site in SITES}
+    report.tested = {"together": [0.5, 0.85, 0.91, 0.94, 0.96]} | report.tested
     report.search.planted, report.search.found, report.search.found_in_source = 930, 0, 930
     report.refusals = dict.fromkeys(REFUSALS, True)
     report.evidence = {name: {"site": "aster", "audit_sequence": 5, "code": "x"} for name in REFUSALS}
@@ -66,7 +69,29 @@ def spoil(report: Report, what: str) -> None:
     hospital = report.hospitals["birch"]
     match what:
         case "weak model":
-            report.rounds[-1].auc = 0.79
+            report.rounds[-1].auc = 0.92
+        case "weak on all":
+            report.tested["together"] = [0.5, 0.7, 0.8, 0.9, 0.92]
+        case "a round that is no better":
+            report.tested["together"][2] = 0.85
+        case "worse than the round before":
+            report.tested["together"] = [0.5, 0.85, 0.98, 0.96, 0.97]
+        case "not tested on all":
+            report.tested = {}
+        case "good alone":
+            hospital.auc_local_only = 0.81
+        case "gains nothing":
+            report.tested["together"][-1] = hospital.auc_local_only = 0.71
+        case "a good study lost":
+            hospital.good_published = 89
+        case "a study out of nowhere":
+            hospital.good_published = 91
+        case "no good study at all":
+            hospital.good_in = hospital.good_published = 0
+        case "a trouble not found":
+            hospital.troubles_found = 3
+        case "no trouble planted":
+            hospital.troubles = hospital.troubles_found = 0
         case "no auc at all":
             report.rounds[-1].auc = None
         case "untrained model knows":
@@ -110,7 +135,10 @@ def spoil(report: Report, what: str) -> None:
         ("a round short", 1), ("log broken", 4), ("identifier got out", 4), ("search did not run", 1),
         ("search finds nothing", 1), ("quarantine left", 1), ("quarantine unknown", 1), ("too few held out", 1),
         ("destruction not audited", 1), ("too few planted", 1), ("hub reads the committee", 1),
-        ("no local figure", 1), ("too easy", 1), *((name, 1) for name in REFUSALS),
+        ("no local figure", 1), ("too easy", 1), ("weak on all", 1), ("a round that is no better", 1),
+        ("worse than the round before", 1), ("not tested on all", 1), ("good alone", 1), ("gains nothing", 1),
+        ("a good study lost", 1), ("a study out of nowhere", 1), ("no good study at all", 1),
+        ("a trouble not found", 1), ("no trouble planted", 1), *((name, 1) for name in REFUSALS),
     ],
 )  # fmt: skip
 def test_one_broken_promise_is_enough(what: str, code: int) -> None:
@@ -118,6 +146,12 @@ def test_one_broken_promise_is_enough(what: str, code: int) -> None:
     spoil(report, what)
     assert report.exit_code() == code
     assert len(report.failures()) >= 1
+
+
+def test_near_the_end_of_what_can_be_learnt_chance_may_go_down() -> None:
+    report = good()
+    report.tested["together"] = [0.5, 0.85, 0.98, 0.975, 0.972]
+    assert report.failures() == []
 
 
 def test_an_empty_report_promises_nothing() -> None:

@@ -173,7 +173,12 @@ class Town:
             release_key=self.keys[site].verify_key,
             audit_key=self.keys[f"{site}/audit"].verify_key,
         )
-        enrolment.install(self.link_folder(site), desk.approve(request, told(request)))
+        enrolment.install(self.link_folder(site), self.opened(desk.approve(request, told(request)), desk.clock()))
+
+    def opened(self, answer: bytes, now: datetime | None = None) -> control.EnrolmentBundle:
+        """The bundle in the hub's answer, as a node that trusts this hub opens it."""
+        ring = KeyRing([self.hub.instruction_key.verify_key])
+        return enrolment.open_answer(answer, ring, now or datetime.now(UTC))
 
     def link_folder(self, site: str) -> Path:
         return self.folder / site / "link"

@@ -31,7 +31,7 @@ def enrolled_anew(town: Town, site: str) -> None:
     """What the hospital and the hub's operator do by hand while the node runs."""
     folder, keys = town.link_folder(site), (town.keys[site].verify_key, town.keys[f"{site}/audit"].verify_key)
     request = enrolment.make_request(folder, site, release_key=keys[0], audit_key=keys[1], new_keys=True)
-    enrolment.install(folder, town.hub.approve(request, told(request), again=True))
+    enrolment.install(folder, town.opened(town.hub.approve(request, told(request), again=True)))
 
 
 async def test_a_revoked_site_hears_it_in_words_and_goes_on_once_it_is_enrolled_anew(

@@ -91,7 +91,7 @@ def version_of(root: Path, version: str) -> Source:
         engine.load(root / "usr/bin/systemctl")  # any file will do for an engine that reads none
         return SENTINEL_ID
 
-    return Source(version, True, f"{version}, of a test", fill, sentinel)
+    return Source(version, True, f"{version}, of a test", fill, sentinel, sentinel_id=SENTINEL_ID)
 
 
 def put(machine: Machine, version: str, *words: str, role: str = "node") -> None:
@@ -160,12 +160,13 @@ class _Asked(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self.images |= {"cloister-sentinel", SENTINEL_ID}
+        self.images |= {SENTINEL_ID}  # and no name: not every archive has one
         self._answer(200, {"stream": "Loaded"})
 
     def do_DELETE(self) -> None:
-        self.images.clear()
-        self._answer(200, {})
+        name = self.path.removeprefix("/images/").partition("?")[0]
+        self._answer(200 if name in self.images else 404, {})
+        self.images.discard(name)
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

@@ -46,6 +46,7 @@ def trusted(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_one_signed_file_to_a_node_and_another_version_and_away(
     machine: Machine, tmp_path: Path, trusted: Path
 ) -> None:
@@ -69,6 +70,7 @@ def test_from_one_signed_file_to_a_node_and_another_version_and_away(
     assert left == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["systemd-sysusers", "systemctl start"])
 def test_a_run_that_was_killed_is_taken_back_by_the_next(
     machine: Machine, tmp_path: Path, trusted: Path, at: str
@@ -87,6 +89,7 @@ def test_a_run_that_was_killed_is_taken_back_by_the_next(
     assert "cloister-core.service" in running(machine)
 
 
+@pytest.mark.slow
 def test_an_upgrade_that_was_killed_is_taken_back_and_the_old_version_runs(
     machine: Machine, tmp_path: Path, trusted: Path
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from node.kit.scans import SCANNERS, SIZE, SLICES, Scan, make_scan
+from node.kit.scans import SCANNERS, SIZE, SLICES, Scan, Scanner, make_scan
 
 __all__ = ["SCANNERS", "SIZE", "SLICES", "make_scan", "write_cohort"]
 
@@ -23,21 +24,30 @@ _SYLLABLES = ("ka", "ren", "to", "vel", "mi", "dor", "sa", "lin", "bru", "hes", 
 
 
 def write_cohort(
-    folder: Path, hospital: str, patients: int, seed: int, *, second_study: float = 0.2, unlabelled: int = 0
+    folder: Path,
+    hospital: str,
+    patients: int,
+    seed: int,
+    *,
+    second_study: float = 0.2,
+    unlabelled: int = 0,
+    scanner: Scanner | None = None,
+    make: Callable[[np.random.Generator, int, Scanner], Scan] = make_scan,
 ) -> int:
     """Write `patients` patients, a share of them with a second study, into `folder`; the number of studies.
 
     Files lie in `<patient>/<study>/<slice>.dcm`; `clinical.csv` has PatientID, StudyInstanceUID, lesion (0 or 1), age
-    and a remark nobody should publish. The last `unlabelled` studies have no row. Equal arguments write equal bytes.
+    and a remark nobody should publish. The last `unlabelled` studies have no row. `make` draws the pictures. Equal
+    arguments write equal bytes.
     """
     random = np.random.default_rng([seed, *hospital.encode()])
-    scanner = SCANNERS[sum(hospital.encode()) % len(SCANNERS)]
+    scanner = scanner or SCANNERS[sum(hospital.encode()) % len(SCANNERS)]
     rows: list[dict[str, str]] = []
     for patient in range(patients):
         person = _person(hospital, patient, random)
         for visit in range(1 + int(random.random() < second_study)):
             label = len(rows) % 2  # balanced, whoever is held out
-            scan = make_scan(random, label, scanner)
+            scan = make(random, label, scanner)
             study = _write_study(folder, scan, person, visit, scanner, random)
             rows.append(
                 {

@@ -6,8 +6,8 @@
 train:    config {"epochs", "learning-rate", "batch-size", "seed"}, metrics {"loss", "num-examples"}
 evaluate: the same config keys are accepted, metrics {"auc", "loss", "num-examples"}
 
-The network convolves every slice by itself and asks how far the largest answer of all slices stands out: a lesion
-anywhere counts, and where it lies does not. No batch statistics, so averaging weights is averaging models.
+The network convolves every slice by itself and asks how far the largest and the least answer of all slices stand out: a
+lesion anywhere counts, and where it lies does not. No batch statistics, so averaging weights is averaging models.
 
 It computes on the GPU it was granted, and on the CPU where it was granted none. The same task gives the same bytes on
 the same kind of device; a GPU and a CPU, or two kinds of GPU, differ in the last digits.
@@ -42,7 +42,7 @@ class LesionNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 8, 5, padding=2)
         self.conv2 = nn.Conv2d(8, 8, 5, padding=2)
-        self.head = nn.Linear(8, 1)
+        self.head = nn.Linear(16, 1)
         # untrained it says the same of every study; largest answers of random filters would already tell something
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -51,13 +51,14 @@ class LesionNet(nn.Module):
         studies, slices, rows, columns = volume.shape
         x = nn.functional.avg_pool2d(volume.reshape(studies * slices, 1, rows, columns), 2)
         # leaky: averaging models moves biases, and a unit that is silent everywhere would never speak again
-        x = nn.functional.leaky_relu(self.conv1(x), 0.1)
-        x = nn.functional.leaky_relu(self.conv2(x), 0.1)
+        x = self.conv2(nn.functional.leaky_relu(self.conv1(x), 0.1))
         everywhere = x.reshape(studies, slices, x.shape[1], -1).transpose(1, 2).flatten(2)
-        # how far the largest answer stands out among all of this study's; about 4 where there is only noise. Bare
-        # maxima share a large mean that drowns the gradient: one start in ten then learnt nothing
-        peak = (everywhere.amax(2) - everywhere.mean(2)) / (everywhere.std(2) + 1e-3)
-        return self.head(peak - 4).squeeze(1)
+        # how far the largest and the least answer stand out among all of this study's; about 4 where there is only
+        # noise. Bare maxima share a large mean that drowns the gradient: one start in ten then learnt nothing. Both
+        # ends, so that a hospital of bright lesions and one of dark ones shape the same filters and not each other's
+        mean, spread = everywhere.mean(2), everywhere.std(2) + 1e-3
+        peaks = torch.cat([everywhere.amax(2) - mean, mean - everywhere.amin(2)], 1) / torch.cat([spread, spread], 1)
+        return self.head(peaks - 4).squeeze(1)
 
 
 def load(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +92,7 @@ def train(model, volumes, labels, config, on_step=lambda fraction: None, begun=N
     `pause` hears after each epoch of a function that packs the state; `begun` is such a state to go on from.
     """
     generator = torch.Generator().manual_seed(int(config["seed"]))
-    optimiser = torch.optim.Adam(model.parameters(), lr=float(config["learning-rate"]))
+    optimiser = Adam(model, float(config["learning-rate"]))
     epochs, batch = int(config["epochs"]), int(config["batch-size"])
     first, total = (0, 0.0) if begun is None else unpack(begun, model, optimiser, generator)
     for epoch in range(first, epochs):
@@ -100,20 +101,39 @@ def train(model, volumes, labels, config, on_step=lambda fraction: None, begun=N
             # the lesion's place means nothing, so a flipped study is a new one
             flips = [axis for axis in (2, 3) if torch.rand((), generator=generator) < 0.5]
             loss = nn.functional.binary_cross_entropy_with_logits(model(volumes[chosen].flip(flips)), labels[chosen])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            optimiser.step(loss)
             total += float(loss.detach()) * len(chosen)
         on_step((epoch + 1) / epochs)
         pause(partial(pack, epoch + 1, total, model, optimiser, generator))
     return total / len(labels)
 
 
+class Adam:
+    """Adam as in Kingma and Ba 2015, with their constants. `torch.optim` would load torch's whole compiler with it, of
+    which nothing is used here: a start of this program would take twice as long."""
+
+    def __init__(self, model: nn.Module, rate: float) -> None:
+        self.weights, self.rate, self.steps = list(model.parameters()), rate, 0
+        self.mean = [torch.zeros_like(weight) for weight in self.weights]
+        self.square = [torch.zeros_like(weight) for weight in self.weights]
+
+    def step(self, loss: torch.Tensor) -> None:
+        self.steps += 1
+        size, root = self.rate / (1 - 0.9**self.steps), (1 - 0.999**self.steps) ** 0.5
+        slopes = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for weight, slope, mean, square in zip(self.weights, slopes, self.mean, self.square, strict=True):
+                mean.lerp_(slope, 0.1)
+                square.mul_(0.999).addcmul_(slope, slope, value=0.001)
+                weight.addcdiv_(mean, (square.sqrt() / root).add_(1e-8), value=-size)
+
+
 def pack(epochs_done, total, model, optimiser, generator) -> bytes:
     """A training between two epochs, as safetensors: weights, Adam's moments and steps, the random generator."""
-    moments = optimiser.state_dict()["state"]
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"adam/{number}/{name}": value for number, each in moments.items() for name, value in each.items()}
+    tensors |= {f"mean/{number}": moment for number, moment in enumerate(optimiser.mean)}
+    tensors |= {f"square/{number}": moment for number, moment in enumerate(optimiser.square)}
+    tensors |= {"steps": torch.tensor(optimiser.steps)}
     tensors |= {"generator": generator.get_state(), "total": torch.tensor(total, dtype=torch.float64)}
     return save_torch(tensors | {"epochs": torch.tensor(epochs_done)})
 
@@ -122,12 +142,9 @@ def unpack(state: bytes, model, optimiser, generator) -> tuple[int, float]:
     """Put a training back to where `pack` left it: epochs done, and the last one's total loss."""
     tensors = load_torch(state)
     model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam/"):
-            _, number, what = name.split("/")
-            moments.setdefault(int(number), {})[what] = tensor
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    optimiser.mean = [tensors[f"mean/{number}"].to(DEVICE) for number in range(len(optimiser.mean))]
+    optimiser.square = [tensors[f"square/{number}"].to(DEVICE) for number in range(len(optimiser.square))]
+    optimiser.steps = int(tensors["steps"])
     generator.set_state(tensors["generator"])
     return int(tensors["epochs"]), float(tensors["total"])
 
@@ -184,7 +201,8 @@ def main() -> None:
     # task gives the same bytes, so a task can be asked for again
     torch.set_num_threads(1)
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True)
+    # what `use_deterministic_algorithms(True)` sets, without the compiler that it loads
+    torch.set_deterministic_debug_mode("error")
     if arguments.initial:
         return write_initial(arguments.initial)
     tasks = Tasks()

@@ -45,11 +45,11 @@ def certificate(config: NodeConfig) -> dict[str, Any]:
     from federation import pki
 
     path = config.paths.link / "tls.crt"
-    anew = "cloister node enrol request --new-keys, and install the hub's answer"
+    anew = "cloister node enrol --new-keys"
     try:
         own = pki.parse_certificate(path.read_text("ascii"))
     except FileNotFoundError:
-        return finding("certificate", "warning", "this node is not enrolled yet", "cloister node enrol request")
+        return finding("certificate", "warning", "this node is not enrolled yet", "cloister node enrol")
     except PermissionError:
         return finding("certificate", "unknown", f"this user may not look at {path}")
     except (CloisterError, OSError, ValueError):

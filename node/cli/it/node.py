@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
-app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
+app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub: six words by telephone, or two files.")
 app.add_typer(node_imports.app, name="dataset", help="Published dataset versions, and imports on their way.")
 app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
 app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")

@@ -86,7 +86,7 @@ def test_nobody_at_the_hubs_port_and_something_else_there(tmp_path: Path) -> Non
 def test_the_days_that_a_certificate_has_left(tmp_path: Path, age_days: int, state: str, said: str) -> None:
     config = configured(tmp_path, 1)
     config.paths.link.mkdir(parents=True)
-    assert certificate(config)["mend"] == "cloister node enrol request"
+    assert certificate(config)["mend"] == "cloister node enrol"
     made = datetime.now(UTC) - timedelta(days=age_days)
     authority = Authority.create(tmp_path / "pki", "harbour", ["hub.example"], made)
     issued = authority.issue_node(pki.signing_request(pki.new_key(), "north"), "north", made)

@@ -40,7 +40,8 @@ def test_there_is_a_command_for_every_person() -> None:
     assert {
         "keys new", "check", "audit verify", "permit sign", "permit revocations", "permit show", "job order", "job new",
         "job build", "job test",
-        "node init", "node enrol request", "node enrol install", "node serve", "node status", "node ingest",
+        "node init", "node enrol", "node enrol request", "node enrol install", "node serve", "node status",
+        "node ingest", "hub events", "hub keys",
         "node dataset list", "node image approve", "node permit list", "node permit accept", "node run list",
         "node job list", "node ledger", "node pause", "node resume", "node canary", "node audit checkpoint",
         "node import", "hub init", "hub serve", "hub status", "hub node approve", "hub node list", "hub node revoke",
