@@ -18,7 +18,7 @@ from aiohttp import web
 from federation import control
 from federation.hub.ingress import reply
 from federation.hub.invitations import Invitation, Invitations, Refused
-from federation.hub.registry import Identity
+from federation.hub.registry import HubIdentity
 from mediator.errors import Malformed
 
 log = logging.getLogger("cloister.hub")
@@ -30,7 +30,7 @@ class EnrolmentDoor:
     def __init__(
         self,
         invitations: Invitations,
-        identity: Callable[[], Identity],
+        identity: Callable[[], HubIdentity],
         clock: Callable[[], datetime],
         enrolled: Callable[[], None],
     ) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from federation import introduction
 from federation.control import EnrolmentOffer, EnrolmentRequest, HandIn, HandOut, decode
 from federation.hub.database import Database, note
-from federation.hub.registry import Identity, Registry
+from federation.hub.registry import HubIdentity, Registry
 from federation.hub.tables import InvitationRow
 from mediator.canonical import parse_time, print_time
 from mediator.errors import Code, Malformed, NotNow, UsageFault
@@ -113,7 +113,7 @@ class Invitations:
             if parse_time(row.expires) > now
         ]
 
-    def accept(self, handed: HandIn, live: Sequence[Invitation], identity: Identity) -> HandOut:
+    def accept(self, handed: HandIn, live: Sequence[Invitation], identity: HubIdentity) -> HandOut:
         """Enrol the site whose words a hand-in has.
 
         1. It opens under the words of one invitation, and is the very offer that they were made for.
@@ -140,7 +140,7 @@ class Invitations:
             raise refused
         return HandOut(answer=answer, tag=introduction.answer_tag(secret, answer))
 
-    def _answer(self, session: Session, row: InvitationRow, handed: HandIn, identity: Identity) -> str:
+    def _answer(self, session: Session, row: InvitationRow, handed: HandIn, identity: HubIdentity) -> str:
         offered, now = hashlib.sha256(handed.offer.encode("utf-8")).hexdigest(), self._clock()
         if row.state == DONE and row.request == offered and row.answer is not None:  # (5)
             return row.answer

@@ -35,7 +35,7 @@ from mediator.signatures import SigningKey, VerifyKey
 
 
 @dataclass(frozen=True)
-class Identity:
+class HubIdentity:
     """What this hub says of itself in a bundle: where it is, and its keys."""
 
     url: str
@@ -51,7 +51,7 @@ class Registry:
         self._authority = authority
         self._clock = clock
 
-    def approve(self, raw: bytes, told: str, identity: Identity, actor: str, *, again: bool = False) -> bytes:
+    def approve(self, raw: bytes, told: str, identity: HubIdentity, actor: str, *, again: bool = False) -> bytes:
         """Enrol the site of a request (JSON) and return its bundle (JSON), signed. `told` is the request id that the
         site read out: a request that was changed on its way has another, and that is recorded.
 
@@ -72,7 +72,7 @@ class Registry:
             _check_comes(session.get(SiteRow, site), site, again=again)
 
     def enrol(
-        self, session: Session, request: EnrolmentRequest, identity: Identity, actor: str, *, again: bool
+        self, session: Session, request: EnrolmentRequest, identity: HubIdentity, actor: str, *, again: bool
     ) -> bytes:
         """Enrol the site of a request that is known to be its own, within the caller's transaction.
 
@@ -108,7 +108,7 @@ class Registry:
         note(session, now, actor, "node_approve", request.site, "done", "again" if row is not None else "")
         return self._answer(request, certificate, identity)
 
-    def _answer(self, request: EnrolmentRequest, certificate: x509.Certificate, identity: Identity) -> bytes:
+    def _answer(self, request: EnrolmentRequest, certificate: x509.Certificate, identity: HubIdentity) -> bytes:
         bundle = EnrolmentBundle(
             site=request.site,
             hub=identity.url,

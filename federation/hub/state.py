@@ -34,7 +34,7 @@ from federation.hub.database import Database, events
 from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.invitations import Invitations
-from federation.hub.registry import Identity, Registry
+from federation.hub.registry import HubIdentity, Registry
 from federation.hub.runs import HubRuns
 from federation.hub.witness import Witness
 from federation.pki import Authority
@@ -169,8 +169,8 @@ class HubState:
         self.notify()
 
     @property
-    def identity(self) -> Identity:
-        return Identity(self.config.ingress.url, self.instruction_key, self.witness_key.verify_key)
+    def identity(self) -> HubIdentity:
+        return HubIdentity(self.config.ingress.url, self.instruction_key, self.witness_key.verify_key)
 
     def revoke(self, site: str) -> None:
         """End a node: the running hub refuses it and closes its connections at once."""
