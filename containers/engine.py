@@ -100,11 +100,16 @@ class EngineUsers:
 
 @dataclass(frozen=True)
 class EngineOffer:
-    """What an engine can give at all, by its own account: the users of its containers, processors, GPUs."""
+    """What an engine can give at all, by its own account: the users of its containers, processors, memory (0: it does
+    not say), GPUs, and what confines its containers beside namespaces (`apparmor`, `selinux`, `seccomp`), and
+    the folder that it keeps everything in."""
 
     users: EngineUsers
     cpus: int
     gpus: gpu.GpuOffer
+    memory_bytes: int = 0
+    security: tuple[str, ...] = ()
+    folder: str = ""
 
 
 class ContainerEngine:
@@ -141,7 +146,12 @@ class ContainerEngine:
         users = _users(info)
         if users.rootless and self.kind == "podman":
             users = replace(users, groups=self._podmans_groups())
-        return EngineOffer(users, cpus, gpu.GpuOffer.of(info, self.kind))
+        # Docker: `name=seccomp,profile=builtin`
+        said = (option.split(",")[0].removeprefix("name=") for option in info.get("SecurityOptions") or [])
+        return EngineOffer(
+            users, cpus, gpu.GpuOffer.of(info, self.kind), int(info.get("MemTotal") or 0), tuple(sorted(said)),
+            str(info.get("DockerRootDir") or ""),
+        )  # fmt: skip
 
     def _podmans_groups(self) -> tuple[tuple[int, int, int], ...]:
         with _asking("describe itself"):

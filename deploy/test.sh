@@ -2,8 +2,8 @@
 # test.sh [--fast] [PYTEST ARGUMENT...]: checks everything, on a fresh machine too.
 #
 # Makes the environment (with the development tools), the engine and the images, then runs style, types,
-# import contracts and tests; all of them, whatever fails: first the quick tests, side by side, then those that need
-# the engine or are slow, one after the other. With PYTEST ARGUMENTs only what they name, one after the other.
+# import contracts and tests; all of them, whatever fails: first those that need no engine, side by side, then those that
+# need one, one after the other. With PYTEST ARGUMENTs only what they name, one after the other.
 # The last line is `tests: N passed, M failed`. Exit 0 only if nothing failed anywhere.
 #
 #   --fast   leaves out the tests that need the engine or are slow: for your own machine, never for CI
@@ -34,6 +34,7 @@ if [ "$fast" = no ]; then
   export DOCKER_HOST
   deploy/lib/images.sh >&2
   deploy/lib/dicom_tools.sh
+  deploy/lib/systemd.sh
 fi
 
 reports="$(mktemp -d)"
@@ -82,11 +83,21 @@ if [ $# -gt 0 ]; then
   run_tests chosen "$@"
 else
   # a file's tests stay together: some share what they made
-  run_tests quick -m "$quick" -n "$(nproc)" --dist loadfile
-  [ "$fast" = yes ] || run_tests engine -m "not ($quick)"
+  beside=(-n "$(nproc)" --dist loadfile)
+  if [ "$fast" = yes ]; then
+    run_tests quick -m "$quick" "${beside[@]}"
+  else
+    run_tests plain -m 'not engine' "${beside[@]}"
+    run_tests engine -m engine
+  fi
 fi
 read -r passed failed skipped < <(python deploy/lib/count_tests.py "${reported[@]}")
 [ "$failed" -eq 0 ] || bad=1
+
+# What deploy/release.sh asks for: the committed tree on which everything passed.
+if [ "$bad$fast$#" = 0no0 ] && [ -z "$(git status --porcelain 2>/dev/null || echo none)" ]; then
+  git rev-parse 'HEAD^{tree}' >"$(git rev-parse --git-path cloister-tested)"
+fi
 
 printf '\n'
 printf '%s\n' "${summary[@]}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from mediator.errors import Malformed, UnsupportedVersion
+from mediator.errors import Malformed, UnsupportedVersion, UsageFault
 from mediator.grammar import DIGEST, HEX256, IDENTIFIER, MAX_SIGNED_BYTES
 from mediator.tree import MAX_PROOF
 
@@ -24,11 +24,17 @@ WITNESS = "/v1/control/witness"
 RENEW = "/v1/control/renew"
 CERTIFICATE = "/v1/control/certificate"
 INVENTORY = "/v1/control/inventory"
+# what a link asks first: nothing but the headers of `federation.protocol`
+HELLO = "/v1/control/hello"
+# the one path for who has no certificate yet
+ENROL = "/v1/enrol"
 
 ALARMS_HEADER = "cloister-alarms"
 
 # A signed document in JSON is base64 text with no character to escape; the rest of a message is short.
 MAX_MESSAGE_BYTES = MAX_SIGNED_BYTES + (64 << 10)
+# an offer is five keys and a signing request, 2 KiB; a stranger sends no more than this
+MAX_HAND_IN_BYTES = 32 << 10
 
 Site = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=f"^{HEX256}$")]
@@ -48,6 +54,8 @@ class ControlMessage(BaseModel):
     """What every message has: a version, and no room for anything unknown."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # what people call it, where it is a file of theirs
+    TITLE: ClassVar[str] = ""
     version: Literal[1, 2] = 1
 
 
@@ -143,8 +151,9 @@ class Problem(ControlMessage):
 
 
 class EnrolmentRequest(ControlMessage):
-    """What a node sends the hub's operator, by file: its signing request and its public keys."""
+    """What a node hands in to be enrolled: its signing request and its public keys."""
 
+    TITLE = "an enrolment request"
     kind: Literal["cloister.enrolment-request"] = "cloister.enrolment-request"
     site: Site
     request: Pem
@@ -154,8 +163,9 @@ class EnrolmentRequest(ControlMessage):
 
 
 class EnrolmentBundle(ControlMessage):
-    """What the hub's operator sends back, by file: the certificate, whom to trust, and where the hub is."""
+    """What a node is enrolled with: its certificate, whom to trust, and where the hub is."""
 
+    TITLE = "a node's own enrolment bundle"
     kind: Literal["cloister.enrolment-bundle"] = "cloister.enrolment-bundle"
     site: Site
     hub: Annotated[str, StringConstraints(max_length=300, pattern=r"^https://[A-Za-z0-9.\[\]:-]+$")]
@@ -167,6 +177,45 @@ class EnrolmentBundle(ControlMessage):
     release_key: PublicKey
 
 
+class EnrolmentAnswer(ControlMessage):
+    """A bundle on its way to its node: its text, and the signature of the hub's instruction key over it."""
+
+    TITLE = "an enrolment bundle"
+    kind: Literal["cloister.enrolment-answer"] = "cloister.enrolment-answer"
+    bundle: Annotated[str, StringConstraints(max_length=64 << 10)]
+    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+
+
+class EnrolmentOffer(ControlMessage):
+    """What six words stand for: a request (JSON), and whose hub and witness keys the node's configuration trusts."""
+
+    request: Annotated[str, StringConstraints(max_length=16 << 10)]
+    hub_keys: list[PublicKey] = Field(max_length=16)
+    witness_keys: list[PublicKey] = Field(max_length=64)
+
+
+class HandIn(ControlMessage):
+    """An offer (JSON) and the secret that its words were made with, sealed (`federation.introduction`)."""
+
+    offer: Annotated[str, StringConstraints(max_length=MAX_HAND_IN_BYTES)]
+    sealed: Annotated[str, StringConstraints(max_length=256, pattern=r"^([0-9a-f]{2})*$")]
+
+
+class HandOut(ControlMessage):
+    """The hub's answer (`EnrolmentAnswer`, JSON), and what shows that who made it was told the words."""
+
+    answer: Annotated[str, StringConstraints(max_length=128 << 10)]
+    tag: Hash
+
+
+_FILES: tuple[type[ControlMessage], ...] = (EnrolmentRequest, EnrolmentBundle, EnrolmentAnswer)
+
+
+def signed_part(bundle: str) -> bytes:
+    """What an instruction key signs of a bundle: no checkpoint and no document begins like this."""
+    return b"cloister.enrolment-answer\n" + bundle.encode("utf-8")
+
+
 def request_id(request: EnrolmentRequest) -> str:
     """What a site reads out by telephone and the hub's operator types: 128 bits over site and every key of a request.
 
@@ -176,10 +225,15 @@ def request_id(request: EnrolmentRequest) -> str:
     return " ".join(digest[begin : begin + 4] for begin in range(0, 32, 4))
 
 
-def same_request_id(one: str, other: str) -> bool:
-    """Whether two spellings of a request id are the same, whatever their spaces and capitals."""
-    plain = ["".join(text.split()).lower() for text in (one, other)]
-    return plain[0] == plain[1]
+def same_request_id(told: str, held: str) -> bool:
+    """Whether what was read out is this request's id, whatever its spaces, dashes and capitals.
+
+    Raises `UsageFault` for what is no request id at all: that is a slip of the pen, and no other request.
+    """
+    plain = re.sub(r"[\s-]", "", told).lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", plain):
+        raise UsageFault("a request id is 32 hexadecimal digits", hint="all eight groups, as the site read them out")
+    return plain == held.replace(" ", "")
 
 
 def encode(message: ControlMessage) -> bytes:
@@ -193,16 +247,29 @@ def decode(cls: type[M], raw: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> M:
         raise Malformed(f"a message of {len(raw)} bytes is over the limit of {limit}")
     try:
         plain = json.loads(raw)
+        _check_kind(cls, plain)
         version = plain.get("version") if isinstance(plain, dict) else None
         if isinstance(version, int) and version != cls.model_fields["version"].default:
             raise UnsupportedVersion("a message of a version we do not know", hint="upgrade the older side")
         return cls.model_validate(plain)
     except ValidationError as error:
-        raise Malformed(f"{cls.__name__}: {_first(error.errors(include_input=False, include_url=False))}") from None
-    except UnsupportedVersion:
+        what = f"not {cls.TITLE}" if cls.TITLE else cls.__name__
+        raise Malformed(f"{what}: {_first(error.errors(include_input=False, include_url=False))}") from None
+    except Malformed:
         raise
     except Exception as error:
-        raise Malformed(f"{cls.__name__}: not JSON") from error
+        raise Malformed(f"not {cls.TITLE}: it is not JSON" if cls.TITLE else f"{cls.__name__}: not JSON") from error
+
+
+def _check_kind(cls: type[ControlMessage], plain: object) -> None:
+    """A person hands in one file for another: say which each is, before what field is wrong."""
+    claimed = plain.get("kind") if isinstance(plain, dict) else None
+    if not cls.TITLE or claimed == cls.model_fields["kind"].default:
+        return
+    for other in _FILES:
+        if claimed == other.model_fields["kind"].default:
+            raise Malformed(f"not {cls.TITLE}: it is {other.TITLE}")
+    raise Malformed(f"not {cls.TITLE}")
 
 
 def _first(errors: list[Any]) -> str:

@@ -71,6 +71,32 @@ def parse_certificate(pem: str) -> x509.Certificate:
         raise Malformed("not a certificate (PEM)") from error
 
 
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether `authority` is an authority and signed `certificate`."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+        return authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except Exception:  # noqa: BLE001 - one that cannot be verified was not signed by it
+        return False
+
+
+def parse_der(der: bytes) -> x509.Certificate:
+    """The certificate in `der`, or `Malformed`."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except Exception as error:
+        raise Malformed("not a certificate (DER)") from error
+
+
+def names_host(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a certificate is for a host, by the names in it (RFC 9525): an authority here writes no wildcards."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    return _general_name(host) in list(names)
+
+
 def common_name(name: x509.Name) -> str:
     """The one common name in `name`, or `Malformed`."""
     values = [str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
@@ -183,11 +209,7 @@ class Authority:
 
     def issued(self, certificate: x509.Certificate) -> bool:
         """Whether this authority signed `certificate`."""
-        try:
-            certificate.verify_directly_issued_by(self.certificate)
-        except Exception:  # noqa: BLE001 - one that cannot be verified was not signed by us
-            return False
-        return True
+        return issued_by(certificate, self.certificate)
 
     @property
     def _key(self) -> ec.EllipticCurvePrivateKey:

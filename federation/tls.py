@@ -5,8 +5,12 @@ The one module of the product that imports `ssl`.
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from pathlib import Path
+
+from mediator.errors import NotNow
 
 Context = ssl.SSLContext
 TlsError = ssl.SSLError
@@ -29,9 +33,52 @@ def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def unverified_context() -> Context:
+    """For a first contact, which trusts nothing of what it hears by TLS: whoever lies on the way may read it and answer
+    in the hub's place."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Show this certificate from the next handshake on; connections that stand keep the one they showed."""
     context.load_cert_chain(str(certificate), str(key))
+
+
+def failure(error: BaseException | None) -> str | None:
+    """OpenSSL's name for why TLS failed, where that is what an error came from (`SSLV3_ALERT_CERTIFICATE_REVOKED`)."""
+    while error is not None:
+        # a client may raise a kind of its own, which has no reason, in the place of OpenSSL's
+        if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+            return str(reason)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def shown_by(host: str, port: int, name: str, patience_s: float) -> bytes:
+    """The certificate (DER) that a server shows who shows it none, not verified: nobody may trust it by this.
+
+    TLS 1.3 alone, as the link speaks it. Raises `NotNow`, with what went wrong in words.
+    """
+    context = unverified_context()
+    try:
+        with (
+            socket.create_connection((host, port), timeout=patience_s) as plain,
+            context.wrap_socket(plain, server_hostname=name) as shaken,
+        ):
+            return shaken.getpeercert(binary_form=True) or b""
+    except socket.gaierror:
+        raise NotNow("its name has no address", hint="see [hub] host, and the machine's resolver") from None
+    except ConnectionRefusedError:
+        raise NotNow("nothing listens there", hint="see [hub] port, and whether the hub runs") from None
+    except TimeoutError:
+        raise NotNow("no answer", hint="see the firewall: the link needs this one port, outbound") from None
+    except ssl.SSLError:
+        raise NotNow("what answers does not speak TLS 1.3", hint="see [hub] port, and what lies on the way") from None
+    except OSError as error:
+        raise NotNow(os.strerror(error.errno or 0).lower()) from None
 
 
 class _Telling(ssl.SSLObject):
@@ -63,14 +110,19 @@ class ServerContext:
     each handshake is moved to the newest inner context before the client's certificate is looked at. OpenSSL keeps
     every list it was ever given, and prefers the newer of two only by whole seconds, so adding to one store is not
     enough.
+
+    `for_newcomers` is for the minutes in which a site is being enrolled: it lets in who shows no certificate at all.
     """
 
     def __init__(self, ca: Path, certificate: Path, key: Path, crl: Path) -> None:
         self._files = (ca, certificate, key, crl)
         self._newest = self._build()
-        self.context = self._build()
-        self.context.sni_callback = self._choose
-        self.context.sslobject_class = _Telling
+        self.context, self.for_newcomers = self._build(), self._build()
+        # what a certificate must be stays as it is; only that there is one is not asked for
+        self.for_newcomers.verify_mode = ssl.CERT_OPTIONAL
+        for context in (self.context, self.for_newcomers):
+            context.sni_callback = self._choose
+            context.sslobject_class = _Telling
 
     def reload(self) -> None:
         """Read the revocation list and the server's certificate again. Raises `OSError` or `TlsError`."""

@@ -26,14 +26,22 @@ STRATEGIES = frozenset({"fedavg"})
 # The count that a hub weighs a site's numbers by: a reply without it is dropped.
 WEIGHT = "num-examples"
 _FEDERATED = (Kind.TRAIN, Kind.EVALUATE)
-# What the templates of `cloister job new` leave to be filled in; and zeros, which no hash and no key of anybody is.
-_TO_FILL_IN = ("say here", "your-", "your ")
+# What the templates of `cloister job new` and the examples of configurations leave to be filled in; and zeros, which no
+# hash and no key of anybody is.
+_TO_FILL_IN = ("say here", "your-", "your ", "example-")
+# RFC 2606 section 3: nobody's hosts
+_EXAMPLE_HOSTS = (".example.org", ".example.com", ".example.net")
 
 
 def is_placeholder(text: str) -> bool:
     """Whether a text still waits for somebody to fill it in: nothing, zeros alone, or a template's own words."""
     digits = text.removeprefix("sha256:")
     return not digits.strip() or not digits.strip("0") or text.startswith(_TO_FILL_IN)
+
+
+def is_example_host(host: str) -> bool:
+    """Whether a host is one that stands in examples alone."""
+    return f".{host.lower()}".endswith(_EXAMPLE_HOSTS)
 
 
 # --- a permit -----------------------------------------------------------------------------------------------
@@ -68,10 +76,13 @@ def ungrantable(permit: DataPermit, key_id: str, now: datetime) -> list[Reason]:
 
 def _placeholders(permit: DataPermit) -> Iterable[str]:
     """Where in a permit something still has to be filled in."""
-    texts: list[tuple[str, str]] = [(name, getattr(permit, name)) for name in ("issuer", "purpose", "legal_basis")]
+    texts: list[tuple[str, str]] = [
+        (name, getattr(permit, name)) for name in ("issuer", "purpose", "legal_basis", "project")
+    ]
     for number, person in enumerate(permit.persons, 1):
         texts += [(f"{name} of person {number}", getattr(person, name)) for name in person.__dataclass_fields__]
     texts += [(f"image {number}", image) for number, image in enumerate(permit.images, 1)]
+    texts += [(f"the name of site {number}", entry.site) for number, entry in enumerate(permit.datasets, 1)]
     texts += [(f"a version of {entry.site}", version) for entry in permit.datasets for version in entry.versions]
     return (where for where, text in texts if is_placeholder(text))
 

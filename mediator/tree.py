@@ -1,7 +1,9 @@
-"""A Merkle tree over the lines of a log, and the proof that one tree is the beginning of another (RFC 9162).
+"""A Merkle tree over the lines of a log, the proof that one tree is the beginning of another, and the proof that a line
+is in a tree (RFC 9162).
 
 Leaves are hashed with 0x00, nodes with 0x01, SHA-256 (section 2.1). A consistency proof (section 2.1.4) needs the
-complete subtrees of the shorter tree, which a `Frontier` holds, and the lines that came after it; none before.
+complete subtrees of the shorter tree, which a `Frontier` holds, and the lines that came after it; none before. An
+inclusion proof (section 2.1.3) is made while the lines pass by once.
 """
 
 from __future__ import annotations
@@ -94,6 +96,63 @@ def _climb(old_size: int, size: int, nodes: list[bytes]) -> tuple[str, str] | No
             new = _node(new, node)
         at, last = at >> 1, last >> 1
     return (old.hex(), new.hex()) if last == 0 else None
+
+
+class Inclusion:
+    """The proof that line `at` (from 0) is in the tree of the first `size` lines, while these pass by in order.
+
+    RFC 9162 section 2.1.3.1. It keeps one growing subtree for each node of the proof: no line is kept.
+    """
+
+    def __init__(self, at: int, size: int) -> None:
+        if not 0 <= at < size:
+            raise ValueError("a line that is not in the tree")
+        self._ranges = _siblings(at, 0, size)
+        self._grown = [Frontier() for _ in self._ranges]
+        self._passed = 0
+
+    def append(self, line: bytes) -> None:
+        """The next line, without its end."""
+        for number, (begin, end) in enumerate(self._ranges):
+            if begin <= self._passed < end:
+                self._grown[number] = self._grown[number].append(line)
+        self._passed += 1
+
+    @property
+    def proof(self) -> tuple[str, ...]:
+        """The hashes from the leaf's neighbour up, in hex, once every line has passed."""
+        return tuple(grown.root for grown in self._grown)
+
+
+def includes(at: int, line: bytes, size: int, root: str, proof: Sequence[str]) -> bool:
+    """Whether `proof` shows that `line` is number `at` (from 0) of the tree of `size` and `root`.
+
+    RFC 9162 section 2.1.3.2.
+    """
+    if not 0 <= at < size or len(proof) > MAX_PROOF or not all(_HEX.fullmatch(node) for node in proof):
+        return False
+    node, last = leaf(line), size - 1
+    for other in map(bytes.fromhex, proof):
+        if last == 0:
+            return False
+        if at & 1 or at == last:
+            node = _node(other, node)
+            while at and not at & 1:
+                at, last = at >> 1, last >> 1
+        else:
+            node = _node(node, other)
+        at, last = at >> 1, last >> 1
+    return last == 0 and node.hex() == root
+
+
+def _siblings(at: int, begin: int, end: int) -> list[tuple[int, int]]:
+    """The subtrees beside the way from line `at` to the root, lowest first: PATH of RFC 9162 section 2.1.3.1."""
+    if end - begin == 1:
+        return []
+    middle = begin + _split(end - begin)
+    if at < middle:
+        return [*_siblings(at, begin, middle), (middle, end)]
+    return [*_siblings(at, middle, end), (begin, middle)]
 
 
 class _Prover:

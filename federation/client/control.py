@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import aiohttp
 
-from federation import control, tls
-from federation.client.flower import HubBusy, HubUnreachable
+from federation import control, protocol, tls
+from federation.client.flower import HubApart, HubBusy, HubUnreachable
 from federation.control import ControlMessage
 from mediator.errors import CloisterError, Code, Denied, Malformed, Reason
 
@@ -29,11 +29,15 @@ _HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 class ControlChannel:
     """Requests and the events stream. Every method may raise `HubUnreachable`, or `Denied` when the hub says no."""
 
-    def __init__(self, hub: str, context: tls.Context) -> None:
+    def __init__(self, hub: str, context: tls.Context, spoken: int = protocol.PROTOCOL) -> None:
         self._hub = hub
+        self._spoken = spoken
+        self._headers = {protocol.HEADER: str(spoken)}
         self._context = context
         connector = aiohttp.TCPConnector(ssl=context, keepalive_timeout=30.0)
-        self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+        self._session = aiohttp.ClientSession(
+            connector=connector, trust_env=False, auto_decompress=False, headers=self._headers
+        )
         # the hub's time with its newest answer, and when that came
         self._time: tuple[datetime, float] | None = None
         self._heard = asyncio.Event()
@@ -85,12 +89,34 @@ class ControlChannel:
         timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
         try:
             async with (
-                aiohttp.ClientSession(connector=connector, trust_env=False) as session,
+                aiohttp.ClientSession(connector=connector, trust_env=False, headers=self._headers) as session,
                 session.get(self._hub + control.CERTIFICATE, timeout=timeout, allow_redirects=False) as response,
             ):
                 await self._check(response)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
+
+    async def hello(self) -> None:
+        """Ask which protocol the hub speaks. Raises `HubApart` where it is too far from ours."""
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
+        try:
+            async with self._session.get(self._hub + control.HELLO, timeout=timeout, allow_redirects=False) as response:
+                if response.status == 404:  # protocol 1 has no such question
+                    self._agree(response)
+                else:
+                    await self._check(response)
+        except CloisterError:
+            raise
+        except Exception as error:
+            raise HubUnreachable(f"the hub does not answer ({type(error).__name__})") from error
+
+    def _agree(self, response: aiohttp.ClientResponse) -> None:
+        said = response.headers.get(protocol.HEADER)
+        if said is None and response.status >= 500:  # whoever answers so need not be the hub
+            return
+        hub = protocol.read(said)
+        if not protocol.together(hub, self._spoken):
+            raise HubApart(protocol.words(hub=hub, node=self._spoken), hub_is_older=hub < self._spoken)
 
     async def time(self) -> datetime:
         """What time it is now at the hub, as its answers say over TLS, to a second; waits for the first of them."""
@@ -108,6 +134,7 @@ class ControlChannel:
         self._heard.set()
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
+        self._agree(response)
         self._hear_time(response)
         if response.status == 200:
             return

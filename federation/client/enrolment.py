@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -17,11 +18,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from durable.files import replace_file
 from federation import pki
-from federation.control import EnrolmentBundle, EnrolmentRequest, decode, encode
+from federation.control import EnrolmentAnswer, EnrolmentBundle, EnrolmentRequest, decode, encode, signed_part
 from federation.files import make_folder
-from mediator.errors import Malformed, UsageFault
+from federation.protocol import PROTOCOL
+from mediator.errors import Code, Denied, Malformed, Reason, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
 from mediator.sizes import MAX_MODEL_BYTES
+
+_ANEW = "install the answer to the request that was made last, or make a new one"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class LinkConfig:
     folder: Path
     spool: Path
     software: str = "0"
+    spoken: int = PROTOCOL
     max_model_bytes: int = MAX_MODEL_BYTES
     poll_fast_s: float = 0.05
     poll_slow_s: float = 3.0
@@ -60,10 +69,11 @@ def make_request(
 ) -> bytes:
     """A new enrolment request (JSON), with keys made in `folder` unless they are there already.
 
-    `new_keys` are made in `folder/next`, and take the others' place when a bundle for them is installed.
+    `new_keys` are made in `folder/next`, and take the others' place when a bundle for them is installed; once they are
+    there, every request is for them.
     """
     make_folder(folder)
-    keys = make_folder(folder / "next") if new_keys else folder
+    keys = make_folder(folder / "next") if new_keys or (folder / "next" / "tls.key").exists() else folder
     tls_key = _key(keys / "tls.key", pki.new_key)
     flower = _key(keys / "flower.key", lambda: ec.generate_private_key(ec.SECP384R1()))
     request = EnrolmentRequest(
@@ -76,21 +86,39 @@ def make_request(
     return encode(request)
 
 
-def install(folder: Path, raw: bytes) -> EnrolmentBundle:
-    """Put a bundle in place. Raises `Malformed` when it was not made for the keys in `folder`."""
-    bundle = decode(EnrolmentBundle, raw)
+def open_answer(raw: bytes, hub_keys: KeyRing, now: datetime) -> EnrolmentBundle:
+    """The bundle in what the hub answered.
+
+    1. One of `hub_keys` signed it, whichever way it came: those that a person wrote into the configuration.
+    2. Its certificate is whole: made by the authority that it names, which is one, and in force.
+
+    Raises `Malformed`, `Denied`.
+    """
+    answer = decode(EnrolmentAnswer, raw)
+    signature, text = bytes.fromhex(answer.signature), signed_part(answer.bundle)
+    if not any(key.verifies(signature, text) for key in hub_keys.values()):  # (1)
+        reason = "no hub key that this node's configuration trusts has signed this bundle"
+        hint = "see hub in the configuration's trust section; compare it with the hub's operator by telephone"
+        raise Denied(Reason(Code.UNTRUSTED_KEY, reason), hint=hint)
+    bundle = decode(EnrolmentBundle, answer.bundle.encode("utf-8"))
+    certificate, authority = pki.parse_certificate(bundle.certificate), pki.parse_certificate(bundle.ca)
+    if not pki.issued_by(certificate, authority):  # (2)
+        raise Malformed("the authority in this bundle did not make its certificate", hint=_ANEW)
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        hint = "set the clock right if it is wrong; else enrol anew: cloister node enrol --new-keys"
+        raise Malformed("the certificate in this bundle is not in force by this machine's clock", hint=hint)
+    return bundle
+
+
+def install(folder: Path, bundle: EnrolmentBundle) -> None:
+    """Put a bundle in place. Raises `Malformed` when it was not made for the newest keys in `folder`."""
     certificate = pki.parse_certificate(bundle.certificate)
-    keys = folder
-    if (folder / "next" / "tls.key").exists() and (
-        certificate.public_key() == _load(folder / "next" / "tls.key").public_key()
-    ):
-        keys = folder / "next"
+    keys = folder / "next" if (folder / "next" / "tls.key").exists() else folder
     tls_key, flower = _load(keys / "tls.key"), _load(keys / "flower.key")
     if pki.common_name(certificate.subject) != bundle.site or certificate.public_key() != tls_key.public_key():
-        raise Malformed("this bundle's certificate is for another node", hint="make a new enrolment request")
+        raise Malformed("this bundle's certificate is for another key than this node's newest", hint=_ANEW)
     if bundle.flower_key != _public_pem(flower):
-        raise Malformed("this bundle is for another Flower key", hint="make a new enrolment request")
-    pki.parse_certificate(bundle.ca)
+        raise Malformed("this bundle is for another Flower key", hint=_ANEW)
     if keys != folder:
         # copied and not moved: a crash leaves this bundle installable again
         for name in ("tls.key", "flower.key"):
@@ -100,7 +128,10 @@ def install(folder: Path, raw: bytes) -> EnrolmentBundle:
     replace_file(folder / "bundle.json", encode(bundle))
     if keys != folder:
         shutil.rmtree(keys)
-    return bundle
+
+
+def is_enrolled(folder: Path) -> bool:
+    return (folder / "bundle.json").exists()
 
 
 def load(folder: Path) -> Enrolment:
@@ -109,7 +140,7 @@ def load(folder: Path) -> Enrolment:
         bundle = decode(EnrolmentBundle, (folder / "bundle.json").read_bytes())
         flower_key = (folder / "flower.key").read_bytes()
     except FileNotFoundError as error:
-        raise UsageFault("this node is not enrolled", hint="run `cloister node enrol request`") from error
+        raise UsageFault("this node is not enrolled", hint="run `cloister node enrol`") from error
     for name in ("tls.key", "flower.key"):
         _check_private(folder / name)
     return Enrolment(bundle, flower_key, folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
@@ -138,7 +169,7 @@ def _load(path: Path) -> ec.EllipticCurvePrivateKey:
         _check_private(path)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except FileNotFoundError as error:
-        raise UsageFault("this node has no key of its own yet", hint="run `cloister node enrol request`") from error
+        raise UsageFault("this node has no key of its own yet", hint="run `cloister node enrol`") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Malformed("a node key is an elliptic-curve key")
     return key

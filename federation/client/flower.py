@@ -76,6 +76,17 @@ class HubUnreachable(NotNow):
     code = "hub_unreachable"
 
 
+class HubApart(HubUnreachable):
+    """The hub speaks a protocol too far from this node's: one of them has to be upgraded, and nothing is lost until
+    then. `hub_is_older` says which."""
+
+    code = "hub_apart"
+
+    def __init__(self, message: str, *, hub_is_older: bool) -> None:
+        super().__init__(message)
+        self.hub_is_older = hub_is_older
+
+
 class HubBusy(HubUnreachable):
     """The hub answers that it cannot now: its disk is full, say. No message's fault."""
 

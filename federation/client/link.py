@@ -27,10 +27,11 @@ from datetime import UTC, datetime
 
 from durable.below import read_file
 from federation import control, flower_log, pki, tls
-from federation.client import again, enrolment
+from federation.client import again, enrolment, standing
 from federation.client.again import Again
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
+from federation.client.expiry import ExpiryWarning
 from federation.client.flower import (
     HEARTBEAT_INTERVAL_S,
     AnswerLost,
@@ -42,7 +43,7 @@ from federation.client.flower import (
     RunOver,
 )
 from federation.client.link_state import LinkState
-from federation.client.ports import CorePort, OutgoingReply, Retry
+from federation.client.ports import CorePort, OutgoingReply, Retry, Trouble
 from mediator import tensors
 from mediator.errors import CERTIFICATE_ALARMS, CloisterError, Code, Denied, HubCode, Malformed, NotNow, UsageFault
 from mediator.ports import Clock
@@ -59,6 +60,8 @@ _RENEWAL_CHECK_S = 3600.0
 # there are ten days for it, and a hub that is asked in haste takes it for an attack
 _RENEWAL_AGAIN_S = 300.0
 _TIME_EVERY_S = 60.0
+# core, which may be started anew, hears it again
+_NOT_ENROLLED_S = 5.0
 # core is away or has no room, or this process may not use its socket: no message's fault
 _LATER = (NotNow, UsageFault)
 _HUB = (HubUnreachable, NotActive)
@@ -66,8 +69,34 @@ _CORE_PAUSE_S = 1.0
 
 
 async def run_link(config: LinkConfig, core: CorePort) -> None:
-    """Run until cancelled; then tell the hub that this node goes offline. Raises `UsageFault` if not enrolled."""
-    await Link(config, core).run()
+    """Run until cancelled; then tell the hub that this node goes offline. A node that is not enrolled waits until it
+    is, and one that is enrolled anew begins anew, with what was installed."""
+    while True:
+        seen = standing.mark(config.folder)
+        anew = asyncio.create_task(standing.changed(config.folder, seen))
+        errand = Link(config, core).run() if seen is not None else _wait_for_enrolment(config, core)
+        running = asyncio.create_task(errand)
+        try:
+            await asyncio.wait({anew, running}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = running.done()
+            for task in (anew, running):
+                task.cancel()
+            await asyncio.gather(anew, running, return_exceptions=True)
+        if ended:
+            running.result()
+        log.info("this node was enrolled; going on with what was installed")
+
+
+async def _wait_for_enrolment(config: LinkConfig, core: CorePort) -> None:
+    """Say that this node is not enrolled, for as long as it is not."""
+    said = standing.WORDS["not_enrolled"]
+    log.error("%s: %s", said.meaning, said.mend)
+    while True:
+        with contextlib.suppress(*_LATER):
+            await core.hello(config.software, False)
+            await core.trouble("not_enrolled")
+        await asyncio.sleep(_NOT_ENROLLED_S)
 
 
 def utc_now() -> datetime:
@@ -89,15 +118,17 @@ class Link:
         self._again = Again()
         self._lost = False
         self._refused_as_replaced, self._said_replaced = 0, False
+        self._trouble: Trouble = ""
         self._renewal: control.Renewal | None = None
         self._renewed: str | None = None
+        self._expiry = ExpiryWarning()
         self._open()
 
     def _open(self) -> None:
         self._context = tls.client_context(self._own.ca, self._own.certificate, self._own.key)
         hub, limit = self._own.bundle.hub, self._config.max_model_bytes
         self._fleet = Fleet(hub, self._context, self._own.flower_key, limit)
-        self._channel = ControlChannel(hub, self._context)
+        self._channel = ControlChannel(hub, self._context, self._config.spoken)
 
     async def run(self) -> None:
         errands = {
@@ -127,6 +158,7 @@ class Link:
                 await errand()
                 troubled = False
             except Exception as error:
+                self._judge_standing(error)
                 if asyncio.get_running_loop().time() - begun > _BACKOFF_MOST_S:
                     wait_s, troubled = _BACKOFF_FIRST_S, False
                 level = logging.DEBUG if troubled else logging.WARNING
@@ -138,16 +170,27 @@ class Link:
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, _BACKOFF_MOST_S) if troubled else _BACKOFF_FIRST_S
 
+    def _judge_standing(self, error: Exception) -> None:
+        """Say in words, once, why the hub has no business with this node."""
+        trouble = standing.trouble_of(error)
+        if trouble is not None and trouble != self._trouble:
+            self._trouble, said = trouble, standing.WORDS[trouble]
+            log.error("%s: %s", said.meaning, said.mend)
+
     # --- from the hub to core ---------------------------------------------------------------------------------
 
     async def _pull_for_ever(self) -> None:
         self._active.clear()
         await self._core.hello(self._config.software, False)
+        if self._trouble:
+            await self._core.trouble(self._trouble)
         if self._lost:
             await self._be_away()
+        await self._channel.hello()
         node_id = await asyncio.to_thread(self._fleet.activate, self._notes.node_id)
         self._notes.node_id = node_id
         self._active.set()
+        self._trouble = ""
         await self._core.hello(self._config.software, True)
         log.info("connected to the hub at %s", self._own.bundle.hub)
         for name, note in self._notes.pending():
@@ -430,6 +473,9 @@ class Link:
             except Exception as error:  # noqa: BLE001 - it is tried again, and not in haste
                 _tell("the renewal of this node's certificate", error)
                 pause_s = _RENEWAL_AGAIN_S
+            with contextlib.suppress(OSError, Malformed):
+                certificate = pki.parse_certificate(self._own.certificate.read_text("ascii"))
+                self._expiry.look(certificate, datetime.now(UTC))
             await asyncio.sleep(pause_s)
 
     async def _renew_if_due(self) -> None:

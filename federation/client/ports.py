@@ -8,13 +8,27 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mediator.errors import Code, HubCode
 
 # Flower's metadata of a message are 200 bytes. Core keeps them and says them again with every answer, which must fit
 # into what crosses a socket, whatever a hub wrote into them.
 MAX_REPLY_CONTEXT_BYTES = 16 << 10
+
+# why the hub has no business with this node (`federation.client.standing` says it in words); empty: nothing known
+Trouble = Literal[
+    "",
+    "not_enrolled",
+    "revoked",
+    "expired",
+    "replaced",
+    "unknown_here",
+    "another_hub",
+    "refused",
+    "hub_too_old",
+    "node_too_old",
+]
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,9 @@ class CorePort(Protocol):
 
     async def witnessed(self, text: str) -> None:
         """A checkpoint co-signed by the hub: a line for `witness.jsonl`."""
+
+    async def trouble(self, trouble: Trouble) -> None:
+        """Why the hub has no business with this node; said again with every try, and over once it is connected."""
 
     async def hub_time(self, time: datetime) -> None:
         """What time it is now, as the hub says."""

@@ -27,6 +27,8 @@ log = logging.getLogger("cloister.hub")
 
 # a node takes three of these missed for a dead stream
 _HEARTBEAT_S = 10.0
+# that a site is there is written down this often; `cloister hub check` calls silent who was not for an hour
+_NOTED_EVERY_S = 600.0
 # each is kept for good (a kilobyte); a site makes one every quarter of an hour, and one whenever its staff ask for it
 _CHECKPOINTS_PER_DAY = 2_000
 
@@ -40,6 +42,7 @@ class _Stream:
         self.alarms_told = 0
         self.sequence = 0
         self.said = 0.0
+        self.noted = 0.0
         self.wake = False
         self.ended = False
         self.stir = asyncio.Event()
@@ -56,6 +59,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
 
     def attach(self, app: web.Application) -> None:
+        app.router.add_get(control.HELLO, self._hello)
         app.router.add_get(control.EVENTS, self._events)
         app.router.add_post(control.RELEASES, self._releases)
         app.router.add_post(control.CHECKPOINTS, self._checkpoints)
@@ -100,6 +104,7 @@ class Channel:
             older.stir.set()
         self._streams[peer.site] = stream
         await asyncio.to_thread(self._hub.registry.seen, peer.site)
+        stream.noted = self._loop.time()
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await response.prepare(request)
         log.info("%s is connected", peer.site)
@@ -141,6 +146,9 @@ class Channel:
         for event in events:
             await response.write(control.encode(event) + b"\n")
             stream.said = self._loop.time()
+        if self._loop.time() - stream.noted >= _NOTED_EVERY_S:  # a site may be connected for weeks
+            stream.noted = self._loop.time()
+            await asyncio.to_thread(self._hub.registry.seen, site)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stream.stir.wait(), max(0.0, stream.said + _HEARTBEAT_S - self._loop.time()))
 
@@ -225,6 +233,10 @@ class Channel:
             self.alarm(site)
         self._hub.notify()
         return reply(control.Renewed(certificate=certificate))
+
+    async def _hello(self, _request: web.Request) -> web.Response:
+        """What is asked stands in the headers (`Ingress`)."""
+        return reply(control.Stored(outcome="known"))
 
     async def _certificate(self, _request: web.Request) -> web.Response:
         """A link shows its new certificate, which is all that it takes (`Ingress`)."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from federation.control import PublicKey, Site
 from mediator.errors import UsageFault
+from mediator.terms import is_example_host, is_placeholder
 
 Host = Annotated[str, StringConstraints(max_length=253, pattern=r"^[A-Za-z0-9.:-]+$")]
 
@@ -70,13 +71,30 @@ class HubConfig(_Strict):
     runs: RunsConfig = RunsConfig()
 
 
+def placeholders(config: HubConfig) -> list[tuple[str, str]]:
+    """What the example leaves to be changed and nobody has: what is wrong, and what to write."""
+    found = []
+    if is_placeholder(config.name):
+        found.append((f"name is the example's, {config.name}", "write a name for this hub: it goes into certificates"))
+    for host in config.ingress.hosts:
+        if is_example_host(host):
+            mend = "write the names and addresses that nodes reach this hub by"
+            found.append((f"ingress.hosts: {host} is the example's", mend))
+    if any(is_placeholder(text) for text in config.trust.committee_keys):
+        mend = "write the Access Committee's public key: what its .pub file holds"
+        found.append(("trust.committee_keys is the example's zeros", mend))
+    return found
+
+
 def load_config(path: Path) -> HubConfig:
     """The configuration in `path`; `state_dir` is relative to the file. Raises `UsageFault`."""
     try:
         plain = tomllib.loads(path.read_text("utf-8"))
         config = HubConfig.model_validate(plain)
     except OSError as error:
-        raise UsageFault(f"the hub's configuration cannot be read ({error.strerror})") from error
+        raise UsageFault(
+            f"cannot read {path}: {error.strerror}", hint="say where the hub's configuration is: --config FILE"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageFault("the hub's configuration is not TOML") from error
     except ValidationError as error:

@@ -13,12 +13,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from federation.hub.refusals import SiteRefusals
 from federation.hub.tables import EventRow
+from federation.older_readers import may_read, write_readers
 from mediator.canonical import print_time
 from mediator.errors import IntegrityBroken, NotNow, UsageFault
 
@@ -32,8 +33,8 @@ class Database:
     Both raise `NotNow` when the database does not answer, `IntegrityBroken` when its file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, migrations: Path = _MIGRATIONS) -> None:
+        self.path, self._migrations = path, migrations
         self.refusals = SiteRefusals()
         self._reader = _engine(path, "BEGIN")
         self._writer = _engine(path, "BEGIN IMMEDIATE")
@@ -49,24 +50,31 @@ class Database:
             yield session
 
     def upgrade(self) -> None:
-        """Bring the database to this version. A newer one is refused; an older one is copied aside first."""
+        """Bring the database to this version; an older one is copied aside first.
+
+        A newer one is opened as it is where the newer version only added to it, and else refused.
+        """
         with _telling_faults():
             self._upgrade()
 
     def _upgrade(self) -> None:
-        scripts = ScriptDirectory.from_config(_alembic())
+        config = _alembic(self._migrations)
+        scripts = ScriptDirectory.from_config(config)
         with self._writer.connect() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
         if current == scripts.get_current_head():
             return
         if current is not None:
             if current not in {script.revision for script in scripts.walk_revisions()}:
+                with self._writer.connect() as connection:
+                    if may_read(connection, current, scripts.get_current_head()):
+                        return
                 raise UsageFault("hub.db was written by a newer version", hint="upgrade Cloister")
             self._back_up(current)
-        config = _alembic()
         with self._writer.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            write_readers(connection, scripts)
         self.path.chmod(0o600)
 
     def close(self) -> None:
@@ -96,6 +104,14 @@ def note_refused(
         note(session, now, site, action, thing, "refused", code)
 
 
+def events(session: Session, newest: int) -> list[dict[str, Any]]:
+    """The `newest` lines of the hub's own record, oldest first; all of them for 0."""
+    query = select(EventRow).order_by(EventRow.sequence.desc())
+    rows = session.scalars(query.limit(newest) if newest else query).all()
+    names = ("sequence", "time", "actor", "action", "object", "verdict", "code")
+    return [{name: getattr(row, name) for name in names} for row in reversed(rows)]
+
+
 @contextlib.contextmanager
 def _telling_faults() -> Iterator[None]:
     """Turn what the driver raises into our own errors."""
@@ -111,9 +127,9 @@ def _telling_faults() -> Iterator[None]:
         raise
 
 
-def _alembic() -> Config:
+def _alembic(migrations: Path) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(migrations))
     return config
 
 

@@ -9,6 +9,9 @@
    another site's captured header would pass there.
 5. No body is larger than 16 MB: the SuperLink reads whole bodies into memory.
 6. Strangers keep nobody else out (`federation.hub.listener`).
+7. A site whose link speaks a protocol more than one from ours (`federation.protocol`) gets nothing but that word: not
+   now, since what it has to deliver is to be delivered once either side is upgraded.
+8. While a site is being enrolled, and only then, who shows no certificate reaches one path (`Door`).
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from typing import Protocol
 import aiohttp
 from aiohttp import web
 
-from federation import tls
-from federation.control import ControlMessage, Problem, encode
+from federation import protocol, tls
+from federation.control import ENROL, ControlMessage, Problem, encode
 from federation.hub.certificates import Credential, Standing
 from federation.hub.listener import Limits, Listener
 from federation.hub.peers import Peer
@@ -60,6 +63,8 @@ _REPLACED = Denied(Reason(Code.CERTIFICATE_REPLACED, "another certificate has ta
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PEER: web.RequestKey[Peer] = web.RequestKey("peer", Peer)
 SERIAL: web.RequestKey[int] = web.RequestKey("serial", int)
+# no certificate has this number (RFC 5280 section 4.1.2.2)
+_NONE = -1
 
 
 class Book(Protocol):
@@ -70,9 +75,17 @@ class Book(Protocol):
     def shown_after_end(self, serial: int) -> str | None: ...
 
 
+class Door(Protocol):
+    """What is there for who has no certificate yet (`federation.hub.enrolment_door.EnrolmentDoor`)."""
+
+    @property
+    def is_open(self) -> bool: ...
+    async def hand_in(self, request: web.Request) -> web.Response: ...
+
+
 class Ingress:
     """The listener. `superlink` is the SuperLink's socket, `alarm` is called with a site whose replaced certificate was
-    shown."""
+    shown, `speaks` with the protocol that a site's link says it speaks; `spoken` is our own."""
 
     def __init__(
         self,
@@ -80,22 +93,31 @@ class Ingress:
         superlink: Path,
         *,
         book: Book,
+        door: Door,
         clock: Callable[[], datetime],
         alarm: Callable[[str], None],
         limits: Limits,
+        speaks: Callable[[str, int], None],
+        spoken: int = protocol.PROTOCOL,
     ) -> None:
         self._context = context
         self._book = book
+        self._door = door
         self._clock = clock
         self._alarm = alarm
         self._superlink = superlink
         self._limits = limits
+        self._speaks = speaks
+        self._spoken = spoken
+        self._heard: dict[str, int] = {}
         self._standing = Standing()
         self._sites = 0
         self._listener: Listener | None = None
         self._taking_up = asyncio.Lock()
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
         self.app.router.add_post("/v1/fleet/{call}", self._fleet)
+        self.app.router.add_post(ENROL, door.hand_in)
+        self.app.on_response_prepare.append(self._say_protocol)
         self._runner: web.AppRunner | None = None
         self._upstream: aiohttp.ClientSession | None = None
 
@@ -109,7 +131,7 @@ class Ingress:
         self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         assert self._runner.server is not None
-        self._listener = Listener(self._context.context, self._runner.server, self._recognise, self._within)
+        self._listener = Listener(self._handshake, self._runner.server, self._recognise, self._within)
         try:
             await self._listener.start(host, port)
         except OSError as error:
@@ -135,16 +157,23 @@ class Ingress:
         server = self._runner.server if self._runner is not None else None
         for connection in list(server.connections) if server is not None else []:
             transport = connection.transport
-            if transport is not None and self._serial(transport) not in standing.in_force:
+            serial = self._serial(transport) if transport is not None else _NONE
+            # who has none waits for its answer, for the few seconds of a stranger
+            if transport is not None and serial != _NONE and serial not in standing.in_force:
                 transport.abort()
+
+    def _handshake(self) -> tls.Context:
+        return self._context.for_newcomers if self._door.is_open else self._context.context  # (8)
 
     def _within(self, open_files: int) -> Limits:
         return self._limits.within(open_files, self._sites)
 
     async def _recognise(self, transport: asyncio.BaseTransport) -> str | None:
-        """The site of a new connection; none for a certificate that was replaced, which is told so. Raises
-        `LookupError` for any other."""
+        """The site of a new connection; none for a certificate that was replaced, which is told so, and for who has
+        none while a site is being enrolled. Raises `LookupError` for any other."""
         serial = self._serial(transport)
+        if serial == _NONE and self._door.is_open:  # (8)
+            return None
         await self._read_up(serial)
         if serial in self._standing.ended:
             return None
@@ -159,13 +188,20 @@ class Ingress:
     def _serial(transport: asyncio.BaseTransport) -> int:
         session = transport.get_extra_info("ssl_object")
         der = session.getpeercert(binary_form=True) if session is not None else None
-        return serial_of(der) if der else -1
+        return serial_of(der) if der else _NONE
 
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            serial = self._serial(request.transport) if request.transport is not None else -1
+            serial = self._serial(request.transport) if request.transport is not None else _NONE
+            if request.path == ENROL and (serial != _NONE or not self._door.is_open):
+                raise _REFUSED
+            if request.path == ENROL and serial == _NONE:  # (8)
+                answer = await handler(request)
+                answer.force_close()
+                return answer
             request[PEER], request[SERIAL] = (await self._admit(serial)).peer, serial  # (2)
+            await self._agree(request)  # (7)
         except Denied as error:
             answer = _answer(error)
             answer.force_close()
@@ -187,6 +223,24 @@ class Ingress:
         if shown is None or self._clock() >= shown.expires:
             raise _REFUSED
         return shown
+
+    async def _agree(self, request: web.Request) -> None:
+        """Raises `NotNow` for a site that speaks another protocol. Flower's calls carry no word of ours: for them it
+        is what the site's link said last."""
+        site = request[PEER].site
+        if request.path.startswith("/v1/control/"):
+            heard = protocol.read(request.headers.get(protocol.HEADER))
+            if self._heard.get(site) != heard:
+                self._heard[site] = heard
+                if not protocol.together(self._spoken, heard):
+                    log.error("%s: %s", site, protocol.words(hub=self._spoken, node=heard))
+                await asyncio.to_thread(self._speaks, site, heard)
+        heard = self._heard.get(site, self._spoken)
+        if not protocol.together(self._spoken, heard):
+            raise NotNow(protocol.words(hub=self._spoken, node=heard))
+
+    async def _say_protocol(self, _request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[protocol.HEADER] = str(self._spoken)
 
     async def _fleet(self, request: web.Request) -> web.Response:
         call = request.match_info["call"]

@@ -107,7 +107,7 @@ class Listener:
 
     def __init__(
         self,
-        context: tls.Context,
+        context: Callable[[], tls.Context],
         protocol: Callable[[], asyncio.Protocol],
         recognise: Callable[[asyncio.BaseTransport], Awaitable[str | None]],
         limits: Callable[[int], Limits],
@@ -170,7 +170,7 @@ class Listener:
             transport, _ = await loop.connect_accepted_socket(  # (1)
                 self._protocol,
                 connection,
-                ssl=self._context,
+                ssl=self._context(),
                 ssl_handshake_timeout=limits.handshake_s,
                 ssl_shutdown_timeout=_SHUTDOWN_S,
             )

@@ -12,10 +12,13 @@ import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from federation import flower_log, pki, tls
+from aiohttp import web
+
+from federation import flower_log, pki, protocol, tls
 from federation.hub.channel import Channel
 from federation.hub.config import IngressConfig
 from federation.hub.coordinator import Coordinator
+from federation.hub.enrolment_door import EnrolmentDoor
 from federation.hub.ingress import Ingress
 from federation.hub.listener import Limits
 from federation.hub.state import HubState, check_sockets
@@ -28,16 +31,22 @@ log = logging.getLogger("cloister.hub")
 _LOOK_EVERY_S = 1.0
 _REVOCATIONS_EVERY = timedelta(hours=6)
 _SERVER_MARGIN = timedelta(days=30)
+# a site renews ten days before the end; one that has not for three is away or in trouble
+_NODE_MARGIN = timedelta(days=7)
+_AUTHORITY_MARGIN = timedelta(days=365)
 
 
-async def serve_hub(hub: HubState, ready: Callable[[], None] | None = None) -> None:
-    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect. Raises `CloisterError`."""
+async def serve_hub(
+    hub: HubState, ready: Callable[[], None] | None = None, alive: Callable[[], None] = lambda: None
+) -> None:
+    """Run the hub until SIGTERM or SIGINT. `ready` is called once nodes may connect, `alive` each time that the main
+    loop has come round. Raises `CloisterError`."""
     check_sockets(hub.config.state_dir)
     with _only_one(hub):
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        await Service(hub).run(ending, ready)
+        await Service(hub, alive=alive).run(ending, ready)
 
 
 @contextlib.contextmanager
@@ -60,26 +69,38 @@ def _only_one(hub: HubState) -> Iterator[None]:
 class Service:
     """One running hub."""
 
-    def __init__(self, hub: HubState) -> None:
+    def __init__(
+        self, hub: HubState, spoken: int = protocol.PROTOCOL, *, alive: Callable[[], None] = lambda: None
+    ) -> None:
         flower_log.hand_over()
         self._hub = hub
+        self._alive = alive
         authority = hub.authority
         self._superlink = SuperLinkProcess(hub.config.state_dir / "superlink", authority)
         self._context = tls.ServerContext(
             authority.ca, authority.server_certificate, authority.server_key, authority.crl
         )
+        self._stir = asyncio.Event()
+        self._door = EnrolmentDoor(hub.invitations, lambda: hub.identity, hub.clock, self._stir.set)
         self._ingress = Ingress(
             self._context,
             self._superlink.socket,
             book=hub.certificates,
+            door=self._door,
             clock=hub.clock,
             alarm=self._alarm,
             limits=_limits(hub.config.ingress),
+            speaks=hub.registry.speaks,
+            spoken=spoken,
         )
         self._coordinator = Coordinator(hub, lambda: self._superlink.api, self._wake)
         self._channel = Channel(hub, self._coordinator.nudge)
-        self._stir = asyncio.Event()
         self._seen: tuple[object, ...] = ()
+
+    @property
+    def app(self) -> web.Application:
+        """What is served at the hub's door."""
+        return self._ingress.app
 
     async def run(self, ending: asyncio.Event, ready: Callable[[], None] | None) -> None:
         """Serve until `ending` is set."""
@@ -87,7 +108,7 @@ class Service:
         notices = self._listen_for_notices()
         try:
             await self._start_superlink()
-            self._channel.attach(self._ingress.app)
+            self._channel.attach(self.app)
             listen = self._hub.config.ingress
             await self._look()
             await self._ingress.start(listen.listen, listen.port)
@@ -118,9 +139,10 @@ class Service:
             self._stir.clear()
             if ending.is_set():
                 return
+            self._alive()
             try:
                 if not timedelta(0) <= self._hub.clock() - signed <= _REVOCATIONS_EVERY:
-                    self._hub.registry.sign_revocations()
+                    self._renew_own()
                     signed = self._hub.clock()
                 if not self._superlink.running:
                     log.error("the SuperLink has ended; starting it again")
@@ -135,6 +157,7 @@ class Service:
 
     async def _look(self) -> None:
         """Take up whatever changed in the state folder."""
+        await asyncio.to_thread(self._door.refresh)
         authority = self._hub.authority
         standing = await asyncio.to_thread(self._hub.certificates.standing)
         lists = (authority.crl.stat().st_mtime_ns, authority.server_certificate.stat().st_mtime_ns)
@@ -164,10 +187,18 @@ class Service:
         self._channel.alarm(site)
 
     def _renew_own(self) -> None:
+        """A new revocation list, and a new certificate of our own a month before the old one ends."""
         authority, now = self._hub.authority, self._hub.clock()
         certificate = pki.parse_certificate(authority.server_certificate.read_text("ascii"))
-        if certificate.not_valid_after_utc - now < _SERVER_MARGIN:
-            authority.issue_server(self._hub.config.ingress.hosts, now)
+        hosts = self._hub.config.ingress.hosts
+        unnamed = not all(pki.names_host(certificate, host) for host in hosts)  # the configuration has grown
+        if unnamed or certificate.not_valid_after_utc - now < _SERVER_MARGIN:
+            authority.issue_server(hosts, now)
+            log.info("the hub's own certificate was renewed")
+        if (left := authority.certificate.not_valid_after_utc - now) < _AUTHORITY_MARGIN:
+            log.warning("this hub's certificate authority ends in %d days; all sites are then enrolled anew", left.days)
+        for site in self._hub.registry.near_their_end(_NODE_MARGIN):
+            log.warning("the certificate of %s is near its end, and the site has not renewed it", site)
         self._hub.registry.sign_revocations()
         self._context.reload()
 

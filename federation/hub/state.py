@@ -23,26 +23,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from federation import introduction
 from federation.files import make_folder
 from federation.hub import keys
 from federation.hub.certificates import Certificates
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.conductor import Conductor
-from federation.hub.config import HubConfig
-from federation.hub.database import Database
+from federation.hub.config import HubConfig, placeholders
+from federation.hub.database import Database, events
 from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
-from federation.hub.registry import Registry
+from federation.hub.invitations import Invitations
+from federation.hub.registry import HubIdentity, Registry
 from federation.hub.runs import HubRuns
 from federation.hub.witness import Witness
 from federation.pki import Authority
-from mediator.errors import UsageFault
+from mediator.errors import NotNow, UsageFault
+from mediator.grammar import Ungrammatical, check_identifier
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
-from mediator.terms import is_placeholder
 from mediator.types import DataPermit, RunOrder
 
-# what `deploy/hub.example.toml` calls the hub (RFC 2606: nobody's name)
-_EXAMPLE_HOST = ".example.org"
 # sockaddr_un holds 108 bytes with the closing NUL (unix(7))
 _MAX_SOCKET_BYTES = 107
 _NOTIFY, _SUPERLINK = "run/notify.sock", "superlink/superlink.sock"
@@ -54,17 +54,8 @@ def utc_now() -> datetime:
 
 def _check_filled_in(config: HubConfig) -> None:
     """Raise `UsageFault` for what the example leaves to be changed: the host goes into certificates, which stay."""
-    if any(is_placeholder(text) for text in config.trust.committee_keys):
-        raise UsageFault(
-            "the hub's configuration: trust.committee_keys is the example's zeros",
-            hint="write the Access Committee's public key: what its .pub file holds",
-        )
-    for host in config.ingress.hosts:
-        if f".{host}".endswith(_EXAMPLE_HOST):
-            raise UsageFault(
-                f"the hub's configuration: ingress.hosts: {host} is the example's",
-                hint="write the names and addresses that nodes reach this hub by",
-            )
+    for wrong, mend in placeholders(config):
+        raise UsageFault(f"the hub's configuration: {wrong}", hint=mend)
 
 
 def check_sockets(folder: Path) -> None:
@@ -110,6 +101,7 @@ class HubState:
         committee = KeyRing(VerifyKey.from_text(text) for text in config.trust.committee_keys)
         self.documents = HubDocuments(self.database, committee, clock)
         self.registry = Registry(self.database, self.authority, clock)
+        self.invitations = Invitations(self.database, self.registry, clock)
         self.certificates = Certificates(self.database, self.authority, clock)
         self.witness = Witness(self.database, clock)
         self.runs = HubRuns(self.database, self.documents, self.checkpoints, clock)
@@ -146,17 +138,39 @@ class HubState:
     def approve(self, request: bytes, told: str, *, again: bool = False) -> bytes:
         """Enrol a node: its request (JSON) becomes its bundle (JSON); `told` is the request id that the site read out,
         `again` brings a revoked site back. Raises `Malformed`, `Denied`, `UsageFault`."""
-        bundle = self.registry.approve(
-            request,
-            told,
-            again=again,
-            url=self.config.ingress.url,
-            instruction=self.instruction_key.verify_key,
-            witness=self.witness_key.verify_key,
-            actor=_actor(),
-        )
+        bundle = self.registry.approve(request, told, self.identity, _actor(), again=again)
         self.notify()
         return bundle
+
+    def invite(self, site: str, words: str, *, again: bool = False) -> int:
+        """Let in the one request that six words stand for, for half an hour. Returns the invitation's number.
+
+        Raises `UsageFault`, and `NotNow` while the hub is not running.
+        """
+        code = introduction.code_in(words)
+        self.check_invitable(site, again=again)
+        number = self.invitations.open(site, code, _actor(), again=again)
+        self.notify()
+        return number
+
+    def check_invitable(self, site: str, *, again: bool = False) -> None:
+        """Raise `UsageFault` for a site that could not be enrolled now, `NotNow` while the hub is not running."""
+        try:
+            check_identifier(site, "site")
+        except Ungrammatical as error:
+            raise UsageFault(str(error), hint=error.hint) from error
+        self.registry.may_come(site, again=again)
+        if not self._is_serving():
+            raise NotNow("the hub is not running", hint="start it: cloister hub serve")
+
+    def uninvite(self, number: int) -> None:
+        """Nobody waits for an invitation any more."""
+        self.invitations.close(number)
+        self.notify()
+
+    @property
+    def identity(self) -> HubIdentity:
+        return HubIdentity(self.config.ingress.url, self.instruction_key, self.witness_key.verify_key)
 
     def revoke(self, site: str) -> None:
         """End a node: the running hub refuses it and closes its connections at once."""
@@ -172,7 +186,13 @@ class HubState:
         return rows
 
     def alarms(self) -> list[dict[str, Any]]:
-        return self.certificates.alarms()
+        """Sites whose certificate may be in other hands, and those that speak another protocol than this hub."""
+        return [*self.certificates.alarms(), *self.registry.apart()]
+
+    def events(self, newest: int) -> list[dict[str, Any]]:
+        """The `newest` lines of the hub's own record, oldest first; all of them for 0."""
+        with self.database.read() as session:
+            return events(session, newest)
 
     def submit_permit(self, text: str) -> DataPermit:
         permit = self.documents.submit_permit(text, _actor()).document
@@ -224,6 +244,14 @@ class HubState:
     @property
     def witness_key(self) -> SigningKey:
         return keys.load_key(self.config.state_dir / "keys" / keys.WITNESS)
+
+    def _is_serving(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            try:
+                sender.connect(str(self.notify_socket))
+            except OSError:
+                return False
+        return True
 
     def notify(self) -> None:
         """Tell the running hub, if one runs; one that does not reads everything when it starts."""

@@ -32,6 +32,7 @@ class SiteRow(HubBase):
     inventoried: Mapped[str | None] = mapped_column(_TIME)
     connected: Mapped[str | None] = mapped_column(_TIME)
     checkpoint_refused: Mapped[str | None] = mapped_column(_TIME)  # since when no checkpoint of it could be signed
+    protocol: Mapped[int | None]  # what its link said last that it speaks
 
 
 class CertificateRow(HubBase):
@@ -48,6 +49,23 @@ class CertificateRow(HubBase):
     ended: Mapped[str | None] = mapped_column(_TIME)  # another took its place
     renewals: Mapped[int] = mapped_column(default=0, server_default="0")  # made in place of this one
     request: Mapped[str | None] = mapped_column(_HEX)  # SHA-256 of the renewal that asked for it
+
+
+class InvitationRow(HubBase):
+    """Six words that an operator typed, and what came of them."""
+
+    __tablename__ = "invitations"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    site: Mapped[str] = mapped_column(_NAME)
+    code: Mapped[str] = mapped_column(String(32))  # hex; empty once it opens nothing any more
+    again: Mapped[bool]
+    actor: Mapped[str] = mapped_column(_NAME)
+    opened: Mapped[str] = mapped_column(_TIME)
+    expires: Mapped[str] = mapped_column(_TIME)
+    state: Mapped[str] = mapped_column(String(16))  # open, done, closed
+    said: Mapped[str] = mapped_column(String(16))  # why the newest request that these words fit was refused
+    request: Mapped[str | None] = mapped_column(_HEX)  # SHA-256 of what was handed in
+    answer: Mapped[str | None] = mapped_column(Text)  # the same again for who did not hear it
 
 
 class HubDocumentRow(HubBase):

@@ -16,6 +16,7 @@ from mediator.signatures import KeyRing
 from node.broker.handlers import HANDLERS
 from node.host.config import NodeConfig
 from node.host.keys import read_verify_key
+from node.host.notify import Notifier
 from node.ipc import broker as words
 from node.ipc.caller import Caller
 from node.ipc.server import Server
@@ -29,14 +30,16 @@ _WALL_TIME_CHECK_S = 1.0
 def run(config: NodeConfig) -> None:
     """Serve until SIGTERM. Containers outlive the broker: the next one finds them in the engine."""
     os.umask(0o002)  # the folders of a container are core's to fill, by their group (`containers.rooms`)
-    ended = threading.Event()
+    ended, notifier = threading.Event(), Notifier.from_environment()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     broker = make_broker(config)
     group = config.users.accounts()["core"].gid if config.users.separate else None
     core = Caller("core", person="")
     with Server(config.paths.broker_socket, verbs_in(words), HANDLERS.of(broker), caller=core, group=group):
+        notifier.ready()
         while not ended.wait(_WALL_TIME_CHECK_S):
+            notifier.alive()
             try:
                 broker.enforce_wall_time()
             except CloisterError as error:

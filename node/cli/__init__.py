@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 import typer
 
 from mediator.errors import NotNow
-from node.cli.app import application
+from node.cli.app import for_words
 from node.cli.output import fail, say
 from node.host.disk_errors import is_full
 
 
+def _first() -> str | None:
+    """The first word of the command line, or of the one that a shell is completing."""
+    if "_CLOISTER_COMPLETE" in os.environ:
+        from node.cli.shell import typed
+
+        return typed()
+    return sys.argv[1] if len(sys.argv) > 1 else None
+
+
 def main() -> None:
     """Run the command line; every error ends here, as one line and an exit code."""
-    command = typer.main.get_command(application(sys.argv[1] if len(sys.argv) > 1 else None))
+    command = typer.main.get_command(for_words(_first()))
     try:
         result = command.main(prog_name="cloister", standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mediator.errors import NotNow, UsageFault
 from mediator.roles import Role, may
-from node.host.config import NodeConfig, load_config
 from node.host.keys import read_signing_key
-from node.ipc.channel import Client
-from node.ipc.persons import signers
 from node.ipc.verb import Verb
+
+# what a configuration and a socket need is imported by the command that has one: help needs neither
+if TYPE_CHECKING:
+    from node.host.config import NodeConfig
+    from node.ipc.channel import Client
 
 
 def load(path: Path) -> NodeConfig:
     """The node's configuration, strictly checked."""
+    from node.host.config import load_config
+
     return load_config(path)
 
 
@@ -28,6 +32,8 @@ def client_for(
 
     Raises `NotNow` while core is not running, `UsageFault` when no socket that may ask opens for this user.
     """
+    from node.ipc.channel import Client
+
     roles = [role] if role else [each for each in Role if may(each.value, verb.name)]
     sockets = [config.paths.staff_socket(each.value) for each in roles if may(each.value, verb.name)]
     for socket in sockets:
@@ -43,6 +49,8 @@ def client_for(
 
 def known(config: NodeConfig, key: Path) -> Path | None:
     """The same key file where the hospital knows whose it is: a document may be signed by others, a call may not."""
+    from node.ipc.persons import signers
+
     return key if read_signing_key(key).key_id in signers(config).ring else None
 
 

@@ -73,9 +73,14 @@ def replace_file(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
 
 
 def check_new(path: Path) -> None:
-    """Raise `UsageFault` for what is there already: asked before an act that cannot be done twice."""
+    """Raise `UsageFault` for what is there already, or could not be written: asked before an act that cannot be done
+    twice."""
     if os.path.lexists(path):
         raise _there(path)
+    if not path.parent.is_dir():
+        raise UsageFault(f"there is no folder {path.parent}", hint="make it, or give another name")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageFault(f"this user may not write into {path.parent}", hint="give another name")
 
 
 def _make_parents(path: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mediator.errors import NotNow, UsageFault
 from node.cli.output import say, show, talk
@@ -24,6 +23,8 @@ _GOES_ON = "it goes on all the same; see: cloister node dataset imports"
 
 def follow(news: Iterator[imports.IngestHappened]) -> imports.IngestHappened:
     """A bar on a terminal, a line for each stage elsewhere; the last message."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     last: imports.IngestHappened | None = None
     stage = ""
     words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -45,6 +46,11 @@ def follow(news: Iterator[imports.IngestHappened]) -> imports.IngestHappened:
     raise NotNow("the node ended the answer before the import", hint=_GOES_ON)
 
 
+def files_excluded(counts: Mapping[str, int]) -> dict[str, int]:
+    """Of the counts of an import or a version: single files that were left out, by reason."""
+    return {name.removeprefix(_INSTANCES): number for name, number in counts.items() if name.startswith(_INSTANCES)}
+
+
 def tell_end(last: imports.IngestHappened, *, as_json: bool) -> None:
     """What became of an import. Raises where nothing was published; what waits for us ends with 1."""
     if last.kind in ("failed", "stopped"):
@@ -57,9 +63,7 @@ def tell_end(last: imports.IngestHappened, *, as_json: bool) -> None:
         "studies_published": last.counts.get("studies", 0),
         "counts": dict(last.counts),
         "excluded": dict(last.excluded),
-        "excluded_instances": {
-            name.removeprefix(_INSTANCES): number for name, number in last.counts.items() if name.startswith(_INSTANCES)
-        },
+        "excluded_instances": files_excluded(last.counts),
         "studies_waiting": last.waiting,
     }
     show(answer, as_json=as_json)

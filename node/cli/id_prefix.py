@@ -33,7 +33,9 @@ def complete(given: str, known: Iterable[str], what: str, *, acts: bool = False)
         return whole
     shortest = SHORTEST_TO_ACT if acts else SHORTEST
     if len(_own(given)) < shortest:
-        raise UsageFault(f"{given} is too little to name this {what}", hint=f"give at least {shortest} characters")
+        raise UsageFault(
+            f"{given} is too little to name this {what}", hint=f"give at least {shortest} characters, or the whole name"
+        )
     if len(matches) > 1:
         more = f" and {len(matches) - _SHOWN} more" if len(matches) > _SHOWN else ""
         raise UsageFault(

@@ -69,6 +69,11 @@ class ClockWatch:
         with self._lock:
             return self._hub_differs()
 
+    def hub_ahead_s(self) -> float | None:
+        """How far the hub's clock is ahead of this one, as far as it was heard (it says its time to a second)."""
+        with self._lock:
+            return None if self._hub is None else self._ahead(self._hub).total_seconds()
+
     def require(self, now: datetime) -> None:
         """Raise `NotNow` while this clock is not to be written down, or where `now`, which was read of it a while ago,
         is a time that has not come yet."""
@@ -103,7 +108,8 @@ class ClockWatch:
         return self._wall() - at - timedelta(seconds=self._boot_s() - boot_s)
 
     def _hub_differs(self) -> bool:
-        if self._hub is None:
-            return False
-        said, boot_s = self._hub
-        return abs(self._wall() - said - timedelta(seconds=self._boot_s() - boot_s)) > CLOCK_TOLERANCE
+        return self._hub is not None and abs(self._ahead(self._hub)) > CLOCK_TOLERANCE
+
+    def _ahead(self, hub: tuple[datetime, float]) -> timedelta:
+        said, boot_s = hub
+        return said + timedelta(seconds=self._boot_s() - boot_s) - self._wall()

@@ -14,7 +14,7 @@ from containers.canary import canary_spec, run_canary
 from containers.warm.pool import Sandboxes, SandboxKey, WarmContainer
 from durable.reading_group import ReadingGroup
 from federation.client.objects import FlowerCodec
-from federation.client.ports import OutgoingReply, Retry, ShownCheckpoint
+from federation.client.ports import OutgoingReply, Retry, ShownCheckpoint, Trouble
 from mediator.audit import Action, Epoch, Verdict
 from mediator.errors import Code, Denied, HubCode, NotNow, Reason
 from mediator.jobs import JobState
@@ -66,6 +66,7 @@ class CoreProcess:
         self.started = wall()
         self.clock = ClockWatch(wall, boot_s)
         self._hub_has_link = False
+        self._trouble: Trouble = ""
         self._outboxes = 0
         self._progress: dict[tuple[str, str], float] = {}
         paths = config.paths
@@ -143,6 +144,11 @@ class CoreProcess:
             self.jobs.start()
             self.watch.start()
 
+    @property
+    def watches(self) -> bool:
+        """Whether what ends containers still comes round; true before work is taken up, when there are none."""
+        return not self._begun or self.watch.comes_round
+
     def halt(self) -> None:
         """End every container, before anything that may wait for a disk or a caller."""
         self.jobs.leave_off()
@@ -180,6 +186,8 @@ class CoreProcess:
     def greet(self, connected: bool) -> bool:
         """The link says whether the hub has it; told whether the node is paused."""
         self._hub_has_link = connected
+        if connected:
+            self._trouble = ""
         if self.core.switch.on:
             return True
         with self.core.store.read() as snapshot:
@@ -204,6 +212,14 @@ class CoreProcess:
     def hub_connected(self) -> bool:
         """What the link said last, while there is a link."""
         return self._hub_has_link and self._outboxes > 0
+
+    @property
+    def hub_trouble(self) -> Trouble:
+        """Why the hub has no business with this node, as the link said last."""
+        return self._trouble
+
+    def hub_has_trouble(self, trouble: Trouble) -> None:
+        self._trouble = trouble
 
     def delivered(self, instruction: str) -> None:
         self.outbox.delivered(instruction)

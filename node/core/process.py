@@ -7,13 +7,14 @@ import signal
 import threading
 from pathlib import Path
 
-from mediator.errors import CloisterError
+from mediator.errors import CloisterError, IntegrityBroken
 from mediator.ports import Runner
 from node.core import staff
 from node.core.core import CoreProcess
 from node.core.imports import intake_handlers as intake
 from node.core.tasks import link_handlers as link
 from node.host.config import NodeConfig
+from node.host.notify import Notifier
 from node.host.processes import STATE_CHANGED
 from node.ipc import intake as intake_words
 from node.ipc import link as link_words
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 def run(config: NodeConfig) -> None:
-    """Serve until SIGTERM."""
-    paths = config.paths
+    """Serve until SIGTERM; or until STATE_CHANGED, and then raise `IntegrityBroken`, so that nobody starts it again."""
+    paths, notifier = config.paths, Notifier.from_environment()
     ended, changed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -52,12 +53,18 @@ def run(config: NodeConfig) -> None:
     try:
         for server in servers:
             server.start()
-        ended.wait()
+        notifier.ready()
+        while not ended.wait(notifier.every_s):
+            if process.watches:  # a watch that hangs would end no container any more, whatever is revoked
+                notifier.alive()
+        notifier.stopping()
     finally:
         process.halt()
         for server in servers:
             server.stop()
         process.stop(changed=changed.is_set())
+    if changed.is_set():
+        raise IntegrityBroken("the state folder has changed under the running node", hint="see who changed it")
 
 
 def _end_as(*why: threading.Event) -> None:

@@ -84,6 +84,8 @@ def status(process: CoreProcess, _caller: Caller, _request: Empty) -> words.Stat
             revocation_number=None if listed is None else listed.number,
             revocation_age_s=None if listed is None else (core.clock() - listed.issued).total_seconds(),
             hub_connected=process.hub_connected,
+            hub_trouble=process.hub_trouble,
+            hub_clock_ahead_s=process.clock.hub_ahead_s(),
             audit_records=snapshot.audit_size(),
             audit_checkpointed=0 if newest is None else newest.size,
             audit_witnessed=snapshot.witnessed_size(),

@@ -84,7 +84,10 @@ def open_inside(source: str, relative: str) -> int:
     """A descriptor of the regular file `relative` inside `source`; no part of its path may be a link. `UsageFault`."""
     parts = PurePosixPath(relative).parts
     if not parts or relative.startswith("/") or ".." in parts:
-        raise UsageFault("the clinical file lies inside the source folder", hint="give its name relative to it")
+        raise UsageFault(
+            "the clinical file is not named as one inside the source folder",
+            hint="give its name relative to that folder",
+        )
     here = _open_folder(source)
     try:
         for part in parts[:-1]:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from difflib import get_close_matches
@@ -30,9 +30,12 @@ from mediator.signatures import KeyRing, VerifyKey
 from mediator.types import Resources
 from node.host.accounts import Account, account, group_id
 from node.host.paths import MAX_SOCKET_BYTES, StatePaths
+from node.host.processes import PROCESSES, Process
 
 # a configuration is a page; this is a hundred
 _MAX_BYTES = 1 << 20
+# what the secret of `database` is called where the service manager hands it over
+DATABASE = "database"
 _HOUR = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
@@ -150,7 +153,8 @@ class TrustConfig(Section):
 class UsersConfig(Section):
     """The system users (name or number) of the four processes; all or none. None: the current user runs them all.
 
-    A job runs under `job_uid` and `job_gid`, which are no one else's.
+    A process that the table has beside these four runs as the user of its name there (`cloister-NAME`). A job runs
+    under `job_uid` and `job_gid`, which are no one else's.
     """
 
     core: User = None
@@ -171,14 +175,22 @@ class UsersConfig(Section):
     def separate(self) -> bool:
         return self.core is not None
 
-    def accounts(self) -> Mapping[str, Account]:
+    def user_of(self, process: Process) -> User:
+        """The name or number of a process's system user; None where the current user runs all."""
+        if not self.separate:
+            return None
+        user: User = getattr(self, process.name, None)
+        return process.default_user if user is None else user
+
+    def accounts(self, processes: Sequence[Process] = PROCESSES) -> Mapping[str, Account]:
         """uid and gid of each process. Raises `UsageFault` for an unknown user, or one that two processes share."""
-        found = {role: account(getattr(self, role)) for role in ("core", "intake", "broker", "link")}
+        found = {process.name: account(self.user_of(process)) for process in processes}
         numbers = [entry.uid for entry in found.values()]
-        if self.separate and (len({*numbers, self.job_uid}) != 5 or 0 in numbers):
+        if self.separate and (len({*numbers, self.job_uid}) != len(processes) + 1 or 0 in numbers):
+            *others, last = found
             raise UsageFault(
                 "two processes of the node share a user, or one is root",
-                hint="give core, intake, broker, link and jobs a user each ([users])",
+                hint=f"give {', '.join(others)}, {last} and jobs a user each ([users])",
             )
         return found
 
@@ -224,6 +236,11 @@ class EngineConfig(Section):
     runtime: str | None = None
     job_group: int | None = Field(default=None, ge=1, le=(1 << 32) - 2)
     sentinel: Digest
+
+    @property
+    def path(self) -> Path | None:
+        """The engine's Unix socket; None where the engine is reached in another way."""
+        return Path(self.socket.removeprefix("unix://")) if self.socket.startswith("unix://") else None
 
 
 class LimitsConfig(Section):
@@ -432,7 +449,8 @@ class NodeConfig(Section):
         """The database's URL: a file in the state folder, unless a reference says where another one is written."""
         if self.database is None:
             return f"sqlite:///{self.paths.database}"
-        return read_secret(self.database)
+        handed_over = credential(DATABASE)
+        return read_secret(self.database) if handed_over is None else handed_over
 
 
 def load_config(path: Path) -> NodeConfig:
@@ -453,6 +471,14 @@ def load_config(path: Path) -> NodeConfig:
     except (ValueError, RecursionError) as error:
         where = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8, or a number is not finite"
         raise UsageFault(f"{path} is not a configuration: {where}") from None
+
+
+def credential(name: str) -> str | None:
+    """What the service manager has read for this process (`LoadCredential=`), in a folder that it alone may read."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None or not (path := Path(folder) / name).is_file():
+        return None
+    return path.read_text(encoding="utf-8").strip()
 
 
 def read_secret(reference: str) -> str:

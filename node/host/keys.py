@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from durable.files import create_file
@@ -39,12 +40,20 @@ def read_signing_key(path: Path, *, owner: int | None = None) -> SigningKey:
     Raises `UsageFault` with the reason; no part of the file is ever repeated.
     """
     try:
-        text = _read_private(path, 65, owner).decode("ascii")
+        text = _read_private(path, 65, owner, _is_key).decode("ascii")
     except UnicodeDecodeError:
         text = ""
     if not _HEX.fullmatch(text):
-        raise UsageFault(f"{path} is not a private key file", hint="make one: cloister keys new FILE")
+        raise _no_key(path)
     return SigningKey(bytes.fromhex(text))
+
+
+def _is_key(raw: bytes) -> bool:
+    return _HEX.fullmatch(raw.decode("ascii", "replace")) is not None
+
+
+def _no_key(path: Path) -> UsageFault:
+    return UsageFault(f"{path} is not a private key file", hint="make one: cloister keys new FILE")
 
 
 def public_path(path: Path) -> Path:
@@ -101,8 +110,13 @@ def read_raw_key(path: Path, *, owner: int | None = None) -> bytes:
     return raw
 
 
-def _read_private(path: Path, limit: int, owner: int | None) -> bytes:
-    """At most `limit` + 1 bytes of a private file, once its kind, owner and mode are known to be right."""
+def _read_private(
+    path: Path, limit: int, owner: int | None, is_key: Callable[[bytes], bool] = lambda _raw: True
+) -> bytes:
+    """At most `limit` + 1 bytes of a private file, once its kind, owner and mode are known to be right.
+
+    Of a file that others can reach and that is no key at all (`is_key`), that is said: its mode needs no mending.
+    """
     # before the mode: a public key reads like a private one, and must not be made to pass for one by a chmod
     if path.suffix == _PUBLIC:
         raise UsageFault(f"{path} is a public key", hint=f"give the private one: {path.with_suffix('')}")
@@ -116,6 +130,8 @@ def _read_private(path: Path, limit: int, owner: int | None) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise UsageFault(f"{path} is not a regular file")
         if found.st_mode & 0o077:
+            if not is_key(os.read(descriptor, limit + 1)):
+                raise _no_key(path)
             raise UsageFault(f"{path} can be reached by others than its owner", hint=f"chmod 600 {path}")
         if found.st_uid != (os.geteuid() if owner is None else owner):
             raise UsageFault(f"{path} belongs to another user", hint="a private key belongs to the user that uses it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediator.roles import Role
+from node.host.processes import sockets
 
 # sockaddr_un holds 108 bytes with the closing NUL (unix(7))
 MAX_SOCKET_BYTES = 107
@@ -161,7 +161,7 @@ class StatePaths:
     @property
     def sockets(self) -> tuple[Path, ...]:
         """Every socket that a node's processes bind."""
-        return (*map(self.staff_socket, Role), self.link_socket, self.intake_socket, self.broker_socket)
+        return tuple(sockets(self.root))
 
     @property
     def supervisor_pid(self) -> Path:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,10 @@ from node.host.config import NodeConfig
 from node.host.disk_errors import cannot_pass, cannot_write, is_full
 from node.host.keys import new_raw_key, new_signing_key, public_path, read_verify_key, retired_record, write_verify_key
 from node.host.migrate_state import cure, move_cores_files
+from node.host.processes import PROCESSES, Process, Room
+
+# a folder of one process that another reads
+SHARED_MODE = 0o2750
 
 
 @dataclass(frozen=True)
@@ -41,38 +45,36 @@ class Folder:
     mode: int
 
 
-def folders(config: NodeConfig, starter: Account | None = None) -> Iterator[Folder]:
+def folders(
+    config: NodeConfig, starter: Account | None = None, processes: Sequence[Process] = PROCESSES
+) -> Iterator[Folder]:
     """Every folder of the state folder, parents first. `starter` is who starts the node: this process's user, if not
     given."""
     us = starter or Account(os.geteuid(), os.getegid())
-    separate, roles = config.users.separate, ("core", "intake", "broker", "link")
-    paths, owners = config.paths, config.users.accounts() if separate else dict.fromkeys(roles, us)
-    core, intake, broker, link = (owners[role] for role in roles)
-    # what two processes share is the writer's, readable by the reader's group; the bit 02000 gives that group to
-    # whatever appears in it. Under one user that group could be everybody's, so the group gets nothing.
-    shared = 0o2750 if separate else 0o700
+    separate = config.users.separate
+    owners = config.users.accounts(processes) if separate else {process.name: us for process in processes}
+    paths = config.paths
 
-    def own(path: Path, account: Account, mode: int = 0o700) -> Folder:
-        return Folder(path, account.uid, account.gid, mode)
+    def own(path: Path, mode: int = 0o700) -> Folder:
+        return Folder(path, us.uid, us.gid, mode)
 
-    yield own(paths.root, us, 0o711)  # (1)
-    for path in (paths.core, paths.keys, paths.audit, paths.witness_file.parent):
-        yield own(path, core)
-    for path in (paths.datasets, paths.releases, paths.jobs):
-        yield own(path, core)
-    # the engine goes there as root: whoever owned a folder on the way would choose what is mounted
-    yield Folder(paths.work, broker.uid, core.gid, shared)
-    yield Folder(paths.spool, core.uid, link.gid, shared)
-    yield own(paths.link, link)
-    for path in (paths.intake, paths.quarantine, paths.site_key.parent):
-        yield own(path, intake)
-    yield Folder(paths.handover, intake.uid, core.gid, shared)
-    yield own(paths.broker, broker, 0o711)
-    yield own(paths.probe, broker, 0o755)
-    yield Folder(paths.run, us.uid, core.gid, 0o1771 if separate else 0o711)  # (2)
-    yield Folder(paths.broker_socket.parent, broker.uid, core.gid, 0o2711)
-    yield own(paths.logs, us)
-    yield own(paths.supervisor_pid.parent, us, 0o755)
+    yield own(paths.root, 0o711)  # (1)
+    writer = next((owners[process.name].gid for process in processes if process.writes_run), us.gid)
+    yield Folder(paths.run, us.uid, writer, 0o1771 if separate else 0o711)  # (2)
+    for process in processes:
+        for room in process.rooms:
+            group = owners[room.reader or process.name].gid
+            yield Folder(paths.root / room.path, owners[process.name].uid, group, _mode(room, separate=separate))
+    yield own(paths.logs)
+    yield own(paths.supervisor_pid.parent, 0o755)
+
+
+def _mode(room: Room, *, separate: bool) -> int:
+    """What two processes share is the writer's, readable by the reader's group; the bit 02000 gives that group to
+    whatever appears in it. Under one user that group could be everybody's, so the group gets nothing."""
+    if room.mode is not None:
+        return room.mode
+    return SHARED_MODE if room.reader and separate else 0o700
 
 
 def prepare_state(config: NodeConfig) -> None:
@@ -120,9 +122,9 @@ class StateSeen:
     unseen: list[str]
 
 
-def check_state(config: NodeConfig) -> list[str]:
+def check_state(config: NodeConfig, expected: Iterable[Folder] | None = None) -> list[str]:
     """What differs from how the folders must be for a node that this user starts; empty when all is well."""
-    seen = _look(folders(config))
+    seen = _look(folders(config) if expected is None else expected)
     return [*seen.wrong, *(f"{path} cannot be looked at" for path in seen.unseen)]
 
 

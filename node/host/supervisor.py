@@ -25,27 +25,22 @@ from pathlib import Path
 from durable.below import open_file, whole_path
 from durable.logs import keep_small
 from mediator.errors import CloisterError, IntegrityBroken, NotNow, UsageFault
-from mediator.roles import Role
 from node.host.accounts import Account
 from node.host.config import NodeConfig
 from node.host.migrate_state import is_old
-from node.host.processes import ROLES, STATE_CHANGED
+from node.host.processes import PROCESSES, STATE_CHANGED, Process, named, sockets
 from node.host.state import Folder, changed_since, check_state, folders, migrate_state
 
 log = logging.getLogger(__name__)
 
-# Children are ended the other way round as far as it matters: core ends its containers through the broker.
-# A node stops within 10 s: so long for everything but the broker, then so long for the broker, then SIGKILL.
-_GRACE_S = 6.0
-_LAST_GRACE_S = 2.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # a child that lived this long was well: its next start is not delayed by its earlier ones
 _WELL_S = 60.0
 _MAX_LOG_BYTES = 16 << 20
 # how often the state folder is looked at while the node runs: some twenty folders, a millisecond
-_STATE_CHECK_S = 5.0
+STATE_CHECK_S = 5.0
 # core writes down why the node stops, before it is told to
-_LAST_RECORD_S = 1.0
+LAST_RECORD_S = 1.0
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,26 +52,37 @@ Command = Callable[[str], Sequence[str]]
 class Child:
     """One process: running, or waiting for its next start."""
 
-    role: str
+    row: Process
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
     next_start_s: float = 0.0
 
+    @property
+    def role(self) -> str:
+        return self.row.name
+
 
 class Supervisor:
     """Runs the processes of one node until it is told to stop.
 
-    `command` gives a role's command line; by default `cloister node process ROLE`.
+    `command` gives a role's command line; by default `cloister node process ROLE`. `processes` is the table of them.
     """
 
-    def __init__(self, config: NodeConfig, config_file: Path, *, command: Command | None = None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        config_file: Path,
+        *,
+        command: Command | None = None,
+        processes: Sequence[Process] = PROCESSES,
+    ) -> None:
         self._config = config
         self._config_file = config_file.resolve()
         self._command = command or self._default_command
-        self._children = [Child(role) for role in ROLES]
+        self._processes = processes
+        self._children = [Child(process) for process in processes]
         self._folders: tuple[Folder, ...] = ()
-        self._stopping = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; every child has ended when this returns.
@@ -86,31 +92,26 @@ class Supervisor:
         """
         if self._config.users.separate and os.geteuid() != 0:
             raise UsageFault("only root can give each process its own user", hint="run as root, or leave [users] out")
-        with only_one(self._config), _wakeups(self._stop) as wakeup:
-            if is_old(self._config):
-                migrate_state(self._config)
-            if wrong := check_state(self._config):
-                raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init")
-            # once: who has which number is asked of a directory that may be away for a moment
-            self._folders = tuple(folders(self._config))
+        with only_one(self._config), wakeups() as (stopping, wait):
+            self._folders = sound_folders(self._config, self._processes)
             try:
-                self._watch(wakeup)
+                self._watch(stopping, wait)
             finally:
                 self._end_all()
 
-    def _watch(self, wakeup: int) -> None:
+    def _watch(self, stopping: Callable[[], bool], wait: Callable[[float], None]) -> None:
         ready, looked_s = False, time.monotonic()
-        while not self._stopping:
+        while not stopping():
             for child in self._children:
-                self._look_after(child)
-            if not ready and is_ready(self._config):
+                if not stopping():
+                    self._look_after(child)
+            if not ready and is_ready(self._config, self._processes):
                 ready = True
                 log.info("the node is ready")
-            if time.monotonic() - looked_s > _STATE_CHECK_S:
+            if time.monotonic() - looked_s > STATE_CHECK_S:
                 looked_s = time.monotonic()
                 self._check_again()
-            select.select([wakeup], [], [], 0.1 if not ready else 1.0)
-            _drain(wakeup)
+            wait(0.1 if not ready else 1.0)
 
     def _check_again(self) -> None:
         """The folders keep the processes apart: where one is another than it was, nobody goes on working.
@@ -123,10 +124,10 @@ class Supervisor:
             return
         log.critical("the state folder has changed under the running node, which stops: %s", "; ".join(wrong))
         for child in self._children:
-            if child.role == "core" and child.process is not None:
+            if child.row.records_changes and child.process is not None:
                 child.process.send_signal(STATE_CHANGED)
                 try:
-                    child.process.wait(_LAST_RECORD_S)
+                    child.process.wait(LAST_RECORD_S)
                 except subprocess.TimeoutExpired:
                     pass
         raise IntegrityBroken(
@@ -148,9 +149,9 @@ class Supervisor:
             child.next_start_s = now + child.pause_s
             log.warning("%s ended with status %d; it starts again in %.1f s", child.role, status, child.pause_s)
             child.pause_s = min(2 * child.pause_s, _LONGEST_PAUSE_S)
-        if now >= child.next_start_s and not self._stopping:
+        if now >= child.next_start_s:
             try:
-                child.process = self._start(child.role)
+                child.process = self._start(child.row)
             except (OSError, CloisterError) as error:
                 self._put_off(child, error, now)
                 return
@@ -170,8 +171,9 @@ class Supervisor:
         log.error("%s could not be started: %s", child.role, why)
         child.next_start_s = now + _LONGEST_PAUSE_S
 
-    def _start(self, role: str) -> subprocess.Popen[bytes]:
-        account = self._config.users.accounts()[role]
+    def _start(self, row: Process) -> subprocess.Popen[bytes]:
+        role = row.name
+        account = self._config.users.accounts(self._processes)[role]
         change = self._config.users.separate
         parent = os.getpid()
         with _log_file(self._config.paths.logs, f"{role}.log") as out:
@@ -181,12 +183,12 @@ class Supervisor:
                 stdout=out,
                 stderr=out,
                 cwd="/",
-                env=self._environment(role),
+                env=environment(self._config, row),
                 start_new_session=True,
                 umask=0o077,
                 user=account.uid if change else None,
                 group=account.gid if change else None,
-                extra_groups=groups_of(self._config, role) if change else None,
+                extra_groups=groups_of(self._config, role, self._processes) if change else None,
                 # this process has one thread, so nothing is locked at the fork
                 preexec_fn=lambda: _tie_to(parent),
             )
@@ -195,59 +197,66 @@ class Supervisor:
         # -P: the folder we happen to stand in is no place to import from
         return [sys.executable, "-P", "-m", "node.cli", "node", "process", role, "--config", str(self._config_file)]
 
-    def _environment(self, role: str) -> dict[str, str]:
-        """What a child is given; nothing of ours is inherited, proxies and credentials least of all."""
-        paths = self._config.paths
-        homes = {"core": paths.core, "intake": paths.intake, "broker": paths.broker, "link": paths.link}
-        return {
-            "PATH": os.defpath,
-            "LANG": "C.UTF-8",
-            "HOME": str(homes[role]),
-            # Flower asks home for updates and sends statistics unless told not to
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-        }
-
-    def _stop(self) -> None:
-        self._stopping = True
-
     def _end_all(self) -> None:
-        """SIGTERM, the broker last, then SIGKILL for whoever is left."""
-        running = [child.process for child in self._children if child.process is not None]
-        brokers = [child.process for child in self._children if child.process is not None and child.role == "broker"]
-        others = [process for process in running if process not in brokers]
-        _terminate(others, _GRACE_S)
-        _terminate(brokers, _LAST_GRACE_S)
-        for process in running:
-            _kill_group(process)
-            process.wait()
+        """SIGTERM, those that the others need last, then SIGKILL for whoever is left."""
+        for last in (False, True):
+            stage = [child for child in self._children if child.row.outlives is last and child.process is not None]
+            grace_s = max((child.row.stop_s for child in stage), default=0.0)
+            _terminate([child.process for child in stage if child.process is not None], grace_s)
+        for child in self._children:
+            if child.process is not None:
+                _kill_group(child.process)
+                child.process.wait()
 
 
-def is_ready(config: NodeConfig) -> bool:
+def sound_folders(config: NodeConfig, processes: Sequence[Process] = PROCESSES) -> tuple[Folder, ...]:
+    """The state folder as it must be for these processes to start: one of an earlier version is brought up to date.
+
+    Once, since who has which number is asked of a directory that may be away for a moment. The caller holds the pid
+    file (`only_one`). Raises `UsageFault`.
+    """
+    if is_old(config):
+        migrate_state(config)
+    expected = tuple(folders(config, processes=processes))
+    if wrong := check_state(config, expected):
+        raise UsageFault(f"the state folder is not as it must be: {wrong[0]}", hint="run: cloister node init")
+    return expected
+
+
+def environment(config: NodeConfig, process: Process) -> dict[str, str]:
+    """What a process is given; nothing of ours is inherited, proxies and credentials least of all."""
+    return {
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "HOME": str(config.paths.root / process.home),
+        # Flower asks home for updates and sends statistics unless told not to
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }
+
+
+def is_ready(config: NodeConfig, processes: Sequence[Process] = PROCESSES) -> bool:
     """Whether every socket of the node is served."""
-    paths = config.paths
-    sockets = [paths.broker_socket, paths.link_socket, paths.intake_socket]
-    sockets += [paths.staff_socket(role.value) for role in Role]
-    return all(_answers(path) for path in sockets)
+    return all(_answers(path) for path in sockets(config.paths.root, processes))
 
 
-def groups_of(config: NodeConfig, role: str) -> list[int]:
+def groups_of(config: NodeConfig, role: str, processes: Sequence[Process] = PROCESSES) -> list[int]:
     """The groups a process has besides its own, by number.
 
     Core is in those whose sockets and folders it serves, and in the one that jobs read by; the broker in the one that
     may use the engine's socket. A user of the system's keeps the groups the hospital gave it (a source folder may be
     readable by one).
     """
-    accounts: dict[str, Account] = dict(config.users.accounts())
-    groups = set(accounts[role].groups)
-    if role == "core":
-        groups |= {accounts["link"].gid, accounts["intake"].gid}
+    row = named(role, processes)
+    accounts: dict[str, Account] = dict(config.users.accounts(processes))
+    groups = set(accounts[role].groups) | {accounts[other].gid for other in row.groups_of}
+    if row.serves_staff:
         groups |= {group for group in config.staff.groups().values() if group is not None}
-        if config.job_group is not None:
-            groups.add(config.job_group)
-    if role == "broker" and config.engine.socket.startswith("unix://"):
+    if row.gives_jobs and config.job_group is not None:
+        groups.add(config.job_group)
+    if row.reach == "engine" and (socket_path := config.engine.path) is not None:
         try:
-            groups.add(os.stat(config.engine.socket.removeprefix("unix://")).st_gid)
+            groups.add(os.stat(socket_path).st_gid)
         except OSError:
             log.warning("the engine's socket is not there yet")
     return sorted(groups - {accounts[role].gid})
@@ -305,8 +314,8 @@ def _log_file(folder: Path, name: str) -> Iterator[int]:
 
 
 @contextmanager
-def only_one(config: NodeConfig) -> Iterator[None]:
-    """Hold the pid file; the kernel lets go of it when this process dies, however it dies.
+def only_one(config: NodeConfig, by: str = "") -> Iterator[None]:
+    """Hold the pid file; the kernel lets go of it when this process dies, however it dies. `by`: what runs the node.
 
     Raises `UsageFault` where the state folder is not there, `NotNow` where the node runs.
     """
@@ -322,15 +331,23 @@ def only_one(config: NodeConfig) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotNow(
-                "the node is running already", hint="stop it first, or give this one its own state_dir"
-            ) from None
+            raise _running(os.pread(descriptor, 64, 0)) from None
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        os.write(descriptor, f"{os.getpid()} {by}".rstrip().encode("ascii") + b"\n")
         yield
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _running(mark: bytes) -> NotNow:
+    """What to say to somebody who starts a node that runs: `mark` is what its holder wrote into the pid file."""
+    if mark.split()[1:] == [b"units"]:
+        return NotNow(
+            "the node is running already, by the system's service manager",
+            hint="stop it first: systemctl stop cloister-node.target",
+        )
+    return NotNow("the node is running already", hint="stop it first, or give this one its own state_dir")
 
 
 def _our_own(folder: int, name: str, flags: int, mode: int, *, renew: bool = False) -> int:
@@ -355,17 +372,23 @@ def _is_ours(descriptor: int) -> bool:
 
 
 @contextmanager
-def _wakeups(stop: Callable[[], None]) -> Iterator[int]:
-    """A descriptor that is readable after a signal; SIGTERM and SIGINT call `stop`."""
+def wakeups() -> Iterator[tuple[Callable[[], bool], Callable[[float], None]]]:
+    """Whether SIGTERM or SIGINT has come, and how to wait for at most so many seconds: any signal ends the waiting."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    ended: list[int] = []
+
+    def wait(seconds: float) -> None:
+        select.select([reading], [], [], seconds)
+        _drain(reading)
+
     before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop()),
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: stop()),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: ended.append(number)),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, _: ended.append(number)),
         signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
     }
     previous = signal.set_wakeup_fd(writing)
     try:
-        yield reading
+        yield lambda: bool(ended), wait
     finally:
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():

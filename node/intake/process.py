@@ -9,7 +9,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from node.deid.worker_settings import LogForm
 from node.host.config import NodeConfig
 from node.host.disk_errors import is_full
 from node.host.keys import read_raw_key
+from node.host.notify import Notifier, Pulse
 from node.host.versions import REPORT
 from node.intake.handover import ReadyStudy
 from node.intake.run_import import IntakeFolders, IntakeKeys, Progress, destroy_import, run_import
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # at most four lines a second to core, whatever the number of files
 _REPORT_EVERY_S = 0.25
+# The longest between two steps of an import: core takes an hour for a study at most (`_steps`).
+_LONGEST_STEP_S = 3600.0 + 600.0
 # as core names imports; what is called otherwise is told as unknown
 _NAME = re.compile(r"ingest-[0-9a-f]{12}")
 
@@ -43,11 +46,15 @@ def run(config: NodeConfig) -> None:
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    paths = config.paths
-    intake = IntakeProcess(config, Client(paths.intake_socket))
+    notifier = Notifier.from_environment()
+    pulse = Pulse(notifier, _LONGEST_STEP_S)
+    intake = IntakeProcess(config, Client(config.paths.intake_socket), step=pulse.step)
+    pulse.start()
+    notifier.ready()
     while True:
+        pulse.idle()
         try:
-            intake.serve()
+            intake.serve(pulse.idle)
         except NotNow:
             time.sleep(0.5)  # core is starting or restarting
 
@@ -59,21 +66,25 @@ class Stopped(Exception):
 class IntakeProcess:
     """Takes one import after another from core."""
 
-    def __init__(self, config: NodeConfig, core: Client) -> None:
+    def __init__(self, config: NodeConfig, core: Client, *, step: Callable[[], None] = lambda: None) -> None:
+        """`step` is called as an import goes on."""
         self._config = config
+        self._step = step
         self._core = core
         self._rooms = IntakeFolders(quarantine=config.paths.quarantine, handover=config.paths.handover)
 
-    def serve(self) -> None:
-        """Until core ends the stream. Raises `NotNow` while it is away."""
+    def serve(self, idle: Callable[[], None] = lambda: None) -> None:
+        """Until core ends the stream. Raises `NotNow` while it is away. `idle` is called before each wait."""
         self.sweep()
         for work in self._core.stream(words.ORDERS, Empty()):
+            self._step()
             try:
                 self._end(self._carry_out(work))
             except NotNow:
                 raise
             except CloisterError as error:  # the next order is another; this one is given again with the next stream
                 log.error("core did not take how %s ended: %s", work.order.order, error.message)
+            idle()
 
     def sweep(self) -> None:
         """Destroy what belongs to no import that core still has, and tell it."""
@@ -139,6 +150,7 @@ class IntakeProcess:
         told_s, stage, last = 0.0, "", Progress("take_in", 0, 0)
         with closing(steps):  # type: ignore[type-var]
             for last in steps:
+                self._step()
                 if last.line:
                     log.info("%s: %s", order, last.line)
                 begins, stage = last.stage != stage, last.stage

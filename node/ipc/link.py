@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint, Trouble
 from mediator.errors import Code
 from node.ipc.documents import DocumentOutcome
 from node.ipc.messages import Empty, SignedText
@@ -67,6 +67,13 @@ class WitnessHolds:
 
 
 @dataclass(frozen=True)
+class HubTrouble:
+    """Why the hub has no business with this node."""
+
+    trouble: Trouble
+
+
+@dataclass(frozen=True)
 class HubTime:
     """What time it is now, as the hub says over TLS."""
 
@@ -86,4 +93,5 @@ WITNESS_HOLDS = Verb("witness_holds", WitnessHolds, Empty)
 CHECKPOINTS = Verb("checkpoints", Empty, ShownCheckpoint, "server")
 WITNESSED = Verb("witnessed", SignedText, Empty)
 CERTIFICATE_ALARM = Verb("certificate_alarm", Alarm, Empty)
+TROUBLE = Verb("trouble", HubTrouble, Empty)
 HUB_TIME = Verb("hub_time", HubTime, Empty)

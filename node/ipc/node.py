@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from federation.client.ports import Trouble
 from node.ipc.messages import Empty, SignedText
 from node.ipc.verb import Verb
 
@@ -14,7 +15,8 @@ from node.ipc.verb import Verb
 class Status:
     """The node in one look. `sandbox` is what the newest canary found, `witnessed` how many records a hub co-signed,
     `audit_trouble` what the verb `log_state` tells more of, `unrecorded` how much of what was stopped the store has not
-    taken yet, `set_aside` how many messages, documents and replies failed too often and are tried no more."""
+    taken yet, `set_aside` how many messages, documents and replies failed too often and are tried no more,
+    `hub_trouble` why the hub has no business with this node, `hub_clock_ahead_s` how far its clock is ahead of ours."""
 
     site: str
     cloister: str
@@ -29,6 +31,8 @@ class Status:
     revocation_number: int | None
     revocation_age_s: float | None
     hub_connected: bool
+    hub_trouble: Trouble
+    hub_clock_ahead_s: float | None
     audit_records: int
     audit_checkpointed: int
     audit_witnessed: int

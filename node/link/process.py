@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
-from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint, Trouble
 from mediator.errors import Code
 from node.host.config import NodeConfig
+from node.host.notify import Notifier
 from node.ipc import link as words
 from node.ipc.channel import Client
 from node.ipc.messages import Empty, SignedText
@@ -37,8 +38,10 @@ def run(config: NodeConfig) -> None:
 
 async def _run(config: NodeConfig) -> None:
     link = LinkConfig(folder=config.paths.link, spool=config.paths.spool, software=version("cloister"))
+    notifier = Notifier.from_environment()
     with closing(RemoteCore(config.paths.link_socket)) as core:
         task = asyncio.create_task(run_link(link, core))
+        beat = asyncio.create_task(_beat(notifier))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
@@ -46,6 +49,16 @@ async def _run(config: NodeConfig) -> None:
             await task
         except asyncio.CancelledError:
             pass  # SIGTERM: the link has said goodbye
+        finally:
+            beat.cancel()
+
+
+async def _beat(notifier: Notifier) -> None:
+    """Tell the service manager that the loop comes round: every errand of the link runs in it."""
+    notifier.ready()
+    while notifier.every_s is not None:
+        notifier.alive()
+        await asyncio.sleep(notifier.every_s)
 
 
 class RemoteCore:
@@ -103,6 +116,9 @@ class RemoteCore:
 
     async def certificate_alarm(self, code: Code) -> None:
         await self._call(words.CERTIFICATE_ALARM, words.Alarm(code))
+
+    async def trouble(self, trouble: Trouble) -> None:
+        await self._call(words.TROUBLE, words.HubTrouble(trouble))
 
     async def hub_time(self, time: datetime) -> None:
         await self._call(words.HUB_TIME, words.HubTime(time))

@@ -25,6 +25,7 @@ from mediator.signatures import KeyRing, SigningKey
 from node.cli.it.pause import _mark as mark_as_core
 from node.host.config import NodeConfig
 from node.host.paths import StatePaths
+from node.host.processes import named
 from node.host.state import check_state, folders, look_at_state, migrate_state, prepare_state
 from node.host.supervisor import Supervisor, is_ready
 from tests.mediator.test_grammar import ENVELOPE
@@ -162,7 +163,7 @@ def test_root_writes_a_log_into_its_own_file_alone(
         with pytest.raises(NotNow, match="cannot write the log"):
             supervisor.run()
     else:
-        supervisor._start("broker").wait()
+        supervisor._start(named("broker")).wait()
         assert log.read_text() == "written\n" and log.stat().st_uid == 0
     assert (elsewhere / "core.log").read_text() == "root's own\n"
 

@@ -25,6 +25,7 @@ from federation.client.enrolment import LinkConfig
 from federation.client.link import run_link
 from federation.hub.config import HubConfig, load_config
 from federation.hub.state import HubState
+from federation.protocol import PROTOCOL
 from mediator import tensors
 from mediator.permit import schema_sha256
 from mediator.signatures import KeyRing, SigningKey
@@ -136,10 +137,13 @@ class Town:
     hub: HubState
     process: subprocess.Popen[bytes] | None = None
     keys: dict[str, SigningKey] = field(default_factory=dict)
+    # which protocol each side is of
+    hub_speaks: int = PROTOCOL
+    nodes_speak: int = PROTOCOL
 
     def start(self, uid: int | None = None, files: int | None = None) -> None:
         """Start the hub, as another user or with fewer open files than it would like."""
-        command = [sys.executable, "-m", "tests.sim.hub", str(self.folder / "hub.toml")]
+        command = [sys.executable, "-m", "tests.sim.hub", str(self.folder / "hub.toml"), f"--speaks={self.hub_speaks}"]
         if files is not None:
             command = ["/usr/bin/prlimit", f"--nofile={files}:{files}", "--", *command]
         self.process = subprocess.Popen(
@@ -169,7 +173,12 @@ class Town:
             release_key=self.keys[site].verify_key,
             audit_key=self.keys[f"{site}/audit"].verify_key,
         )
-        enrolment.install(self.link_folder(site), desk.approve(request, told(request)))
+        enrolment.install(self.link_folder(site), self.opened(desk.approve(request, told(request)), desk.clock()))
+
+    def opened(self, answer: bytes, now: datetime | None = None) -> control.EnrolmentBundle:
+        """The bundle in the hub's answer, as a node that trusts this hub opens it."""
+        ring = KeyRing([self.hub.instruction_key.verify_key])
+        return enrolment.open_answer(answer, ring, now or datetime.now(UTC))
 
     def link_folder(self, site: str) -> Path:
         return self.folder / site / "link"
@@ -180,7 +189,7 @@ class Town:
         return FakeCore(site, self.keys[site], ring, SPECS, spool, **manners)
 
     def link_config(self, site: str) -> LinkConfig:
-        return LinkConfig(self.link_folder(site), self.folder / site / "spool", "test")
+        return LinkConfig(self.link_folder(site), self.folder / site / "spool", "test", self.nodes_speak)
 
     def node_process(self, site: str, *flags: str) -> subprocess.Popen[bytes]:
         """A link with a played core in a process of its own, which may be killed."""

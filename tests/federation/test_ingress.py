@@ -187,7 +187,7 @@ async def test_a_revoked_site_can_be_enrolled_anew(town: Town) -> None:
     old = (folder / "tls.key").read_bytes()
     request = enrolment.make_request(folder, "coimbra", **keys, new_keys=True)
     assert (folder / "tls.key").read_bytes() == old, "the keys in use stay until there is a bundle for the new ones"
-    enrolment.install(folder, town.hub.approve(request, told(request), again=True))
+    enrolment.install(folder, town.opened(town.hub.approve(request, told(request), again=True)))
     assert (folder / "tls.key").read_bytes() != old and not (folder / "next").exists()
     with town.hub.database.read() as session:
         lines = session.scalars(select(EventRow).where(EventRow.object == "coimbra").order_by(EventRow.sequence))

@@ -14,10 +14,11 @@ import pytest
 from durable.files import replace_file
 from federation import control, pki
 from federation.client import enrolment, link
+from federation.client.expiry import ExpiryWarning
 from federation.client.flower import HubUnreachable
 from federation.client.link import Link
 from mediator.errors import Code, Denied, NotNow, Reason
-from tests.federation.ground import Town, found
+from tests.federation.ground import SITES, Town, found
 from tests.sim.core import FakeCore
 
 SITE = "dresden"
@@ -215,3 +216,29 @@ async def test_a_message_that_finds_no_room_to_wait_says_so(town: Town, monkeypa
     monkeypatch.setattr(mine, "_fetch", fails)
     with pytest.raises(NotNow, match="too many messages"):
         await mine._handle("name", b"note")
+
+
+def test_a_certificate_near_its_end_is_said_in_the_log_once_a_day(town: Town, caplog: pytest.LogCaptureFixture) -> None:
+    """And not while there is time: a renewal that fails for an hour is nobody's business."""
+    certificate = pki.parse_certificate((town.link_folder(SITE) / "tls.crt").read_text())
+    ends, warning = certificate.not_valid_after_utc, ExpiryWarning()
+    for hours, said in ((24 * 8, 0), (24 * 7 - 1, 1), (24 * 6, 1), (24 * 6 - 2, 2), (24 * 3, 3), (-1, 4), (-2, 4)):
+        warning.look(certificate, ends - timedelta(hours=hours))
+        assert len(caplog.records) == said, (hours, caplog.messages)
+    assert "ends in 7.0 days" in caplog.messages[0] and "has ended" in caplog.messages[-1]
+
+
+async def test_the_link_looks_at_its_certificate_whenever_a_renewal_fails(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = Channel(town, lost=5)
+    await renewed(town, channel)
+    near = [message for message in caplog.messages if "this node's certificate ends in" in message]
+    assert len(near) == 1 and "5.0 days" in near[0]
+
+
+def test_the_hub_names_sites_that_do_not_renew(town: Town) -> None:
+    assert town.hub.registry.near_their_end(timedelta(days=7)) == [SITE]
+    assert town.hub.registry.near_their_end(timedelta(days=31)) == sorted({SITE, *SITES})
+    town.hub.revoke(SITE)
+    assert town.hub.registry.near_their_end(timedelta(days=7)) == []

@@ -130,6 +130,12 @@ def test_an_unknown_file_is_found_and_not_named(name: str) -> None:
     assert name not in repr(report)
 
 
+def test_unknown_files_are_one_finding_with_their_number() -> None:
+    report = _verify(_log() | dict.fromkeys(("a", "b", "c"), b"x"))
+    assert _faults(report) == [Fault.UNKNOWN_FILE]
+    assert report.findings[0].detail == "3 files that are neither segment nor checkpoint"
+
+
 def test_a_checkpoint_by_another_key_is_found() -> None:
     lines = _lines(12)
     forged = sign_checkpoint(SITE, tree([line[:-1] for line in lines]), NOW, STRANGER)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from federation.client.objects import FlowerCodec
-from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint, Trouble
 from mediator import tensors
 from mediator.errors import CloisterError, Code, HubCode
 from mediator.signatures import KeyRing, SigningKey, open_signed
@@ -52,6 +52,7 @@ class FakeCore:
     alarms: list[Code] = field(default_factory=list)
     witness_held: list[tuple[str, bool]] = field(default_factory=list)
     hub_times: list[datetime] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._undelivered: dict[str, OutgoingReply] = {}
@@ -196,6 +197,9 @@ class FakeCore:
 
     async def witnessed(self, text: str) -> None:
         self.witness_lines.append(text)
+
+    async def trouble(self, trouble: Trouble) -> None:
+        self.troubles.append(trouble)
 
     async def hub_time(self, time: datetime) -> None:
         self.hub_times.append(time)

@@ -7,6 +7,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+# a migration only adds, so that the version before goes on with this database
+ONLY_ADDS = True
 
 
 def upgrade() -> None:

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mediator.audit_check import AuditReport, Fault, Seam, verify_log
-from mediator.errors import IntegrityBroken, UsageFault
-from mediator.signatures import KeyRing, VerifyKey
-from node.cli.files import read_bytes, read_text
+from mediator.audit_check import AuditReport, Seam
+from mediator.errors import UsageFault
+from node.cli.auditor import prove, reading
+from node.cli.auditor.log_folder import Log, check, read_keys
 from node.cli.options import Json
 from node.cli.output import say, show
-from node.host.keys import check_not_private
 
 app = typer.Typer(no_args_is_help=True)
-
-# a segment of 10,000 records of at most 2 kB; whatever is larger is not one
-_MAX_FILE_BYTES = 64 << 20
-# a line has 800 bytes, and there is one every five minutes: ten years of them
-_MAX_WITNESS_BYTES = 1 << 30
+app.command("show")(reading.show_log)
+app.command("tail")(reading.tail)
+app.command("search")(reading.search)
+app.command("export")(reading.export)
+app.command("prove")(prove.prove)
+app.command("check-proof")(prove.check_proof)
 
 
 @app.callback()
 def _group() -> None:
-    """Check an audit log, offline."""
+    """Read and check an audit log, also offline and on a copy."""
 
 
 @app.command("verify")
@@ -54,36 +52,14 @@ def verify(
         raise UsageFault(
             f"{key} holds no witness key", hint="use the node's audit-keys.txt, or add a line `witness <hex>`"
         )
-    report = verify_log(
-        _files(folder),
-        audit_keys,
-        witness_lines=None if witness is None else read_bytes(witness, limit=_MAX_WITNESS_BYTES),
-        witness_keys=None if witness is None else witness_keys,
-    )
+    # no record is looked at by itself: `last` is before the first
+    report = Log(folder, audit_keys, witness, witness_keys).read(lambda _line: None, last=0)
+    assert report is not None
     show(_summary(report), as_json=as_json)
-    if not report.ok:
-        first = report.findings[0]
-        place = f"{first.file}: " if first.file else ""
-        # the hub has seen more than this folder holds: cut back, or copied before the witness file was
-        hint = "of a running node copy the witness file first" if first.fault is Fault.ROLLED_BACK else ""
-        raise IntegrityBroken(f"the audit log does not verify: {place}{first.detail}", hint=hint)
+    check(report)
     for seam in report.seams:
         say(_told(seam))
     say("the audit log verifies")
-
-
-def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content in order of name: checkpoints are read before the records they cover, so that a log which
-    grows meanwhile is never shorter than its checkpoints. What is no regular file is given without content."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UsageFault(f"cannot read {folder}: {error.strerror}") from error
-    for entry in entries:
-        if entry.is_file(follow_symlinks=False):
-            yield entry.name, read_bytes(Path(entry.path), limit=_MAX_FILE_BYTES)
-        else:
-            yield f"{entry.name}/", b""
 
 
 def _told(seam: Seam) -> str:
@@ -119,19 +95,3 @@ def _summary(report: AuditReport) -> dict[str, Any]:
             for finding in report.findings
         ],
     }
-
-
-def read_keys(path: Path) -> tuple[KeyRing, KeyRing]:
-    """(audit keys, witness keys) from a file of `purpose hex` lines, or of one key alone."""
-    check_not_private(path)
-    found: dict[str, list[VerifyKey]] = {"audit": [], "witness": []}
-    for line in read_text(path, limit=1 << 16).splitlines():
-        purpose, _, text = line.strip().rpartition(" ")
-        if not text or line.startswith("#"):
-            continue
-        if (purpose or "audit") not in found:
-            raise UsageFault(f"{path} is no list of keys: lines are `audit <hex>` and `witness <hex>`")
-        found[purpose or "audit"].append(VerifyKey.from_text(text))
-    if not found["audit"]:
-        raise UsageFault(f"{path} holds no audit key")
-    return KeyRing(found["audit"]), KeyRing(found["witness"])

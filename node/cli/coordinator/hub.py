@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mediator.errors import Denied, NotNow, UsageFault
+from mediator.errors import Denied, NotNow
 from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
-from node.cli.coordinator import witness
+from node.cli.coordinator import approve, witness
+from node.cli.coordinator import check as hub_check
 from node.cli.coordinator.desk import opened
 from node.cli.files import (
-    check_new,
     check_new_folder,
     read_bytes,
     read_text,
     write_folder,
-    write_new,
 )
 from node.cli.id_prefix import complete
-from node.cli.options import HubConfigPath, Json, Out
+from node.cli.it.units import hub_units
+from node.cli.options import HubConfigPath, Json
 from node.cli.output import say, show, table
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 nodes = typer.Typer(no_args_is_help=True)
+nodes.command("approve")(approve.approve)
 permits = typer.Typer(no_args_is_help=True)
 revocations = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
@@ -43,6 +44,8 @@ app.add_typer(permits, name="permit", help="Publish permits.")
 app.add_typer(revocations, name="revocations", help="Publish revocation lists.")
 app.add_typer(runs, name="run", help="Submit and follow runs.")
 app.add_typer(witness.app, name="witness", help="What the hub has co-signed of the sites' audit logs.")
+
+app.command("units")(hub_units)
 
 Run = Annotated[str, typer.Argument(help="the run, or the beginning of its name")]
 
@@ -68,10 +71,17 @@ def serve(config: HubConfigPath) -> None:
     """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
+    from node.host.notify import Notifier
 
     set_up("hub", level="info", form="text")
+    notifier = Notifier.from_environment()
     with opened(config) as hub:
-        asyncio.run(serve_hub(hub, lambda: say(f"ready at {hub.config.ingress.url}")))
+
+        def ready() -> None:
+            say(f"ready at {hub.config.ingress.url}")
+            notifier.ready()
+
+        asyncio.run(serve_hub(hub, ready, notifier.alive))
 
 
 @app.command("status")
@@ -90,39 +100,28 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
     raise typer.Exit(Denied.exit_code)
 
 
-@nodes.command("approve")
-def approve(
-    config: HubConfigPath,
-    request: Annotated[Path, typer.Argument(help="the site's request.json")],
-    out: Out,
-    request_id: Annotated[
-        str | None, typer.Option(help="the request id that the site read out; asked for when not given")
-    ] = None,
-    again: Annotated[bool, typer.Option("--again", help="bring back a site that was revoked, with new keys")] = False,
-) -> None:
-    """Enrol a site: its request becomes a bundle to send back. It asks for the id that the site reads out by telephone.
-
-    A request that was changed on its way has another id, and is refused.
-    """
-    from federation.control import EnrolmentRequest, decode
-
-    check_new(out)  # a site is enrolled once: its bundle must have somewhere to go
-    raw = read_bytes(request, limit=1 << 20)
-    shown = decode(EnrolmentRequest, raw)
-    release, audit = VerifyKey.from_text(shown.release_key), VerifyKey.from_text(shown.audit_key)
-    say(f"site {shown.site}: release key id {release.key_id}, audit key id {audit.key_id}")
-    told = request_id if request_id is not None else _ask_request_id()
+@app.command("keys")
+def public_keys(config: HubConfigPath, as_json: Json = False) -> None:
+    """The hub's two public keys, as they stand in the trust section of a node's configuration."""
     with opened(config) as hub:
-        bundle = hub.approve(raw, told, again=again)
-    write_new(out, bundle.decode("utf-8"))
-    say(f"enrolled; send {out} back to the site")
+        keys = {"hub": hub.instruction_key.verify_key, "witnesses": hub.witness_key.verify_key}
+    rows = [{"trust": name, "key": key.text, "key_id": key.key_id} for name, key in keys.items()]
+    _show_rows(rows, as_json)
 
 
-def _ask_request_id() -> str:
-    if not sys.stdin.isatty():
-        raise UsageFault("there is nobody to ask for the request id", hint="--request-id, as the site read it out")
-    answer: str = typer.prompt("telephone the site; the request id it reads out", err=True)
-    return answer
+@app.command("events")
+def events(
+    config: HubConfigPath,
+    newest: Annotated[int, typer.Option("--newest", help="so many of the newest lines; 0: all", min=0)] = 50,
+    as_json: Json = False,
+) -> None:
+    """The hub's own record: who did or asked what, and what came of it, refused enrolments and alarms included."""
+    with opened(config) as hub:
+        rows = hub.events(newest)
+    _show_rows(rows, as_json)
+
+
+app.command("check")(hub_check.check)
 
 
 @nodes.command("list")

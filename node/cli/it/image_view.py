@@ -41,13 +41,18 @@ def print_image(
         _line("cannot run here", reason)
 
 
-def print_line(item: ImageLine) -> None:
+def listed(items: Iterable[ImageLine]) -> Rows:
     """One image on one line, its digest whole: it is what every other command takes."""
+    return table(("image", "state", "since", "by", "lineage", "size", "packages", "note"), map(_line_of, items))
+
+
+def _line_of(item: ImageLine) -> tuple[object, ...]:
     since = item.withdrawn or item.approved or item.added
-    inside = "" if item.size_bytes is None else f"{size(item.size_bytes)}, {item.packages} packages"
-    words = (item.image, item.state, "" if since is None else str(since.date()), _who(item), item.lineage, inside,
-             item.note)  # fmt: skip
-    data.print("  ".join(word for word in words if word), markup=False, soft_wrap=True)
+    unpacked = None if item.size_bytes is None else size(item.size_bytes)
+    packages = None if item.size_bytes is None else item.packages
+    return (
+        item.image, item.state, since and since.date(), _who(item), item.lineage, unpacked, packages, item.note
+    )  # fmt: skip
 
 
 def changes(found: Iterable[Difference]) -> Rows:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mediator import canonical
 from mediator.errors import Code, Denied, Reason, UsageFault
@@ -26,6 +25,8 @@ from node.ipc import images as words
 from node.ipc.messages import Empty
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from node.host.config import NodeConfig as Configuration
     from node.ipc.channel import Client
 
@@ -107,10 +108,7 @@ def list_images(config: NodeConfig, as_json: Json = False) -> None:
     """Images this hospital was given, and which of them it lets run."""
     with client_for(load(config), words.IMAGES) as client:
         items = client.call(words.IMAGES, Empty())
-    if as_json:
-        show(list(items), as_json=True)
-    for item in () if as_json else items:
-        image_view.print_line(item)
+    show(list(items), as_json=as_json, table=image_view.listed(items))
 
 
 @app.command("show")
@@ -203,6 +201,8 @@ def _from_engine(stock: Any, digest: str) -> ImageFacts:
 @contextmanager
 def _bar(what: str, total: int | None = None) -> Iterator[tuple[Progress, Any]]:
     """A bar on a terminal, a line elsewhere."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     if not talk.is_terminal:
         say(what)
     words = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mediator.images import printable
 from mediator.jobs import TERMINAL
@@ -140,6 +139,8 @@ def _watch(client: Client) -> None:
 
 def _follow(ask: Callable[[], words.JobLine]) -> words.JobLine:
     """A bar on a terminal, a line per change of state elsewhere; the job as it ended."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

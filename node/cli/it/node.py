@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mediator.errors import Code, Denied, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
-from mediator.types import Acceptance
+from mediator.types import Acceptance, DataPermit
 from node.cli.admin import client_for, known, load
 from node.cli.documents import made
 from node.cli.id_prefix import complete
@@ -20,6 +20,7 @@ from node.cli.it import jobs as node_jobs
 from node.cli.it import log as node_log
 from node.cli.it import pause as node_pause
 from node.cli.it import set_aside as node_set_aside
+from node.cli.it import units as node_units
 from node.cli.options import Json, Key, NodeConfig
 from node.cli.output import plain, say, show, table
 from node.cli.steward import airlock as node_airlock
@@ -28,14 +29,16 @@ from node.cli.steward import imports as node_imports
 from node.host.keys import read_signing_key
 from node.ipc import documents as permit_words
 from node.ipc import node as words
-from node.ipc.channel import Client
 from node.ipc.jobs import RUNS
 from node.ipc.messages import Empty, SignedText
+
+if TYPE_CHECKING:
+    from node.ipc.channel import Client
 
 app = typer.Typer(no_args_is_help=True)
 permits = typer.Typer(no_args_is_help=True)
 runs = typer.Typer(no_args_is_help=True)
-app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub, by two files.")
+app.add_typer(node_enrol.app, name="enrol", help="Enrol at a hub: six words by telephone, or two files.")
 app.add_typer(node_imports.app, name="dataset", help="Published dataset versions, and imports on their way.")
 app.add_typer(permits, name="permit", help="Permits: see what was granted, accept it for this hospital.")
 app.add_typer(runs, name="run", help="Runs that asked this hospital, and what they were charged.")
@@ -57,10 +60,12 @@ def init(config: NodeConfig) -> None:
     """Make the state folder, its owners and modes, and the node's keys. Safe to repeat: what is there is kept."""
     from node.cli.it.enrol import write_audit_keys
     from node.host.migrate_state import is_old
+    from node.host.placeholders import check_filled_in
     from node.host.state import migrate_state, prepare_state
     from node.host.supervisor import only_one
 
     loaded = load(config)
+    check_filled_in(loaded)
     if is_old(loaded):
         with only_one(loaded):
             migrate_state(loaded)
@@ -80,10 +85,22 @@ def serve(config: NodeConfig) -> None:
     Supervisor(loaded, config).run()
 
 
+@app.command("guard", hidden=True)
+def guard(config: NodeConfig) -> None:
+    """Guard the state folder of a node that runs as services; their business."""
+    from node.host.guard import guard as run_guard
+    from node.host.logs import set_up
+    from node.host.notify import Notifier
+
+    loaded = load(config)
+    set_up("guard", level=loaded.logging.level, form=loaded.logging.format)
+    run_guard(loaded, Notifier.from_environment())
+
+
 @app.command("process", hidden=True)
 def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
     """Run one of the node's processes; the supervisor's business."""
-    from node.host.processes import start
+    from node.host.start import start
 
     start(role, load(config))
 
@@ -94,8 +111,14 @@ def status(config: NodeConfig, as_json: Json = False) -> None:
     loaded = load(config)
     with client_for(loaded, words.STATUS) as client:
         answer = plain(client.call(words.STATUS, Empty()))
-    answer["hub"] = {"url": loaded.hub.url, "connected": answer.pop("hub_connected")}
+    hub = {"url": loaded.hub.url, "connected": answer.pop("hub_connected"), "trouble": answer.pop("hub_trouble")}
+    answer["hub"] = hub | {"clock_ahead_s": answer.pop("hub_clock_ahead_s")}
     show(answer, as_json=as_json)
+    if trouble := answer["hub"]["trouble"]:
+        from federation.client.standing import WORDS
+
+        said = WORDS[trouble]
+        say(f"{said.meaning}: {said.mend}")
 
 
 @app.command("canary")
@@ -158,6 +181,7 @@ def accept(
         text = client.call(permit_words.PERMIT_TEXT, permit_words.PermitId(permit=permit, permit_version=version)).text
     signed = open_permit(text, loaded.trust.ring("committee"))
     steward = read_signing_key(key)
+    _tell_not_wider(signed.document, maximum_rounds, byte_budget)
     expires = signed.document.expires
     if days is not None:
         expires = min(expires, datetime.now(UTC).replace(microsecond=0) + timedelta(days=days))
@@ -185,6 +209,12 @@ def accept(
     say(f"accepted permit {permit} version {version} until {expires.date()}")
 
 
+def _tell_not_wider(permit: DataPermit, rounds: int | None, size_bytes: int | None) -> None:
+    for what, granted, asked in (("rounds", permit.maximum_rounds, rounds), ("bytes", permit.byte_budget, size_bytes)):
+        if asked is not None and asked > granted:
+            say(f"the permit grants {granted} {what}: an acceptance of {asked} gives no more")
+
+
 @app.command("ledger")
 @runs.command("list")
 def list_runs(config: NodeConfig, as_json: Json = False) -> None:
@@ -196,3 +226,6 @@ def list_runs(config: NodeConfig, as_json: Json = False) -> None:
         (r.run, r.permit, r.rounds, r.rounds_charged, r.releases, r.bytes_released, r.epsilon, r.state) for r in items
     )
     show(list(items), as_json=as_json, table=table(columns, rows))
+
+
+app.command("units")(node_units.node_units)

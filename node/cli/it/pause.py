@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mediator.errors import CloisterError, Denied, NotNow, UsageFault
 from mediator.roles import Role, may
@@ -14,9 +15,11 @@ from node.cli.options import NodeConfig, SignWith
 from node.cli.output import say
 from node.core.switch import Switch
 from node.host.accounts import acting_as
-from node.host.config import NodeConfig as Config
 from node.ipc import node as words
 from node.ipc.messages import Empty
+
+if TYPE_CHECKING:
+    from node.host.config import NodeConfig as Config
 
 # a pause has 5 s in all, and core's own way takes half of them: SIGTERM, 2 s, SIGKILL, removal
 _CORE_S = 4.0

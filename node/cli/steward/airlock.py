@@ -7,7 +7,7 @@ import json
 import typing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,9 +23,11 @@ from node.cli.output import data, plain, say, show, table
 from node.host.disk_errors import cannot_write
 from node.host.keys import read_signing_key
 from node.ipc import airlock as words
-from node.ipc.channel import Client
 from node.ipc.jobs import RUNS
 from node.ipc.messages import Empty, SignedText
+
+if TYPE_CHECKING:
+    from node.ipc.channel import Client
 
 analysis = typer.Typer(no_args_is_help=True)
 airlock = typer.Typer(no_args_is_help=True)

@@ -13,7 +13,7 @@ from mediator.signatures import peek_kind
 from mediator.types import Acceptance
 from node.cli.admin import client_for, load
 from node.cli.files import read_text
-from node.cli.follow_import import follow, tell_end
+from node.cli.follow_import import files_excluded, follow, tell_end
 from node.cli.id_prefix import complete
 from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import say, show, table
@@ -79,7 +79,7 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
             item.project,
             item.created.date(),
             *(item.counts.get(name, 0) for name in ("studies", "train", "test")),
-            dict(item.excluded),
+            _excluded(item),
             item.withdrawn,
         )
         for item in items
@@ -87,9 +87,18 @@ def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
     show(list(items), as_json=as_json, table=table(columns, rows))
 
 
+def _excluded(item: words.DatasetLine) -> dict[str, int]:
+    """By reason: studies that were left out, and single files of studies that were not."""
+    files = {f"{name} (files)": number for name, number in files_excluded(item.counts).items()}
+    return {**item.excluded, **files}
+
+
 @datasets.command("budget")
 def show_budget(config: NodeConfig, as_json: Json = False) -> None:
-    """Epsilon spent of each dataset, all its versions: under each permit, and under all together."""
+    """Epsilon spent of each dataset, all its versions: under each permit, and under all together.
+
+    A dataset stands here once a task on it was charged, or a permit with a privacy budget was accepted for it.
+    """
     with client_for(load(config), words.DATASET_BUDGET) as client:
         items = client.call(words.DATASET_BUDGET, Empty())
     columns = ("dataset", "permit", "with noise", "without", "epsilon", "of", "delta")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,10 @@ from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import say, show, table
 from node.cli.steward import data
 from node.ipc import imports
-from node.ipc.channel import Client
 from node.ipc.messages import Empty
+
+if TYPE_CHECKING:
+    from node.ipc.channel import Client
 
 app = data.datasets
 Import = Annotated[str, typer.Argument(metavar="IMPORT", help="the import (ingest-…), or the beginning of it")]
@@ -40,7 +42,7 @@ def list_imports(config: NodeConfig, as_json: Json = False) -> None:
 def follow_import(config: NodeConfig, order: Import, key: SignWith = None, as_json: Json = False) -> None:
     """Follow an import to its end, as the order itself would."""
     with client_for(load(config), imports.IMPORT_FOLLOW, key=key) as client:
-        name = _named(client, order)
+        name = _named(client, order, acts=False)
         told = follow(client.stream(imports.IMPORT_FOLLOW, imports.ImportId(name)))
     tell_end(told, as_json=as_json)
 
@@ -72,6 +74,6 @@ def give_up_import(config: NodeConfig, order: Import, key: SignWith = None) -> N
     say(f"giving up what waits of {name}: its originals are being destroyed, the other studies are published")
 
 
-def _named(client: Client, order: str) -> str:
+def _named(client: Client, order: str, *, acts: bool = True) -> str:
     known = (item.order for item in client.call(imports.IMPORTS, Empty()))
-    return complete(order, known, "import", acts=True)
+    return complete(order, known, "import", acts=acts)

@@ -1,4 +1,4 @@
-"""Bringing a database to this version: never one from the future, never without a copy of what was there."""
+"""Bringing a database to this version: never one back, never without a copy of what was there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
+from federation.older_readers import may_read, write_readers
 from mediator.errors import UnsupportedVersion
 from node.core.store.engine import sqlite_path, writing
 
@@ -23,7 +24,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def migrate(engine: Engine, url: str, now: datetime, migrations: Path = MIGRATIONS) -> None:
     """Migrate to the newest revision in the folder `migrations`.
 
-    1. A revision we do not know was made by a newer Cloister: refused, the file stays untouched.
+    1. A revision we do not know was made by a newer Cloister. Where that only added, we open its database as it is;
+       otherwise it is refused, and the file stays untouched.
     2. A SQLite database with anything in it is copied before the first change.
     3. All migrations run in one transaction: they happen, or they do not.
     """
@@ -33,9 +35,11 @@ def migrate(engine: Engine, url: str, now: datetime, migrations: Path = MIGRATIO
     known = {script.revision for script in scripts.walk_revisions()}
     with engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
-    if revision == scripts.get_current_head():
+        newer = revision is not None and revision not in known
+        open_as_it_is = newer and may_read(connection, revision, scripts.get_current_head())
+    if revision == scripts.get_current_head() or open_as_it_is:
         return
-    if revision is not None and revision not in known:  # (1)
+    if newer:  # (1)
         raise UnsupportedVersion(
             "the database was written by a newer version of cloister",
             hint="install that version again, or restore the backup made before its migration",
@@ -46,6 +50,7 @@ def migrate(engine: Engine, url: str, now: datetime, migrations: Path = MIGRATIO
     with writing(engine).begin() as connection:  # (3)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        write_readers(connection, scripts)
 
 
 def _copy(path: Path, backup: Path) -> None:

@@ -79,8 +79,9 @@ class Store:
 def open_store(url: str, now: datetime) -> Store:
     """The store behind a database URL, migrated to this version of Cloister.
 
-    A database written by a newer version is refused (`UnsupportedVersion`), and a copy of a SQLite database is made
-    beside it before it is migrated. For another database the backup is its operator's, as its migrations are.
+    One written by a newer version is opened as it is where that only added to it, and else refused
+    (`UnsupportedVersion`). A copy of a SQLite database is made beside it before it is migrated. For another database
+    the backup is its operator's, as its migrations are.
     """
     engine = make_engine(url)
     try:

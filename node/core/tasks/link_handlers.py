@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Protocol
 
-from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint
+from federation.client.ports import Delivery, Greeting, OutgoingReply, Retry, ShownCheckpoint, Trouble
 from mediator.errors import Code, HubCode
 from node.core.documents.documents import outcome
 from node.ipc import link as words
@@ -33,6 +33,7 @@ class CoreSide(Protocol):
     def checkpoints(self, active: Callable[[], bool]) -> Iterator[ShownCheckpoint]: ...
     def witnessed(self, text: str) -> None: ...
     def certificate_alarm(self, code: Code) -> None: ...
+    def hub_has_trouble(self, trouble: Trouble) -> None: ...
     def hub_time(self, time: datetime) -> None: ...
 
 
@@ -96,6 +97,12 @@ def witnessed(core: CoreSide, _caller: Caller, request: SignedText) -> Empty:
 @HANDLERS.answers(words.CERTIFICATE_ALARM)
 def certificate_alarm(core: CoreSide, _caller: Caller, request: words.Alarm) -> Empty:
     core.certificate_alarm(request.code)
+    return Empty()
+
+
+@HANDLERS.answers(words.TROUBLE)
+def trouble(core: CoreSide, _caller: Caller, request: words.HubTrouble) -> Empty:
+    core.hub_has_trouble(request.trouble)
     return Empty()
 
 

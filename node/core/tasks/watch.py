@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 # what may come some seconds late: nothing that computes waits for it
 UPKEEP_S = 5.0
+# The watch waits for the broker, and the broker for the engine, half a minute each. After so long it hangs.
+LONGEST_ROUND_S = 120.0
 
 
 class Watch:
@@ -40,6 +42,7 @@ class Watch:
         idle_s: float,
         checkpoint_every_s: float,
         tend: Callable[[Core], None] = lambda _core: None,
+        longest_round_s: float = LONGEST_ROUND_S,
     ) -> None:
         """`tend` looks after the airlock.
 
@@ -58,7 +61,16 @@ class Watch:
         self._threads = [
             threading.Thread(target=self._run, name=name, args=(every_s, steps), daemon=True)
             for name, every_s, steps in (
-                ("watch", TICK_S, (self.look, lambda: self._sandboxes.stop_idle(self._idle_s), self._sandboxes.tidy)),
+                (
+                    "watch",
+                    TICK_S,
+                    (
+                        self.look,
+                        lambda: self._sandboxes.stop_idle(self._idle_s),
+                        self._sandboxes.tidy,
+                        self._came_round,
+                    ),
+                ),
                 (
                     "upkeep",
                     UPKEEP_S,
@@ -73,8 +85,16 @@ class Watch:
             )
         ]
         self._checkpointed_s = time.monotonic()
+        self._round_s = time.monotonic()
+        self._longest_round_s = longest_round_s
+
+    @property
+    def comes_round(self) -> bool:
+        """Whether every permit was looked at lately. For a service manager, which starts a core that hangs again."""
+        return time.monotonic() - self._round_s < self._longest_round_s
 
     def start(self) -> None:
+        self._round_s = time.monotonic()
         for thread in self._threads:
             thread.start()
 
@@ -117,6 +137,9 @@ class Watch:
                     log.warning("watch: %s", error.message)
                 except Exception as error:  # noqa: BLE001 - the thread must not end: the next tick tries again
                     log.error("watch: %s", type(error).__name__)
+
+    def _came_round(self) -> None:
+        self._round_s = time.monotonic()
 
     def _why_not_live(self, key: SandboxKey) -> Code | None:
         core = self._core

@@ -9,7 +9,7 @@ import pytest
 
 from containers.engine import ContainerEngine, EngineUsers
 from containers.gpu import GpuOffer
-from node.cli.it.check_machine import _cards, _gpus, _job_data, _processors, machine
+from node.cli.it.check_machine import _cards, _gpus, _job_data, _memory, _processors, confinement, machine
 from node.host.config import NodeConfig, load_config
 from tests.containers.bench import ENGINE_URL
 from tests.node.host.minimal import MINIMAL
@@ -36,6 +36,37 @@ def test_processors_that_are_promised_and_not_there(tmp_path: Path) -> None:
     assert found["state"] == "warning" and "this machine has 2" in found["detail"]
 
 
+@pytest.mark.parametrize(
+    ("memory", "there", "state", "mend"),
+    [(8 << 30, 64 << 30, "ok", ""), (8 << 30, 16 << 30, "warning", "concurrent_jobs = 2"),
+     (8 << 30, 4 << 30, "missing", f"memory_bytes = {2 << 30}")],
+)  # fmt: skip
+def test_memory_that_is_promised_and_not_there(tmp_path: Path, memory: int, there: int, state: str, mend: str) -> None:
+    [found] = _memory(load(tmp_path, f"[limits]\nmemory_bytes = {memory}\n", cards=()), there)
+    assert found["state"] == state and mend in found["mend"]
+
+
+@pytest.mark.parametrize(
+    ("files", "engine", "state", "said"),
+    [
+        ({}, ("seccomp",), "ok", "neither SELinux nor AppArmor"),
+        ({"fs/selinux/enforce": "1"}, ("seccomp", "selinux"), "ok", "SELinux is enforcing; the engine uses selinux"),
+        ({"fs/selinux/enforce": "0"}, ("seccomp",), "warning", "SELinux is permissive; the engine uses none"),
+        ({"module/apparmor/parameters/enabled": "Y\n"}, ("apparmor", "seccomp"), "ok", "AppArmor is on"),
+        ({"module/apparmor/parameters/enabled": "N\n"}, ("seccomp",), "ok", "neither"),
+        ({}, (), "warning", "no seccomp"),
+    ],
+)
+def test_what_confines_containers_is_said(
+    tmp_path: Path, files: dict[str, str], engine: tuple[str, ...], state: str, said: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    found = confinement(engine, tmp_path)
+    assert found["state"] == state and said in found["detail"]
+
+
 def test_the_way_in_which_each_gpu_comes(tmp_path: Path) -> None:
     spec = nvidia.write_spec(tmp_path / "cdi", nvidia.cdi_spec(CARDS[:1]))
     both = GpuOffer("docker", "26.1.5", (spec.parent,), None, frozenset({"runc", "nvidia"}))
@@ -57,7 +88,7 @@ def test_a_gpu_that_the_engine_cannot_give_and_the_cure(
     tmp_path: Path, offer: GpuOffer, runtime: str, cure: str
 ) -> None:
     found = _gpus(load(tmp_path, f'runtime = "{runtime}"\n' if runtime else ""), offer)
-    assert found["state"] == "missing" and cure in found["detail"] and "gpu_unavailable" in found["detail"]
+    assert found["state"] == "missing" and cure in found["mend"] and "gpu_unavailable" in found["detail"]
 
 
 def cards(
@@ -117,12 +148,12 @@ def test_who_may_read_what_a_job_is_shown_and_what_to_write(
 ) -> None:
     separate = "[users]\ncore = 64101\nintake = 64102\nbroker = 64103\nlink = 64104\n"
     found = _job_data(load(tmp_path, written + separate, cards=()), users)
-    assert found["state"] == state and said in found["detail"]
+    assert found["state"] == state and said in f"{found['detail']} {found['mend']}"
 
 
 def test_one_user_for_all_is_said_to_read_every_jobs_data(tmp_path: Path) -> None:
     found = _job_data(load(tmp_path, cards=()), EngineUsers(False, (0, 0), True))
-    assert (found["what"], found["state"]) == ("job data", "warning") and "[users]" in found["detail"]
+    assert (found["what"], found["state"]) == ("job data", "warning") and "[users]" in found["mend"]
 
 
 @pytest.mark.engine
@@ -132,9 +163,9 @@ def test_on_a_real_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     found = {each["what"]: each["state"] for each in machine(config)}
     # nobody has this card; NVIDIA's runtime, where the machine has it, would say so at the start
     by_runtime = "nvidia" in ContainerEngine(ENGINE_URL).offer().gpus.runtimes
-    assert found == {"processors": "warning", "job data": "warning", "gpus": "ok" if by_runtime else "missing"}
-    assert [each["what"] for each in machine(load(tmp_path, f'socket = "{ENGINE_URL}"\n', cards=()))] == [
-        "processors",
-        "job data",
-    ]
+    assert found.keys() == {"processors", "memory", "confinement", "job data", "engine disk", "gpus"}
+    assert (found["processors"], found["job data"]) == ("warning", "warning")
+    assert found["gpus"] == ("ok" if by_runtime else "missing")
+    without = [each["what"] for each in machine(load(tmp_path, f'socket = "{ENGINE_URL}"\n', cards=()))]
+    assert without == ["processors", "memory", "confinement", "job data", "engine disk"]
     json.dumps(machine(config))

@@ -114,3 +114,17 @@ def test_a_private_key_given_as_a_public_one_is_named(key_file: Path, tmp_path: 
     copy = tmp_path / "committee"  # a public key under another name stays one
     copy.write_bytes(public_path(key_file).read_bytes())
     assert read_verify_key(copy) == read_verify_key(public_path(key_file))
+
+
+def test_a_file_that_is_no_key_is_told_so_and_not_told_to_be_closed(key_file: Path, tmp_path: Path) -> None:
+    """`chmod 600 node.toml` would take the configuration from the processes that read it."""
+    config = tmp_path / "node.toml"
+    config.write_text("version = 1\n")
+    config.chmod(0o644)
+    with pytest.raises(UsageFault, match="is not a private key file") as caught:
+        read_signing_key(config)
+    assert "chmod" not in caught.value.hint
+    key_file.chmod(0o644)
+    with pytest.raises(UsageFault, match="can be reached by others") as caught:
+        read_signing_key(key_file)
+    assert caught.value.hint == f"chmod 600 {key_file}"

@@ -195,7 +195,7 @@ def test_a_group_of_the_users_may_be_what_lets_them_pass(
     parent.chmod(0o750)
     groups = (group,) if passes else ()
     accounts = {role: Account(uid, uid, groups) for role, uid in IDS.items()}
-    monkeypatch.setattr(UsersConfig, "accounts", lambda _self: accounts)
+    monkeypatch.setattr(UsersConfig, "accounts", lambda *_: accounts)
     if passes:
         prepare_state(separate)
         write_audit_keys(separate)

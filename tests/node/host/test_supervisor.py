@@ -60,18 +60,20 @@ from pathlib import Path
 from node.host.config import load_config
 from node.host.logs import set_up
 from node.host import supervisor
+from node.host.processes import PROCESSES, Process, Room
 config, child, orders = (Path(text) for text in sys.argv[1:4])
 set_up("supervisor", level="info", form="text")
 loaded = load_config(config)
 command = lambda role: ["/usr/bin/python3", "-I", str(child), role, str(orders), str(loaded.state_dir)]
-supervisor.Supervisor(loaded, config, command=command).run()
+more = tuple(Process(name, rooms=(Room(name),)) for name in sys.argv[4:])
+supervisor.Supervisor(loaded, config, command=command, processes=(*PROCESSES, *more)).run()
 """
 
 
 class Node:
     """One supervised node and what can be seen of it from outside."""
 
-    def __init__(self, tmp_path: Path, config: NodeConfig, orders: dict[str, str]) -> None:
+    def __init__(self, tmp_path: Path, config: NodeConfig, orders: dict[str, str], *more: str) -> None:
         self.config = config
         folder = tmp_path / "orders"
         folder.mkdir(exist_ok=True)
@@ -81,7 +83,7 @@ class Node:
         for path in (folder, tmp_path / "child.py", *folder.iterdir()):
             path.chmod(0o755)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(tmp_path / "node.toml"), str(tmp_path / "child.py"), str(folder)],
+            [sys.executable, "-c", DRIVER, str(tmp_path / "node.toml"), str(tmp_path / "child.py"), str(folder), *more],
             stderr=subprocess.PIPE,
             env={**os.environ, "HTTPS_PROXY": "http://proxy", "SECRET": "x"},
         )
@@ -143,6 +145,18 @@ def test_four_processes_start_and_the_node_says_when_it_is_ready(start: Callable
     said = node.stop()
     assert said.count("the node is ready") == 1 and node.process.returncode == 0
     assert not any(alive(pid) for role in IDS for pid in node.pids(role))
+
+
+def test_a_process_that_is_declared_is_started_with_the_others(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    prepare_state(config)
+    (config.paths.root / "web").mkdir(mode=0o700)  # as `cloister node init` makes it, of a table that has it
+    node = Node(tmp_path, config, {}, "web")
+    try:
+        until(lambda: node.pids("web") and is_ready(config))
+    finally:
+        node.stop()
+    assert not alive(node.pids("web")[0])
 
 
 def test_children_inherit_no_environment_and_no_open_modes(start: Callable[..., Node]) -> None:

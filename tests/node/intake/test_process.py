@@ -130,3 +130,13 @@ def test_an_import_that_had_begun_and_of_which_nothing_is_left_is_not_begun_anew
     intake_of(config, core).serve()
     (end,) = core.told
     assert "lost" in end.error and not any(config.paths.quarantine.iterdir())
+
+
+def test_every_step_of_an_import_is_a_sign_of_life_and_after_it_intake_waits_again(config: NodeConfig) -> None:
+    """What the watchdog is fed by (`node.host.notify.Pulse`); this core takes no study, so the import fails at one."""
+    core, seen = ToldCore(carry_out(config, begun=False)), []
+    process = IntakeProcess(config, cast(Client, core), step=lambda: seen.append("step"))
+    process.serve(lambda: seen.append("idle"))
+    assert seen[0] == "step" and seen[-1] == "idle" and seen.count("idle") == 1
+    progress = [each for each in core.told if isinstance(each, words.IngestProgress)]
+    assert progress and seen.count("step") > len(progress)

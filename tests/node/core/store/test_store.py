@@ -18,6 +18,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from federation.older_readers import READERS_TABLE
 from mediator.errors import IntegrityBroken, NotNow, UnsupportedVersion, UsageFault
 from node.core.store.engine import make_engine
 from node.core.store.migrate import MIGRATIONS, migrate
@@ -34,7 +35,9 @@ def database(tmp_path: Path) -> Path:
 def test_the_migrations_make_exactly_the_models(store: Store, url: str) -> None:
     engine = make_engine(url)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), NodeBase.metadata) == []
+        # whose database it is stands beside the models, as Alembic's own table does
+        context = MigrationContext.configure(connection, opts={"include_name": lambda name, *_: name != READERS_TABLE})
+        assert compare_metadata(context, NodeBase.metadata) == []
     engine.dispose()
 
 

@@ -1,0 +1,124 @@
+"""The databases of an installation: their copy before an upgrade, and whether the version before may read them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import layout
+from .machine import Machine
+from .talk import NOT_NOW, Fault
+
+# what grows by a row whenever anything is recorded: the node's audit log, the hub's events
+_RECORDS = {"node": "audit_record", "hub": "events"}
+_READERS = "schema_reader"
+_ROOM_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a database stands: its revision, whose readers may open it, and how much is recorded."""
+
+    revision: str | None
+    readers: frozenset[str]
+    records: int
+
+    def read_by(self, revision: str | None) -> bool:
+        """Whether the version whose newest revision is this one may open the database."""
+        return self.revision == revision or revision in self.readers
+
+
+def standing(path: Path, role: layout.Role) -> Standing:
+    """Look at a database without changing it. Raises `Fault` where it is none."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as database:
+            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
+            readers = (
+                database.execute(f"SELECT revision FROM {_READERS} WHERE of = ?", revision)  # noqa: S608
+                if _READERS in tables and revision
+                else []
+            )
+            named = frozenset(str(row[0]) for row in readers)
+            records = database.execute(f"SELECT count(*) FROM {_RECORDS[role]}").fetchone()[0]  # noqa: S608
+    except sqlite3.Error as error:
+        raise Fault(f"{path} cannot be read: {error}", "is it damaged, or held by another process?", NOT_NOW) from None
+    return Standing(str(revision[0]) if revision else None, named, int(records))
+
+
+def copy_before(machine: Machine, role: layout.Role, version: str) -> str | None:
+    """Copy database and configuration aside, whole or not at all. The folder; None where there is no database yet."""
+    database = machine.at(layout.database(role))
+    folder = f"{layout.COPIES}/{version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    if not database.exists():
+        return None
+    size = sum(each.stat().st_size for each in database.parent.glob(f"{database.name}*"))
+    at = machine.at(folder)
+    try:
+        at.parent.mkdir(mode=0o700, exist_ok=True)
+        if shutil.disk_usage(at.parent).free < size * 2 + _ROOM_BYTES:
+            raise Fault(
+                f"there is no room for a copy of the database ({size >> 20} MB, and as much for its migration)",
+                f"make room below {layout.STATE}",
+            )
+        at.mkdir(mode=0o700)
+        _copy(database, at / database.name)
+        shutil.copy2(machine.at(layout.configuration(role)), at / f"{role}.toml")
+    except (OSError, sqlite3.Error) as error:
+        shutil.rmtree(at, ignore_errors=True)
+        raise Fault(f"the database could not be copied: {error}", "is the disk full?") from None
+    return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    with (
+        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=10.0)) as old,
+        contextlib.closing(sqlite3.connect(target)) as new,
+    ):
+        old.backup(new)
+
+
+def set_back(machine: Machine, role: layout.Role, copy: str) -> None:
+    """Put the copy in the place of the database, with its owner and mode. Only where nothing was recorded since."""
+    database = machine.at(layout.database(role))
+    owner = database.stat()
+    ahead = database.with_name(f".{database.name}.back")
+    ahead.unlink(missing_ok=True)
+    try:
+        _copy(machine.at(copy) / database.name, ahead)
+        ahead.chmod(owner.st_mode & 0o7777)
+        machine.give(ahead, owner.st_uid, owner.st_gid)
+        for part in ("-wal", "-shm"):
+            database.with_name(database.name + part).unlink(missing_ok=True)
+        ahead.rename(database)
+    except (OSError, sqlite3.Error) as error:
+        ahead.unlink(missing_ok=True)
+        raise Fault(f"the copy of the database could not be put back: {error}", "is the disk full?") from None
+
+
+def fit_for_before(machine: Machine, role: layout.Role, copy: str | None) -> None:
+    """See to it that the version before may open the database.
+
+    1. It reads a newer database whose migrations only added: then the database stays, with everything recorded since.
+    2. Otherwise the copy made before the upgrade comes back, where nothing was recorded since.
+    3. Otherwise `Fault`: an older database would have forgotten which instructions were served and which budgets spent.
+    """
+    database = machine.at(layout.database(role))
+    if copy is None or not database.exists():
+        return
+    kept, now = standing(machine.at(copy) / database.name, role), standing(database, role)
+    if now.read_by(kept.revision):  # (1)
+        return
+    if now.records > kept.records:  # (3)
+        raise Fault(
+            f"the version before cannot read this database, and {now.records - kept.records} records were made since",
+            "stay with this version: going back would forget what was served and spent",
+            3,
+        )
+    set_back(machine, role, copy)  # (2)

@@ -1,0 +1,205 @@
+"""The journal of a run: what was changed and how it was before, written down before each change is made.
+
+1. A line is on the disk before its change is made. Whatever ends a run leaves enough to take it back.
+2. A run that fails takes its own changes back, the newest first; one that was cut off is taken back by the next.
+3. A run that is done adds its changes to `installed.json`: that is what an uninstallation takes back. Of a thing that
+   was changed twice, the state before the first change counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import layout
+from .changes import Before, Change, File, from_plain
+from .machine import Machine
+from .talk import BROKEN, Fault, say
+
+
+@dataclass(frozen=True)
+class Made:
+    """A change that was made, and what was there before."""
+
+    change: Change
+    before: Before
+
+    def plain(self) -> dict[str, Any]:
+        return {"change": self.change.plain(), "before": self.before}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What is installed on this machine, and everything that was changed for it."""
+
+    role: layout.Role
+    version: str
+    previous: str | None = None
+    copy: str | None = None
+    made: tuple[Made, ...] = field(default=(), repr=False)
+
+    def plain(self) -> dict[str, Any]:
+        named = {"format": 1, "role": self.role, "version": self.version, "previous": self.previous, "copy": self.copy}
+        return {**named, "made": [each.plain() for each in self.made]}
+
+
+def read_installed(machine: Machine) -> Installed | None:
+    """What is installed here, or None. Raises `Fault` where the account of it cannot be read."""
+    path = machine.at(layout.INSTALLED)
+    if not path.exists():
+        return None
+    try:
+        plain = json.loads(path.read_text("utf-8"))
+        made = tuple(Made(from_plain(each["change"]), each["before"]) for each in plain["made"])
+        return Installed(plain["role"], plain["version"], plain["previous"], plain["copy"], made)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Fault(f"{layout.INSTALLED} cannot be read ({type(error).__name__})", "restore it", BROKEN) from None
+
+
+def record(installed: Installed) -> File:
+    """The last change of a run: its account. Until it is made, and the journal gone, the run did not happen."""
+    return File(layout.INSTALLED, json.dumps(installed.plain(), indent=1) + "\n", 0o600)
+
+
+def merged(old: tuple[Made, ...], new: tuple[Made, ...]) -> tuple[Made, ...]:
+    """Both accounts as one: each change once, in the order of its first time, with the state before that (3)."""
+    found: dict[str, Made] = {}
+    for each in (*old, *(entry for entry in new if entry.change.lasts)):
+        first = found.get(each.change.key)
+        found[each.change.key] = Made(each.change, first.before if first else each.before)
+    return tuple(found.values())
+
+
+class Journal:
+    """The changes of one run. As a context: what raises inside has its changes taken back."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._path = machine.at(layout.JOURNAL)
+        self._folder_there = self._path.parent.is_dir()
+        self.made: list[Made] = []
+
+    def __enter__(self) -> Journal:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_APPEND, 0o600)
+        self._file = os.fdopen(handle, "w")
+        self._write({"format": 1, "folder_there": self._folder_there})
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._path.unlink()
+            return
+        if self.made:
+            say("taking back what was done")
+        take_back(self._machine, self.made)
+        _forget(self._machine, self._folder_there)
+
+    def where(self, path: str) -> Path:
+        """Where a file of the machine is to be read."""
+        return self._machine.at(path)
+
+    def do(self, change: Change) -> bool:
+        """Make a change, if it is needed. Whether it was."""
+        if not change.needed(self._machine):
+            return False
+        entry = Made(change, change.before(self._machine))
+        self._write(entry.plain())  # (1)
+        self.made.append(entry)
+        say(f"  {change.describe()}")
+        try:
+            change.apply(self._machine)
+        except OSError as error:
+            raise Fault(f"could not {change.describe()}: {error.strerror or error}", _disk_hint(error)) from error
+        return True
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise Fault(f"the journal could not be written: {error.strerror}", _disk_hint(error)) from error
+
+
+def _disk_hint(error: OSError) -> str:
+    return "make room on the disk" if error.errno in (28, 122) else ""
+
+
+def take_back(machine: Machine, made: list[Made]) -> None:
+    """Undo changes, the newest first. What cannot be undone is told, and the others are undone all the same.
+
+    Nobody's impatience leaves it half done: what interrupts is not heard meanwhile.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+    for entry in reversed(made):
+        try:
+            entry.change.undo(machine, entry.before)
+        except (Fault, OSError) as error:
+            say(f"warning: not taken back: {entry.change.describe()}: {error}")
+
+
+def _forget(machine: Machine, folder_there: bool) -> None:
+    path = machine.at(layout.JOURNAL)
+    path.unlink(missing_ok=True)
+    if not folder_there:
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+
+def recover(machine: Machine) -> bool:
+    """Take back a run that was cut off. Whether there was one."""
+    path = machine.at(layout.JOURNAL)
+    if not path.exists():
+        return False
+    made, folder_there = _read(path)
+    say(f"a run before this one was cut off after {len(made)} changes: taking them back")
+    take_back(machine, made)
+    _forget(machine, folder_there)
+    return True
+
+
+def _read(path: Path) -> tuple[list[Made], bool]:
+    """The changes of a journal. Its last line may be half written: that change was not made yet."""
+    made, folder_there = [], True
+    lines = path.read_text("utf-8").splitlines()
+    for number, line in enumerate(lines):
+        try:
+            plain = json.loads(line)
+        except ValueError:
+            if number == len(lines) - 1:
+                break
+            raise Fault(f"{layout.JOURNAL} is damaged", "undo by hand what it lists, and remove it", BROKEN) from None
+        if "change" in plain:
+            made.append(Made(from_plain(plain["change"]), plain["before"]))
+        else:
+            folder_there = bool(plain.get("folder_there", True))
+    return made, folder_there
+
+
+@contextlib.contextmanager
+def alone(machine: Machine) -> Iterator[None]:
+    """One run at a time."""
+    path = machine.at(layout.LOCK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise Fault("another installation is running on this machine", "wait for it to end") from None
+    try:
+        yield
+    finally:
+        os.close(handle)  # the file stays: whoever waits for it has it open already

@@ -1,0 +1,74 @@
+"""Which version this run is about: a bundle that is named, or the checkout that the installer stands in."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import bundle as bundles
+from .machine import Machine
+from .release_keys import Refused, read_keys
+from .sources import Source, checkout, from_bundle, from_checkout
+from .talk import USAGE, Fault, say
+
+# where a bundle is unpacked while it is installed from; one run at a time, and each begins with an empty one
+WORK = "/var/tmp/cloister-install"  # noqa: S108 - root's, made anew with mode 0700 under the installer's lock
+_KEYS = "release-keys.txt"
+
+
+@contextlib.contextmanager
+def opened(machine: Machine, bundle: Path | None, keys: list[Path]) -> Iterator[Source]:
+    """The version to install. Raises `Fault`: exit code 2 where there is none, or the bundle's own."""
+    if bundle is None:
+        top = checkout()
+        if top is None:
+            raise Fault(
+                "there is no version to install here", "name a bundle (--bundle FILE), or use a checkout", USAGE
+            )
+        yield from_checkout(top)
+        return
+    work = machine.at(WORK)
+    clear_work(machine)
+    try:
+        yield _from_bundle(machine, bundle, keys, work)
+    finally:
+        clear_work(machine)
+
+
+def clear_work(machine: Machine) -> None:
+    work = machine.at(WORK)
+    if work.is_symlink():
+        work.unlink()
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _from_bundle(machine: Machine, bundle: Path, keys: list[Path], work: Path) -> Source:
+    ours = Path(__file__).resolve().parents[1] / _KEYS
+    try:
+        trusted = read_keys([*([ours] if ours.exists() else []), *keys])
+        here = bundles.this_machine(
+            python=f"cp{sys.version_info[0]}{sys.version_info[1]}", os_release=machine.at("/etc/os-release")
+        )
+        verified = bundles.Bundle.verify(bundle, trusted, machine=here)
+        work.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir(mode=0o700)
+        verified.unpack(work / "bundle")
+    except Refused as refused:
+        raise Fault(str(refused), refused.hint, refused.code) from None
+    except OSError as error:
+        raise Fault(f"the bundle cannot be unpacked ({error.strerror})", "is the disk full?") from None
+    manifest = verified.manifest
+    say(f"bundle {manifest.version}: every byte verified, signed by {verified.signed_by}")
+    debs = tuple((file.name, work / "bundle" / file.path) for file in verified.of("deb"))
+    image = next(
+        (
+            (work / "bundle" / file.path, file.digest)
+            for file in verified.of("image")
+            if file.name == "cloister-sentinel"
+        ),
+        None,
+    )
+    return from_bundle(work / "bundle", manifest.version, verified.signed_by, image, debs, tuple(manifest.systems))

@@ -1,0 +1,154 @@
+"""Where a version comes from: this checkout and a package index, or an opened bundle and nothing else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .engine import Engine, image_of
+from .machine import Machine
+from .talk import BROKEN, USAGE, Fault
+
+SENTINEL = "cloister-sentinel"
+Words = list[str | Path]
+# 700 MB over a slow line, and the byte code of 95 packages on two processors
+_PIP_S = 1800.0
+_BUILD_S = 1800.0
+_OURS = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Source:
+    """A version that can be put on this machine.
+
+    `fill` makes the environment in an empty folder; `sentinel` has the engine hold the sentinel image and says its id,
+    which is `sentinel_id` where that is known beforehand.
+    """
+
+    version: str
+    offline: bool
+    told: str
+    fill: Callable[[Machine, Path], None]
+    sentinel: Callable[[Machine, Engine, Path], str]
+    packages: tuple[tuple[str, Path], ...] = ()
+    systems: tuple[str, ...] = ()
+    sentinel_id: str | None = None
+
+    def stage(self, machine: Machine, folder: Path) -> None:
+        """Make a version's folder: its environment, and the installer it came with. Whole or not at all."""
+        folder.mkdir(mode=0o755)
+        try:
+            self.fill(machine, folder / "venv")
+            shutil.copytree(_OURS, folder / "install", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(_OURS.parent / "install.sh", folder / "install.sh")
+            for name in ("release-keys.txt",):
+                if (_OURS.parent / name).exists():
+                    shutil.copy(_OURS.parent / name, folder / name)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def checkout() -> Path | None:
+    """The checkout that this installer stands in, if it does."""
+    top = _OURS.parent.parent
+    return top if _OURS.parent.name == "deploy" and (top / "requirements" / "cloister.txt").is_file() else None
+
+
+def from_checkout(top: Path) -> Source:
+    """The version of a checkout: every package by hash from the package index, ours built here."""
+    version = str(tomllib.loads((top / "pyproject.toml").read_text("utf-8"))["project"]["version"])
+
+    def fill(machine: Machine, venv: Path) -> None:
+        machine.must([sys.executable, "-m", "venv", venv], "the environment could not be made", "is the disk full?")
+        lock: Words = [
+            "--no-compile",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "-r",
+            top / "requirements" / "cloister.txt",
+        ]
+        _pip(machine, [venv / "bin" / "python", "-I", "-m", "pip"], lock)
+        _pip(machine, [venv / "bin" / "python", "-I", "-m", "pip"], ["--no-compile", "--no-build-isolation", top])
+        _compile(machine, venv)
+
+    def sentinel(machine: Machine, engine: Engine, program: Path) -> str:
+        """Built here without a registry. `program` is the new version's own command."""
+        said = machine.must(
+            [program.with_name("python"), "-I", top / "deploy" / "lib" / "images.py", SENTINEL],
+            "the sentinel image could not be built", "give one that the engine has: --sentinel sha256:…",
+            timeout_s=_BUILD_S, extra={"DOCKER_HOST": engine.url},
+        )  # fmt: skip
+        found = re.search(rf"^{SENTINEL} (sha256:[0-9a-f]{{64}})$", said, re.MULTILINE)
+        if found is None:
+            raise Fault("images.py did not say which sentinel it built", "", 1)
+        return found.group(1)
+
+    return Source(version, False, f"{version}, from {top}", fill, sentinel)
+
+
+def from_bundle(
+    folder: Path, version: str, signed_by: str, image: tuple[Path, str] | None, packages: tuple[tuple[str, Path], ...],
+    systems: tuple[str, ...],
+) -> Source:  # fmt: skip
+    """The version of an opened bundle, of which every byte was verified while it was unpacked.
+
+    `image` is the sentinel's archive, and the id that an engine knows it by.
+    """
+
+    def fill(machine: Machine, venv: Path) -> None:
+        pips = sorted((folder / "wheels").glob("pip-*.whl"))
+        if not pips:
+            raise Fault("the bundle holds no pip", "it was not made by deploy/bundle.sh", BROKEN)
+        machine.must(
+            [sys.executable, "-m", "venv", "--without-pip", venv], "the environment could not be made",
+            "is the disk full?",
+        )  # fmt: skip
+        words: Words = ["--no-index", "--find-links", folder / "wheels", "--no-compile", "--require-hashes"]
+        lock = folder / "requirements.txt"
+        _pip(machine, [venv / "bin" / "python", "-I", f"{pips[-1]}/pip"], [*words, "-r", lock])
+        _compile(machine, venv)
+
+    def sentinel(_machine: Machine, engine: Engine, _program: Path) -> str:
+        if image is None:
+            raise Fault(
+                "the bundle holds no sentinel image", "give one that the engine has: --sentinel sha256:…", USAGE
+            )
+        archive, digest = image[0], image[1] or image_of(image[0])
+        if not engine.has(digest):
+            engine.load(archive)
+        if not engine.has(digest):
+            raise Fault("the engine names the sentinel image otherwise than the bundle", "give its id: --sentinel")
+        return digest
+
+    told = f"{version}, from a bundle signed by {signed_by}"
+    known = (image[1] or image_of(image[0])) if image else None
+    return Source(version, True, told, fill, sentinel, packages, systems, known)
+
+
+def _pip(machine: Machine, pip: Words, words: Words) -> None:
+    """Wheels by hash and nothing resolved: an sdist would run its author's code here, as root."""
+    quiet = ["--no-input", "--no-cache-dir", "--disable-pip-version-check", "--retries", "2", "--timeout", "20"]
+    answer = machine.run([*pip, *quiet, "install", "--no-deps", *words], timeout_s=_PIP_S)
+    if answer.done:
+        return
+    said = answer.out + answer.err
+    if "No space left" in said:
+        raise Fault("the packages could not be installed: the disk is full", "make room below /opt and /tmp")
+    if "ProxyError" in said or "407 Proxy" in said:
+        raise Fault("the package index cannot be reached through the proxy", "look at HTTPS_PROXY, or use --bundle")
+    if "do not match the hashes" in said.lower():
+        raise Fault("a package is not the one that its lock names", "do not go on: somebody changed it", BROKEN)
+    if "NewConnectionError" in said or "Name or service not known" in said or "ConnectTimeout" in said:
+        raise Fault("the package index cannot be reached", "let this machine out to it (HTTPS_PROXY), or use --bundle")
+    raise Fault(f"the packages could not be installed: {answer.said}", "running again is safe")
+
+
+def _compile(machine: Machine, venv: Path) -> None:
+    """Byte code now, on every processor: the services may not write it later."""
+    machine.run([venv / "bin" / "python", "-I", "-m", "compileall", "-q", "-j", "0", venv / "lib"], timeout_s=_BUILD_S)

@@ -1,0 +1,235 @@
+"""What an installation changes through programs of the system: users, services, packages, the engine's images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from .changes import KINDS, Before, Change
+from .engine import Engine
+from .machine import Machine
+from .talk import Fault
+
+_JOURNALCTL = "journalctl -u 'cloister-*' says why"
+
+
+@dataclass(frozen=True)
+class Users(Change):
+    """System users and groups, as a sysusers.d file declares them. Only those that we made are taken back."""
+
+    kind: ClassVar[str] = "users"
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        named = ", ".join(self.users) + (f"; groups {', '.join(self.groups)}" if self.groups else "")
+        return f"make the system users {named} ({self.path})"
+
+    def missing(self, machine: Machine) -> bool:
+        return any(self._missing(machine))
+
+    def _missing(self, machine: Machine) -> tuple[list[str], list[str]]:
+        users, groups = machine.accounts(), machine.groups()
+        return [each for each in self.users if each not in users], [each for each in self.groups if each not in groups]
+
+    def needed(self, machine: Machine) -> bool:
+        # always: memberships are told by the file as well, and systemd-sysusers makes only what is not there
+        return True
+
+    def before(self, machine: Machine) -> Before:
+        users, groups = self._missing(machine)
+        return {"users": users, "groups": groups}
+
+    def apply(self, machine: Machine) -> None:
+        root = [] if machine.real else [f"--root={machine.root}"]
+        machine.must(["systemd-sysusers", *root, self.path], "the system users could not be made")
+        users, groups = self._missing(machine)
+        if users or groups:
+            raise Fault(f"systemd-sysusers did not make {', '.join(users + groups)}", "see journalctl")
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        there, groups = machine.accounts(), machine.groups()
+        for user in before["users"]:
+            if user in there:
+                machine.must(["userdel", user], f"the user {user} could not be removed", "is a process of it running?")
+        for group in {*before["groups"], *before["users"]} & groups & machine.groups():
+            machine.must(["groupdel", group], f"the group {group} could not be removed")
+
+
+@dataclass(frozen=True)
+class Command(Change):
+    """A program that is run once, where running it again does no harm and nothing has to be taken back."""
+
+    kind: ClassVar[str] = "command"
+    lasts: ClassVar[bool] = False
+    words: tuple[str, ...] = ()
+    hint: str = ""
+
+    def describe(self) -> str:
+        return f"run {' '.join(self.words)}"
+
+    def needed(self, machine: Machine) -> bool:
+        return bool(self.words)
+
+    def before(self, machine: Machine) -> Before:
+        return {}
+
+    def apply(self, machine: Machine) -> None:
+        machine.must(self.words, f"{self.path} failed", self.hint, timeout_s=300.0)
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Reload(Change):
+    """Has systemd read its units anew, after they were written; and, standing before them, after they went."""
+
+    kind: ClassVar[str] = "reload"
+    backwards: bool = False
+
+    def describe(self) -> str:
+        return "have systemd read its units"
+
+    def needed(self, machine: Machine) -> bool:
+        return True
+
+    def before(self, machine: Machine) -> Before:
+        return {}
+
+    def apply(self, machine: Machine) -> None:
+        if not self.backwards:
+            machine.must(["systemctl", "daemon-reload"], "systemd did not read its units", timeout_s=60.0)
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        if self.backwards:
+            machine.run(["systemctl", "daemon-reload"], timeout_s=60.0)
+            machine.run(["systemctl", "reset-failed", f"{self.path}*"], timeout_s=60.0)
+
+
+@dataclass(frozen=True)
+class Stopped(Change):
+    """A target of systemd's that rests while its files are changed. Taken back, after them, it runs again."""
+
+    kind: ClassVar[str] = "stopped"
+    lasts: ClassVar[bool] = False
+    units: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        return f"stop {self.path}"
+
+    def needed(self, machine: Machine) -> bool:
+        return machine.run(["systemctl", "is-active", self.path]).done
+
+    def before(self, machine: Machine) -> Before:
+        return {}
+
+    def apply(self, machine: Machine) -> None:
+        machine.must(["systemctl", "stop", self.path, *self.units], f"{self.path} did not stop", timeout_s=180.0)
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        machine.must(
+            ["systemctl", "start", self.path], f"{self.path} did not start again", _JOURNALCTL, timeout_s=180.0
+        )
+
+
+@dataclass(frozen=True)
+class Started(Change):
+    """A target of systemd's that is enabled and runs; taken back, it is stopped and disabled."""
+
+    kind: ClassVar[str] = "started"
+    start: bool = True
+    units: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        return f"{'enable and start' if self.start else 'enable'} {self.path}"
+
+    def needed(self, machine: Machine) -> bool:
+        before = self.before(machine)
+        return not before["enabled"] or (self.start and not before["active"])
+
+    def before(self, machine: Machine) -> Before:
+        return {
+            "enabled": machine.run(["systemctl", "is-enabled", self.path]).done,
+            "active": machine.run(["systemctl", "is-active", self.path]).done,
+        }
+
+    def apply(self, machine: Machine) -> None:
+        machine.must(["systemctl", "enable", self.path], f"{self.path} could not be enabled")
+        if not self.start:
+            return
+        machine.must(["systemctl", "start", self.path], f"{self.path} did not start", _JOURNALCTL, timeout_s=180.0)
+        # a target that only wants its services is up whatever became of them
+        end = time.monotonic() + machine.patience_s
+        while down := [unit for unit in self.units if not machine.run(["systemctl", "is-active", unit]).done]:
+            states = [machine.run(["systemctl", "is-failed", unit]) for unit in down]
+            if any(state.done for state in states) or time.monotonic() > end:
+                raise Fault(f"{down[0]} does not run", f"journalctl -u {down[0]} says why")
+            time.sleep(0.5)
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        if not before["active"]:
+            machine.run(["systemctl", "stop", self.path, *self.units], timeout_s=180.0)
+        if not before["enabled"]:
+            machine.run(["systemctl", "disable", self.path])
+
+
+@dataclass(frozen=True)
+class Packages(Change):
+    """Debian packages out of an opened bundle. Those that were not there before go again."""
+
+    kind: ClassVar[str] = "packages"
+    names: tuple[str, ...] = ()
+    files: tuple[str, ...] = field(default=(), metadata={"kept": False})
+
+    def describe(self) -> str:
+        return f"install the Debian packages {', '.join(self.names)}"
+
+    def needed(self, machine: Machine) -> bool:
+        return bool(self.names)
+
+    def before(self, machine: Machine) -> Before:
+        return {"packages": list(self.names)}
+
+    def apply(self, machine: Machine) -> None:
+        machine.must(
+            ["dpkg", "--install", *self.files], "the Debian packages could not be installed",
+            "dpkg --audit says which", timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
+        )  # fmt: skip
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        machine.must(
+            ["dpkg", "--purge", *before["packages"]], "the Debian packages could not be removed",
+            timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Image(Change):
+    """An image that the engine is given under a name. `get` has it there; one that was there before stays."""
+
+    kind: ClassVar[str] = "image"
+    engine: str = ""
+    get: Callable[[], object] | None = field(default=None, compare=False, metadata={"kept": False})
+
+    def describe(self) -> str:
+        return f"have the engine at {self.engine} hold the image {self.path}"
+
+    def needed(self, machine: Machine) -> bool:
+        return True
+
+    def before(self, machine: Machine) -> Before:
+        return {"there": Engine(machine, self.engine).has(self.path)}
+
+    def apply(self, machine: Machine) -> None:
+        if self.get is not None:
+            self.get()
+
+    def undo(self, machine: Machine, before: Before) -> None:
+        if not before["there"]:
+            Engine(machine, self.engine).remove(self.path)
+
+
+KINDS.update({each.kind: each for each in (Users, Command, Reload, Stopped, Started, Packages, Image)})

@@ -1,0 +1,38 @@
+"""The lines of a check: what was looked at, how it stands, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import typer
+from rich.text import Text
+
+from mediator.errors import NotNow
+from node.cli.output import data, show, talk
+
+# `unknown`: this user may not look there, or it cannot be known, which is no fault of the node's
+State = Literal["ok", "warning", "missing", "unknown"]
+_COLOURS = {"ok": "green", "warning": "yellow", "missing": "red", "unknown": "dim"}
+
+
+def finding(what: str, state: State, detail: str, mend: str = "") -> dict[str, Any]:
+    """One line. Who is told that something is wrong is told what mends it: without that it is a defect of ours."""
+    if state in ("warning", "missing") and not mend:
+        raise ValueError(f"a finding without what mends it: {what}")
+    return {"what": what, "state": state, "detail": detail, "mend": mend}
+
+
+def report(findings: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Print them. Raises `Exit` with code 5 while anything is missing."""
+    if as_json:
+        show(list(findings), as_json=True)
+    else:
+        for each in findings:
+            mark = Text(f"{each['state']:8}", style=_COLOURS[each["state"]])
+            data.print(mark, Text(f"{each['what']}: {each['detail']}"), soft_wrap=True)
+            if each["mend"]:
+                data.print(Text(f"{'':8} -> {each['mend']}"), soft_wrap=True)
+    if any(each["state"] == "missing" for each in findings):
+        talk.print("error: something is missing, see above", markup=False)
+        raise typer.Exit(NotNow.exit_code)

@@ -1,0 +1,143 @@
+"""The table of checks: each thing that will hurt is seen, with its cure, and what is well is not complained of."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from deploy.install.check_disks import mount_of
+from deploy.install.checks import Finding, Wanted, check, failed, show
+from deploy.install.config_text import facts
+from deploy.install.machine import Machine
+from tests.installer.ground import engine, program, write_script
+
+NODE = Wanted("node", hub=("127.0.0.1", 9))
+
+
+def found(machine: Machine, what: str, wanted: Wanted = NODE) -> Finding:
+    return next(each for each in check(machine, wanted) if each.what == what)
+
+
+def write(machine: Machine, path: str, text: str) -> None:
+    machine.at(path).parent.mkdir(parents=True, exist_ok=True)
+    machine.at(path).write_text(text)
+
+
+def test_every_part_of_the_machine_has_a_line_and_every_trouble_a_cure(machine: Machine) -> None:
+    findings = check(machine, NODE)
+    assert {each.what for each in findings} >= {
+        "system", "systemd", "python", "engine", "gpus", "cgroups", "user namespaces", "disk of the programs",
+        "disk of the data", "data disk", "encryption", "memory", "clock", "dns", "hub", "inbound ports", "apparmor",
+        "services",
+    }  # fmt: skip
+    assert [each.what for each in findings if each.state in ("warning", "failed") and not each.cure] == []
+    assert failed(findings) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "what", "state", "says"),
+    [
+        ("/etc/os-release", 'ID=fedora\nVERSION_ID="41"\n', "system", "failed", "fedora-41"),
+        ("/proc/meminfo", "MemTotal: 1048576 kB\n", "memory", "failed", "1.0 GiB"),
+        ("/sys/fs/selinux/enforce", "1\n", "selinux", "failed", "not supported"),
+        ("/sys/module/apparmor/parameters/enabled", "N\n", "apparmor", "warning", "neither"),
+        ("/sys/fs/cgroup/cgroup.controllers", "cpu io\n", "cgroups", "failed", "memory, pids"),
+        ("/proc/sys/user/max_user_namespaces", "0\n", "user namespaces", "warning", "none"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0\n", "user namespaces", "warning", "root's alone"),
+        ("/proc/self/mounts", "s:/v /var/lib/cloister nfs4 rw 0 0\n", "data disk", "failed", "nfs4"),
+        ("/proc/self/mounts", "/dev/b /var/lib/cloister xfs ro 0 0\n", "data disk", "ok", "/dev/b (xfs)"),
+        ("/proc/self/mounts", "/dev/a / ext4 rw,usrquota 0 0\n", "quotas", "warning", "on for /"),
+        ("/proc/self/mounts", "/dev/a / ext4 rw,noexec 0 0\n", "programs", "failed", "noexec"),
+    ],
+)  # fmt: skip
+def test_what_will_hurt_is_seen(machine: Machine, path: str, text: str, what: str, state: str, says: str) -> None:
+    write(machine, path, text)
+    seen = found(machine, what)
+    assert seen.state == state and says in seen.detail, seen
+
+
+def test_a_disk_that_is_read_only_is_seen_though_it_is_a_disk(machine: Machine) -> None:
+    write(machine, "/proc/self/mounts", "/dev/b /var/lib/cloister xfs ro 0 0\n")
+    assert [each.state for each in check(machine, NODE) if each.what == "data disk"] == ["ok", "failed"]
+
+
+def test_the_nearest_mount_counts(machine: Machine) -> None:
+    lines = "/dev/a / ext4 rw 0 0\n/dev/b /var xfs rw 0 0\n/dev/c /var/lib/cloister-not xfs rw 0 0\n"
+    write(machine, "/proc/self/mounts", lines)
+    mount = mount_of(machine, "/var/lib/cloister")
+    assert mount is not None and mount[1] == "/dev/b"
+
+
+def test_an_encrypted_volume_is_recognised_below_lvm_too(machine: Machine) -> None:
+    write(machine, "/proc/self/mounts", "/dev/mapper/data / ext4 rw 0 0\n")
+    write(machine, "/dev/dm-1", "")
+    machine.at("/dev/mapper").mkdir(parents=True, exist_ok=True)
+    machine.at("/dev/mapper/data").symlink_to("../dm-1")
+    write(machine, "/sys/class/block/dm-1/dm/uuid", "LVM-abc\n")
+    assert found(machine, "encryption").state == "warning"
+    write(machine, "/sys/class/block/dm-0/dm/uuid", "CRYPT-LUKS2-abc\n")
+    machine.at("/sys/class/block/dm-1/slaves/dm-0").mkdir(parents=True)
+    assert found(machine, "encryption").state == "ok"
+
+
+def test_no_engine_is_a_failure_unless_the_bundle_brings_one(bare: Machine) -> None:
+    assert found(bare, "engine").state == "failed" and "apt-get" in found(bare, "engine").cure
+    assert found(bare, "engine", Wanted("node", brings=("podman",))).state == "ok"
+    assert not [each for each in check(bare, Wanted("hub", port=18443)) if each.what == "engine"]
+
+
+@pytest.mark.parametrize(("version", "state"), [("19.3.1", "failed"), ("20.10.24", "ok"), ("28.0.0", "ok")])
+def test_an_engine_is_named_with_its_version_and_an_old_one_refused(bare: Machine, version: str, state: str) -> None:
+    with engine(bare.root, version):
+        seen = found(bare, "engine")
+    assert seen.state == state and f"docker {version}" in seen.detail
+
+
+def test_gpus_by_cdi_by_the_classic_runtime_and_not_at_all(machine: Machine) -> None:
+    assert "none" in found(machine, "gpus").detail
+    program(machine.root, "nvidia-smi")
+    write(machine, "/fake/nvidia-smi/-L", "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n")
+    assert found(machine, "gpus").state == "warning" and "cannot give" in found(machine, "gpus").detail
+    write(machine, "/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\n")
+    assert found(machine, "gpus").state == "ok" and "2, by CDI" in found(machine, "gpus").detail
+
+
+def test_gpus_and_their_memory_go_into_the_configuration(machine: Machine) -> None:
+    program(machine.root, "nvidia-smi")
+    listed = "GPU-5a1b0c1d-0000-1111-2222-333344445555, 81559\nMIG-1, 9\n[N/A], [N/A]\n"
+    write(machine, "/fake/nvidia-smi/--query-gpu=uuid,memory.total", listed)
+    gpus = facts(machine).gpus
+    assert [(gpu.id[:8], gpu.memory_bytes >> 30) for gpu in gpus] == [("GPU-5a1b", 78)]
+
+
+def test_a_clock_that_is_synchronised_is_well(machine: Machine) -> None:
+    assert found(machine, "clock").state == "warning"
+    write_script(machine.at("/usr/bin/timedatectl"), "print('yes')\n")
+    assert found(machine, "clock").state == "ok"
+
+
+def test_a_name_that_nobody_knows_is_told_before_enrolment(machine: Machine) -> None:
+    assert found(machine, "dns", Wanted("node", hub=("no-such-host.invalid", 8443))).state == "warning"
+
+
+def test_services_of_somebody_else_are_a_conflict(machine: Machine) -> None:
+    write_script(machine.at("/usr/bin/systemctl"), "print('cloister-core.service loaded active running Core')\n")
+    assert found(machine, "services").state == "failed"
+
+
+def test_the_table_is_json_too(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    findings = check(machine, NODE)
+    show(findings, as_json=True)
+    plain = json.loads(capsys.readouterr().out)
+    assert [each["what"] for each in plain] == [each.what for each in findings]
+    assert set(plain[0]) == {"what", "state", "detail", "cure"}
+    show(findings)
+    assert len(capsys.readouterr().out.splitlines()) >= len(findings)
+
+
+def test_a_trial_root_never_touches_the_real_machine(machine: Machine) -> None:
+    assert machine.program("systemctl") == str(machine.root / "usr/bin/systemctl")
+    assert machine.run(["hostname"]).code == 127 and machine.run([sys.executable, "-c", "import time; time.sleep(9)"],
+                                                                timeout_s=0.2).code == 124  # fmt: skip
