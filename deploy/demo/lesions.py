@@ -36,8 +36,8 @@ KINDS = dict(
         SITES,
         (
             Lesions("bright spots", 3.3, 4.5, SCANNERS[0]),
-            Lesions("dark spots", 3.4, 4.6, SCANNERS[1]),
-            Lesions("striped patches", 2.9, 3.8, SCANNERS[2]),
+            Lesions("dark spots", 3.6, 4.8, SCANNERS[1]),
+            Lesions("striped patches", 3.4, 4.4, SCANNERS[2]),
         ),
         strict=True,
     )

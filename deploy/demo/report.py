@@ -11,7 +11,8 @@ from typing import Any
 # The lesion must be learnable and learnt: the generator keeps every single-number statistic of an image below 0.60.
 TOGETHER_AT_LEAST = 0.93
 ALONE_AT_MOST = 0.80
-# Each round must be better than the one before; where both are as good as this, what is left is chance.
+# Each round must be better than the one before, as the hospitals test it; where both are as good as this, what is left
+# is chance.
 AS_GOOD_AS_DONE = 0.97
 TOGETHER = "together"
 AUC_UNTRAINED_AT_MOST = 0.65
@@ -211,7 +212,8 @@ class Report:
             value is None or value < TOGETHER_AT_LEAST for value in (self.auc_global, self.auc_together)
         )
         above = self.auc_untrained is None or self.auc_untrained > AUC_UNTRAINED_AT_MOST
-        falls = [number for number, (one, two) in enumerate(pairwise(together), 1) if not _better(one, two)]
+        heard = [entry.auc or 0.0 for entry in self.rounds]
+        falls = [number for number, (one, two) in enumerate(pairwise(heard), 1) if not _better(one, two)]
         return [
             (at_hospitals, f"the hospitals test it at {_number(self.auc_global)}, not {TOGETHER_AT_LEAST} or more"),
             (at_home, f"together is {_number(self.auc_together)} on all, not {TOGETHER_AT_LEAST} or more"),
