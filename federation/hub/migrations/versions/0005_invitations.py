@@ -8,6 +8,9 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+# a hub of the version before reads the database that this made
+ONLY_ADDS = True
+
 
 def upgrade() -> None:
     op.create_table(
