@@ -100,6 +100,8 @@ class Client:
             yield first
             try:
                 yield from upload_frames(chunks)
+            except GeneratorExit:  # closed by gRPC: it was answered before all of it was read
+                raise
             except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
                 # gRPC would log its text and lose it. Without its end the upload counts as broken off over there,
                 # and the caller hears below why its own source failed.

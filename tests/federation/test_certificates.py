@@ -266,7 +266,7 @@ def test_a_hub_of_before_has_one_current_certificate_a_site_when_it_is_next_show
             "DROP INDEX events_by_object; ALTER TABLE certificates DROP COLUMN used;"
             "ALTER TABLE certificates DROP COLUMN ended; ALTER TABLE certificates DROP COLUMN renewals;"
             "ALTER TABLE certificates DROP COLUMN request;"
-            "ALTER TABLE sites DROP COLUMN protocol;"
+            "ALTER TABLE sites DROP COLUMN protocol; DROP TABLE invitations;"
             "UPDATE certificates SET revoked = issued WHERE site = 'bergen';"
             "UPDATE sites SET state = 'revoked' WHERE site = 'bergen';"
             "UPDATE alembic_version SET version_num = '0002'"

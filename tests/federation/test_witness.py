@@ -219,7 +219,7 @@ def test_a_hub_database_from_before_there_were_epochs_keeps_its_lines(tmp_path: 
     from federation.hub.database import Database, _alembic
 
     database = Database(tmp_path / "hub.db")
-    config = _alembic()
+    config = _alembic(database._migrations)
     with database._writer.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mediator.errors import UsageFault
 from mediator.signatures import VerifyKey
 from node.cli.it.run_as import run_as
 from node.host.accounts import acting_as
-from node.host.config import NodeConfig
 from node.host.disk_errors import cannot_write
 from node.host.keys import public_path, read_verify_key
+
+if TYPE_CHECKING:
+    from node.host.config import NodeConfig
 
 _INIT = "run `cloister node init` first"
 
