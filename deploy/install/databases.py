@@ -7,17 +7,36 @@ import os
 import shutil
 import sqlite3
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import layout
 from .machine import Machine
-from .talk import NOT_NOW, Fault
+from .talk import NOT_NOW, REFUSED, USAGE, Fault
 
 # what grows by a row whenever anything is recorded: the node's audit log, the hub's events
 _RECORDS = {"node": "audit_record", "hub": "events"}
 _READERS = "schema_reader"
 _ROOM_BYTES = 64 << 20
+
+
+def state_is_known(machine: Machine, role: layout.Role) -> None:
+    """Raises `Fault` where the configuration names another state folder than this installer copies and destroys."""
+    config, state = layout.configuration(role), machine.at(layout.state(role))
+    try:
+        told = tomllib.loads(machine.at(config).read_text("utf-8"))["state_dir"]
+        named = Path(os.path.normpath(machine.at(config).parent / told))  # a hub's may be relative to the file
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        raise Fault(f"{config} is refused: it names no state folder", "mend it, or move it away", USAGE) from None
+    if named != state or state.is_symlink():
+        elsewhere = state.resolve() if named == state else named
+        raise Fault(
+            f"the state folder is {elsewhere}, and install.sh knows {layout.state(role)} alone",
+            f"stop the services, move it there, and name that in {config}", REFUSED,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

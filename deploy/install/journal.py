@@ -2,8 +2,8 @@
 
 1. A line is on the disk before its change is made. Whatever ends a run leaves enough to take it back.
 2. A run that fails takes its own changes back, the newest first; one that was cut off is taken back by the next.
-3. A run whose account was written is done, and one that set a node or hub to work cannot be taken back without its data:
-   the next run takes neither back. It writes the account that is missing, and goes on.
+3. A run whose account was written is done, and one that set a node or hub to work cannot be taken back without its
+   data: the next run takes neither back. It writes the account that is missing, and goes on.
 4. A run that is done adds its changes to `installed.json`: that is what an uninstallation takes back. Of a thing that
    was changed twice, the state before the first change counts.
 """

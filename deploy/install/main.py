@@ -10,6 +10,7 @@ from pathlib import Path
 from . import layout
 from .checks import Finding, Wanted, check, failed, show
 from .config_text import text as config_text
+from .databases import state_is_known
 from .install import Wish, install, missing_packages
 from .journal import Installed, Journal, alone, merged, read_installed, record, recover
 from .machine import Machine
@@ -147,6 +148,7 @@ def install_from(machine: Machine, options: argparse.Namespace, source: Source, 
     findings = check(machine, _wanted(machine, options, source))
     show(findings)
     _refuse_failed(findings)
+    state_is_known(machine, role)
     answers: Answers | None = None
     if not machine.at(layout.configuration(role)).exists():
         answers = collect(role, _flags(options), options.answers, keyboard())

@@ -6,11 +6,13 @@ destroyed, keys are overwritten before they go, and a record says what was destr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +20,23 @@ from typing import Any
 
 from . import layout
 from .changes import write_whole
+from .databases import state_is_known
 from .journal import Installed, Made, take_back
 from .machine import Machine
-from .talk import Fault, say
+from .talk import BROKEN, Fault, say
 
 _RECORDS = "/var/log"
 _KEY_FOLDERS = {"keys", "pki"}
 _KEY_SUFFIXES = {".key", ".pem"}
+_PUBLIC_SUFFIXES = {".toml", ".pub", ".crt"}
 _MAX_KEY_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 
 def uninstall(machine: Machine, installed: Installed, *, destroy: bool, dry: bool) -> None:
     """Take everything away. Raises `Fault` before anything went where the services do not stop."""
+    if destroy:
+        state_is_known(machine, installed.role)
     going = [each for each in installed.made if destroy or not _is_data(each)]
     if dry:
         for each in reversed(going):
@@ -37,7 +44,7 @@ def uninstall(machine: Machine, installed: Installed, *, destroy: bool, dry: boo
         say(f"would {'destroy' if destroy else 'leave'} {layout.STATE} and {layout.CONFIGURATION}")
         return
     _stop(machine, installed)
-    if destroy:
+    if destroy and any(machine.at(each).exists() for each in (layout.STATE, layout.CONFIGURATION)):
         say(f"destroyed; the record is {_destroy(machine, installed)}")
     take_back(machine, going)
     _clear(machine, destroy=destroy)
@@ -63,55 +70,105 @@ def _stop(machine: Machine, installed: Installed) -> None:
 
 
 def _destroy(machine: Machine, installed: Installed) -> str:
-    """Overwrite every key, remove the state folder, and write down what was there."""
+    """Overwrite every key, remove the state folder, and write down what was there.
+
+    The record is begun before the first key goes and finished after the last: a run that was cut off between goes on
+    with the record of the one before. Raises `Fault` where there is a state folder and no key in it.
+    """
     state = machine.at(layout.STATE)
-    record = _account(state, installed)
-    keys = []
-    for path in sorted(_keys(state)):
-        keys.append({"path": f"{layout.STATE}/{path.relative_to(state)}", "bytes": path.stat().st_size})
+    written, record = _begun(machine) or _begin(state, installed)
+    keys = sorted({*_keys(state), *_secrets(machine.at(layout.CONFIGURATION))})
+    known = {each["path"] for each in record["keys"]}
+    found = [{"path": f"/{path.relative_to(machine.root)}", "bytes": path.lstat().st_size} for path in keys]
+    record["keys"] += [each for each in found if each["path"] not in known]
+    if not record["keys"] and machine.at(layout.state(installed.role)).exists():
+        raise Fault(f"no key was found below {layout.STATE}", "nothing was destroyed; the services are stopped", BROKEN)
+    _write(machine, written, record)
+    for path in keys:
         _shred(path)
-    record["keys"] = keys
-    record["note"] = "keys were overwritten in place; a disk that copies on write, or wears evenly, may keep old blocks"
-    written = f"{_RECORDS}/cloister-destruction-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    machine.at(_RECORDS).mkdir(parents=True, exist_ok=True)
-    write_whole(machine.at(written), (json.dumps(record, indent=1) + "\n").encode(), 0o600)
+    record["audit_sha256"] = _digest(state / installed.role / "audit")
+    record["destroyed"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    _write(machine, written, record)
     for each in (layout.state(installed.role), layout.COPIES):
         shutil.rmtree(machine.at(each), ignore_errors=True)
     return written
 
 
-def _account(state: Path, installed: Installed) -> dict[str, Any]:
+def _begun(machine: Machine) -> tuple[str, dict[str, Any]] | None:
+    """The record of a destruction that was cut off, and where it lies."""
+    for path in sorted(machine.at(_RECORDS).glob("cloister-destruction-*.json")):
+        with contextlib.suppress(ValueError):
+            record = json.loads(path.read_bytes())
+            if "destroyed" not in record:
+                return f"{_RECORDS}/{path.name}", record
+    return None
+
+
+def _begin(state: Path, installed: Installed) -> tuple[str, dict[str, Any]]:
     """What a later reader needs to match the destruction with what others still hold of this site."""
-    files = [each for each in state.rglob("*") if each.is_file() and not each.is_symlink()]
-    audit = hashlib.sha256()
-    for each in sorted((state / installed.role / "audit").glob("*")):
-        audit.update(each.name.encode() + each.read_bytes())
-    return {
-        "destroyed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    sizes = [size for each in state.rglob("*") if (size := _size(each)) is not None]
+    begun = time.gmtime()
+    return f"{_RECORDS}/cloister-destruction-{time.strftime('%Y%m%dT%H%M%SZ', begun)}.json", {
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", begun),
         "role": installed.role,
         "version": installed.version,
         "by": os.environ.get("SUDO_USER") or "root",
         "state_dir": layout.state(installed.role),
-        "files": len(files),
-        "bytes": sum(each.stat().st_size for each in files),
-        "audit_sha256": audit.hexdigest(),
+        "files": len(sizes),
+        "bytes": sum(sizes),
+        "keys": [],
+        "note": "keys were overwritten in place; a disk that copies on write, or wears evenly, may keep old blocks",
     }
+
+
+def _write(machine: Machine, written: str, record: dict[str, Any]) -> None:
+    machine.at(_RECORDS).mkdir(parents=True, exist_ok=True)
+    write_whole(machine.at(written), (json.dumps(record, indent=1) + "\n").encode(), 0o600)
+
+
+def _size(path: Path) -> int | None:
+    """How long a regular file is; None for anything else."""
+    found = path.lstat()
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _digest(folder: Path) -> str:
+    """One hash over the regular files of a folder. What else a process put there has no part in it."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if _size(path) is None:
+            continue
+        digest.update(path.name.encode("utf-8", "surrogateescape"))
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def _keys(state: Path) -> Iterator[Path]:
     for path in state.rglob("*"):
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_KEY_BYTES:
+        size = _size(path)
+        if size is None or size > _MAX_KEY_BYTES:
             continue
         inside = {each.name for each in path.relative_to(state).parents}
         if path.suffix != ".pub" and (inside & _KEY_FOLDERS or path.suffix in _KEY_SUFFIXES):
             yield path
 
 
+def _secrets(configuration: Path) -> Iterator[Path]:
+    """What lies beside the configuration and is no configuration: a database's address with its password, a key."""
+    for path in configuration.rglob("*"):
+        size = _size(path)
+        if size is not None and size <= _MAX_KEY_BYTES and path.suffix not in _PUBLIC_SUFFIXES:
+            yield path
+
+
 def _shred(path: Path) -> None:
-    size = path.stat().st_size
+    left = path.lstat().st_size
     handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
     try:
-        os.write(handle, secrets.token_bytes(size))
+        while left:
+            left -= os.write(handle, secrets.token_bytes(left))
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from . import layout
 from .changes import KINDS, Before, Change, Gone, Tree
-from .databases import copy_before, fit_for_before
+from .databases import copy_before, fit_for_before, state_is_known
 from .install import put_in_place
 from .journal import Installed, Journal, merged, record
 from .machine import Machine
@@ -97,6 +97,7 @@ def upgrade(machine: Machine, before: Installed, source: Source, *, wait_s: floa
             f"{source.version} is older than {before.version}, which is installed",
             "install.sh rollback goes back to the version before an upgrade", REFUSED,
         )  # fmt: skip
+    state_is_known(machine, before.role)
     if dry:
         with Rehearsal(machine) as rehearsal:
             rehearsal.do(_staged(source))
@@ -119,6 +120,7 @@ def rollback(machine: Machine, before: Installed, *, wait_s: float) -> None:
     target = before.previous
     if target is None or not machine.at(layout.program(target)).exists():
         raise Fault("there is no version before this one here", "install it from its bundle", REFUSED)
+    state_is_known(machine, before.role)
     with Journal(machine) as journal:
         gap = _change_over(machine, before, target, journal, wait_s, back=True)
         made = merged(before.made, tuple(journal.made))
