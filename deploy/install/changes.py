@@ -30,6 +30,8 @@ class Change:
     kind: ClassVar[str] = ""
     # whether an uninstallation has to take it back as well, or only the run that made it
     lasts: ClassVar[bool] = True
+    # whether nothing before it may be taken back where this cannot be
+    holds: ClassVar[bool] = False
     path: str
 
     @property

@@ -106,8 +106,7 @@ class Journal:
             return
         if self.made:
             say("taking back what was done")
-        take_back(self._machine, self.made)
-        _forget(self._machine, self._folder_there)
+        _back_or_on(self._machine, self.made, self._folder_there, self._ends)
 
     def ends(self, installed: Installed) -> None:
         """What will be installed when the run is done: for whoever cannot take it back any more (3)."""
@@ -145,19 +144,44 @@ def _disk_hint(error: OSError) -> str:
     return "make room on the disk" if error.errno in (28, 122) else ""
 
 
-def take_back(machine: Machine, made: list[Made]) -> None:
-    """Undo changes, the newest first. What cannot be undone is told, and the others are undone all the same.
+def take_back(machine: Machine, made: list[Made]) -> bool:
+    """Undo changes, the newest first. What cannot be undone is told, and the others are undone all the same; but for
+    what came before a change that holds, and could not be undone. Whether there was such a one.
 
     Nobody's impatience leaves it half done: what interrupts is not heard meanwhile.
     """
-    if threading.current_thread() is threading.main_thread():
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
-    for entry in reversed(made):
-        try:
-            entry.change.undo(machine, entry.before)
-        except (Fault, OSError) as error:
-            say(f"warning: not taken back: {entry.change.describe()}: {error}")
+    with _undisturbed():
+        for entry in reversed(made):
+            try:
+                entry.change.undo(machine, entry.before)
+            except (Fault, OSError) as error:
+                say(f"warning: not taken back: {entry.change.describe()}: {error}")
+                if entry.change.holds:
+                    return True
+    return False
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    were = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, was in were.items():
+            signal.signal(each, signal.SIG_DFL if was is None else was)
+
+
+def _back_or_on(machine: Machine, made: list[Made], folder_there: bool, ends: Installed | None) -> None:
+    """Take a run back; where that went only as far as a change that holds, account for it instead."""
+    with _undisturbed():
+        if take_back(machine, made) and ends is not None:
+            say(f"warning: {ends.version} stays, for the version before cannot go on from here")
+            _account_for(machine, made, ends)
+            folder_there = True
+        _forget(machine, folder_there)
 
 
 def _forget(machine: Machine, folder_there: bool) -> None:
@@ -187,8 +211,7 @@ def recover(machine: Machine) -> bool:
         _forget(machine, True)
         return True
     say(f"a run before this one was cut off after {len(made)} changes: taking them back")
-    take_back(machine, made)
-    _forget(machine, folder_there)
+    _back_or_on(machine, made, folder_there, ends)
     return True
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 
 import pytest
 
 from deploy.install import layout
+from deploy.install.changes import Folder
 from deploy.install.journal import Journal, read_installed, recover
 from deploy.install.machine import Machine
 from deploy.install.main import main
@@ -62,3 +64,13 @@ def test_a_run_that_was_done_is_not_taken_back_by_a_journal_that_came_back(
     shutil.copy2(kept, journal)
     assert recover(machine) and not journal.exists()
     assert snapshot(machine.root) == before and running(machine)
+
+
+def test_what_follows_a_recovery_can_be_interrupted(bare: Machine) -> None:
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    were = [signal.getsignal(each) for each in signals]
+    journal = Journal(bare)
+    journal.__enter__()
+    journal.do(Folder("/etc/cloister"))
+    journal._file.close()
+    assert recover(bare) and [signal.getsignal(each) for each in signals] == were

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.install import layout
 from deploy.install.databases import standing
-from deploy.install.journal import Installed, read_installed
+from deploy.install.journal import Installed, read_installed, recover
 from deploy.install.machine import Machine
 from deploy.install.talk import Fault
 from deploy.install.upgrade import rollback, upgrade
@@ -107,6 +107,30 @@ def test_a_broken_version_whose_database_nobody_else_reads_gives_the_copy_back(s
         to(machine, "0.4.0")
     assert standing(machine.at(layout.database("node")), "node").revision == "0012"
     assert records(machine) == ["start 0.2.0", "start 0.2.0"] and "cloister-core.service" in running(machine)
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_version_that_cannot_be_given_up_any_more_stays_at_work(standing_node: Machine, cut_off: bool) -> None:
+    machine = standing_node
+    machine.at("/fake/0.4.0-leaks").touch()  # it recorded its start, which the version before cannot read
+    if cut_off:
+        cut = machine.at("/fake/kill")
+        cut.write_text("systemctl is-active cloister-link.service")
+        if (pid := os.fork()) == 0:
+            try:
+                to(machine, "0.4.0")
+            finally:
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 9 and recover(machine)
+    else:
+        with pytest.raises(Fault, match="did not hold"):
+            to(machine, "0.4.0")
+    now = installed(machine)
+    assert (now.version, now.previous) == ("0.4.0", "0.2.0") and now.copy is not None
+    assert os.readlink(machine.at(layout.CURRENT)) == "0.4.0" and machine.at(layout.program("0.4.0")).exists()
+    assert running(machine) == {"cloister-node.target", "cloister-core.service", "cloister-link.service"}
+    assert standing(machine.at(layout.database("node")), "node").revision == "0014"
+    assert machine.at("/fake/paused").exists() and not machine.at(layout.JOURNAL).exists()
 
 
 def test_rolling_back_keeps_everything_that_was_recorded_since(standing_node: Machine) -> None:
