@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 from deploy.install import layout
-from deploy.install.databases import standing
+from deploy.install.databases import fit_for_before, standing
 from deploy.install.journal import Installed, read_installed, recover
 from deploy.install.machine import Machine
 from deploy.install.talk import Fault
@@ -203,4 +204,30 @@ def test_a_hub_is_upgraded_and_rolled_back_too(machine: Machine) -> None:
     assert running(machine) == {"cloister-hub.target", "cloister-hub.service"}
     rollback(machine, installed(machine), wait_s=0)
     assert os.readlink(machine.at(layout.CURRENT)) == "0.2.0"
-    assert standing(machine.at(layout.database("hub")), "hub").records == 3
+    assert standing(machine.at(layout.database("hub")), "hub").tables["events"] == (3, 3)
+
+
+@pytest.mark.parametrize("table", ["instructions", "checkpoints", "invitations"])
+def test_a_hub_does_not_forget_what_it_signed_and_recorded_in_any_table(machine: Machine, table: str) -> None:
+    database, copy = machine.at(layout.database("hub")), f"{layout.COPIES}/0.2.0"
+    database.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(database)) as db, db:
+        db.executescript(
+            "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('0004');"
+            "CREATE TABLE events (what TEXT); INSERT INTO events VALUES ('init');"
+            "CREATE TABLE instructions (what TEXT); CREATE TABLE checkpoints (what TEXT PRIMARY KEY);"
+            "INSERT INTO checkpoints VALUES ('one')"
+        )
+    machine.at(copy).mkdir(parents=True)
+    shutil.copy2(database, machine.at(copy))
+    with closing(sqlite3.connect(database)) as db, db:
+        db.executescript("UPDATE alembic_version SET version_num = '0005'; CREATE TABLE invitations (what TEXT)")
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute(f"INSERT INTO {table} VALUES ('since')")
+    with pytest.raises(Fault, match="1 records were made since"):
+        fit_for_before(machine, "hub", copy)
+    with closing(sqlite3.connect(database)) as db, db:
+        assert standing(database, "hub").revision == "0005"
+        db.execute(f"DELETE FROM {table} WHERE what = 'since'")
+    fit_for_before(machine, "hub", copy)
+    assert standing(database, "hub").revision == "0004"
