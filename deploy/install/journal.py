@@ -78,8 +78,14 @@ def merged(old: tuple[Made, ...], new: tuple[Made, ...]) -> tuple[Made, ...]:
     found: dict[str, Made] = {}
     for each in (*old, *(entry for entry in new if entry.change.lasts)):
         first = found.get(each.change.key)
-        found[each.change.key] = Made(each.change, first.before if first else each.before)
+        found[each.change.key] = Made(each.change, _first(first.before, each.before) if first else each.before)
     return tuple(found.values())
+
+
+def _first(old: Before, new: Before) -> Before:
+    """The state before the first of two changes. What each of them brought (users, packages) is listed once."""
+    lists = {name: value for name, value in new.items() if isinstance(value, list)}
+    return {**old, **{name: [*dict.fromkeys([*old.get(name, []), *value])] for name, value in lists.items()}}
 
 
 class Journal:
@@ -144,21 +150,23 @@ def _disk_hint(error: OSError) -> str:
     return "make room on the disk" if error.errno in (28, 122) else ""
 
 
-def take_back(machine: Machine, made: list[Made]) -> bool:
-    """Undo changes, the newest first. What cannot be undone is told, and the others are undone all the same; but for
-    what came before a change that holds, and could not be undone. Whether there was such a one.
+def take_back(machine: Machine, made: list[Made]) -> list[Made]:
+    """Undo changes, the newest first. What cannot be undone is told and returned, and the others are undone all the
+    same; but for what came before a change that holds, which is then the last of those returned.
 
     Nobody's impatience leaves it half done: what interrupts is not heard meanwhile.
     """
+    failed = []
     with _undisturbed():
         for entry in reversed(made):
             try:
                 entry.change.undo(machine, entry.before)
             except (Fault, OSError) as error:
                 say(f"warning: not taken back: {entry.change.describe()}: {error}")
+                failed.append(entry)
                 if entry.change.holds:
-                    return True
-    return False
+                    break
+    return failed
 
 
 @contextlib.contextmanager
@@ -177,7 +185,8 @@ def _undisturbed() -> Iterator[None]:
 def _back_or_on(machine: Machine, made: list[Made], folder_there: bool, ends: Installed | None) -> None:
     """Take a run back; where that went only as far as a change that holds, account for it instead."""
     with _undisturbed():
-        if take_back(machine, made) and ends is not None:
+        failed = take_back(machine, made)
+        if ends is not None and any(each.change.holds for each in failed):
             say(f"warning: {ends.version} stays, for the version before cannot go on from here")
             _account_for(machine, made, ends)
             folder_there = True

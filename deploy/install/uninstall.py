@@ -15,13 +15,14 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from . import layout
 from .changes import write_whole
 from .databases import state_is_known
-from .journal import Installed, Made, take_back
+from .journal import Installed, Made, record, take_back
 from .machine import Machine
 from .talk import BROKEN, Fault, say
 
@@ -34,10 +35,11 @@ _PIECE_BYTES = 1 << 20
 
 
 def uninstall(machine: Machine, installed: Installed, *, destroy: bool, dry: bool) -> None:
-    """Take everything away. Raises `Fault` before anything went where the services do not stop."""
+    """Take everything away. Raises `Fault` before anything went where the services do not stop, and after all else went
+    where something could not be taken back: the account of that stays, for another run."""
     if destroy:
         state_is_known(machine, installed.role)
-    going = [each for each in installed.made if destroy or not _is_data(each)]
+    going = [_whole(each) if destroy else each for each in installed.made if destroy or not _is_data(each)]
     if dry:
         for each in reversed(going):
             say(f"would take back: {each.change.describe()}")
@@ -46,17 +48,37 @@ def uninstall(machine: Machine, installed: Installed, *, destroy: bool, dry: boo
     _stop(machine, installed)
     if destroy and any(machine.at(each).exists() for each in (layout.STATE, layout.CONFIGURATION)):
         say(f"destroyed; the record is {_destroy(machine, installed)}")
-    take_back(machine, going)
-    _clear(machine, destroy=destroy)
+    failed = take_back(machine, going)
+    if failed:
+        kept = {each.change.key for each in failed} | {each.change.key for each in installed.made if _is_data(each)}
+        made = tuple(each for each in installed.made if each.change.key in kept)
+        record(replace(installed, made=made)).apply(machine)
+    _clear(machine, destroy=destroy, account=bool(failed))
     left = list(_left(machine, installed))
     for line in left:
         say(f"left: {line}")
+    if failed:
+        raise Fault(
+            f"not taken back: {failed[0].change.describe()}" + (f", and {len(failed) - 1} more" * (len(failed) > 1)),
+            "see the warnings above; then uninstall again, with the install.sh of a bundle or checkout",
+        )
     say("uninstalled" + ("" if left else "; nothing is left but what systemd's journal and the engine keep"))
 
 
 def _is_data(made: Made) -> bool:
     path, kind = made.change.path, made.change.kind
     return path.startswith((layout.STATE, layout.CONFIGURATION)) or kind == "users"
+
+
+def _whole(made: Made) -> Made:
+    """With the data go all of our users: those that an installation before this one made, and left, as well."""
+    if made.change.kind != "users":
+        return made
+    plain = made.change.plain()
+    return Made(made.change, {
+        name: [*dict.fromkeys([*made.before[name], *(each for each in plain[name] if each.startswith("cloister-"))])]
+        for name in ("users", "groups")
+    })  # fmt: skip
 
 
 def _stop(machine: Machine, installed: Installed) -> None:
@@ -76,19 +98,19 @@ def _destroy(machine: Machine, installed: Installed) -> str:
     with the record of the one before. Raises `Fault` where there is a state folder and no key in it.
     """
     state = machine.at(layout.STATE)
-    written, record = _begun(machine) or _begin(state, installed)
+    written, told = _begun(machine) or _begin(state, installed)
     keys = sorted({*_keys(state), *_secrets(machine.at(layout.CONFIGURATION))})
-    known = {each["path"] for each in record["keys"]}
+    known = {each["path"] for each in told["keys"]}
     found = [{"path": f"/{path.relative_to(machine.root)}", "bytes": path.lstat().st_size} for path in keys]
-    record["keys"] += [each for each in found if each["path"] not in known]
-    if not record["keys"] and machine.at(layout.state(installed.role)).exists():
+    told["keys"] += [each for each in found if each["path"] not in known]
+    if not told["keys"] and machine.at(layout.state(installed.role)).exists():
         raise Fault(f"no key was found below {layout.STATE}", "nothing was destroyed; the services are stopped", BROKEN)
-    _write(machine, written, record)
+    _write(machine, written, told)
     for path in keys:
         _shred(path)
-    record["audit_sha256"] = _digest(state / installed.role / "audit")
-    record["destroyed"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    _write(machine, written, record)
+    told["audit_sha256"] = _digest(state / installed.role / "audit")
+    told["destroyed"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    _write(machine, written, told)
     for each in (layout.state(installed.role), layout.COPIES):
         shutil.rmtree(machine.at(each), ignore_errors=True)
     return written
@@ -98,9 +120,9 @@ def _begun(machine: Machine) -> tuple[str, dict[str, Any]] | None:
     """The record of a destruction that was cut off, and where it lies."""
     for path in sorted(machine.at(_RECORDS).glob("cloister-destruction-*.json")):
         with contextlib.suppress(ValueError):
-            record = json.loads(path.read_bytes())
-            if "destroyed" not in record:
-                return f"{_RECORDS}/{path.name}", record
+            told = json.loads(path.read_bytes())
+            if "destroyed" not in told:
+                return f"{_RECORDS}/{path.name}", told
     return None
 
 
@@ -121,9 +143,9 @@ def _begin(state: Path, installed: Installed) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _write(machine: Machine, written: str, record: dict[str, Any]) -> None:
+def _write(machine: Machine, written: str, told: dict[str, Any]) -> None:
     machine.at(_RECORDS).mkdir(parents=True, exist_ok=True)
-    write_whole(machine.at(written), (json.dumps(record, indent=1) + "\n").encode(), 0o600)
+    write_whole(machine.at(written), (json.dumps(told, indent=1) + "\n").encode(), 0o600)
 
 
 def _size(path: Path) -> int | None:
@@ -175,9 +197,16 @@ def _shred(path: Path) -> None:
     path.unlink()
 
 
-def _clear(machine: Machine, *, destroy: bool) -> None:
-    """What no single change made: our own folder, and, with the data, what it held."""
-    for each in (layout.HOME, *((layout.CONFIGURATION, layout.STATE) if destroy else ())):
+def _clear(machine: Machine, *, destroy: bool, account: bool) -> None:
+    """What no single change made: our own folder, but for an account that stays, and, with the data, what it held."""
+    for path in machine.at(layout.HOME).glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not (account and path == machine.at(layout.INSTALLED)):
+            path.unlink()
+    if not account:
+        shutil.rmtree(machine.at(layout.HOME), ignore_errors=True)
+    for each in (layout.CONFIGURATION, layout.STATE) if destroy else ():
         shutil.rmtree(machine.at(each), ignore_errors=True)
 
 

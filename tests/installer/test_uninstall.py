@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from deploy.install import layout
-from deploy.install.journal import read_installed
+from deploy.install.changes import File
+from deploy.install.journal import Made, merged, read_installed
 from deploy.install.machine import Machine
+from deploy.install.system_changes import Users
 from deploy.install.talk import Fault
 from deploy.install.uninstall import uninstall
 from deploy.install.upgrade import upgrade
@@ -169,3 +171,50 @@ def test_what_lies_in_the_audit_folder_does_not_keep_the_keys(machine: Machine) 
     away(machine, destroy=True)
     assert record_of(machine)["audit_sha256"] == hashlib.sha256(b"1.logthe log\n").hexdigest()
     assert not machine.at(layout.STATE).exists()
+
+
+@pytest.mark.parametrize("destroy", [True, False])
+def test_what_could_not_be_taken_back_stays_in_the_account_for_another_run(machine: Machine, destroy: bool) -> None:
+    before = snapshot(machine.root)
+    put(machine, "0.2.0")
+    user = machine.at("/fake/fails-userdel")
+    word = machine.at(layout.COMMAND)
+    if destroy:
+        user.touch()
+    else:
+        # a folder in the link's place cannot be unlinked
+        word.unlink()
+        word.mkdir()
+    with pytest.raises(Fault, match="not taken back") as raised:
+        away(machine, destroy=destroy)
+    assert raised.value.code == 5
+    found = read_installed(machine)
+    assert found is not None
+    assert not any(each.change.path.startswith(layout.UNITS) for each in found.made)
+    assert [each.name for each in machine.at(layout.HOME).iterdir()] == ["installed.json"]
+    if not destroy:
+        word.rmdir()
+        away(machine, destroy=False)
+        assert "cloister-core" in machine.accounts() and not machine.at(layout.HOME).exists()
+        return
+    user.unlink()
+    away(machine, destroy=True)
+    after = snapshot(machine.root)
+    left = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    assert len(left) == 1 and left.pop().startswith("var/log/cloister-destruction-")
+
+
+def test_the_users_of_an_installation_before_go_with_the_data_and_nobody_elses_do(machine: Machine) -> None:
+    put(machine, "0.2.0")
+    away(machine, destroy=False)
+    put(machine, "0.2.0")
+    away(machine, destroy=True)
+    assert machine.accounts() == {"root"} and machine.groups() == {"root"}
+
+
+def test_two_accounts_are_one_that_lists_what_each_of_them_brought() -> None:
+    users = Users("/etc/sysusers.d/x", ("a", "b"))
+    file = File("/etc/x")
+    old = (Made(users, {"users": ["a"], "groups": []}), Made(file, {"content": "MQ==", "mode": 0o644}))
+    new = (Made(users, {"users": ["b"], "groups": ["g"]}), Made(file, {"content": "Mg==", "mode": 0o600}))
+    assert [each.before for each in merged(old, new)] == [{"users": ["a", "b"], "groups": ["g"]}, old[1].before]
