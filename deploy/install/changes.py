@@ -31,6 +31,8 @@ class Change:
     kind: ClassVar[str] = ""
     # whether an uninstallation has to take it back as well, or only the run that made it
     lasts: ClassVar[bool] = True
+    # whether nothing before it may be taken back where this cannot be
+    holds: ClassVar[bool] = False
     path: str
 
     @property
@@ -68,7 +70,8 @@ def from_plain(plain: dict[str, Any]) -> Change:
     return kind(**given)
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """See to it that what was made, renamed or removed in a folder stays so, whatever ends the machine."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -91,7 +94,7 @@ def write_whole(path: Path, content: bytes, mode: int) -> None:
     except BaseException:
         ahead.unlink(missing_ok=True)
         raise
-    _flush(path.parent)
+    flush(path.parent)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class Folder(Change):
         return not machine.at(self.path).is_dir()
 
     def before(self, machine: Machine) -> Before:
+        if os.path.lexists(machine.at(self.path)) and not machine.at(self.path).is_dir():
+            raise Fault(f"{self.path} is there and is no folder", "move it away")
         return {"there": machine.at(self.path).is_dir()}
 
     def apply(self, machine: Machine) -> None:
@@ -238,7 +243,7 @@ def _switch(path: Path, target: str) -> None:
     ahead.unlink(missing_ok=True)
     ahead.symlink_to(target)
     ahead.rename(path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,52 @@ import os
 import shutil
 import sqlite3
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import layout
 from .machine import Machine
-from .talk import NOT_NOW, Fault
+from .talk import NOT_NOW, REFUSED, USAGE, Fault
 
-# what grows by a row whenever anything is recorded: the node's audit log, the hub's events
-_RECORDS = {"node": "audit_record", "hub": "events"}
+# what grows by a row whenever a node records anything; a hub has no such table, so all of its tables are compared
+_NODE_RECORDS = "audit_record"
 _READERS = "schema_reader"
+# what a migration itself writes
+_SCHEMA = {"alembic_version", _READERS}
 _ROOM_BYTES = 64 << 20
+
+
+def state_is_known(machine: Machine, role: layout.Role) -> None:
+    """Raises `Fault` where the configuration names another state folder than this installer copies and destroys."""
+    config, state = layout.configuration(role), machine.at(layout.state(role))
+    try:
+        told = tomllib.loads(machine.at(config).read_text("utf-8"))["state_dir"]
+        named = Path(os.path.normpath(machine.at(config).parent / told))  # a hub's may be relative to the file
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        raise Fault(f"{config} is refused: it names no state folder", "mend it, or move it away", USAGE) from None
+    if named != state or state.is_symlink():
+        elsewhere = state.resolve() if named == state else named
+        raise Fault(
+            f"the state folder is {elsewhere}, and install.sh knows {layout.state(role)} alone",
+            f"stop the services, move it there, and name that in {config}", REFUSED,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a database stands: its revision, whose readers may open it, and how much is recorded."""
+    """How a database stands: its revision, whose readers may open it, and how much is recorded: of each table that is
+    not empty, its rows and the highest number of one."""
 
     revision: str | None
     readers: frozenset[str]
-    records: int
+    tables: dict[str, tuple[int, int]]
+
+    @property
+    def records(self) -> int:
+        return sum(rows for rows, _highest in self.tables.values())
 
     def read_by(self, revision: str | None) -> bool:
         """Whether the version whose newest revision is this one may open the database."""
@@ -45,10 +71,16 @@ def standing(path: Path, role: layout.Role) -> Standing:
                 else []
             )
             named = frozenset(str(row[0]) for row in readers)
-            records = database.execute(f"SELECT count(*) FROM {_RECORDS[role]}").fetchone()[0]  # noqa: S608
+            wanted = {_NODE_RECORDS} if role == "node" else tables - _SCHEMA
+            recorded = {
+                name: database.execute(f'SELECT count(*), coalesce(max(rowid), 0) FROM "{name}"').fetchone()  # noqa: S608
+                for name in sorted(wanted)
+                if not name.startswith("sqlite_")
+            }
     except sqlite3.Error as error:
         raise Fault(f"{path} cannot be read: {error}", "is it damaged, or held by another process?", NOT_NOW) from None
-    return Standing(str(revision[0]) if revision else None, named, int(records))
+    filled = {name: (int(rows), int(highest)) for name, (rows, highest) in recorded.items() if rows}
+    return Standing(str(revision[0]) if revision else None, named, filled)
 
 
 def copy_before(machine: Machine, role: layout.Role, version: str) -> str | None:
@@ -115,9 +147,10 @@ def fit_for_before(machine: Machine, role: layout.Role, copy: str | None) -> Non
     kept, now = standing(machine.at(copy) / database.name, role), standing(database, role)
     if now.read_by(kept.revision):  # (1)
         return
-    if now.records > kept.records:  # (3)
+    if now.tables != kept.tables:  # (3)
+        made = max(now.records - kept.records, 1)
         raise Fault(
-            f"the version before cannot read this database, and {now.records - kept.records} records were made since",
+            f"the version before cannot read this database, and {made} records were made since",
             "stay with this version: going back would forget what was served and spent",
             3,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 Role = Literal["node", "hub"]
+ROLES: tuple[Role, ...] = ("node", "hub")
 
 HOME = "/opt/cloister"
 CURRENT = f"{HOME}/current"

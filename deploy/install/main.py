@@ -10,6 +10,7 @@ from pathlib import Path
 from . import layout
 from .checks import Finding, Wanted, check, failed, show
 from .config_text import text as config_text
+from .databases import state_is_known
 from .install import Wish, install, missing_packages
 from .journal import Installed, Journal, alone, merged, read_installed, record, recover
 from .machine import Machine
@@ -22,8 +23,6 @@ from .uninstall import uninstall
 from .units import Units
 from .upgrade import rollback, upgrade
 
-_ROLES: tuple[layout.Role, ...] = ("node", "hub")
-
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
@@ -33,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="install.sh", add_help=False, allow_abbrev=False)
     words = top.add_subparsers(dest="word", required=True, parser_class=_Parser, metavar="WORD")
-    for role in _ROLES:
+    for role in layout.ROLES:
         one = words.add_parser(role, add_help=False, allow_abbrev=False)
         one.add_argument("--check", action="store_true")
         one.add_argument("--json", action="store_true")
@@ -85,10 +84,10 @@ def main(words: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     machine = Machine(options.root.resolve())
-    if options.word in _ROLES and options.help_answers:
+    if options.word in layout.ROLES and options.help_answers:
         print(explain(options.word))
         return
-    if options.word in _ROLES and options.check:
+    if options.word in layout.ROLES and options.check:
         wanted = _wanted(machine, options, None)
         findings = check(machine, wanted)
         show(findings, as_json=options.json)
@@ -149,6 +148,7 @@ def install_from(machine: Machine, options: argparse.Namespace, source: Source, 
     findings = check(machine, _wanted(machine, options, source))
     show(findings)
     _refuse_failed(findings)
+    state_is_known(machine, role)
     answers: Answers | None = None
     if not machine.at(layout.configuration(role)).exists():
         answers = collect(role, _flags(options), options.answers, keyboard())
@@ -161,10 +161,11 @@ def install_from(machine: Machine, options: argparse.Namespace, source: Source, 
             install(machine, wish, rehearsal)
         say("a dry run: nothing was changed")
         return
+    previous, copy = (before.previous, before.copy) if before else (None, None)
     with Journal(machine) as journal:
+        journal.ends(Installed(role, source.version, previous, copy))
         units = install(machine, wish, journal)
         made = merged(before.made if before else (), tuple(journal.made))
-        previous, copy = (before.previous, before.copy) if before else (None, None)
         changed = bool(journal.made)
         journal.do(record(Installed(role, source.version, previous, copy, made)))
     _tell(role, source.version, units, changed, options.no_start)

@@ -7,7 +7,7 @@ where it does not do its work.
    the first of them migrates the database, in one transaction.
 4. It is tried: every service runs, the node answers, its sandbox holds, the hub is reached where it was before.
 5. Whatever fails, the journal takes back what was changed, and the old version runs again, over the database as it is
-   where it may read that (`databases.fit_for_before`).
+   where it may read that (`databases.fit_for_before`). Where it may not, the new version stays, and a node is paused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from . import layout
 from .changes import KINDS, Before, Change, Gone, Tree
-from .databases import copy_before, fit_for_before
+from .databases import copy_before, fit_for_before, state_is_known
 from .install import put_in_place
 from .journal import Installed, Journal, merged, record
 from .machine import Machine
@@ -41,11 +41,14 @@ def numbers(version: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class FitsBack(Change):
-    """Nothing forwards. Taken back, it sees to it that the version before may open the database."""
+    """Nothing forwards. Taken back, it sees to it that the version before may open the database; where it may not, the
+    version that was tried runs again, and stays."""
 
     kind: ClassVar[str] = "fits_back"
     lasts: ClassVar[bool] = False
+    holds: ClassVar[bool] = True
     role: layout.Role = "node"
+    target: str = ""
 
     def describe(self) -> str:
         return f"keep the copy {self.path}"
@@ -60,7 +63,13 @@ class FitsBack(Change):
         pass
 
     def undo(self, machine: Machine, before: Before) -> None:
-        fit_for_before(machine, self.role, self.path)
+        try:
+            fit_for_before(machine, self.role, self.path)
+        except Fault:
+            answer = machine.run(["systemctl", "start", self.target], timeout_s=180.0)
+            if not answer.done:
+                say(f"warning: {self.target} does not start: {answer.said}")
+            raise
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ def upgrade(machine: Machine, before: Installed, source: Source, *, wait_s: floa
             f"{source.version} is older than {before.version}, which is installed",
             "install.sh rollback goes back to the version before an upgrade", REFUSED,
         )  # fmt: skip
+    state_is_known(machine, before.role)
     if dry:
         with Rehearsal(machine) as rehearsal:
             rehearsal.do(_staged(source))
@@ -119,6 +129,7 @@ def rollback(machine: Machine, before: Installed, *, wait_s: float) -> None:
     target = before.previous
     if target is None or not machine.at(layout.program(target)).exists():
         raise Fault("there is no version before this one here", "install it from its bundle", REFUSED)
+    state_is_known(machine, before.role)
     with Journal(machine) as journal:
         gap = _change_over(machine, before, target, journal, wait_s, back=True)
         made = merged(before.made, tuple(journal.made))
@@ -161,14 +172,16 @@ def _change_over(
         fit_for_before(machine, role, before.copy)
     else:
         copy = copy_before(machine, role, before.version)
-    if copy is not None:
-        # taken back after the services stopped and before the old ones start
-        journal.do(FitsBack(copy, role))
     journal.do(Reload("cloister-", backwards=True))
     for path in _no_longer(before, units):
         journal.do(Gone(path))
     put_in_place(machine, role, version, units, journal)
     journal.do(Reload("cloister-"))
+    previous = (None, None) if back else (before.version, copy)
+    journal.ends(Installed(role, version, *previous))
+    if copy is not None:
+        # taken back after the new services stopped, and before anything else of the new version went
+        journal.do(FitsBack(copy, role, units.target))
     journal.do(Started(units.target, True, units.services))
     seconds = time.monotonic() - since
     program = machine.at(layout.program(version))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 from deploy.install import layout
-from deploy.install.databases import standing
-from deploy.install.journal import Installed, read_installed
+from deploy.install.databases import fit_for_before, standing
+from deploy.install.journal import Installed, read_installed, recover
 from deploy.install.machine import Machine
 from deploy.install.talk import Fault
 from deploy.install.upgrade import rollback, upgrade
@@ -109,6 +110,30 @@ def test_a_broken_version_whose_database_nobody_else_reads_gives_the_copy_back(s
     assert records(machine) == ["start 0.2.0", "start 0.2.0"] and "cloister-core.service" in running(machine)
 
 
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_version_that_cannot_be_given_up_any_more_stays_at_work(standing_node: Machine, cut_off: bool) -> None:
+    machine = standing_node
+    machine.at("/fake/0.4.0-leaks").touch()  # it recorded its start, which the version before cannot read
+    if cut_off:
+        cut = machine.at("/fake/kill")
+        cut.write_text("systemctl is-active cloister-link.service")
+        if (pid := os.fork()) == 0:
+            try:
+                to(machine, "0.4.0")
+            finally:
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 9 and recover(machine)
+    else:
+        with pytest.raises(Fault, match="did not hold"):
+            to(machine, "0.4.0")
+    now = installed(machine)
+    assert (now.version, now.previous) == ("0.4.0", "0.2.0") and now.copy is not None
+    assert os.readlink(machine.at(layout.CURRENT)) == "0.4.0" and machine.at(layout.program("0.4.0")).exists()
+    assert running(machine) == {"cloister-node.target", "cloister-core.service", "cloister-link.service"}
+    assert standing(machine.at(layout.database("node")), "node").revision == "0014"
+    assert machine.at("/fake/paused").exists() and not machine.at(layout.JOURNAL).exists()
+
+
 def test_rolling_back_keeps_everything_that_was_recorded_since(standing_node: Machine) -> None:
     machine = standing_node
     to(machine, "0.3.0")
@@ -179,4 +204,30 @@ def test_a_hub_is_upgraded_and_rolled_back_too(machine: Machine) -> None:
     assert running(machine) == {"cloister-hub.target", "cloister-hub.service"}
     rollback(machine, installed(machine), wait_s=0)
     assert os.readlink(machine.at(layout.CURRENT)) == "0.2.0"
-    assert standing(machine.at(layout.database("hub")), "hub").records == 3
+    assert standing(machine.at(layout.database("hub")), "hub").tables["events"] == (3, 3)
+
+
+@pytest.mark.parametrize("table", ["instructions", "checkpoints", "invitations"])
+def test_a_hub_does_not_forget_what_it_signed_and_recorded_in_any_table(machine: Machine, table: str) -> None:
+    database, copy = machine.at(layout.database("hub")), f"{layout.COPIES}/0.2.0"
+    database.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(database)) as db, db:
+        db.executescript(
+            "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('0004');"
+            "CREATE TABLE events (what TEXT); INSERT INTO events VALUES ('init');"
+            "CREATE TABLE instructions (what TEXT); CREATE TABLE checkpoints (what TEXT PRIMARY KEY);"
+            "INSERT INTO checkpoints VALUES ('one')"
+        )
+    machine.at(copy).mkdir(parents=True)
+    shutil.copy2(database, machine.at(copy))
+    with closing(sqlite3.connect(database)) as db, db:
+        db.executescript("UPDATE alembic_version SET version_num = '0005'; CREATE TABLE invitations (what TEXT)")
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute(f"INSERT INTO {table} VALUES ('since')")
+    with pytest.raises(Fault, match="1 records were made since"):
+        fit_for_before(machine, "hub", copy)
+    with closing(sqlite3.connect(database)) as db, db:
+        assert standing(database, "hub").revision == "0005"
+        db.execute(f"DELETE FROM {table} WHERE what = 'since'")
+    fit_for_before(machine, "hub", copy)
+    assert standing(database, "hub").revision == "0004"
