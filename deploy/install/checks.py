@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import layout
 from .check_disks import disks
-from .engine import Engine, find_engine
+from .engine import Engine, find_engine, kept_for_others
 from .machine import Machine
 from .talk import say
 
@@ -109,6 +109,10 @@ def _engine(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     url = wanted.engine or find_engine(machine)
     version = Engine(machine, url).ask("/version") if url else {}
     if not url or not version:
+        if wanted.brings and (folder := kept_for_others(machine)):
+            cure = "start the engine that they are of, and name its socket (--engine); or move the folder away"
+            yield Finding("engine", "failed", f"none answers, and {folder} holds what another engine keeps", cure)
+            return
         if wanted.brings:
             yield Finding("engine", "ok", f"none yet; the bundle brings {', '.join(wanted.brings)}")
             return

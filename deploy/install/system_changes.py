@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .changes import KINDS, Before, Change
-from .engine import Engine
+from .engine import Engine, kept_by_engines
 from .machine import Machine
-from .talk import Fault
+from .talk import Fault, say
 
 _JOURNALCTL = "journalctl -u 'cloister-*' says why"
 
@@ -178,7 +178,11 @@ class Started(Change):
 
 @dataclass(frozen=True)
 class Packages(Change):
-    """Debian packages out of an opened bundle. Those that were not there before go again."""
+    """Debian packages out of an opened bundle.
+
+    A run that fails removes those that were not there before, and never purges one: that would delete what an engine
+    keeps for others. Where an engine's folder was there before, and at an uninstallation, they stay.
+    """
 
     kind: ClassVar[str] = "packages"
     names: tuple[str, ...] = ()
@@ -191,7 +195,7 @@ class Packages(Change):
         return bool(self.names)
 
     def before(self, machine: Machine) -> Before:
-        return {"packages": list(self.names)}
+        return {"packages": list(self.names), "kept": kept_by_engines(machine)}
 
     def apply(self, machine: Machine) -> None:
         machine.must(
@@ -200,8 +204,12 @@ class Packages(Change):
         )  # fmt: skip
 
     def undo(self, machine: Machine, before: Before) -> None:
+        # a journal of before this was asked says nothing of it: then nobody knows whose the folder is
+        if before.get("kept", True):
+            say(f"left: the Debian packages {', '.join(before['packages'])}")
+            return
         machine.must(
-            ["dpkg", "--purge", *before["packages"]], "the Debian packages could not be removed",
+            ["dpkg", "--remove", *before["packages"]], "the Debian packages could not be removed",
             timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
         )  # fmt: skip
 
