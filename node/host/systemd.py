@@ -50,6 +50,7 @@ _GUARDS = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SET
 # they are there or not; whichever is there starts before the broker and ends after it
 _ENGINES = "docker.service docker.socket podman.service podman.socket containerd.service"
 _DNS = 53
+_NOBODY = "192.0.2.1"  # RFC 5737
 
 Resolve = Callable[[str], Sequence[str]]
 
@@ -58,7 +59,8 @@ Resolve = Callable[[str], Sequence[str]]
 class Machine:
     """What of this machine the units are made for. `python` runs the services, `config_file` is what they are given.
 
-    `hub`: the hub's addresses where its name is not to be asked for; `resolvers`: who is asked for names.
+    `hub`: the hub's addresses where its name is not to be asked for; `resolvers`: who is asked for names; `kept`: whom
+    the link's unit that is there lets it reach, for a time in which nobody knows the hub's name.
     """
 
     python: Path
@@ -66,6 +68,7 @@ class Machine:
     resolve: Resolve
     hub: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def units(config: NodeConfig, machine: Machine, processes: Sequence[Process] = PROCESSES) -> Installed:
@@ -205,7 +208,7 @@ def _network(config: NodeConfig, process: Process, hub: tuple[str, ...], machine
     """(2)"""
     if process.reach == "hub":
         asked = () if _is_address(config.hub.host) else machine.resolvers
-        return Network(addresses=(*hub, *asked) or ("192.0.2.1",))  # RFC 5737: nobody's
+        return Network(addresses=(*hub, *asked) or (_NOBODY,))
     if process.reach == "engine" and config.engine.path is None:
         return Network(addresses=None)
     return Network()
@@ -226,9 +229,14 @@ def _hub_addresses(config: NodeConfig, machine: Machine) -> tuple[tuple[str, ...
         return machine.hub, ()
     if _is_address(host):
         return (host,), ()
-    found = tuple(dict.fromkeys(machine.resolve(host)))
-    if found:
+    # sorted: a name server turns its list round at every answer, and that is no other unit
+    if found := tuple(sorted(set(machine.resolve(host)))):
         return found, ()
+    if kept := tuple(sorted(set(machine.kept) - {*machine.resolvers, _NOBODY})):
+        return kept, (
+            f"{host} is not known here now, so the link's unit keeps the addresses it had ({', '.join(kept)}): write "
+            "the units again once it is, or name its address with --hub-address",
+        )
     return (), (
         f"{host} is not known here now, so the link's unit lets it reach nobody: write the units again once it is, "
         "or name its address with --hub-address",

@@ -13,6 +13,7 @@ import pytest
 
 from federation.hub import config as hub_config
 from mediator.errors import UsageFault
+from node.cli.it.units import kept
 from node.host.config import NodeConfig, load_config
 from node.host.hub_systemd import HubMachine
 from node.host.hub_systemd import units as hub_units
@@ -183,6 +184,22 @@ def test_a_name_that_nobody_knows_opens_nothing_and_is_said(tmp_path: Path) -> N
     named_by_hand = units(node(tmp_path), machine((), hub=("203.0.113.9",)))
     assert named_by_hand.warnings == ()
     assert "203.0.113.9" in settings(text(named_by_hand, "cloister-link.service"))["IPAddressAllow"][0]
+
+
+def test_a_name_that_nobody_knows_now_keeps_the_addresses_it_had(tmp_path: Path) -> None:
+    before = machine(("2001:db8::7", "192.0.2.7"))
+    unit = tmp_path / "cloister-link.service"
+    unit.write_text(text(units(node(tmp_path), before), unit.name))
+    made = units(node(tmp_path), machine((), kept=tuple(kept(unit))))
+    assert text(made, unit.name) == unit.read_text()
+    assert "keeps the addresses it had (192.0.2.7, 2001:db8::7)" in made.warnings[0]
+    nobody = units(node(tmp_path), machine((), kept=("192.0.2.1", "192.0.2.53")))
+    assert "reach nobody" in nobody.warnings[0] and list(kept(tmp_path / "none")) == []
+
+
+def test_the_order_of_a_name_servers_answer_is_no_other_unit(tmp_path: Path) -> None:
+    one, other = (units(node(tmp_path), machine(each)) for each in (("192.0.2.8", "192.0.2.7"), ("192.0.2.7", "192.0.2.8")))
+    assert one.files == other.files
 
 
 def test_no_row_of_a_nodes_is_inbound_and_a_hub_has_one(tmp_path: Path) -> None:
