@@ -8,9 +8,11 @@ import json
 import os
 import socket
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import IO, Any
 
+from . import layout
 from .machine import Machine
 from .talk import BROKEN, Fault
 
@@ -88,6 +90,15 @@ def find_engine(machine: Machine) -> str | None:
         if Engine(machine, f"unix://{path}").ask("/version"):
             return f"unix://{path}"
     return None
+
+
+def configured_engine(machine: Machine) -> str | None:
+    """The URL of the engine that the node's configuration names, where there is one that can be read."""
+    try:
+        named = tomllib.loads(machine.text(layout.configuration("node")))["engine"]["socket"]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+        return None
+    return named if isinstance(named, str) else None
 
 
 def kept_by_engines(machine: Machine) -> list[str]:

@@ -174,11 +174,11 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def engine(root: Path, version: str = "20.10.24") -> Iterator[set[str]]:
+def engine(root: Path, version: str = "20.10.24", at: str = "run/docker.sock") -> Iterator[set[str]]:
     """An engine behind the machine's socket; the names of the images that it has."""
     images: set[str] = set()
     handler = type("Asked", (_Asked,), {"images": images, "version": version})
-    path = root / "run" / "docker.sock"
+    path = root / at
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(str(path), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
