@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Protocol
 
 from . import layout
 from .changes import Change, File, Folder, Link, Tree
-from .engine import Engine, find_engine
+from .engine import DEFAULT, Engine, find_engine
 from .machine import Machine
+from .rehearsal import Rehearsal
 from .sources import SENTINEL, Source
 from .system_changes import Command, Image, Packages, Reload, Started, Stopped, Users
 from .talk import Fault, say
 from .units import Units, units_of
-
-_ENGINE_S = 60.0
 
 
 class Recorder(Protocol):
@@ -101,8 +99,9 @@ def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, progr
     url = wish.engine or find_engine(machine)
     if url is None and (debs := missing_packages(machine, wish.source)):
         names, files = zip(*debs, strict=True)
-        recorder.do(Packages("bundle", tuple(names), tuple(map(str, files))))
-        url = _wait_for_engine(machine)
+        recorder.do(Packages("bundle", tuple(names), tuple(map(str, files)), bool({"docker.io", "podman"} & {*names})))
+        # a rehearsal brings none: the place where one will answer does for a file that nobody keeps
+        url = find_engine(machine) or (DEFAULT if isinstance(recorder, Rehearsal) else None)
     if url is None:
         raise Fault(
             "no container engine answers", "apt-get install docker.io (or podman), or name its socket: --engine"
@@ -128,14 +127,6 @@ def missing_packages(machine: Machine, source: Source) -> tuple[tuple[str, Path]
     installed = machine.run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"]).out
     there = {line.split()[0] for line in installed.splitlines() if line.endswith(" installed")}
     return tuple((name, path) for name, path in source.packages if name not in there)
-
-
-def _wait_for_engine(machine: Machine) -> str | None:
-    until = time.monotonic() + _ENGINE_S
-    machine.run(["systemctl", "start", "docker.socket", "podman.socket"])
-    while (url := find_engine(machine)) is None and time.monotonic() < until:
-        time.sleep(0.5)
-    return url
 
 
 def _state(machine: Machine, role: layout.Role, program: Path, config: Path) -> Tree:

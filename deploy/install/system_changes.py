@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .changes import KINDS, Before, Change
-from .engine import Engine, kept_by_engines
+from .engine import Engine, find_engine, kept_by_engines
 from .machine import Machine
 from .talk import Fault, say
 
+_ENGINE_S = 60.0
 _JOURNALCTL = "journalctl -u 'cloister-*' says why"
 
 
@@ -187,6 +188,8 @@ class Packages(Change):
     kind: ClassVar[str] = "packages"
     names: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=(), metadata={"kept": False})
+    # whether an engine is among them, which is waited for
+    engine: bool = field(default=False, metadata={"kept": False})
 
     def describe(self) -> str:
         return f"install the Debian packages {', '.join(self.names)}"
@@ -202,6 +205,11 @@ class Packages(Change):
             ["dpkg", "--install", *self.files], "the Debian packages could not be installed",
             "dpkg --audit says which", timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
         )  # fmt: skip
+        if self.engine:
+            machine.run(["systemctl", "start", "docker.socket", "podman.socket"])
+            until = time.monotonic() + _ENGINE_S
+            while find_engine(machine) is None and time.monotonic() < until:
+                time.sleep(0.5)
 
     def undo(self, machine: Machine, before: Before) -> None:
         # a journal of before this was asked says nothing of it: then nobody knows whose the folder is
