@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from . import layout
 from .changes import KINDS, Before, Change
 from .engine import Engine, find_engine, kept_by_engines
 from .machine import Machine
 from .talk import Fault, say
 
 _ENGINE_S = 60.0
+_START_S = 180.0
+_TELL_S = 30.0
+_TIMEOUT = re.compile(r"^TimeoutStartSec=(\d+)$", re.MULTILINE)
 _JOURNALCTL = "journalctl -u 'cloister-*' says why"
 
 
@@ -112,7 +118,10 @@ class Reload(Change):
 
 @dataclass(frozen=True)
 class Stopped(Change):
-    """A target of systemd's that rests while its files are changed. Taken back, after them, it runs again."""
+    """A target of systemd's that rests while its files are changed. Taken back, after them, what ran runs again.
+
+    Its units may run without it: somebody started one alone.
+    """
 
     kind: ClassVar[str] = "stopped"
     lasts: ClassVar[bool] = False
@@ -122,18 +131,52 @@ class Stopped(Change):
         return f"stop {self.path}"
 
     def needed(self, machine: Machine) -> bool:
-        return machine.run(["systemctl", "is-active", self.path]).done
+        return bool(self._running(machine))
+
+    def _running(self, machine: Machine) -> list[str]:
+        return [unit for unit in (self.path, *self.units) if _runs(machine, unit)]
 
     def before(self, machine: Machine) -> Before:
-        return {}
+        return {"running": self._running(machine)}
 
     def apply(self, machine: Machine) -> None:
         machine.must(["systemctl", "stop", self.path, *self.units], f"{self.path} did not stop", timeout_s=180.0)
 
     def undo(self, machine: Machine, before: Before) -> None:
-        machine.must(
-            ["systemctl", "start", self.path], f"{self.path} did not start again", _JOURNALCTL, timeout_s=180.0
-        )
+        # a journal of before this was asked says nothing of it: then it was the target
+        running = before.get("running", [self.path])
+        what = [self.path] if self.path in running else running
+        _start(machine, what, self.units, f"{self.path} did not start again")
+
+
+def _runs(machine: Machine, unit: str) -> bool:
+    """Whether a unit has processes: one that still starts, or still stops, is not active and has."""
+    answer = machine.run(["systemctl", "is-active", unit])
+    return answer.done or answer.out.strip() in ("activating", "deactivating", "reloading")
+
+
+def _start(machine: Machine, what: Sequence[str], units: Sequence[str], failed: str) -> None:
+    """Start units, as long as systemd itself waits for them: the first start of a version migrates its database."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        since = time.monotonic()
+        while not ended.wait(_TELL_S):
+            say(f"  {what[0]} still starts, after {time.monotonic() - since:.0f} s: journalctl -f -u 'cloister-*'")
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    try:
+        machine.must(["systemctl", "start", *what], failed, _JOURNALCTL, timeout_s=start_timeout_s(machine, units))
+    finally:
+        ended.set()
+        telling.join()
+
+
+def start_timeout_s(machine: Machine, units: Sequence[str]) -> float:
+    """How long these units may take: one after the other, each as long as it says, and something over."""
+    texts = [machine.text(f"{layout.UNITS}/{unit}") for unit in units]
+    return _START_S + sum(float(each) for text in texts for each in _TIMEOUT.findall(text))
 
 
 @dataclass(frozen=True)
@@ -161,7 +204,7 @@ class Started(Change):
         machine.must(["systemctl", "enable", self.path], f"{self.path} could not be enabled")
         if not self.start:
             return
-        machine.must(["systemctl", "start", self.path], f"{self.path} did not start", _JOURNALCTL, timeout_s=180.0)
+        _start(machine, [self.path], self.units, f"{self.path} did not start")
         # a target that only wants its services is up whatever became of them
         end = time.monotonic() + machine.patience_s
         while down := [unit for unit in self.units if not machine.run(["systemctl", "is-active", unit]).done]:
