@@ -37,7 +37,7 @@ from node.host.installed import (
     user_line,
 )
 from node.host.processes import PROCESSES, Process, Room
-from node.host.service_units import Network, ServiceUnit, check_shown, target
+from node.host.service_units import Network, ServiceUnit, check_named, check_shown, target
 from node.host.state import SHARED_MODE
 from node.host.supervisor import environment
 
@@ -108,9 +108,19 @@ def _check(config: NodeConfig, machine: Machine) -> None:
     check_shown("the Python of the installation", machine.python, "install below /opt, and say where: --python FILE")
     check_shown("the configuration", machine.config_file, "move it to /etc/cloister/node.toml")
     check_shown("the state folder", config.paths.root, "choose a state_dir below /var/lib/cloister")
+    for what, path in _named(config):
+        check_named(what, path, "give it another name, or a link to it that has one")
     for root in config.intake.source_roots:
         if root.is_relative_to("/tmp") or root.is_relative_to("/var/tmp"):  # noqa: S108 - named, to be refused
             raise UsageFault(f"intake sees nothing of {root}: its /tmp is its own", hint="bring data in from elsewhere")
+
+
+def _named(config: NodeConfig) -> Iterator[tuple[str, Path]]:
+    """What the hospital named as it liked, and units name too."""
+    yield from (("the source folder", root) for root in config.intake.source_roots)
+    if config.engine.path is not None:
+        yield "the engine's socket", config.engine.path
+    yield from (("the database's secret", path) for process in PROCESSES for _name, path in _credentials(config, process))
 
 
 def _command(machine: Machine, *words: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -282,6 +283,39 @@ def test_memory_grows_with_the_workers_and_sources_are_only_read(tmp_path: Path)
     assert unit["MemoryMax"] == [str(intake.memory_bytes + 4 * intake.memory_per_worker_bytes)]
     assert {"-/srv/pacs", "-/home/import"} <= set(unit["ReadOnlyPaths"])
     assert (unit["ProtectHome"], unit["BindReadOnlyPaths"]) == (["tmpfs"], ["-/home/import"])
+
+
+STRANGE = ("/home/pacs/My Export", "/srv/100%done", "/srv/a:b", "/srv/a;b", '/srv/a "b" c', "/srv/it's", "/srv/$x", "/srv/ü")
+
+
+def test_a_folder_with_a_strange_name_is_named_in_the_unit_as_systemd_reads_it(tmp_path: Path) -> None:
+    roots = ", ".join(json.dumps(each, ensure_ascii=False) for each in STRANGE)
+    unit = text(units(node(tmp_path, f"[intake]\nsource_roots = [{roots}]\n"), machine()), "cloister-intake.service")
+    named = settings(unit)
+    assert named["BindReadOnlyPaths"] == ['"-/home/pacs/My Export"']
+    assert named["ReadOnlyPaths"][-len(STRANGE) :] == [
+        '"-/home/pacs/My Export"', "-/srv/100%%done", '"-/srv/a:b"', "-/srv/a;b", '"-/srv/a \\"b\\" c"', '"-/srv/it\'s"',
+        "-/srv/$x", "-/srv/ü",
+    ]  # fmt: skip
+    (tmp_path / "cloister-intake.service").write_text(unit.replace(str(PYTHON), "/usr/bin/true"))
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / "cloister-intake.service"],
+        capture_output=True, text=True, check=False,
+    ).stderr  # fmt: skip
+    assert not re.search(r"\.service:\d+:", said), said
+
+
+@pytest.mark.parametrize("more", ['[intake]\nsource_roots = ["/srv/a\\nUser=root"]\n', '[intake]\nsource_roots = ["/srv/a "]\n'])
+def test_a_name_that_no_unit_can_hold_is_refused(tmp_path: Path, more: str) -> None:
+    with pytest.raises(UsageFault, match="no unit can name"):
+        units(node(tmp_path, more), machine())
+
+
+def test_a_secret_with_a_strange_name_is_handed_over_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(f'database = "file:/etc/my 100%.url"\n{MINIMAL}{USERS}')
+    made = units(load_config(path), machine())
+    assert settings(text(made, "cloister-core.service"))["LoadCredential"] == ["database:/etc/my 100%%.url"]
 
 
 @pytest.mark.parametrize(
