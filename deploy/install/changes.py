@@ -64,7 +64,13 @@ def from_plain(plain: dict[str, Any]) -> Change:
     if kind is None:
         raise Fault("the journal holds a change that this installer does not know", "use the installer that began it")
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
-    return kind(**given)
+    try:
+        return kind(**given)
+    except TypeError:
+        raise Fault(
+            f"the account of a change ({kind.kind}) holds a word that this installer does not know",
+            "use the installer that began it",
+        ) from None
 
 
 def _flush(folder: Path) -> None:
@@ -107,7 +113,10 @@ class Folder(Change):
         return not machine.at(self.path).is_dir()
 
     def before(self, machine: Machine) -> Before:
-        return {"there": machine.at(self.path).is_dir()}
+        path = machine.at(self.path)
+        if os.path.lexists(path) and not path.is_dir():
+            raise Fault(f"{self.path} is there and is no folder", "move it away")
+        return {"there": path.is_dir()}
 
     def apply(self, machine: Machine) -> None:
         missing = [each for each in (self.path, *map(str, Path(self.path).parents)) if not machine.at(each).exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from .sources import SENTINEL, Source
 from .system_changes import Command, Image, Packages, Reload, Started, Stopped, Users
 from .talk import Fault, say
 from .units import Units, units_of
+
+_ENGINES = {"docker.io", "podman"}
+_NEEDED = {"logrotate"}
 
 
 class Recorder(Protocol):
@@ -50,6 +54,7 @@ def install(machine: Machine, wish: Wish, recorder: Recorder) -> Units:
             wish.source.stage,
         )
     )  # fmt: skip
+    _bring_packages(machine, wish, recorder)
     program = recorder.where(layout.program(version))
     sentinel = engine = ""
     if wish.role == "node":
@@ -97,11 +102,8 @@ def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, progr
     if wish.config is None:
         return "", ""  # the configuration that is kept names both
     url = wish.engine or find_engine(machine)
-    if url is None and (debs := missing_packages(machine, wish.source)):
-        names, files = zip(*debs, strict=True)
-        recorder.do(Packages("bundle", tuple(names), tuple(map(str, files)), bool({"docker.io", "podman"} & {*names})))
-        # a rehearsal brings none: the place where one will answer does for a file that nobody keeps
-        url = find_engine(machine) or (DEFAULT if isinstance(recorder, Rehearsal) else None)
+    if url is None and _ENGINES & {name for name, _path in wish.source.packages} and isinstance(recorder, Rehearsal):
+        url = DEFAULT  # a rehearsal brings none: where one will answer does for a file that nobody keeps
     if url is None:
         raise Fault(
             "no container engine answers", "apt-get install docker.io (or podman), or name its socket: --engine"
@@ -120,6 +122,29 @@ def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, progr
     recorder.do(Image(wish.source.sentinel_id or SENTINEL, socket, get))
     # a rehearsal makes no image: any id will do for a file that nobody keeps
     return url, found[0] if found else f"sha256:{'e' * 64}"
+
+
+def _bring_packages(machine: Machine, wish: Wish, recorder: Recorder) -> None:
+    """The bundle's Debian packages: an engine where a node has none yet, and what else a machine of ours needs."""
+    missing = dict(missing_packages(machine, wish.source))
+    if wish.role == "hub" or wish.config is None or wish.engine or find_engine(machine):
+        missing = _with_needed(machine, _NEEDED & set(missing), missing)
+    if missing:
+        words = tuple(map(str, missing.values()))
+        recorder.do(Packages("bundle", tuple(missing), words, bool(_ENGINES & set(missing))))
+
+
+def _with_needed(machine: Machine, wanted: set[str], missing: dict[str, Path]) -> dict[str, Path]:
+    """These packages, and those of the bundle that they depend on."""
+    found: dict[str, Path] = {}
+    ahead = sorted(wanted)
+    while ahead:
+        name = ahead.pop()
+        if name in missing and name not in found:
+            found[name] = missing[name]
+            said = machine.run(["dpkg-deb", "--field", missing[name], "Pre-Depends", "Depends"]).out
+            ahead += re.findall(r"(?:^|[:,|])\s*([a-z0-9][a-z0-9+.-]+)", said)
+    return found
 
 
 def missing_packages(machine: Machine, source: Source) -> tuple[tuple[str, Path], ...]:

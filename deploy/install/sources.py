@@ -29,8 +29,8 @@ class Source:
     """A version that can be put on this machine.
 
     `fill` makes the environment in an empty folder; `sentinel` has the engine hold the sentinel image and says its id,
-    which is `sentinel_id` where that is known beforehand. `installer` is the folder with the version's own `install.sh`,
-    its program, and the keys that it trusts.
+    which is `sentinel_id` where that is known beforehand. `installer` is the folder with its own `install.sh`, the
+    program of that, and the keys that it trusts.
     """
 
     version: str

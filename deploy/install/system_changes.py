@@ -241,7 +241,7 @@ class Packages(Change):
         return bool(self.names)
 
     def before(self, machine: Machine) -> Before:
-        return {"packages": list(self.names), "kept": kept_by_engines(machine)}
+        return {"packages": list(self.names), "kept": kept_by_engines(machine) if self.engine else []}
 
     def apply(self, machine: Machine) -> None:
         machine.must(

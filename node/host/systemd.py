@@ -120,7 +120,9 @@ def _named(config: NodeConfig) -> Iterator[tuple[str, Path]]:
     yield from (("the source folder", root) for root in config.intake.source_roots)
     if config.engine.path is not None:
         yield "the engine's socket", config.engine.path
-    yield from (("the database's secret", path) for process in PROCESSES for _name, path in _credentials(config, process))
+    yield from (
+        ("the database's secret", path) for process in PROCESSES for _name, path in _credentials(config, process)
+    )
 
 
 def _command(machine: Machine, *words: str) -> tuple[str, ...]:

@@ -91,7 +91,9 @@ def version_of(root: Path, version: str) -> Source:
         engine.load(root / "usr/bin/systemctl")  # any file will do for an engine that reads none
         return SENTINEL_ID
 
-    return Source(version, True, f"{version}, of a test", HERE.parents[1] / "deploy", fill, sentinel, sentinel_id=SENTINEL_ID)
+    return Source(
+        version, True, f"{version}, of a test", HERE.parents[1] / "deploy", fill, sentinel, sentinel_id=SENTINEL_ID
+    )
 
 
 def put(machine: Machine, version: str, *words: str, role: str = "node") -> None:

@@ -14,7 +14,7 @@ from deploy.install.machine import Machine
 from deploy.install.main import install_from, parser
 from deploy.install.talk import Fault
 from deploy.install.uninstall import uninstall
-from tests.installer.ground import ANSWERS, engine, running, snapshot, version_of
+from tests.installer.ground import ANSWERS, HUB_ANSWERS, engine, running, snapshot, version_of, write_script
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="an installer is root's")
 
@@ -69,9 +69,7 @@ def test_no_engine_is_brought_over_what_another_keeps(brought: Machine) -> None:
     assert "dpkg --install" not in brought.text("/fake/programs")
 
 
-def test_it_is_waited_for_and_a_dry_run_only_tells_of_it(
-    brought: Machine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_waited_for_and_a_dry_run_only_tells_of_it(brought: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     brought.at("/fake/packages").write_text("bash installed\n")
     before = snapshot(brought.root)
     bring_docker(brought, "--dry-run")
@@ -81,3 +79,18 @@ def test_it_is_waited_for_and_a_dry_run_only_tells_of_it(
     bring_docker(brought)
     assert "cloister-core.service" in running(brought)
     assert 'socket = "unix:///run/docker.sock"' in brought.text("/etc/cloister/node.toml")
+
+
+@pytest.mark.parametrize("role", ["node", "hub"])
+def test_what_else_the_bundle_brings_is_installed_where_an_engine_answers(machine: Machine, role: str) -> None:
+    names = ("docker.io", "logrotate", "libpopt0", "runc")
+    source = replace(
+        version_of(machine.root, "0.2.0"), packages=tuple((each, Path(f"/x/{each}_1_amd64.deb")) for each in names)
+    )
+    write_script(
+        machine.at("/usr/bin/dpkg-deb"), "print('Depends: libc6 (>= 2.4), cron | cron-daemon, libpopt0 (>= 1)')"
+    )
+    answers = ANSWERS if role == "node" else HUB_ANSWERS
+    install_from(machine, parser().parse_args([role, *answers]), source, None)
+    asked = [line for line in machine.text("/fake/programs").splitlines() if line.startswith("dpkg --")]
+    assert asked == ["dpkg --install /x/logrotate_1_amd64.deb /x/libpopt0_1_amd64.deb"]

@@ -1,4 +1,4 @@
-"""Services while their files are changed: what runs is stopped, and what starts is waited for as long as it may take."""
+"""Services while their files are changed: what runs is stopped, what starts is waited for as long as it may take."""
 
 from __future__ import annotations
 

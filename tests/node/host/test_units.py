@@ -199,7 +199,9 @@ def test_a_name_that_nobody_knows_now_keeps_the_addresses_it_had(tmp_path: Path)
 
 
 def test_the_order_of_a_name_servers_answer_is_no_other_unit(tmp_path: Path) -> None:
-    one, other = (units(node(tmp_path), machine(each)) for each in (("192.0.2.8", "192.0.2.7"), ("192.0.2.7", "192.0.2.8")))
+    one, other = (
+        units(node(tmp_path), machine(each)) for each in (("192.0.2.8", "192.0.2.7"), ("192.0.2.7", "192.0.2.8"))
+    )
     assert one.files == other.files
 
 
@@ -285,7 +287,16 @@ def test_memory_grows_with_the_workers_and_sources_are_only_read(tmp_path: Path)
     assert (unit["ProtectHome"], unit["BindReadOnlyPaths"]) == (["tmpfs"], ["-/home/import"])
 
 
-STRANGE = ("/home/pacs/My Export", "/srv/100%done", "/srv/a:b", "/srv/a;b", '/srv/a "b" c', "/srv/it's", "/srv/$x", "/srv/ü")
+STRANGE = (
+    "/home/pacs/My Export",
+    "/srv/100%done",
+    "/srv/a:b",
+    "/srv/a;b",
+    '/srv/a "b" c',
+    "/srv/it's",
+    "/srv/$x",
+    "/srv/ü",
+)
 
 
 def test_a_folder_with_a_strange_name_is_named_in_the_unit_as_systemd_reads_it(tmp_path: Path) -> None:
@@ -294,8 +305,8 @@ def test_a_folder_with_a_strange_name_is_named_in_the_unit_as_systemd_reads_it(t
     named = settings(unit)
     assert named["BindReadOnlyPaths"] == ['"-/home/pacs/My Export"']
     assert named["ReadOnlyPaths"][-len(STRANGE) :] == [
-        '"-/home/pacs/My Export"', "-/srv/100%%done", '"-/srv/a:b"', "-/srv/a;b", '"-/srv/a \\"b\\" c"', '"-/srv/it\'s"',
-        "-/srv/$x", "-/srv/ü",
+        '"-/home/pacs/My Export"', "-/srv/100%%done", '"-/srv/a:b"', "-/srv/a;b", '"-/srv/a \\"b\\" c"',
+        '"-/srv/it\'s"', "-/srv/$x", "-/srv/ü",
     ]  # fmt: skip
     (tmp_path / "cloister-intake.service").write_text(unit.replace(str(PYTHON), "/usr/bin/true"))
     said = subprocess.run(
@@ -305,7 +316,9 @@ def test_a_folder_with_a_strange_name_is_named_in_the_unit_as_systemd_reads_it(t
     assert not re.search(r"\.service:\d+:", said), said
 
 
-@pytest.mark.parametrize("more", ['[intake]\nsource_roots = ["/srv/a\\nUser=root"]\n', '[intake]\nsource_roots = ["/srv/a "]\n'])
+@pytest.mark.parametrize(
+    "more", ['[intake]\nsource_roots = ["/srv/a\\nUser=root"]\n', '[intake]\nsource_roots = ["/srv/a "]\n']
+)
 def test_a_name_that_no_unit_can_hold_is_refused(tmp_path: Path, more: str) -> None:
     with pytest.raises(UsageFault, match="no unit can name"):
         units(node(tmp_path, more), machine())
