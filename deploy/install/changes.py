@@ -113,10 +113,9 @@ class Folder(Change):
         return not machine.at(self.path).is_dir()
 
     def before(self, machine: Machine) -> Before:
-        path = machine.at(self.path)
-        if os.path.lexists(path) and not path.is_dir():
+        if os.path.lexists(machine.at(self.path)) and not machine.at(self.path).is_dir():
             raise Fault(f"{self.path} is there and is no folder", "move it away")
-        return {"there": path.is_dir()}
+        return {"there": machine.at(self.path).is_dir()}
 
     def apply(self, machine: Machine) -> None:
         missing = [each for each in (self.path, *map(str, Path(self.path).parents)) if not machine.at(each).exists()]
