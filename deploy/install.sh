@@ -32,8 +32,9 @@ for word in "$@"; do
 done
 
 here="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd -P)"
-# The system's own interpreter: the services' users cannot read one under somebody's home.
-for python in /usr/bin/python3.12 /usr/bin/python3.11 /usr/bin/python3; do
+# The system's own interpreter: the services' users cannot read one under somebody's home. Its default first: a bundle is
+# made for that one, whichever others are there.
+for python in /usr/bin/python3 /usr/bin/python3.12 /usr/bin/python3.11; do
   if [ -x "$python" ] && "$python" -I -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'; then
     umask 022
     exec "$python" -I -B "$here/install/run.py" "$@"

@@ -67,7 +67,13 @@ def from_plain(plain: dict[str, Any]) -> Change:
     if kind is None:
         raise Fault("the journal holds a change that this installer does not know", "use the installer that began it")
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
-    return kind(**given)
+    try:
+        return kind(**given)
+    except TypeError:
+        raise Fault(
+            f"the account of a change ({kind.kind}) holds a word that this installer does not know",
+            "use the installer that began it",
+        ) from None
 
 
 def flush(folder: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import layout
 from .check_disks import disks
-from .engine import Engine, find_engine
+from .engine import Engine, configured_engine, find_engine, kept_for_others
 from .machine import Machine
 from .talk import say
 
@@ -106,9 +106,22 @@ def _python(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
 def _engine(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     if wanted.role == "hub":
         return
-    url = wanted.engine or find_engine(machine)
+    # the one that the node asks: a configuration that is there is kept, whatever else answers
+    configured = configured_engine(machine)
+    if configured and not configured.startswith("unix:///"):
+        yield Finding("engine", "unknown", f"{configured} is not asked from here", "cloister node canary asks it")
+        return
+    url = configured or wanted.engine or find_engine(machine)
     version = Engine(machine, url).ask("/version") if url else {}
+    if configured and not version:
+        cure = f"start it, or name another in {layout.configuration('node')}"
+        yield Finding("engine", "failed", f"none answers at {configured}", cure)
+        return
     if not url or not version:
+        if wanted.brings and (folder := kept_for_others(machine)):
+            cure = "start the engine that they are of, and name its socket (--engine); or move the folder away"
+            yield Finding("engine", "failed", f"none answers, and {folder} holds what another engine keeps", cure)
+            return
         if wanted.brings:
             yield Finding("engine", "ok", f"none yet; the bundle brings {', '.join(wanted.brings)}")
             return

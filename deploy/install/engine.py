@@ -8,13 +8,21 @@ import json
 import os
 import socket
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import IO, Any
 
+from . import layout
 from .machine import Machine
 from .talk import BROKEN, Fault
 
 DEFAULT = "unix:///run/docker.sock"
+# where an engine keeps what its users gave it; removing a package leaves it, purging one deletes all of it
+_KEEPS = ("/var/lib/docker", "/var/lib/containers")
+_OTHERS = (
+    "/var/lib/docker/containers", "/var/lib/docker/volumes",
+    "/var/lib/containers/storage/overlay-containers", "/var/lib/containers/storage/volumes",
+)  # fmt: skip
 _SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock")
 
 
@@ -81,6 +89,29 @@ def find_engine(machine: Machine) -> str | None:
     for path in _SOCKETS:
         if Engine(machine, f"unix://{path}").ask("/version"):
             return f"unix://{path}"
+    return None
+
+
+def configured_engine(machine: Machine) -> str | None:
+    """The URL of the engine that the node's configuration names, where there is one that can be read."""
+    try:
+        named = tomllib.loads(machine.text(layout.configuration("node")))["engine"]["socket"]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+        return None
+    return named if isinstance(named, str) else None
+
+
+def kept_by_engines(machine: Machine) -> list[str]:
+    """The folders of engines that are there, whoever made them."""
+    return [each for each in _KEEPS if machine.at(each).exists()]
+
+
+def kept_for_others(machine: Machine) -> str | None:
+    """Where an engine keeps containers or volumes, if one does. Images alone are nobody's loss."""
+    for each in _OTHERS:
+        folder = machine.at(each)
+        if folder.is_dir() and any(inside.is_dir() for inside in folder.iterdir()):
+            return each
     return None
 
 

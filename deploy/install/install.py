@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,16 @@ from typing import Protocol
 
 from . import layout
 from .changes import Change, File, Folder, Link, Tree
-from .engine import Engine, find_engine
+from .engine import DEFAULT, Engine, find_engine
 from .machine import Machine
+from .rehearsal import Rehearsal
 from .sources import SENTINEL, Source
 from .system_changes import Command, Image, Packages, Reload, Started, Stopped, Users
 from .talk import Fault, say
 from .units import Units, units_of
 
-_ENGINE_S = 60.0
+_ENGINES = {"docker.io", "podman"}
+_NEEDED = {"logrotate"}
 
 
 class Recorder(Protocol):
@@ -52,6 +54,7 @@ def install(machine: Machine, wish: Wish, recorder: Recorder) -> Units:
             wish.source.stage,
         )
     )  # fmt: skip
+    _bring_packages(machine, wish, recorder)
     program = recorder.where(layout.program(version))
     sentinel = engine = ""
     if wish.role == "node":
@@ -99,10 +102,8 @@ def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, progr
     if wish.config is None:
         return "", ""  # the configuration that is kept names both
     url = wish.engine or find_engine(machine)
-    if url is None and (debs := missing_packages(machine, wish.source)):
-        names, files = zip(*debs, strict=True)
-        recorder.do(Packages("bundle", tuple(names), tuple(map(str, files))))
-        url = _wait_for_engine(machine)
+    if url is None and _ENGINES & {name for name, _path in wish.source.packages} and isinstance(recorder, Rehearsal):
+        url = DEFAULT  # a rehearsal brings none: where one will answer does for a file that nobody keeps
     if url is None:
         raise Fault(
             "no container engine answers", "apt-get install docker.io (or podman), or name its socket: --engine"
@@ -123,19 +124,34 @@ def _engine_and_sentinel(machine: Machine, wish: Wish, recorder: Recorder, progr
     return url, found[0] if found else f"sha256:{'e' * 64}"
 
 
+def _bring_packages(machine: Machine, wish: Wish, recorder: Recorder) -> None:
+    """The bundle's Debian packages: an engine where a node has none yet, and what else a machine of ours needs."""
+    missing = dict(missing_packages(machine, wish.source))
+    if wish.role == "hub" or wish.config is None or wish.engine or find_engine(machine):
+        missing = _with_needed(machine, _NEEDED & set(missing), missing)
+    if missing:
+        words = tuple(map(str, missing.values()))
+        recorder.do(Packages("bundle", tuple(missing), words, bool(_ENGINES & set(missing))))
+
+
+def _with_needed(machine: Machine, wanted: set[str], missing: dict[str, Path]) -> dict[str, Path]:
+    """These packages, and those of the bundle that they depend on."""
+    found: dict[str, Path] = {}
+    ahead = sorted(wanted)
+    while ahead:
+        name = ahead.pop()
+        if name in missing and name not in found:
+            found[name] = missing[name]
+            said = machine.run(["dpkg-deb", "--field", missing[name], "Pre-Depends", "Depends"]).out
+            ahead += re.findall(r"(?:^|[:,|])\s*([a-z0-9][a-z0-9+.-]+)", said)
+    return found
+
+
 def missing_packages(machine: Machine, source: Source) -> tuple[tuple[str, Path], ...]:
     """The bundle's Debian packages that this machine does not have."""
     installed = machine.run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"]).out
     there = {line.split()[0] for line in installed.splitlines() if line.endswith(" installed")}
     return tuple((name, path) for name, path in source.packages if name not in there)
-
-
-def _wait_for_engine(machine: Machine) -> str | None:
-    until = time.monotonic() + _ENGINE_S
-    machine.run(["systemctl", "start", "docker.socket", "podman.socket"])
-    while (url := find_engine(machine)) is None and time.monotonic() < until:
-        time.sleep(0.5)
-    return url
 
 
 def _state(machine: Machine, role: layout.Role, program: Path, config: Path) -> Tree:

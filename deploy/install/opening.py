@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import bundle as bundles
+from . import layout
 from .machine import Machine
 from .release_keys import Refused, read_keys
 from .sources import Source, checkout, from_bundle, from_checkout
 from .talk import USAGE, Fault, say
 
-# where a bundle is unpacked while it is installed from; one run at a time, and each begins with an empty one
-WORK = "/var/tmp/cloister-install"  # noqa: S108 - root's, made anew with mode 0700 under the installer's lock
 _KEYS = "release-keys.txt"
 
 
@@ -30,7 +29,8 @@ def opened(machine: Machine, bundle: Path | None, keys: list[Path]) -> Iterator[
             )
         yield from_checkout(top)
         return
-    work = machine.at(WORK)
+    # one run at a time, and each begins with an empty one
+    work = machine.at(layout.WORK)
     clear_work(machine)
     try:
         yield _from_bundle(machine, bundle, keys, work)
@@ -39,10 +39,12 @@ def opened(machine: Machine, bundle: Path | None, keys: list[Path]) -> Iterator[
 
 
 def clear_work(machine: Machine) -> None:
-    work = machine.at(WORK)
-    if work.is_symlink():
-        work.unlink()
-    shutil.rmtree(work, ignore_errors=True)
+    """Remove what a run before this one unpacked, or whatever else is there."""
+    work = machine.at(layout.WORK)
+    if work.is_dir() and not work.is_symlink():
+        shutil.rmtree(work)
+    else:
+        work.unlink(missing_ok=True)
 
 
 def _from_bundle(machine: Machine, bundle: Path, keys: list[Path], work: Path) -> Source:

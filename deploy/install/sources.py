@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -20,6 +21,7 @@ Words = list[str | Path]
 _PIP_S = 1800.0
 _BUILD_S = 1800.0
 _OURS = Path(__file__).resolve().parent
+_PROGRAM, _SCRIPT, _KEYS = "install", "install.sh", "release-keys.txt"
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Source:
     """A version that can be put on this machine.
 
     `fill` makes the environment in an empty folder; `sentinel` has the engine hold the sentinel image and says its id,
-    which is `sentinel_id` where that is known beforehand.
+    which is `sentinel_id` where that is known beforehand. `installer` is the folder with its own `install.sh`, the
+    program of that, and the keys that it trusts.
     """
 
     version: str
     offline: bool
     told: str
+    installer: Path
     fill: Callable[[Machine, Path], None]
     sentinel: Callable[[Machine, Engine, Path], str]
     packages: tuple[tuple[str, Path], ...] = ()
@@ -44,14 +48,27 @@ class Source:
         folder.mkdir(mode=0o755)
         try:
             self.fill(machine, folder / "venv")
-            shutil.copytree(_OURS, folder / "install", ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copy(_OURS.parent / "install.sh", folder / "install.sh")
-            for name in ("release-keys.txt",):
-                if (_OURS.parent / name).exists():
-                    shutil.copy(_OURS.parent / name, folder / name)
+            _copy_installer(self.installer, folder)
+            # before the journal may forget it: a power cut would leave files of no content that look like a version;
+            # renaming it when it is whole is no way, as its scripts name the folder that they were made in
+            os.sync()
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+def _copy_installer(installer: Path, folder: Path) -> None:
+    """The installer of a version, root's alone to write, whatever the disk that it came from said of it."""
+    shutil.copytree(
+        installer / _PROGRAM, folder / _PROGRAM, copy_function=shutil.copyfile,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )  # fmt: skip
+    for name in (_SCRIPT, _KEYS):
+        if (installer / name).exists():
+            shutil.copyfile(installer / name, folder / name)
+    for path in (folder / _SCRIPT, folder / _KEYS, folder / _PROGRAM, *(folder / _PROGRAM).rglob("*")):
+        if path.exists():
+            path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
 
 
 def checkout() -> Path | None:
@@ -89,7 +106,7 @@ def from_checkout(top: Path) -> Source:
             raise Fault("images.py did not say which sentinel it built", "", 1)
         return found.group(1)
 
-    return Source(version, False, f"{version}, from {top}", fill, sentinel)
+    return Source(version, False, f"{version}, from {top}", top / "deploy", fill, sentinel)
 
 
 def from_bundle(
@@ -100,6 +117,9 @@ def from_bundle(
 
     `image` is the sentinel's archive, and the id that an engine knows it by.
     """
+    # the one that runs may be of an older version, and trust a key that was revoked since
+    if not (folder / _SCRIPT).is_file() or not (folder / _PROGRAM / "run.py").is_file():
+        raise Fault("the bundle holds no installer", "it was not made by deploy/bundle.sh", BROKEN)
 
     def fill(machine: Machine, venv: Path) -> None:
         pips = sorted((folder / "wheels").glob("pip-*.whl"))
@@ -128,7 +148,7 @@ def from_bundle(
 
     told = f"{version}, from a bundle signed by {signed_by}"
     known = (image[1] or image_of(image[0])) if image else None
-    return Source(version, True, told, fill, sentinel, packages, systems, known)
+    return Source(version, True, told, folder, fill, sentinel, packages, systems, known)
 
 
 def _pip(machine: Machine, pip: Words, words: Words) -> None:

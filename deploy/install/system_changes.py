@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from . import layout
 from .changes import KINDS, Before, Change
-from .engine import Engine
+from .engine import Engine, find_engine, kept_by_engines
 from .machine import Machine
-from .talk import Fault
+from .talk import Fault, say
 
+_ENGINE_S = 60.0
+_START_S = 180.0
+_TELL_S = 30.0
+_TIMEOUT = re.compile(r"^TimeoutStartSec=(\d+)$", re.MULTILINE)
 _JOURNALCTL = "journalctl -u 'cloister-*' says why"
 
 
@@ -111,7 +118,10 @@ class Reload(Change):
 
 @dataclass(frozen=True)
 class Stopped(Change):
-    """A target of systemd's that rests while its files are changed. Taken back, after them, it runs again."""
+    """A target of systemd's that rests while its files are changed. Taken back, after them, what ran runs again.
+
+    Its units may run without it: somebody started one alone.
+    """
 
     kind: ClassVar[str] = "stopped"
     lasts: ClassVar[bool] = False
@@ -121,18 +131,52 @@ class Stopped(Change):
         return f"stop {self.path}"
 
     def needed(self, machine: Machine) -> bool:
-        return machine.run(["systemctl", "is-active", self.path]).done
+        return bool(self._running(machine))
+
+    def _running(self, machine: Machine) -> list[str]:
+        return [unit for unit in (self.path, *self.units) if _runs(machine, unit)]
 
     def before(self, machine: Machine) -> Before:
-        return {}
+        return {"running": self._running(machine)}
 
     def apply(self, machine: Machine) -> None:
         machine.must(["systemctl", "stop", self.path, *self.units], f"{self.path} did not stop", timeout_s=180.0)
 
     def undo(self, machine: Machine, before: Before) -> None:
-        machine.must(
-            ["systemctl", "start", self.path], f"{self.path} did not start again", _JOURNALCTL, timeout_s=180.0
-        )
+        # a journal of before this was asked says nothing of it: then it was the target
+        running = before.get("running", [self.path])
+        what = [self.path] if self.path in running else running
+        _start(machine, what, self.units, f"{self.path} did not start again")
+
+
+def _runs(machine: Machine, unit: str) -> bool:
+    """Whether a unit has processes: one that still starts, or still stops, is not active and has."""
+    answer = machine.run(["systemctl", "is-active", unit])
+    return answer.done or answer.out.strip() in ("activating", "deactivating", "reloading")
+
+
+def _start(machine: Machine, what: Sequence[str], units: Sequence[str], failed: str) -> None:
+    """Start units, as long as systemd itself waits for them: the first start of a version migrates its database."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        since = time.monotonic()
+        while not ended.wait(_TELL_S):
+            say(f"  {what[0]} still starts, after {time.monotonic() - since:.0f} s: journalctl -f -u 'cloister-*'")
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    try:
+        machine.must(["systemctl", "start", *what], failed, _JOURNALCTL, timeout_s=start_timeout_s(machine, units))
+    finally:
+        ended.set()
+        telling.join()
+
+
+def start_timeout_s(machine: Machine, units: Sequence[str]) -> float:
+    """How long these units may take: one after the other, each as long as it says, and something over."""
+    texts = [machine.text(f"{layout.UNITS}/{unit}") for unit in units]
+    return _START_S + sum(float(each) for text in texts for each in _TIMEOUT.findall(text))
 
 
 @dataclass(frozen=True)
@@ -160,7 +204,7 @@ class Started(Change):
         machine.must(["systemctl", "enable", self.path], f"{self.path} could not be enabled")
         if not self.start:
             return
-        machine.must(["systemctl", "start", self.path], f"{self.path} did not start", _JOURNALCTL, timeout_s=180.0)
+        _start(machine, [self.path], self.units, f"{self.path} did not start")
         # a target that only wants its services is up whatever became of them
         end = time.monotonic() + machine.patience_s
         while down := [unit for unit in self.units if not machine.run(["systemctl", "is-active", unit]).done]:
@@ -178,11 +222,17 @@ class Started(Change):
 
 @dataclass(frozen=True)
 class Packages(Change):
-    """Debian packages out of an opened bundle. Those that were not there before go again."""
+    """Debian packages out of an opened bundle.
+
+    A run that fails removes those that were not there before, and never purges one: that would delete what an engine
+    keeps for others. Where an engine's folder was there before, and at an uninstallation, they stay.
+    """
 
     kind: ClassVar[str] = "packages"
     names: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=(), metadata={"kept": False})
+    # whether an engine is among them, which is waited for
+    engine: bool = field(default=False, metadata={"kept": False})
 
     def describe(self) -> str:
         return f"install the Debian packages {', '.join(self.names)}"
@@ -191,17 +241,26 @@ class Packages(Change):
         return bool(self.names)
 
     def before(self, machine: Machine) -> Before:
-        return {"packages": list(self.names)}
+        return {"packages": list(self.names), "kept": kept_by_engines(machine) if self.engine else []}
 
     def apply(self, machine: Machine) -> None:
         machine.must(
             ["dpkg", "--install", *self.files], "the Debian packages could not be installed",
             "dpkg --audit says which", timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
         )  # fmt: skip
+        if self.engine:
+            machine.run(["systemctl", "start", "docker.socket", "podman.socket"])
+            until = time.monotonic() + _ENGINE_S
+            while find_engine(machine) is None and time.monotonic() < until:
+                time.sleep(0.5)
 
     def undo(self, machine: Machine, before: Before) -> None:
+        # a journal of before this was asked says nothing of it: then nobody knows whose the folder is
+        if before.get("kept", True):
+            say(f"left: the Debian packages {', '.join(before['packages'])}")
+            return
         machine.must(
-            ["dpkg", "--purge", *before["packages"]], "the Debian packages could not be removed",
+            ["dpkg", "--remove", *before["packages"]], "the Debian packages could not be removed",
             timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
         )  # fmt: skip
 

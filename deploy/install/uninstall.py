@@ -39,7 +39,11 @@ def uninstall(machine: Machine, installed: Installed, *, destroy: bool, dry: boo
     where something could not be taken back: the account of that stays, for another run."""
     if destroy:
         state_is_known(machine, installed.role)
-    going = [_whole(each) if destroy else each for each in installed.made if destroy or not _is_data(each)]
+    going = [
+        _whole(each) if destroy else each
+        for each in installed.made
+        if (destroy or not _is_data(each)) and each.change.kind != "packages"
+    ]
     if dry:
         for each in reversed(going):
             say(f"would take back: {each.change.describe()}")
@@ -216,6 +220,9 @@ def _left(machine: Machine, installed: Installed) -> Iterator[str]:
         if machine.at(each).exists():
             size = sum(path.stat().st_size for path in machine.at(each).rglob("*") if path.is_file())
             yield f"{each} ({size >> 20} MB)"
+    for made in installed.made:
+        if made.change.kind == "packages":
+            yield f"the Debian packages {', '.join(made.before['packages'])}: others may use them"
     for name in sorted(each for each in machine.accounts() if each.startswith("cloister-")):
         yield f"the user {name}"
     for folder in (layout.UNITS, "/etc/tmpfiles.d", "/etc/sysusers.d", "/etc/logrotate.d"):

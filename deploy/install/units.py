@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import layout
 from .machine import Machine
-from .talk import USAGE, Fault
+from .talk import USAGE, Fault, say
 
 _TIMEOUT_S = 60.0
 
@@ -46,6 +46,8 @@ def units_of(machine: Machine, role: layout.Role, program: Path, config: Path) -
         raise Fault(f"{config} is refused: {answer.said}", "mend it, or move it away to be asked again", USAGE)
     if not answer.done:
         raise Fault(f"the version that is installed made no units: {answer.said}", "", answer.code)
+    for line in answer.err.splitlines():
+        say(line)  # what the units leave out, and why: nobody else would say it
     plain = json.loads(answer.out)
     files = tuple(UnitFile(each["path"], _mode(each["mode"]), each["text"]) for each in plain["files"])
     # whom systemd-sysusers will make: its own file says it, jobs' user and the groups of staff included

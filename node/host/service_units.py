@@ -117,18 +117,19 @@ class ServiceUnit:
         yield f"TasksMax={self.tasks}"
         yield f"LimitNOFILE={self.files}"
         yield "LimitCORE=0"
-        yield from (f"LoadCredential={name}:{path}" for name, path in self.credentials)
+        # of this one the rest of the line is the path, quotes and blanks included
+        yield from (f"LoadCredential={name}:{str(path).replace('%', '%%')}" for name, path in self.credentials)
 
     def _walls(self) -> Iterator[str]:
         yield "NoNewPrivileges=yes"
         yield f"CapabilityBoundingSet={' '.join(self.capabilities)}"
         yield f"AmbientCapabilities={' '.join(self.ambient)}"
         yield "ProtectSystem=strict"
-        yield from (f"ReadWritePaths={quoted(str(path))}" for path in self.writable)
-        yield from (f"ReadOnlyPaths=-{path}" for path in self.read_only)
-        yield from (f"InaccessiblePaths=-{path}" for path in self.hidden)
+        yield from (f"ReadWritePaths={_path(path)}" for path in self.writable)
+        yield from (f"ReadOnlyPaths={_path(path, '-')}" for path in self.read_only)
+        yield from (f"InaccessiblePaths={_path(path, '-')}" for path in self.hidden)
         yield f"ProtectHome={'tmpfs' if self.shown else 'yes'}"
-        yield from (f"BindReadOnlyPaths=-{path}" for path in self.shown)
+        yield from (f"BindReadOnlyPaths={_path(path, '-')}" for path in self.shown)
         yield "PrivateTmp=yes"
         yield "PrivateDevices=yes"
         yield "DevicePolicy=closed"
@@ -167,6 +168,19 @@ def quoted(word: str) -> str:
     """A word of a unit file, in which % and $ stand for something else, and a blank ends it."""
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if any(character.isspace() for character in word) else word
+
+
+def _path(path: Path, flags: str = "") -> str:
+    """A path of a unit file, with what stands before it: in quotes where a blank or colon would end it. $ is itself."""
+    word = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    plain = not any(character.isspace() or character in "\"\\':" for character in word)
+    return f"{flags}{word}" if plain else f'"{flags}{word}"'
+
+
+def check_named(what: str, path: Path, hint: str) -> None:
+    """Raise `UsageFault` for a path that no unit can name, quoted or not."""
+    if any(not character.isprintable() for character in str(path)) or str(path) != str(path).strip():
+        raise UsageFault(f"{what} {str(path)!r} holds a character that no unit can name", hint=hint)
 
 
 def check_shown(what: str, path: Path, hint: str) -> None:

@@ -37,7 +37,7 @@ from node.host.installed import (
     user_line,
 )
 from node.host.processes import PROCESSES, Process, Room
-from node.host.service_units import Network, ServiceUnit, check_shown, target
+from node.host.service_units import Network, ServiceUnit, check_named, check_shown, target
 from node.host.state import SHARED_MODE
 from node.host.supervisor import environment
 
@@ -50,6 +50,7 @@ _GUARDS = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SET
 # they are there or not; whichever is there starts before the broker and ends after it
 _ENGINES = "docker.service docker.socket podman.service podman.socket containerd.service"
 _DNS = 53
+_NOBODY = "192.0.2.1"  # RFC 5737
 
 Resolve = Callable[[str], Sequence[str]]
 
@@ -58,7 +59,8 @@ Resolve = Callable[[str], Sequence[str]]
 class Machine:
     """What of this machine the units are made for. `python` runs the services, `config_file` is what they are given.
 
-    `hub`: the hub's addresses where its name is not to be asked for; `resolvers`: who is asked for names.
+    `hub`: the hub's addresses where its name is not to be asked for; `resolvers`: who is asked for names; `kept`: whom
+    the link's unit that is there lets it reach, for a time in which nobody knows the hub's name.
     """
 
     python: Path
@@ -66,6 +68,7 @@ class Machine:
     resolve: Resolve
     hub: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def units(config: NodeConfig, machine: Machine, processes: Sequence[Process] = PROCESSES) -> Installed:
@@ -105,9 +108,21 @@ def _check(config: NodeConfig, machine: Machine) -> None:
     check_shown("the Python of the installation", machine.python, "install below /opt, and say where: --python FILE")
     check_shown("the configuration", machine.config_file, "move it to /etc/cloister/node.toml")
     check_shown("the state folder", config.paths.root, "choose a state_dir below /var/lib/cloister")
+    for what, path in _named(config):
+        check_named(what, path, "give it another name, or a link to it that has one")
     for root in config.intake.source_roots:
         if root.is_relative_to("/tmp") or root.is_relative_to("/var/tmp"):  # noqa: S108 - named, to be refused
             raise UsageFault(f"intake sees nothing of {root}: its /tmp is its own", hint="bring data in from elsewhere")
+
+
+def _named(config: NodeConfig) -> Iterator[tuple[str, Path]]:
+    """What the hospital named as it liked, and units name too."""
+    yield from (("the source folder", root) for root in config.intake.source_roots)
+    if config.engine.path is not None:
+        yield "the engine's socket", config.engine.path
+    yield from (
+        ("the database's secret", path) for process in PROCESSES for _name, path in _credentials(config, process)
+    )
 
 
 def _command(machine: Machine, *words: str) -> tuple[str, ...]:
@@ -205,7 +220,7 @@ def _network(config: NodeConfig, process: Process, hub: tuple[str, ...], machine
     """(2)"""
     if process.reach == "hub":
         asked = () if _is_address(config.hub.host) else machine.resolvers
-        return Network(addresses=(*hub, *asked) or ("192.0.2.1",))  # RFC 5737: nobody's
+        return Network(addresses=(*hub, *asked) or (_NOBODY,))
     if process.reach == "engine" and config.engine.path is None:
         return Network(addresses=None)
     return Network()
@@ -226,9 +241,14 @@ def _hub_addresses(config: NodeConfig, machine: Machine) -> tuple[tuple[str, ...
         return machine.hub, ()
     if _is_address(host):
         return (host,), ()
-    found = tuple(dict.fromkeys(machine.resolve(host)))
-    if found:
+    # sorted: a name server turns its list round at every answer, and that is no other unit
+    if found := tuple(sorted(set(machine.resolve(host)))):
         return found, ()
+    if kept := tuple(sorted(set(machine.kept) - {*machine.resolvers, _NOBODY})):
+        return kept, (
+            f"{host} is not known here now, so the link's unit keeps the addresses it had ({', '.join(kept)}): write "
+            "the units again once it is, or name its address with --hub-address",
+        )
     return (), (
         f"{host} is not known here now, so the link's unit lets it reach nobody: write the units again once it is, "
         "or name its address with --hub-address",

@@ -91,7 +91,9 @@ def version_of(root: Path, version: str) -> Source:
         engine.load(root / "usr/bin/systemctl")  # any file will do for an engine that reads none
         return SENTINEL_ID
 
-    return Source(version, True, f"{version}, of a test", fill, sentinel, sentinel_id=SENTINEL_ID)
+    return Source(
+        version, True, f"{version}, of a test", HERE.parents[1] / "deploy", fill, sentinel, sentinel_id=SENTINEL_ID
+    )
 
 
 def put(machine: Machine, version: str, *words: str, role: str = "node") -> None:
@@ -174,11 +176,11 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def engine(root: Path, version: str = "20.10.24") -> Iterator[set[str]]:
+def engine(root: Path, version: str = "20.10.24", at: str = "run/docker.sock") -> Iterator[set[str]]:
     """An engine behind the machine's socket; the names of the images that it has."""
     images: set[str] = set()
     handler = type("Asked", (_Asked,), {"images": images, "version": version})
-    path = root / "run" / "docker.sock"
+    path = root / at
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(str(path), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

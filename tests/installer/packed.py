@@ -66,5 +66,8 @@ def bundle(folder: Path, root: Path, key: SigningKey, version: str, python: str,
         Source("requirements.txt", "doc", lock),
         Source("images/cloister-sentinel.tar", "image", image, "cloister-sentinel", f"sha256:{'5' * 64}"),
     ]  # fmt: skip
+    deploy = Path(__file__).parents[2] / "deploy"
+    scripts = [deploy / "install.sh", deploy / "release-keys.txt", *sorted((deploy / "install").glob("*.py"))]
+    sources += [Source(str(each.relative_to(deploy)), "script", each) for each in scripts]
     release = Release(version, 2, "5" * 40, 1_760_000_000, python, arch, ("debian-12",))
     return pack(at, release, sources, key)

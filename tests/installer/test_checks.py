@@ -36,6 +36,20 @@ def test_every_part_of_the_machine_has_a_line_and_every_trouble_a_cure(machine: 
     assert failed(findings) == []
 
 
+def test_the_engine_of_a_node_that_stands_is_the_one_it_names(bare: Machine) -> None:
+    again = Wanted("node", again=True)
+    assert found(bare, "engine", again).state == "failed"
+    with engine(bare.root, at="run/user/7/podman.sock"):
+        write(bare, "/etc/cloister/node.toml", '[engine]\nsocket = "unix:///run/user/7/podman.sock"\n')
+        seen = found(bare, "engine", again)
+        assert seen.state == "ok" and seen.detail.endswith("at unix:///run/user/7/podman.sock")
+    assert found(bare, "engine", again).detail == "none answers at unix:///run/user/7/podman.sock"
+    write(bare, "/etc/cloister/node.toml", '[engine]\nsocket = "https://engine.test:2376"\n')
+    assert found(bare, "engine", again).state == "unknown"
+    write(bare, "/etc/cloister/node.toml", "[engi")
+    assert found(bare, "engine", again).detail == "none answers"
+
+
 @pytest.mark.parametrize(
     ("path", "text", "what", "state", "says"),
     [

@@ -81,6 +81,13 @@ def test_the_units_of_the_product_are_understood(seen: Path, role: layout.Role) 
     assert all(f"{layout.CURRENT}/venv/bin/python" in text for text in services)
 
 
+def test_what_the_product_warns_of_is_said(seen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(seen, "node")
+    path.write_text(path.read_text("utf-8").replace('"127.0.0.1"', '"hub.nowhere.invalid"'), "utf-8")
+    units_of(Machine(), "node", CLOISTER, path)
+    assert "warning: hub.nowhere.invalid is not known here now" in capsys.readouterr().err
+
+
 def test_a_configuration_that_the_product_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     path = written(tmp_path, "node")
     path.write_text(path.read_text("utf-8").replace("cpus = 7.0", "cpus = -7.0"), "utf-8")

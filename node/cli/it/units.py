@@ -42,6 +42,8 @@ def node_units(
 
     The hub's name is asked for now: what it stands for is all that the link may reach.
     """
+    from node.host.installed import UNITS
+    from node.host.processes import named
     from node.host.systemd import Machine, units
 
     machine = Machine(
@@ -50,6 +52,7 @@ def node_units(
         resolve=_addresses,
         hub=tuple(hub_address or ()),
         resolvers=tuple(resolvers(_RESOLVERS)),
+        kept=tuple(kept(UNITS / named("link").unit)),
     )
     _hand_out(units(load(config), machine), out, as_json=as_json)
 
@@ -76,6 +79,16 @@ def resolvers(file: Path) -> list[str]:
         return []
     named = [words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver"]
     return [address.partition("%")[0] for address in named]
+
+
+def kept(unit: Path) -> list[str]:
+    """The addresses that a unit which is there lets its service reach."""
+    try:
+        lines = unit.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    name = "IPAddressAllow="
+    return [address for line in lines if line.startswith(name) for address in line.removeprefix(name).split()]
 
 
 def _addresses(host: str) -> Sequence[str]:

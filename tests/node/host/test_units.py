@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from federation.hub import config as hub_config
 from mediator.errors import UsageFault
+from node.cli.it.units import kept
 from node.host.config import NodeConfig, load_config
 from node.host.hub_systemd import HubMachine
 from node.host.hub_systemd import units as hub_units
@@ -185,6 +187,24 @@ def test_a_name_that_nobody_knows_opens_nothing_and_is_said(tmp_path: Path) -> N
     assert "203.0.113.9" in settings(text(named_by_hand, "cloister-link.service"))["IPAddressAllow"][0]
 
 
+def test_a_name_that_nobody_knows_now_keeps_the_addresses_it_had(tmp_path: Path) -> None:
+    before = machine(("2001:db8::7", "192.0.2.7"))
+    unit = tmp_path / "cloister-link.service"
+    unit.write_text(text(units(node(tmp_path), before), unit.name))
+    made = units(node(tmp_path), machine((), kept=tuple(kept(unit))))
+    assert text(made, unit.name) == unit.read_text()
+    assert "keeps the addresses it had (192.0.2.7, 2001:db8::7)" in made.warnings[0]
+    nobody = units(node(tmp_path), machine((), kept=("192.0.2.1", "192.0.2.53")))
+    assert "reach nobody" in nobody.warnings[0] and list(kept(tmp_path / "none")) == []
+
+
+def test_the_order_of_a_name_servers_answer_is_no_other_unit(tmp_path: Path) -> None:
+    one, other = (
+        units(node(tmp_path), machine(each)) for each in (("192.0.2.8", "192.0.2.7"), ("192.0.2.7", "192.0.2.8"))
+    )
+    assert one.files == other.files
+
+
 def test_no_row_of_a_nodes_is_inbound_and_a_hub_has_one(tmp_path: Path) -> None:
     assert {row.direction for row in units(node(tmp_path), machine()).firewall} == {"out"}
     made = hub(tmp_path)
@@ -265,6 +285,50 @@ def test_memory_grows_with_the_workers_and_sources_are_only_read(tmp_path: Path)
     assert unit["MemoryMax"] == [str(intake.memory_bytes + 4 * intake.memory_per_worker_bytes)]
     assert {"-/srv/pacs", "-/home/import"} <= set(unit["ReadOnlyPaths"])
     assert (unit["ProtectHome"], unit["BindReadOnlyPaths"]) == (["tmpfs"], ["-/home/import"])
+
+
+STRANGE = (
+    "/home/pacs/My Export",
+    "/srv/100%done",
+    "/srv/a:b",
+    "/srv/a;b",
+    '/srv/a "b" c',
+    "/srv/it's",
+    "/srv/$x",
+    "/srv/ü",
+)
+
+
+def test_a_folder_with_a_strange_name_is_named_in_the_unit_as_systemd_reads_it(tmp_path: Path) -> None:
+    roots = ", ".join(json.dumps(each, ensure_ascii=False) for each in STRANGE)
+    unit = text(units(node(tmp_path, f"[intake]\nsource_roots = [{roots}]\n"), machine()), "cloister-intake.service")
+    named = settings(unit)
+    assert named["BindReadOnlyPaths"] == ['"-/home/pacs/My Export"']
+    assert named["ReadOnlyPaths"][-len(STRANGE) :] == [
+        '"-/home/pacs/My Export"', "-/srv/100%%done", '"-/srv/a:b"', "-/srv/a;b", '"-/srv/a \\"b\\" c"',
+        '"-/srv/it\'s"', "-/srv/$x", "-/srv/ü",
+    ]  # fmt: skip
+    (tmp_path / "cloister-intake.service").write_text(unit.replace(str(PYTHON), "/usr/bin/true"))
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / "cloister-intake.service"],
+        capture_output=True, text=True, check=False,
+    ).stderr  # fmt: skip
+    assert not re.search(r"\.service:\d+:", said), said
+
+
+@pytest.mark.parametrize(
+    "more", ['[intake]\nsource_roots = ["/srv/a\\nUser=root"]\n', '[intake]\nsource_roots = ["/srv/a "]\n']
+)
+def test_a_name_that_no_unit_can_hold_is_refused(tmp_path: Path, more: str) -> None:
+    with pytest.raises(UsageFault, match="no unit can name"):
+        units(node(tmp_path, more), machine())
+
+
+def test_a_secret_with_a_strange_name_is_handed_over_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(f'database = "file:/etc/my 100%.url"\n{MINIMAL}{USERS}')
+    made = units(load_config(path), machine())
+    assert settings(text(made, "cloister-core.service"))["LoadCredential"] == ["database:/etc/my 100%%.url"]
 
 
 @pytest.mark.parametrize(
