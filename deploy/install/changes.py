@@ -8,7 +8,6 @@ as there is: a run may have been cut off in its middle.
 from __future__ import annotations
 
 import base64
-import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -125,8 +124,6 @@ class Folder(Change):
         missing = [each for each in (self.path, *map(str, Path(self.path).parents)) if not machine.at(each).exists()]
         for each in reversed(missing):
             machine.at(each).mkdir(mode=0o755)
-        if not machine.at(self.path).is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "there is a file in its place", self.path)
         machine.at(self.path).chmod(self.mode)
 
     def undo(self, machine: Machine, before: Before) -> None:
