@@ -16,7 +16,7 @@ import pytest
 from federation import pki, tls
 from federation.client.standing import WORDS
 from federation.pki import Authority
-from node.cli.findings import finding
+from node.cli.findings import finding, report
 from node.cli.it.check_hub import certificate, connection, reachable
 from node.cli.it.check_running import fingerprint
 from node.host.config import NodeConfig, load_config
@@ -127,3 +127,10 @@ def test_a_file_that_was_changed_since_the_node_started_is_said(tmp_path: Path) 
 def test_a_finding_that_is_no_good_without_what_mends_it_cannot_be_made(state: Any) -> None:
     with pytest.raises(ValueError, match="mends"):
         finding("x", state, "y")
+
+
+def test_a_finding_drives_no_terminal_and_stays_on_its_line(capfd: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[1A\x1b[2Kx\nok      hub: connected\n\x1b[8m"
+    report([finding("hub address", "warning", evil, evil)], as_json=False)
+    said = capfd.readouterr().out
+    assert "\x1b" not in said and len(said.splitlines()) == 2 and "\nok" not in said
