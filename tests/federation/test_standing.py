@@ -16,7 +16,9 @@ import pytest
 
 from federation.client import enrolment
 from federation.client.standing import WORDS, trouble_of
+from federation.control import EnrolmentRequest, decode
 from mediator.errors import Code, Denied, NotNow, Reason
+from mediator.signatures import SigningKey
 from tests.federation.ground import Town, found, told
 from tests.sim.core import FakeCore
 
@@ -95,3 +97,16 @@ def test_what_says_nothing_of_a_nodes_standing_is_no_trouble() -> None:
     assert trouble_of(ValueError()) is None
     assert trouble_of(Denied(Reason(Code.UNTRUSTED_KEY, ""))) is None
     assert trouble_of(Denied(Reason(Code.CERTIFICATE_REPLACED, ""))) == "replaced"
+
+
+def test_new_keys_are_new_each_time_that_they_are_asked_for(tmp_path: Path) -> None:
+    """The hub may have seen the ones of before, and revoked them since: the answer was lost on its way."""
+    key = SigningKey(b"a" * 32).verify_key
+
+    def made(*, new_keys: bool) -> bytes:
+        raw = enrolment.make_request(tmp_path, "delft", release_key=key, audit_key=key, new_keys=new_keys)
+        return decode(EnrolmentRequest, raw).flower_key.encode("ascii")
+
+    first, second = made(new_keys=False), made(new_keys=True)
+    assert made(new_keys=False) == second != first
+    assert made(new_keys=True) not in (first, second)
