@@ -21,6 +21,7 @@ from durable.files import replace_file
 from federation.files import make_folder
 from mediator.errors import IntegrityBroken, Malformed, UsageFault
 from mediator.grammar import check_identifier
+from mediator.images import printable
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=365)
@@ -103,6 +104,14 @@ def common_name(name: x509.Name) -> str:
     if len(values) != 1 or len(list(name)) != 1:
         raise Malformed("a subject with other than one common name")
     return values[0]
+
+
+def written(name: x509.Name) -> str:
+    """A name as people write it, whatever is in it: on one line (RFC 4514)."""
+    try:
+        return printable(name.rfc4514_string())
+    except Exception:  # noqa: BLE001 - a part may have no text at all
+        return "an authority without a name that can be read"
 
 
 def serial_of(der: bytes) -> int:

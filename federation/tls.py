@@ -69,7 +69,7 @@ def shown_by(host: str, port: int, name: str, patience_s: float) -> bytes:
             context.wrap_socket(plain, server_hostname=name) as shaken,
         ):
             return shaken.getpeercert(binary_form=True) or b""
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the second for what cannot be a name: an empty part, or one too long
         raise NotNow("its name has no address", hint="see [hub] host, and the machine's resolver") from None
     except ConnectionRefusedError:
         raise NotNow("nothing listens there", hint="see [hub] port, and whether the hub runs") from None
