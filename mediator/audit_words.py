@@ -14,7 +14,7 @@ from types import MappingProxyType
 from mediator import grammar
 from mediator.audit import Action, AuditRecord, Verdict, epoch_of
 from mediator.code_words import WORDS as CODE_WORDS
-from mediator.errors import Code
+from mediator.errors import Code, Malformed
 from mediator.roles import Role
 from mediator.types import Kind
 
@@ -215,7 +215,10 @@ def who(actor: str) -> str:
 
 def thing(record: AuditRecord) -> str:
     """What a record is about, in words."""
-    epoch = epoch_of(record)
+    try:
+        epoch = epoch_of(record)
+    except Malformed:  # the check finds it
+        return record.object
     if epoch is not None:
         return f"epoch {epoch.number}, which keeps {epoch.kept} of {epoch.before.size} witnessed records"
     task = _TASK.fullmatch(record.object)

@@ -106,3 +106,9 @@ def test_an_answer_that_the_hub_has_is_not_called_an_output() -> None:
     """A refusal is an answer as well."""
     words = sentence(record(action=Action.DELIVER, object="run-1/2/train/1", verdict=Verdict.DONE))
     assert "the node handed to the hub the answer to task train of run run-1" in words and "output" not in words
+
+
+def test_a_record_that_names_no_epoch_is_told_as_it_is() -> None:
+    assert sentence(record(action=Action.EPOCH_OPEN, object="epoch/none")).startswith(
+        "the node decided to begin epoch/none"
+    )
