@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from mediator.errors import NotNow
 
 Context = ssl.SSLContext
 TlsError = ssl.SSLError
+# openssl-verification-options(1): not yet valid, expired; the host's name or address is not in it
+_UNVERIFIED: Mapping[int, Literal["time", "name"]] = {9: "time", 10: "time", 62: "name", 64: "name"}
 
 
 def _context(protocol: int, ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
@@ -53,6 +57,16 @@ def failure(error: BaseException | None) -> str | None:
         # a client may raise a kind of its own, which has no reason, in the place of OpenSSL's
         if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
             return str(reason)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def unverified_for(error: BaseException | None) -> Literal["time", "name"] | None:
+    """What alone was wrong with a certificate of the right authority: when it is in force, or whose name it has."""
+    while error is not None:
+        # a client's own kind has no code, see above
+        if isinstance(error, ssl.SSLCertVerificationError) and (code := getattr(error, "verify_code", None)):
+            return _UNVERIFIED.get(code)
         error = error.__cause__ or error.__context__
     return None
 
