@@ -93,7 +93,7 @@ def names_host(certificate: x509.Certificate, host: str) -> bool:
     """Whether a certificate is for a host, by the names in it (RFC 9525): an authority here writes no wildcards."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):  # the last: an extension that is none
         return False
     return _general_name(host) in list(names)
 
@@ -106,11 +106,11 @@ def common_name(name: x509.Name) -> str:
     return values[0]
 
 
-def written(name: x509.Name) -> str:
-    """A name as people write it, whatever is in it: on one line (RFC 4514)."""
+def issuer_of(certificate: x509.Certificate) -> str:
+    """Who made a certificate, by its own word and on one line, whatever that is (RFC 4514)."""
     try:
-        return printable(name.rfc4514_string())
-    except Exception:  # noqa: BLE001 - a part may have no text at all
+        return printable(certificate.issuer.rfc4514_string())
+    except Exception:  # noqa: BLE001 - it is read only now, and may be no name at all
         return "an authority without a name that can be read"
 
 

@@ -42,7 +42,7 @@ def reachable(config: NodeConfig) -> dict[str, Any]:
         word = f"expired on {end:%Y-%m-%d}" if now >= end else f"is not valid before {begin:%Y-%m-%d}"
         mend = "see this machine's clock (timedatectl); if it is right, the hub's operator renews it by a restart"
         return finding("hub address", "missing", f"{hub.url} shows a certificate that {word}", mend)
-    issuer = pki.written(certificate.issuer)
+    issuer = pki.issuer_of(certificate)
     if not _is_ours(certificate, config):
         detail = f"{hub.url} shows a certificate of {issuer}, which is not the hub that enrolled this node"
         mend = "see [hub] host and port, and whether something on the way opens TLS; telephone the hub's operator"
