@@ -163,8 +163,8 @@ def belongs(record: AuditRecord, subject: LogSubject) -> bool:
     """Whether a record is of a subject.
 
     `left`: outputs released to the hub, those taken back again, and what went out of the airlock. `deleted`: what was
-    destroyed. `permits`: documents that came in, acceptances, and whatever a revoked, superseded or expired permit ended
-    or had refused. `refused`: every no. `people`: whatever a member of the hospital's staff did.
+    destroyed. `permits`: documents that came in, acceptances, and whatever a revoked, superseded or expired permit
+    ended or had refused. `refused`: every no. `people`: whatever a member of the hospital's staff did.
     """
     match subject:
         case LogSubject.LEFT:
