@@ -21,6 +21,7 @@ from durable.files import replace_file
 from federation.files import make_folder
 from mediator.errors import IntegrityBroken, Malformed, UsageFault
 from mediator.grammar import check_identifier
+from mediator.images import printable
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=365)
@@ -92,7 +93,7 @@ def names_host(certificate: x509.Certificate, host: str) -> bool:
     """Whether a certificate is for a host, by the names in it (RFC 9525): an authority here writes no wildcards."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):  # the last: an extension that is none
         return False
     return _general_name(host) in list(names)
 
@@ -103,6 +104,14 @@ def common_name(name: x509.Name) -> str:
     if len(values) != 1 or len(list(name)) != 1:
         raise Malformed("a subject with other than one common name")
     return values[0]
+
+
+def issuer_of(certificate: x509.Certificate) -> str:
+    """Who made a certificate, by its own word and on one line, whatever that is (RFC 4514)."""
+    try:
+        return printable(certificate.issuer.rfc4514_string())
+    except Exception:  # noqa: BLE001 - it is read only now, and may be no name at all
+        return "an authority without a name that can be read"
 
 
 def serial_of(der: bytes) -> int:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from mediator.errors import NotNow
 
 Context = ssl.SSLContext
 TlsError = ssl.SSLError
+# openssl-verification-options(1): not yet valid, expired; the host's name or address is not in it
+_UNVERIFIED: Mapping[int, Literal["time", "name"]] = {9: "time", 10: "time", 62: "name", 64: "name"}
 
 
 def _context(protocol: int, ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
@@ -57,6 +61,16 @@ def failure(error: BaseException | None) -> str | None:
     return None
 
 
+def unverified_for(error: BaseException | None) -> Literal["time", "name"] | None:
+    """What alone was wrong with a certificate of the right authority: when it is in force, or whose name it has."""
+    while error is not None:
+        # a client's own kind has no code, see above
+        if isinstance(error, ssl.SSLCertVerificationError) and (code := getattr(error, "verify_code", None)):
+            return _UNVERIFIED.get(code)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def shown_by(host: str, port: int, name: str, patience_s: float) -> bytes:
     """The certificate (DER) that a server shows who shows it none, not verified: nobody may trust it by this.
 
@@ -69,7 +83,7 @@ def shown_by(host: str, port: int, name: str, patience_s: float) -> bytes:
             context.wrap_socket(plain, server_hostname=name) as shaken,
         ):
             return shaken.getpeercert(binary_form=True) or b""
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the second for what cannot be a name: an empty part, or one too long
         raise NotNow("its name has no address", hint="see [hub] host, and the machine's resolver") from None
     except ConnectionRefusedError:
         raise NotNow("nothing listens there", hint="see [hub] port, and whether the hub runs") from None

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from mediator import grammar
 from mediator.audit import Action, AuditRecord, Verdict, epoch_of
 from mediator.code_words import WORDS as CODE_WORDS
-from mediator.errors import Code
+from mediator.errors import Code, Malformed
 from mediator.roles import Role
 from mediator.types import Kind
 
@@ -74,7 +74,7 @@ ACTIONS: Mapping[Action, ActionWords] = MappingProxyType(
         Action.JOB_END: ActionWords("ended", "finish", {Verdict.REFUSED: "ended without an output:"}),
         Action.RELEASE: ActionWords("released the output of", "release the output of"),
         Action.REDELIVER: ActionWords("released again the output of", "release again the output of"),
-        Action.DELIVER: ActionWords("handed to the hub the output of", "hand to the hub the output of"),
+        Action.DELIVER: ActionWords("handed to the hub the answer to", "hand to the hub the answer to"),
         Action.AIRLOCK_CHECK: ActionWords("checked in the airlock", "keep in the airlock"),
         Action.AIRLOCK_REVIEW: ActionWords("reviewed in the airlock", "review in the airlock"),
         Action.AIRLOCK_RELEASE: ActionWords("handed out of the airlock", "hand out of the airlock"),
@@ -140,7 +140,13 @@ class LogSubject(StrEnum):
     PEOPLE = "people"
 
 
-_LEFT = frozenset({Action.RELEASE, Action.REDELIVER, Action.DELIVER, Action.AIRLOCK_RELEASE})
+# a take-back shows beside what it takes back; that the hub has an answer (DELIVER) says of refusals as well
+_LEFT: Mapping[Action, frozenset[Verdict]] = {
+    Action.RELEASE: frozenset({Verdict.DONE, Verdict.REFUSED}),
+    Action.REDELIVER: frozenset({Verdict.DONE, Verdict.REFUSED}),
+    # the content is handed over under the one, and the other is written once it was taken
+    Action.AIRLOCK_RELEASE: frozenset({Verdict.ALLOWED, Verdict.DONE}),
+}
 _DELETED = frozenset(
     {
         Action.QUARANTINE_DESTROY, Action.WORK_DELETE, Action.AIRLOCK_DELETE, Action.DATASET_WITHDRAW,
@@ -156,13 +162,13 @@ _OVER = frozenset(
 def belongs(record: AuditRecord, subject: LogSubject) -> bool:
     """Whether a record is of a subject.
 
-    `left`: outputs that went to the hub or out of the airlock. `deleted`: what was destroyed. `permits`: documents that
-    came in, acceptances, and whatever a revoked, superseded or expired permit ended or had refused. `refused`: every
-    no. `people`: whatever a member of the hospital's staff did.
+    `left`: outputs released to the hub, those taken back again, and what went out of the airlock. `deleted`: what was
+    destroyed. `permits`: documents that came in, acceptances, and whatever a revoked, superseded or expired permit
+    ended or had refused. `refused`: every no. `people`: whatever a member of the hospital's staff did.
     """
     match subject:
         case LogSubject.LEFT:
-            return record.action in _LEFT and record.verdict is Verdict.DONE
+            return record.verdict in _LEFT.get(record.action, ())
         case LogSubject.DELETED:
             return record.action in _DELETED and record.verdict is not Verdict.REFUSED
         case LogSubject.PERMITS:
@@ -209,7 +215,10 @@ def who(actor: str) -> str:
 
 def thing(record: AuditRecord) -> str:
     """What a record is about, in words."""
-    epoch = epoch_of(record)
+    try:
+        epoch = epoch_of(record)
+    except Malformed:  # the check finds it
+        return record.object
     if epoch is not None:
         return f"epoch {epoch.number}, which keeps {epoch.kept} of {epoch.before.size} witnessed records"
     task = _TASK.fullmatch(record.object)

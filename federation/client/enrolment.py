@@ -70,9 +70,11 @@ def make_request(
     """A new enrolment request (JSON), with keys made in `folder` unless they are there already.
 
     `new_keys` are made in `folder/next`, and take the others' place when a bundle for them is installed; once they are
-    there, every request is for them.
+    there, every request is for them, until `new_keys` are asked for again: a hub may have seen these, and revoked them.
     """
     make_folder(folder)
+    if new_keys and (folder / "next").exists():
+        shutil.rmtree(folder / "next")
     keys = make_folder(folder / "next") if new_keys or (folder / "next" / "tls.key").exists() else folder
     tls_key = _key(keys / "tls.key", pki.new_key)
     flower = _key(keys / "flower.key", lambda: ec.generate_private_key(ec.SECP384R1()))

@@ -25,6 +25,8 @@ Trouble = Literal[
     "replaced",
     "unknown_here",
     "another_hub",
+    "hub_not_in_force",
+    "hub_not_named",
     "refused",
     "hub_too_old",
     "node_too_old",

@@ -43,6 +43,14 @@ WORDS: Mapping[Trouble, Words] = {
         "what answers at the hub's address does not show the certificate of the hub that enrolled this node",
         "see [hub] host and port, and whether something on the way opens TLS; telephone the hub's operator",
     ),
+    "hub_not_in_force": Words(
+        "by this machine's clock the hub's certificate has expired or is not valid yet",
+        "see this machine's clock (timedatectl); if it is right, the hub's operator renews it by a restart",
+    ),
+    "hub_not_named": Words(
+        "the hub's certificate is not for the name by which this node calls it",
+        "see [hub] host (or server_name): write a name that the hub's [ingress] hosts has",
+    ),
     "hub_too_old": Words(
         "the hub's version is more than one behind this node's", "telephone the hub's operator; nothing is lost"
     ),
@@ -57,6 +65,7 @@ _ALERTS: Mapping[str, Trouble] = {
     "TLSV1_ALERT_UNKNOWN_CA": "unknown_here",
     "CERTIFICATE_VERIFY_FAILED": "another_hub",
 }
+_UNVERIFIED: Mapping[str, Trouble] = {"time": "hub_not_in_force", "name": "hub_not_named"}
 _CODES: Mapping[Code, Trouble] = {Code.CERTIFICATE_REPLACED: "replaced", Code.SITE_NOT_NAMED: "refused"}
 
 
@@ -67,6 +76,8 @@ def trouble_of(error: BaseException) -> Trouble | None:
     if isinstance(error, Denied):
         return _CODES.get(error.reasons[0].code)
     if isinstance(error, CloisterError):
+        if (wrong := tls.unverified_for(error)) is not None:
+            return _UNVERIFIED[wrong]
         return _ALERTS.get(tls.failure(error) or "")
     return None
 

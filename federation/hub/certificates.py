@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -49,11 +50,13 @@ class Credential:
 class Standing:
     """The certificates of active sites that are neither revoked nor expired, by serial number.
 
-    `ended` were replaced by a newer one: they open nothing, but who shows one is told so.
+    `ended` were replaced by a newer one: they open nothing, but who shows one is told so. Of two, the one of the higher
+    `number` was read later.
     """
 
     in_force: Mapping[int, Credential] = field(default_factory=dict)
     ended: frozenset[int] = frozenset()
+    number: int = field(default=0, compare=False)
 
     @property
     def serials(self) -> tuple[frozenset[int], frozenset[int]]:
@@ -68,11 +71,15 @@ class Certificates:
         self._database = database
         self._authority = authority
         self._clock = clock
+        # reads are numbered in the order in which they see the database
+        self._reading, self._number = threading.Lock(), 0
 
     def standing(self) -> Standing:
         """Who may come in at this moment."""
         now = print_time(self._clock())
-        with self._database.read() as session:
+        with self._reading, self._database.read() as session:
+            self._number += 1
+            number = self._number
             query = (
                 select(CertificateRow, SiteRow)
                 .join(SiteRow, SiteRow.site == CertificateRow.site)
@@ -85,7 +92,7 @@ class Certificates:
                     in_force[int(row.serial, 16)] = Credential(peer_of(site), expires, row.used is None)
                 else:
                     ended.add(int(row.serial, 16))
-        return Standing(in_force, frozenset(ended))
+        return Standing(in_force, frozenset(ended), number)
 
     def renew(self, site: str, serial: int, request: str) -> str:
         """A new certificate (PEM) in place of the one shown, from a signing request.

@@ -149,7 +149,11 @@ class Ingress:
             await self._upstream.close()
 
     def refresh(self, standing: Standing, *, reload: bool = False) -> None:
-        """Take the certificates in force; with `reload`, the revocation list too. Others' connections end now."""
+        """Take the certificates in force; with `reload`, the revocation list too. Others' connections end now.
+
+        What was read before what is held already says nothing: it only came later.
+        """
+        standing = self._standing if standing.number < self._standing.number else standing
         self._standing = standing
         self._sites = len({shown.peer.site for shown in standing.in_force.values()})
         if reload:
@@ -172,7 +176,9 @@ class Ingress:
         """The site of a new connection; none for a certificate that was replaced, which is told so, and for who has
         none while a site is being enrolled. Raises `LookupError` for any other."""
         serial = self._serial(transport)
-        if serial == _NONE and self._door.is_open:  # (8)
+        if serial == _NONE:  # (8)
+            if not self._door.is_open:
+                raise LookupError
             return None
         await self._read_up(serial)
         if serial in self._standing.ended:
@@ -194,9 +200,9 @@ class Ingress:
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             serial = self._serial(request.transport) if request.transport is not None else _NONE
-            if request.path == ENROL and (serial != _NONE or not self._door.is_open):
+            if (request.path == ENROL) != (serial == _NONE) or (serial == _NONE and not self._door.is_open):
                 raise _REFUSED
-            if request.path == ENROL and serial == _NONE:  # (8)
+            if serial == _NONE:  # (8)
                 answer = await handler(request)
                 answer.force_close()
                 return answer

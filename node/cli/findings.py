@@ -9,10 +9,13 @@ import typer
 from rich.text import Text
 
 from mediator.errors import NotNow
+from mediator.images import printable
 from node.cli.output import data, show, talk
 
 # `unknown`: this user may not look there, or it cannot be known, which is no fault of the node's
 State = Literal["ok", "warning", "missing", "unknown"]
+# a detail may hold what somebody else wrote, such as a certificate that nobody has verified
+_MAX_CHARACTERS = 10_000
 _COLOURS = {"ok": "green", "warning": "yellow", "missing": "red", "unknown": "dim"}
 
 
@@ -30,9 +33,14 @@ def report(findings: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     else:
         for each in findings:
             mark = Text(f"{each['state']:8}", style=_COLOURS[each["state"]])
-            data.print(mark, Text(f"{each['what']}: {each['detail']}"), soft_wrap=True)
+            data.print(mark, Text(_line(f"{each['what']}: {each['detail']}")), soft_wrap=True)
             if each["mend"]:
-                data.print(Text(f"{'':8} -> {each['mend']}"), soft_wrap=True)
+                data.print(Text(f"{'':8} -> {_line(each['mend'])}"), soft_wrap=True)
     if any(each["state"] == "missing" for each in findings):
         talk.print("error: something is missing, see above", markup=False)
         raise typer.Exit(NotNow.exit_code)
+
+
+def _line(text: str) -> str:
+    """A text on one line, without what a terminal obeys."""
+    return printable(text, _MAX_CHARACTERS)

@@ -21,11 +21,11 @@ HOME = Path(__file__).resolve().parents[2]
 _PACKAGES = ("node", "mediator", "containers", "federation", "durable")
 _LOGGERS = frozenset({"cloister.link", "cloister.hub"})
 _LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
-_LINE = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{3}Z ([a-z]+) ([A-Z]+) ([A-Za-z0-9_.]+): (.*)$")
+_LINE = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{3}Z ([a-z]+) ([A-Z]+) ([A-Za-z0-9_.]+): (.*)$", re.ASCII)
 _TAIL_BYTES = 2 << 20
-_ERROR = re.compile(r"\[([A-Za-z_]+)(?::|\]| at ([A-Za-z0-9_]+/[A-Za-z0-9_]+\.py):(\d+)\])")
+_ERROR = re.compile(r"\[([A-Za-z_]+)(?::|\]| at ([A-Za-z0-9_]+/[A-Za-z0-9_]+\.py):(\d{1,5})\])", re.ASCII)
 # a word of a version: 26.1.5, 0.2.0rc1, 6.1.0-18-amd64 has letters between its numbers, so these are kept alone
-_VERSION = re.compile(r"^\d+(?:\.\d+){0,3}")
+_VERSION = re.compile(r"^\d+(?:\.\d+){0,3}", re.ASCII)
 _SYSTEMS = frozenset({"debian", "ubuntu", "rhel", "rocky", "almalinux", "fedora", "sles", "opensuse-leap"})
 _MACHINES = frozenset({"x86_64", "aarch64"})
 _UNIT = re.compile(r"^cloister-(?:guard|core|intake|broker|link|node|hub|superlink)\.(?:service|target|socket|timer)$")
@@ -88,7 +88,8 @@ def known_findings() -> frozenset[str]:
     text = "".join(path.read_text("utf-8") for path in (HOME / "node" / "cli").rglob("check*.py"))
     text += (HOME / "node" / "host" / "placeholders.py").read_text("utf-8")
     said = set(re.findall(r'(?:finding|disk|volume|_days|Placeholder)\(\s*"([A-Za-z\' ]+)"', text)) | {"site"}
-    return frozenset(said | {f"trust in {each}" for each in ("committee", "stewards", "hub", "witnesses")})
+    trusted = ("committee", "stewards", "hub", "witnesses", "persons", "reviewers")
+    return frozenset(said | {"instruction key", "witness key"} | {f"trust in {each}" for each in trusted})
 
 
 def configuration(rows: Iterable[Mapping[str, Any]], fields: Mapping[str, Any]) -> list[dict[str, Any]]:

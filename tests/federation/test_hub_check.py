@@ -116,6 +116,16 @@ def test_root_who_looks_leaves_nothing_of_roots_in_anothers_state_folder() -> No
     shutil.rmtree(home)
 
 
+@pytest.mark.parametrize(("name", "what"), [("ca.crt", "certificate authority"), ("server.crt", "server certificate")])
+def test_a_certificate_that_is_gone_or_none(still: Path, name: str, what: str) -> None:
+    path = still.parent / "hub" / "pki" / name
+    for spoil in (lambda: path.write_bytes(b"\xff"), path.unlink):
+        spoil()
+        seen = said(still)
+        assert seen[what]["state"] == "missing" and "backup" in seen[what]["mend"]
+        assert seen["port"]["state"] == "warning" and "alarms" in seen
+
+
 def test_a_name_that_the_certificate_does_not_have(still: Path) -> None:
     still.write_text(still.read_text().replace('hosts = ["127.0.0.1"]', 'hosts = ["hub.new.example"]'))
     found = said(still)["server certificate"]

@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from federation import pki
 from mediator.errors import CloisterError, Malformed, UsageFault
@@ -101,3 +102,21 @@ def test_renewal_is_due_after_two_thirds(authority: pki.Authority) -> None:
 def test_a_site_name_is_an_identifier() -> None:
     with pytest.raises((CloisterError, ValueError)):
         pki.signing_request(pki.new_key(), "Aachen; DROP")
+
+
+def test_a_strangers_certificate_with_what_is_no_extension_and_no_common_name_is_still_told() -> None:
+    key, now = pki.new_key(), datetime.now(UTC)
+    issuer = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "a\x1b[2Jb")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(issuer)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x01"), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    assert not pki.names_host(certificate, "hub.example")
+    assert pki.issuer_of(certificate).startswith("O=a") and pki.issuer_of(certificate).isprintable()

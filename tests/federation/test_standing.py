@@ -9,14 +9,18 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from federation import pki, tls
 from federation.client import enrolment
+from federation.client.control import ControlChannel
 from federation.client.standing import WORDS, trouble_of
-from mediator.errors import Code, Denied, NotNow, Reason
+from federation.control import EnrolmentRequest, decode
+from mediator.errors import CloisterError, Code, Denied, NotNow, Reason
+from mediator.signatures import SigningKey
 from tests.federation.ground import Town, found, told
 from tests.sim.core import FakeCore
 
@@ -95,3 +99,44 @@ def test_what_says_nothing_of_a_nodes_standing_is_no_trouble() -> None:
     assert trouble_of(ValueError()) is None
     assert trouble_of(Denied(Reason(Code.UNTRUSTED_KEY, ""))) is None
     assert trouble_of(Denied(Reason(Code.CERTIFICATE_REPLACED, ""))) == "replaced"
+
+
+def test_new_keys_are_new_each_time_that_they_are_asked_for(tmp_path: Path) -> None:
+    """The hub may have seen the ones of before, and revoked them since: the answer was lost on its way."""
+    key = SigningKey(b"a" * 32).verify_key
+
+    def made(*, new_keys: bool) -> bytes:
+        raw = enrolment.make_request(tmp_path, "delft", release_key=key, audit_key=key, new_keys=new_keys)
+        return decode(EnrolmentRequest, raw).flower_key.encode("ascii")
+
+    first, second = made(new_keys=False), made(new_keys=True)
+    assert made(new_keys=False) == second != first
+    assert made(new_keys=True) not in (first, second)
+
+
+@pytest.mark.parametrize(
+    ("host", "age_days", "trouble"),
+    [("127.0.0.1", 400, "hub_not_in_force"), ("127.0.0.1", -2, "hub_not_in_force"), ("127.0.0.2", 0, "hub_not_named")],
+)
+async def test_a_hubs_certificate_out_of_date_or_of_another_name_accuses_nobody_on_the_way(
+    tmp_path: Path, host: str, age_days: int, trouble: str
+) -> None:
+    made = datetime.now(UTC) - timedelta(days=age_days)
+    authority = pki.Authority.create(tmp_path / "hub", "hub", ["hub.example"], made)
+    if age_days < 0:  # of an authority that is in force itself
+        authority = pki.Authority.create(tmp_path / "now", "hub", ["hub.example"], datetime.now(UTC))
+        authority.issue_server(["hub.example"], made)
+    key = pki.new_key()
+    (tmp_path / "tls.key").write_bytes(pki.key_pem(key))
+    certificate = authority.issue_node(pki.signing_request(key, "delft"), "delft", datetime.now(UTC))
+    (tmp_path / "tls.crt").write_bytes(pki.certificate_pem(certificate))
+    context = tls.ServerContext(authority.ca, authority.server_certificate, authority.server_key, authority.crl).context
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), host, 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    ours = tls.client_context(authority.ca, tmp_path / "tls.crt", tmp_path / "tls.key")
+    channel = ControlChannel(f"https://{host}:{port}", ours)
+    with pytest.raises(CloisterError) as caught:
+        await channel.hello()
+    assert trouble_of(caught.value) == trouble
+    await channel.close()
+    server.close()

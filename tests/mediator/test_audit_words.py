@@ -87,8 +87,11 @@ def test_subjects_hold_what_they_are_named_for() -> None:
         }
         for subject in LogSubject
     }
-    assert (Action.RELEASE, Verdict.DONE) in held[LogSubject.LEFT]
-    assert (Action.RELEASE, Verdict.REFUSED) not in held[LogSubject.LEFT]
+    assert held[LogSubject.LEFT] == {
+        (Action.RELEASE, Verdict.DONE), (Action.RELEASE, Verdict.REFUSED),
+        (Action.REDELIVER, Verdict.DONE), (Action.REDELIVER, Verdict.REFUSED),
+        (Action.AIRLOCK_RELEASE, Verdict.ALLOWED), (Action.AIRLOCK_RELEASE, Verdict.DONE),
+    }  # fmt: skip
     assert {action for action, _ in held[LogSubject.DELETED]} == {
         Action.QUARANTINE_DESTROY, Action.WORK_DELETE, Action.AIRLOCK_DELETE, Action.DATASET_WITHDRAW,
         Action.DEID_KEY_RETIRE,
@@ -97,3 +100,15 @@ def test_subjects_hold_what_they_are_named_for() -> None:
     assert not held[LogSubject.PEOPLE] and belongs(record(actor="it_admin.unknown"), LogSubject.PEOPLE)
     assert belongs(record(verdict=Verdict.REFUSED, code="permit_revoked"), LogSubject.PERMITS)
     assert not belongs(record(), LogSubject.PERMITS)
+
+
+def test_an_answer_that_the_hub_has_is_not_called_an_output() -> None:
+    """A refusal is an answer as well."""
+    words = sentence(record(action=Action.DELIVER, object="run-1/2/train/1", verdict=Verdict.DONE))
+    assert "the node handed to the hub the answer to task train of run run-1" in words and "output" not in words
+
+
+def test_a_record_that_names_no_epoch_is_told_as_it_is() -> None:
+    assert sentence(record(action=Action.EPOCH_OPEN, object="epoch/none")).startswith(
+        "the node decided to begin epoch/none"
+    )

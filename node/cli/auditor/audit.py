@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mediator.audit_check import AuditReport, Seam
+from mediator.audit_check import AuditReport
 from mediator.errors import UsageFault
 from node.cli.auditor import prove, reading
-from node.cli.auditor.log_folder import Log, check, read_keys
+from node.cli.auditor.log_folder import Log, check, read_keys, tell_seams
 from node.cli.options import Json
 from node.cli.output import say, show
 
@@ -57,17 +57,8 @@ def verify(
     assert report is not None
     show(_summary(report), as_json=as_json)
     check(report)
-    for seam in report.seams:
-        say(_told(seam))
+    tell_seams(report)
     say("the audit log verifies")
-
-
-def _told(seam: Seam) -> str:
-    epoch, who = seam.epoch, "the witness" if seam.witnessed else "no witness"
-    return (
-        f"the log was set back: epoch {epoch.number} begins with record {seam.record}; of {epoch.before.size} records "
-        f"witnessed before, it keeps the first {epoch.kept}; {who} has signed this epoch"
-    )
 
 
 def _summary(report: AuditReport) -> dict[str, Any]:

@@ -34,7 +34,10 @@ class Form(StrEnum):
 
 
 def fields(line: LogLine) -> dict[str, Any]:
-    """Everything of a record, with whose act it was and the first checkpoint over it (null: none yet)."""
+    """Everything of a record, with whose act it was and the first signed checkpoint over it.
+
+    No checkpoint (null): none covers it yet, or none was checked.
+    """
     record = line.record
     return {
         "sequence": record.sequence,
@@ -57,6 +60,8 @@ def in_words(line: LogLine, *, proof: bool = False) -> str:
     said = f"{line.record.sequence}  {line.record.time:%Y-%m-%d %H:%M:%S} UTC  {sentence(line.record)}"
     if not proof:
         return said
+    if line.checkpoint is None:
+        return f"{said}  [not checked]"
     return f"{said}  [{f'checkpoint {line.checkpoint}' if line.checkpoint else 'in no checkpoint yet'}]"
 
 

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediator.audit import MAX_CHECKPOINT_BYTES, RECORDS_PER_SEGMENT, AuditRecord, checkpoint_name, decode_line
+from mediator.audit import (
+    MAX_CHECKPOINT_BYTES,
+    RECORDS_PER_SEGMENT,
+    AuditRecord,
+    checkpoint_name,
+    decode_checkpoint,
+    decode_line,
+)
 from mediator.audit_check import AuditReport, Fault, is_log_file, verify_log
 from mediator.errors import IntegrityBroken, Malformed, UsageFault
 from mediator.signatures import KeyRing, VerifyKey
@@ -20,6 +27,7 @@ from node.host.keys import check_not_private
 _MAX_FILE_BYTES = 64 << 20
 # a line has 800 bytes, and there is one every five minutes: ten years of them
 _MAX_WITNESS_BYTES = 1 << 30
+_CLOSED = "the log is core's: run as root, or name a copy"
 _SEGMENT, _CHECKPOINT = "segment-", "checkpoint-"
 
 
@@ -29,8 +37,8 @@ class LogLine:
 
     raw: bytes
     record: AuditRecord
-    # the size of the first checkpoint over it, by name; 0 while there is none
-    checkpoint: int
+    # the size of the first signed checkpoint over it; 0 while there is none; nothing where no signature was checked
+    checkpoint: int | None
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,13 @@ class Log:
         return b"" if self.witness is None else read_bytes(self.witness, limit=_MAX_WITNESS_BYTES)
 
     def _passing(self, take: Callable[[LogLine], None], first: int, last: int | None) -> Iterator[tuple[str, bytes]]:
-        covered = checkpoint_sizes(self.folder)
+        covered: list[int] = []  # a checkpoint's name sorts before every segment's
         for name, path in _sorted(self.folder):
             if not is_log_file(name) or not name.startswith(_SEGMENT):
-                yield name, b"" if path is None or self.keys is None else read_bytes(path, limit=_MAX_FILE_BYTES)
+                content = b"" if path is None or self.keys is None else read_bytes(path, limit=_MAX_FILE_BYTES)
+                if is_log_file(name) and self._signed(name, content):
+                    covered.append(_size(name))
+                yield name, content
                 continue
             begin = _begin(name)
             wanted = first <= begin + RECORDS_PER_SEGMENT and (last is None or last > begin)
@@ -96,7 +107,19 @@ class Log:
                 raise IntegrityBroken(f"record {number} is no record", hint="cloister audit verify") from None
             return
         at = bisect_left(covered, number)
-        take(LogLine(raw, record, covered[at] if at < len(covered) else 0))
+        size = covered[at] if at < len(covered) else 0
+        take(LogLine(raw, record, None if self.keys is None else size))
+
+    def _signed(self, name: str, content: bytes) -> bool:
+        """Whether the node signed a checkpoint, and over as many records as it is named for."""
+        if self.keys is None:
+            return False
+        try:
+            checkpoint = decode_checkpoint(content)
+            checkpoint.verify(self.keys)
+        except (Malformed, IntegrityBroken):  # the check finds it
+            return False
+        return name == checkpoint_name(checkpoint.size)
 
 
 def _begin(segment: str) -> int:
@@ -104,10 +127,14 @@ def _begin(segment: str) -> int:
     return (int(segment.removeprefix(_SEGMENT).removesuffix(".jsonl")) - 1) * RECORDS_PER_SEGMENT
 
 
+def _size(checkpoint: str) -> int:
+    return int(checkpoint.removeprefix(_CHECKPOINT).removesuffix(".json"))
+
+
 def checkpoint_sizes(folder: Path) -> list[int]:
     """How many records each checkpoint says that it covers, by name, in order."""
     names = (name for name, path in _sorted(folder) if path is not None and is_log_file(name))
-    return [int(name.removeprefix(_CHECKPOINT).removesuffix(".json")) for name in names if name.startswith(_CHECKPOINT)]
+    return [_size(name) for name in names if name.startswith(_CHECKPOINT)]
 
 
 def checkpoint_at(folder: Path, size: int) -> bytes:
@@ -121,12 +148,20 @@ def newest_checkpoint(folder: Path) -> bytes | None:
     return checkpoint_at(folder, sizes[-1]) if sizes else None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file beside the log is there. Raises `UsageFault` for who may not look."""
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        raise UsageFault(f"cannot read {path}: {error.strerror}", hint=_CLOSED) from error
+
+
 def _sorted(folder: Path) -> list[tuple[str, Path | None]]:
     """Names in order, each with the file of that name; a folder or a link has a slash behind its name, and none."""
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
-        hint = "the log is core's: run as root, or name a copy" if isinstance(error, PermissionError) else ""
+        hint = _CLOSED if isinstance(error, PermissionError) else ""
         raise UsageFault(f"cannot read {folder}: {error.strerror}", hint=hint) from error
     plain = {entry.name: Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)}
     others = [f"{entry.name}/" for entry in entries if entry.name not in plain]
@@ -162,12 +197,21 @@ def check(report: AuditReport) -> None:
     raise IntegrityBroken(f"the audit log does not verify: {place}{first.detail}", hint=hint)
 
 
+def tell_seams(report: AuditReport) -> None:
+    """Say where the log was set back, and what it may lack since."""
+    for seam in report.seams:
+        epoch, who = seam.epoch, "the witness" if seam.witnessed else "no witness"
+        say(f"the log was set back: epoch {epoch.number} begins with record {seam.record}; of {epoch.before.size} "
+            f"records witnessed before, it keeps the first {epoch.kept}; {who} has signed this epoch")  # fmt: skip
+
+
 def tell_cover(report: AuditReport | None, newest_shown: int) -> None:
     """Say how far what was shown is covered. Raises `IntegrityBroken` for a log that does not verify."""
     if report is None:
         say("nothing was checked: what is shown is what the files say")
         return
     check(report)
+    tell_seams(report)
     witnessed = f", and the hub has witnessed {report.witnessed}" if report.witnessed else ""
     say(f"the audit log verifies: {report.checkpointed} of {report.records} records are covered by a signed checkpoint"
         f"{witnessed}")  # fmt: skip

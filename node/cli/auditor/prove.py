@@ -24,7 +24,7 @@ from mediator.audit import (
 from mediator.errors import CloisterError, IntegrityBroken, Malformed, NotNow, UsageFault
 from mediator.tree import Inclusion, includes
 from node.cli.auditor.forms import fields, in_words
-from node.cli.auditor.log_folder import LogLine, check, checkpoint_at, checkpoint_sizes, read_keys
+from node.cli.auditor.log_folder import Log, LogLine, check, checkpoint_at, checkpoint_sizes, read_keys
 from node.cli.auditor.query import AuditKeys, Config, Folder, WitnessFile, find_log
 from node.cli.files import parse_json, read_text
 from node.cli.options import NODE_FILE, Json
@@ -49,12 +49,15 @@ def prove(
     holds it against the node's public keys, and needs no other record.
     """
     log = find_log(folder, config, key, witness, False)
-    signed = {each.checkpoint.size: each for each in map(decode_witness, log.witness_lines().splitlines())}
+    # by the whole checkpoint: after the log was set back, another one of the same size may be witnessed
+    signed: dict[Checkpoint | None, WitnessedCheckpoint] = {
+        each.checkpoint: each for each in map(decode_witness, log.witness_lines().splitlines())
+    }
     covering = [size for size in checkpoint_sizes(log.folder) if size >= number]
     if not covering:
         raise NotNow(f"no checkpoint covers record {number}", hint="cloister node audit checkpoint signs one")
-    size = next((each for each in covering if each in signed), covering[0])
-    raw = checkpoint_at(log.folder, size)
+    size = next((each for each in covering if _held(log, each) in signed), covering[0])
+    raw, witnessed = checkpoint_at(log.folder, size), signed.get(_held(log, size))
     growing, found = Inclusion(number - 1, size), _Found()
 
     def take(line: LogLine) -> None:
@@ -73,7 +76,7 @@ def prove(
         "record": line.raw.decode("utf-8"),
         "proof": list(growing.proof),
         "checkpoint": raw.decode("utf-8").strip(),
-        "witness": encode_checkpoint(signed[size]).decode("utf-8").strip() if size in signed else None,
+        "witness": None if witnessed is None else encode_checkpoint(witnessed).decode("utf-8").strip(),
     }
     sys.stdout.write(json.dumps(told, indent=2) + "\n")
     say(in_words(line))
@@ -102,6 +105,14 @@ def check_proof(
     say(f"proven: {who} a checkpoint of {checkpoint.site} over {checkpoint.size} records, and this is one of them")
 
 
+def _held(log: Log, size: int) -> Checkpoint | None:
+    """The log's checkpoint over so many records; none where it is none, which the check finds."""
+    try:
+        return decode_checkpoint(checkpoint_at(log.folder, size))
+    except Malformed:
+        return None
+
+
 class _Found:
     line: LogLine | None = None
 
@@ -119,3 +130,5 @@ def _read(file: Path) -> tuple[bytes, AuditRecord, Checkpoint, WitnessedCheckpoi
         return raw, decode_line(raw), decode_checkpoint(told["checkpoint"].encode("utf-8")), witness, proof
     except CloisterError as error:
         raise IntegrityBroken(f"{file} is a broken proof: {error.message}") from None
+    except UnicodeError:
+        raise IntegrityBroken(f"{file} is a broken proof: it holds what is no text") from None

@@ -14,7 +14,7 @@ from mediator.audit import Action, AuditRecord, Verdict
 from mediator.audit_words import LogSubject, belongs, person_of, role_of, sentence
 from mediator.errors import UsageFault
 from mediator.types import DataPermit
-from node.cli.auditor.log_folder import Log, read_keys
+from node.cli.auditor.log_folder import Log, is_there, read_keys
 from node.cli.documents import unverified
 from node.cli.files import read_text
 from node.cli.output import say
@@ -131,13 +131,13 @@ def find_log(folder: Path | None, config: Path, key: Path | None, witness: Path 
         beside, lines = state / "audit-keys.txt", [state / name for name in _BESIDE]
     if unverified_:
         return Log(folder, None, None, None)
-    if key is None and not beside.is_file():
+    if key is None and not is_there(beside):
         raise UsageFault(
             "there is no audit-keys.txt beside the log", hint="name it: --key FILE; or check nothing: --unverified"
         )
     audit_keys, witness_keys = read_keys(key or beside)
     if witness is None and witness_keys:
-        witness = next((each for each in lines if each.is_file() and each.stat().st_size), None)
+        witness = next((each for each in lines if is_there(each)), None)
     return Log(folder, audit_keys, witness, witness_keys)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,9 +58,28 @@ def approve(
     if out is not None or request_id is not None:
         raise UsageFault("--out and --request-id go with a request file", hint="give the site's request.json as well")
     site = site or _ask("the site's name", "--site")
-    with opened(config) as hub:
+    with opened(config) as hub, _ending_in_order():
         hub.check_invitable(site, again=again)  # before anybody reads out anything
         _by_words(hub, site, _ask("telephone the site; the six words it reads out", "", shown=False), wait, again=again)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Go through every `finally` when a session is lost or somebody ends this process: no invitation stays open."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise typer.Exit(128 + number)
+
+    # one that is ignored, under nohup say, stays so
+    before = {each: signal.getsignal(each) for each in (signal.SIGHUP, signal.SIGTERM)}
+    taken = [each for each, handler in before.items() if handler is signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _by_words(hub: HubState, site: str, words: str, wait_s: float, *, again: bool) -> None:

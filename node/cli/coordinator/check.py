@@ -20,6 +20,8 @@ from node.cli.options import HubConfigPath, Json
 from node.host.accounts import Account, acting_as
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
     from federation.hub.config import HubConfig
     from federation.hub.state import HubState
 
@@ -138,15 +140,26 @@ def _door(hub: HubState) -> dict[str, Any]:
 
     listen = hub.config.ingress
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.listen, listen.listen)  # noqa: S104 - read, not bound
-    own = pki.parse_certificate(hub.authority.server_certificate.read_text("ascii"))
+    own = _certificate(hub.authority.server_certificate)
     try:
         shown = pki.parse_der(tls.shown_by(host, listen.port, listen.hosts[0], _PATIENCE_S))
     except CloisterError:
         return _free(listen.listen, listen.port)
     if shown == own:
         return finding("port", "ok", f"this hub answers at port {listen.port}")
+    if own is None:
+        return finding("port", "unknown", f"somebody answers by TLS at port {listen.port}; see `server certificate`")
     mend = "another hub, or this one from before it was made anew: stop it, or change [ingress] port"
     return finding("port", "missing", f"somebody else answers by TLS at port {listen.port}", mend)
+
+
+def _certificate(path: Path) -> Certificate | None:
+    from federation import pki
+
+    try:
+        return pki.parse_certificate(path.read_text("ascii"))
+    except (OSError, ValueError, CloisterError):
+        return None
 
 
 def _free(host: str, port: int) -> dict[str, Any]:
@@ -169,11 +182,19 @@ def _authority(hub: HubState) -> Iterator[dict[str, Any]]:
     from federation import pki
 
     now, authority = datetime.now(UTC), hub.authority
+    own, server = _certificate(authority.ca), _certificate(authority.server_certificate)
+    for what, path, there in (
+        ("certificate authority", authority.ca, own),
+        ("server certificate", authority.server_certificate, server),
+    ):
+        if there is None:
+            yield finding(what, "missing", f"{path} holds no certificate that can be read", "restore it from a backup")
+    if own is None or server is None:
+        return
     yield _days(
-        "certificate authority", authority.certificate.not_valid_after_utc - now, _CA_WARNING,
+        "certificate authority", own.not_valid_after_utc - now, _CA_WARNING,
         "plan a new hub state folder and enrol every site anew",
     )  # fmt: skip
-    server = pki.parse_certificate(authority.server_certificate.read_text("ascii"))
     yield _days(
         "server certificate", server.not_valid_after_utc - now, _SERVER_WARNING,
         "restart the hub: it renews it at its start in the last 30 days",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mediator.errors import CloisterError, Malformed, NotNow
 from node.cli.findings import finding
 from node.host.config import NodeConfig
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 # a node whose link is well renews when a third of the life of 30 days is left
 _RENEWED_DAYS = 9.0
@@ -34,10 +37,30 @@ def reachable(config: NodeConfig) -> dict[str, Any]:
     if not pki.names_host(certificate, hub.name):
         mend = "see [hub] host (or server_name): write a name that the hub's [ingress] hosts has"
         return finding("hub address", "missing", f"{hub.url} shows a certificate that is not for {hub.name}", mend)
-    left = (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds() / _DAY_S
-    issuer = pki.common_name(certificate.issuer)
-    detail = f"{hub.url} answers by TLS 1.3, with a certificate of the {issuer} for {left:.0f} more days"
+    begin, end, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
+    if not begin <= now < end:
+        word = f"expired on {end:%Y-%m-%d}" if now >= end else f"is not valid before {begin:%Y-%m-%d}"
+        mend = "see this machine's clock (timedatectl); if it is right, the hub's operator renews it by a restart"
+        return finding("hub address", "missing", f"{hub.url} shows a certificate that {word}", mend)
+    issuer = pki.issuer_of(certificate)
+    if not _is_ours(certificate, config):
+        detail = f"{hub.url} shows a certificate of {issuer}, which is not the hub that enrolled this node"
+        mend = "see [hub] host and port, and whether something on the way opens TLS; telephone the hub's operator"
+        return finding("hub address", "missing", detail, mend)
+    left = (end - now).total_seconds() / _DAY_S
+    detail = f"{hub.url} answers by TLS 1.3, with a certificate of {issuer} for {left:.0f} more days"
     return finding("hub address", "ok", detail)
+
+
+def _is_ours(certificate: Certificate, config: NodeConfig) -> bool:
+    """Whether the authority that enrolled this node made a certificate; so it counts while there is none to ask."""
+    from federation import pki
+
+    try:
+        authority = pki.parse_certificate((config.paths.link / "ca.crt").read_text("ascii"))
+    except (CloisterError, OSError, ValueError):
+        return True
+    return pki.issued_by(certificate, authority)
 
 
 def certificate(config: NodeConfig) -> dict[str, Any]:

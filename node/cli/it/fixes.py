@@ -53,7 +53,7 @@ def _audit_keys(config: NodeConfig) -> Iterator[Fix]:
 
     try:
         wanted, path = audit_keys_text(config), config.paths.audit_keys
-        if not path.exists() or path.read_text("utf-8").strip() != wanted:
+        if not path.exists() or path.read_bytes().strip() != wanted.encode("utf-8"):
             yield Fix(f"write {path} anew: it is not what an auditor needs", lambda: write_audit_keys(config))
     except (CloisterError, OSError):
         return  # the audit key's public half cannot be read: by this user, or at all, which the check says

@@ -44,5 +44,6 @@ def write(state: Path, records: Iterable[AuditRecord], covered: Sequence[int], w
                 signed.append(encode_checkpoint(witness_checkpoint(checkpoint, None, HUB)))
     if lines:
         (folder / segment_name(segment + 1)).write_bytes(b"".join(lines))
-    (state / "witness" / "witness.jsonl").write_bytes(b"".join(signed))
+    if signed:
+        (state / "witness" / "witness.jsonl").write_bytes(b"".join(signed))
     return folder

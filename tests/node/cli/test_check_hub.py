@@ -12,11 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
 
 from federation import pki, tls
 from federation.client.standing import WORDS
 from federation.pki import Authority
-from node.cli.findings import finding
+from mediator.errors import NotNow
+from node.cli.findings import finding, report
 from node.cli.it.check_hub import certificate, connection, reachable
 from node.cli.it.check_running import fingerprint
 from node.host.config import NodeConfig, load_config
@@ -61,6 +65,60 @@ def test_a_hub_by_a_name_that_its_certificate_does_not_have(hub: int, tmp_path: 
     found = reachable(configured(tmp_path, hub, name="elsewhere.example"))
     assert found["state"] == "missing" and "not for elsewhere.example" in found["detail"]
     assert reachable(configured(tmp_path, hub, name="hub.example"))["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "begin", "end", "state", "said"),
+    [
+        ("hub", -1, 300, "ok", "CN=hub for 300 more days"),
+        ("hub", -40, -12, "missing", "expired on"),
+        ("hub", 40, 80, "missing", "is not valid before"),
+        ("proxy", -1, 300, "missing", "a certificate of CN=TLS inspection,O=Hospital, which is not the hub"),
+    ],
+)
+def test_a_certificate_that_the_link_would_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, issuer: str, begin: int, end: int, state: str, said: str
+) -> None:
+    names = {
+        "hub": x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub")]),
+        "proxy": x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Hospital"),
+                x509.NameAttribute(NameOID.COMMON_NAME, "TLS inspection"),
+            ]
+        ),
+    }
+    keys, now = {name: pki.new_key() for name in names}, datetime.now(UTC)
+
+    def made(by: str, host: str, first: int, last: int) -> x509.Certificate:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(names["hub"])
+            .issuer_name(names[by])
+            .public_key(keys["hub"].public_key())
+            .serial_number(1)
+            .not_valid_before(now + timedelta(days=first))
+            .not_valid_after(now + timedelta(days=last, minutes=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+            .sign(keys[by], hashes.SHA256())
+        )
+
+    shown = made(issuer, "127.0.0.1.example", begin, end).public_bytes(serialization.Encoding.DER)
+    monkeypatch.setattr(tls, "shown_by", lambda *_: shown)
+    config = configured(tmp_path, 1, name="127.0.0.1.example")
+    if issuer == "proxy":  # before enrolment nobody can tell
+        assert reachable(config)["state"] == "ok"
+    config.paths.link.mkdir(parents=True)
+    (config.paths.link / "ca.crt").write_bytes(pki.certificate_pem(made("hub", "x", -1, 9)))
+    found = reachable(config)
+    assert found["state"] == state and said in found["detail"], found
+
+
+@pytest.mark.parametrize("host", ["hub..invalid", f"{'a' * 70}.invalid"])
+def test_a_host_that_can_be_no_name(host: str) -> None:
+    with pytest.raises(NotNow, match="no address"):
+        tls.shown_by(host, 1, host, 1.0)
 
 
 def test_nobody_at_the_hubs_port_and_something_else_there(tmp_path: Path) -> None:
@@ -127,3 +185,10 @@ def test_a_file_that_was_changed_since_the_node_started_is_said(tmp_path: Path) 
 def test_a_finding_that_is_no_good_without_what_mends_it_cannot_be_made(state: Any) -> None:
     with pytest.raises(ValueError, match="mends"):
         finding("x", state, "y")
+
+
+def test_a_finding_drives_no_terminal_and_stays_on_its_line(capfd: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[1A\x1b[2Kx\nok      hub: connected\n\x1b[8m"
+    report([finding("hub address", "warning", evil, evil)], as_json=False)
+    said = capfd.readouterr().out
+    assert "\x1b" not in said and len(said.splitlines()) == 2 and "\nok" not in said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from node.cli.it import fixes
 from node.cli.it.enrol import write_audit_keys
 from node.host.config import NodeConfig, load_config
 from node.host.state import check_state, prepare_state
@@ -77,3 +78,11 @@ def test_each_fix_is_asked_for_and_may_be_declined(
     check._mend(file, yes=False)
     assert len(asked) == 3 and config.paths.audit_keys.exists()
     assert check_state(config) and file.stat().st_mode & 0o777 == 0o664
+
+
+def test_audit_keys_that_are_no_text_are_written_anew(node: tuple[Path, NodeConfig]) -> None:
+    _, config = node
+    config.paths.audit_keys.write_bytes(b"audit \xff\n")
+    (fix,) = fixes._audit_keys(config)
+    fix.apply()
+    assert config.paths.audit_keys.read_text().startswith("audit ") and not list(fixes._audit_keys(config))

@@ -147,6 +147,7 @@ def test_a_broken_configuration_is_said_without_a_word_of_it(tmp_path: Path) -> 
 def test_a_subject_that_no_check_of_ours_has_is_not_passed_on() -> None:
     known = allowed.known_findings()
     assert {"core", "hub", "state disk", "quotas", "trust in hub", "source folder", "site", "port"} <= known
+    assert {"trust in persons", "trust in reviewers", "instruction key", "witness key"} <= known
     given = [{"what": what, "state": "ok"} for what in (NAME, f"site {NAME}", "core")]
     assert [each["what"] for each in allowed.findings(given, known)] == ["(other)", "site", "core"]
 
@@ -156,3 +157,19 @@ def test_a_subject_that_no_check_of_ours_has_is_not_passed_on() -> None:
 )
 def test_of_a_version_the_numbers_are_kept(text: str, kept: str) -> None:
     assert allowed.version_of(text) == kept
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "kept"),
+    [
+        ("2026-11-27", "17", "cli/app.py:17"),
+        ("2026-11-27", NUMBER, ""),
+        ("2026-11-27", "9" * 5000, ""),
+        ("2026-11-27", "\u0661\u0667", ""),
+        ("\u0662\u0660\u0662\u0666-11-27", "17", None),
+    ],
+)
+def test_the_digits_of_a_log_line_are_a_lines_number_and_no_more(at: str, number: str, kept: str | None) -> None:
+    line = f"{at}T09:00:00.000Z link WARNING federation.client.link: said [ValueError at cli/app.py:{number}]"
+    found = list(allowed.log_lines([line]))
+    assert [each["place"] for each in found] == ([] if kept is None else [kept])
