@@ -116,7 +116,7 @@ def test_a_version_that_cannot_be_given_up_any_more_stays_at_work(standing_node:
     machine.at("/fake/0.4.0-leaks").touch()  # it recorded its start, which the version before cannot read
     if cut_off:
         cut = machine.at("/fake/kill")
-        cut.write_text("systemctl is-active cloister-link.service")
+        cut.write_text("systemctl start\nsystemctl is-active cloister-link.service")
         if (pid := os.fork()) == 0:
             try:
                 to(machine, "0.4.0")
