@@ -44,7 +44,7 @@ checkpoint_interval_s = 2
 threshold = 2
 persons = [{{ subject = "anna", public_key = "{anna}" }}, {{ subject = "bert", public_key = "{bert}" }}]
 [limits]
-idle_s = 600
+idle_s = 120
 keep_log_s = 0
 """
 

@@ -46,7 +46,8 @@ def assert_served_once(hospital: Hospital, run: str, job: Job, history: dict) ->
 
 
 def assert_nothing_left(hospital: Hospital) -> None:
-    eventually(lambda: not hospital.containers(), what="the end of every container")
+    # whichever served no last round ends by being idle, after 120 s (`hospital.py`)
+    eventually(lambda: not hospital.containers(), within_s=150, what="the end of every container")
     assert hospital.work_areas() == []
 
 
