@@ -75,7 +75,7 @@ def spoil(report: Report, what: str) -> None:
         case "a round that is no better":
             report.rounds[2].auc = report.rounds[1].auc
         case "worse than the round before":
-            report.rounds[2].auc, report.rounds[3].auc = 0.98, 0.96
+            report.rounds[2].auc, report.rounds[3].auc = 0.98, 0.95
         case "not tested on all":
             report.tested = {}
         case "good alone":
