@@ -52,6 +52,29 @@ class _Shown:
     newest: int = 0
 
 
+def _wanted(
+    about: About,
+    permit: Permit,
+    project: Project,
+    permit_file: PermitFile,
+    config: Config,
+    who: Who,
+    action: What,
+    verdict: Decided,
+    since: Since,
+    until: Until,
+) -> Wanted:
+    """What the filters of `show` and `export` say together."""
+    permits = permits_of(project, permit_file or [], config) if project else None
+    days = day(since, date.min), day(until, date.max)
+    return Wanted(about, permit, permits, who, action or (), verdict or (), *days)
+
+
+def _line(as_json: bool, *, proof: bool) -> Callable[[LogLine], str]:
+    """How a record is written on a line of its own."""
+    return forms.as_json if as_json else lambda line: forms.in_words(line, proof=proof)
+
+
 def show_log(
     folder: Folder = None,
     config: Config = NODE_FILE,
@@ -77,11 +100,9 @@ def show_log(
     The whole log is checked meanwhile; at the end it is said how far a signed checkpoint covers what was shown. Exit
     code 4, after the records, where the log does not verify. With --json one object a line.
     """
-    permits = permits_of(project, permit_file or [], config) if project else None
-    days = day(since, date.min), day(until, date.max)
-    wanted = Wanted(about, permit, permits, who, action or (), verdict or (), *days)
+    wanted = _wanted(about, permit, project, permit_file, config, who, action, verdict, since, until)
     log = find_log(folder, config, key, witness, unverified)
-    _show(log, wanted, forms.as_json if as_json else lambda line: forms.in_words(line, proof=proof), first, last)
+    _show(log, wanted, _line(as_json, proof=proof), first, last)
 
 
 def search(
@@ -99,7 +120,7 @@ def search(
     """Show every record that holds a text: a run, an image's digest, a root id, a word of the sentence."""
     wanted = Wanted(since=day(since, date.min), until=day(until, date.max), text=text)
     log = find_log(folder, config, key, witness, unverified)
-    _show(log, wanted, forms.as_json if as_json else lambda line: forms.in_words(line, proof=proof))
+    _show(log, wanted, _line(as_json, proof=proof))
 
 
 def tail(
@@ -118,7 +139,7 @@ def tail(
     kept: deque[LogLine] = deque(maxlen=newest)
     end = log.last_record()
     report = log.read(kept.append, first=max(1, end - newest + 1))
-    written = forms.as_json if as_json else lambda line: forms.in_words(line, proof=proof)
+    written = _line(as_json, proof=proof)
     for line in kept:
         _print(written(line))
     sys.stdout.flush()
@@ -157,9 +178,7 @@ def export(
     unverified: Unverified = False,
 ) -> None:
     """Write records on standard output for another program. Exit code 4, after them, where the log does not verify."""
-    permits = permits_of(project, permit_file or [], config) if project else None
-    days = day(since, date.min), day(until, date.max)
-    wanted = Wanted(about, permit, permits, who, action or (), verdict or (), *days)
+    wanted = _wanted(about, permit, project, permit_file, config, who, action, verdict, since, until)
     log = find_log(folder, config, key, witness, unverified)
     if head := forms.header(form):
         _print(head)
