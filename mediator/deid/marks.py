@@ -1,8 +1,8 @@
 """Technical marks that may stand among listed words, and values of an attribute that follow a pattern of their own.
 
-Each is a closed list of shapes: `B30f` and `FC08` are kernels, `5mm` is a measure, `b800` a diffusion weighting, `T12` a
-vertebra; `P017`, `AB123` and `N45` are nobody's shape. None reads as a date: a measure has its unit and no leading zero,
-and what could be a month behind a full stop (`12.05`) or a year (`1965`) is none.
+Each is a closed list of shapes: `B30f` and `FC08` are kernels, `5mm` is a measure, `b800` a diffusion weighting, `T12`
+a vertebra; `P017`, `AB123` and `N45` are nobody's shape. None reads as a date: a measure has its unit and no leading
+zero, and what could be a month behind a full stop (`12.05`) or a year (`1965`) is none.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _MARK = re.compile(
 )  # fmt: skip
 # what else ConvolutionKernel may say: a strength beside the kernel (`Br40d\3`), Philips' letters, smoothing of PET
 _KERNEL = re.compile(
-    rf"[BCDHIJQSTU][1-9]\d[fhmsuv]?|{_SIEMENS_NEW}[dfhmsuvwz]?|{_CANON}(?:-[A-Z])?|[1-5]|[A-FL]|(?:XYZ ?)?(?:Gauss(?:ian)?"
-    r"|Hann|Hamming|Butterworth) ?\d{0,2}(?:\.\d{1,2})?(?: ?mm)?|[A-Z]{1,2}_(?:SOFT|SHARP|VSHARP|BONE|LUNG)_[A-F]{1,2}"
+    rf"[BCDHIJQSTU][1-9]\d[fhmsuv]?|{_SIEMENS_NEW}[dfhmsuvwz]?|{_CANON}(?:-[A-Z])?|[1-5]|[A-FL]"
+    r"|(?:XYZ ?)?(?:Gauss(?:ian)?|Hann|Hamming|Butterworth) ?\d{0,2}(?:\.\d{1,2})?(?: ?mm)?|[A-Z]{1,2}_(?:SOFT|SHARP|VSHARP|BONE|LUNG)_[A-F]{1,2}"
     r"|(?:IMR|iDose|SAFIRE|ADMIRE|ASiR|ASiR-V|AR)[ -]?\d{1,2}0?%?",
     re.ASCII | re.IGNORECASE,
 )
 # TG-263 8: targets, with a level or a dose
 _TARGET = re.compile(
-    r"z?(?:i?GTV|i?CTV|I?PTV|ITV|IGTV|ICTV)(?:p|n|sb|par|v|vas|l|m)?\d{0,2}(?:[_ -]?(?:High|Low|Mid\d{0,2}|eval|opt|boost))?"
+    r"z?(?:i?GTV|i?CTV|i?PTV|ITV)(?:p|n|sb|par|v|vas|l|m)?\d{0,2}(?:[_ -]?(?:High|Low|Mid\d{0,2}|eval|opt|boost))?"
     r"(?:[_ -](?:(?!19|20[1-4])[1-9]\d{1,2}0|[1-9]\d|[1-9]\d(?:\.\d)? ?Gy))?(?:x\d{1,2})?(?:_[LR])?",
     re.ASCII | re.IGNORECASE,
 )  # fmt: skip

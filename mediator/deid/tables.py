@@ -85,8 +85,8 @@ class Standard:
     """All tables. Elements with a masked group (50xx, 60xx) are left out: no rule names them, so they go.
 
     `code_values` holds codes and coding schemes, `code_meanings` their texts in lower case, `coded` the texts by scheme
-    and code. `defined` has an attribute's own terms by keyword; `listed` and `shaped` values and patterns of values that
-    no standard enumerates for it.
+    and code. `defined` has an attribute's own terms by keyword; `listed` and `shaped` values and patterns of values
+    that no standard enumerates for it.
     """
 
     elements: Mapping[int, Element]

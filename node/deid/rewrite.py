@@ -26,6 +26,7 @@ from mediator.deid.values import Subject, decide
 from node.deid import encoding
 from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
 from node.deid.facts import TEXT_VRS, decode
+from node.deid.ordinals import told_apart
 from node.deid.reader import ByteRun, Parsed, Raw
 from node.deid.residue import Residue, plain
 from node.deid.structure import ElementNode
@@ -328,9 +329,10 @@ class Rewriter:
         rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
         if node.items is not None:
             if rule.action is ElementAction.RECURSE:
-                return ElementNode(
-                    node.tag, "SQ", items=tuple(self._items(item, charset, notes) for item in node.items)
-                )
+                items = tuple(self._items(item, charset, notes) for item in node.items)
+                items, names = told_apart(node.tag, node.items, items)
+                notes.trusted += names
+                return ElementNode(node.tag, "SQ", items=items)
             self._lose(node)
             empty = rule.action is ElementAction.EMPTY and "SQ" in rule.vrs and node.tag not in _NEVER_EMPTY
             return ElementNode(node.tag, "SQ", items=()) if empty else None

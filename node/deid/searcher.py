@@ -21,6 +21,7 @@ from mediator.deid.mandatory import DUMMY, Mandatory
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.values import is_standards_own
 from node.deid.facts import decode
+from node.deid.ordinals import is_standing_in, without_ordinal
 from node.deid.reader import Parsed, Reader
 from node.deid.residue import Residue, plain
 from node.deid.rewrite import coded_in
@@ -119,8 +120,9 @@ def still_names(rule: Rule, tag: int, values: Sequence[str], name: Callable[[str
     """
     if rule.action in _OURS or tag in _STATED:
         return False
-    texts = [value for value in values if value and value not in _STANDING_IN]
-    return any(name(text) for text in texts if not (is_standards_own(rule, (text,)) or mandatory.lists(tag, text)))
+    texts = [without_ordinal(tag, one) for one in values if one not in _STANDING_IN and not is_standing_in(tag, one)]
+    free = [text for text in texts if text and not (is_standards_own(rule, (text,)) or mandatory.lists(tag, text))]
+    return any(map(name, free))
 
 
 def _all(nodes: Iterable[ElementNode]) -> Iterator[ElementNode]:

@@ -40,6 +40,7 @@ from mediator.deid.values import Subject, decide
 from node.deid.date_check import DATE_VRS, date_holds, moved_days, text
 from node.deid.engine import ProfileEngine, Source
 from node.deid.facts import TEXT_VRS, decode, layout_of
+from node.deid.ordinals import is_standing_in, without_ordinal
 from node.deid.pixels.fragments import value_without_words
 from node.deid.pixels.rle import RLE
 from node.deid.pixels.segments import MalformedStream
@@ -339,6 +340,9 @@ class _Verifier:
             return all(_CHARSET_NAME.fullmatch(value) for value in values)
         if _STATED.match(leaf.place):
             return all(value in _VOCABULARY or _METHOD.fullmatch(value) for value in values)
+        if all(is_standing_in(node.tag, value) for value in values):
+            return True
+        values = tuple(without_ordinal(node.tag, value) for value in values)
         if rule.action in (ElementAction.REMOVE, ElementAction.PSEUDONYM):
             return False
         subject = self._subject if leaf.coded else subject
