@@ -1,7 +1,8 @@
 """A patient's own names and numbers, and those of whoever treated them: no terms for this patient, whatever lists say.
 
 1. A name goes by its words: whole from two letters on, inside another word from four (`Li` leaves LIVER, `Rain` no
-   BRAIN). Particles (`van`, `al`) go as words, too, but do not make a sentence somebody's.
+   BRAIN). Particles (`van`, `al`) go as words, too, but do not make a sentence somebody's, unless they are all of a
+   name (`Le^Van`).
 2. A number (PatientID, AccessionNumber, an order's) goes whole, by its parts that hold a digit, and by words of four
    letters that stand free in it: `LUNG-012` is no reason to lose the lung. One without any digit is a name. Inside
    another word from four characters on, from three where letters and digits meet (`N45` in `N45a`).
@@ -38,7 +39,7 @@ SHORTEST, SHORTEST_INSIDE, _SHORTEST_MIXED = 2, 4, 3
 _MOST_TOGETHER = 4  # words of one name
 _NOBODY = frozenset({"anonymous", "anonymized", "anonymised", "removed", "unknown", "none", "null", "nobody"})
 # Of names and titles, and words of sentences.
-_PARTICLES = frozenset({
+PARTICLES = frozenset({
     "van", "von", "der", "den", "dem", "de", "del", "della", "di", "da", "do", "dos", "das", "du", "des", "la",
     "le", "les", "el", "al", "bin", "ibn", "ben", "abu", "ter", "ten", "te", "zu", "zum", "zur", "af", "av", "san",
     "st", "mac", "mc", "dr", "prof", "mr", "mrs", "ms", "md", "phd", "jr", "sr", "ii", "iii", "of", "the", "and",
@@ -129,7 +130,7 @@ class Own:
         if not self.identifiers:
             return False
         words = _WORDS.findall(fold(text))
-        told = (self._is(word, _NO_WORDS if cleaned else _PARTICLES) for word in words)
+        told = (self._is(word, _NO_WORDS if cleaned else self._particles) for word in words)
         return any(told) or bool(self._joined(words))
 
     def _is(self, folded: str, but: frozenset[str] = _NO_WORDS) -> bool:
@@ -152,6 +153,13 @@ class Own:
                 if (whole := "".join(folded[first:end])) in self._whole and len(whole) >= SHORTEST_INSIDE:
                     return range(first, end)
         return range(0)
+
+    @cached_property
+    def _particles(self) -> frozenset[str]:
+        """Less those that are all of somebody's family or given name: Le, Do and Van are."""
+        groups = [group for one in self.identifiers if one.kind == "name" for group in one.text.split("=")]
+        parts = [_WORDS.findall(fold(part)) for group in groups for part in group.split("^")[:2]]
+        return PARTICLES.difference(*(part for part in parts if PARTICLES.issuperset(part)))
 
     @cached_property
     def _whole(self) -> frozenset[str]:
@@ -192,7 +200,7 @@ def _words(identifier: Identifier) -> set[str]:
 def _together(pieces: Sequence[str]) -> set[str]:
     """Words of a name written as one (`vanderberg`)."""
     runs = (pieces[at : at + count] for at in range(len(pieces)) for count in range(2, _MOST_TOGETHER + 1))
-    joined = ("".join(run) for run in runs if not _PARTICLES.issuperset(map(fold, run)))
+    joined = ("".join(run) for run in runs if not PARTICLES.issuperset(map(fold, run)))
     return {word for run in joined for word in _spellings(run) if len(word) >= SHORTEST_INSIDE}
 
 

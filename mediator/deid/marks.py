@@ -31,7 +31,8 @@ _MARK = re.compile(
 # what else ConvolutionKernel may say: a strength beside the kernel (`Br40d\3`), Philips' letters, smoothing of PET
 _KERNEL = re.compile(
     rf"[BCDHIJQSTU][1-9]\d[fhmsuv]?|{_SIEMENS_NEW}[dfhmsuvwz]?|{_CANON}(?:-[A-Z])?|[1-5]|[A-FL]"
-    r"|(?:XYZ ?)?(?:Gauss(?:ian)?|Hann|Hamming|Butterworth) ?\d{0,2}(?:\.\d{1,2})?(?: ?mm)?|[A-Z]{1,2}_(?:SOFT|SHARP|VSHARP|BONE|LUNG)_[A-F]{1,2}"
+    r"|(?:XYZ ?)?(?:Gauss(?:ian)?|Hann|Hamming|Butterworth) ?\d{0,2}(?:\.\d{1,2})?(?: ?mm)?"
+    r"|[A-Z]{1,2}_(?:SOFT|SHARP|VSHARP|BONE|LUNG)_[A-F]{1,2}"
     r"|(?:IMR|iDose|SAFIRE|ADMIRE|ASiR|ASiR-V|AR)[ -]?\d{1,2}0?%?",
     re.ASCII | re.IGNORECASE,
 )

@@ -178,6 +178,14 @@ def test_a_sentence_nobody_cleaned_may_hold_a_particle_and_no_name(text, named):
     assert own("van der Hand^Bo", ("number", "4567")).name(text) is named
 
 
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [("Le^Van", True), ("Do^Thi Le", True), ("Le Van", True), ("van der Lee^Jan", False), ("Meer^Jan^^van^MR", False)],
+)
+def test_a_particle_that_is_all_of_a_name_is_one(name, named):
+    assert own(name).name("foto do van le mr") is named
+
+
 @given(st.text(max_size=40), st.text(max_size=60))
 def test_nothing_of_a_name_is_left_whatever_it_is(name, text):
     whose = own(name, ("number", name))
