@@ -115,9 +115,8 @@ def main(arguments: list[str]) -> int:
             print(f"{keyword}: {' '.join(terms)}")
         return 4 if missing else 0
     every = {keyword: [*known.get(keyword, []), *missing.get(keyword, [])] for keyword in known.keys() | missing}
-    rest = every.pop("*")
     lines = ["keyword,terms", *(f"{key},{'|'.join(terms)}" for key, terms in sorted(every.items()))]
-    TABLE.write_text("\n".join([*lines, f"*,{'|'.join(rest)}", ""]), encoding="utf-8")
+    TABLE.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return 0
 
 

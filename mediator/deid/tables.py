@@ -3,7 +3,7 @@
 * `elements.csv`: PS3.6, every data element with VR, VM and keyword; `uids.txt`: every UID the standard assigns.
 * `ps3.15-e1-1.csv`: PS3.15 Table E.1-1, Basic Profile and options.
 * `codes.csv`: codes of PS3.16's context groups with the meaning the standard gives them.
-* `defined-terms.csv`: the terms PS3.3 (for body parts PS3.16 Annex L) lists for an attribute; `*`: for every other CS.
+* `defined-terms.csv`: the terms PS3.3 (for body parts PS3.16 Annex L) lists for an attribute.
 * `safe-private.csv`: private elements that hold numbers of the acquisition and nothing else (PS3.15 E.3.10).
 * `terms.txt` and `series.txt`: words that may stay in text that a profile asks to clean.
 * `kernels.txt`, `models.txt`, `agents.txt`, `structures.txt`: values of single attributes (`LISTS`) that no standard
@@ -106,8 +106,7 @@ class Standard:
 
     def terms_of(self, element: Element) -> frozenset[str]:
         """What an attribute may say in the standard's own words, whoever's name they are; nothing for free text."""
-        every = self.defined.get("*", frozenset()) if element.vrs == ("CS",) else frozenset()
-        return self.defined.get(element.keyword, every)
+        return self.defined.get(element.keyword, frozenset())
 
 
 def parse_standard(

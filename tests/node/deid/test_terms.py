@@ -78,7 +78,7 @@ def of(keyword, value):
 @pytest.mark.parametrize("profile", profile_names())
 def test_no_term_that_the_standard_lists_for_an_attribute_is_emptied(tmp_path, profile):
     """Every one of them through the engine, in items of one file; what a rule removes whatever it says is not meant."""
-    table, listed = load_profile(profile), {k: sorted(v) for k, v in standard().defined.items() if k != "*"}
+    table, listed = load_profile(profile), {k: sorted(v) for k, v in standard().defined.items()}
     keywords = [key for key in listed if table.rule(BY_KEYWORD[key].tag).action not in GOES]
     rounds = max(len(listed[key]) for key in keywords)
     dataset = ct_slice()
@@ -214,7 +214,7 @@ def test_the_generator_reads_what_stands_beside_an_attribute_and_where_it_points
 def test_the_table_is_as_its_generator_writes_it():
     with TERMS.open(encoding="utf-8", newline="") as file:
         rows = [(row["keyword"], row["terms"].split("|")) for row in csv.DictReader(file)]
-    assert [key for key, _terms in rows[:-1]] == sorted(key for key, _terms in rows[:-1]) and rows[-1][0] == "*"
+    assert [key for key, _terms in rows] == sorted(key for key, _terms in rows)
     assert all(len(terms) == len(set(terms)) for _key, terms in rows)
-    assert {key for key, _terms in rows[:-1]} <= set(BY_KEYWORD)
+    assert {key for key, _terms in rows} <= set(BY_KEYWORD)
     assert Mandatory(standard()).lists(BY_KEYWORD["DVHType"].tag, "CUMULATIVE") is False  # not Type 1 where it may go
