@@ -10,7 +10,8 @@
    number of fewer than three digits (`T33`, `33mm`) cannot be told from a measure, and stays.
 3. Letter case, accents and ligatures make no other name, nor does ä, ae or a (`Müller`, `MUELLER`, `Muller`); a name
    written in pieces (`White Head`) or in one (`vanderberg`) is that name.
-4. What stands for nobody (`Anonymous`, `Unknown`) names nobody; a long keyed number holds four digits by chance,
+4. A number of five digits or more is one in any VR: as SeriesNumber, `0077001234`, `77001234.0` or four bytes.
+5. What stands for nobody (`Anonymous`, `Unknown`) names nobody; a long keyed number holds four digits by chance,
    and a short name between digits.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -36,6 +38,7 @@ NUMBERS = frozenset({
 })  # fmt: skip
 ORDERS = frozenset({"StudyID", "RequestedProcedureID", "ScheduledProcedureStepID", "PerformedProcedureStepID"})
 SHORTEST, SHORTEST_INSIDE, _SHORTEST_MIXED = 2, 4, 3
+SHORTEST_NUMBER = 5  # shorter ones are among a header's own numbers by chance
 _MOST_TOGETHER = 4  # words of one name
 _NOBODY = frozenset({"anonymous", "anonymized", "anonymised", "removed", "unknown", "none", "null", "nobody"})
 # Of names and titles, and words of sentences.
@@ -49,6 +52,8 @@ _NO_WORDS: frozenset[str] = frozenset()
 _WORDS = re.compile(r"[^\W_]+")
 # words inside a word, where letters and digits meet (2)
 _RUNS = re.compile(r"[^\W\d_]{2,}|\d{3,}")
+_DIGITS = re.compile(r"\d+", re.ASCII)
+_NUMERAL = re.compile(r"[+-]?0*(\d+)(?:\.0*)?", re.ASCII)
 _PARTS = re.compile(r"[\s\\^=,;:/]+")
 _KEYED = re.compile(r"[0-9a-f]{16,}")
 # ours: an accession number or label, of base32, and a pseudonym behind whatever a profile puts before it
@@ -68,6 +73,10 @@ class Identifier:
 
     def __repr__(self) -> str:
         return f"Identifier({self.kind})"
+
+
+class Opaque(bytes):
+    """A lost value of which nobody says that it is text: a number's bytes may read like a word (0.9 is `fff?`)."""
 
 
 Lost = bytes | Identifier
@@ -132,6 +141,23 @@ class Own:
         words = _WORDS.findall(fold(text))
         told = (self._is(word, _NO_WORDS if cleaned else self._particles) for word in words)
         return any(told) or bool(self._joined(words))
+
+    def is_number(self, numeral: str) -> bool:
+        """Whether a number, as text, is one of these, of five digits or more. (4)"""
+        if not self.numbers:
+            return False
+        found = _NUMERAL.fullmatch(numeral)
+        if found is None:
+            with suppress(ValueError, OverflowError):
+                return str(abs(int(float(numeral)))) in self.numbers and float(numeral).is_integer()
+            return False
+        return found[1] in self.numbers
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """Those of five digits or more, without leading zeros."""
+        runs = (run.lstrip("0") for word in self._whole for run in _DIGITS.findall(word))
+        return frozenset(run for run in runs if len(run) >= SHORTEST_NUMBER)
 
     def _is(self, folded: str, but: frozenset[str] = _NO_WORDS) -> bool:
         if folded in but:

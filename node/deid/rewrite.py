@@ -13,12 +13,13 @@ at any depth: when a file turns out to hold new ones, its header is made once mo
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mediator.deid.coded import CODED, coded_tags
-from mediator.deid.identifiers import Identifier, Kind, Own
+from mediator.deid.identifiers import Identifier, Kind, Opaque, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
@@ -37,6 +38,11 @@ _NUMBER_BYTES = {
     "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
     "OF": 4, "OL": 4, "OD": 8,
 }  # fmt: skip
+# Those of numbers and nothing else; OW is whatever its writer says.
+NUMBERS = frozenset(_NUMBER_BYTES) - {"OW"}
+_UNPACKED = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+# Numbers somebody chose and nothing depends on: SeriesNumber, AcquisitionNumber, InstanceNumber. A patient's is 0.
+ASSIGNED = frozenset({0x00200011, 0x00200012, 0x00200013})
 # DS and IS that `mediator.deid.values` keeps and writes as they stand: numbers and at most one blank, of its lengths.
 _DECIMAL = rb"(?![^\\ ]{33})[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _INTEGER = rb"(?![^\\ ]{13})[+-]?\d{1,12}"
@@ -62,11 +68,12 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What stands in the output for one element: its bytes, values beyond doubt, texts kept as they were."""
+    """What stands in the output for one element: its bytes, values beyond doubt, texts and numbers that were kept."""
 
     raw: bytes
     trusted: tuple[bytes, ...] = ()
     kept: tuple[bytes, ...] = ()
+    numbers: tuple[bytes, ...] = ()
 
 
 NOTHING = Chunk(b"")
@@ -78,6 +85,7 @@ class _Notes:
 
     trusted: list[bytes] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
+    numbers: list[bytes] = field(default_factory=list)
 
 
 class Rewriter:
@@ -90,10 +98,11 @@ class Rewriter:
         self.most_lost: float = MAX_LOST_BYTES
         self._lost = 0
         self._remembered = 0
-        self.pardons: dict[tuple[bytes, bytes], bool] = {}  # (an element's bytes, token): may it be there
+        self.pardons: dict[tuple[bytes, bytes, bool], bool] = {}  # (an element's bytes, token, unsure): may it be there
         self._table = table
         self._renamed = "", ""
         self._as = subject  # with what is the patient's own
+        self._own_numbers: re.Pattern[bytes] | None = None  # those of five digits, as a header has numbers
         self._named: set[Identifier] = set()
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
@@ -119,6 +128,7 @@ class Rewriter:
             raise TooMuch
         if len(self._named) > known:
             self._as = replace(self.subject, own=Own(self._named))
+            self._own_numbers = _as_written(self.own.numbers)
             self._forget()
             self._kept.clear()
             self.pardons.clear()
@@ -152,7 +162,8 @@ class Rewriter:
         if not self._named:
             return False
         if (answer := self._kept.get(kept)) is None:
-            self._kept[kept] = answer = self.own.name(kept.decode("utf-8", "replace"))
+            said = kept.decode("utf-8", "replace")
+            self._kept[kept] = answer = self.own.name(said) or self.own.is_number(said)
         return answer
 
     def header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
@@ -220,6 +231,7 @@ class Rewriter:
             b"".join(chunk.raw for chunk in chunks),
             tuple(value for chunk in chunks for value in chunk.trusted),
             tuple(text for chunk in chunks for text in chunk.kept),
+            tuple(number for chunk in chunks for number in chunk.numbers),
         )
 
     def _is_number(self, element: Raw) -> bool:
@@ -236,6 +248,7 @@ class Rewriter:
             and len(raw) % 2 == 0
             and (rule.vm_max is None or raw.count(b"\\", start) < rule.vm_max)
             and shape.fullmatch(raw, start) is not None
+            and (self._own_numbers is None or self._own_numbers.fullmatch(raw, start) is None)
         )
 
     def _memo(self, form: str, charset: bytes, creator: str = "") -> dict[bytes, Chunk]:
@@ -289,7 +302,7 @@ class Rewriter:
             again = parsed.node((made.tag, made.vr, raw, 0 if made.items is not None else len(raw) - len(made.value)))
             if not dates_hold(node, again, self._table, self.subject.shift_days, creator):
                 raise DatesDiffer
-        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept))
+        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept), tuple(notes.numbers))
 
     @staticmethod
     def _encode(parsed: Parsed, node: ElementNode) -> Chunk:
@@ -355,11 +368,17 @@ class Rewriter:
             notes.trusted.append(made.value)
         elif made is not None and made.vr in TEXT_VRS:
             notes.kept.extend(plain(value) for value in made.value.split(b"\\"))
+        elif made is not None:
+            notes.numbers.append(made.value)
+        if made is not None and self._own_numbers is not None:
+            notes.kept += [one.encode() for one in numerals(made) if self.own.is_number(one)]
         return made
 
     def _apply(self, rule: Rule, node: ElementNode, charset: bytes, *, coded: bool) -> tuple[ElementNode | None, bool]:
         """The element as it will be written, and whether its value is beyond doubt."""
         vr = node.vr
+        if node.tag in ASSIGNED and self.own.is_number(text(node)):
+            return ElementNode(node.tag, "IS", b"0 "), True
         if vr == "UN" and rule.vrs:
             vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
         if vr in TEXT_VRS:
@@ -406,7 +425,7 @@ class Rewriter:
                 own = next((inner.value for inner in item if inner.tag == CHARSET), charset)
                 for inner in item:
                     self._lose(inner, own)
-        elif node.vr in ("DA", "TM", "DT"):
+        elif node.vr in ("DA", "TM", "DT") or node.vr in NUMBERS:
             return
         elif node.vr in TEXT_VRS:
             values = node.value.split(b"\\")
@@ -414,7 +433,7 @@ class Rewriter:
                 values += [text.encode() for text in decode(node.value, node.vr, charset)]
             self._enter(values, len(node.value))
         elif len(node.value) <= _MAX_OPAQUE_TOKEN and _looks_like_text(node.value):
-            self._enter([node.value], len(node.value))
+            self._enter([Opaque(node.value)], len(node.value))
 
     def _enter(self, values: Sequence[bytes], length: int) -> None:
         """Raises `TooMuch`; what was entered before stays."""
@@ -431,6 +450,22 @@ def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) 
     if len(said) < 2:
         return frozenset()
     return coded_tags({tag: decode(node.value, node.vr, charset)[0] for tag, node in said.items()}, table)
+
+
+def numerals(node: ElementNode) -> tuple[str, ...]:
+    """The value of an element that holds one number, as text; in either order of bytes."""
+    if node.vr in ("IS", "DS"):
+        return () if b"\\" in node.value else (node.value.decode("latin-1").strip(" \0"),)
+    form = _UNPACKED.get(node.vr)
+    if form is None or len(node.value) != _NUMBER_BYTES[node.vr]:
+        return ()
+    return tuple(str(struct.unpack(order + form, node.value)[0]) for order in "<>")
+
+
+def _as_written(numbers: Iterable[str]) -> re.Pattern[bytes] | None:
+    """What a decimal may be one of these in, or is to be looked at."""
+    listed = "|".join(sorted(numbers))
+    return re.compile(rb"[+-]?0*(?:%b)(?:\.0*)? *|[^\\]*[eE][^\\]*" % listed.encode()) if listed else None
 
 
 def _charset_of(parsed: Parsed) -> bytes:

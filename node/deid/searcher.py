@@ -24,7 +24,7 @@ from node.deid.facts import decode
 from node.deid.ordinals import is_standing_in, without_ordinal
 from node.deid.reader import Parsed, Reader
 from node.deid.residue import Residue, plain
-from node.deid.rewrite import coded_in
+from node.deid.rewrite import coded_in, numerals
 from node.deid.stream import FileStream
 from node.deid.structure import ElementNode, Unreadable, VrOf
 
@@ -99,7 +99,10 @@ class Searcher:
             if node.items is not None:
                 if any(self._names(item) for item in node.items):
                     return True
-            elif node.vr in WORDS and self._is_named(node, coded=node.tag in coded):
+            elif node.vr in WORDS:
+                if self._is_named(node, coded=node.tag in coded):
+                    return True
+            elif self._own.numbers and any(map(self._own.is_number, numerals(node))):
                 return True
         return False
 

@@ -46,7 +46,7 @@ from node.deid.pixels.rle import RLE
 from node.deid.pixels.segments import MalformedStream
 from node.deid.profiles import standard
 from node.deid.residue import Residue
-from node.deid.rewrite import Rewriter, block_of, coded_in
+from node.deid.rewrite import Rewriter, block_of, coded_in, numerals
 from node.deid.searcher import WORDS, still_names
 from node.deid.structure import ElementNode
 
@@ -282,8 +282,10 @@ class _Verifier:
 
     def _names(self, leaf: _Leaf, own: Own) -> bool:
         """Whether a text is somebody's who is called so, however short, however it is spelled."""
-        if leaf.node.vr not in WORDS or leaf.coded or not own:
+        if leaf.coded or not own:
             return False
+        if leaf.node.vr not in WORDS:
+            return any(map(own.is_number, numerals(leaf.node)))
         values = decode(_NOBODY.sub(b" ", leaf.node.value), leaf.node.vr, leaf.charset)
         return still_names(leaf.rule, leaf.node.tag, values, own.name, self._mandatory)
 
