@@ -20,7 +20,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -146,12 +145,12 @@ class Own:
         """Whether a number, as text, is one of these, of five digits or more. (4)"""
         if not self.numbers:
             return False
-        found = _NUMERAL.fullmatch(numeral)
-        if found is None:
-            with suppress(ValueError, OverflowError):
-                return str(abs(int(float(numeral)))) in self.numbers and float(numeral).is_integer()
+        if (found := _NUMERAL.fullmatch(numeral)) is not None:
+            return found[1] in self.numbers
+        try:
+            return float(numeral).is_integer() and str(abs(int(float(numeral)))) in self.numbers
+        except (ValueError, OverflowError):
             return False
-        return found[1] in self.numbers
 
     @cached_property
     def numbers(self) -> frozenset[str]:
