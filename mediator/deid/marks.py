@@ -51,7 +51,7 @@ def is_mark(word: str) -> bool:
 
 def shapes(agents: Iterable[str]) -> Mapping[str, re.Pattern[str]]:
     """The patterns of whole values, by keyword; `agents`: the names of contrast agents."""
-    agent = "|".join(sorted(map(re.escape, agents), key=len, reverse=True))
+    agent = "|".join(re.escape(name) for name in sorted(agents, key=lambda name: (-len(name), name)))
     amount = r"[1-9]\d{0,2}(?:\.\d)? ?(?:ml|cc)"
     strength = r"[ -]?(?:1[48]0|2[0478]0|3[0257]0|400|0\.5|1\.0)(?: ?mg(?:I?/ml)?)?(?:/100)?"
     contrast = re.compile(

@@ -36,6 +36,7 @@ class Residue:
     def __init__(self) -> None:
         self.whole: set[bytes] = set()  # (2)
         self.opaque: set[bytes] = set()  # tokens that only values had of which nobody says that they are text
+        self._unsure: set[bytes] = set()
         self._seen: set[bytes] = set()
         self._fresh: list[bytes] = []
         self._maps = {size: np.zeros(1 << _BITS, dtype=np.bool_) for size in (_LONG, _SHORT)}
@@ -51,22 +52,27 @@ class Residue:
 
     def lost(self, values: Iterable[bytes]) -> list[bytes]:
         """Remember removed values; the tokens that are new."""
-        several = list(values)
-        opaque = {value for value in several if isinstance(value, Opaque)}
-        texts = {value for value in several if not isinstance(value, Opaque)}
-        if self.opaque:
-            self.opaque -= residual.tokens(texts)
-        fresh = (texts | opaque) - self._seen  # of two that are equal, the text
+        given = list(values)
+        texts = {value for value in given if not isinstance(value, Opaque)}
+        if again := texts & self._unsure:  # of two that are equal, the text counts
+            self._unsure -= again
+            self.opaque -= residual.tokens(again)
+        fresh = set(given) - self._seen
         if not fresh:
             return []
         self._seen |= fresh
         self._fresh += fresh
         texts &= fresh
         self.whole |= {short for value in texts if 0 < len(short := plain(value)) < residual.MIN_TOKEN}
-        entered = [token for token in residual.tokens(texts) if self._enter(token)]
-        unsure = [token for token in residual.tokens(fresh - texts) if self._enter(token)]
-        self.opaque.update(unsure)
-        return entered + unsure
+        tokens = residual.tokens(texts)
+        self.opaque -= tokens
+        entered = [token for token in tokens if self._enter(token)]
+        if unsure := fresh - texts:
+            self._unsure |= unsure
+            unsaid = [token for token in residual.tokens(unsure) if self._enter(token)]
+            self.opaque.update(unsaid)
+            entered += unsaid
+        return entered
 
     def take(self) -> list[bytes]:
         """The values that were lost since this was last asked."""

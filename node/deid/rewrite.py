@@ -60,6 +60,7 @@ _WORD_BYTES = 200
 MAX_LOST_BYTES = 80_000_000
 # A year of a patient's files names some dozen people and orders.
 MAX_IDENTIFIERS = 10_000
+MAX_IDENTIFIER_LETTERS = 1_000_000
 
 
 class TooMuch(Exception):
@@ -124,7 +125,9 @@ class Rewriter:
         """These are the patient's own, too. Raises `TooMuch`."""
         known = len(self._named)
         self._named.update(identifiers)
-        if len(self._named) > MAX_IDENTIFIERS:
+        if len(self._named) > known and (
+            len(self._named) > MAX_IDENTIFIERS or sum(len(one.text) for one in self._named) > MAX_IDENTIFIER_LETTERS
+        ):
             raise TooMuch
         if len(self._named) > known:
             self._as = replace(self.subject, own=Own(self._named))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import config
 from pydicom.dataset import Dataset
@@ -149,11 +149,11 @@ def test_names_of_structures_that_had_to_go_are_told_apart(tmp_path, profile):
         assert said == ["STRUCTURE 1", "Liver", "STRUCTURE 3", "L", "liver 5", "STRUCTURE 6", "", None, "Liver"]
 
 
-@given(
-    st.lists(
-        st.sampled_from(["Heart", "Heart Mol", "Mol", "Mol 2", "PTV_High", "Structure 1", "Smith", "STRUCTURE", "GTV"])
-    )
-)
+NAMES = ["Heart", "Heart Mol", "Mol", "Mol 2", "PTV_High", "Structure 1", "Smith", "STRUCTURE", "GTV"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), max_size=8))
 def test_different_names_stay_different(tmp_path_factory, names):
     for sequence, keyword in (("StructureSetROISequence", "ROIName"), ("SegmentSequence", "SegmentLabel")):
         out = written(tmp_path_factory.mktemp("a") / "a", structures(names, sequence, keyword))
