@@ -218,3 +218,15 @@ def test_the_table_is_as_its_generator_writes_it():
     assert all(len(terms) == len(set(terms)) for _key, terms in rows)
     assert {key for key, _terms in rows} <= set(BY_KEYWORD)
     assert Mandatory(standard()).lists(BY_KEYWORD["DVHType"].tag, "CUMULATIVE") is False  # not Type 1 where it may go
+
+
+def test_a_profile_has_one_fingerprint_in_every_process():
+    """Lists are sets; the pattern made of one must not follow their order."""
+    script = "from node.deid.profiles import load_profile; print(load_profile('eucaim').fingerprint)"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
