@@ -13,7 +13,6 @@ at any depth: when a file turns out to hold new ones, its header is made once mo
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -27,22 +26,13 @@ from mediator.deid.values import Subject, decide
 from node.deid import encoding
 from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
 from node.deid.facts import TEXT_VRS, decode
+from node.deid.numerals import ASSIGNED, NUMBER_BYTES, NUMBERS, as_written, numerals
 from node.deid.ordinals import told_apart
 from node.deid.reader import ByteRun, Parsed, Raw
 from node.deid.residue import Residue, plain
 from node.deid.structure import ElementNode
 
 CHARSET = 0x00080005
-# Bytes per value of the VRs that hold numbers (PS3.5 6.2).
-_NUMBER_BYTES = {
-    "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
-    "OF": 4, "OL": 4, "OD": 8,
-}  # fmt: skip
-# Those of numbers and nothing else; OW is whatever its writer says.
-NUMBERS = frozenset(_NUMBER_BYTES) - {"OW"}
-_UNPACKED = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-# Numbers somebody chose and nothing depends on: SeriesNumber, AcquisitionNumber, InstanceNumber. A patient's is 0.
-ASSIGNED = frozenset({0x00200011, 0x00200012, 0x00200013})
 # DS and IS that `mediator.deid.values` keeps and writes as they stand: numbers and at most one blank, of its lengths.
 _DECIMAL = rb"(?![^\\ ]{33})[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _INTEGER = rb"(?![^\\ ]{13})[+-]?\d{1,12}"
@@ -131,7 +121,7 @@ class Rewriter:
             raise TooMuch
         if len(self._named) > known:
             self._as = replace(self.subject, own=Own(self._named))
-            self._own_numbers = _as_written(self.own.numbers)
+            self._own_numbers = as_written(self.own.numbers)
             self._forget()
             self._kept.clear()
             self.pardons.clear()
@@ -394,7 +384,7 @@ class Rewriter:
             return ElementNode(node.tag, own, encoding.text_value(own, written.values)), written.trusted
         if vr in ("US", "SS") and "OW" in rule.vrs and vr not in rule.vrs:
             vr = "OW"  # colour tables of older writers: the same 16-bit numbers
-        size = _NUMBER_BYTES.get(vr)
+        size = NUMBER_BYTES.get(vr)
         if rule.action is not ElementAction.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
             return None if rule.action is not ElementAction.EMPTY else ElementNode(node.tag, rule.vrs[0]), True
         count, rest = divmod(len(node.value), size)
@@ -453,22 +443,6 @@ def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) 
     if len(said) < 2:
         return frozenset()
     return coded_tags({tag: decode(node.value, node.vr, charset)[0] for tag, node in said.items()}, table)
-
-
-def numerals(node: ElementNode) -> tuple[str, ...]:
-    """The value of an element that holds one number, as text; in either order of bytes."""
-    if node.vr in ("IS", "DS"):
-        return () if b"\\" in node.value else (node.value.decode("latin-1").strip(" \0"),)
-    form = _UNPACKED.get(node.vr)
-    if form is None or len(node.value) != _NUMBER_BYTES[node.vr]:
-        return ()
-    return tuple(str(struct.unpack(order + form, node.value)[0]) for order in "<>")
-
-
-def _as_written(numbers: Iterable[str]) -> re.Pattern[bytes] | None:
-    """What a decimal may be one of these in, or is to be looked at."""
-    listed = "|".join(sorted(numbers))
-    return re.compile(rb"[+-]?0*(?:%b)(?:\.0*)? *|[^\\]*[eE][^\\]*" % listed.encode()) if listed else None
 
 
 def _charset_of(parsed: Parsed) -> bytes:

@@ -21,10 +21,11 @@ from mediator.deid.mandatory import DUMMY, Mandatory
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.values import is_standards_own
 from node.deid.facts import decode
+from node.deid.numerals import numerals
 from node.deid.ordinals import is_standing_in, without_ordinal
 from node.deid.reader import Parsed, Reader
 from node.deid.residue import Residue, plain
-from node.deid.rewrite import coded_in, numerals
+from node.deid.rewrite import coded_in
 from node.deid.stream import FileStream
 from node.deid.structure import ElementNode, Unreadable, VrOf
 

@@ -40,13 +40,14 @@ from mediator.deid.values import Subject, decide
 from node.deid.date_check import DATE_VRS, date_holds, moved_days, text
 from node.deid.engine import ProfileEngine, Source
 from node.deid.facts import TEXT_VRS, decode, layout_of
+from node.deid.numerals import numerals
 from node.deid.ordinals import is_standing_in, without_ordinal
 from node.deid.pixels.fragments import value_without_words
 from node.deid.pixels.rle import RLE
 from node.deid.pixels.segments import MalformedStream
 from node.deid.profiles import standard
 from node.deid.residue import Residue
-from node.deid.rewrite import Rewriter, block_of, coded_in, numerals
+from node.deid.rewrite import Rewriter, block_of, coded_in
 from node.deid.searcher import WORDS, still_names
 from node.deid.structure import ElementNode
 

@@ -131,7 +131,7 @@ def _one(tag, value):
     return item
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(who=called(), keyword=st.sampled_from(PEOPLE), profile=st.sampled_from(PROFILES), seed=st.integers(0, 10**6))
 def test_no_part_of_a_name_stands_in_any_text(tmp_path_factory, who, keyword, profile, seed):
     said, typed = who
