@@ -320,6 +320,8 @@ class Link:
         raise HubUnreachable("the hub closed the events stream")
 
     async def _hear(self) -> None:
+        """What was said while there was no stream is lost, so the hub is asked at the beginning of each."""
+        self._wake.set()
         async for event in self._channel.events():
             self._refused_as_replaced, self._said_replaced = 0, False
             if event.kind == "alarm":
