@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import sys
@@ -69,6 +68,8 @@ def init(config: HubConfigPath) -> None:
 @app.command("serve")
 def serve(config: HubConfigPath) -> None:
     """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
+    import asyncio
+
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
     from node.host.notify import Notifier
