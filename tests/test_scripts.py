@@ -96,7 +96,8 @@ def test_help_is_given_wherever_it_stands(words: tuple[str, ...], tmp_path: Path
         ("deploy/demo.sh --rounds 2", "--rounds is 3 to 50"), ("deploy/demo.sh --rouns 5", "knows no option --rouns"),
         ("deploy/demo.sh --rounds many", "invalid int"), ("deploy/demo.sh --work /etc", "not a demo's folder"),
         ("deploy/lib/images.sh cloister-tourch", "no image is called cloister-tourch"),
-        ("deploy/lib/environment.sh everything", "no environment everything"), ("deploy/lib/engine.sh podman", "takes no argument"),
+        ("deploy/lib/environment.sh everything", "no environment everything"),
+        ("deploy/lib/engine.sh podman", "takes no argument"),
         ("deploy/lib/walls.sh -y", "takes no argument"), ("deploy/lib/dicom_tools.sh x", "takes no argument"),
     ],
 )  # fmt: skip
