@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _OBEYED = dict.fromkeys((7, 8, 11, 12, 13))
 
 
-class Stream:
+class TextStream:
     """Standard output or standard error, whichever it is at this moment."""
 
     def __init__(self, name: str) -> None:
@@ -61,8 +61,8 @@ class Stream:
         return Console(stderr=self._name == "stderr", highlight=False)
 
 
-talk = Stream("stderr")
-data = Stream("stdout")
+talk = TextStream("stderr")
+data = TextStream("stdout")
 
 
 def say(line: str) -> None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from node.cli.output import Stream
+from node.cli.output import TextStream
 
 if TYPE_CHECKING:
     from node.deid.processes import WorkerProcesses
 
 
-def progress(workers: WorkerProcesses, talk: Stream) -> Progress:
+def progress(workers: WorkerProcesses, talk: TextStream) -> Progress:
     """A bar on a terminal, nothing elsewhere."""
     columns = (
         TextColumn("{task.description}"),
