@@ -63,6 +63,9 @@ _SHAPES: Mapping[str, Callable[[str], object]] = {
 }
 
 
+SHAPED = frozenset(_SHAPES)
+
+
 @dataclass(frozen=True)
 class Subject:
     """Whose data it is: the patient's pseudonym and shift, and the keys for everything else.

@@ -3,7 +3,8 @@
 1. The engine reads the file strictly; what cannot be read whole is held back.
 2. `mediator.deid.screening` decides on the instance: `publish` for ingest, `sort` where a person may look.
 3. The patient's pseudonym, shift of dates and the study's pseudonym come from the site's key alone.
-4. The engine writes by the compiled profile and searches what it wrote; a hit takes the file away again.
+4. The engine writes by the compiled profile and searches what it wrote; a hit takes the file away again. A file that
+   lost a number its geometry or values depend on is for a person to look at.
 5. A file made before its patient's and study's others said whose names and numbers they are is made once more, if it
    has one of them in its texts (`misnamed`): their order says nothing of what stays.
 6. Whoever reads pixels has the last word on what was written (`node.deid.pixels.PixelGate`), series by series.
@@ -22,7 +23,7 @@ from typing import Any, Protocol
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ProfileTable
-from mediator.deid.screening import Exclusion, Facts, publish, sort
+from mediator.deid.screening import Exclusion, Facts, Sorting, publish, sort, with_values_unreadable
 from mediator.deid.values import Subject
 from node.deid.outcome import NOBODY, GateOutcome, Identity
 from node.deid.stream import Stream
@@ -49,8 +50,9 @@ class DicomEngine(Protocol):
 
     def begin(self, source: Any, subject: Subject, path: Path) -> Any:
         """A new de-identified file at `path`, under way: call what comes back, in the order of beginning, before the
-        source is closed; it gives `exclusion` (None: it stands and the residual check passed), and `pardoned` matches
-        inside values that are ours. Raises `FileExistsError` where the path is taken."""
+        source is closed; it gives `exclusion` (None: it stands and the residual check passed), `pardoned` matches
+        inside values that are ours, `missed` (what the profile could not keep, by keyword) and `unreadable` (one of
+        these is needed). Raises `FileExistsError` where the path is taken."""
 
     def lost(self, subject: Subject) -> Sequence[Lost]:
         """What this patient's files lost since this was last asked; identifying."""
@@ -134,7 +136,19 @@ class Gate0:
             doubled = (Exclusion.DUPLICATE_INSTANCE,)
             return partial(GateOutcome, "refuse", doubled, None, identity, facts, lost=self._note(subject))
         begun = GateOutcome(sorting.place, sorting.reasons, path, identity, facts, lost=self._note(subject))
-        return lambda: _finished(begun, convert())
+        return lambda: self._finished(begun, convert())
+
+    def _finished(self, begun: GateOutcome, done: Any) -> GateOutcome:
+        """What was begun, once the engine is through with it."""
+        if done.exclusion is not None:
+            return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
+        outcome = replace(begun, pardoned=done.pardoned, missed=done.missed)
+        if not done.unreadable:
+            return outcome
+        sorting = with_values_unreadable(Sorting(begun.place, begun.reasons), review=self._review)
+        if sorting.place == "refuse":
+            return withdrawn(outcome, Exclusion.VALUES_UNREADABLE)
+        return replace(outcome, place=sorting.place, reasons=sorting.reasons)
 
     def _identity(self, facts: Facts, subject: Subject) -> Identity:
         return Identity(
@@ -204,13 +218,6 @@ class Gate0:
             if patient in self._lost:  # another patient's files came between
                 self._engine.remember(self._subjects[patient], self._lost[patient])
         return self._subjects[patient]
-
-
-def _finished(begun: GateOutcome, done: Any) -> GateOutcome:
-    """What was begun, once the engine is through with it."""
-    if done.exclusion is not None:
-        return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
-    return replace(begun, pardoned=done.pardoned)
 
 
 def withdrawn(outcome: GateOutcome, reason: Exclusion) -> GateOutcome:

@@ -42,6 +42,7 @@ class Tally:
     reasons: dict[str, Counter[str]] = field(default_factory=lambda: {"review": Counter(), "refused": Counter()})
     pixels: Counter[str] = field(default_factory=Counter)
     pardoned: int = 0
+    missed: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: Result, times: int = 1) -> None:
         """Count a result; `times` -1 takes it back."""
@@ -52,9 +53,12 @@ class Tally:
         if result.pixels:
             self.pixels[result.pixels] += times
         self.pardoned += times * result.pardoned
+        for keyword, count in result.missed.items():
+            self.missed[keyword] += times * count
 
     def plain(self) -> dict[str, Any]:
-        """Files in, written, to review and refused, each file under its first reason."""
+        """Files in, written, to review and refused, each file under its first reason; and by keyword how many elements
+        the profile means to keep and could not."""
         return {
             "files": self.files,
             "written": self.outcomes["written"],
@@ -64,6 +68,7 @@ class Tally:
             "refused_reasons": dict(sorted((+self.reasons["refused"]).items())),
             "pixels": dict(sorted((+self.pixels).items())),
             "pardoned_matches": self.pardoned,
+            "missed": dict(sorted((+self.missed).items())),
         }
 
 

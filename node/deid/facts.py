@@ -20,7 +20,7 @@ TEXT_VRS = frozenset(
 _CHARSET_VRS = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _DIRECTORY_RECORDS = 0x00041220
-_UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])
+UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])  # one value, whatever backslashes it has
 CHARSET = 0x00080005
 _FIELDS = {
     0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series",
@@ -42,7 +42,7 @@ def decode(value: bytes, vr: str, charset: bytes) -> tuple[str, ...]:
     else:
         text = value.decode("latin-1")
     text = text.rstrip(" \0")
-    return (text,) if vr in _UNSPLIT_VRS else tuple(text.split("\\"))
+    return (text,) if vr in UNSPLIT_VRS else tuple(text.split("\\"))
 
 
 def _decode_charset(value: bytes, charset: bytes) -> str:

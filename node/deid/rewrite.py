@@ -13,6 +13,7 @@ at any depth: when a file turns out to hold new ones, its header is made once mo
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,21 +22,17 @@ from mediator.deid.coded import CODED, coded_tags
 from mediator.deid.identifiers import Identifier, Kind, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.residual import MIN_TOKEN
-from mediator.deid.rules import ElementAction, ProfileTable, Rule
-from mediator.deid.values import Subject, decide
+from mediator.deid.rules import ElementAction, ProfileTable
+from mediator.deid.values import Subject
 from node.deid import encoding
 from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
+from node.deid.element import Made, is_meant_to_stay, make
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.reader import ByteRun, Parsed, Raw
 from node.deid.residue import Residue, plain
-from node.deid.structure import ElementNode
+from node.deid.structure import ElementNode, VrOf, taken_apart
 
 CHARSET = 0x00080005
-# Bytes per value of the VRs that hold numbers (PS3.5 6.2).
-_NUMBER_BYTES = {
-    "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
-    "OF": 4, "OL": 4, "OD": 8,
-}  # fmt: skip
 # DS and IS that `mediator.deid.values` keeps and writes as they stand: numbers and at most one blank, of its lengths.
 _DECIMAL = rb"(?![^\\ ]{33})[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _INTEGER = rb"(?![^\\ ]{13})[+-]?\d{1,12}"
@@ -61,11 +58,15 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What stands in the output for one element: its bytes, values beyond doubt, texts kept as they were."""
+    """What stands in the output for one element: its bytes, values beyond doubt, texts kept as they were.
+
+    `missed`: (tag, private creator) of what the profile means to keep and nothing is left of.
+    """
 
     raw: bytes
     trusted: tuple[bytes, ...] = ()
     kept: tuple[bytes, ...] = ()
+    missed: tuple[tuple[int, str], ...] = ()
 
 
 NOTHING = Chunk(b"")
@@ -77,6 +78,7 @@ class _Notes:
 
     trusted: list[bytes] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
+    missed: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Rewriter:
@@ -97,7 +99,10 @@ class Rewriter:
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
         self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
-        self._values: dict[tuple[int, str, bytes, bytes, str, bool], tuple[ElementNode | None, bool]] = {}
+        self._values: dict[tuple[int, str, bytes, bytes, str, bool, bool], Made] = {}
+        self._little = True
+        self._vr_of: VrOf = lambda tag: "UN"
+        self._missed_any = False
 
     def uid(self, original: str) -> str:
         """The pseudonym of a UID; a file asks for its own several times."""
@@ -121,6 +126,12 @@ class Rewriter:
             self._forget()
             self._kept.clear()
             self.pardons.clear()
+
+    def missed(self, chunks: Iterable[Chunk]) -> Counter[tuple[int, str]]:
+        """(tag, private creator) of what the profile means to keep of a header and is not in it, and how often."""
+        if not self._missed_any:
+            return Counter()
+        return Counter(one for chunk in chunks for one in chunk.missed)
 
     def take_named(self) -> list[Identifier]:
         """What the patient's files were found to name since this was last asked."""
@@ -171,6 +182,7 @@ class Rewriter:
 
     def _header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
         form = parsed.syntax if parsed.implicit or not parsed.little else "explicit"
+        self._little, self._vr_of = parsed.little, parsed.vr_of
         memo, charset = self._memo(form, b""), b""
         found: list[Chunk] = []
         creators: dict[int, tuple[str, int, Chunk]] = {}
@@ -212,13 +224,14 @@ class Rewriter:
                 self._lose(node, charset)
             else:
                 parts[element[0]] = self._make(parsed, node, charset, "")
-        chunks = [chunk for _, chunk in sorted(parts.items()) if chunk.raw]
+        chunks = [chunk for _, chunk in sorted(parts.items()) if chunk.raw or chunk.missed]
         if len(chunks) < 2:
             return chunks[0] if chunks else NOTHING
         return Chunk(
             b"".join(chunk.raw for chunk in chunks),
             tuple(value for chunk in chunks for value in chunk.trusted),
             tuple(text for chunk in chunks for text in chunk.kept),
+            tuple(one for chunk in chunks for one in chunk.missed),
         )
 
     def _is_number(self, element: Raw) -> bool:
@@ -276,19 +289,21 @@ class Rewriter:
                 self._remembered += len(raw)
         if chunk.raw:
             found[place] = reservation
+        if chunk.raw or chunk.missed:
             found.append(chunk)
 
     def _make(self, parsed: Parsed, node: ElementNode, charset: bytes, creator: str) -> Chunk:
         notes = _Notes()
         made = self._element(node, charset, creator, notes)
+        self._missed_any |= bool(notes.missed)
         if made is None:
-            return NOTHING
+            return Chunk(b"", missed=tuple(notes.missed)) if notes.missed else NOTHING
         raw = encoding.dataset((made,), implicit=parsed.implicit, little=parsed.little)
         if has_dates(made):
             again = parsed.node((made.tag, made.vr, raw, 0 if made.items is not None else len(raw) - len(made.value)))
             if not dates_hold(node, again, self._table, self.subject.shift_days, creator):
                 raise DatesDiffer
-        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept))
+        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept), tuple(notes.missed))
 
     @staticmethod
     def _encode(parsed: Parsed, node: ElementNode) -> Chunk:
@@ -326,12 +341,16 @@ class Rewriter:
         self, node: ElementNode, charset: bytes, creator: str, notes: _Notes, *, coded: bool = False
     ) -> ElementNode | None:
         rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
+        if node.vr == "UN" and rule.vrs == ("SQ",) and self._little:
+            node = taken_apart(node, self._vr_of)
         if node.items is not None:
             if rule.action is ElementAction.RECURSE:
                 return ElementNode(
                     node.tag, "SQ", items=tuple(self._items(item, charset, notes) for item in node.items)
                 )
             self._lose(node)
+            if is_meant_to_stay(rule) and node.items:
+                notes.missed.append((node.tag, creator))
             empty = rule.action is ElementAction.EMPTY and "SQ" in rule.vrs and node.tag not in _NEVER_EMPTY
             return ElementNode(node.tag, "SQ", items=()) if empty else None
         if rule.action is ElementAction.REMOVE and not self._mandatory.stands_in(node.tag):
@@ -339,43 +358,24 @@ class Rewriter:
             return None
         if (kind := self._kind(node.tag, node.vr)) is not None:
             self._name(kind, node, charset)
-        key = (node.tag, node.vr, node.value, charset, creator, coded)
+        key = (node.tag, node.vr, node.value, charset, creator, coded, self._little)
         found = self._values.get(key)
         if found is None:
-            found = self._apply(rule, node, charset, coded=coded)
+            subject = self.subject if coded else self._as
+            found = make(rule, node, charset, self._table, self._mandatory, subject, little=self._little)
             if len(node.value) <= _MEMO_BYTES:
                 self._values[key] = found
                 self._remembered += len(node.value)
-        made, trusted = found
-        if made is None or made.value != node.value:
+        made = found.node
+        if made is None or (made.value != node.value and not found.read):
             self._lose(node, charset)
-        if made is not None and trusted:
+        if found.missed:
+            notes.missed.append((node.tag, creator))
+        if made is not None and found.trusted:
             notes.trusted.append(made.value)
         elif made is not None and made.vr in TEXT_VRS:
             notes.kept.extend(plain(value) for value in made.value.split(b"\\"))
         return made
-
-    def _apply(self, rule: Rule, node: ElementNode, charset: bytes, *, coded: bool) -> tuple[ElementNode | None, bool]:
-        """The element as it will be written, and whether its value is beyond doubt."""
-        vr = node.vr
-        if vr == "UN" and rule.vrs:
-            vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
-        if vr in TEXT_VRS:
-            values = decode(node.value, vr, charset)
-            written = decide(rule, vr, values, self._table, self.subject if coded else self._as)
-            written = self._mandatory.complete(node.tag, rule, values, written)
-            if written is None:
-                return None, True
-            own = vr if vr in rule.vrs or not rule.vrs else rule.vrs[0]
-            return ElementNode(node.tag, own, encoding.text_value(own, written.values)), written.trusted
-        if vr in ("US", "SS") and "OW" in rule.vrs and vr not in rule.vrs:
-            vr = "OW"  # colour tables of older writers: the same 16-bit numbers
-        size = _NUMBER_BYTES.get(vr)
-        if rule.action is not ElementAction.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
-            return None if rule.action is not ElementAction.EMPTY else ElementNode(node.tag, rule.vrs[0]), True
-        count, rest = divmod(len(node.value), size)
-        too_many = rule.vm_max is not None and count > rule.vm_max and not vr.startswith("O")
-        return ElementNode(node.tag, vr, b"" if rest or too_many else node.value), False
 
     def _kind(self, tag: int, vr: str) -> Kind | None:
         """Whether an element names a person, of this hospital's or of any maker's making."""
@@ -433,11 +433,6 @@ def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) 
 
 def _charset_of(parsed: Parsed) -> bytes:
     return next((raw[start:] for tag, vr, raw, start in parsed.elements if tag == CHARSET and vr != "SQ"), b"")
-
-
-def usual_vr(vrs: tuple[str, ...]) -> str:
-    """Of several VRs the one a reader without the other attributes should take: words before bytes, US before SS."""
-    return "OW" if "OW" in vrs else vrs[0]
 
 
 def block_of(creator: int) -> int:

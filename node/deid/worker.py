@@ -299,7 +299,9 @@ class Worker:
         reasons = tuple(reason.value for reason in done.reasons)
         name = sink.name(done.identity)
         outcome: Literal["written", "review"] = "review" if done.place == "review" else "written"
-        result = Result(number, outcome, reasons, name, pardoned=done.pardoned, identity=done.identity)
+        result = Result(
+            number, outcome, reasons, name, pardoned=done.pardoned, missed=done.missed, identity=done.identity
+        )
         if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
             result = replace(result, pixels=verdict.state.value, regions=regions)
