@@ -32,15 +32,26 @@ _VALUES = (
     " DoubleFloatRealWorldValueLastValueMapped RealWorldValueLUTData PixelPaddingValue PixelPaddingRangeLimit"
     " DoseGridScaling MaximumFractionalValue DVHData DVHDoseScaling NumericValue FloatingPointValue"
     " RadionuclideTotalDose RadionuclideHalfLife RadionuclidePositronFraction DecayFactor FrameReferenceTime"
-    " ActualFrameDuration DoseCalibrationFactor PatientWeight PatientSize"
+    " ActualFrameDuration DoseCalibrationFactor"
     " DiffusionBValue DiffusionGradientOrientation DiffusionBValueXX DiffusionBValueXY DiffusionBValueXZ"
     " DiffusionBValueYY DiffusionBValueYZ DiffusionBValueZZ EchoTime EffectiveEchoTime RepetitionTime InversionTime"
     " FlipAngle TriggerTime TemporalPositionIdentifier TemporalResolution KVP"
     " TargetPrescriptionDose BeamDose BeamMeterset CumulativeMetersetWeight"
 )
 
+# an uptake is by weight, lean mass or surface; in other images nobody measures with these
+_UPTAKE = "PatientWeight PatientSize"
+_EMISSION = frozenset({"PT", "NM"})
 
-def needed(standard: Standard) -> frozenset[int]:
-    """The tags of these elements."""
-    by_keyword = standard.by_keyword()
-    return frozenset(by_keyword[word].tag for word in f"{_DECODING} {_GEOMETRY} {_VALUES}".split())
+
+class Needed:
+    """The lists above, by tag."""
+
+    def __init__(self, standard: Standard) -> None:
+        by_keyword = standard.by_keyword()
+        self.always = frozenset(by_keyword[word].tag for word in f"{_DECODING} {_GEOMETRY} {_VALUES}".split())
+        self._uptake = frozenset(by_keyword[word].tag for word in _UPTAKE.split())
+
+    def is_needed(self, tag: int, modality: str) -> bool:
+        """Whether something is computed from this element in images of this modality."""
+        return tag in self.always or (tag in self._uptake and modality in _EMISSION)

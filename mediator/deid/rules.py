@@ -15,7 +15,7 @@ from typing import Literal
 from mediator.deid.identifiers import Kind
 
 # Goes into every fingerprint and manifest: a change of what any action does is another engine.
-ENGINE_VERSION = "4"
+ENGINE_VERSION = "5"
 
 
 class ElementAction(StrEnum):

@@ -11,11 +11,15 @@ from collections.abc import Iterable
 from datetime import date
 
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
-from node.deid.structure import ElementNode
+from node.deid.structure import ElementNode, VrOf, taken_apart
 
 DATE_VRS = frozenset(["DA", "DT", "TM"])
 # what may stand whatever the original was: nothing, and the dummies of `mediator.deid.values` and `mandatory`
 _CONSTANTS = frozenset(["", "19000101", "19000101000000", "000000"])
+
+
+def _unknown(_tag: int) -> str:
+    return "UN"
 
 
 class DatesDiffer(Exception):
@@ -29,27 +33,37 @@ def has_dates(node: ElementNode) -> bool:
     return any(has_dates(one) for item in node.items for one in item)
 
 
-def dates_hold(before: ElementNode, after: ElementNode, table: ProfileTable, days: int, creator: str = "") -> bool:
+def dates_hold(
+    before: ElementNode, after: ElementNode, table: ProfileTable, days: int, creator: str = "", vr_of: VrOf = _unknown
+) -> bool:
     """Whether every date in `after` is what `table` makes of the one in `before`. `days`: the patient's own shift.
 
-    `creator` is the private creator of the block that the element stands in.
+    `creator` is the private creator of the block that the element stands in; `vr_of` says what VR a tag has where the
+    file does not.
     """
     rule = table.private_rule(creator, before.tag) if before.tag >> 16 & 1 else table.rule(before.tag)
+    if rule.vrs == ("SQ",) and "UN" in (before.vr, after.vr):
+        before, after = (taken_apart(node, vr_of) if node.vr == "UN" else node for node in (before, after))
     if after.items is None:
-        return after.vr not in DATE_VRS or date_holds(rule, after.vr, text(before), text(after), days)
+        vr = rule.vrs[0] if after.vr == "UN" and rule.vrs else after.vr
+        return vr not in DATE_VRS or date_holds(rule, vr, text(before), text(after), days)
     if rule.action is not ElementAction.RECURSE or before.items is None:
         return not after.items
     if len(before.items) != len(after.items):
         return False
-    return all(_item_holds(old, new, table, days) for old, new in zip(before.items, after.items, strict=True))
+    pairs = zip(before.items, after.items, strict=True)
+    return all(_item_holds(old, new, table, days, vr_of) for old, new in pairs)
 
 
-def _item_holds(before: Iterable[ElementNode], after: Iterable[ElementNode], table: ProfileTable, days: int) -> bool:
+def _item_holds(
+    before: Iterable[ElementNode], after: Iterable[ElementNode], table: ProfileTable, days: int, vr_of: VrOf
+) -> bool:
     old = {node.tag: node for node in before}
     for node in after:
-        if node.items is None and node.vr not in DATE_VRS:
+        if node.items is None and node.vr not in DATE_VRS and node.vr != "UN":
             continue
-        if (original := old.get(node.tag)) is None or not dates_hold(original, node, table, days, _creator(old, node)):
+        original = old.get(node.tag)
+        if original is None or not dates_hold(original, node, table, days, _creator(old, node), vr_of):
             return False
     return True
 

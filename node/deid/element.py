@@ -59,7 +59,8 @@ def make(
         return made
     if made.node is None or not has_value(made.node):
         if rule.action is ElementAction.KEEP:
-            found = as_standard(rule.vrs, rule.vm_max, node.vr, node.value, little=little)
+            said = "UN" if _is_private(node) and node.vr in rule.vrs else node.vr
+            found = as_standard(rule.vrs, rule.vm_max, said, node.value, little=little)
             if found is not None:
                 return Made(ElementNode(node.tag, *found), read=True)
         return Made(made.node, made.trusted, missed=True)
@@ -98,11 +99,18 @@ def _bytes(rule: Rule, node: ElementNode, vr: str) -> Made:
     if vr in ("US", "SS") and "OW" in rule.vrs and vr not in rule.vrs:
         vr = "OW"  # colour tables of older writers: the same 16-bit numbers
     size = _SIZES.get(vr)
-    if rule.action is not ElementAction.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
+    unsure = node.vr == "UN" or _is_private(
+        node
+    )  # must be a number that could be measured: the standard's own need not
+    if rule.action is not ElementAction.KEEP or size is None or vr not in rule.vrs or unsure:
         return Made(None if rule.action is not ElementAction.EMPTY else ElementNode(node.tag, rule.vrs[0]))
     count, rest = divmod(len(node.value), size)
     too_many = rule.vm_max is not None and count > rule.vm_max and not vr.startswith("O")
     return Made(ElementNode(node.tag, vr, b"" if rest or too_many else node.value), trusted=False)
+
+
+def _is_private(node: ElementNode) -> bool:
+    return node.tag >> 16 & 1 == 1
 
 
 def has_value(node: ElementNode) -> bool:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.mandatory import Mandatory
-from mediator.deid.needed import needed
+from mediator.deid.needed import Needed
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import ElementAction, ProfileTable
 from mediator.deid.screening import Exclusion, Facts
@@ -70,7 +70,7 @@ class ProfileEngine:
         self.vr_of = lambda tag: vr_of.get(tag, "UN")
         self._reader = Reader(self.vr_of, private_alone=bool(table.private))
         self._mandatory = Mandatory(standard)
-        self._needed = needed(standard)
+        self._needed = Needed(standard)
         self._keywords = {tag: element.keyword for tag, element in standard.elements.items()}
         self._kept = kept_words(table)  # once: a study of a few slices has two searchers
         self._rewriter: Rewriter | None = None
@@ -130,12 +130,16 @@ class ProfileEngine:
             copiers=self._copiers,
         ).finish
         missed = rewriter.missed(chunks)
-        return partial(self._with_missed, finish, missed) if missed else finish
+        return partial(self._with_missed, finish, missed, source.facts.modality) if missed else finish
 
-    def _with_missed(self, finish: Callable[[], Conversion], missed: Mapping[tuple[int, str], int]) -> Conversion:
+    def _with_missed(
+        self, finish: Callable[[], Conversion], missed: Mapping[tuple[int, str], int], modality: str
+    ) -> Conversion:
         """What came of an instance of which something is not kept that was to be. (4)"""
         names = {self._name(tag, creator): count for (tag, creator), count in missed.items()}
-        return replace(finish(), missed=names, unreadable=any(tag in self._needed for tag, _creator in missed))
+        return replace(
+            finish(), missed=names, unreadable=any(self._needed.is_needed(tag, modality) for tag, _creator in missed)
+        )
 
     def _name(self, tag: int, creator: str) -> str:
         """A keyword of PS3.6; of a private element its creator, who is on the safe list, and its place."""

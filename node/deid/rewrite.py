@@ -301,7 +301,7 @@ class Rewriter:
         raw = encoding.dataset((made,), implicit=parsed.implicit, little=parsed.little)
         if has_dates(made):
             again = parsed.node((made.tag, made.vr, raw, 0 if made.items is not None else len(raw) - len(made.value)))
-            if not dates_hold(node, again, self._table, self.subject.shift_days, creator):
+            if not dates_hold(node, again, self._table, self.subject.shift_days, creator, parsed.vr_of):
                 raise DatesDiffer
         return Chunk(raw, tuple(notes.trusted), tuple(notes.kept), tuple(notes.missed))
 

@@ -240,7 +240,7 @@ class Walk:
 
 
 def taken_apart(node: ElementNode, vr_of: VrOf) -> ElementNode:
-    """Bytes of no stated kind as the sequence they are, in implicit VR little endian; as they were when they are none."""
+    """Bytes of no stated kind as the sequence they are, in implicit VR little endian; unchanged when they are none."""
     try:
         items, _ = Walk(node.value, len(node.value), "<", vr_of).items(0, len(node.value))
     except (Unreadable, MoreNeeded):
