@@ -25,7 +25,7 @@ from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import ElementAction, ProfileTable
 from mediator.deid.values import Subject
 from node.deid import encoding
-from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
+from node.deid.date_check import STUDY_DATES, DatesDiffer, Moved, dates_hold, has_dates, study_date, text
 from node.deid.element import Made, is_meant_to_stay, make
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.reader import ByteRun, Parsed, Raw
@@ -98,8 +98,8 @@ class Rewriter:
         self._named: set[Identifier] = set()
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
-        self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
-        self._values: dict[tuple[int, str, bytes, bytes, str, bool, bool], Made] = {}
+        self._chunks: dict[tuple[str, bytes, str, str], dict[bytes, Chunk]] = {}
+        self._values: dict[tuple[int, str, bytes, bytes, str, bool, bool, str], Made] = {}
         self._little = True
         self._vr_of: VrOf = lambda tag: "UN"
         self._missed_any = False
@@ -122,7 +122,7 @@ class Rewriter:
         if len(self._named) > MAX_IDENTIFIERS:
             raise TooMuch
         if len(self._named) > known:
-            self._as = replace(self.subject, own=Own(self._named))
+            self._as = replace(self._as, own=Own(self._named))
             self._forget()
             self._kept.clear()
             self.pardons.clear()
@@ -171,6 +171,8 @@ class Rewriter:
         Raises `TooMuch`, `DatesDiffer`.
         """
         self._forget_some()
+        if self._table.dates == "truncated":
+            self._as = replace(self._as, study_date=_study_date(parsed))
         if not self._named:
             self.meet(parsed)  # what is met later costs this header once more
             self.learn(self._fresh)
@@ -251,7 +253,7 @@ class Rewriter:
         )
 
     def _memo(self, form: str, charset: bytes, creator: str = "") -> dict[bytes, Chunk]:
-        return self._chunks.setdefault((form, charset, creator), {})
+        return self._chunks.setdefault((form, charset, creator, self._as.study_date), {})
 
     def _forget_some(self) -> None:
         many = len(self._values) + sum(map(len, self._chunks.values())) > _MEMO_LIMIT
@@ -300,8 +302,9 @@ class Rewriter:
             return Chunk(b"", missed=tuple(notes.missed)) if notes.missed else NOTHING
         raw = encoding.dataset((made,), implicit=parsed.implicit, little=parsed.little)
         if has_dates(made):
+            moved = Moved(self.subject.shift_days, self._as.study_date)
             again = parsed.node((made.tag, made.vr, raw, 0 if made.items is not None else len(raw) - len(made.value)))
-            if not dates_hold(node, again, self._table, self.subject.shift_days, creator, parsed.vr_of):
+            if not dates_hold(node, again, self._table, moved, creator, parsed.vr_of):
                 raise DatesDiffer
         return Chunk(raw, tuple(notes.trusted), tuple(notes.kept), tuple(notes.missed))
 
@@ -358,7 +361,7 @@ class Rewriter:
             return None
         if (kind := self._kind(node.tag, node.vr)) is not None:
             self._name(kind, node, charset)
-        key = (node.tag, node.vr, node.value, charset, creator, coded, self._little)
+        key = (node.tag, node.vr, node.value, charset, creator, coded, self._little, self._as.study_date)
         found = self._values.get(key)
         if found is None:
             subject = self.subject if coded else self._as
@@ -433,6 +436,12 @@ def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) 
 
 def _charset_of(parsed: Parsed) -> bytes:
     return next((raw[start:] for tag, vr, raw, start in parsed.elements if tag == CHARSET and vr != "SQ"), b"")
+
+
+def _study_date(parsed: Parsed) -> str:
+    runs = (run for run in parsed.runs if run.first <= STUDY_DATES[-1])
+    dates = (element for run in runs for element in run.elements if element[0] in STUDY_DATES and element[1] != "SQ")
+    return study_date({element[0]: text(parsed.node(element)) for element in dates})
 
 
 def block_of(creator: int) -> int:

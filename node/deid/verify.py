@@ -37,7 +37,7 @@ from mediator.deid.screening import Exclusion
 from mediator.deid.statement import BASIC, OPTION_CODES
 from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject, decide
-from node.deid.date_check import DATE_VRS, date_holds, moved_days, text
+from node.deid.date_check import DATE_VRS, Moved, date_holds, moved_days, study_date, text
 from node.deid.engine import ProfileEngine, Source
 from node.deid.facts import TEXT_VRS, decode, layout_of
 from node.deid.pixels.fragments import value_without_words
@@ -305,11 +305,12 @@ class _Verifier:
         """
         keyed, patient = self._keyed, original.patient
         days = keyed.shift_days(*patient) if keyed else self._days.get(patient) or _first_move(original, leaves)
+        study = study_date({path[0]: said for path, said in original.dates.items() if len(path) == 1})
         for leaf in leaves:
             rule, before, after = leaf.rule, original.dates.get(leaf.path, ""), text(leaf.node)
             if before == after and rule.action is ElementAction.SHIFT_DATE:
                 yield leaf.place, "date"
-            elif date_holds(rule, leaf.node.vr, before, after, days):
+            elif date_holds(rule, leaf.node.vr, before, after, Moved(days, study)):
                 continue
             elif before == after:
                 yield leaf.place, "date"
