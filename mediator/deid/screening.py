@@ -56,6 +56,7 @@ class Exclusion(StrEnum):
     RECOGNISABLE_FACE = "recognisable_face"
     # among others
     PATIENT_MISMATCH = "patient_mismatch"
+    PATIENT_SPLIT = "patient_split"
     DUPLICATE_INSTANCE = "duplicate_instance"
     # what was written
     RESIDUAL_IDENTIFIER = "residual_identifier"

@@ -30,7 +30,7 @@ def _unknown(_tag: int) -> str:
 
 @dataclass(frozen=True)
 class Moved:
-    """What dates of a file were moved by: the patient's own days, or with its study's date to the first of its month."""
+    """What dates of a file were moved by: the patient's own days, or with its study's date to its month's first."""
 
     days: int
     study: str = field(default="", repr=False)

@@ -31,6 +31,8 @@ from node.deid.stream import Original
 
 Known = Mapping[str, Sequence[Lost]]
 """By a patient's pseudonym: names, numbers and values that others of the patient's files are known to have lost."""
+Issued = tuple[str, str, str]
+"""A study's UID and a patient, both as pseudonyms, and who issued the patient's id."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Batch:
     files: tuple[File, ...]
     sink: InstanceSink
     known: Known = field(default_factory=dict, repr=False)
+    issuers: tuple[Issued, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Survey:
     identity: Identity = NOBODY
     named: tuple[Identifier, ...] = field(default=(), repr=False)
     exclusion: str | None = None
+    issued: tuple[Issued, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

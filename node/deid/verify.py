@@ -40,6 +40,7 @@ from mediator.deid.values import Subject, decide
 from node.deid.date_check import DATE_VRS, Moved, date_holds, moved_days, study_date, text
 from node.deid.engine import ProfileEngine, Source
 from node.deid.facts import TEXT_VRS, decode, layout_of
+from node.deid.issuers import Issuers
 from node.deid.pixels.fragments import value_without_words
 from node.deid.pixels.rle import RLE
 from node.deid.pixels.segments import MalformedStream
@@ -144,6 +145,7 @@ class _Original:
 
     patient: Patient
     dates: Mapping[tuple[int, ...], str] = field(repr=False)
+    study: str = ""
 
 
 def verify_folders(
@@ -179,11 +181,13 @@ class _Verifier:
         self._by_pixels: dict[bytes, list[_Original]] = {}
         self._by_uid: dict[str, list[_Original]] = {}
         self._days: dict[Patient, int] = {}  # how far the first date of each patient was moved
+        self._issuers = Issuers()
         self._report = Verification()
 
     def run(self, source: str, output: str, walk: Walk) -> Verification:
         for entry in walk(source):
             self._each(entry, self._learn)
+        self._adopt_issuers()
         for entry in walk(output):
             self._each(entry, self._recognise)
         for number, entry in enumerate(walk(output), start=1):
@@ -211,12 +215,25 @@ class _Verifier:
         facts = source.facts
         self._lose(source, (facts.patient_id, facts.issuer))
         dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS}
-        original = _Original((facts.patient_id, facts.issuer), dates)
+        original = _Original((facts.patient_id, facts.issuer), dates, facts.study)
+        if facts.issuer:
+            self._issuers.add(facts.study, facts.patient_id, facts.issuer)
         if self._keyed is not None:
             for uid in (self._keyed.uid(facts.sop_instance), facts.sop_instance):
                 self._by_uid.setdefault(uid, []).append(original)
         elif (digest := _pixel_digest(source)) is not None:
             self._by_pixels.setdefault(digest, []).append(original)
+
+    def _adopt_issuers(self) -> None:
+        """Within a study an issuer that is not said is the study's, as for gate 0."""
+        for originals in (*self._by_pixels.values(), *self._by_uid.values()) if self._issuers else ():
+            for place, one in enumerate(originals):
+                number, said = one.patient
+                issuer = said or self._issuers.of(one.study, number)
+                if issuer != said:
+                    originals[place] = replace(one, patient=(number, issuer))
+                    both = [self._own.get(patient, NOBODYS).identifiers for patient in (one.patient, (number, issuer))]
+                    self._own[number, issuer] = Own(each for several in both for each in several)
 
     def _lose(self, source: Source, patient: Patient) -> None:
         """What one patient's files lose is searched for in all outputs; what they name is no term in this patient's."""

@@ -182,6 +182,16 @@ def test_two_patients_in_one_study_publish_none_of_it(tmp_path):
     assert sorted(os.listdir(tmp_path / "handover" / "order-1")) == ["clinical.parquet", "report.json"]
 
 
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_an_issuer_that_only_some_files_of_a_study_say_makes_no_second_patient(tmp_path, first):
+    with_issuer, without = ct_slice(), ct_slice()
+    with_issuer.IssuerOfPatientID, without.SOPInstanceUID = "ST ELSEWHERE", "1.2.826.0.1.111.9"
+    put(tmp_path / "source", "1" if first == "with" else "2", with_issuer)
+    put(tmp_path / "source", "2" if first == "with" else "1", without)
+    report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
+    assert (report.studies_published, report.instances_published, report.instances_excluded) == (1, 2, {})
+
+
 def test_what_published_files_lack_is_counted_by_keyword_in_the_datasets_account(tmp_path):
     good, lost = ct_slice(), ct_slice()
     good[0x00181152] = raw_element(0x00181152, "IS", b"14.5")
