@@ -68,7 +68,7 @@ class ProfileEngine:
         self._copiers = copiers
         vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
         self.vr_of = lambda tag: vr_of.get(tag, "UN")
-        self._reader = Reader(self.vr_of, private_alone=bool(table.private))
+        self._reader = Reader(self.vr_of, whole_groups=bool(table.private))
         self._mandatory = Mandatory(standard)
         self._needed = Needed(standard)
         self._keywords = {tag: element.keyword for tag, element in standard.elements.items()}

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from mediator.deid.coded import CODED, coded_tags
 from mediator.deid.identifiers import Identifier, Kind, Own
@@ -28,7 +29,7 @@ from node.deid import encoding
 from node.deid.date_check import STUDY_DATES, DatesDiffer, Moved, dates_hold, has_dates, study_date, text
 from node.deid.element import Made, is_meant_to_stay, make
 from node.deid.facts import TEXT_VRS, decode
-from node.deid.reader import ByteRun, Parsed, Raw
+from node.deid.reader import ByteRun, Parsed, Raw, are_of_one_group, joined
 from node.deid.residue import Residue, plain
 from node.deid.structure import ElementNode, VrOf, taken_apart
 
@@ -187,19 +188,15 @@ class Rewriter:
         self._little, self._vr_of = parsed.little, parsed.vr_of
         memo, charset = self._memo(form, b""), b""
         found: list[Chunk] = []
-        creators: dict[int, tuple[str, int, Chunk]] = {}
         pending = [(1 << 32, NOTHING), *reversed(ours)]
-        for run in parsed.runs:
+        for run in _whole_groups(parsed.runs) if self._table.private else parsed.runs:
             while pending[-1][0] < run.first:
                 found.append(pending.pop()[1])
-            if run.first >> 16 & 1 and self._table.private:
-                self._private(parsed, run.elements[0], charset, creators, found)
-                continue
             if run.first == CHARSET:
                 _tag, _vr, raw, start = run.elements[0]
                 charset = raw[start:]
                 memo = self._memo(form, charset)
-            chunk = memo.get(run.raw)
+            chunk = memo.get(run.raw) if len(run.raw) <= _MEMO_BYTES else None
             if chunk is None:
                 within = [own for own in ours if run.first <= own[0] <= run.last]
                 chunk = self._run(parsed, run, charset, within)
@@ -220,21 +217,22 @@ class Rewriter:
                 return Chunk(element[2], (element[2][element[3] :],))
             return self._make(parsed, parsed.node(element), charset, "")
         parts = dict(ours)
-        for element in run.elements:
-            node = parsed.node(element)
-            if element[0] in parts:
-                self._lose(node, charset)
-            else:
-                parts[element[0]] = self._make(parsed, node, charset, "")
-        chunks = [chunk for _, chunk in sorted(parts.items()) if chunk.raw or chunk.missed]
-        if len(chunks) < 2:
-            return chunks[0] if chunks else NOTHING
-        return Chunk(
-            b"".join(chunk.raw for chunk in chunks),
-            tuple(value for chunk in chunks for value in chunk.trusted),
-            tuple(text for chunk in chunks for text in chunk.kept),
-            tuple(one for chunk in chunks for one in chunk.missed),
-        )
+        for group, elements in groupby(run.elements, key=self._private_group):
+            if group:
+                parts[group << 16] = self._private(parsed, elements, charset)
+                continue
+            for element in elements:
+                node = parsed.node(element)
+                if element[0] in parts:
+                    self._lose(node, charset)
+                else:
+                    parts[element[0]] = self._make(parsed, node, charset, "")
+        return _joined([chunk for _, chunk in sorted(parts.items())])
+
+    def _private_group(self, element: Raw) -> int:
+        """The group of a private element of which something may stay; 0 for any other."""
+        group = element[0] >> 16
+        return group if group & 1 and self._table.private else 0
 
     def _is_number(self, element: Raw) -> bool:
         """Whether an element is kept as it stands: numbers as text, written as we would. Most of what changes is."""
@@ -265,34 +263,30 @@ class Rewriter:
         self._values.clear()
         self._remembered = 0
 
-    def _private(
-        self,
-        parsed: Parsed,
-        element: Raw,
-        charset: bytes,
-        creators: dict[int, tuple[str, int, Chunk]],
-        found: list[Chunk],
-    ) -> None:
-        """A private element at the top level. Its creator stands before it only if something of its block stays."""
-        tag, _vr, raw, _start = element
-        node = parsed.node(element)
-        if 0x10 <= tag & 0xFFFF <= 0xFF:
-            self._lose(node)
-            creators[block_of(tag)] = (text(node), len(found), self._encode(parsed, node))
-            found.append(NOTHING)
-            return
-        name, place, reservation = creators.get(tag & 0xFFFFFF00, ("", 0, NOTHING))
-        memo = self._memo(parsed.syntax, charset, name or "?")
-        chunk = memo.get(raw)
-        if chunk is None:
-            chunk = self._make(parsed, node, charset, name)
-            if len(raw) <= _MEMO_BYTES:
-                memo[raw] = chunk
-                self._remembered += len(raw)
-        if chunk.raw:
-            found[place] = reservation
-        if chunk.raw or chunk.missed:
+    def _private(self, parsed: Parsed, elements: Iterable[Raw], charset: bytes) -> Chunk:
+        """The private elements of one group. A creator stands before its block only if something of that stays."""
+        found: list[Chunk] = []
+        creators: dict[int, tuple[str, int, Chunk]] = {}
+        for element in elements:
+            tag, _vr, raw, _start = element
+            node = parsed.node(element)
+            if 0x10 <= tag & 0xFFFF <= 0xFF:
+                self._lose(node)
+                creators[block_of(tag)] = (text(node), len(found), self._encode(parsed, node))
+                found.append(NOTHING)
+                continue
+            name, place, reservation = creators.get(tag & 0xFFFFFF00, ("", 0, NOTHING))
+            memo = self._memo(parsed.syntax, charset, name or "?")
+            chunk = memo.get(raw)
+            if chunk is None:
+                chunk = self._make(parsed, node, charset, name)
+                if len(raw) <= _MEMO_BYTES:
+                    memo[raw] = chunk
+                    self._remembered += len(raw)
+            if chunk.raw:
+                found[place] = reservation
             found.append(chunk)
+        return _joined(found)
 
     def _make(self, parsed: Parsed, node: ElementNode, charset: bytes, creator: str) -> Chunk:
         notes = _Notes()
@@ -424,6 +418,30 @@ class Rewriter:
         self._lost += sum(len(token) + _WORD_BYTES for token in self.residue.lost(values))
         if self._lost > self.most_lost:
             raise TooMuch
+
+
+def _whole_groups(runs: Iterable[ByteRun]) -> Iterator[ByteRun]:
+    """Runs none of which ends inside a private group: whose block an element is in stands in its own group."""
+    together: list[ByteRun] = []
+    for run in runs:
+        if together and not are_of_one_group(together[-1], run):
+            yield joined(together)
+            together = []
+        together.append(run)
+    if together:
+        yield joined(together)
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    several = [chunk for chunk in chunks if chunk.raw or chunk.missed]
+    if len(several) < 2:
+        return several[0] if several else NOTHING
+    return Chunk(
+        b"".join(chunk.raw for chunk in several),
+        tuple(value for chunk in several for value in chunk.trusted),
+        tuple(text for chunk in several for text in chunk.kept),
+        tuple(one for chunk in several for one in chunk.missed),
+    )
 
 
 def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) -> frozenset[int]:
