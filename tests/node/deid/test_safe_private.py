@@ -221,3 +221,30 @@ def test_the_list_says_what_pydicoms_private_dictionary_says():
     assert known > 45 and sum(row.listed for row in rows) > 30
     assert {row.vr for row in rows} <= {"DS", "IS", "US", "SS", "SL", "FL", "FD", "CS", "DT", "SQ"}
     assert all(row.terms for row in rows if row.vr == "CS")
+
+
+def test_a_series_whose_private_elements_change_is_written_as_each_file_alone(tmp_path):
+    """What is remembered from file to file: groups that stay, that change, that come and go, that are large."""
+    warm = Gate0(open_engine("eucaim"), KEYED, review=True)
+    for number in range(8):
+        dataset = mr()
+        dataset.SOPInstanceUID, dataset.InstanceNumber = f"1.2.3.{number}", number
+        block = dataset.private_block(0x19, "SIEMENS MR HEADER", create=True)
+        block.add_new(0x0C, "IS", 100 * (number // 2))
+        block.add_new(0x08, "CS", "IMAGE NUM 4")
+        if number % 3:
+            block.add_new(0x16, "DS", f"{number}.5")
+        other = dataset.private_block(0x19, "SOMEBODY", create=True)
+        other.add_new(0x0C, "IS", 7)
+        dataset.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x03, "FL", 800.0)
+        dataset.private_block(0x29, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", bytes(20_000 * (number > 4)))
+        raw = to_bytes(dataset)
+        alone = Gate0(open_engine("eucaim"), KEYED, review=True)
+        paths = [
+            warm.begin(MemoryStream(raw), tmp_path, lambda _: "warm")().path,
+            alone.begin(MemoryStream(raw), tmp_path, lambda _: "alone")().path,
+        ]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert read(pydicom.dcmread(paths[0]), "SIEMENS MR HEADER", 0x19, 0x0C) == [100 * (number // 2)]
+        for path in paths:
+            path.unlink()
