@@ -211,11 +211,11 @@ class Reader:
         """Neighbours that did not change become one."""
         group: list[ByteRun] = []
         size = 0
-        for several in self._units(runs):
+        for several in _units(runs) if self._whole_groups else ([run] for run in runs):
             length = sum(len(run.raw) for run in several)
             alone = length > _MAX_RUN_BYTES or any(self._is_alone(run.first) for run in several)
             if group and (alone or size + length > _MAX_RUN_BYTES):
-                yield joined(group)
+                yield _join(group)
                 group, size = [], 0
             if alone:
                 yield from several
@@ -223,29 +223,35 @@ class Reader:
                 group += several
                 size += length
         if group:
-            yield joined(group)
-
-    def _units(self, runs: Iterable[ByteRun]) -> Iterable[list[ByteRun]]:
-        """What is joined with neighbours as a whole or not at all."""
-        unit: list[ByteRun] = []
-        for run in runs:
-            if unit and not (self._whole_groups and are_of_one_group(unit[-1], run)):
-                yield unit
-                unit = []
-            unit.append(run)
-        if unit:
-            yield unit
+            yield _join(group)
 
     def _is_alone(self, tag: int) -> bool:
         return tag in self._restless or tag == _CHARSET
 
 
-def are_of_one_group(one: ByteRun, other: ByteRun) -> bool:
+def whole_groups(runs: Iterable[ByteRun]) -> Iterable[ByteRun]:
+    """Runs none of which ends inside a private group: what reserves an element's block stands in its own group."""
+    return map(_join, _units(runs))
+
+
+def _units(runs: Iterable[ByteRun]) -> Iterable[list[ByteRun]]:
+    """Runs that have parts of one private group together."""
+    unit: list[ByteRun] = []
+    for run in runs:
+        if unit and not _are_of_one_group(unit[-1], run):
+            yield unit
+            unit = []
+        unit.append(run)
+    if unit:
+        yield unit
+
+
+def _are_of_one_group(one: ByteRun, other: ByteRun) -> bool:
     """Whether a private group goes on from one run to the next."""
     return one.last >> 16 == other.first >> 16 and other.first >> 16 & 1 == 1
 
 
-def joined(group: list[ByteRun]) -> ByteRun:
+def _join(group: list[ByteRun]) -> ByteRun:
     if len(group) == 1:
         return group[0]
     return ByteRun(tuple(element for run in group for element in run.elements), b"".join(run.raw for run in group))

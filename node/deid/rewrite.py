@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -29,7 +29,7 @@ from node.deid import encoding
 from node.deid.date_check import STUDY_DATES, DatesDiffer, Moved, dates_hold, has_dates, study_date, text
 from node.deid.element import Made, is_meant_to_stay, make
 from node.deid.facts import TEXT_VRS, decode
-from node.deid.reader import ByteRun, Parsed, Raw, are_of_one_group, joined
+from node.deid.reader import ByteRun, Parsed, Raw, whole_groups
 from node.deid.residue import Residue, plain
 from node.deid.structure import ElementNode, VrOf, taken_apart
 
@@ -173,7 +173,7 @@ class Rewriter:
         """
         self._forget_some()
         if self._table.dates == "truncated":
-            self._as = replace(self._as, study_date=_study_date(parsed))
+            self._as = replace(self._as, study_date=study_date(_dates_of(parsed)))
         if not self._named:
             self.meet(parsed)  # what is met later costs this header once more
             self.learn(self._fresh)
@@ -189,7 +189,7 @@ class Rewriter:
         memo, charset = self._memo(form, b""), b""
         found: list[Chunk] = []
         pending = [(1 << 32, NOTHING), *reversed(ours)]
-        for run in _whole_groups(parsed.runs) if self._table.private else parsed.runs:
+        for run in whole_groups(parsed.runs) if self._table.private else parsed.runs:
             while pending[-1][0] < run.first:
                 found.append(pending.pop()[1])
             if run.first == CHARSET:
@@ -420,18 +420,6 @@ class Rewriter:
             raise TooMuch
 
 
-def _whole_groups(runs: Iterable[ByteRun]) -> Iterator[ByteRun]:
-    """Runs none of which ends inside a private group: whose block an element is in stands in its own group."""
-    together: list[ByteRun] = []
-    for run in runs:
-        if together and not are_of_one_group(together[-1], run):
-            yield joined(together)
-            together = []
-        together.append(run)
-    if together:
-        yield joined(together)
-
-
 def _joined(chunks: Sequence[Chunk]) -> Chunk:
     several = [chunk for chunk in chunks if chunk.raw or chunk.missed]
     if len(several) < 2:
@@ -456,10 +444,10 @@ def _charset_of(parsed: Parsed) -> bytes:
     return next((raw[start:] for tag, vr, raw, start in parsed.elements if tag == CHARSET and vr != "SQ"), b"")
 
 
-def _study_date(parsed: Parsed) -> str:
+def _dates_of(parsed: Parsed) -> dict[int, str]:
     runs = (run for run in parsed.runs if run.first <= STUDY_DATES[-1])
     dates = (element for run in runs for element in run.elements if element[0] in STUDY_DATES and element[1] != "SQ")
-    return study_date({element[0]: text(parsed.node(element)) for element in dates})
+    return {element[0]: text(parsed.node(element)) for element in dates}
 
 
 def block_of(creator: int) -> int:
