@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -41,11 +41,17 @@ _WAITING_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels."""
+    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels.
+
+    `missed`: how many elements of each keyword the profile means to keep and could not; `unreadable`: geometry, pixel
+    values or decoding depend on one of them.
+    """
 
     exclusion: Exclusion | None
     pardoned: int = 0
     pixels_sha256: str = ""
+    missed: Mapping[str, int] = field(default_factory=dict)
+    unreadable: bool = False
 
 
 class OutputWriter:
