@@ -9,9 +9,8 @@ import pytest
 
 from deploy.install.check_disks import mount_of
 from deploy.install.checks import Finding, Wanted, check, failed, show
-from deploy.install.config_text import facts
 from deploy.install.machine import Machine
-from tests.installer.ground import engine, program, write_script
+from tests.installer.ground import engine, write_script
 
 NODE = Wanted("node", hub=("127.0.0.1", 9))
 
@@ -107,23 +106,6 @@ def test_an_engine_is_named_with_its_version_and_an_old_one_refused(bare: Machin
     with engine(bare.root, version):
         seen = found(bare, "engine")
     assert seen.state == state and f"docker {version}" in seen.detail
-
-
-def test_gpus_by_cdi_by_the_classic_runtime_and_not_at_all(machine: Machine) -> None:
-    assert "none" in found(machine, "gpus").detail
-    program(machine.root, "nvidia-smi")
-    write(machine, "/fake/nvidia-smi/-L", "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n")
-    assert found(machine, "gpus").state == "warning" and "cannot give" in found(machine, "gpus").detail
-    write(machine, "/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\n")
-    assert found(machine, "gpus").state == "ok" and "2, by CDI" in found(machine, "gpus").detail
-
-
-def test_gpus_and_their_memory_go_into_the_configuration(machine: Machine) -> None:
-    program(machine.root, "nvidia-smi")
-    listed = "GPU-5a1b0c1d-0000-1111-2222-333344445555, 81559\nMIG-1, 9\n[N/A], [N/A]\n"
-    write(machine, "/fake/nvidia-smi/--query-gpu=uuid,memory.total", listed)
-    gpus = facts(machine).gpus
-    assert [(gpu.id[:8], gpu.memory_bytes >> 30) for gpu in gpus] == [("GPU-5a1b", 78)]
 
 
 def test_a_clock_that_is_synchronised_is_well(machine: Machine) -> None:
