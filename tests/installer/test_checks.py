@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 
 import pytest
@@ -93,6 +95,19 @@ def test_an_encrypted_volume_is_recognised_below_lvm_too(machine: Machine) -> No
     write(machine, "/sys/class/block/dm-0/dm/uuid", "CRYPT-LUKS2-abc\n")
     machine.at("/sys/class/block/dm-1/slaves/dm-0").mkdir(parents=True)
     assert found(machine, "encryption").state == "ok"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device's node")
+def test_an_encrypted_volume_is_known_by_its_number_where_its_name_is_no_link(machine: Machine) -> None:
+    write(machine, "/proc/self/mounts", "/dev/mapper/data / ext4 rw 0 0\n")
+    machine.at("/dev/mapper").mkdir(parents=True)
+    os.mknod(machine.at("/dev/mapper/data"), stat.S_IFBLK | 0o600, os.makedev(254, 3))
+    assert found(machine, "encryption").state == "warning"
+    write(machine, "/sys/devices/virtual/block/dm-3/dm/uuid", "CRYPT-LUKS2-abc\n")
+    for folder, name in (("/sys/dev/block", "254:3"), ("/sys/class/block", "dm-3")):
+        machine.at(folder).mkdir(parents=True, exist_ok=True)
+        machine.at(f"{folder}/{name}").symlink_to(machine.at("/sys/devices/virtual/block/dm-3"))
+    assert found(machine, "encryption").detail == "/dev/mapper/data is encrypted"
 
 
 def test_no_engine_is_a_failure_unless_the_bundle_brings_one(bare: Machine) -> None:

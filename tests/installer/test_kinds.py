@@ -22,7 +22,7 @@ from deploy.install.machine import Machine
 from mediator.errors import Denied
 from node.host.config import UsersConfig
 from tests.containers.bench import ENGINE_URL
-from tests.installer.ground import KEY, SENTINEL_ID, engine, program
+from tests.installer.ground import KEY, SENTINEL_ID, engine, program, write_script
 from tests.sim import nvidia
 from tests.sim.nvidia import CARDS
 
@@ -243,3 +243,19 @@ def test_the_real_engine_is_the_kind_that_it_says(bare: Machine) -> None:
     assert kind is not None and (kind.name, kind.rootless) == (asked.kind, asked.users().rootless)
     assert kind.job_group == asked.users().group_outside(JOB_GROUP)
     assert json.dumps(kind.info) != "{}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "state", "says"),
+    [
+        (("cloister-core,ok,ok,15360,0,20480,,4,0,0,",), "warning", "cloister-core has 15 of 20 MiB"),
+        (("root,ok,ok,20,0,100,,4,0,0,", "cloister-link,ok,ok,1,0,0,,1,0,0,"), "ok", "no user cloister-* is held"),
+    ],
+)
+def test_quotas_say_whom_they_hold(bare: Machine, lines: tuple[str, ...], state: str, says: str) -> None:
+    write(bare, "/proc/self/mounts", "/dev/b /var/lib/cloister xfs rw,usrquota 0 0\n")
+    assert found(bare, "quotas").state == "warning" and "repquota is not installed" in found(bare, "quotas").detail
+    head = "User,BlockStatus,FileStatus,BlockUsed,BlockSoftLimit,BlockHardLimit,BlockGrace,FileUsed"
+    write_script(bare.at("/usr/bin/repquota"), f"print({chr(10).join((head, *lines))!r})\n")
+    seen = found(bare, "quotas")
+    assert seen.state == state and says in seen.detail
