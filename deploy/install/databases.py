@@ -109,12 +109,24 @@ def _digest(database: sqlite3.Connection, table: str, columns: tuple[str, ...]) 
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
+def settle(path: Path) -> None:
+    """Finish what a process that ended in the middle left of a transaction, as whoever opens the database next would:
+    only then does it say how it stands, and gives back the room that the transaction took. Nothing may have it open.
+    Raises `Fault`."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10.0)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise Fault(f"{path} cannot be read: {error}", "is it damaged, or held by another process?", NOT_NOW) from None
+
+
 def copy_before(machine: Machine, role: layout.Role, version: str) -> str | None:
     """Copy database and configuration aside, whole or not at all. The folder; None where there is no database yet."""
     database = machine.at(layout.database(role))
     folder = f"{layout.COPIES}/{version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     if not database.exists():
         return None
+    settle(database)
     size = sum(each.stat().st_size for each in database.parent.glob(f"{database.name}*"))
     at = machine.at(folder)
     try:
@@ -170,6 +182,7 @@ def fit_for_before(machine: Machine, role: layout.Role, copy: str | None) -> Non
     database = machine.at(layout.database(role))
     if copy is None or not database.exists():
         return
+    settle(database)
     kept = standing(machine.at(copy) / database.name, role)
     now = standing(database, role, kept.columns)
     if now.read_by(kept.revision):  # (1)

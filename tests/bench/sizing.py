@@ -148,7 +148,7 @@ def imported(node: Hospital) -> dict[str, float]:
         give(path, node.uids["intake"])
     before, given = size(node.state), size(node.source)
     with peaks(lambda: of_node(node)) as most:
-        node.run("ingest", node.source, "--project", "sizing", "--json")
+        node.run("ingest", node.source, "--project", "sizing", "--dataset", "sizing", "--json")
     after, kept = size(node.state), size(node.state / "datasets")
     return most | {
         "file_kb": given[0] / given[1] / 1000, "state_per_file_kb": (after[0] - before[0]) / SLICES / 1000,

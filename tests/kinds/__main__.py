@@ -106,11 +106,13 @@ def boot(folder: Path, image: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kinds", description=__doc__)
     parser.add_argument("--json", type=Path, help="write what was found there")
+    parser.add_argument("--only", default="", metavar="WORD", help="those trials whose name holds it")
     parser.add_argument("--keep", action="store_true", help="leave the disk and the console's log")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="cloister-kinds-", dir="/var/tmp"))
     shared = folder / "shared"
     shared.mkdir()
+    (shared / "only").write_text(given.only)
     try:
         kernel()
         images(shared)
