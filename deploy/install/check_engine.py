@@ -14,6 +14,8 @@ from .engine_kinds import EngineKind, Row, kind_of, others, rootless
 from .gpus import has_driver, listed, ways
 from .machine import Machine
 
+# where Podman looks for its helpers (containers.conf(5), helper_binaries_dir)
+_HELPERS = ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
 _OLDEST = {"docker": (20, 10), "podman": (4, 3)}
 
 
@@ -47,9 +49,19 @@ def _answers(machine: Machine, url: str, kind: EngineKind) -> Iterator[Row]:
     if kind.numbers < _OLDEST[kind.name]:
         yield ("engine", "failed", detail, f"at least {kind.name} {'.'.join(map(str, _OLDEST[kind.name]))}")
         return
+    if kind.name == "podman" and not _has_init(machine):
+        yield ("engine", "failed", f"{detail} has no init for containers", "apt-get install catatonit")
+        return
     yield ("engine", "ok", detail, "")
     yield from rootless(machine, kind)
     yield from _gpus(machine, kind)
+
+
+def _has_init(machine: Machine) -> bool:
+    """Every container of ours is asked for with an init in it, and Podman makes none without that program."""
+    return "init_path" in machine.text("/etc/containers/containers.conf") or any(
+        machine.at(f"{folder}/podman/catatonit").exists() for folder in _HELPERS
+    )
 
 
 def _gpus(machine: Machine, kind: EngineKind) -> Iterator[Row]:

@@ -19,6 +19,7 @@ from deploy.install.config_text import facts, node_toml
 from deploy.install.engine_kinds import JOB_GROUP, kind_of
 from deploy.install.gpus import ASKED, Gpu, listed, ways
 from deploy.install.machine import Machine
+from deploy.release import debs
 from mediator.errors import Denied
 from node.host.config import UsersConfig
 from tests.containers.bench import ENGINE_URL
@@ -159,12 +160,14 @@ def own(bare: Machine) -> Machine:
     with bare.at("/etc/passwd").open("a") as file:
         file.write(f"engine:x:{uid}:{uid}::/var/lib/engine:/usr/sbin/nologin\n")
     write(bare, "/var/lib/systemd/linger/engine", "")
+    write(bare, INIT, "")
     return bare
 
 
 MAPPED = {"idMappings": {"gidmap": [
     {"container_id": 0, "host_id": 7, "size": 1}, {"container_id": 1, "host_id": 100_000, "size": 65_536},
 ]}}  # fmt: skip
+INIT = "/usr/libexec/podman/catatonit"
 SOCKET = "run/user/7/podman/podman.sock"
 
 
@@ -228,6 +231,20 @@ def test_a_docker_whose_users_are_remapped_counts_the_jobs_group_otherwise(bare:
 
 def test_jobs_have_the_group_that_the_product_gives_them() -> None:
     assert UsersConfig().job_gid == JOB_GROUP
+
+
+def test_a_podman_without_an_init_for_containers_is_refused(own: Machine) -> None:
+    """It would take every image and make no container: Debian only recommends the program."""
+    with podman(own, "run/podman/podman.sock", **MAPPED):
+        own.at(INIT).unlink()
+        seen = found(own, "engine")
+        assert seen.state == "failed" and seen.cure == "apt-get install catatonit"
+        write(own, "/etc/containers/containers.conf", '[containers]\ninit_path = "/usr/bin/tini"\n')
+        assert found(own, "engine").state == "ok"
+
+
+def test_a_bundle_with_podman_brings_its_init() -> None:
+    assert "catatonit" in debs.ENGINES["podman"]
 
 
 def test_a_users_own_engine_is_named_and_never_taken(bare: Machine) -> None:
