@@ -93,7 +93,7 @@ async def test_for_a_name_that_the_configuration_has_more(quiet: Town) -> None:
 
 
 async def test_while_it_serves(quiet: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody restarts a hub that runs for a year: the next who connects is shown the new one, of the authority that sites know."""
+    """Nobody restarts a hub that runs for a year: the next who connects is shown the new one."""
     monkeypatch.setattr(service, "_LOOK_EVERY_S", 0.1)
     clock = Clock()
     hub = HubState(quiet.config)

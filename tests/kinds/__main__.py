@@ -22,8 +22,8 @@ from tests.install.roots import CACHE, DEBIAN_12, CannotMake, locked, make, run
 REPO = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "python3", "python3-venv", "procps",
-    "kmod", "iproute2", "podman", "crun", "catatonit", "uidmap", "slirp4netns", "cryptsetup-bin", "e2fsprogs", "xfsprogs", "quota",
-    "logrotate",
+    "kmod", "iproute2", "podman", "crun", "catatonit", "uidmap", "slirp4netns", "cryptsetup-bin", "e2fsprogs",
+    "xfsprogs", "quota", "logrotate",
 )  # fmt: skip
 IMAGES = ("cloister-sentinel", "cloister-attacker")
 DISK_BYTES = 8 << 30

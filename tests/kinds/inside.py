@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from deploy.install.machine import Machine
 from node.host.service_units import ServiceUnit
 
 SHARED = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("/host")
+MANUAL = Path(__file__).parents[2] / "deploy/docs/install.md"
 UNITS = Path("/etc/systemd/system")
 USER = "cloister-broker"
 MIB = 1 << 20
@@ -116,21 +118,14 @@ def quotas_are_told_with_what_is_left() -> str:
 def a_rootless_podman_is_an_engine_for_jobs() -> str:
     """The user and what it needs, as install.md says; then the product's own tests of the sandbox on that engine."""
     home = Path("/var/lib/engine")
-    sh(f"id {USER} || useradd --system --create-home --home-dir {home} {USER}")
-    for file in ("/etc/subuid", "/etc/subgid"):
-        if f"{USER}:" not in Path(file).read_text():
-            with open(file, "a") as listed:
-                listed.write(f"{USER}:100000:65536\n")
-    drop = Path("/etc/systemd/system/user@.service.d")
-    drop.mkdir(exist_ok=True)
-    (drop / "cloister.conf").write_text("[Service]\nDelegate=cpu memory pids\n")
-    sh(f"systemctl daemon-reload; loginctl enable-linger {USER}")
+    for line in said_by_the_manual():
+        sh(f"bash -c {shlex.quote(line)}")
     uid = int(sh(f"id -u {USER}"))
     path = Path(f"/run/user/{uid}/podman/podman.sock")
     as_user = f"setpriv --reuid={USER} --regid={USER} --init-groups env HOME={home} XDG_RUNTIME_DIR=/run/user/{uid}"
     bus = f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{uid}/bus"
     wait(lambda: Path(f"/run/user/{uid}/bus").exists())
-    sh(f"cd {home} && {as_user} {bus} systemctl --user enable --now podman.socket")
+    sh(f"systemctl --user --machine={USER}@ enable --now podman.socket")
     wait(path.exists)
     url = f"unix://{path}"
     wait(lambda: kind_of(Machine(), url), 180)  # its first start, on a slow machine
@@ -167,6 +162,14 @@ def the_canary_passes_on_a_rootless_podman() -> str:
     )  # fmt: skip
     last = log.read_text().splitlines()[-1]
     return expect(last.startswith("1 passed"), log.read_text()[-4000:])
+
+
+def said_by_the_manual() -> list[str]:
+    """The commands of install.md for a rootless engine."""
+    block = MANUAL.read_text().split("**A rootless engine**", 1)[1].split("\n\n", 2)[1]
+    lines = [line.strip() for line in block.splitlines() if line.startswith("    ")]
+    assert lines, "install.md has no commands for a rootless engine"
+    return [line for line in lines if "--machine=" not in line]
 
 
 def wait(holds: Callable[[], object], seconds: float = 60) -> None:
