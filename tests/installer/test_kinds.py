@@ -19,6 +19,7 @@ from deploy.install.config_text import facts, node_toml
 from deploy.install.engine_kinds import JOB_GROUP, kind_of
 from deploy.install.gpus import ASKED, Gpu, listed, ways
 from deploy.install.machine import Machine
+from deploy.install.questions import Answers
 from deploy.release import debs
 from mediator.errors import Denied
 from node.host.config import UsersConfig
@@ -28,7 +29,7 @@ from tests.sim import nvidia
 from tests.sim.nvidia import CARDS
 
 OTHER = "GPU-ffffffff-0000-4000-8000-00000000cafe"
-ANSWERS = {
+ANSWERS: Answers = {
     "site": ("st-anna",), "hub": ("127.0.0.1:8443",), "committee_key": (KEY,), "steward_key": (KEY,),
     "source_root": ("/srv",),
 }  # fmt: skip
@@ -61,12 +62,13 @@ def docker(machine: Machine, **info: object) -> Iterator[None]:
 
 
 @contextmanager
-def podman(machine: Machine, at: str, version: str = "4.3.1", **libpod: object) -> Iterator[str]:
+def podman(machine: Machine, at: str, libpod: Mapping[str, object] | None = None) -> Iterator[str]:
+    version = "4.3.1"
     info = {"ServerVersion": version, "Rootless": True, "CgroupVersion": "2", "Runtimes": {"nvidia": {}}}
     more = {
         "/version": {"Version": version, "Components": [{"Name": "Podman Engine"}]},
         "/info": {**info, "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]},
-        "/v4.0.0/libpod/info": {"host": libpod},
+        "/v4.0.0/libpod/info": {"host": libpod or {}},
     }
     with engine(machine.root, version, at, more):
         yield f"unix:///{at}"
@@ -180,7 +182,7 @@ def of_user(machine: Machine) -> Wanted:
 @pytest.mark.skipif(os.geteuid() != 0, reason="a socket is given to another user")
 def test_a_rootless_engine_has_its_user_run_the_broker(own: Machine) -> None:
     write(own, "/etc/passwd", own.text("/etc/passwd").replace(f":{os.geteuid() or 7}:", ":7:"))
-    with podman(own, SOCKET, **MAPPED, cgroupControllers=["cpu", "memory", "pids"]) as url:
+    with podman(own, SOCKET, {**MAPPED, "cgroupControllers": ["cpu", "memory", "pids"]}) as url:
         wanted = of_user(own)
         assert found(own, "engine", wanted).detail == f"podman 4.3.1 rootless at {url}"
         assert found(own, "engine's limits", wanted).state == "ok"
@@ -235,7 +237,7 @@ def test_jobs_have_the_group_that_the_product_gives_them() -> None:
 
 def test_a_podman_without_an_init_for_containers_is_refused(own: Machine) -> None:
     """It would take every image and make no container: Debian only recommends the program."""
-    with podman(own, "run/podman/podman.sock", **MAPPED):
+    with podman(own, "run/podman/podman.sock", MAPPED):
         own.at(INIT).unlink()
         seen = found(own, "engine")
         assert seen.state == "failed" and seen.cure == "apt-get install catatonit"

@@ -60,9 +60,9 @@ def a_service_that_takes_more_than_its_memory_is_ended_and_the_machine_goes_on()
         sh(f"systemctl start trial-{name}.service", check=False)
         ends[name] = sh(f"systemctl show -P Result trial-{name}.service")
         ends[f"{name} code"] = sh(f"systemctl show -P ExecMainStatus trial-{name}.service")
-    limit = sh("systemctl show -P MemoryMax trial-over.service")
-    held = ends["over"] == "oom-kill" and ends["under code"] == "7" and limit == str(128 * MIB)
-    return expect(held, f"MemoryMax={limit}: 200 MiB asked: {ends}")
+    shown = sh("systemctl show -P MemoryMax trial-over.service")
+    held = ends["over"] == "oom-kill" and ends["under code"] == "7" and shown == str(128 * MIB)
+    return expect(held, f"MemoryMax={shown}: 200 MiB asked: {ends}")
 
 
 def every_wall_of_a_unit_starts_there() -> str:
