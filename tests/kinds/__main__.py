@@ -25,7 +25,7 @@ PACKAGES = (
     "kmod", "iproute2", "podman", "crun", "catatonit", "uidmap", "slirp4netns", "cryptsetup-bin", "e2fsprogs",
     "xfsprogs", "quota", "logrotate",
 )  # fmt: skip
-IMAGES = ("cloister-sentinel", "cloister-attacker")
+IMAGES = ("cloister-sentinel",)
 DISK_BYTES = 8 << 30
 PATIENCE_S = 1800
 UNIT = """[Unit]
