@@ -3,13 +3,14 @@
     python -m tests.bench.sizing [--json FILE]
 
 A hub and two hospitals on this machine, by the `cloister` command, on the real engine. Memory is PSS (`tests.bench.
-footprint`), looked at twenty times a second where a peak is wanted. A model's factor is what the peak grows by for each
+footprint`), looked at five times a second where a peak is wanted. A model's factor is what the peak grows by for each
 byte that a larger model has more. The rows are printed as they stand in deploy/docs/install.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import secrets
@@ -34,12 +35,14 @@ from tests.end_to_end.hospital import Hospital
 from tests.end_to_end.house import MISBEHAVIOUR, ROGUE, House, Job
 from tests.end_to_end.hub import Hub
 from tests.end_to_end.machine import AS_ROOT, UID_BASE, descendants, give, public
+from tests.federation.ground import found
+from tests.federation.test_models import through
 
 SITES = 2
-SLICES = 300
+SLICES = 60
 SMALL_MB, LARGE_MB = 8, 72
 MB = 1_000_000
-_EVERY_S = 0.05
+_EVERY_S = 0.2
 
 Look = Callable[[], dict[str, float]]
 
@@ -56,10 +59,13 @@ def of_node(node: Hospital) -> dict[str, float]:
 
 
 def of_hub(hub: Hub) -> dict[str, float]:
-    """PSS in MB of the hub's own process, and of Flower's below it."""
     assert hub.process is not None
-    below = sum(mb(pid) for pid in descendants(hub.process.pid))
-    return {"hub": mb(hub.process.pid), "superlink": below}
+    return by_pid(hub.process.pid)()
+
+
+def by_pid(pid: int) -> Look:
+    """PSS in MB of a hub's own process, and of Flower's below it."""
+    return lambda: {"hub": mb(pid), "superlink": sum(mb(each) for each in descendants(pid))}
 
 
 def of_engine(site: str) -> dict[str, float]:
@@ -174,69 +180,99 @@ def round_of(house: House, megabytes: int) -> dict[str, float]:
     permit = house.grant(
         f"sized-{megabytes}", asked, *house.hospitals, resources=resources, byte_budget=4 * LARGE_MB * MB
     )
-    with peaks(lambda: of_node(node), lambda: of_hub(house.hub), lambda: of_engine(node.site)) as most:
+    with peaks(lambda: of_node(node), lambda: of_engine(node.site)) as most:
         run = house.begin(f"run-{megabytes}-{secrets.token_hex(2)}", permit, *house.hospitals, misbehave="none")
         history = house.hub.ended(run, within_s=280)
     assert history["state"] == "done", history
     return most
 
 
-def measure(keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Every figure; `keep` is given what there is so far, each time that there is more."""
-    found: dict[str, Any] = {"sites": SITES, "hub alone": hub_alone()}
+def hub_round(megabytes: int) -> dict[str, float]:
+    """The peaks of the hub's processes in a round with a model of this size; the sites have a core of the tests'."""
+    root = Path(tempfile.mkdtemp(prefix="cl-", dir="/var/tmp"))
+    town = found(root)
+    model = {"weight": np.ones((megabytes, MB // 4), np.float32)}
+    try:
+        town.start()
+        assert town.process is not None
+        look = by_pid(town.process.pid)
+        with peaks(look) as most:
+            asyncio.run(through(town, f"sized-{megabytes}", model, 1, timeout_s=600.0))
+    finally:
+        town.stop()
+        town.hub.close()
+        shutil.rmtree(root, ignore_errors=True)
+    return most
+
+
+def at_hospitals(told: dict[str, Any], keep: Callable[[dict[str, Any]], None]) -> None:
+    """What needs the engine: nodes at rest, an import, rounds with a small and a large model."""
     house = House.build(SITES)
     try:
         time.sleep(10.0)
-        found |= {"node idle": of_node(house.hospitals[0]), "hub with sites": of_hub(house.hub)}
-        keep(found)
-        found["import"] = imported(house.hospitals[0])
-        keep(found)
+        told |= {"node idle": of_node(house.hospitals[0]), "hub with sites": of_hub(house.hub)}
+        keep(told)
+        told["import"] = imported(house.hospitals[0])
+        keep(told)
         small, large = round_of(house, SMALL_MB), round_of(house, LARGE_MB)
     finally:
         house.close()
-    more = LARGE_MB - SMALL_MB
-    factors = {name: (large[name] - small[name]) / more for name in ("core", "link", "hub", "superlink")}
-    found |= {"round small": small, "round large": large, "factors": factors}
-    keep(found)
-    return found
+    told["round small"] = small
+    told["factors"] |= factors(small, large, "core", "link")
+    keep(told)
 
 
-def rows(found: dict[str, Any]) -> list[str]:
-    """As they stand in the manual."""
-    idle, took, factors = found["node idle"], found["import"], found["factors"]
-    hub, alone = sum(found["hub with sites"].values()), sum(found["hub alone"].values())
-    each = (hub - alone) / found["sites"]
-    per_file, source = took["state_per_file_kb"], took["file_kb"]
-    return [
-        f"| a node at rest | {sum(idle.values()):.0f} MB: "
-        + ", ".join(f"{name} {mb:.0f}" for name, mb in idle.items() if name != "import worker")
-        + " |",
-        f"| each worker of an import beside it (`[intake] workers`) | {took['import worker']:.0f} MB at most "
-        "for CT of 512 x 512 |",
-        f"| each container beside what its permit grants it | {found['round small']['container']:.0f} MB: "
-        "the engine's own process for it |",
-        f"| each byte of a model, in a round | core {factors['core']:.1f}, link {factors['link']:.1f} bytes |",
-        f"| a hub at rest | {alone:.0f} MB, and {each:.1f} MB for each site that is connected |",
-        f"| each byte of a model at the hub, with {found['sites']} sites | hub {factors['hub']:.1f}, Flower's "
-        f"processes {factors['superlink']:.1f} bytes |",
-        f"| disk of a node | {per_file:.0f} kB for a file of {source:.0f} kB ({per_file / source:.2f} of it), while "
-        "the original is quarantined too |",
-    ]
+def factors(small: dict[str, float], large: dict[str, float], *names: str) -> dict[str, float]:
+    return {name: (large[name] - small[name]) / (LARGE_MB - SMALL_MB) for name in names}
+
+
+def measure(keep: Callable[[dict[str, Any]], None], *, engine: bool) -> dict[str, Any]:
+    """Every figure; `keep` is given what there is so far, each time that there is more."""
+    told: dict[str, Any] = {"sites": SITES, "hub alone": hub_alone()}
+    told["factors"] = factors(hub_round(SMALL_MB), hub_round(LARGE_MB), "hub", "superlink")
+    keep(told)
+    if engine:
+        at_hospitals(told, keep)
+    return told
+
+
+def rows(told: dict[str, Any]) -> list[str]:
+    """As they stand in the manual: of what was measured."""
+    lines, by, alone, sites = [], told["factors"], sum(told["hub alone"].values()), told["sites"]
+    if idle := told.get("node idle"):
+        each = ", ".join(f"{name} {size:.0f}" for name, size in idle.items())
+        lines.append(f"| a node at rest | {sum(idle.values()):.0f} MB: {each} |")
+    if took := told.get("import"):
+        lines.append(f"| each worker of an import beside it | {took['import worker']:.0f} MB, CT of 512 x 512 |")
+        part = took["state_per_file_kb"] / took["file_kb"]
+        lines.append(f"| disk of a node, the original still in quarantine | {part:.2f} bytes for each of a file |")
+    if small := told.get("round small"):
+        lines.append(f"| each container beside what its permit grants | {small['container']:.0f} MB of the engine's |")
+        lines.append(f"| each byte of a model at a node | core {by['core']:.1f}, link {by['link']:.1f} bytes |")
+    lines.append(f"| a hub at rest | {alone:.0f} MB |")
+    if "hub with sites" in told:
+        more = (sum(told["hub with sites"].values()) - alone) / sites
+        lines.append(f"| each site that is connected | {more:.1f} MB |")
+    lines.append(
+        f"| each byte of a model at a hub, {sites} sites | hub {by['hub']:.1f}, Flower {by['superlink']:.1f} bytes |"
+    )
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.sizing", description=__doc__)
+    parser.add_argument("--hub", action="store_true", help="what needs no container engine")
     parser.add_argument("--json", type=Path, help="write every figure")
     given = parser.parse_args()
     os.environ.setdefault("DOCKER_HOST", ENGINE_URL)
 
-    def keep(found: dict[str, Any]) -> None:
+    def keep(told: dict[str, Any]) -> None:
         if given.json:
-            given.json.write_text(json.dumps(found, indent=1) + "\n")
+            given.json.write_text(json.dumps(told, indent=1) + "\n")
 
-    found = measure(keep)
+    told = measure(keep, engine=not given.hub)
     print("| what | measured |\n|---|---|")
-    print("\n".join(rows(found)))
+    print("\n".join(rows(told)))
 
 
 if __name__ == "__main__":
