@@ -103,6 +103,15 @@ def rootless(machine: Machine, kind: EngineKind) -> Iterator[Row]:
         return
     yield _limits(kind)
     yield _whose(machine, kind)
+    if kind.name == "podman":
+        # seen with 4.3: it reports other ulimits and another parent cgroup than were asked for
+        detail = "no job starts on a rootless podman: its containers are not sealed as asked (ulimits, cgroup)"
+        yield (
+            "engine's containers",
+            "failed",
+            detail,
+            "an engine that is root; deploy/docs/sandbox.md says which are tried",
+        )
 
 
 def _limits(kind: EngineKind) -> Row:

@@ -187,6 +187,7 @@ def test_a_rootless_engine_has_its_user_run_the_broker(own: Machine) -> None:
         assert found(own, "engine", wanted).detail == f"podman 4.3.1 rootless at {url}"
         assert found(own, "engine's limits", wanted).state == "ok"
         assert found(own, "engine's user", wanted).detail.startswith("engine; the broker runs as that user")
+        assert found(own, "engine's containers", wanted).state == "failed", "what python -m tests.kinds saw"
         plain = config(own, url)
         assert plain["users"] == {
             "core": "cloister-core", "intake": "cloister-intake", "broker": "engine", "link": "cloister-link",
