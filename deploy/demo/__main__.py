@@ -7,17 +7,16 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from deploy.demo import closing, keeping, page, table
 from deploy.demo.arguments import REPOSITORY, arguments
 from deploy.demo.failures import DemoFailed, Interrupted
-from deploy.demo.programs import Programs
 from deploy.demo.show import FAILED, Screen
 from deploy.demo.story import Story
 from deploy.demo.workplace import UID_BASE, Workplace, choose_root, write_json
+from deploy.driver.commands import CLOISTER, Commands
 
 
 def main(words: list[str]) -> int:
@@ -54,8 +53,9 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
     for entry in given.spent:
         name, _, seconds = entry.partition("=")
         screen.add_seconds(name, float(seconds))
-    programs = Programs(Path(sys.executable).parent / "cloister", place.logs, _environment())
-    story = Story(place, programs, screen, REPOSITORY, given.rounds)
+    hint = f"the logs are in {place.logs}"
+    commands = Commands(CLOISTER, _environment(), place.logs / "commands.log", hint)
+    story = Story(place, commands, screen, REPOSITORY, given.rounds)
     kept = False
     try:
         story.tell()
@@ -63,7 +63,7 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
             kept = True
         else:
             with screen.phase("stop") as phase:
-                programs.stop_all()
+                story.stop()
                 phase.summary = "hub and nodes have ended"
         story.search()
         return conclude(story, given, kept=kept)
@@ -76,9 +76,9 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
         raise
     finally:
         if kept:
-            keeping.write(place.root, programs.services)
+            keeping.write(place.root, story.services)
         else:
-            programs.stop_all()
+            story.stop()
 
 
 def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:

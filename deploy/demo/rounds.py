@@ -74,10 +74,10 @@ def follow(hub: Hub, run: str, watcher: Watcher) -> dict[str, Any]:
     for last in hub.follow(run):
         watcher.see(last)
     if last.get("state") not in OVER:
-        raise DemoFailed(f"run {run} did not end", hub.programs.hint, 5)
+        raise DemoFailed(f"run {run} did not end", hub.commands.hint, 5)
     done = [entry for entry in read_rounds(last) if entry.number > 0 and entry.auc is not None]
     if len(done) < watcher.rounds:
-        raise DemoFailed(f"run {run} ended after {len(done)} rounds: {last.get('detail', '')}", hub.programs.hint)
+        raise DemoFailed(f"run {run} ended after {len(done)} rounds: {last.get('detail', '')}", hub.commands.hint)
     return last
 
 

@@ -16,11 +16,12 @@ from deploy.demo.hospital import Hospital
 from deploy.demo.hub import Hub
 from deploy.demo.lesions import KINDS
 from deploy.demo.people import People
-from deploy.demo.programs import Programs
 from deploy.demo.report import TOGETHER, Figures, Report, absolute, read_rounds
 from deploy.demo.rounds import Watcher
 from deploy.demo.show import Phase, Screen
 from deploy.demo.workplace import SITES, Workplace
+from deploy.driver import services
+from deploy.driver.commands import Commands
 from tests.sim.search import search
 
 T = TypeVar("T")
@@ -34,13 +35,13 @@ class Story:
     """One demo. Each method is a phase; `tell` is their order."""
 
     def __init__(
-        self, place: Workplace, programs: Programs, screen: Screen, repository: Path, wanted_rounds: int
+        self, place: Workplace, commands: Commands, screen: Screen, repository: Path, wanted_rounds: int
     ) -> None:
-        self.place, self.programs, self.screen = place, programs, screen
+        self.place, self.commands, self.screen = place, commands, screen
         self.repository, self.rounds = repository, wanted_rounds
-        self.hub = Hub(programs, place)
-        self.people = People.at(place, programs, SITES)
-        self.hospitals = {site: Hospital(programs, place, site, self.people.stewards[site]) for site in SITES}
+        self.hub = Hub(commands, place)
+        self.people = People.at(place, commands, SITES)
+        self.hospitals = {site: Hospital(commands, place, site, self.people.stewards[site]) for site in SITES}
         self.report = Report(wanted_rounds, {site: Figures(site, KINDS[site].name) for site in SITES})
         self.report.separate_users = place.as_root
         self.report.hub_ingress = self.hub.address
@@ -82,8 +83,9 @@ class Story:
     def _people(self) -> None:
         with self.screen.phase("keys") as phase:
             self._each(self.people.everybody(), lambda person: person.make_key())
-            self.hub.prepare(self.people.committee.public_key)
-            self.report.committee_closed_to_hub = self.people.closed_to(self.hub.account)
+            self.hub.configure(self.people.committee.public_key, name="demo-hub")
+            self.hub.init()
+            self.report.committee_closed_to_hub = self.people.closed_to(self.place.hub_account)
             phase.summary = (
                 "committee, researcher, three stewards, hub"
                 + {
@@ -103,7 +105,7 @@ class Story:
         said = lambda line: self.screen.line(f"    {line}", "dim")  # noqa: E731
         self.images |= images.ensure(self.repository, [images.JOB, images.ROGUE], said)
         images.untrained_model(self.images[images.JOB], self.place.post)
-        self.report.picture = picture.take(self.programs, self.place.researcher / "picture")
+        self.report.picture = picture.take(self.commands, self.place.researcher / "picture")
         images.archive([self.images[images.JOB], self.images[images.ROGUE]], self.archive)
 
     def _source(self, made: Iterable[Future[data.Source]]) -> None:
@@ -137,11 +139,10 @@ class Story:
 
     def _install_one(self, hospital: Hospital, phase: Phase) -> None:
         phase.update(hospital.site, "state folder and keys", passing=True)
-        hospital.configure(
+        hospital.install(
             self.hub, self.people.committee.public_key, engine=os.environ["DOCKER_HOST"],
             sentinel=self.images[images.SENTINEL],
         )  # fmt: skip
-        hospital.enrol(self.hub)
         phase.update(hospital.site, "starting core, broker, intake, link", passing=True)
         hospital.serve()
         phase.update(hospital.site, "core, broker, intake and link are running", 1, 1)
@@ -285,10 +286,10 @@ class Story:
         figures = self.report.hospitals[hospital.site]
         figures.bytes_out = hospital.bytes_out()
         figures.quarantine_files = hospital.quarantine_files()
-        destroyed = evidence.find_done(evidence.records(hospital.audit_dir), "quarantine_destroy")
+        destroyed = evidence.find_done(evidence.records(hospital.audit), "quarantine_destroy")
         figures.quarantine_destroyed_sequence = destroyed
         hospital.checkpoint()
-        figures.audit_dir, figures.audit_key = absolute(hospital.audit_dir), absolute(hospital.audit_key)
+        figures.audit_dir, figures.audit_key = absolute(hospital.audit), absolute(hospital.audit_key)
         figures.witness_file = absolute(hospital.witness_file)
         verified = hospital.verify_audit()
         figures.audit_ok, figures.audit_records = bool(verified.get("ok")), int(verified.get("records", 0))
@@ -314,6 +315,20 @@ class Story:
         hits = search(paths, self.identifiers)
         self.report.search.found = (self.report.search.found or 0) + len({hit.token for hit in hits})
         return bool(hits)
+
+    # ---- hub and nodes
+
+    @property
+    def services(self) -> list[services.Service]:
+        """What was started and lasts, the hub first."""
+        started = (self.hub, *self.hospitals.values())
+        return [each.service for each in started if each.service is not None]
+
+    def stop(self) -> None:
+        """End every command and every program of ours: nodes first, so that they can say goodbye to the hub."""
+        self.commands.end_all()
+        services.stop([each.service.process for each in self.hospitals.values() if each.service is not None])
+        self.hub.stop()
 
     @staticmethod
     def _each(items: Iterable[T], do: Callable[[T], None]) -> None:

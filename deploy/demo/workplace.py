@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from deploy.demo.failures import DemoFailed
+from deploy.driver.roles import ROLES
 
 SITES = ("aster", "birch", "cedar")
-ROLES = ("core", "intake", "broker", "link")
 MARKER = ".cloister-demo"
 REPORT, PAGE = "demo-report.json", "report.html"
 # above Debian's dynamic users (100-999), people (1000-59999) and below systemd's DynamicUser (61184-65519)
@@ -32,11 +32,6 @@ class Account:
     """A user of the operating system, by number. `None` for all: a plain user runs everything as themselves."""
 
     uid: int | None
-
-    @property
-    def subprocess_options(self) -> dict[str, object]:
-        """What `subprocess` needs to start a program as this user, without any of root's groups."""
-        return {} if self.uid is None else {"user": self.uid, "group": self.uid, "extra_groups": []}
 
 
 class Workplace:
