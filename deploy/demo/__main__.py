@@ -10,12 +10,12 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from deploy.demo import closing, keeping, page, table
+from deploy.demo import closing, keeping, record, results, table
 from deploy.demo.arguments import REPOSITORY, arguments
 from deploy.demo.failures import DemoFailed, Interrupted
 from deploy.demo.show import FAILED, Screen
 from deploy.demo.story import Story
-from deploy.demo.workplace import UID_BASE, Workplace, choose_root, write_json
+from deploy.demo.workplace import UID_BASE, Workplace, choose_root
 from deploy.driver.commands import CLOISTER, Commands
 
 
@@ -84,13 +84,13 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
 def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:
     """Tables, report, page, and the last words."""
     report, screen, place = story.report, story.screen, story.place
+    report.phases, report.processor = screen.seconds, screen.processor
+    report.seconds_total = time.time() - given.began
     for each in table.tables(report):
         screen.show(each)
-    report.seconds_total = time.time() - given.began
-    report.phases = screen.seconds
-    _write(story)
-    if story.search_again([place.report, place.page, place.logs / "terminal.log"]):
-        _write(story)
+    written = results.write(place, report)
+    if story.search_again([*written, place.logs / "terminal.log"]):
+        results.write(place, report)
     for line in closing.closing(report.plain()):
         screen.line(line)
     if kept:
@@ -99,16 +99,13 @@ def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:
             screen.line(f"{site}: cloister node status --config {hospital.config}")
         screen.line(f"end it with: deploy/demo.sh --stop --work {place.root}", "bold")
     good = not report.exit_code()
+    if given.docs and good:
+        changed = ", ".join(str(path.relative_to(REPOSITORY)) for path in record.put(report.plain()))
+        screen.line(f"put into the documents: {changed}")
     word = "every promise kept" if good else "NOT every promise was kept"
     screen.line(f"{word} · {report.seconds_total:.0f} s · read on:", "bold green" if good else "bold red")
     screen.line(str(place.page), "bold")
     return report.exit_code()
-
-
-def _write(story: Story) -> None:
-    plain = story.report.plain()
-    write_json(story.place.report, plain)
-    story.place.page.write_text(page.page(plain), encoding="utf-8")
 
 
 def _environment() -> dict[str, str]:

@@ -51,9 +51,13 @@ class Act:
         """
         first, second, third = self.hospitals
         self._attempt(self._without_certificate, "client_without_certificate")
-        self._attempt(lambda: self._replay(third), "replayed_instruction")
-        self._attempt(lambda: self._without_permit(third), "run_without_permit")
-        self._attempt(lambda: self._misbehave(first, second), "extra_tensor", "hidden_bytes")
+        with ThreadPoolExecutor(2) as pool:
+            misbehaving = pool.submit(
+                self._attempt, lambda: self._misbehave(first, second), "extra_tensor", "hidden_bytes"
+            )
+            self._attempt(lambda: self._replay(third), "replayed_instruction")
+            self._attempt(lambda: self._without_permit(third), "run_without_permit")
+            misbehaving.result()
         self._attempt(self._forge, "hub_without_keys")
 
     def _attempt(self, play: Callable[[], None], *names: str) -> None:

@@ -52,7 +52,11 @@ class Story:
         self.patients = place.researcher / "patients"
 
     def tell(self) -> None:
-        """Everything up to the last proof; the search comes when the programs have ended."""
+        """Everything up to the last proof; the search comes when the programs have ended.
+
+        What needs nothing of each other goes on at once: sources are made while nodes are installed, images while they
+        are filled; and each hospital learns alone while all learn together.
+        """
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(1))
             sources = stack.enter_context(ProcessPoolExecutor(2))
@@ -63,15 +67,14 @@ class Story:
             patients = sources.submit(bench.make_patients, self.patients)
             self._people()
             self._sentinel()
+            self._install()
             building = pool.submit(self._build)
             self._source(made)
-            self._install()
             self._ingest()
             self._images(building)
             patients.result()
         self._permit()
-        self._federate()
-        self._alone()
+        self._train()
         with ThreadPoolExecutor(1) as pool:
             scoring = pool.submit(self._score)  # one container computes while the attacks are tried
             self._act()
@@ -215,31 +218,36 @@ class Story:
         order = self.people.order(run, permit, image, list(sites), self.rounds, permits.TRAINING)
         self.hub.submit(order, self.model)
 
-    def _federate(self) -> None:
-        with self.screen.phase("federation", SITES) as phase:
-            self._start(MAIN_RUN, SITES)
-            phase.say("run order signed by the researcher, submitted to the hub")
-            run = rounds.follow(self.hub, MAIN_RUN, Watcher(phase, SITES, self.rounds))
-            self.report.rounds = read_rounds(run)
+    def _train(self) -> None:
+        """Four runs at once: all hospitals together, and each alone in as many rounds."""
+        lanes = {site: f"{site} alone" for site in SITES}
+        with self.screen.phase("training", (*SITES, *lanes.values())) as phase:
+            orders = self._order_all()
+            phase.say(f"{orders} run orders signed by the researcher, submitted to the hub")
+            with ThreadPoolExecutor(len(SITES)) as pool:
+                alone = [pool.submit(self._alone_one, site, lane, phase) for site, lane in lanes.items()]
+                run = rounds.follow(self.hub, MAIN_RUN, Watcher(phase, SITES, self.rounds))
+                self.report.rounds = read_rounds(run)
+                for future in alone:
+                    future.result()
             phase.summary = (
                 f"{len(self.report.trained)} rounds, AUC {self.report.auc_untrained or 0:.3f} untrained, "
-                f"{self.report.auc_global or 0:.3f} federated"
+                f"{self.report.auc_global or 0:.3f} federated; alone, on its own patients: "
+                + ", ".join(f"{each.name} {each.auc_at_home or 0:.3f}" for each in self.report.hospitals.values())
             )
 
-    def _alone(self) -> None:
-        """What each hospital reaches by itself, in as many rounds: three runs at once."""
-        with self.screen.phase("alone", SITES) as phase:
-            self._each(SITES, lambda site: self._alone_one(site, phase))
-            figures = self.report.hospitals.values()
-            reached = ", ".join(f"{each.name} {each.auc_at_home or 0:.3f}" for each in figures)
-            phase.summary = f"each on its own patients: {reached}"
+    def _order_all(self) -> int:
+        """Sign and submit every run's order, all together first; how many."""
+        wanted: dict[str, Iterable[str]] = {MAIN_RUN: SITES} | {f"local-{site}": [site] for site in SITES}
+        self._each(wanted.items(), lambda order: self._start(*order))
+        return len(wanted)
 
-    def _alone_one(self, site: str, phase: Phase) -> None:
-        run = f"local-{site}"
-        self._start(run, [site])
-        done = read_rounds(rounds.follow(self.hub, run, Watcher(phase, [site], self.rounds, quiet=True)))
+    def _alone_one(self, site: str, lane: str, phase: Phase) -> None:
+        """What a hospital reaches by itself."""
+        watcher = Watcher(phase, [site], self.rounds, quiet=True, lanes={site: lane})
+        done = read_rounds(rounds.follow(self.hub, f"local-{site}", watcher))
         self.report.hospitals[site].auc_at_home = done[-1].auc
-        phase.update(site, f"alone, after {self.rounds} rounds: AUC {done[-1].auc:.3f} on its own patients")
+        phase.update(lane, f"after {self.rounds} rounds: AUC {done[-1].auc:.3f} on its own patients")
 
     def _score(self) -> dict[str, float]:
         """Every round's model, alone and together, on the researcher's own patients of all three kinds."""

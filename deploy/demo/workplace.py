@@ -21,7 +21,7 @@ from deploy.driver.roles import ROLES
 
 SITES = ("aster", "birch", "cedar")
 MARKER = ".cloister-demo"
-REPORT, PAGE = "demo-report.json", "report.html"
+REPORT, PAGE, SVG, PNG = "demo-report.json", "report.html", "demo.svg", "demo.png"
 # above Debian's dynamic users (100-999), people (1000-59999) and below systemd's DynamicUser (61184-65519)
 UID_BASE = 61000
 FALLBACK = Path("/var/tmp/cloister-demo")  # noqa: S108  the one folder on every machine that all users may enter
@@ -49,6 +49,8 @@ class Workplace:
         self.logs = root / "logs"
         self.report = root / REPORT
         self.page = root / PAGE
+        self.svg = root / SVG
+        self.png = root / PNG
         self._lock: IO[str] | None = None
 
     def node(self, site: str) -> Path:

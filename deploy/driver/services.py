@@ -106,15 +106,18 @@ def kill_whole(process: subprocess.Popen[bytes]) -> None:
 
 def descendants(pid: int) -> Iterator[int]:
     """Every process below `pid` (proc_pid_task_children is not in every kernel, so by parent)."""
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             words = entry.read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        if int(words[1]) == pid:
-            child = int(entry.parent.name)
-            yield child
-            yield from descendants(child)
+        children.setdefault(int(words[1]), []).append(int(entry.parent.name))
+    below = list(children.get(pid, ()))
+    while below:
+        child = below.pop()
+        yield child
+        below += children.get(child, ())
 
 
 def free_port(host: str = HOST) -> int:
