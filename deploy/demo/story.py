@@ -50,6 +50,7 @@ class Story:
         self.model = place.post / "initial.safetensors"
         self.archive = place.post / "images.tar"
         self.patients = place.researcher / "patients"
+        self.permit = place.post / f"{PERMIT}.jws"
 
     def tell(self) -> None:
         """Everything up to the last proof; the search comes when the programs have ended.
@@ -198,8 +199,8 @@ class Story:
     def _permit(self) -> None:
         with self.screen.phase("permit", SITES) as phase:
             self.hub.publish_revocations(self.people.sign_revocations(1))
-            permit = self.people.sign_permit(self.draft(PERMIT, image=self.images[images.JOB]))
-            self.hub.publish_permit(permit)
+            self.permit = self.people.sign_permit(self.draft(PERMIT, image=self.images[images.JOB]))
+            self.hub.publish_permit(self.permit)
             phase.say("signed by the access committee, published by the hub")
             self._each(self.hospitals.values(), lambda hospital: self._accept(hospital, phase))
             phase.summary = "one signature by the committee, one acceptance by each hospital's steward"
@@ -213,9 +214,8 @@ class Story:
     # ---- rounds
 
     def _start(self, run: str, sites: Iterable[str]) -> None:
-        permit = self.place.post / f"{PERMIT}-1.jws"
         image = self.images[images.JOB]
-        order = self.people.order(run, permit, image, list(sites), self.rounds, permits.TRAINING)
+        order = self.people.order(run, self.permit, image, list(sites), self.rounds, permits.TRAINING)
         self.hub.submit(order, self.model)
 
     def _train(self) -> None:
