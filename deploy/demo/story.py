@@ -329,13 +329,13 @@ class Story:
     @property
     def services(self) -> list[services.Service]:
         """What was started and lasts, the hub first."""
-        started = (self.hub, *self.hospitals.values())
-        return [each.service for each in started if each.service is not None]
+        nodes = [hospital.service for hospital in self.hospitals.values()]
+        return [each for each in (self.hub.service, *nodes) if each is not None]
 
     def stop(self) -> None:
         """End every command and every program of ours: nodes first, so that they can say goodbye to the hub."""
         self.commands.end_all()
-        services.stop([each.service.process for each in self.hospitals.values() if each.service is not None])
+        services.stop([each.process for each in self.services if each is not self.hub.service])
         self.hub.stop()
 
     @staticmethod

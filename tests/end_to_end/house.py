@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from deploy.demo import permits
 from deploy.demo.images import archive, untrained_model
+from deploy.driver import services
 from deploy.driver.commands import Commands
 from deploy.driver.signing import Signer
 from tests.containers.bench import ENGINE_URL, image_id
@@ -98,8 +99,8 @@ class House:
         self.publish_revocations()
 
     def close(self) -> None:
-        for each in (*self.hospitals, self.hub):
-            each.stop()
+        services.stop([each.process for each in self.hospitals if each.process is not None])
+        self.hub.stop()
         shutil.rmtree(self.root, ignore_errors=True)
 
     @cached_property
