@@ -105,12 +105,14 @@ class Story:
             phase.summary = os.environ["DOCKER_HOST"]
 
     def _build(self) -> None:
-        """The jobs' images and the untrained model, while the hospitals are being installed and filled."""
+        """The jobs' images in every hospital, and the untrained model, while the hospitals are being filled."""
         said = lambda line: self.screen.line(f"    {line}", "dim")  # noqa: E731
         self.images |= images.ensure(self.repository, [images.JOB, images.ROGUE], said)
         images.untrained_model(self.images[images.JOB], self.place.post)
         self.report.picture = picture.take(self.commands, self.place.researcher / "picture")
         images.archive([self.images[images.JOB], self.images[images.ROGUE]], self.archive)
+        self._each(self.hospitals.values(), lambda hospital: hospital.add_images(self.archive))
+        self.archive.unlink()
 
     def _source(self, made: Iterable[Future[data.Source]]) -> None:
         with self.screen.phase("source") as phase:
@@ -181,9 +183,7 @@ class Story:
     def _images(self, building: Future[None]) -> None:
         with self.screen.phase("images") as phase:
             building.result()
-            self._each(self.hospitals.values(), lambda hospital: hospital.add_images(self.archive))
-            self.archive.unlink()
-            phase.summary = f"the job is {self.images[images.JOB][:19]}…, and nothing else may run under its name"
+            phase.summary = f"taken in by every hospital; the job is {self.images[images.JOB][:19]}…, and nothing else may run under its name"
 
     def draft(self, name: str, *, image: str, **other: Any) -> dict[str, Any]:
         """A permit draft over all three dataset versions."""
