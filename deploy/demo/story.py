@@ -183,7 +183,8 @@ class Story:
     def _images(self, building: Future[None]) -> None:
         with self.screen.phase("images") as phase:
             building.result()
-            phase.summary = f"taken in by every hospital; the job is {self.images[images.JOB][:19]}…, and nothing else may run under its name"
+            job = self.images[images.JOB][:19]
+            phase.summary = f"in every hospital; the job is {job}…, and nothing else may run under its name"
 
     def draft(self, name: str, *, image: str, **other: Any) -> dict[str, Any]:
         """A permit draft over all three dataset versions."""
