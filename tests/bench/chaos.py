@@ -109,13 +109,17 @@ def chaos(house: House, seed: int, steps: int, say: Callable[[str], None]) -> di
     return dict(zip(COLUMNS, values, strict=True))
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m tests.bench.chaos", allow_abbrev=False)
+    made.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
+    made.add_argument("--steps", type=int, default=20)
+    made.add_argument("--minutes", type=float, default=0.0)
+    made.add_argument("--json", action="store_true")
+    return made
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.chaos", allow_abbrev=False)
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = parser().parse_args()
     os.environ.setdefault("DOCKER_HOST", ENGINE_URL)
     until, rows, house = time.monotonic() + 60 * given.minutes, [], House.build(1)
     try:

@@ -196,12 +196,16 @@ def too_steep(rows: list[dict[str, Any]]) -> list[str]:
     return [f"{row['what']}: n^{row['exponent']}, at most n^{LINE}" for row in rows if row["exponent"] > LINE]
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m tests.bench.scale", allow_abbrev=False)
+    made.add_argument("--short", action="store_true", help="sizes of the tests' runs")
+    made.add_argument("--only", default="", help="subjects with this in their name")
+    made.add_argument("--json", action="store_true")
+    return made
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", allow_abbrev=False)
-    parser.add_argument("--short", action="store_true", help="sizes of the tests' runs")
-    parser.add_argument("--only", default="", help="subjects with this in their name")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = parser().parse_args()
     rows = run(short=given.short, only=given.only)
     figures.show("scale", COLUMNS, rows, as_json=given.json)
     for line in too_steep(rows):

@@ -33,12 +33,15 @@ def test_a_quadratic_subject_is_too_steep(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_grows_with_every_lap_is_named_and_what_jumps_once_is_not() -> None:
     soaked = soak.Soak(*(None,) * 3)  # type: ignore[arg-type]
-    soaked.read["core memory_kb"] = [1000.0 * lap for lap in range(12)]
-    soaked.read["link memory_kb"] = [0.0, 0.0, 0.0, 100.0, 100.0, 100.0, 90_000.0, 100.0, 100.0]
-    soaked.read["core descriptors"] = [20.0 + lap for lap in range(12)]
+    soaked.read["core memory_kb"] = [1000.0 * lap for lap in range(24)]
+    soaked.read["link memory_kb"] = [0.0, 0.0, 0.0, 100.0, 100.0, 100.0, 90_000.0, *[100.0] * 17]
+    soaked.read["core descriptors"] = [20.0 + lap for lap in range(24)]
     rows = soaked.rows()
     assert all(tuple(row) == soak.COLUMNS for row in rows)
     assert [line.partition(":")[0] for line in soak.grown(rows)] == ["core memory_kb", "core descriptors"]
+    few = soak.Soak(*(None,) * 3)  # type: ignore[arg-type]
+    few.read["core memory_kb"] = [4000.0 * lap for lap in range(7)]
+    assert soak.grown(few.rows()), "a short form sees what is gross"
 
 
 def test_rows_are_printed_whole_and_no_column_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,4 +23,5 @@ def test_whatever_breaks_in_whatever_order_every_promise_holds(house: House) -> 
     row = chaos(house, SEED, FAULTS, print)
     assert tuple(row) == COLUMNS
     assert row["broken"] == "", f"CLOISTER_CHAOS_SEED={SEED}: {row}"
-    assert row["rounds_done"] + row["imports_published"] >= FAULTS // 2, "most work ends well, once what broke is mended"
+    well = row["rounds_done"] + row["imports_published"]
+    assert well > FAULTS // 2, f"most work ends well once what broke is mended: {row}"
