@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 def read(file: Path) -> float:
@@ -35,11 +36,11 @@ def slow_disk(file: Path) -> None:
     os.fsync = slowly
 
 
-def slow_commits(file: Path) -> None:
-    """SQLite's own fsync is out of Python's reach: it comes with a commit."""
-    from sqlalchemy import Engine, event
+def slow_commits(file: Path, engine: Any = None) -> None:
+    """SQLite's own fsync is out of Python's reach: it comes with a commit, of this engine or of any."""
+    import sqlalchemy  # only core has a database
 
-    event.listen(Engine, "commit", lambda _: time.sleep(read(file)))
+    sqlalchemy.event.listen(engine or sqlalchemy.Engine, "commit", lambda _: time.sleep(read(file)))
 
 
 def wrong_clock(file: Path) -> None:

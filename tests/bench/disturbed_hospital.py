@@ -5,6 +5,7 @@ It lies on a small file system of its own, and its link reaches the hub by a wir
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deploy.demo import permits
+from node.ipc.audit import LOG_STATE
+from node.ipc.channel import Client
+from node.ipc.messages import Empty
 from tests.bench.wire import Wire
 from tests.containers.bench import image_id
 from tests.end_to_end.commands import ENVIRONMENT, attempt, start
@@ -158,14 +162,17 @@ class Disturbed:
             kill_role(self.node.process, what)
 
     def cut(self, _: Sized) -> None:
-        self.wire.cut()
+        assert self.wire.cut() > 0, "there was a connection to cut"
 
     def fill(self, _: Sized) -> None:
         """Not a byte left: for the spool, the database and whatever else lies on the node's disk."""
         self._filler = fill(self.node.folder)
+        assert shutil.disk_usage(self.node.folder).free == 0
 
     def set_clock(self, fault: Sized) -> None:
         (self.hand / "clock").write_text(str(fault.size))
+        with Client(self.node.state / "run" / "auditor.sock") as client:
+            assert client.call(LOG_STATE, Empty()).clock == "jumped", "core has noticed that its clock is wrong"
 
     def slow_down(self, fault: Sized) -> None:
         (self.hand / "disk").write_text(str(fault.size))

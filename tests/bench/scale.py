@@ -163,7 +163,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "studies in a manifest, read": Subject(studies_read, 12_484, 12_484),
     "audit records, written": Subject(records_written, 100_000, 2_000),
     "audit records, verified": Subject(records_verified, 100_000, 2_000),
-    "jobs in the queue": Subject(jobs_queued, 1_000, 120),
+    "jobs in the queue": Subject(jobs_queued, 1_000, 60),
     "sites in a round": Subject(sites_in_a_round, 50, 8),
 }
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from durable.files import create_file
 from tests.bench import chaos, figures, scale, soak
-from tests.bench.disturbed import read
+from tests.bench.disturbed import read, slow_commits, slow_disk
 from tests.bench.wire import Wire
 from tests.end_to_end.machine import HOST
 
@@ -75,7 +79,7 @@ def test_a_cut_wire_ends_what_it_carried_and_takes_nothing_until_it_is_mended() 
         with socket.create_connection((HOST, wire.port), 5) as node:
             node.sendall(b"one")
             assert node.recv(10) == b"one"
-            wire.cut()
+            assert wire.cut() == 1
             assert ended(node)
         with socket.create_connection((HOST, wire.port), 5) as node:
             assert ended(node)
@@ -111,3 +115,18 @@ def test_a_hand_that_says_nothing_disturbs_nothing(tmp_path: Path) -> None:
     assert read(tmp_path / "clock") == 0
     (tmp_path / "clock").write_text("-600.0")
     assert read(tmp_path / "clock") == -600
+
+
+def test_a_slow_disk_is_slow_for_whoever_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", os.fsync)  # taken back afterwards
+    slow_disk(tmp_path / "disk")
+    (tmp_path / "disk").write_text("0.2")
+    began = time.monotonic()
+    create_file(tmp_path / "file", b"x")
+    assert time.monotonic() - began >= 0.2
+    engine = create_engine(f"sqlite:///{tmp_path}/db")
+    slow_commits(tmp_path / "disk", engine)
+    began = time.monotonic()
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (x)"))
+    assert time.monotonic() - began >= 0.2

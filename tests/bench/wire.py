@@ -29,13 +29,15 @@ class Wire:
         self.cut()
         self._listening.close()
 
-    def cut(self) -> None:
-        """Every connection ends in the middle of whatever it was saying."""
+    def cut(self) -> int:
+        """Every connection ends in the middle of whatever it was saying; how many they were."""
         with self._lock:
             self._whole = False
+            ends = len(self._open)
             for end in self._open:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
+        return (ends + 1) // 2
 
     def mend(self) -> None:
         with self._lock:
