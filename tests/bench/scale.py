@@ -101,7 +101,7 @@ def jobs_queued(folder: Path, count: int, used: Used) -> None:
     enough = threading.Event()
 
     def lasting(task: Mapping[str, Any], model: bytes) -> Mapping[str, bytes]:
-        enough.wait(600)
+        enough.wait()
         return learn(task, model)
 
     desk = Desk(folder, lasting, schedule=ONE_SLOT)
@@ -112,7 +112,7 @@ def jobs_queued(folder: Path, count: int, used: Used) -> None:
         with used():
             for number in range(count):
                 ask(desk, f"p{number % PROJECTS}-{number // PROJECTS}")
-            eventually(lambda: len(desk.jobs.queue.places()) == count, 300)
+            eventually(lambda: len(desk.jobs.queue.places()) == count, 3600)
             desk.jobs.queue.look()
         assert sum(place.wait is not None for place in desk.jobs.queue.places().values()) == count - 1
     finally:
