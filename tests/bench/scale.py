@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,8 @@ def sites_in_a_round(folder: Path, count: int, used: Used) -> None:
 
 
 async def _round(town: Town, sites: tuple[str, ...]) -> None:
+    # links that share a process share its threads; at a hospital each has its own
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4 * len(sites)))
     datasets = tuple(SiteDatasets(site, ("sha256:" + "cd" * 32,)) for site in sites)
     async with town.links(*(town.core(site) for site in sites)):
         town.hub.submit_permit(COMMITTEE.sign(permit(permit="many", datasets=datasets)))
