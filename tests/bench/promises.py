@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.end_to_end.commands import attempt
-from tests.sim.search import search
+from tests.sim.search import MIN_TOKEN, search
 
 if TYPE_CHECKING:
     from tests.bench.disturbed_hospital import Disturbed
@@ -42,7 +42,7 @@ def the_ledger_is_what_the_hub_received(hospital: Disturbed) -> Iterator[str]:
     site = hospital.node.site
     ledger = {line["run"]: line["bytes_released"] for line in hospital.json("ledger")}
     for run, state in hospital.runs.items():
-        received = sum(entry["bytes"].get(site, 0) for entry in hospital.house.hub.show(run)["rounds"])
+        received = sum(entry.get("bytes", {}).get(site, 0) for entry in hospital.house.hub.show(run)["rounds"])
         # a run that was stopped may have been so between a release and its way to the hub
         if received > ledger.get(run, 0) or (state == "done" and received != ledger.get(run)):
             yield f"{run} ({state}): {ledger.get(run)} bytes on the ledger, {received} at the hub"
@@ -54,11 +54,14 @@ def nobody_is_named(hospital: Disturbed) -> Iterator[str]:
     for table in hospital.node.source.rglob("clinical.csv"):
         with table.open() as file:
             for row in csv.DictReader(file):
-                tokens |= {row["PatientID"], row["StudyInstanceUID"], row["remark"].removeprefix("seen with ")}
+                name = row["remark"].removeprefix("seen with ")
+                tokens |= {row["PatientID"], row["StudyInstanceUID"], name, name.replace(" ", "^")}
     assert len(tokens) >= 30, "there is somebody to find"
     node = hospital.node
     places = [node.state, node.log, node.folder / "orders.log", hospital.house.hub.state, hospital.house.hub.log]
-    for hit in search([place for place in places if place.exists()], tokens):
+    for hit in search(
+        [place for place in places if place.exists()], (each for each in tokens if len(each) >= MIN_TOKEN)
+    ):
         yield f"{hit.token!r} in {hit.path} {hit.name}"
 
 
