@@ -77,9 +77,11 @@ class Disturbed:
     def _install(self) -> None:
         house, node = self.house, self.node
         node.install(house.hub, public(house.committee))
-        text = node.config.read_text()
-        assert text.count(f"port = {house.hub.port}") == 1
-        node.config.write_text(text.replace(f"port = {house.hub.port}", f"port = {self.wire.port}"))
+        # where the hub said it is when it let the node in: the link goes there
+        bundle = node.state / "link" / "bundle.json"
+        text = bundle.read_text()
+        assert text.count(f":{house.hub.port}") == 1
+        bundle.write_text(text.replace(f":{house.hub.port}", f":{self.wire.port}"))
         self.serve()
         node.ingest(patients=PATIENTS, seed=1)
         add_image(node, house.hospitals[0])

@@ -126,7 +126,7 @@ def jobs_queued(folder: Path, count: int, used: Used) -> None:
 def sites_in_a_round(folder: Path, count: int, used: Used) -> None:
     """One round with every site, each with a link of its own over TLS: the hub's processes and all links together."""
     folder.mkdir()
-    town = found(folder, patience_s=60.0)
+    town = found(folder, patience_s=600.0)
     sites = tuple(f"site-{number:03d}" for number in range(count))
     for site in sites:
         town.enrol(site)
@@ -147,7 +147,7 @@ async def _round(town: Town, sites: tuple[str, ...]) -> None:
     async with town.links(*(town.core(site) for site in sites)):
         town.hub.submit_permit(COMMITTEE.sign(permit(permit="many", datasets=datasets)))
         town.submit("many", permit="many", sites=sites, rounds=1)
-        history = await town.settled("many", 300)
+        history = await town.settled("many", 1800)
     assert history["state"] == "done", history
     assert set(history["rounds"][-1]["evaluate"]) == set(sites)
 
