@@ -74,7 +74,7 @@ def pixel_frame(parsed: Parsed, pixels: Pixels) -> tuple[bytes, bytes]:
     """What stands before and after the verbatim pixel value: the element's header, and a delimiter if it needs one."""
     order = "<" if parsed.little else ">"
     tag = struct.pack(order + "HH", pixels.tag >> 16, pixels.tag & 0xFFFF)
-    length = 0xFFFFFFFF if pixels.fragments is not None else pixels.end - pixels.start
+    length = 0xFFFFFFFF if pixels.fragments is not None else (pixels.end - pixels.start + 1) & ~1
     before = tag + (b"" if parsed.implicit else pixels.vr.encode() + b"\0\0") + struct.pack(order + "L", length)
     after = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) if pixels.fragments is not None else b""
     return before, after

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 
 from mediator.deid.screening import Facts
-from node.deid.pixels.rle import Layout
+from node.deid.pixels.layout import Layout
+from node.deid.pixels.native import CellForm
 from node.deid.reader import ByteRun, Parsed
 
 TEXT_VRS = frozenset(
@@ -28,8 +30,13 @@ _FIELDS = {
     0x00280301: "burned_in", 0x00200011: "series_number", 0x00200013: "instance_number",
 }  # fmt: skip
 _NUMBERS = frozenset({"series_number", "instance_number"})
-EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
-_SHAPE = frozenset({0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100, EXTENDED_OFFSETS})
+EXTENDED_OFFSETS, EXTENDED_LENGTHS, TOTAL_LENGTH = 0x7FE00001, 0x7FE00002, 0x7FE00003
+_ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED = (
+    0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103
+)  # fmt: skip
+_SHAPE = frozenset(
+    {0x00280002, 0x00280004, 0x00280008, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED, EXTENDED_OFFSETS}
+)
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 
 
@@ -60,34 +67,68 @@ def facts_of(parsed: Parsed) -> Facts:
     return Facts(**_told(parsed)[0], has_pixels=parsed.pixels is not None)
 
 
-def pixels_fit(parsed: Parsed) -> bool:
-    """Whether the pixel value is as long as the header says (native), or has a fragment for every frame."""
+def fitted(parsed: Parsed) -> Parsed | None:
+    """The file with its pixel value as long as the header says; None where that cannot be.
+
+    Native pixels may have less than a frame of padding behind them, which does not belong to the value; encapsulated
+    ones have a fragment for every frame.
+    """
     if parsed.pixels is None:
-        return True
+        return parsed
     said = _told(parsed)[1]
     value, frames = said.get, _frames(said)
     if parsed.pixels.fragments is not None:
-        return parsed.pixels.fragments >= frames
+        return parsed if parsed.pixels.fragments >= frames else None
     order = "<H" if parsed.little else ">H"
-    rows, columns = _number(value(0x00280010), order, 0), _number(value(0x00280011), order, 0)
+    rows, columns = _number(value(_ROWS), order, 0), _number(value(_COLUMNS), order, 0)
     samples = _number(value(0x00280002), order, 1)
-    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(parsed.pixels.tag) or _number(value(0x00280100), order, 0)
+    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(parsed.pixels.tag) or _number(value(_ALLOCATED), order, 0)
     if min(rows, columns, samples, bits, frames) <= 0:
-        return False
+        return None
     if value(0x00280004, b"").strip(b" \0") == b"YBR_FULL_422":
         samples = 2  # PS3.3 C.7.6.3.1.2: two chrominance samples for every four of luminance
     expected = math.ceil(rows * columns * samples * frames * bits / 8)
-    return expected <= parsed.pixels.end - parsed.pixels.start <= expected + expected % 2
+    start, end = parsed.pixels.start, parsed.pixels.end
+    if not expected <= end - start < expected + max(2, math.ceil(expected / frames)):
+        return None
+    if end - start == expected:
+        return parsed
+    return replace(parsed, pixels=replace(parsed.pixels, end=start + expected))
 
 
 def layout_of(parsed: Parsed) -> Layout:
-    """What the header says of run length encoded pixels; a number that is none is 0."""
+    """What the header says of the pixels; a number that is none is 0."""
     said = _told(parsed)[1]
     order = "<H" if parsed.little else ">H"
-    rows, columns, bits = (max(_number(said.get(tag), order, 0), 0) for tag in (0x00280010, 0x00280011, 0x00280100))
-    samples = max(_number(said.get(0x00280002), order, 1), 0)
-    size = math.ceil(rows * columns * min(bits, 8) / 8)
-    return Layout(_frames(said), samples * math.ceil(bits / 8), size, said.get(EXTENDED_OFFSETS, b""))
+
+    def number(tag: int, default: int = 0) -> int:
+        return max(_number(said.get(tag), order, default), 0)
+
+    allocated = number(_ALLOCATED)
+    stored = number(_STORED, allocated)
+    return Layout(
+        _frames(said),
+        number(_ROWS),
+        number(_COLUMNS),
+        number(0x00280002, 1),
+        allocated,
+        stored if 0 < stored <= allocated else allocated,
+        number(_SIGNED) == 1,
+        number(_HIGH, max(stored - 1, 0)),
+        said.get(EXTENDED_OFFSETS, b""),
+    )
+
+
+def cells_of(parsed: Parsed) -> CellForm | None:
+    """The cells of native pixels of whole numbers that have bits to spare; None where there are none."""
+    if parsed.pixels is None or parsed.pixels.fragments is not None or parsed.pixels.tag != 0x7FE00010:
+        return None
+    said = _told(parsed)[1]
+    if said.get(_ALLOCATED) == said.get(_STORED):
+        return None
+    layout = layout_of(parsed)
+    form = CellForm(layout.bits_allocated, layout.bits_stored, layout.high_bit, layout.signed, parsed.little)
+    return form if form.has_spare_bits else None
 
 
 def _frames(said: dict[int, bytes]) -> int:

@@ -31,7 +31,7 @@ from node.deid.outcome import GateOutcome, Identity
 from node.deid.parts import Parts, parts_of
 from node.deid.pipeline import Batch, Done, File, InstanceSink, NoRoom, Placed, Result, Search, Survey, Trace, refused
 from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.rewrite import TooMuch
 from node.deid.slices import SliceReader

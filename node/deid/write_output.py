@@ -22,13 +22,13 @@ from pathlib import Path
 
 from mediator.deid.screening import Exclusion
 from node.deid.copiers import Copiers, CopyJob
-from node.deid.facts import layout_of
-from node.deid.pixels.fragments import has_words, value_without_words
-from node.deid.pixels.rle import RLE
-from node.deid.pixels.segments import MalformedStream
+from node.deid.facts import cells_of, layout_of
+from node.deid.pixels.fragments import new_sizes, new_value
+from node.deid.pixels.layout import MalformedStream
+from node.deid.pixels.native import CellForm, masked_blocks
 from node.deid.reader import Parsed
 from node.deid.rewrite import Chunk, Rewriter
-from node.deid.stream import READ_BYTES, MemoryStream
+from node.deid.stream import READ_BYTES, Hash, MemoryStream, Stream
 
 _PARDONS = 10_000
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,6 +44,15 @@ class Conversion:
     exclusion: Exclusion | None
     pardoned: int = 0
     pixels_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A pixel value that was written: its length, the hash of the source's, whether bits were masked."""
+
+    size: int = 0
+    digest: str = ""
+    masked: bool = False
 
 
 class OutputWriter:
@@ -108,13 +117,12 @@ class OutputWriter:
             os.close(self._handle)
         if copied is None:
             return Conversion(Exclusion.TRUNCATED)
-        size, digest = copied
-        if not self._stands(len(self._header) + size + len(self._after)):
+        if not self._stands(len(self._header) + copied.size + len(self._after)):
             return Conversion(Exclusion.UNREADABLE)
         pardoned = matches(self._header, self._chunks, self._rewriter)  # what was found on disk is what was meant
         if pardoned is None:
             return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
-        return Conversion(None, pardoned, digest)
+        return Conversion(None, pardoned, copied.digest)
 
     def _stands(self, size: int) -> bool:
         """Everything but the pixel value, as it is on disk. (2)"""
@@ -162,24 +170,54 @@ def _is_chance(chunk: Chunk, token: bytes, pardons: dict[tuple[bytes, bytes], bo
     return answer
 
 
-def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> tuple[int, str] | None:
-    """How many bytes were written, and the hash of those in the source; None when it grew shorter meanwhile.
+def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> Copied | None:
+    """The pixel value, of even length; None when it grew shorter meanwhile.
 
-    Comments and application segments inside JPEG and JPEG 2000 streams stay behind, and what no decoder reads of RLE.
-    Raises `MalformedStream`.
+    What no decoder reads of a compressed stream stays behind, and bits that are not stored. Raises `MalformedStream`.
     """
     pixels, stream = parsed.pixels, parsed.stream
     if pixels is None:
-        return 0, ""
-    length, machine = pixels.end - pixels.start, hashlib.sha256() if hash_pixels else None
-    layout = layout_of(parsed) if parsed.syntax == RLE else None
-    if pixels.fragments is None or not has_words(parsed.syntax, stream, pixels.start, pixels.end, layout):
-        if stream.copy(pixels.start, length, handle, machine) != length:
-            return None
-    else:
+        return Copied()
+    start, end = pixels.start, pixels.end
+    machine = hashlib.sha256() if hash_pixels else None
+    if pixels.fragments is not None:
+        layout = layout_of(parsed)
+        sizes = new_sizes(parsed.syntax, stream, start, end, layout)
+        if sizes is not None:
+            if machine is not None:
+                for at in range(start, end, READ_BYTES):
+                    machine.update(stream.read(at, min(READ_BYTES, end - at)))
+            parts = new_value(parsed.syntax, stream, start, end, layout, sizes)
+            return Copied(sum(_append(handle, part) for part in parts), _hex(machine))
+    elif (form := cells_of(parsed)) is not None:
+        return _masked(handle, stream, start, end, form, machine)
+    if stream.copy(start, end - start, handle, machine) != end - start:
+        return None
+    return Copied(end - start + _even(handle, end - start), _hex(machine))
+
+
+def _masked(
+    handle: int, stream: Stream, start: int, end: int, form: CellForm, machine: Hash | None
+) -> Copied | None:
+    size, masked = 0, False
+    for before, after in masked_blocks(stream, start, end, form):
         if machine is not None:
-            for at in range(pixels.start, pixels.end, READ_BYTES):
-                machine.update(stream.read(at, min(READ_BYTES, pixels.end - at)))
-        parts = value_without_words(parsed.syntax, stream, pixels.start, pixels.end, layout)
-        length = sum(MemoryStream(part).copy(0, len(part), handle) for part in parts)
-    return length, machine.hexdigest() if machine is not None else ""
+            machine.update(before)
+        masked = masked or after is not before
+        size += _append(handle, after)
+    if size != end - start:
+        return None
+    return Copied(size + _even(handle, size), _hex(machine), masked)
+
+
+def _append(handle: int, part: bytes) -> int:
+    return MemoryStream(part).copy(0, len(part), handle)
+
+
+def _even(handle: int, size: int) -> int:
+    """How many bytes of padding a value of this length gets."""
+    return _append(handle, b"\0") if size % 2 else 0
+
+
+def _hex(machine: Hash | None) -> str:
+    return machine.hexdigest() if machine is not None else ""

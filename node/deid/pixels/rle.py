@@ -13,9 +13,8 @@ again. Runs stay as they are, so decoded pixels do, and a frame that has nothing
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.layout import Layout, MalformedStream
 
 RLE = "1.2.840.10008.1.2.5"
 _HEADER = struct.Struct("<16L")
@@ -32,19 +31,6 @@ class Incomplete(MalformedStream):
     """The last segment ends before its pixels do: another fragment may hold the rest."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What a header says of encapsulated pixels: `segments` a frame, `size` bytes that each of them decodes to.
-
-    `extended_offsets` is the value of (7FE0,0001), which decoders prefer to the offset table.
-    """
-
-    frames: int
-    segments: int
-    size: int
-    extended_offsets: bytes = b""
-
-
 def rebuilt(frame: bytes, layout: Layout) -> bytes:
     """One frame from its parts; the same object when it holds nothing else. Raises `MalformedStream`."""
     if len(frame) < _HEADER.size or not 0 < layout.segments <= _MOST_SEGMENTS:
@@ -58,13 +44,13 @@ def rebuilt(frame: bytes, layout: Layout) -> bytes:
     for start, end in zip(starts, ends, strict=True):
         if not _HEADER.size <= start <= end <= len(frame):
             raise MalformedStream
-        stop, left = _walk(frame, start, layout.size)
+        stop, left = _walk(frame, start, layout.segment_bytes)
         clean = clean and left == 0 and start == at and stop <= end
         clean = clean and frame[stop:end] == b"\0" * ((stop - start) % 2)
         at = end
     if clean:
         return frame
-    parts = [_runs(frame, start, end, layout.size) for start, end in zip(starts, ends, strict=True)]
+    parts = [_runs(frame, start, end, layout.segment_bytes) for start, end in zip(starts, ends, strict=True)]
     places, place = [], _HEADER.size
     for part in parts:
         places.append(place)
