@@ -65,6 +65,17 @@ class Exclusion(StrEnum):
     OUR_DEFECT = "our_defect"
 
 
+class Note(StrEnum):
+    """What was done to a file that passes, beyond its profile: how it was read, or what of it no decoder reads. Closed;
+    told in its line of the report, and counted by name."""
+
+    PIXEL_PADDING_CUT = "pixel_padding_cut"  # native pixels were longer than the header says, by less than a frame
+    DELIMITER_MISSING = "delimiter_missing"  # encapsulated pixels without the end they must have
+    PIXELS_AS_UN = "pixels_as_un"  # native pixels under VR UN
+    FRAMES_INFLATED = "frames_inflated"  # deflated frames, written as native pixels
+    BITS_MASKED = "bits_masked"  # bits above those stored, an old overlay's or nobody's, are gone
+
+
 # Modalities whose pixels often carry names and dates. Never trust BurnedInAnnotation = NO for them.
 TEXT_RISK_MODALITIES = frozenset({"US", "IVUS", "SC", "CR", "DX", "MG", "XA", "RF", "OT", "ES"})
 _STORAGE = "1.2.840.10008.5.1.4.1.1."

@@ -210,7 +210,7 @@ def _finished(begun: GateOutcome, done: Any) -> GateOutcome:
     """What was begun, once the engine is through with it."""
     if done.exclusion is not None:
         return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
-    return replace(begun, pardoned=done.pardoned)
+    return replace(begun, pardoned=done.pardoned, notes=done.notes, doubtful=done.doubtful)
 
 
 def withdrawn(outcome: GateOutcome, reason: Exclusion) -> GateOutcome:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 
-from mediator.deid.screening import Facts
+from mediator.deid.screening import Facts, Note
 from node.deid.pixels.layout import Layout
 from node.deid.pixels.native import CellForm
 from node.deid.reader import ByteRun, Parsed
@@ -93,7 +93,9 @@ def fitted(parsed: Parsed) -> Parsed | None:
         return None
     if end - start == expected:
         return parsed
-    return replace(parsed, pixels=replace(parsed.pixels, end=start + expected))
+    cut = end - start > expected + expected % 2
+    notes = (*parsed.notes, Note.PIXEL_PADDING_CUT) if cut else parsed.notes
+    return replace(parsed, pixels=replace(parsed.pixels, end=start + expected), notes=notes)
 
 
 def layout_of(parsed: Parsed) -> Layout:

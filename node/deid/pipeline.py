@@ -92,6 +92,7 @@ class Result:
     pixels: str = ""  # clean, blacked_out or review; "" when nobody had to look
     regions: tuple[tuple[int, ...], ...] = ()  # frame, left, top, right, bottom
     pardoned: int = 0
+    notes: tuple[str, ...] = ()  # how it was read, and what of it no decoder reads
     identity: Identity = field(default=NOBODY, repr=False)
 
     @property
@@ -102,7 +103,7 @@ class Result:
     def line(self) -> dict[str, Any]:
         """For a report: only what there is to say."""
         told: dict[str, Any] = {"source": f"src#{self.number:04d}", "outcome": self.outcome}
-        for key in ("reasons", "name", "pixels", "regions", "pardoned"):
+        for key in ("reasons", "name", "pixels", "regions", "pardoned", "notes"):
             if value := getattr(self, key):
                 told[key] = value
         return told

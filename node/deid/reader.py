@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from node.deid.stream import MemoryStream, Stream
 from node.deid.structure import (
     BIG_ENDIAN,
@@ -75,6 +75,7 @@ class Parsed:
     pixels: Pixels | None
     finding: Exclusion | None = None  # the header is whole, the pixels are not
     vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
+    notes: tuple[Note, ...] = ()  # how it was read
 
     @property
     def implicit(self) -> bool:

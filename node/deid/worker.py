@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from mediator.deid.identifiers import Lost
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from mediator.errors import IntegrityBroken, UsageFault
 from node.deid.copiers import UNDER_WAY
 from node.deid.deidentify import FileSearcher, Finished, Gate0, groups, misnamed, suspects, withdrawn
@@ -271,7 +271,7 @@ class Worker:
                 if self._settings.ocr == "off" and needs_check(done.facts):
                     found[number] = _NOT_READ
                 else:
-                    series.setdefault(done.identity.series, []).append((number, Instance(done.path, done.facts)))
+                    series.setdefault(done.identity.series, []).append((number, Instance(done.path, done.facts, done.doubtful)))
         for members in series.values():
             verdicts = self._pixels.examine([instance for _, instance in members])
             found |= {number: verdict for (number, _), verdict in zip(members, verdicts, strict=True)}
@@ -299,7 +299,10 @@ class Worker:
         reasons = tuple(reason.value for reason in done.reasons)
         name = sink.name(done.identity)
         outcome: Literal["written", "review"] = "review" if done.place == "review" else "written"
-        result = Result(number, outcome, reasons, name, pardoned=done.pardoned, identity=done.identity)
+        notes = tuple(note.value for note in done.notes)
+        result = Result(number, outcome, reasons, name, pardoned=done.pardoned, notes=notes, identity=done.identity)
+        if verdict is not None and verdict.masked:
+            result = replace(result, notes=(*notes, Note.BITS_MASKED.value))
         if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
             result = replace(result, pixels=verdict.state.value, regions=regions)

@@ -20,10 +20,10 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from node.deid.copiers import Copiers, CopyJob
 from node.deid.facts import cells_of, layout_of
-from node.deid.pixels.fragments import new_sizes, new_value
+from node.deid.pixels.fragments import new_value, planned
 from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.native import CellForm, masked_blocks
 from node.deid.reader import Parsed
@@ -39,20 +39,30 @@ _WAITING_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels."""
+    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels.
+
+    `notes`: what was read otherwise than the file says, or left out. `doubtful`: only a decoder can say that its pixel
+    value holds no more than its pictures.
+    """
 
     exclusion: Exclusion | None
     pardoned: int = 0
     pixels_sha256: str = ""
+    notes: tuple[Note, ...] = ()
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A pixel value that was written: its length, the hash of the source's, whether bits were masked."""
+    """A pixel value that was written: its length, the hash of the source's, whether bits were masked.
+
+    `doubtful`: only a decoder can say that it holds no more than its pictures.
+    """
 
     size: int = 0
     digest: str = ""
     masked: bool = False
+    doubtful: bool = False
 
 
 class OutputWriter:
@@ -80,6 +90,7 @@ class OutputWriter:
         self._after = after
         self._chunks = [*chunks, named(own)]
         self._rewriter = rewriter
+        self._notes = parsed.notes
         self._handle = os.open(path, _NEW, 0o600)
         self._job = CopyJob(partial(_write_pixels, self._handle, parsed, hash_pixels))
         self._done: Conversion | None = None
@@ -122,7 +133,8 @@ class OutputWriter:
         pardoned = matches(self._header, self._chunks, self._rewriter)  # what was found on disk is what was meant
         if pardoned is None:
             return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
-        return Conversion(None, pardoned, copied.digest)
+        notes = (*self._notes, Note.BITS_MASKED) if copied.masked else self._notes
+        return Conversion(None, pardoned, copied.digest, notes, copied.doubtful)
 
     def _stands(self, size: int) -> bool:
         """Everything but the pixel value, as it is on disk. (2)"""
@@ -179,21 +191,22 @@ def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> Copied | No
     if pixels is None:
         return Copied()
     start, end = pixels.start, pixels.end
-    machine = hashlib.sha256() if hash_pixels else None
+    machine, doubtful = hashlib.sha256() if hash_pixels else None, False
     if pixels.fragments is not None:
         layout = layout_of(parsed)
-        sizes = new_sizes(parsed.syntax, stream, start, end, layout)
-        if sizes is not None:
+        plan = planned(parsed.syntax, stream, start, end, layout)
+        doubtful = plan.doubtful
+        if plan.sizes is not None:
             if machine is not None:
                 for at in range(start, end, READ_BYTES):
                     machine.update(stream.read(at, min(READ_BYTES, end - at)))
-            parts = new_value(parsed.syntax, stream, start, end, layout, sizes)
-            return Copied(sum(_append(handle, part) for part in parts), _hex(machine))
+            parts = new_value(parsed.syntax, stream, start, end, layout, plan.sizes)
+            return Copied(sum(_append(handle, part) for part in parts), _hex(machine), doubtful=doubtful)
     elif (form := cells_of(parsed)) is not None:
         return _masked(handle, stream, start, end, form, machine)
     if stream.copy(start, end - start, handle, machine) != end - start:
         return None
-    return Copied(end - start + _even(handle, end - start), _hex(machine))
+    return Copied(end - start + _even(handle, end - start), _hex(machine), doubtful=doubtful)
 
 
 def _masked(

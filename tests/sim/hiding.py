@@ -25,7 +25,7 @@ from tests.sim.dicom import to_bytes
 from tests.sim.pictures import as_file, dataset
 
 _JPEG = "1.2.840.10008.1.2.4."
-FRAMES, ROWS, COLUMNS = 3, 16, 16
+FRAMES = 3
 # 16 x 16, eight bits, reversible, made with OpenJPH 0.26 of `(7 y + 5 x) % 256`
 HTJ2K = base64.b64decode(
     "/0//UQApQAAAAAAQAAAAEAAAAAAAAAAAAAAAEAAAABAAAAAAAAAAAAABBwEB/1AACAACAAAAAv9SAAwAAgABAAUEBEAB/1wAEyBIUFBQUFBQUFBQUFBQ"
@@ -45,6 +45,7 @@ class Film:
     behind: list[bytes] = field(default_factory=list)
     table: bytes | None = None  # None: the right one
     trailing: bytes = b""
+    folder: Path = Path()
 
     def content(self) -> bytes:
         """The file."""
@@ -67,34 +68,49 @@ class Film:
 Place = Callable[[Film, bytes, int], None]
 
 
-@lru_cache(maxsize=64)
-def _made(syntax: str, folder: Path) -> bytes:
-    y, x = np.mgrid[:ROWS, :COLUMNS]
-    eight = syntax.startswith(_JPEG) and syntax.removeprefix(_JPEG) in ("50", "91", "201", "202", "203")
+def cells(syntax: str) -> np.ndarray:
+    """What the frames of a film show."""
+    eight = syntax.removeprefix(_JPEG) in ("50", "91", "201", "202", "203")
+    side = 16 if syntax.removeprefix(_JPEG) in ("201", "202", "203") else 32
+    y, x = np.mgrid[:side, :side]
     frames = np.stack([(7 * y + 5 * x + 9 * number) % (256 if eight else 4096) for number in range(FRAMES)])
-    frames = frames.astype(np.uint8 if eight else np.uint16)
-    data = dataset("CT", frames, bits=8 if eight else 12, Modality="CT", BurnedInAnnotation="NO")
-    path = folder / f"{syntax}.dcm"
-    if syntax.removeprefix(_JPEG) in ("201", "202", "203"):
+    return frames.astype(np.uint8 if eight else np.uint16)
+
+
+def encoded(syntax: str, folder: Path, frames: np.ndarray, bits: int) -> bytes:
+    """A file in a syntax, by whichever encoder there is."""
+    data = dataset("CT", frames, bits=bits, Modality="CT", BurnedInAnnotation="NO")
+    path, short = folder / f"{syntax}.dcm", syntax.removeprefix(_JPEG)
+    if short in ("201", "202", "203"):
         data.PixelData = encapsulate([HTJ2K] * FRAMES)
         data["PixelData"].VR = "OB"
         return to_bytes(data, syntax)
-    if syntax.removeprefix(_JPEG) in ("51", "57", "70"):
+    if short in ("51", "57", "70"):
         as_file(path, data)
-        option = {"51": "+ee", "57": "+el", "70": "+e1"}[syntax.removeprefix(_JPEG)]
+        option = {"51": "+ee", "57": "+el", "70": "+e1"}[short]
         done = path.with_suffix(".jpg")
         subprocess.run(["/usr/bin/dcmcjpeg", option, path, done], check=True, capture_output=True)
         return done.read_bytes()
-    plugin = {"80": "pyjpegls", "81": "pyjpegls", "90": "pylibjpeg", "91": "pylibjpeg"}
-    as_file(path, data, syntax, plugin.get(syntax.removeprefix(_JPEG), "" if syntax not in ENCAPSULATED else "pydicom"))
+    if short == "91":
+        to_bytes(data)
+        data.compress(syntax, encoding_plugin="pylibjpeg", generate_instance_uid=False, j2k_cr=[4])
+        return to_bytes(data, syntax)
+    plugin = {"80": "pyjpegls", "81": "pyjpegls", "90": "pylibjpeg"}
+    as_file(path, data, syntax, plugin.get(short, "" if syntax not in ENCAPSULATED else "pydicom"))
     return path.read_bytes()
+
+
+@lru_cache(maxsize=64)
+def _made(syntax: str, folder: Path) -> bytes:
+    frames = cells(syntax)
+    return encoded(syntax, folder, frames, 8 if frames.dtype == np.uint8 else 12)
 
 
 def film(syntax: str, folder: Path) -> Film:
     """A fresh film in a syntax; `folder` is for what its encoder needs."""
     data = pydicom.dcmread(io.BytesIO(_made(syntax, folder)))
     if syntax in ENCAPSULATED:
-        return Film(data, syntax, list(generate_frames(data.PixelData, number_of_frames=FRAMES)))
+        return Film(data, syntax, list(generate_frames(data.PixelData, number_of_frames=FRAMES)), folder=folder)
     size = len(data.PixelData) // FRAMES
     return Film(data, syntax, [data.PixelData[size * number :][:size] for number in range(FRAMES)])
 
@@ -239,6 +255,16 @@ def palette(film: Film, word: bytes, at: int) -> None:
     _into(film, at, segment(0xF8, b"\2\1\1" + word))
 
 
+def deeper_stream(film: Film, word: bytes, at: int) -> None:
+    """A stream of sixteen bits under a header of twelve."""
+    frames = cells(film.syntax)
+    halves = [half for letter in word for half in (letter >> 4, letter & 15)]
+    frames[at % FRAMES].reshape(-1)[: len(halves)] |= np.array(halves, dtype=np.uint16) << 12
+    data = pydicom.dcmread(io.BytesIO(encoded(film.syntax, film.folder, frames, 16)))
+    film.frames = list(generate_frames(data.PixelData, number_of_frames=FRAMES))
+
+
+_DEEPER: dict[str, Place] = {"bits above BitsStored": deeper_stream}
 _LS = {_JPEG + "80", _JPEG + "81"}
 JPEG_PLACES: dict[str, Place] = {
     "a comment": comment,
@@ -306,6 +332,12 @@ def j2k_behind_the_tile(film: Film, word: bytes, at: int) -> None:
     behind_the_scan(film, word, at)
 
 
+def j2k_behind_the_packets(film: Film, word: bytes, at: int) -> None:
+    stream = film.frames[at % FRAMES]
+    end = stream.rindex(b"\xff\xd9")
+    film.frames[at % FRAMES] = _longer(stream[:end] + word + stream[end:], stream.index(b"\xff\x90"), len(word))
+
+
 def jp2_box(film: Film, word: bytes, at: int) -> None:
     def box(kind: bytes, inside: bytes) -> bytes:
         return struct.pack(">L4s", 8 + len(inside), kind) + inside
@@ -322,6 +354,7 @@ J2K_PLACES: dict[str, Place] = {
     "coding of a component that is not there": j2k_absent_component,
     "behind what a segment needs": j2k_longer,
     "between the last tile-part and the end": j2k_behind_the_tile,
+    "behind the packets": j2k_behind_the_packets,
     "a box of a JP2 file": jp2_box,
 }
 
@@ -389,11 +422,17 @@ _JPEG_ALL, _JPEG_LS, _J2K = (
 # A syntax that is not in here, or a place in here that no family has, fails `test_every_syntax_has_its_places`.
 PLACES: dict[str, dict[str, Place]] = {
     **dict.fromkeys((IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN), _NATIVE),
-    **dict.fromkeys((_JPEG + tail for tail in ("50", "51", "57", "70")), _JPEG_ALL),
-    **dict.fromkeys((_JPEG + tail for tail in ("80", "81")), _JPEG_LS),
-    **dict.fromkeys((_JPEG + tail for tail in ("90", "91", "201", "202", "203")), _J2K),
+    **dict.fromkeys((_JPEG + tail for tail in ("50", "51")), _JPEG_ALL),
+    **dict.fromkeys((_JPEG + tail for tail in ("57", "70")), {**_JPEG_ALL, **_DEEPER}),
+    **dict.fromkeys((_JPEG + tail for tail in ("80", "81")), {**_JPEG_LS, **_DEEPER}),
+    _JPEG + "90": {**_J2K, **_DEEPER},
+    **dict.fromkeys((_JPEG + tail for tail in ("91", "201", "202", "203")), _J2K),
     "1.2.840.10008.1.2.5": {**_FRAMED, **RLE_PLACES},
 }
 # Part 2 of JPEG 2000: the same container, and no encoder of it is at hand.
 WITHOUT_ENCODER = frozenset({_JPEG + "92", _JPEG + "93"})
 ALL = [(syntax, place) for syntax in sorted(SYNTAXES - WITHOUT_ENCODER) for place in PLACES.get(syntax, {"none": padding})]
+# What no decoder here takes, or where text that long is no chance: held, and nothing is published.
+MAY_BE_HELD = {(syntax, "behind the scan") for syntax in _LS} | {
+    (syntax, "behind the packets") for syntax in PLACES if "behind the packets" in PLACES[syntax]
+}

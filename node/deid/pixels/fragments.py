@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol
 
 from node.deid.pixels.layout import Layout, MalformedStream
 from node.deid.pixels.rle import Incomplete, rebuilt
-from node.deid.pixels.segments import BEGINNINGS, COMPRESSED, RLE, without_words
+from node.deid.pixels.segments import BEGINNINGS, COMPRESSED, RLE, doubtful, without_words
 
 # A frame of 16 bits and 8,000 x 8,000 that did not compress at all.
 MAX_FRAME_BYTES = 1 << 27
@@ -37,23 +38,32 @@ class Bytes(Protocol):
     def read(self, at: int, length: int) -> bytes: ...
 
 
-def new_sizes(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> list[int] | None:
-    """How long each frame of the value between `start` and `end` (offset table first) is when built anew.
+@dataclass(frozen=True)
+class Plan:
+    """How long each frame is when built anew; None: the value is nothing but its frames, and stays as it is.
 
-    None: it is nothing but its frames, and stays as it is. Raises `MalformedStream`.
+    `doubtful`: only a decoder can say that a frame holds no more than its picture.
     """
+
+    sizes: list[int] | None
+    doubtful: bool
+
+
+def planned(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> Plan:
+    """What becomes of the value between `start` and `end` (offset table first). Raises `MalformedStream`."""
     if syntax not in COMPRESSED:
-        return None
+        return Plan(None, doubtful=False)
     places = list(_items(stream, start, end))
     same = not layout.extended_offsets and _is_offset_table(stream, places, layout)
     sizes: list[int] = []
-    seen = 0
+    seen, doubt = 0, False
     for fragments, frame, kept in _frames(syntax, stream, places, layout):
         same = same and kept is frame
         sizes.append(len(kept))
+        doubt = doubt or doubtful(syntax, kept, layout)
         seen += fragments
     fragments = layout.frames if syntax == RLE else seen  # an RLE frame in two fragments is read by few
-    return None if same and fragments == len(places) - 1 else sizes
+    return Plan(None if same and fragments == len(places) - 1 else sizes, doubt)
 
 
 def new_value(

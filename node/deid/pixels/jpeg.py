@@ -13,6 +13,7 @@ Entropy-coded data stay byte for byte, so decoded pixels stay the same; where a 
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ MAX_SEGMENTS = 10_000
 _FRAMES = {
     BASELINE: {0xC0, 0xC1}, EXTENDED: {0xC0, 0xC1}, LOSSLESS: {0xC3}, FIRST_ORDER: {0xC3}, LS: {0xF7}, NEAR_LS: {0xF7},
 }  # fmt: skip
+_HEADERS = frozenset({0xC0, 0xC1, 0xC3, 0xF7})
+_TEXT_AT_END = re.compile(rb"[\x20-\x7e]{16}[\0\s]*\Z")
 _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _DHT, _LSE = 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xC4, 0xF8
 _APP0, _APP8, _APP14 = 0xE0, 0xE8, 0xEE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and RSTn have no length
@@ -57,6 +60,14 @@ class _TableSegment:
     def written(self) -> bytes:
         payload = b"".join(raw for place, raw in enumerate(self.tables) if place in self.named)
         return _segment(self.marker, payload) if payload else b""
+
+
+def precision(stream: bytes) -> int:
+    """The bits of a sample, as the frame header of a stream says that was built anew."""
+    at = 2
+    while stream[at + 1] not in _HEADERS:
+        at += 2 + _length(stream, at + 2)
+    return stream[at + 4]
 
 
 @dataclass
@@ -221,7 +232,10 @@ class _Builder:
         self._emit(_SOS, payload)
         stop = _after_scan(self.stream, at)
         data = self.stream[at:stop]
-        if self.syntax not in JPEG_LS:
+        if self.syntax in JPEG_LS:
+            if _TEXT_AT_END.search(data[-64:]):
+                raise MalformedStream  # nothing counts where a JPEG-LS picture ends
+        else:
             scan = Scan(tuple(self.components[number] for number in numbers), tuple(selectors), self.interval)
             size = self.size if self.size[0] else (self.layout.rows if self.layout else 0, self.size[1])
             kept = picture_end(data, scan, self.tables, list(self.components.values()), size, self.lossless)

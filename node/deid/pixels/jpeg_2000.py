@@ -209,6 +209,8 @@ class _Builder:
         at, number = (5, None) if marker == _COD else (0, 0)
         if marker == _COC:
             number, wide = self._component(payload)
+            if number == -1:
+                return None
             at = wide + 1
         if len(payload) < at + 5:
             raise MalformedStream
@@ -222,7 +224,7 @@ class _Builder:
         size = at + 5 + (levels + 1 if style & 1 else 0)
         if len(payload) < size:
             raise MalformedStream
-        return payload[:size] if number != -1 else None
+        return payload[:size]
 
     def _quantisation(self, marker: int, payload: bytes) -> bytes | None:
         """A step for each subband, and no byte more (A.6.4, A.6.5)."""

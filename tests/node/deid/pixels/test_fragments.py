@@ -10,7 +10,7 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
 from node.deid.engine import open_engine
-from node.deid.pixels.fragments import new_sizes
+from node.deid.pixels.fragments import planned
 from node.deid.pixels.layout import Layout, MalformedStream
 from node.deid.stream import MemoryStream
 from tests.sim.dicom import to_bytes
@@ -79,4 +79,4 @@ def test_a_stream_that_is_none_is_held(tmp_path):
 @pytest.mark.parametrize("value", [b"", b"\xfe\xff", b"\xfe\xff\x00\xe0\xff\xff\xff\xff", SECRET])
 def test_values_that_are_no_items_are_told(value):
     with pytest.raises(MalformedStream):
-        new_sizes(JPEG, MemoryStream(value), 0, len(value), Layout(1, 8, 8, 1, 8, 8))
+        planned(JPEG, MemoryStream(value), 0, len(value), Layout(1, 8, 8, 1, 8, 8))
