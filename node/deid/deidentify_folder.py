@@ -42,6 +42,7 @@ class Tally:
     reasons: dict[str, Counter[str]] = field(default_factory=lambda: {"review": Counter(), "refused": Counter()})
     pixels: Counter[str] = field(default_factory=Counter)
     pardoned: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: Result, times: int = 1) -> None:
         """Count a result; `times` -1 takes it back."""
@@ -52,6 +53,8 @@ class Tally:
         if result.pixels:
             self.pixels[result.pixels] += times
         self.pardoned += times * result.pardoned
+        for note in result.notes if result.outcome != "refused" else ():
+            self.notes[note] += times
 
     def plain(self) -> dict[str, Any]:
         """Files in, written, to review and refused, each file under its first reason."""
@@ -64,6 +67,7 @@ class Tally:
             "refused_reasons": dict(sorted((+self.reasons["refused"]).items())),
             "pixels": dict(sorted((+self.pixels).items())),
             "pardoned_matches": self.pardoned,
+            "notes": dict(sorted((+self.notes).items())),
         }
 
 

@@ -33,13 +33,14 @@ from node.deid import encoding
 from node.deid.copiers import Copiers
 from node.deid.date_check import DatesDiffer
 from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, TOTAL_LENGTH, facts_of, fitted
+from node.deid.inflated import inflated
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
 from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch, usual_vr
 from node.deid.searcher import Searcher, kept_words
 from node.deid.stream import FileStream, MemoryStream, Stream
-from node.deid.structure import ElementNode, Unreadable
+from node.deid.structure import DEFLATED_FRAMES, ElementNode, Unreadable
 from node.deid.write_output import Conversion, OutputWriter, matches, named
 
 _ISSUER = 0x00100021  # Issuer of Patient ID
@@ -94,6 +95,11 @@ class ProfileEngine:
             return Exclusion.TOO_LARGE
         if parsed.finding is not None:
             return Source(facts_of(parsed), parsed.finding, parsed)
+        if parsed.syntax == DEFLATED_FRAMES:
+            try:
+                parsed = inflated(parsed)
+            except Unreadable as problem:
+                return Source(facts_of(parsed), problem.finding, parsed)
         fit = fitted(parsed)
         finding = None if fit is not None else Exclusion.PIXELS_INCONSISTENT
         return Source(facts_of(parsed), finding, fit or parsed)

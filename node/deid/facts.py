@@ -34,6 +34,7 @@ EXTENDED_OFFSETS, EXTENDED_LENGTHS, TOTAL_LENGTH = 0x7FE00001, 0x7FE00002, 0x7FE
 _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED = (
     0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103
 )  # fmt: skip
+_OVERLAY_BIT = 0x60000102
 _SHAPE = frozenset(
     {0x00280002, 0x00280004, 0x00280008, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED, EXTENDED_OFFSETS}
 )
@@ -64,7 +65,18 @@ def _decode_charset(value: bytes, charset: bytes) -> str:
 
 def facts_of(parsed: Parsed) -> Facts:
     """The facts gate 0 screens by, from the dataset's top level."""
-    return Facts(**_told(parsed)[0], has_pixels=parsed.pixels is not None)
+    fields, said = _told(parsed)
+    overlay = any(_is_stored(parsed, said[tag]) for tag in said if tag & 0xFF00FFFF == _OVERLAY_BIT)
+    return Facts(**fields, has_pixels=parsed.pixels is not None, overlay_in_pixels=overlay)
+
+
+def _is_stored(parsed: Parsed, position: bytes) -> bool:
+    """Whether an overlay is drawn in a bit that is stored: those that are not are masked in what is written."""
+    layout = layout_of(parsed)
+    bit = _number(position, "<H" if parsed.little else ">H", -1)
+    lowest = layout.high_bit - layout.bits_stored + 1
+    spare = layout.bits_allocated in (8, 16, 32) and not lowest <= bit <= layout.high_bit
+    return not spare or not 0 < bit < layout.bits_allocated
 
 
 def fitted(parsed: Parsed) -> Parsed | None:
@@ -77,6 +89,9 @@ def fitted(parsed: Parsed) -> Parsed | None:
         return parsed
     said = _told(parsed)[1]
     value, frames = said.get, _frames(said)
+    if parsed.pixels.note is not None:
+        parsed = replace(parsed, notes=(*parsed.notes, parsed.pixels.note))
+        assert parsed.pixels is not None
     if parsed.pixels.fragments is not None:
         return parsed if parsed.pixels.fragments >= frames else None
     order = "<H" if parsed.little else ">H"
@@ -174,9 +189,9 @@ def _read(run: ByteRun, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes
             fields["sop_class"] = MEDIA_DIRECTORY  # a DICOMDIR has its class in the file meta alone
         elif tag == 0x00080064:
             fields["has_conversion_type"] = True
-        elif tag & 0xFF00FFFF == 0x60000102 and raw[start:] not in (b"", b"\0\0"):
-            # (60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in unused bits of the pixels
-            fields["overlay_in_pixels"] = True
+        elif tag & 0xFF00FFFF == _OVERLAY_BIT and raw[start:] not in (b"", b"\0\0"):
+            # (60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in a bit of the pixels
+            shape[tag] = raw[start:]
     return fields, shape
 
 

@@ -4,7 +4,7 @@
 2. A deflated dataset inflates to at most `MAX_INFLATED_BYTES`; a header is at most `MAX_HEADER_BYTES`.
 3. Every element lies inside its file, item or sequence; tags ascend, so no element comes twice.
 4. Sequences nest at most `MAX_DEPTH` deep; at most `MAX_ELEMENTS` elements in all.
-5. Pixel data ends inside the file; encapsulated fragments are whole and end with their delimiter.
+5. Pixel data ends inside the file; encapsulated fragments are whole, and end with their delimiter or with the file.
 
 What breaks a rule raises `Unreadable` with a closed finding. Nothing here looks at what a value means. Only the header
 is held in memory, in a window that grows until the pixel data begins; the pixels are a place in the stream.
@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from node.deid.stream import Stream
 
 # The process that reads headers stays below 300 MB: it holds a header up to five times (window, elements, output,
@@ -29,6 +29,8 @@ MAX_DEPTH = 16
 MAX_ELEMENTS = 200_000
 # A fragment may be one frame of a long film; a file made of empty fragments would keep us for hours.
 MAX_FRAGMENTS = 1 << 18
+# Zeros that some systems leave behind the last fragment: a block of a disk or tape.
+_BLANK_BYTES = 1 << 16
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -40,11 +42,13 @@ _SHORT_NAMES, _LONG_NAMES = ({vr: vr.decode() for vr in vrs} for vrs in (SHORT_V
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
-# JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE. Not video, and not JPIP, whose pixels are an address.
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+# JPEG, JPEG-LS, JPEG 2000, HTJ2K, JPEG XL, RLE and deflated frames. Not video, and not JPIP, whose pixels are an address.
 ENCAPSULATED = frozenset(
     f"1.2.840.10008.1.2.{tail}"
     for tail in (
-        "5", "4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.92", "4.93", "4.201", "4.202", "4.203",
+        "5", "4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.92", "4.93", "4.110", "4.111", "4.112",
+        "4.201", "4.202", "4.203", "8.1",
     )
 )  # fmt: skip
 SYNTAXES = ENCAPSULATED | {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN}
@@ -83,6 +87,7 @@ class Pixels:
     start: int
     end: int
     fragments: int | None  # None: native
+    note: Note | None = None  # how it was read
 
 
 _HEADERS, _LONGS = ({order: struct.Struct(order + form).unpack_from for order in "<>"} for form in ("HH2sH", "L"))
@@ -245,22 +250,33 @@ def pixels_at(
         tag, vr, length, inside = walk.header(0, len(head), implicit=implicit)
     except MoreNeeded:
         raise Unreadable(Exclusion.TRUNCATED) from None
+    note = None
+    if vr == "UN" and little and not encapsulated and tag == 0x7FE00010:
+        vr, note = "OW", Note.PIXELS_AS_UN
     if vr not in ("OB", "OW", "OF", "OD") or encapsulated != (length == UNDEFINED):
         raise Unreadable(Exclusion.PIXELS_INCONSISTENT)
     start = at + inside
     if length != UNDEFINED:
         if length > stream.size - start:
             raise Unreadable(Exclusion.TRUNCATED)
-        return Pixels(tag, vr, start, start + length, None)
+        return Pixels(tag, vr, start, start + length, None, note)
+    return _fragments(stream, tag, vr, start)
+
+
+def _fragments(stream: Stream, tag: int, vr: str, start: int) -> Pixels:
+    """Encapsulated pixels whose value begins at `start`. Without a delimiter the file, or zeros to its end, ends them:
+    whether the last frame is whole is seen when it is built anew."""
     position, fragments = start, -1  # the first item is the offset table
     header = struct.Struct("<HHL").unpack
     while True:
         head = stream.read(position, 8)
+        if fragments >= 0 and (len(head) < 8 or not head.strip(b"\0")) and _is_blank(stream, position):
+            return Pixels(tag, vr, start, position, fragments, Note.DELIMITER_MISSING)
         if len(head) < 8:
             raise Unreadable(Exclusion.TRUNCATED)
         group, element, size = header(head)
         item = group << 16 | element
-        if item == SEQUENCE_END and size == 0:
+        if item == SEQUENCE_END:  # what a length it has belongs to is not looked at
             return Pixels(tag, vr, start, position, max(fragments, 0))
         if item != ITEM or size == UNDEFINED or fragments >= MAX_FRAGMENTS:
             raise Unreadable(Exclusion.PIXELS_INCONSISTENT)
@@ -268,3 +284,8 @@ def pixels_at(
         if position > stream.size:
             raise Unreadable(Exclusion.TRUNCATED)
         fragments += 1
+
+
+def _is_blank(stream: Stream, at: int) -> bool:
+    """Whether the rest of a file is nothing, or zeros."""
+    return stream.size - at <= _BLANK_BYTES and not stream.read(at, _BLANK_BYTES).strip(b"\0")

@@ -271,7 +271,9 @@ class Worker:
                 if self._settings.ocr == "off" and needs_check(done.facts):
                     found[number] = _NOT_READ
                 else:
-                    series.setdefault(done.identity.series, []).append((number, Instance(done.path, done.facts, done.doubtful)))
+                    series.setdefault(done.identity.series, []).append(
+                        (number, Instance(done.path, done.facts, done.doubtful))
+                    )
         for members in series.values():
             verdicts = self._pixels.examine([instance for _, instance in members])
             found |= {number: verdict for (number, _), verdict in zip(members, verdicts, strict=True)}

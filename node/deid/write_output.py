@@ -209,9 +209,7 @@ def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> Copied | No
     return Copied(end - start + _even(handle, end - start), _hex(machine), doubtful=doubtful)
 
 
-def _masked(
-    handle: int, stream: Stream, start: int, end: int, form: CellForm, machine: Hash | None
-) -> Copied | None:
+def _masked(handle: int, stream: Stream, start: int, end: int, form: CellForm, machine: Hash | None) -> Copied | None:
     size, masked = 0, False
     for before, after in masked_blocks(stream, start, end, form):
         if machine is not None:

@@ -220,7 +220,11 @@ def application(film: Film, word: bytes, at: int) -> None:
 
 def decoders_application(film: Film, word: bytes, at: int) -> None:
     """Under the name of a segment that says how to decode, in the fields that nobody reads."""
-    kinds = [(0xE0, b"JFIF\0\1\1\0" + word), (0xEE, b"Adobe" + word[:6] + b"\0"), (0xEE, b"Adobe\0\x64\0\0\0\0\0" + word)]
+    kinds = [
+        (0xE0, b"JFIF\0\1\1\0" + word),
+        (0xEE, b"Adobe" + word[:6] + b"\0"),
+        (0xEE, b"Adobe\0\x64\0\0\0\0\0" + word),
+    ]
     if film.syntax in _LS:
         kinds = [(0xE8, b"SPIFF\0\2\0" + word[:22].ljust(22, b"\0"))]
     _into(film, at, segment(*kinds[at % len(kinds)]))
@@ -431,7 +435,9 @@ PLACES: dict[str, dict[str, Place]] = {
 }
 # Part 2 of JPEG 2000: the same container, and no encoder of it is at hand.
 WITHOUT_ENCODER = frozenset({_JPEG + "92", _JPEG + "93"})
-ALL = [(syntax, place) for syntax in sorted(SYNTAXES - WITHOUT_ENCODER) for place in PLACES.get(syntax, {"none": padding})]
+ALL = [
+    (syntax, place) for syntax in sorted(SYNTAXES - WITHOUT_ENCODER) for place in PLACES.get(syntax, {"none": padding})
+]
 # What no decoder here takes, or where text that long is no chance: held, and nothing is published.
 MAY_BE_HELD = {(syntax, "behind the scan") for syntax in _LS} | {
     (syntax, "behind the packets") for syntax in PLACES if "behind the packets" in PLACES[syntax]

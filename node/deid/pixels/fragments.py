@@ -53,7 +53,7 @@ def planned(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) ->
     """What becomes of the value between `start` and `end` (offset table first). Raises `MalformedStream`."""
     if syntax not in COMPRESSED:
         return Plan(None, doubtful=False)
-    places = list(_items(stream, start, end))
+    places = list(items(stream, start, end))
     same = not layout.extended_offsets and _is_offset_table(stream, places, layout)
     sizes: list[int] = []
     seen, doubt = 0, False
@@ -70,7 +70,7 @@ def new_value(
     syntax: str, stream: Bytes, start: int, end: int, layout: Layout, sizes: Sequence[int]
 ) -> Iterator[bytes]:
     """The value again in parts: the offset table, then each frame in one fragment of even length."""
-    places = list(_items(stream, start, end))
+    places = list(items(stream, start, end))
     offsets = list(accumulate([8 + size + size % 2 for size in sizes], initial=0))[:-1]
     told = (places and places[0][1]) or layout.extended_offsets
     table = struct.pack(f"<{len(offsets)}L", *offsets) if told and offsets and offsets[-1] < 1 << 32 else b""
@@ -81,13 +81,11 @@ def new_value(
 
 def new_frames(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> Iterator[bytes]:
     """Each frame built anew, of even length: the same for an original and for what was made of it."""
-    for _fragments, _frame, kept in _frames(syntax, stream, list(_items(stream, start, end)), layout):
+    for _fragments, _frame, kept in _frames(syntax, stream, list(items(stream, start, end)), layout):
         yield kept + b"\0" * (len(kept) % 2)
 
 
-def _frames(
-    syntax: str, stream: Bytes, places: Sequence[Place], layout: Layout
-) -> Iterator[tuple[int, bytes, bytes]]:
+def _frames(syntax: str, stream: Bytes, places: Sequence[Place], layout: Layout) -> Iterator[tuple[int, bytes, bytes]]:
     """(its fragments, a frame as it is, the frame built anew) for as many frames as the header counts."""
     if syntax == RLE:
         groups = _told(stream, places, layout)
@@ -151,9 +149,7 @@ def _offsets(table: bytes, places: Sequence[Place], form: str) -> list[int] | No
     return found if ascending and found[0] else None
 
 
-def _greedily(
-    stream: Bytes, places: Sequence[Place], layout: Layout
-) -> Iterator[tuple[int, bytes, bytes]]:
+def _greedily(stream: Bytes, places: Sequence[Place], layout: Layout) -> Iterator[tuple[int, bytes, bytes]]:
     """Frames of RLE of as many fragments as their last segments need."""
     rest = iter(places)
     for _frame in range(layout.frames):
@@ -171,7 +167,8 @@ def _greedily(
             raise MalformedStream
 
 
-def _items(stream: Bytes, start: int, end: int) -> Iterator[Place]:
+def items(stream: Bytes, start: int, end: int) -> Iterator[Place]:
+    """Where each item of a value begins, and its length; the first is the offset table. Raises `MalformedStream`."""
     at = start
     while at < end:
         head = stream.read(at, 8)

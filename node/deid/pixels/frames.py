@@ -103,7 +103,7 @@ def decode(film: Film, indices: Sequence[int], *, every_bit: bool = False) -> It
         for frame in frames:
             if frame.shape[:2] != (film.rows, film.columns):
                 raise NotDecoded
-            yield frame
+            yield frame if every_bit else stored(film, frame)  # pydicom leaves them in JPEG 2000
     except NotDecoded:
         raise
     except Exception as error:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import struct
 
-from node.deid.pixels import jpeg, jpeg_2000, rle
+from node.deid.pixels import jpeg, jpeg_2000, jpeg_xl, rle
 from node.deid.pixels.layout import Layout, MalformedStream
 
 JPEG, JPEG_2000, RLE = jpeg.JPEG, jpeg_2000.JPEG_2000, rle.RLE
-COMPRESSED = JPEG | JPEG_2000 | {RLE}
+COMPRESSED = JPEG | JPEG_2000 | jpeg_xl.JPEG_XL | {RLE}
 # What a frame begins with; one of RLE begins with nothing to know it by.
-BEGINNINGS = (b"\xff\xd8", b"\xff\x4f", jpeg_2000.JP2)
+BEGINNINGS = (b"\xff\xd8", b"\xff\x4f", jpeg_2000.JP2, jpeg_xl.CODESTREAM, jpeg_xl.FILE)
 
 __all__ = ["BEGINNINGS", "COMPRESSED", "MalformedStream", "cut_at", "doubtful", "text_at_end", "without_words"]
 
@@ -29,6 +29,8 @@ def without_words(syntax: str, frame: bytes, layout: Layout | None = None) -> by
         return jpeg.rebuilt(syntax, frame, layout)
     if syntax in JPEG_2000:
         return jpeg_2000.rebuilt(syntax, frame, layout)
+    if syntax in jpeg_xl.JPEG_XL:
+        return jpeg_xl.rebuilt(frame, layout)
     if syntax == RLE and layout is not None:
         return rle.rebuilt(frame, layout)
     return frame
@@ -43,14 +45,20 @@ def doubtful(syntax: str, frame: bytes, layout: Layout) -> bool:
     if syntax in JPEG_2000:
         deepest = max((depth & 0x7F) + 1 for depth in frame[42 : 42 + 3 * layout.samples : 3])
         return deepest > layout.bits_stored or text_at_end(syntax, frame) < len(frame)
+    if syntax in jpeg_xl.JPEG_XL:
+        return True
     return layout.bits_stored < layout.bits_allocated and not rle.masks(layout)
 
 
 def text_at_end(syntax: str, frame: bytes) -> int:
-    """Where what may be text begins, before the marker that ends the last scan or tile-part; else the frame's length."""
+    """Where the last four bytes of what may be text begin, before the marker that ends the last scan or tile-part;
+    else the frame's length. What comes before them may be the picture's."""
     end = frame.rfind(b"\xff\xd9")
     found = _MAYBE_TEXT.search(frame[max(end - 256, 0) : end])
-    return max(end - 256, 0) + found.start() if found is not None else len(frame)
+    if found is None:
+        return len(frame)
+    text = found.group().rstrip(b"\0\t\n\r\f\v ")
+    return max(end - 256, 0) + found.start() + max(len(text) - 4, 0)
 
 
 def cut_at(syntax: str, frame: bytes, at: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+from functools import lru_cache
 
 import numpy as np
 import pydicom
@@ -53,6 +54,13 @@ def passes(engine, content: bytes, target) -> bool:
     return True
 
 
+@lru_cache(maxsize=32)
+def unplanted(engine, folder, syntax) -> bytes:
+    """What is written of a film without a word: some of those drawn for a test are the standard's own."""
+    assert passes(engine, film(syntax, folder).content(), folder / "unplanted.dcm")
+    return (folder / "unplanted.dcm").read_bytes()
+
+
 def decoded(content: bytes, folder) -> np.ndarray:
     """Every bit of every cell; extended JPEG of twelve bits by DCMTK, for pydicom has no decoder of it."""
     data = pydicom.dcmread(io.BytesIO(content))
@@ -80,8 +88,9 @@ def test_a_word_where_no_decoder_looks_does_not_leave_and_the_picture_does(engin
     if not passes(engine, source.content(), target):
         assert (syntax, place) in MAY_BE_HELD
         return
-    content = target.read_bytes()
-    assert not any(word[start:][:8] in content for start in range(len(word) - 7))
+    content, usual = target.read_bytes(), unplanted(engine, folder, syntax)
+    parts = [word[start:][:8] for start in range(len(word) - 7)]
+    assert not any(part in content for part in parts if part not in usual)
     assert len(plain) == FRAMES and np.array_equal(decoded(content, folder), plain)
 
 
@@ -94,7 +103,7 @@ def test_rows_and_components_that_the_header_does_not_have_do_not_leave(engine, 
     if passes(engine, fewer.content(), target):
         assert syntax == "1.2.840.10008.1.2.5"
         assert np.array_equal(decoded(target.read_bytes(), folder), plain[:, :-4])
-        assert target.stat().st_size < len(fewer.content())
+        assert len(pydicom.dcmread(target).PixelData) < len(fewer.data.PixelData)
     colours = film(syntax, folder)
     colours.data.SamplesPerPixel, colours.data.PlanarConfiguration = 3, 0
     colours.data.PhotometricInterpretation = "RGB"
