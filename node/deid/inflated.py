@@ -87,7 +87,7 @@ class Frames:
 
 
 def _joined(frames: Frames, count: int, bits: int) -> bytes:
-    if bits * count > 8 * MAX_INFLATED_BYTES // 8:
+    if bits * count > MAX_INFLATED_BYTES:
         raise Unreadable(Exclusion.INFLATE_LIMIT)
     plain = [
         np.unpackbits(np.frombuffer(frames.frame(number), np.uint8), count=bits, bitorder="little")

@@ -43,7 +43,7 @@ _SHORT_NAMES, _LONG_NAMES = ({vr: vr.decode() for vr in vrs} for vrs in (SHORT_V
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
-# JPEG, JPEG-LS, JPEG 2000, HTJ2K, JPEG XL, RLE and deflated frames. Not video, and not JPIP, whose pixels are an address.
+# JPEG, JPEG-LS, JPEG 2000, HTJ2K, JPEG XL, RLE, deflated frames. Not video, and not JPIP, whose pixels are an address.
 ENCAPSULATED = frozenset(
     f"1.2.840.10008.1.2.{tail}"
     for tail in (

@@ -20,7 +20,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
-from node.deid.structure import BIG_ENDIAN, DEFLATED, ENCAPSULATED, EXPLICIT, IMPLICIT, SYNTAXES
+from node.deid.structure import BIG_ENDIAN, DEFLATED, DEFLATED_FRAMES, ENCAPSULATED, EXPLICIT, IMPLICIT
 from tests.sim.dicom import to_bytes
 from tests.sim.pictures import as_file, dataset
 
@@ -420,24 +420,24 @@ _NATIVE = {**EVERYWHERE, **NATIVE_PLACES}
 _FRAMED = {**EVERYWHERE, **CONTAINER_PLACES}
 _JPEG_ALL, _JPEG_LS, _J2K = (
     {**_FRAMED, **JPEG_PLACES, **JPEG_TABLES},
-    {**_FRAMED, **JPEG_PLACES, "a mapping table": palette},
+    {**_FRAMED, **JPEG_PLACES, **_DEEPER, "a mapping table": palette},
     {**_FRAMED, **J2K_PLACES},
 )
+_DEEP_JPEG = {**_JPEG_ALL, **_DEEPER}
 # A syntax that is not in here, or a place in here that no family has, fails `test_every_syntax_has_its_places`.
 PLACES: dict[str, dict[str, Place]] = {
     **dict.fromkeys((IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN), _NATIVE),
     **dict.fromkeys((_JPEG + tail for tail in ("50", "51")), _JPEG_ALL),
-    **dict.fromkeys((_JPEG + tail for tail in ("57", "70")), {**_JPEG_ALL, **_DEEPER}),
-    **dict.fromkeys((_JPEG + tail for tail in ("80", "81")), {**_JPEG_LS, **_DEEPER}),
+    **dict.fromkeys((_JPEG + tail for tail in ("57", "70")), _DEEP_JPEG),
+    **dict.fromkeys((_JPEG + tail for tail in ("80", "81")), _JPEG_LS),
     _JPEG + "90": {**_J2K, **_DEEPER},
     **dict.fromkeys((_JPEG + tail for tail in ("91", "201", "202", "203")), _J2K),
     "1.2.840.10008.1.2.5": {**_FRAMED, **RLE_PLACES},
 }
-# Part 2 of JPEG 2000: the same container, and no encoder of it is at hand.
-WITHOUT_ENCODER = frozenset({_JPEG + "92", _JPEG + "93"})
-ALL = [
-    (syntax, place) for syntax in sorted(SYNTAXES - WITHOUT_ENCODER) for place in PLACES.get(syntax, {"none": padding})
-]
+# Part 2 of JPEG 2000: the same container, and no encoder of it is at hand. JPEG XL and deflated frames have tests of
+# their own: nothing decodes the one, and the other leaves as native pixels.
+WITHOUT_ENCODER = frozenset({*(_JPEG + tail for tail in ("92", "93", "110", "111", "112")), DEFLATED_FRAMES})
+ALL = [(syntax, place) for syntax in sorted(PLACES) for place in PLACES[syntax]]
 # What no decoder here takes, or where text that long is no chance: held, and nothing is published.
 MAY_BE_HELD = {(syntax, "behind the scan") for syntax in _LS} | {
     (syntax, "behind the packets") for syntax in PLACES if "behind the packets" in PLACES[syntax]

@@ -9,8 +9,8 @@
    between the last one and the end of the codestream, and behind it, goes.
 4. Of a JP2 file, which PS3.5 A.4.4 forbids and some write, the codestream remains.
 
-Packets stay byte for byte, so decoded pixels stay the same. Whether the last packet ends where its tile-part does is not
-known without decoding: a tile-part that ends in sixteen printable characters is none.
+Packets stay byte for byte, so decoded pixels stay the same. Whether the last packet ends where its tile-part does is
+not known without decoding: a tile-part that ends in sixteen printable characters is none.
 """
 
 from __future__ import annotations

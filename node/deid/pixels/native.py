@@ -53,10 +53,8 @@ class CellForm:
     def masked(self, cells: Cells) -> Cells:
         """The stored bits alone: the same object when no other is set."""
         if self.lowest == 0:
-            low, high = (
-                (-(1 << self.stored - 1), (1 << self.stored - 1) - 1) if self.signed else (0, (1 << self.stored) - 1)
-            )
-            if int(cells.max()) <= high and (not self.signed or int(cells.min()) >= low):
+            high = (1 << self.stored - self.signed) - 1
+            if int(cells.max()) <= high and (not self.signed or int(cells.min()) >= -high - 1):
                 return cells
         kept = cells << (self.allocated - 1 - self.high) >> (self.allocated - self.stored) << self.lowest
         return cells if np.array_equal(kept, cells) else kept.astype(cells.dtype)

@@ -1,4 +1,4 @@
-"""Words in every place of a pixel value that decoders ignore, in every transfer syntax: none leaves, the picture does."""
+"""Words in every place of a pixel value that decoders ignore, in every syntax: none leaves, the picture does."""
 
 import io
 import subprocess
