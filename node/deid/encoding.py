@@ -50,6 +50,13 @@ def dataset(nodes: Iterable[ElementNode], *, implicit: bool, little: bool) -> by
     return b"".join(parts)
 
 
+def sequence_head(tag: int, length: int, implicit: bool, little: bool) -> bytes:
+    """What stands before the items of a sequence of this length."""
+    if implicit:
+        return _TAG[little](tag >> 16, tag & 0xFFFF) + _WORD[little](length)
+    return _LONG_TAG[little](tag >> 16, tag & 0xFFFF, b"SQ", length)
+
+
 def file_meta(syntax: str, sop_class: str, sop_instance: str) -> bytes:
     """An empty preamble, `DICM`, and group 2 with what PS3.10 asks for: no AE titles, no private information."""
     before, after = _meta_around(syntax, sop_class)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,6 +42,8 @@ from node.deid.structure import (
 FIRST_WINDOW = 1 << 14
 _LARGEST_FIRST_WINDOW = 1 << 20
 _MAX_RUN_BYTES = 1 << 14
+# A sequence that is longer is never in memory as nodes, but item by item.
+LARGE_BYTES = 1 << 20
 _CHARSET = 0x00080005
 _SHORT_HEADER, _LENGTH = struct.Struct("<H2sH").unpack_from, struct.Struct("<L").unpack_from
 
@@ -100,6 +102,16 @@ class Parsed:
         """The elements as nodes, sequences taken apart."""
         return tuple(map(self.node, self.elements))
 
+    def pieces(self, element: Raw) -> Iterator[ElementNode]:
+        """One top-level element as nodes: a large sequence comes in as many as it has items, each of one item."""
+        tag, vr, raw, _start = element
+        if vr != "SQ" or len(raw) <= LARGE_BYTES:
+            yield self.node(element)
+            return
+        walk = Walk(raw, len(raw), "<" if self.little else ">", self.vr_of)
+        for item in walk.items_of(implicit=self.implicit):
+            yield ElementNode(tag, "SQ", items=(item,))
+
     def node(self, element: Raw) -> ElementNode:
         """One top-level element as a node."""
         tag, vr, raw, start = element
@@ -147,7 +159,7 @@ class Reader:
         window = self._window
         while True:
             data = head or stream.read(0, window)
-            walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of)
+            walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of, build=False)
             try:
                 found, at = self._walk(walk, data, start, stream.size, form)
             except MoreNeeded:
@@ -192,7 +204,10 @@ class Reader:
         else:
             if at < size:
                 raise MoreNeeded
-        if same and fresh <= self._restless:
+        if at > LARGE_BYTES:  # what is large is not kept for the next file
+            found_again = [run for run in found if len(run.raw) <= LARGE_BYTES]
+            self._remember(form, found_again, fresh)
+        elif same and fresh <= self._restless:
             self._before[form] = found
         else:
             self._remember(form, found, fresh)

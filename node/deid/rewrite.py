@@ -26,7 +26,7 @@ from mediator.deid.values import Subject, decide
 from node.deid import encoding
 from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
 from node.deid.facts import TEXT_VRS, decode
-from node.deid.reader import ByteRun, Parsed, Raw
+from node.deid.reader import LARGE_BYTES, ByteRun, Parsed, Raw
 from node.deid.residue import Residue, plain
 from node.deid.structure import ElementNode
 
@@ -48,6 +48,9 @@ _NEVER_EMPTY = frozenset({0x00081110})
 _MEMO_LIMIT = 100_000
 _MEMO_BYTES = 1 << 14
 _MEMO_ALL_BYTES = 1 << 25
+# Items of a large sequence differ in what is long (coordinates), and are written some at a time.
+_MEMO_BYTES_OF_LARGE = 128
+_SEVERAL_BYTES = 1 << 13
 # What is searched for takes memory, too: some 200 bytes a word. A thousand slices lose some ten thousand.
 _WORD_BYTES = 200
 MAX_LOST_BYTES = 80_000_000
@@ -64,7 +67,7 @@ class Chunk:
     """What stands in the output for one element: its bytes, values beyond doubt, texts kept as they were."""
 
     raw: bytes
-    trusted: tuple[bytes, ...] = ()
+    trusted: tuple[bytes | memoryview, ...] = ()
     kept: tuple[bytes, ...] = ()
 
 
@@ -89,6 +92,7 @@ class Rewriter:
         self.most_lost: float = MAX_LOST_BYTES
         self._lost = 0
         self._remembered = 0
+        self._memo_bytes = _MEMO_BYTES
         self.pardons: dict[tuple[bytes, bytes], bool] = {}  # (an element's bytes, token): may it be there
         self._table = table
         self._renamed = "", ""
@@ -134,7 +138,8 @@ class Rewriter:
         for element in parsed.elements:
             tag, vr, raw, _start = element
             if (vr == "SQ" and (whole or len(raw) <= _MEMO_BYTES)) or self._kind(tag, vr) is not None:
-                self._meet(parsed.node(element), charset)
+                for node in parsed.pieces(element):
+                    self._meet(node, charset)
 
     def _meet(self, node: ElementNode, charset: bytes) -> None:
         if node.items is None:
@@ -185,6 +190,9 @@ class Rewriter:
                 _tag, _vr, raw, start = run.elements[0]
                 charset = raw[start:]
                 memo = self._memo(form, charset)
+            if len(run.raw) > LARGE_BYTES and run.elements[0][1] == "SQ":
+                found.extend(self._large(parsed, run.elements[0], charset))
+                continue
             chunk = memo.get(run.raw)
             if chunk is None:
                 within = [own for own in ours if run.first <= own[0] <= run.last]
@@ -221,18 +229,42 @@ class Rewriter:
             tuple(text for chunk in chunks for text in chunk.kept),
         )
 
+    def _large(self, parsed: Parsed, element: Raw, charset: bytes) -> Iterable[Chunk]:
+        """A sequence of megabytes, item by item: its header, then what is written of a few items at a time."""
+        if self._table.rule(element[0]).action is not ElementAction.RECURSE:
+            for piece in parsed.pieces(element):
+                self._lose(piece, charset)
+            return [self._make(parsed, ElementNode(element[0], "SQ", items=()), charset, "")]
+        chunks: list[Chunk] = []
+        several: list[Chunk] = []
+        size, self._memo_bytes = 0, _MEMO_BYTES_OF_LARGE
+        for piece in parsed.pieces(element):
+            made = self._make(parsed, piece, charset, "")
+            inside = made.raw[8 if parsed.implicit else 12 :]
+            several.append(Chunk(inside, tuple(_view(inside, value) for value in made.trusted), made.kept))
+            size += len(inside)
+            if size > _SEVERAL_BYTES:
+                chunks.append(_joined(several))
+                several, size = [], 0
+                self._forget_some()
+        self._memo_bytes = _MEMO_BYTES
+        chunks.append(_joined(several))
+        length = sum(len(chunk.raw) for chunk in chunks)
+        return [Chunk(encoding.sequence_head(element[0], length, parsed.implicit, parsed.little)), *chunks]
+
     def _is_number(self, element: Raw) -> bool:
         """Whether an element is kept as it stands: numbers as text, written as we would. Most of what changes is."""
         tag, vr, raw, start = element
+        # not from an element of VR UN, and of even length
+        return start == 8 and len(raw) % 2 == 0 and self._is_kept_number(self._table.rule(tag), vr, raw, start)
+
+    @staticmethod
+    def _is_kept_number(rule: Rule, vr: str, raw: bytes, start: int = 0) -> bool:
         shape = _NUMBERS.get(vr)
-        if shape is None:
-            return False
-        rule = self._table.rule(tag)
         return (
-            rule.action is ElementAction.KEEP
+            shape is not None
+            and rule.action is ElementAction.KEEP
             and vr in rule.vrs
-            and start == 8  # not from an element of VR UN
-            and len(raw) % 2 == 0
             and (rule.vm_max is None or raw.count(b"\\", start) < rule.vm_max)
             and shape.fullmatch(raw, start) is not None
         )
@@ -343,7 +375,7 @@ class Rewriter:
         found = self._values.get(key)
         if found is None:
             found = self._apply(rule, node, charset, coded=coded)
-            if len(node.value) <= _MEMO_BYTES:
+            if len(node.value) <= self._memo_bytes:
                 self._values[key] = found
                 self._remembered += len(node.value)
         made, trusted = found
@@ -360,6 +392,8 @@ class Rewriter:
         vr = node.vr
         if vr == "UN" and rule.vrs:
             vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
+        if vr == node.vr and len(node.value) % 2 == 0 and self._is_kept_number(rule, vr, node.value):
+            return node, True
         if vr in TEXT_VRS:
             values = decode(node.value, vr, charset)
             written = decide(rule, vr, values, self._table, self.subject if coded else self._as)
@@ -421,6 +455,28 @@ class Rewriter:
         self._lost += sum(len(token) + _WORD_BYTES for token in self.residue.lost(values))
         if self._lost > self.most_lost:
             raise TooMuch
+
+
+def _view(raw: bytes, value: bytes | memoryview) -> bytes | memoryview:
+    """A value that stands in `raw`: a long one as a place in it, so that it is not in memory twice."""
+    if len(value) <= _MEMO_BYTES_OF_LARGE or (at := raw.find(value)) < 0:
+        return value
+    return memoryview(raw)[at : at + len(value)]
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Neighbours as one. A place in one of them is a place in all of them."""
+    raw = b"".join(chunk.raw for chunk in chunks)
+    whole, at = memoryview(raw), 0
+    trusted: list[bytes | memoryview] = []
+    for chunk in chunks:
+        for value in chunk.trusted:
+            if isinstance(value, memoryview):
+                place = at + chunk.raw.find(value)
+                value = whole[place : place + len(value)]
+            trusted.append(value)
+        at += len(chunk.raw)
+    return Chunk(raw, tuple(trusted), tuple(text for chunk in chunks for text in chunk.kept))
 
 
 def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) -> frozenset[int]:

@@ -140,11 +140,16 @@ class OutputWriter:
         """Everything but the pixel value, as it is on disk. (2)"""
         handle = os.open(self._path, _AGAIN)
         try:
-            if os.fstat(handle).st_size != size or os.pread(handle, len(self._header), 0) != self._header:
+            if os.fstat(handle).st_size != size or not self._has_header(handle):
                 return False
             return not self._after or os.pread(handle, len(self._after), size - len(self._after)) == self._after
         finally:
             os.close(handle)
+
+    def _has_header(self, handle: int) -> bool:
+        whole = memoryview(self._header)
+        parts = range(0, len(whole), READ_BYTES)
+        return all(os.pread(handle, READ_BYTES, at)[: len(whole) - at] == whole[at : at + READ_BYTES] for at in parts)
 
 
 def named(own: str) -> Chunk:
@@ -159,7 +164,7 @@ def matches(header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int |
         return None
     starts: list[int] = []
     pardoned = 0
-    for at, token in rewriter.residue.search(header + chunks[-1].raw):
+    for at, token in rewriter.residue.search(header, chunks[-1].raw):
         if not starts:
             starts = list(accumulate([len(chunk.raw) for chunk in chunks], initial=0))
         index = bisect_right(starts, at) - 1
@@ -175,7 +180,7 @@ def _is_chance(chunk: Chunk, token: bytes, pardons: dict[tuple[bytes, bytes], bo
     """Whether every place of `token` in an element lies in a value that is ours."""
     key = (chunk.raw, token)
     if (answer := pardons.get(key)) is None:
-        inside = sum(value.lower().count(token) for value in chunk.trusted)
+        inside = sum(bytes(value).lower().count(token) for value in chunk.trusted)
         answer = chunk.raw.lower().count(token) <= inside
         if len(pardons) < _PARDONS:
             pardons[key] = answer
