@@ -106,6 +106,8 @@ def fitted(parsed: Parsed) -> Parsed | None:
     start, end = parsed.pixels.start, parsed.pixels.end
     if not expected <= end - start < expected + max(2, math.ceil(expected / frames)):
         return None
+    if not parsed.little and end - start > expected:
+        expected += expected % 2  # in words of two bytes the last cell stands behind the padding
     if end - start == expected:
         return parsed
     cut = end - start > expected + expected % 2

@@ -136,5 +136,5 @@ LARGE: dict[str, Callable[[], bytes]] = {
 }
 LARGEST: dict[str, Callable[[], bytes]] = {
     "98 organs on 643 slices, a frame for each": lambda: segmentation(98 * 643),
-    "a whole body of 55 MB": lambda: structure_set(104, 12_000, 175),
+    "a whole body of 55 MB": lambda: structure_set(104, 12_000, 165),
 }

@@ -5,7 +5,7 @@
    packet headers; of part 2, in its own syntaxes alone, the component transforms.
 2. Comments go, but for an encoder's notice of itself and its version; so do packet lengths and registration, and what
    no part of the standard names. Tile-part lengths (TLM) are written anew where they are not those of the tile-parts.
-3. Tile-parts are in order, of tiles that the picture has; their bytes hold no marker but those of packets. What stands
+3. Tile-parts are in order, of tiles that the picture has; their bytes hold no beginning of another. What stands
    between the last one and the end of the codestream, and behind it, goes.
 4. Of a JP2 file, which PS3.5 A.4.4 forbids and some write, the codestream remains.
 
@@ -34,8 +34,8 @@ _QCD, _QCC, _RGN, _POC, _PPM, _PPT = 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xF
 _SOT, _SOD, _EOC, _COM = 0xFF90, 0xFF93, 0xFFD9, 0xFF64
 _PART_2_SEGMENTS = frozenset({0xFF74, 0xFF75, 0xFF77, 0xFF78})  # MCT, MCC, MCO, CBD
 _NO_LENGTH = range(0xFF30, 0xFF40)
-# A marker inside packets would end them; SOP and EPH (FF91, FF92) belong to them.
-_STRAY = re.compile(rb"\xff[\x90\x93-\xff]")
+# What would begin another tile-part, or end the codestream, inside packets: in none that an encoder wrote.
+_STRAY = re.compile(rb"\xff[\x90\xd9]")
 _TEXT_AT_END = re.compile(rb"[\x20-\x7e]{16}[\0\s]*\Z")
 _VERSION = rb"v?\d{1,3}(\.\d{1,3}){0,3}\.?"
 _NOTICE = re.compile(
