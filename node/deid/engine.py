@@ -30,6 +30,7 @@ from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
 from mediator.deid.values import Subject
 from node.deid import encoding
+from node.deid.chunks import NOTHING, Chunk
 from node.deid.copiers import Copiers
 from node.deid.date_check import DatesDiffer
 from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, TOTAL_LENGTH, facts_of, fitted
@@ -37,7 +38,7 @@ from node.deid.inflated import inflated
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
-from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch, usual_vr
+from node.deid.rewrite import Rewriter, TooMuch, usual_vr
 from node.deid.searcher import Searcher, kept_words
 from node.deid.stream import FileStream, MemoryStream, Stream
 from node.deid.structure import DEFLATED_FRAMES, ElementNode, Unreadable

@@ -14,6 +14,7 @@ from mediator.deid.screening import Facts, Note
 from node.deid.pixels.layout import Layout
 from node.deid.pixels.native import CellForm
 from node.deid.reader import ByteRun, Parsed
+from node.deid.structure import Pixels
 
 TEXT_VRS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
@@ -85,34 +86,40 @@ def fitted(parsed: Parsed) -> Parsed | None:
     Native pixels may have less than a frame of padding behind them, which does not belong to the value; encapsulated
     ones have a fragment for every frame.
     """
-    if parsed.pixels is None:
+    pixels = parsed.pixels
+    if pixels is None:
         return parsed
+    if pixels.note is not None:
+        parsed = replace(parsed, notes=(*parsed.notes, pixels.note))
+    if pixels.fragments is not None:
+        return parsed if pixels.fragments >= _frames(_told(parsed)[1]) else None
+    expected, most = _native_bytes(parsed, pixels)
+    size = pixels.end - pixels.start
+    if not 0 < expected <= size < most:
+        return None
+    if not parsed.little:
+        expected += expected % 2 if size > expected else 0  # in words of two bytes the padding stands before the last
+    if size == expected:
+        return parsed
+    cut = size > expected + expected % 2
+    notes = (*parsed.notes, Note.PIXEL_PADDING_CUT) if cut else parsed.notes
+    return replace(parsed, pixels=replace(pixels, end=pixels.start + expected), notes=notes)
+
+
+def _native_bytes(parsed: Parsed, pixels: Pixels) -> tuple[int, int]:
+    """How long a native value is, and from what length on it is another's; 0 where the header does not say."""
     said = _told(parsed)[1]
     value, frames = said.get, _frames(said)
-    if parsed.pixels.note is not None:
-        parsed = replace(parsed, notes=(*parsed.notes, parsed.pixels.note))
-        assert parsed.pixels is not None
-    if parsed.pixels.fragments is not None:
-        return parsed if parsed.pixels.fragments >= frames else None
     order = "<H" if parsed.little else ">H"
     rows, columns = _number(value(_ROWS), order, 0), _number(value(_COLUMNS), order, 0)
     samples = _number(value(0x00280002), order, 1)
-    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(parsed.pixels.tag) or _number(value(_ALLOCATED), order, 0)
+    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(pixels.tag) or _number(value(_ALLOCATED), order, 0)
     if min(rows, columns, samples, bits, frames) <= 0:
-        return None
+        return 0, 0
     if value(0x00280004, b"").strip(b" \0") == b"YBR_FULL_422":
         samples = 2  # PS3.3 C.7.6.3.1.2: two chrominance samples for every four of luminance
     expected = math.ceil(rows * columns * samples * frames * bits / 8)
-    start, end = parsed.pixels.start, parsed.pixels.end
-    if not expected <= end - start < expected + max(2, math.ceil(expected / frames)):
-        return None
-    if not parsed.little and end - start > expected:
-        expected += expected % 2  # in words of two bytes the last cell stands behind the padding
-    if end - start == expected:
-        return parsed
-    cut = end - start > expected + expected % 2
-    notes = (*parsed.notes, Note.PIXEL_PADDING_CUT) if cut else parsed.notes
-    return replace(parsed, pixels=replace(parsed.pixels, end=start + expected), notes=notes)
+    return expected, expected + max(2, math.ceil(expected / frames))
 
 
 def layout_of(parsed: Parsed) -> Layout:

@@ -24,6 +24,7 @@ from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.values import Subject, decide
 from node.deid import encoding
+from node.deid.chunks import NOTHING, Chunk, joined, placed
 from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.reader import LARGE_BYTES, ByteRun, Parsed, Raw
@@ -60,18 +61,6 @@ MAX_IDENTIFIERS = 10_000
 
 class TooMuch(Exception):
     """A patient's files lost or named more than can be searched for: one that made it so cannot be vouched for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What stands in the output for one element: its bytes, values beyond doubt, texts kept as they were."""
-
-    raw: bytes
-    trusted: tuple[bytes | memoryview, ...] = ()
-    kept: tuple[bytes, ...] = ()
-
-
-NOTHING = Chunk(b"")
 
 
 @dataclass
@@ -241,14 +230,16 @@ class Rewriter:
         for piece in parsed.pieces(element):
             made = self._make(parsed, piece, charset, "")
             inside = made.raw[8 if parsed.implicit else 12 :]
-            several.append(Chunk(inside, tuple(_view(inside, value) for value in made.trusted), made.kept))
+            several.append(
+                Chunk(inside, tuple(placed(inside, value, _MEMO_BYTES_OF_LARGE) for value in made.trusted), made.kept)
+            )
             size += len(inside)
             if size > _SEVERAL_BYTES:
-                chunks.append(_joined(several))
+                chunks.append(joined(several))
                 several, size = [], 0
                 self._forget_some()
         self._memo_bytes = _MEMO_BYTES
-        chunks.append(_joined(several))
+        chunks.append(joined(several))
         length = sum(len(chunk.raw) for chunk in chunks)
         return [Chunk(encoding.sequence_head(element[0], length, parsed.implicit, parsed.little)), *chunks]
 
@@ -455,28 +446,6 @@ class Rewriter:
         self._lost += sum(len(token) + _WORD_BYTES for token in self.residue.lost(values))
         if self._lost > self.most_lost:
             raise TooMuch
-
-
-def _view(raw: bytes, value: bytes | memoryview) -> bytes | memoryview:
-    """A value that stands in `raw`: a long one as a place in it, so that it is not in memory twice."""
-    if len(value) <= _MEMO_BYTES_OF_LARGE or (at := raw.find(value)) < 0:
-        return value
-    return memoryview(raw)[at : at + len(value)]
-
-
-def _joined(chunks: Sequence[Chunk]) -> Chunk:
-    """Neighbours as one. A place in one of them is a place in all of them."""
-    raw = b"".join(chunk.raw for chunk in chunks)
-    whole, at = memoryview(raw), 0
-    trusted: list[bytes | memoryview] = []
-    for chunk in chunks:
-        for value in chunk.trusted:
-            if isinstance(value, memoryview):
-                place = at + chunk.raw.find(value)
-                value = whole[place : place + len(value)]
-            trusted.append(value)
-        at += len(chunk.raw)
-    return Chunk(raw, tuple(trusted), tuple(text for chunk in chunks for text in chunk.kept))
 
 
 def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) -> frozenset[int]:

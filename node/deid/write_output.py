@@ -21,13 +21,14 @@ from itertools import accumulate
 from pathlib import Path
 
 from mediator.deid.screening import Exclusion, Note
+from node.deid.chunks import Chunk
 from node.deid.copiers import Copiers, CopyJob
 from node.deid.facts import cells_of, layout_of
 from node.deid.pixels.fragments import new_value, planned
 from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.native import CellForm, masked_blocks
 from node.deid.reader import Parsed
-from node.deid.rewrite import Chunk, Rewriter
+from node.deid.rewrite import Rewriter
 from node.deid.stream import READ_BYTES, Hash, MemoryStream, Stream
 
 _PARDONS = 10_000
