@@ -163,6 +163,8 @@ def _frames(said: dict[int, bytes]) -> int:
 
 def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
     """Fields of `Facts`, and the values that say how long pixel data is."""
+    if parsed.told:
+        return parsed.told[0]
     fields: dict[str, Any] = {}
     shape: dict[int, bytes] = {}
     charset = b""
@@ -177,6 +179,7 @@ def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
             run.told = (charset, *_read(run, charset))
             fields |= run.told[1]
             shape |= run.told[2]
+    parsed.told.append((fields, shape))
     return fields, shape
 
 

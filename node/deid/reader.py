@@ -68,6 +68,7 @@ class ByteRun:
 class Parsed:
     """A file taken apart. `stream` holds the dataset (inflated), `runs` the elements before the pixels, ascending.
 
+    `told`: what `node.deid.facts` read of it once, also for what is made of it by `replace`.
     A run is one element, or several none of which is (0008,0005) Specific Character Set (or private, on request).
     """
 
@@ -78,6 +79,7 @@ class Parsed:
     finding: Exclusion | None = None  # the header is whole, the pixels are not
     vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
     notes: tuple[Note, ...] = ()  # how it was read
+    told: list[tuple[dict[str, Any], dict[int, bytes]]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def implicit(self) -> bool:

@@ -75,9 +75,11 @@ class Residue:
     def search(self, output: bytes, behind: bytes = b"") -> Iterator[tuple[int, bytes]]:
         """(place, token) wherever a token stands in `output`, or in what is put behind it. (1)"""
         if len(output) <= _STEP:
-            yield from self._search((output + behind).lower())
-            return
-        # A large one is not copied: step by step, each with as much before it as the longest token needs.
+            return self._search((output + behind).lower())
+        return self._search_by_steps(output, behind)
+
+    def _search_by_steps(self, output: bytes, behind: bytes) -> Iterator[tuple[int, bytes]]:
+        """A large one is not copied: step by step, each with as much before it as the longest token needs."""
         for first in range(0, len(output), _STEP):
             start = max(0, first - self._longest)
             last = first + _STEP >= len(output)

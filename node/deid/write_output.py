@@ -148,9 +148,13 @@ class OutputWriter:
             os.close(handle)
 
     def _has_header(self, handle: int) -> bool:
-        whole = memoryview(self._header)
+        whole = self._header
+        if len(whole) <= READ_BYTES:
+            return os.pread(handle, len(whole), 0) == whole
         parts = range(0, len(whole), READ_BYTES)
-        return all(os.pread(handle, READ_BYTES, at)[: len(whole) - at] == whole[at : at + READ_BYTES] for at in parts)
+        return all(
+            os.pread(handle, min(READ_BYTES, len(whole) - at), at) == whole[at : at + READ_BYTES] for at in parts
+        )
 
 
 def named(own: str) -> Chunk:
