@@ -18,6 +18,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/say.sh"
 
+only_told "$@"
 stop=no
 for word in "$@"; do
   case "$word" in

@@ -7,21 +7,21 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from federation.hub.refusals import SiteRefusals
 from federation.hub.tables import EventRow
-from federation.older_readers import may_read, write_readers
+from federation.older_readers import is_newest, may_read, write_readers
 from mediator.canonical import print_time
 from mediator.errors import IntegrityBroken, NotNow, UsageFault
+
+# who opens a database of this very version does not wait for it
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_S = 10.0
@@ -55,9 +55,16 @@ class Database:
         A newer one is opened as it is where the newer version only added to it, and else refused.
         """
         with _telling_faults():
-            self._upgrade()
+            with self._writer.connect() as connection:
+                done = is_newest(connection, self._migrations)
+            if not done:
+                self._upgrade()
 
     def _upgrade(self) -> None:
+        from alembic import command
+        from alembic.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
         config = _alembic(self._migrations)
         scripts = ScriptDirectory.from_config(config)
         with self._writer.connect() as connection:
@@ -128,6 +135,8 @@ def _telling_faults() -> Iterator[None]:
 
 
 def _alembic(migrations: Path) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(migrations))
     return config

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes of the output, values in them that are beyond doubt, texts kept as they were.
+    """Bytes of the output, values in them that are beyond doubt, texts and numbers that were kept.
 
     A long value of a large sequence is a place in the bytes, so that it is not in memory twice.
     """
@@ -16,6 +16,7 @@ class Chunk:
     raw: bytes
     trusted: tuple[bytes | memoryview, ...] = ()
     kept: tuple[bytes, ...] = ()
+    numbers: tuple[bytes, ...] = ()
 
 
 NOTHING = Chunk(b"")
@@ -40,4 +41,5 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
                 value = whole[place : place + len(value)]
             trusted.append(value)
         at += len(chunk.raw)
-    return Chunk(raw, tuple(trusted), tuple(text for chunk in chunks for text in chunk.kept))
+    kept = tuple(text for chunk in chunks for text in chunk.kept)
+    return Chunk(raw, tuple(trusted), kept, tuple(number for chunk in chunks for number in chunk.numbers))

@@ -8,13 +8,9 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
-from federation.older_readers import may_read, write_readers
+from federation.older_readers import is_newest, may_read, write_readers
 from mediator.errors import UnsupportedVersion
 from node.core.store.engine import sqlite_path, writing
 
@@ -29,6 +25,18 @@ def migrate(engine: Engine, url: str, now: datetime, migrations: Path = MIGRATIO
     2. A SQLite database with anything in it is copied before the first change.
     3. All migrations run in one transaction: they happen, or they do not.
     """
+    with engine.connect() as connection:
+        done = is_newest(connection, migrations)
+    if not done:
+        _migrate(engine, url, now, migrations)
+
+
+def _migrate(engine: Engine, url: str, now: datetime, migrations: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(migrations))
     scripts = ScriptDirectory.from_config(config)
