@@ -146,7 +146,7 @@ class Gate0:
         """What was begun, once the engine is through with it."""
         if done.exclusion is not None:
             return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
-        outcome = replace(begun, pardoned=done.pardoned, missed=done.missed)
+        outcome = replace(begun, pardoned=done.pardoned, missed=done.missed, notes=done.notes, doubtful=done.doubtful)
         if not done.unreadable:
             return outcome
         sorting = with_values_unreadable(Sorting(begun.place, begun.reasons), review=self._review)

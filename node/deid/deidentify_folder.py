@@ -44,6 +44,7 @@ class Tally:
     pixels: Counter[str] = field(default_factory=Counter)
     pardoned: int = 0
     missed: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: Result, times: int = 1) -> None:
         """Count a result; `times` -1 takes it back."""
@@ -56,6 +57,8 @@ class Tally:
         self.pardoned += times * result.pardoned
         for keyword, count in result.missed.items():
             self.missed[keyword] += times * count
+        for note in result.notes if result.outcome != "refused" else ():
+            self.notes[note] += times
 
     def plain(self) -> dict[str, Any]:
         """Files in, written, to review and refused, each file under its first reason; and by keyword how many elements
@@ -70,6 +73,7 @@ class Tally:
             "pixels": dict(sorted((+self.pixels).items())),
             "pardoned_matches": self.pardoned,
             "missed": dict(sorted((+self.missed).items())),
+            "notes": dict(sorted((+self.notes).items())),
         }
 
 

@@ -32,22 +32,24 @@ from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
 from mediator.deid.values import Subject
 from node.deid import encoding
+from node.deid.chunks import NOTHING, Chunk
 from node.deid.copiers import Copiers
 from node.deid.date_check import DatesDiffer
 from node.deid.element import usual_vr
-from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, facts_of, pixels_fit
+from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, TOTAL_LENGTH, facts_of, fitted
+from node.deid.inflated import inflated
 from node.deid.lenient import parse_leniently
-from node.deid.pixels.rle import RLE
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
-from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch
+from node.deid.rewrite import Rewriter, TooMuch
 from node.deid.searcher import Searcher, kept_words
 from node.deid.stream import FileStream, MemoryStream, Stream
-from node.deid.structure import ElementNode, Unreadable
+from node.deid.structure import DEFLATED_FRAMES, ElementNode, Unreadable
 from node.deid.write_output import Conversion, OutputWriter, matches, named
 
 _ISSUER = 0x00100021  # Issuer of Patient ID
 _SOP_INSTANCE = 0x00080018
+_NO_PLACES = [(tag, NOTHING) for tag in (EXTENDED_OFFSETS, EXTENDED_LENGTHS, TOTAL_LENGTH)]
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,16 @@ class ProfileEngine:
             return problem.finding
         except MemoryError:
             return Exclusion.TOO_LARGE
-        finding = parsed.finding or (None if pixels_fit(parsed) else Exclusion.PIXELS_INCONSISTENT)
-        return Source(facts_of(parsed), finding, parsed)
+        if parsed.finding is not None:
+            return Source(facts_of(parsed), parsed.finding, parsed)
+        if parsed.syntax == DEFLATED_FRAMES:
+            try:
+                parsed = inflated(parsed)
+            except Unreadable as problem:
+                return Source(facts_of(parsed), problem.finding, parsed)
+        fit = fitted(parsed)
+        finding = None if fit is not None else Exclusion.PIXELS_INCONSISTENT
+        return Source(facts_of(parsed), finding, fit or parsed)
 
     def write(self, source: Source, subject: Subject, path: Path) -> Exclusion | None:
         """De-identify into a new file (0600); None when it stands and was checked, else why it does not stand."""
@@ -213,9 +223,8 @@ class ProfileEngine:
         return encoding.file_meta(source.parsed.syntax, sop_class, sop_instance)
 
     def _ours(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
-        """What is written whatever the file says. A stream that is rebuilt has its fragments at other places."""
-        stated = self._statement(parsed, subject)
-        return [*stated, (EXTENDED_OFFSETS, NOTHING), (EXTENDED_LENGTHS, NOTHING)] if parsed.syntax == RLE else stated
+        """What is written whatever the file says. Places in a stream are told by its own offset table alone."""
+        return [*self._statement(parsed, subject), *_NO_PLACES]
 
     def _statement(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
         """(0012,0062) to (0012,0064) and (0028,0303): what was done, in the standard's own codes (PS3.15 E.1.1).

@@ -96,6 +96,7 @@ class Result:
     regions: tuple[tuple[int, ...], ...] = ()  # frame, left, top, right, bottom
     pardoned: int = 0
     missed: Mapping[str, int] = field(default_factory=dict)  # what the profile means to keep and could not, by keyword
+    notes: tuple[str, ...] = ()  # how it was read, and what of it no decoder reads
     identity: Identity = field(default=NOBODY, repr=False)
 
     @property
@@ -106,7 +107,7 @@ class Result:
     def line(self) -> dict[str, Any]:
         """For a report: only what there is to say."""
         told: dict[str, Any] = {"source": f"src#{self.number:04d}", "outcome": self.outcome}
-        for key in ("reasons", "name", "pixels", "regions", "pardoned", "missed"):
+        for key in ("reasons", "name", "pixels", "regions", "pardoned", "missed", "notes"):
             if value := getattr(self, key):
                 told[key] = value
         return told

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from node.deid.stream import MemoryStream, Stream
 from node.deid.structure import (
     BIG_ENDIAN,
@@ -42,6 +42,8 @@ from node.deid.structure import (
 FIRST_WINDOW = 1 << 14
 _LARGEST_FIRST_WINDOW = 1 << 20
 _MAX_RUN_BYTES = 1 << 14
+# A sequence that is longer is never in memory as nodes, but item by item.
+LARGE_BYTES = 1 << 20
 _CHARSET = 0x00080005
 _SHORT_HEADER, _LENGTH = struct.Struct("<H2sH").unpack_from, struct.Struct("<L").unpack_from
 
@@ -66,7 +68,8 @@ class ByteRun:
 class Parsed:
     """A file taken apart. `stream` holds the dataset (inflated), `runs` the elements before the pixels, ascending.
 
-    A run is one element, or several none of which is (0008,0005) Specific Character Set.
+    `told`: what `node.deid.facts` read of it once, also for what is made of it by `replace`.
+    A run is one element, or several none of which is (0008,0005) Specific Character Set (or private, on request).
     """
 
     syntax: str
@@ -75,6 +78,8 @@ class Parsed:
     pixels: Pixels | None
     finding: Exclusion | None = None  # the header is whole, the pixels are not
     vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
+    notes: tuple[Note, ...] = ()  # how it was read
+    told: list[tuple[dict[str, Any], dict[int, bytes]]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def implicit(self) -> bool:
@@ -98,6 +103,16 @@ class Parsed:
     def nodes(self) -> tuple[ElementNode, ...]:
         """The elements as nodes, sequences taken apart."""
         return tuple(map(self.node, self.elements))
+
+    def pieces(self, element: Raw) -> Iterator[ElementNode]:
+        """One top-level element as nodes: a large sequence comes in as many as it has items, each of one item."""
+        tag, vr, raw, _start = element
+        if vr != "SQ" or len(raw) <= LARGE_BYTES:
+            yield self.node(element)
+            return
+        walk = Walk(raw, len(raw), "<" if self.little else ">", self.vr_of)
+        for item in walk.items_of(implicit=self.implicit):
+            yield ElementNode(tag, "SQ", items=(item,))
 
     def node(self, element: Raw) -> ElementNode:
         """One top-level element as a node."""
@@ -147,7 +162,7 @@ class Reader:
         window = self._window
         while True:
             data = head or stream.read(0, window)
-            walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of)
+            walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of, build=False)
             try:
                 found, at = self._walk(walk, data, start, stream.size, form)
             except MoreNeeded:
@@ -192,7 +207,10 @@ class Reader:
         else:
             if at < size:
                 raise MoreNeeded
-        if same and fresh <= self._restless:
+        if at > LARGE_BYTES:  # what is large is not kept for the next file
+            found_again = [run for run in found if len(run.raw) <= LARGE_BYTES]
+            self._remember(form, found_again, fresh)
+        elif same and fresh <= self._restless:
             self._before[form] = found
         else:
             self._remember(form, found, fresh)

@@ -23,15 +23,16 @@ from mediator.deid.coded import CODED, coded_tags
 from mediator.deid.identifiers import Identifier, Kind, Opaque, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.residual import MIN_TOKEN
-from mediator.deid.rules import ElementAction, ProfileTable
+from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.values import Subject
 from node.deid import encoding
+from node.deid.chunks import NOTHING, Chunk, joined, placed
 from node.deid.date_check import STUDY_DATES, DatesDiffer, Moved, dates_hold, has_dates, study_date, text
 from node.deid.element import Made, is_meant_to_stay, make
 from node.deid.facts import TEXT_VRS, decode
 from node.deid.numerals import ASSIGNED, NUMBERS, as_written, numerals
-from node.deid.ordinals import told_apart
-from node.deid.reader import ByteRun, Parsed, Raw, whole_groups
+from node.deid.ordinals import NAMED_SEQUENCES, told_apart
+from node.deid.reader import LARGE_BYTES, ByteRun, Parsed, Raw, whole_groups
 from node.deid.residue import Residue, plain
 from node.deid.structure import ElementNode, VrOf, taken_apart
 
@@ -48,6 +49,9 @@ _NEVER_EMPTY = frozenset({0x00081110})
 _MEMO_LIMIT = 100_000
 _MEMO_BYTES = 1 << 14
 _MEMO_ALL_BYTES = 1 << 25
+# Items of a large sequence differ in what is long (coordinates), and are written some at a time.
+_MEMO_BYTES_OF_LARGE = 128
+_SEVERAL_BYTES = 1 << 13
 # What is searched for takes memory, too: some 200 bytes a word. A thousand slices lose some ten thousand.
 _WORD_BYTES = 200
 MAX_LOST_BYTES = 80_000_000
@@ -58,23 +62,6 @@ MAX_IDENTIFIER_LETTERS = 1_000_000
 
 class TooMuch(Exception):
     """A patient's files lost or named more than can be searched for: one that made it so cannot be vouched for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What stands in the output for one element: its bytes, values beyond doubt, texts and numbers that were kept.
-
-    `missed`: (tag, private creator) of what the profile means to keep and nothing is left of.
-    """
-
-    raw: bytes
-    trusted: tuple[bytes, ...] = ()
-    kept: tuple[bytes, ...] = ()
-    numbers: tuple[bytes, ...] = ()
-    missed: tuple[tuple[int, str], ...] = ()
-
-
-NOTHING = Chunk(b"")
 
 
 @dataclass
@@ -97,6 +84,7 @@ class Rewriter:
         self.most_lost: float = MAX_LOST_BYTES
         self._lost = 0
         self._remembered = 0
+        self._memo_bytes = _MEMO_BYTES
         self.pardons: dict[tuple[bytes, bytes, bool], bool] = {}  # (an element's bytes, token, unsure): may it be there
         self._table = table
         self._renamed = "", ""
@@ -155,7 +143,8 @@ class Rewriter:
         for element in parsed.elements:
             tag, vr, raw, _start = element
             if (vr == "SQ" and (whole or len(raw) <= _MEMO_BYTES)) or self._kind(tag, vr) is not None:
-                self._meet(parsed.node(element), charset)
+                for node in parsed.pieces(element):
+                    self._meet(node, charset)
 
     def _meet(self, node: ElementNode, charset: bytes) -> None:
         if node.items is None:
@@ -206,6 +195,9 @@ class Rewriter:
                 _tag, _vr, raw, start = run.elements[0]
                 charset = raw[start:]
                 memo = self._memo(form, charset)
+            if len(run.raw) > LARGE_BYTES and _is_large_sequence(run):
+                found.extend(self._large(parsed, run.elements[0], charset))
+                continue
             chunk = memo.get(run.raw) if len(run.raw) <= _MEMO_BYTES else None
             if chunk is None:
                 within = [own for own in ours if run.first <= own[0] <= run.last]
@@ -237,25 +229,49 @@ class Rewriter:
                     self._lose(node, charset)
                 else:
                     parts[element[0]] = self._make(parsed, node, charset, "")
-        return _joined([chunk for _, chunk in sorted(parts.items())])
+        return joined([chunk for _, chunk in sorted(parts.items())])
 
     def _private_group(self, element: Raw) -> int:
         """The group of a private element of which something may stay; 0 for any other."""
         group = element[0] >> 16
         return group if group & 1 and self._table.private else 0
 
+    def _large(self, parsed: Parsed, element: Raw, charset: bytes) -> Iterable[Chunk]:
+        """A sequence of megabytes, item by item: its header, then what is written of a few items at a time."""
+        if self._table.rule(element[0]).action is not ElementAction.RECURSE:
+            for piece in parsed.pieces(element):
+                self._lose(piece, charset)
+            return [self._make(parsed, ElementNode(element[0], "SQ", items=()), charset, "")]
+        chunks: list[Chunk] = []
+        several: list[Chunk] = []
+        size, self._memo_bytes = 0, _MEMO_BYTES_OF_LARGE
+        for piece in parsed.pieces(element):
+            made = self._make(parsed, piece, charset, "")
+            inside = made.raw[8 if parsed.implicit else 12 :]
+            trusted = tuple(placed(inside, value, _MEMO_BYTES_OF_LARGE) for value in made.trusted)
+            several.append(Chunk(inside, trusted, made.kept, made.numbers, made.missed))
+            size += len(inside)
+            if size > _SEVERAL_BYTES:
+                chunks.append(joined(several))
+                several, size = [], 0
+                self._forget_some()
+        self._memo_bytes = _MEMO_BYTES
+        chunks.append(joined(several))
+        length = sum(len(chunk.raw) for chunk in chunks)
+        return [Chunk(encoding.sequence_head(element[0], length, parsed.implicit, parsed.little)), *chunks]
+
     def _is_number(self, element: Raw) -> bool:
         """Whether an element is kept as it stands: numbers as text, written as we would. Most of what changes is."""
         tag, vr, raw, start = element
+        # not from an element of VR UN, and of even length
+        return start == 8 and len(raw) % 2 == 0 and self._is_kept_number(self._table.rule(tag), vr, raw, start)
+
+    def _is_kept_number(self, rule: Rule, vr: str, raw: bytes, start: int = 0) -> bool:
         shape = _NUMBERS.get(vr)
-        if shape is None:
-            return False
-        rule = self._table.rule(tag)
         return (
-            rule.action is ElementAction.KEEP
+            shape is not None
+            and rule.action is ElementAction.KEEP
             and vr in rule.vrs
-            and start == 8  # not from an element of VR UN
-            and len(raw) % 2 == 0
             and (rule.vm_max is None or raw.count(b"\\", start) < rule.vm_max)
             and shape.fullmatch(raw, start) is not None
             and (self._own_numbers is None or self._own_numbers.fullmatch(raw, start) is None)
@@ -297,7 +313,7 @@ class Rewriter:
             if chunk.raw:
                 found[place] = reservation
             found.append(chunk)
-        return _joined(found)
+        return joined(found)
 
     def _make(self, parsed: Parsed, node: ElementNode, charset: bytes, creator: str) -> Chunk:
         notes = _Notes()
@@ -370,11 +386,14 @@ class Rewriter:
         key = (node.tag, node.vr, node.value, charset, creator, coded, self._little, self._as.study_date)
         found = self._values.get(key)
         if found is None:
-            subject = self.subject if coded else self._as
-            found = make(rule, node, charset, self._table, self._mandatory, subject, little=self._little)
+            if len(node.value) % 2 == 0 and self._is_kept_number(rule, node.vr, node.value):
+                found = Made(node)
+            else:
+                subject = self.subject if coded else self._as
+                found = make(rule, node, charset, self._table, self._mandatory, subject, little=self._little)
             if node.tag in ASSIGNED and found.node is not None and self.own.is_number(text(found.node)):
                 found = Made(ElementNode(node.tag, "IS", b"0 "))
-            if len(node.value) <= _MEMO_BYTES:
+            if len(node.value) <= self._memo_bytes:
                 self._values[key] = found
                 self._remembered += len(node.value)
         made = found.node
@@ -438,17 +457,9 @@ class Rewriter:
             raise TooMuch
 
 
-def _joined(chunks: Sequence[Chunk]) -> Chunk:
-    several = [chunk for chunk in chunks if chunk.raw or chunk.missed]
-    if len(several) < 2:
-        return several[0] if several else NOTHING
-    return Chunk(
-        b"".join(chunk.raw for chunk in several),
-        tuple(value for chunk in several for value in chunk.trusted),
-        tuple(text for chunk in several for text in chunk.kept),
-        tuple(number for chunk in several for number in chunk.numbers),
-        tuple(one for chunk in several for one in chunk.missed),
-    )
+def _is_large_sequence(run: ByteRun) -> bool:
+    """Whether a run is one sequence, of which no two items must be told apart."""
+    return len(run.elements) == 1 and run.elements[0][1] == "SQ" and run.first not in NAMED_SEQUENCES
 
 
 def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) -> frozenset[int]:

@@ -39,13 +39,13 @@ from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject, decide
 from node.deid.date_check import DATE_VRS, Moved, date_holds, moved_days, study_date, text
 from node.deid.engine import ProfileEngine, Source
-from node.deid.facts import TEXT_VRS, decode, layout_of
+from node.deid.facts import TEXT_VRS, cells_of, decode, layout_of
 from node.deid.issuers import Issuers
 from node.deid.numerals import numerals
 from node.deid.ordinals import is_standing_in, without_ordinal
-from node.deid.pixels.fragments import value_without_words
-from node.deid.pixels.rle import RLE
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.fragments import new_frames
+from node.deid.pixels.layout import MalformedStream
+from node.deid.pixels.native import masked_blocks
 from node.deid.profiles import standard
 from node.deid.residue import Residue
 from node.deid.rewrite import Rewriter, block_of, coded_in
@@ -422,9 +422,10 @@ def _pixel_digest(source: Source) -> bytes | None:
     if pixels is None or pixels.end <= pixels.start:
         return None
     if pixels.fragments is not None:
-        layout = layout_of(parsed) if parsed.syntax == RLE else None
         with suppress(MalformedStream):
-            return _digest(value_without_words(parsed.syntax, parsed.stream, pixels.start, pixels.end, layout))
+            return _digest(new_frames(parsed.syntax, parsed.stream, pixels.start, pixels.end, layout_of(parsed)))
+    elif (form := cells_of(parsed)) is not None:
+        return _digest(after for _, after in masked_blocks(parsed.stream, pixels.start, pixels.end, form))
     places = range(pixels.start, pixels.end, _STEP)
     return _digest(parsed.stream.read(at, min(_STEP, pixels.end - at)) for at in places)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from mediator.deid.identifiers import Lost
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from mediator.errors import IntegrityBroken, UsageFault
 from node.deid.copiers import UNDER_WAY
 from node.deid.deidentify import FileSearcher, Finished, Gate0, groups, misnamed, suspects, withdrawn
@@ -30,7 +30,7 @@ from node.deid.outcome import GateOutcome, Identity
 from node.deid.parts import Parts, parts_of
 from node.deid.pipeline import Batch, Done, File, InstanceSink, NoRoom, Placed, Result, Search, Survey, Trace, refused
 from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.rewrite import TooMuch
 from node.deid.sinks import move
@@ -282,7 +282,9 @@ class Worker:
                 if self._settings.ocr == "off" and needs_check(done.facts):
                     found[number] = _NOT_READ
                 else:
-                    series.setdefault(done.identity.series, []).append((number, Instance(done.path, done.facts)))
+                    series.setdefault(done.identity.series, []).append(
+                        (number, Instance(done.path, done.facts, done.doubtful))
+                    )
         for members in series.values():
             verdicts = self._pixels.examine([instance for _, instance in members])
             found |= {number: verdict for (number, _), verdict in zip(members, verdicts, strict=True)}
@@ -310,8 +312,18 @@ class Worker:
         reasons = tuple(reason.value for reason in done.reasons)
         name = sink.name(done.identity)
         outcome: Literal["written", "review"] = "review" if done.place == "review" else "written"
+        notes = tuple(note.value for note in done.notes)
+        if verdict is not None and verdict.masked:
+            notes = (*notes, Note.BITS_MASKED.value)
         result = Result(
-            number, outcome, reasons, name, pardoned=done.pardoned, missed=done.missed, identity=done.identity
+            number,
+            outcome,
+            reasons,
+            name,
+            pardoned=done.pardoned,
+            missed=done.missed,
+            notes=notes,
+            identity=done.identity,
         )
         if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)

@@ -16,9 +16,12 @@ FOLDER = Path(pydicom.__file__).parent / "data" / "test_files"
 FILES = sorted(FOLDER.rglob("*.dcm"))
 KEYED = Pseudonyms(bytes(32), "liver")
 SUBJECT = Subject(KEYED, KEYED.patient("1"), 10)
-# a JP2 file with boxes of anything inside the pixel element: the boxes stay behind
-WORDED = {"GDCMJ2K_TextGBR.dcm"}
-RLE = "1.2.840.10008.1.2.5"  # rebuilt from its parts: the encoders of these files put more between segments
+# more bytes than its pixels
+PADDED = {"MR_small_padded.dcm"}
+# a stream of 3.7 milliards of columns: it was made to trip over a delimiter inside it
+MALFORMED = {"JPEG2000-embedded-sequence-delimiter.dcm"}
+# nothing here decodes them for pydicom: twelve bits
+NOT_COMPARED = {"JPEG-lossy.dcm", "JPGExtended.dcm"}
 
 
 @pytest.mark.parametrize("profile", ["eucaim", "basic"])
@@ -30,13 +33,17 @@ def test_every_sample_is_written_whole_or_refused_with_a_reason(tmp_path, profil
             refused[path.name] = source if isinstance(source, Exclusion) else source.finding
             continue
         target = tmp_path / f"{number}.dcm"
+        if path.name in MALFORMED:
+            assert engine.write(source, SUBJECT, target) is Exclusion.PIXELS_INCONSISTENT and not target.exists()
+            continue
         assert engine.write(source, SUBJECT, target) is None, path.name
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             before, after = pydicom.dcmread(path), pydicom.dcmread(target)
             assert not [element for element in after.iterall() if element.tag.is_private]
-            if path.name in WORDED or before.file_meta.TransferSyntaxUID == RLE:
-                assert np.array_equal(after.pixel_array, before.pixel_array), path.name
+            if path.name in PADDED or before.file_meta.TransferSyntaxUID.is_compressed:
+                # streams of such files hold comments, free fields and tables nobody names
+                assert path.name in NOT_COMPARED or np.array_equal(after.pixel_array, before.pixel_array), path.name
             else:
                 assert after.get("PixelData") == before.get("PixelData"), path.name
             if before.file_meta.TransferSyntaxUID.is_implicit_VR == after.file_meta.TransferSyntaxUID.is_implicit_VR:
