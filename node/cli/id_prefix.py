@@ -53,7 +53,8 @@ def one_of(given: str, known: Iterable[str], what: str, *, acts: bool = False) -
     if found not in names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise UsageFault(
-            f"there is no {what} {given}", hint=f"{what}s there are: {', '.join(names[:_SHOWN]) or 'none'}{more}"
+            f"there is no {what} {given}" if given else f"no {what} is named",
+            hint=f"{what}s there are: {', '.join(names[:_SHOWN]) or 'none'}{more}",
         )
     return found
 

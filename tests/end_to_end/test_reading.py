@@ -114,7 +114,10 @@ def test_a_user_of_no_role_is_told_so(house: House) -> None:
         attempt("node", *words, "--config", node.config, uid=node.uids["link"]).fault(2, "may not")
 
 
-@pytest.mark.parametrize("run", ["no-such-run", "UPPER", ""])
-def test_a_run_that_is_not_there_is_said(house: House, run: str) -> None:
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [("no-such-run", "there is no run no-such-run"), ("UPPER", "there is no run UPPER"), ("", "no run is named")],
+)
+def test_a_run_that_is_not_there_is_said(house: House, run: str, said: str) -> None:
     hub = house.hub
-    attempt("hub", "run", "show", run, "--config", hub.config, uid=hub.uid).fault(2, "no such run")
+    attempt("hub", "run", "show", run, "--config", hub.config, uid=hub.uid).fault(2, said)

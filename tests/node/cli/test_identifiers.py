@@ -115,6 +115,8 @@ def test_what_there_is_is_listed_where_nothing_fits() -> None:
     with pytest.raises(UsageFault) as fault:
         one_of("dublin", ["aachen", "bergen"], "site")
     assert fault.value.message == "there is no site dublin" and fault.value.hint == "sites there are: aachen, bergen"
+    with pytest.raises(UsageFault, match="no site is named"):
+        one_of("", ["aachen", "bergen"], "site")
     many = [f"site-{number}" for number in range(9)]
     with pytest.raises(UsageFault) as fault:
         one_of("dublin", many, "site")
