@@ -39,7 +39,7 @@ class Bytes(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class FramePlan:
     """How long each frame is when built anew; None: the value is nothing but its frames, and stays as it is.
 
     `doubtful`: only a decoder can say that a frame holds no more than its picture.
@@ -49,10 +49,10 @@ class Plan:
     doubtful: bool
 
 
-def planned(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> Plan:
+def planned(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> FramePlan:
     """What becomes of the value between `start` and `end` (offset table first). Raises `MalformedStream`."""
     if syntax not in COMPRESSED:
-        return Plan(None, doubtful=False)
+        return FramePlan(None, doubtful=False)
     places = list(items(stream, start, end))
     same = not layout.extended_offsets and _is_offset_table(stream, places, layout)
     sizes: list[int] = []
@@ -63,7 +63,7 @@ def planned(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) ->
         doubt = doubt or doubtful(syntax, kept, layout)
         seen += fragments
     fragments = layout.frames if syntax == RLE else seen  # an RLE frame in two fragments is read by few
-    return Plan(None if same and fragments == len(places) - 1 else sizes, doubt)
+    return FramePlan(None if same and fragments == len(places) - 1 else sizes, doubt)
 
 
 def new_value(

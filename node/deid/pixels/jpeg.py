@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass, field
 
 from node.deid.pixels.layout import Layout, MalformedStream
-from node.deid.pixels.scans import Component, Scan, Tables, picture_end
+from node.deid.pixels.scans import Component, ScanHeader, Tables, picture_end
 
 _SYNTAX = "1.2.840.10008.1.2.4."
 BASELINE, EXTENDED, LOSSLESS, FIRST_ORDER, LS, NEAR_LS = (
@@ -236,7 +236,7 @@ class _Builder:
             if _TEXT_AT_END.search(data[-64:]):
                 raise MalformedStream  # nothing counts where a JPEG-LS picture ends
         else:
-            scan = Scan(tuple(self.components[number] for number in numbers), tuple(selectors), self.interval)
+            scan = ScanHeader(tuple(self.components[number] for number in numbers), tuple(selectors), self.interval)
             size = self.size if self.size[0] else (self.layout.rows if self.layout else 0, self.size[1])
             kept = picture_end(data, scan, self.tables, list(self.components.values()), size, self.lossless)
             self.clean = self.clean and kept is data

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from node.deid.pixels.fragments import Bytes
+
 _STEP = 1 << 20
 Cells = npt.NDArray[Any]
-
-
-class Bytes(Protocol):
-    """Random access, as `node.deid.stream.Stream` gives it."""
-
-    def read(self, at: int, length: int) -> bytes: ...
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanHeader:
     """The components of a scan, their table selectors, and the MCUs between two restart markers (0: all)."""
 
     components: tuple[Component, ...]
@@ -82,7 +82,7 @@ def _lookup(raw: bytes) -> list[int]:
 
 
 def picture_end(
-    data: bytes, scan: Scan, tables: Tables, everyone: Sequence[Component], size: tuple[int, int], lossless: bool
+    data: bytes, scan: ScanHeader, tables: Tables, everyone: Sequence[Component], size: tuple[int, int], lossless: bool
 ) -> bytes:
     """The scan's data up to the end of its picture; the same object when nothing follows. Raises `MalformedStream`."""
     wanted = _mcus(scan, everyone, size, lossless)
@@ -99,7 +99,7 @@ def picture_end(
     return data if clean else b"".join(kept)
 
 
-def _mcus(scan: Scan, everyone: Sequence[Component], size: tuple[int, int], lossless: bool) -> int:
+def _mcus(scan: ScanHeader, everyone: Sequence[Component], size: tuple[int, int], lossless: bool) -> int:
     """How many MCUs a scan has: of one component, its blocks; of several, the units that interleave (A.2)."""
     side = 1 if lossless else 8
     widest, highest = max(one.horizontal for one in everyone), max(one.vertical for one in everyone)
@@ -111,7 +111,7 @@ def _mcus(scan: Scan, everyone: Sequence[Component], size: tuple[int, int], loss
     return math.ceil(wide / side) * math.ceil(high / side)
 
 
-def _ends(piece: bytes, scan: Scan, tables: Tables, mcus: int, lossless: bool) -> int:
+def _ends(piece: bytes, scan: ScanHeader, tables: Tables, mcus: int, lossless: bool) -> int:
     """How many bytes of an interval its MCUs take; all of them where they end before the picture does."""
     plain = piece.replace(b"\xff\x00", b"\xff")
     several = len(scan.components) > 1
