@@ -23,6 +23,8 @@ _OTHERS = (
     "/var/lib/docker/containers", "/var/lib/docker/volumes",
     "/var/lib/containers/storage/overlay-containers", "/var/lib/containers/storage/volumes",
 )  # fmt: skip
+# Podman looks its packages up at the first question, which took a slow machine twenty seconds
+_ANSWER_S, _LOAD_S = 60.0, 600.0
 _SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock")
 
 
@@ -70,7 +72,7 @@ class Engine:
         self._request("DELETE", f"/images/{image}?force=1")
 
     def _request(self, method: str, path: str, body: IO[bytes] | None = None) -> tuple[int, bytes]:
-        connection = _Connection(self._path, 600.0 if body else 10.0)
+        connection = _Connection(self._path, _LOAD_S if body else _ANSWER_S)
         headers = {"Content-Type": "application/x-tar"} if body else {}
         if body is not None:
             headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)

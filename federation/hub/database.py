@@ -71,29 +71,42 @@ class Database:
             current = MigrationContext.configure(connection).get_current_revision()
         if current == scripts.get_current_head():
             return
-        if current is not None:
-            if current not in {script.revision for script in scripts.walk_revisions()}:
-                with self._writer.connect() as connection:
-                    if may_read(connection, current, scripts.get_current_head()):
-                        return
-                raise UsageFault("hub.db was written by a newer version", hint="upgrade Cloister")
-            self._back_up(current)
-        with self._writer.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            write_readers(connection, scripts)
+        if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+            with self._writer.connect() as connection:
+                if may_read(connection, current, scripts.get_current_head()):
+                    return
+            raise UsageFault("hub.db was written by a newer version", hint="upgrade Cloister")
+        with contextlib.ExitStack() as undo:
+            if current is not None:
+                undo.callback(self._forget, self._back_up(current))
+            with self._writer.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+                write_readers(connection, scripts)
+            undo.pop_all()
         self.path.chmod(0o600)
 
     def close(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
 
-    def _back_up(self, revision: str) -> None:
+    def _back_up(self, revision: str) -> Path:
         target = self.path.with_name(f"{self.path.name}.before-{revision}")
-        source, copy = sqlite3.connect(self.path), sqlite3.connect(target)
-        with contextlib.closing(source), contextlib.closing(copy):
-            source.backup(copy)
+        try:
+            source, copy = sqlite3.connect(self.path), sqlite3.connect(target)
+            with contextlib.closing(source), contextlib.closing(copy):
+                source.backup(copy)
+        except sqlite3.Error:
+            self._forget(target)  # half a copy is none
+            raise
         target.chmod(0o600)
+        return target
+
+    @staticmethod
+    def _forget(copy: Path) -> None:
+        """A migration that did not happen leaves no copy: on a full disk, each try would leave another."""
+        for part in ("", "-journal", "-wal", "-shm"):
+            copy.with_name(copy.name + part).unlink(missing_ok=True)
 
 
 def note(session: Session, now: datetime, actor: str, action: str, thing: str, verdict: str, code: str = "") -> None:

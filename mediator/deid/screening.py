@@ -58,10 +58,12 @@ class Exclusion(StrEnum):
     RECOGNISABLE_FACE = "recognisable_face"
     # among others
     PATIENT_MISMATCH = "patient_mismatch"
+    PATIENT_SPLIT = "patient_split"
     DUPLICATE_INSTANCE = "duplicate_instance"
     # what was written
     RESIDUAL_IDENTIFIER = "residual_identifier"
     DATES_DIFFER = "dates_differ"
+    VALUES_UNREADABLE = "values_unreadable"
     OUTPUT_EXISTS = "output_exists"
     # what befell us over it: it is nobody's fault but ours, and waits until we have mended ourselves
     OUR_DEFECT = "our_defect"
@@ -187,7 +189,9 @@ class Sorting:
 
 
 # what a person may decide on when looking at the de-identified file; all else has no safe form
-_FOR_REVIEW = frozenset({Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTURE, Exclusion.OVERLAY_IN_PIXELS})
+_FOR_REVIEW = frozenset({
+    Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTURE, Exclusion.OVERLAY_IN_PIXELS, Exclusion.VALUES_UNREADABLE,
+})  # fmt: skip
 
 
 def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
@@ -204,6 +208,13 @@ def publish(facts: Facts, finding: Exclusion | None = None) -> Sorting:
     """Pass or refuse, where nobody can look: the reasons in the order of `screen`, less what is for a pixel reader."""
     found = _without_text(facts, finding)
     return Sorting("refuse", found) if found else Sorting("pass")
+
+
+def with_values_unreadable(sorting: Sorting, *, review: bool) -> Sorting:
+    """The same file, when a number that geometry, pixel values or decoding depend on could not be kept: readers would
+    take one of their own instead. `review`: a person may look."""
+    reasons = (*sorting.reasons, Exclusion.VALUES_UNREADABLE)
+    return Sorting("review" if review and sorting.place != "refuse" else "refuse", reasons)
 
 
 def _without_text(facts: Facts, finding: Exclusion | None) -> tuple[Exclusion, ...]:

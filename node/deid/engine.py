@@ -12,17 +12,19 @@ for what no decoder reads of a compressed stream.
 2. A new file (0600), never over another and never through a link; gone again whatever goes wrong.
 3. It is read again from disk: the header is what was meant, and nothing the patient's files lost is in it, its name,
    or what follows the pixels. A match inside a value that is ours is counted, not refused.
+4. What the profile means to keep and cannot is told by keyword, and whether geometry, values or decoding depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.mandatory import Mandatory
+from mediator.deid.needed import Needed
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import ElementAction, ProfileTable
 from mediator.deid.screening import Exclusion, Facts
@@ -33,12 +35,13 @@ from node.deid import encoding
 from node.deid.chunks import NOTHING, Chunk
 from node.deid.copiers import Copiers
 from node.deid.date_check import DatesDiffer
+from node.deid.element import usual_vr
 from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, TOTAL_LENGTH, facts_of, fitted
 from node.deid.inflated import inflated
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
-from node.deid.rewrite import Rewriter, TooMuch, usual_vr
+from node.deid.rewrite import Rewriter, TooMuch
 from node.deid.searcher import Searcher, kept_words
 from node.deid.stream import FileStream, MemoryStream, Stream
 from node.deid.structure import DEFLATED_FRAMES, ElementNode, Unreadable
@@ -67,8 +70,10 @@ class ProfileEngine:
         self._copiers = copiers
         vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
         self.vr_of = lambda tag: vr_of.get(tag, "UN")
-        self._reader = Reader(self.vr_of, private_alone=bool(table.private))
+        self._reader = Reader(self.vr_of, whole_groups=bool(table.private))
         self._mandatory = Mandatory(standard)
+        self._needed = Needed(standard)
+        self._keywords = {tag: element.keyword for tag, element in standard.elements.items()}
         self._kept = kept_words(table)  # once: a study of a few slices has two searchers
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
@@ -124,7 +129,7 @@ class ProfileEngine:
         chunks = self._header(source, rewriter)
         if isinstance(chunks, Exclusion):
             return partial(Conversion, chunks)
-        return OutputWriter(  # (2) (3)
+        finish = OutputWriter(  # (2) (3)
             path,
             parsed,
             chunks,
@@ -134,6 +139,21 @@ class ProfileEngine:
             hash_pixels=hash_pixels,
             copiers=self._copiers,
         ).finish
+        missed = rewriter.missed(chunks)
+        return partial(self._with_missed, finish, missed, source.facts.modality) if missed else finish
+
+    def _with_missed(
+        self, finish: Callable[[], Conversion], missed: Mapping[tuple[int, str], int], modality: str
+    ) -> Conversion:
+        """What came of an instance of which something is not kept that was to be. (4)"""
+        names = {self._name(tag, creator): count for (tag, creator), count in missed.items()}
+        return replace(
+            finish(), missed=names, unreadable=any(self._needed.is_needed(tag, modality) for tag, _creator in missed)
+        )
+
+    def _name(self, tag: int, creator: str) -> str:
+        """A keyword of PS3.6; of a private element its creator, who is on the safe list, and its place."""
+        return self._keywords.get(tag) or f"{creator} ({tag >> 16:04X},xx{tag & 0xFF:02X})"
 
     def search(self, source: Source, subject: Subject, path: Path) -> Exclusion | None:
         """Why what was made of this file must not stand by all that is lost until now; None: what it holds is chance.

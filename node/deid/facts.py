@@ -10,6 +10,7 @@ from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 
+from mediator.deid.numbers import as_standard
 from mediator.deid.screening import Facts, Note
 from node.deid.pixels.layout import Layout
 from node.deid.pixels.native import CellForm
@@ -23,7 +24,7 @@ TEXT_VRS = frozenset(
 _CHARSET_VRS = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _DIRECTORY_RECORDS = 0x00041220
-_UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])
+UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])  # one value, whatever backslashes it has
 CHARSET = 0x00080005
 _FIELDS = {
     0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series",
@@ -36,9 +37,11 @@ _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED = (
     0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103
 )  # fmt: skip
 _OVERLAY_BIT = 0x60000102
-_SHAPE = frozenset(
-    {0x00280002, 0x00280004, 0x00280008, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED, EXTENDED_OFFSETS}
-)
+# what says how long pixel data is and how it lies in its cells, with the VR of PS3.6
+_SHAPE = {
+    0x00280002: "US", 0x00280004: "CS", 0x00280008: "IS", _ROWS: "US", _COLUMNS: "US", _ALLOCATED: "US",
+    _STORED: "US", _HIGH: "US", _SIGNED: "US", EXTENDED_OFFSETS: "OV",
+}  # fmt: skip
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 
 
@@ -51,7 +54,7 @@ def decode(value: bytes, vr: str, charset: bytes) -> tuple[str, ...]:
     else:
         text = value.decode("latin-1")
     text = text.rstrip(" \0")
-    return (text,) if vr in _UNSPLIT_VRS else tuple(text.split("\\"))
+    return (text,) if vr in UNSPLIT_VRS else tuple(text.split("\\"))
 
 
 def _decode_charset(value: bytes, charset: bytes) -> str:
@@ -176,14 +179,14 @@ def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
             fields |= told[1]
             shape |= told[2]
         else:
-            run.told = (charset, *_read(run, charset))
+            run.told = (charset, *_read(run, charset, parsed.little))
             fields |= run.told[1]
             shape |= run.told[2]
     parsed.told.append((fields, shape))
     return fields, shape
 
 
-def _read(run: ByteRun, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes]]:
+def _read(run: ByteRun, charset: bytes, little: bool) -> tuple[dict[str, Any], dict[int, bytes]]:
     """What one run tells. Runs are the same from slice to slice, and so is this."""
     fields: dict[str, Any] = {}
     shape: dict[int, bytes] = {}
@@ -196,7 +199,9 @@ def _read(run: ByteRun, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes
             elif first:
                 fields[field] = _integer(first) if field in _NUMBERS else first
         elif tag in _SHAPE and vr != "SQ":
-            shape[tag] = raw[start:]
+            usual = _SHAPE[tag]
+            meant = None if vr == usual else as_standard((usual,), 1, vr, raw[start:], little=little)
+            shape[tag] = raw[start:] if meant is None else meant[1]
         elif tag == _DIRECTORY_RECORDS:
             fields["sop_class"] = MEDIA_DIRECTORY  # a DICOMDIR has its class in the file meta alone
         elif tag == 0x00080064:
@@ -215,5 +220,11 @@ def _number(value: bytes | None, order: str, default: int) -> int:
 
 
 def _integer(text: str) -> int:
+    """A whole number as a writer spelled it (`1.0`); 0 for what is none, or too large to count anything."""
     digits = text.strip().removeprefix("+")
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else 0
+    if not digits.isascii():
+        return 0
+    if not digits.isdigit():
+        meant = as_standard(("IS",), 1, "IS", digits.encode(), little=True)
+        digits = meant[1].decode().strip() if meant is not None else ""
+    return int(digits) if digits.isdigit() and len(digits) <= 9 else 0

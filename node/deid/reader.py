@@ -126,10 +126,11 @@ class Parsed:
 class Reader:
     """Takes files apart; remembers the runs of the file before, for each way of writing elements."""
 
-    def __init__(self, vr_of: VrOf, *, private_alone: bool = False) -> None:
-        """`vr_of`: a tag's VR by the standard, "UN" where it has none. `private_alone`: each private element a run."""
+    def __init__(self, vr_of: VrOf, *, whole_groups: bool = False) -> None:
+        """`vr_of`: a tag's VR by the standard, "UN" where it has none. `whole_groups`: private elements of one group
+        are in one run or, where one of them changes, in runs of their own."""
         self._vr_of = vr_of
-        self._private_alone = private_alone
+        self._whole_groups = whole_groups
         self._window = FIRST_WINDOW
         self._before: dict[str, list[ByteRun]] = {}
         self._restless: set[int] = set()  # tags that changed from file to file: never part of a longer run
@@ -228,22 +229,44 @@ class Reader:
         """Neighbours that did not change become one."""
         group: list[ByteRun] = []
         size = 0
-        for run in runs:
-            length = len(run.raw)
-            alone = length > _MAX_RUN_BYTES or self._is_alone(run.first)
+        for several in _units(runs) if self._whole_groups else ([run] for run in runs):
+            length = sum(len(run.raw) for run in several)
+            alone = length > _MAX_RUN_BYTES or any(self._is_alone(run.first) for run in several)
             if group and (alone or size + length > _MAX_RUN_BYTES):
                 yield _join(group)
                 group, size = [], 0
             if alone:
-                yield run
+                yield from several
             else:
-                group.append(run)
+                group += several
                 size += length
         if group:
             yield _join(group)
 
     def _is_alone(self, tag: int) -> bool:
-        return tag in self._restless or tag == _CHARSET or (self._private_alone and tag >> 16 & 1 == 1)
+        return tag in self._restless or tag == _CHARSET
+
+
+def whole_groups(runs: Iterable[ByteRun]) -> Iterable[ByteRun]:
+    """Runs none of which ends inside a private group: what reserves an element's block stands in its own group."""
+    return map(_join, _units(runs))
+
+
+def _units(runs: Iterable[ByteRun]) -> Iterable[list[ByteRun]]:
+    """Runs that have parts of one private group together."""
+    unit: list[ByteRun] = []
+    for run in runs:
+        if unit and not _are_of_one_group(unit[-1], run):
+            yield unit
+            unit = []
+        unit.append(run)
+    if unit:
+        yield unit
+
+
+def _are_of_one_group(one: ByteRun, other: ByteRun) -> bool:
+    """Whether a private group goes on from one run to the next."""
+    return one.last >> 16 == other.first >> 16 and other.first >> 16 & 1 == 1
 
 
 def _join(group: list[ByteRun]) -> ByteRun:

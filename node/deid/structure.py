@@ -217,6 +217,10 @@ class Walk:
                 vr = "UN"
         return ElementNode(tag, vr, self._data[start:end]) if self._build else _UNBUILT
 
+    def items(self, at: int, end: int) -> tuple[tuple[tuple[ElementNode, ...], ...], int]:
+        """The items of a sequence's value in implicit VR, and where they end."""
+        return self._items(at, end, 0, True, open_ended=False)
+
     def _items(
         self, at: int, end: int, depth: int, implicit: bool, *, open_ended: bool
     ) -> tuple[tuple[tuple[ElementNode, ...], ...], int]:
@@ -274,6 +278,15 @@ class Walk:
         if length:
             raise Unreadable(Exclusion.MALFORMED)  # a delimiter with a length could carry anything
         return start
+
+
+def taken_apart(node: ElementNode, vr_of: VrOf) -> ElementNode:
+    """Bytes of no stated kind as the sequence they are, in implicit VR little endian; unchanged when they are none."""
+    try:
+        items, _ = Walk(node.value, len(node.value), "<", vr_of).items(0, len(node.value))
+    except (Unreadable, MoreNeeded):
+        return node
+    return ElementNode(node.tag, "SQ", items=items)
 
 
 def pixels_at(

@@ -11,7 +11,6 @@ defect of ours: it is logged by class and place, and the file waits for us as `o
 from __future__ import annotations
 
 import errno
-import filecmp
 import logging
 import os
 from collections import deque
@@ -34,6 +33,7 @@ from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, n
 from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.rewrite import TooMuch
+from node.deid.sinks import move
 from node.deid.slices import SliceReader
 from node.deid.stream import Original
 from node.deid.structure import Unreadable
@@ -88,12 +88,13 @@ class Worker:
             identity, named, reason = self._gate.survey(original)
         finally:
             original.close()
-        return Survey(file.number, identity, tuple(named), reason.value if reason is not None else None)
+        refused_for = reason.value if reason is not None else None
+        return Survey(file.number, identity, tuple(named), refused_for, tuple(self._gate.issued()))
 
     def run(self, batch: Batch) -> Done:
         """What became of each file, in order; and what they lost, by patient and study. Raises `NoRoom`."""
         batch.sink.begin(batch.files)
-        self._gate.expect(batch.known)
+        self._gate.expect(batch.known, batch.issuers)
         placed = {}
         for number, done in self._converted(batch):
             placed[number] = done
@@ -109,6 +110,7 @@ class Worker:
         self, batch: Batch, placed: dict[int, GateOutcome]
     ) -> tuple[dict[int, PixelVerdict], tuple[Trace, ...]]:
         """What only all files of a batch together can tell."""
+        self._issue_again(batch, placed)
         self._make_again(batch, placed)
         verdicts = self._examine(placed)
         return verdicts, tuple(self._hold(batch, placed))
@@ -142,6 +144,15 @@ class Worker:
         if None in slices:
             slices = [read_slice(path) for path in paths]
         return tuple(sorted({finding.value for findings in integrity(slices).values() for finding in findings}))
+
+    def _issue_again(self, batch: Batch, placed: dict[int, GateOutcome]) -> None:
+        """Files made as another patient's, before others of their study said who issued the id."""
+        for file in batch.files:
+            before = placed[file.number]
+            if before.path is not None and self._gate.is_of_another(before):
+                before.path.unlink()
+                done = self._begin(batch.sink, file)()
+                placed[file.number] = replace(done, lost=(*before.lost, *done.lost))
 
     def _make_again(self, batch: Batch, placed: dict[int, GateOutcome]) -> None:
         """Files with names in their texts that only others of the batch say are somebody's."""
@@ -302,9 +313,18 @@ class Worker:
         name = sink.name(done.identity)
         outcome: Literal["written", "review"] = "review" if done.place == "review" else "written"
         notes = tuple(note.value for note in done.notes)
-        result = Result(number, outcome, reasons, name, pardoned=done.pardoned, notes=notes, identity=done.identity)
         if verdict is not None and verdict.masked:
-            result = replace(result, notes=(*notes, Note.BITS_MASKED.value))
+            notes = (*notes, Note.BITS_MASKED.value)
+        result = Result(
+            number,
+            outcome,
+            reasons,
+            name,
+            pardoned=done.pardoned,
+            missed=done.missed,
+            notes=notes,
+            identity=done.identity,
+        )
         if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
             result = replace(result, pixels=verdict.state.value, regions=regions)
@@ -314,7 +334,7 @@ class Worker:
             path.unlink()
             return Exclusion.DUPLICATE_INSTANCE
         there = sink.place(name, review=result.outcome == "review")
-        return result if _move(path, there) else Exclusion.OUTPUT_EXISTS
+        return result if move(path, there) else Exclusion.OUTPUT_EXISTS
 
 
 def _why(verdict: PixelVerdict) -> PixelFinding:
@@ -329,18 +349,6 @@ def _is_first(sink: InstanceSink, number: int, name: str) -> bool:
     except FileExistsError:
         return os.readlink(mark) == str(number)  # ours, from a worker that died
     return True
-
-
-def _move(path: Path, target: Path) -> bool:
-    """Into place, never over another file; True also when the same file is there already."""
-    target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    try:
-        os.link(path, target, follow_symlinks=False)
-        return True
-    except FileExistsError:
-        return not target.is_symlink() and filecmp.cmp(path, target, shallow=False)
-    finally:
-        path.unlink()
 
 
 def _of_patients(batch: Batch, placed: Mapping[int, GateOutcome]) -> tuple[list[File], list[Finished]]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -44,8 +44,9 @@ _WAITING_BYTES = 1 << 20
 class Conversion:
     """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels.
 
-    `notes`: what was read otherwise than the file says, or left out. `doubtful`: only a decoder can say that its pixel
-    value holds no more than its pictures.
+    `missed`: how many elements of each keyword the profile means to keep and could not; `unreadable`: geometry, pixel
+    values or decoding depend on one of them. `notes`: what was read otherwise than the file says, or left out.
+    `doubtful`: only a decoder can say that its pixel value holds no more than its pictures.
     """
 
     exclusion: Exclusion | None
@@ -53,6 +54,8 @@ class Conversion:
     pixels_sha256: str = ""
     notes: tuple[Note, ...] = ()
     doubtful: bool = False
+    missed: Mapping[str, int] = field(default_factory=dict)
+    unreadable: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from deploy.driver.failures import DriverFailed
 from tests.install.bare import install_bare
 from tests.install.online import install_online
 from tests.install.releases import Workshop
@@ -57,7 +58,7 @@ def main() -> int:
             except CannotMake as why:
                 say(f"error: {name}: {why}")
                 told, worst = {"machine": name, "cannot_be_made": str(why)}, max(worst, 5)
-            except (AssertionError, OSError) as error:
+            except (AssertionError, DriverFailed, OSError) as error:
                 traceback.print_exc()
                 told, worst = {"machine": name, "failed": str(error)[:2000]}, 1
         found.append(told)

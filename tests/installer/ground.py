@@ -9,7 +9,7 @@ import os
 import socketserver
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,6 +135,8 @@ class _Asked(http.server.BaseHTTPRequestHandler):
 
     images: set[str]
     version: str
+    # further answers, by path
+    more: Mapping[str, object] = {}
 
     def address_string(self) -> str:
         return "test"
@@ -151,7 +153,9 @@ class _Asked(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.removeprefix("/images/").removesuffix("/json")
-        if self.path == "/version":
+        if self.path in self.more:
+            self._answer(200, self.more[self.path])
+        elif self.path == "/version":
             self._answer(200, {"Version": self.version, "Components": [{"Name": "Engine"}]})
         elif self.path == "/info":
             self._answer(200, {"Runtimes": {"runc": {}}, "SecurityOptions": []})
@@ -176,10 +180,12 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def engine(root: Path, version: str = "20.10.24", at: str = "run/docker.sock") -> Iterator[set[str]]:
-    """An engine behind the machine's socket; the names of the images that it has."""
+def engine(
+    root: Path, version: str = "20.10.24", at: str = "run/docker.sock", more: Mapping[str, object] | None = None
+) -> Iterator[set[str]]:
+    """An engine behind the machine's socket; the names of the images that it has. `more`: its answers, by path."""
     images: set[str] = set()
-    handler = type("Asked", (_Asked,), {"images": images, "version": version})
+    handler = type("Asked", (_Asked,), {"images": images, "version": version, "more": more or {}})
     path = root / at
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(str(path), handler)

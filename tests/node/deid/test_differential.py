@@ -11,11 +11,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
+from node.deid.element import usual_vr
 from node.deid.engine import ProfileEngine, Source, open_engine
 from node.deid.facts import facts_of, fitted
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import standard
-from node.deid.rewrite import usual_vr
 from node.deid.stream import MemoryStream
 from node.deid.structure import Unreadable
 from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
