@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import layout
 from .check_disks import disks
-from .engine import Engine, configured_engine, find_engine, kept_for_others
+from .engine import CLASSIC_CURE, Engine, configured_engine, find_engine, kept_for_others
 from .machine import Machine
 from .talk import say
 
@@ -139,6 +139,9 @@ def _engine(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     if numbers < _OLDEST_ENGINE[name]:
         oldest = ".".join(map(str, _OLDEST_ENGINE[name]))
         yield Finding("engine", "failed", detail, f"at least {name} {oldest}")
+        return
+    if not Engine(machine, url).has_classic_store:
+        yield Finding("engine", "failed", f"{detail}, with containerd's image store", CLASSIC_CURE)
         return
     yield Finding("engine", "ok", detail)
     yield from _gpus(machine, info)

@@ -26,6 +26,13 @@ _OTHERS = (
 _SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock")
 
 
+# Docker from 29 on begins with containerd's image store, which names images by their manifests. We name them by their
+# configuration: what was verified and approved is then what runs.
+DAEMON = "/etc/docker/daemon.json"
+CLASSIC_STORE = '{"features": {"containerd-snapshotter": false}}\n'
+CLASSIC_CURE = f"write {CLASSIC_STORE.strip()} to {DAEMON}, and restart docker: its images are then given to it anew"
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -58,6 +65,12 @@ class Engine:
 
     def has(self, image: str) -> bool:
         return bool(self.ask(f"/images/{image}/json"))
+
+    @property
+    def has_classic_store(self) -> bool:
+        """Whether it names images by their configuration, as far as it says how it keeps them."""
+        told = self.ask("/info").get("DriverStatus")
+        return "io.containerd.snapshotter" not in json.dumps(told or [])
 
     def load(self, archive: Path) -> None:
         """Give the engine an archive of an image. Raises `Fault`."""

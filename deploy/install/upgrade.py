@@ -17,6 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -262,14 +263,16 @@ def _try(machine: Machine, role: layout.Role, program: Path, was: dict[str, Any]
         return
     if not _until(machine.patience_s, lambda: _status(machine, program) is not None):
         raise Fault("the node does not answer", "journalctl -u cloister-core says why")
-    if was.get("sandbox") == "held":
-        answer = machine.run([program, "node", "canary", "--config", _config(machine)], timeout_s=300.0)
-        if not answer.done:
-            raise Fault(f"the sandbox did not hold: {answer.said}", "cloister node canary", answer.code)
-        _run_a_job(machine, program, back=back)
     connected = bool(was.get("hub", {}).get("connected"))
-    if connected and not _until(machine.patience_s, lambda: _reaches_hub(machine, program)):
-        raise Fault("the hub was connected before, and is not any more", "journalctl -u cloister-link says why")
+    with ThreadPoolExecutor(1) as pool:  # a canary takes its time, and so does a link to come back
+        reached = pool.submit(lambda: not connected or _until(machine.patience_s, lambda: _reaches_hub(machine, program)))
+        if was.get("sandbox") == "held":
+            answer = machine.run([program, "node", "canary", "--config", _config(machine)], timeout_s=300.0)
+            if not answer.done:
+                raise Fault(f"the sandbox did not hold: {answer.said}", "cloister node canary", answer.code)
+            _run_a_job(machine, program, back=back)
+        if not reached.result():
+            raise Fault("the hub was connected before, and is not any more", "journalctl -u cloister-link says why")
 
 
 def _run_a_job(machine: Machine, program: Path, *, back: bool) -> None:

@@ -135,6 +135,7 @@ class _Asked(http.server.BaseHTTPRequestHandler):
 
     images: set[str]
     version: str
+    store: str
 
     def address_string(self) -> str:
         return "test"
@@ -154,7 +155,8 @@ class _Asked(http.server.BaseHTTPRequestHandler):
         if self.path == "/version":
             self._answer(200, {"Version": self.version, "Components": [{"Name": "Engine"}]})
         elif self.path == "/info":
-            self._answer(200, {"Runtimes": {"runc": {}}, "SecurityOptions": []})
+            kept = [["driver-type", self.store]]
+            self._answer(200, {"Runtimes": {"runc": {}}, "SecurityOptions": [], "DriverStatus": kept})
         elif name in self.images:
             self._answer(200, {"Id": SENTINEL_ID})
         else:
@@ -176,10 +178,12 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def engine(root: Path, version: str = "20.10.24", at: str = "run/docker.sock") -> Iterator[set[str]]:
+def engine(
+    root: Path, version: str = "20.10.24", at: str = "run/docker.sock", store: str = "overlay2"
+) -> Iterator[set[str]]:
     """An engine behind the machine's socket; the names of the images that it has."""
     images: set[str] = set()
-    handler = type("Asked", (_Asked,), {"images": images, "version": version})
+    handler = type("Asked", (_Asked,), {"images": images, "version": version, "store": store})
     path = root / at
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(str(path), handler)
