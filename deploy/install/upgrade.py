@@ -264,8 +264,12 @@ def _try(machine: Machine, role: layout.Role, program: Path, was: dict[str, Any]
     if not _until(machine.patience_s, lambda: _status(machine, program) is not None):
         raise Fault("the node does not answer", "journalctl -u cloister-core says why")
     connected = bool(was.get("hub", {}).get("connected"))
+
+    def comes_back() -> bool:
+        return not connected or _until(machine.patience_s, lambda: _reaches_hub(machine, program))
+
     with ThreadPoolExecutor(1) as pool:  # a canary takes its time, and so does a link to come back
-        reached = pool.submit(lambda: not connected or _until(machine.patience_s, lambda: _reaches_hub(machine, program)))
+        reached = pool.submit(comes_back)
         if was.get("sandbox") == "held":
             answer = machine.run([program, "node", "canary", "--config", _config(machine)], timeout_s=300.0)
             if not answer.done:

@@ -12,7 +12,7 @@ from deploy.demo import permits
 from tests.end_to_end.commands import cloister
 from tests.end_to_end.machine import key_id, public
 
-TRAINING = {"epochs": 1, "learning-rate": 0.01, "batch-size": 8, "seed": 1}
+TRAINING = {"learning-rate": 0.01, "batch-size": 8, "seed": 1}
 
 
 @dataclass
@@ -53,10 +53,10 @@ class People:
         cloister("permit", "sign", asked, "--key", self.key("committee"), "--out", signed)
         return signed
 
-    def order(self, run: str, permit: Path, image: str, site: str, rounds: int) -> Path:
+    def order(self, run: str, permit: Path, image: str, site: str, rounds: int, epochs: int = 1) -> Path:
         signed = self.desk / f"order-{run}.jws"
         cloister(
             "job", "order", "--permit", permit, "--run", run, "--image", image, "--site", site, "--rounds", rounds,
-            "--config", json.dumps(TRAINING), "--key", self.key("researcher"), "--out", signed,
+            "--config", json.dumps(TRAINING | {"epochs": epochs}), "--key", self.key("researcher"), "--out", signed,
         )  # fmt: skip
         return signed

@@ -66,7 +66,8 @@ def test_an_upgrade_switches_units_and_database_and_keeps_the_version_before(sta
 
 def test_a_node_is_paused_for_it_and_goes_on_and_what_it_did_before_is_tried(standing_node: Machine) -> None:
     to(standing_node, "0.3.0")
-    asked = [line for line in calls(standing_node) if line.split()[-1] in ("pause", "started", "canary", "self-test", "resume")]
+    words = ("pause", "started", "canary", "self-test", "resume")
+    asked = [line for line in calls(standing_node) if line.split()[-1] in words]
     tried = ["0.3.0 node canary", "0.3.0 node self-test"]
     assert asked[1:] == ["0.2.0 node pause", "0.3.0 node started", *tried, "0.3.0 node resume"]
     assert not standing_node.at("/fake/paused").exists()

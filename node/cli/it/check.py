@@ -32,7 +32,8 @@ def check(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="with --fix: mend without asking")] = False,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="also have the node run a small job of nobody's (cloister node self-test)")
+        bool,
+        typer.Option("--self-test", help="also have the node run a small job of nobody's, as `node self-test` does"),
     ] = False,
     as_json: Json = False,
 ) -> None:

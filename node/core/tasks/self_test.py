@@ -76,7 +76,7 @@ class SelfTest:
             except BaseException:
                 self._record(attempt.fingerprint, Code.INTERNAL, actor)
                 raise
-            self._record(attempt.fingerprint, reason and reason.code, actor)
+            self._record(attempt.fingerprint, None if reason is None else reason.code, actor)
             return SelfTestResult(attempt.fingerprint, time.monotonic() - began_s, reason)
 
     def _record(self, fingerprint: str, code: Code | None, actor: str) -> None:
@@ -149,7 +149,7 @@ def model() -> bytes:
 
 
 def judge(files: Sequence[OutputFile], given: bytes, read: dict[str, int]) -> None:
-    """Raises `Denied` unless these are the answers of that job: each number one more, and every byte of its data read."""
+    """Raises `Denied` unless these are that job's answers: each number one more, and every byte of its data read."""
     found = {file.name: file.content for file in files}
     if set(found) != {"model.safetensors", "metrics.json"}:
         raise Denied(Reason(Code.CONTRACT_VIOLATION, "not the two files that it writes"))
