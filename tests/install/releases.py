@@ -11,7 +11,6 @@ from pathlib import Path
 
 from deploy.demo.images import archive
 from tests.containers.bench import ENGINE_URL, image_id
-from tests.install.machine import CACHE
 from tests.install.roots import System, root
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,7 +32,6 @@ class Workshop:
 
     folder: Path
     system: System
-    keep: Path = CACHE / "story"
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
