@@ -71,8 +71,9 @@ class Story:
             self.enrol, self.first_round, self.reboot, self.upgrade, self.refuse_downgrade, self.break_an_upgrade,
             self.lose_the_jobs, self.roll_back, self.uninstall,
         ]  # fmt: skip
-        if self.short:
-            chapters = [each for each in chapters if each not in (self.interrupt, self.lose_the_jobs)]
+        if self.short:  # what a test of the installer's own parts shows as well
+            left_out = (self.interrupt, self.refuse_downgrade, self.lose_the_jobs)
+            chapters = [each for each in chapters if each not in left_out]
         try:
             for chapter in chapters:
                 began = time.monotonic()
@@ -158,6 +159,8 @@ class Story:
         links = self.node.machine.run("ip", "-o", "link").stdout
         assert "default" not in self.node.machine.run("ip", "route").stdout and "cable0" not in links
         self.figures["offline_ok"] = True
+        if self.short:
+            return
         again = self.node.machine.run(
             INSTALLER, "node", "--bundle", "/mnt/" + self.bundles[FIRST].name, "--release-key", "/mnt/release.key.pub"
         )
