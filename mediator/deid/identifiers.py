@@ -1,7 +1,8 @@
 """A patient's own names and numbers, and those of whoever treated them: no terms for this patient, whatever lists say.
 
 1. A name goes by its words: whole from two letters on, inside another word from four (`Li` leaves LIVER, `Rain` no
-   BRAIN). Particles (`van`, `al`) go as words, too, but do not make a sentence somebody's.
+   BRAIN). Particles (`van`, `al`) go as words, too, but do not make a sentence somebody's, unless they are all of a
+   name (`Le^Van`).
 2. A number (PatientID, AccessionNumber, an order's) goes whole, by its parts that hold a digit, and by words of four
    letters that stand free in it: `LUNG-012` is no reason to lose the lung. One without any digit is a name. Inside
    another word from four characters on, from three where letters and digits meet (`N45` in `N45a`).
@@ -9,7 +10,8 @@
    number of fewer than three digits (`T33`, `33mm`) cannot be told from a measure, and stays.
 3. Letter case, accents and ligatures make no other name, nor does ä, ae or a (`Müller`, `MUELLER`, `Muller`); a name
    written in pieces (`White Head`) or in one (`vanderberg`) is that name.
-4. What stands for nobody (`Anonymous`, `Unknown`) names nobody; a long keyed number holds four digits by chance,
+4. A number of five digits or more is one in any VR: as SeriesNumber, `0077001234`, `77001234.0` or four bytes.
+5. What stands for nobody (`Anonymous`, `Unknown`) names nobody; a long keyed number holds four digits by chance,
    and a short name between digits.
 """
 
@@ -35,10 +37,11 @@ NUMBERS = frozenset({
 })  # fmt: skip
 ORDERS = frozenset({"StudyID", "RequestedProcedureID", "ScheduledProcedureStepID", "PerformedProcedureStepID"})
 SHORTEST, SHORTEST_INSIDE, _SHORTEST_MIXED = 2, 4, 3
+SHORTEST_NUMBER = 5  # shorter ones are among a header's own numbers by chance
 _MOST_TOGETHER = 4  # words of one name
 _NOBODY = frozenset({"anonymous", "anonymized", "anonymised", "removed", "unknown", "none", "null", "nobody"})
 # Of names and titles, and words of sentences.
-_PARTICLES = frozenset({
+PARTICLES = frozenset({
     "van", "von", "der", "den", "dem", "de", "del", "della", "di", "da", "do", "dos", "das", "du", "des", "la",
     "le", "les", "el", "al", "bin", "ibn", "ben", "abu", "ter", "ten", "te", "zu", "zum", "zur", "af", "av", "san",
     "st", "mac", "mc", "dr", "prof", "mr", "mrs", "ms", "md", "phd", "jr", "sr", "ii", "iii", "of", "the", "and",
@@ -48,6 +51,8 @@ _NO_WORDS: frozenset[str] = frozenset()
 _WORDS = re.compile(r"[^\W_]+")
 # words inside a word, where letters and digits meet (2)
 _RUNS = re.compile(r"[^\W\d_]{2,}|\d{3,}")
+_DIGITS = re.compile(r"\d+", re.ASCII)
+_NUMERAL = re.compile(r"[+-]?0*(\d+)(?:\.0*)?", re.ASCII)
 _PARTS = re.compile(r"[\s\\^=,;:/]+")
 _KEYED = re.compile(r"[0-9a-f]{16,}")
 # ours: an accession number or label, of base32, and a pseudonym behind whatever a profile puts before it
@@ -67,6 +72,10 @@ class Identifier:
 
     def __repr__(self) -> str:
         return f"Identifier({self.kind})"
+
+
+class Opaque(bytes):
+    """A lost value of which nobody says that it is text: a number's bytes may read like a word (0.9 is `fff?`)."""
 
 
 Lost = bytes | Identifier
@@ -129,8 +138,25 @@ class Own:
         if not self.identifiers:
             return False
         words = _WORDS.findall(fold(text))
-        told = (self._is(word, _NO_WORDS if cleaned else _PARTICLES) for word in words)
+        told = (self._is(word, _NO_WORDS if cleaned else self._particles) for word in words)
         return any(told) or bool(self._joined(words))
+
+    def is_number(self, numeral: str) -> bool:
+        """Whether a number, as text, is one of these, of five digits or more. (4)"""
+        if not self.numbers:
+            return False
+        if (found := _NUMERAL.fullmatch(numeral)) is not None:
+            return found[1] in self.numbers
+        try:
+            return float(numeral).is_integer() and str(abs(int(float(numeral)))) in self.numbers
+        except (ValueError, OverflowError):
+            return False
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """Those of five digits or more, without leading zeros."""
+        runs = (run.lstrip("0") for word in self._whole for run in _DIGITS.findall(word))
+        return frozenset(run for run in runs if len(run) >= SHORTEST_NUMBER)
 
     def _is(self, folded: str, but: frozenset[str] = _NO_WORDS) -> bool:
         if folded in but:
@@ -152,6 +178,13 @@ class Own:
                 if (whole := "".join(folded[first:end])) in self._whole and len(whole) >= SHORTEST_INSIDE:
                     return range(first, end)
         return range(0)
+
+    @cached_property
+    def _particles(self) -> frozenset[str]:
+        """Less those that are all of somebody's family or given name: Le, Do and Van are."""
+        groups = [group for one in self.identifiers if one.kind == "name" for group in one.text.split("=")]
+        parts = [_WORDS.findall(fold(part)) for group in groups for part in group.split("^")[:2]]
+        return PARTICLES.difference(*(part for part in parts if PARTICLES.issuperset(part)))
 
     @cached_property
     def _whole(self) -> frozenset[str]:
@@ -192,7 +225,7 @@ def _words(identifier: Identifier) -> set[str]:
 def _together(pieces: Sequence[str]) -> set[str]:
     """Words of a name written as one (`vanderberg`)."""
     runs = (pieces[at : at + count] for at in range(len(pieces)) for count in range(2, _MOST_TOGETHER + 1))
-    joined = ("".join(run) for run in runs if not _PARTICLES.issuperset(map(fold, run)))
+    joined = ("".join(run) for run in runs if not PARTICLES.issuperset(map(fold, run)))
     return {word for run in joined for word in _spellings(run) if len(word) >= SHORTEST_INSIDE}
 
 

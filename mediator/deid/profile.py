@@ -145,6 +145,8 @@ def _fingerprint(
         "terms": sorted(standard.terms),
         "class_uids": sorted(standard.class_uids),
         "codes": _hash_of("\t".join((*key, *sorted(texts))) for key, texts in standard.coded.items()),
+        "listed": _hash_of("\t".join((keyword, *sorted(values))) for keyword, values in standard.listed.items()),
+        "shaped": _hash_of(f"{keyword}\t{shape.pattern}" for keyword, shape in standard.shaped.items()),
         "defined": _hash_of("\t".join((keyword, *sorted(terms))) for keyword, terms in standard.defined.items()),
     }
     return hashlib.sha256(canonical.dumps(parts)).hexdigest()
@@ -198,7 +200,16 @@ def _departs(profile: Profile, standard: Standard, element: Element) -> bool:
 
 
 def _make(standard: Standard, action: ElementAction, source: str, element: Element, constant: str = "") -> Rule:
-    return Rule(action, source, element.vrs, element.vm_max, constant, standard.terms_of(element))
+    return Rule(
+        action,
+        source,
+        element.vrs,
+        element.vm_max,
+        constant,
+        standard.terms_of(element),
+        standard.listed.get(element.keyword, frozenset()),
+        standard.shaped.get(element.keyword),
+    )
 
 
 def _basic(code: str, element: Element) -> ElementAction:

@@ -7,6 +7,7 @@ table ever names them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +16,7 @@ from typing import Literal
 from mediator.deid.identifiers import Kind
 
 # Goes into every fingerprint and manifest: a change of what any action does is another engine.
-ENGINE_VERSION = "4"
+ENGINE_VERSION = "5"
 
 
 class ElementAction(StrEnum):
@@ -59,6 +60,7 @@ class Rule:
     """One element's rule: what is done, why (`source`), and the VRs and number of values that `keep` accepts.
 
     `terms` are the standard's own for this attribute: as a whole value one of them stays, whoever's name it is.
+    `listed` (as `tables.alike` has them) and `shape` are values of it that stay unless the patient is called so.
     """
 
     action: ElementAction
@@ -67,6 +69,8 @@ class Rule:
     vm_max: int | None = None
     constant: str = ""
     terms: frozenset[str] = frozenset()
+    listed: frozenset[str] = frozenset()
+    shape: re.Pattern[str] | None = None
 
 
 DEFAULT_RULE = Rule(ElementAction.REMOVE, "default: no rule names it")

@@ -3,19 +3,24 @@
 * `elements.csv`: PS3.6, every data element with VR, VM and keyword; `uids.txt`: every UID the standard assigns.
 * `ps3.15-e1-1.csv`: PS3.15 Table E.1-1, Basic Profile and options.
 * `codes.csv`: codes of PS3.16's context groups with the meaning the standard gives them.
-* `defined-terms.csv`: the terms PS3.3 (for body parts PS3.16 Annex L) lists for an attribute; `*`: for every other CS.
+* `defined-terms.csv`: the terms PS3.3 (for body parts PS3.16 Annex L) lists for an attribute.
 * `safe-private.csv`: private elements that hold numbers of the acquisition and nothing else (PS3.15 E.3.10).
-* `terms.txt`: words that may stay in text that a profile asks to clean.
+* `terms.txt` and `series.txt`: words that may stay in text that a profile asks to clean.
+* `kernels.txt`, `models.txt`, `agents.txt`, `structures.txt`: values of single attributes (`LISTS`) that no standard
+  enumerates; in these attributes they stay as they are written, unless the patient is called so.
 
-`deploy/lib/deid_tables.py` writes all but the last three again, from pydicom's dictionaries and from the standard.
+`deploy/lib/deid_tables.py` writes the first four again, from pydicom's dictionaries and from the standard,
+`deploy/lib/deid_terms.py` the terms of PS3.3 and TG-263's structures from packages of their facts.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mediator.deid.marks import shapes
 from mediator.errors import Malformed
 
 # the files of this package that `parse_standard` wants, by argument name
@@ -27,7 +32,20 @@ TABLE_FILES: Mapping[str, str] = {
     "codes": "codes.csv",
     "defined": "defined-terms.csv",
     "safe_private": "safe-private.csv",
+    "series": "series.txt",
+    "kernels": "kernels.txt",
+    "models": "models.txt",
+    "agents": "agents.txt",
+    "structures": "structures.txt",
 }
+# whose values each list has
+LISTS: Mapping[str, tuple[str, ...]] = {
+    "kernels": ("ConvolutionKernel",),
+    "models": ("ManufacturerModelName",),
+    "agents": ("ContrastBolusAgent",),
+    "structures": ("ROIName", "ROIObservationLabel", "SegmentLabel"),
+}
+_BETWEEN = re.compile(r"[\s_-]+")
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,8 @@ class Standard:
     """All tables. Elements with a masked group (50xx, 60xx) are left out: no rule names them, so they go.
 
     `code_values` holds codes and coding schemes, `code_meanings` their texts in lower case, `coded` the texts by scheme
-    and code. `defined` has an attribute's own terms by keyword.
+    and code. `defined` has an attribute's own terms by keyword; `listed` and `shaped` values and patterns of values
+    that no standard enumerates for it.
     """
 
     elements: Mapping[int, Element]
@@ -79,15 +98,15 @@ class Standard:
     coded: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     defined: Mapping[str, frozenset[str]] = field(default_factory=dict)
     safe_private: tuple[SafePrivate, ...] = ()
+    listed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    shaped: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
 
     def by_keyword(self) -> Mapping[str, Element]:
         return {element.keyword: element for element in self.elements.values()}
 
     def terms_of(self, element: Element) -> frozenset[str]:
         """What an attribute may say in the standard's own words, whoever's name they are; nothing for free text."""
-        if element.vrs != ("CS",):
-            return frozenset()
-        return self.defined.get(element.keyword, self.defined.get("*", frozenset()))
+        return self.defined.get(element.keyword, frozenset())
 
 
 def parse_standard(
@@ -99,15 +118,18 @@ def parse_standard(
     codes: str = "",
     defined: str = "",
     safe_private: str = "",
+    series: str = "",
+    **lists: str,
 ) -> Standard:
     """The tables from the text of the files. Raises `Malformed`."""
     try:
+        values = {name: frozenset(map(alike, _values(text))) for name, text in lists.items()}
         coded = list(csv.DictReader(codes.splitlines()))
         return Standard(
             elements={element.tag: element for element in _elements(elements)},
             confidentiality=_confidentiality(confidentiality),
             class_uids=frozenset(uids.split()),
-            terms=frozenset(word.upper() for line in terms.splitlines() for word in _before_comment(line).split()),
+            terms=frozenset(word.upper() for text in (terms, series) for word in _words(text)),
             code_values=frozenset(row[column] for row in coded for column in ("scheme", "value")),
             code_meanings=frozenset(row["meaning"].casefold() for row in coded),
             coded=_coded(coded),
@@ -115,6 +137,8 @@ def parse_standard(
                 row["keyword"]: frozenset(row["terms"].split("|")) for row in csv.DictReader(defined.splitlines())
             },
             safe_private=tuple(_safe_private(row) for row in csv.DictReader(safe_private.splitlines())),
+            listed={keyword: found for name, found in values.items() for keyword in LISTS[name]},
+            shaped=shapes(values.get("agents", ())),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise Malformed("a table of the standard is damaged") from error
@@ -133,8 +157,20 @@ def tag_text(tag: int) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def _before_comment(line: str) -> str:
-    return line.partition("#")[0]
+def alike(value: str) -> str:
+    """A value as those of `LISTS` are compared: `Lung_L`, `LUNG L` and `lung-l` are one."""
+    return _BETWEEN.sub(" ", value).strip().casefold()
+
+
+def _words(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield from line.partition("#")[0].split()
+
+
+def _values(text: str) -> Iterator[str]:
+    """What stands between bars and ends of lines."""
+    for line in text.splitlines():
+        yield from filter(None, map(str.strip, line.partition("#")[0].split("|")))
 
 
 def _elements(text: str) -> list[Element]:

@@ -25,8 +25,10 @@ from mediator.deid.dates import (
     truncate_datetime,
 )
 from mediator.deid.identifiers import NOBODYS, Own
+from mediator.deid.marks import is_mark
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
+from mediator.deid.tables import alike
 
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,12}", re.ASCII)
@@ -38,8 +40,6 @@ _TURNING = frozenset(
     {"NO", "NOT", "NON", "NONE", "WITHOUT", "W", "WO", "OR", "LESS", "MINUS", "EXCEPT", "PREVIOUS", "PRIOR", "BEFORE",
      "AFTER", "POST", "PRE"}
 )  # fmt: skip
-# marks of scanners (B30f, FC08, T2w, 5mm, 1.5T): a letter with at most three digits. Digits alone never: 12.03.65
-_MARK = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]?|\d{1,2}(\.\d{1,2})?(mm|cm|T|D|s|kV|min)", re.ASCII | re.IGNORECASE)
 # the longest value of the text VRs we ever write (PS3.5 6.2, in characters)
 _LONGEST = {
     "CS": 16, "SH": 16, "LO": 64, "PN": 64, "UI": 64, "DS": 16, "IS": 12, "AS": 4, "DA": 8, "TM": 16, "DT": 26,
@@ -169,10 +169,14 @@ def _clean(rule: Rule, vr: str, values: tuple[str, ...], table: ProfileTable, ow
         kept = [value.upper() in rule.terms or _is_term(value, table, own) if value else None for value in values]
         cleaned = tuple("OTHER" if stays is False else value for value, stays in zip(values, kept, strict=True))
         return Written(cleaned) if any(kept) else EMPTY
+    if is_standards_own(rule, values):
+        return Written(values)
     words = [word for value in values for word in _WORD.findall(unicodedata.normalize("NFC", value))]
+    if _is_listed(rule, values) and not own.stand_in(words):
+        return Written(values)
     if all(value.casefold() in table.code_meanings for value in values) and not own.stand_in(words):
         return Written(values)  # the text of a code of the standard (`Neoplasm, Primary`) is no longer anybody's own
-    words = [word for word in words if _known(word, table.terms)]
+    words = [word for word in words if _known(word, table.terms, rule.listed)]
     kept_words = own.without(words)
     if len(kept_words) < len(words) and _TURNING.intersection(word.upper() for word in words if own.is_word(word)):
         return EMPTY
@@ -185,8 +189,18 @@ def is_standards_own(rule: Rule, values: tuple[str, ...]) -> bool:
     return bool(rule.terms) and all(not value or value.upper() in rule.terms for value in values)
 
 
-def _known(word: str, terms: frozenset[str]) -> bool:
-    return word.isascii() and (word.upper() in terms or _MARK.fullmatch(word) is not None)
+def _is_listed(rule: Rule, values: tuple[str, ...]) -> bool:
+    """Whether every value is one that the attribute's own list has, or of its shape."""
+    shape = rule.shape
+    if shape is None:
+        return bool(rule.listed) and all(not value or alike(value) in rule.listed for value in values)
+    return all(not value or alike(value) in rule.listed or shape.fullmatch(value) for value in values)
+
+
+def _known(word: str, terms: frozenset[str], listed: frozenset[str]) -> bool:
+    if not word.isascii():
+        return False
+    return word.upper() in terms or is_mark(word) or (not word.isdigit() and word.casefold() in listed)
 
 
 def _is_term(value: str, table: ProfileTable, own: Own) -> bool:

@@ -3,7 +3,9 @@
 1. Every removed or replaced text, whole and by its words of at least four characters, in the bytes it came in and as
    UTF-8 and Latin-1, is searched for in every byte that was read back from disk, whatever the letter case.
 2. Shorter ones convict only where a value that was kept as it stood is nothing else.
-3. Dates are not searched for (a moved date may be another one's original); the writer compares them one by one.
+3. Bytes of which nobody says that they are text (`Opaque`) are searched for, too, but numbers are no text: there such
+   a hit is chance.
+4. Dates are not searched for (a moved date may be another one's original); the writer compares them one by one.
 
 The search looks at every position of the bytes at once: each token is entered in a bit map under the hash of its last
 eight (or four) bytes, and only where the map says so is a token really compared. Hits are places; whether the place
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mediator.deid import residual
+from mediator.deid.identifiers import Opaque
 
 _BITS = 18
 _LONG, _SHORT = 8, 4
@@ -32,6 +35,8 @@ class Residue:
 
     def __init__(self) -> None:
         self.whole: set[bytes] = set()  # (2)
+        self.opaque: set[bytes] = set()  # tokens that only values had of which nobody says that they are text
+        self._unsure: set[bytes] = set()
         self._seen: set[bytes] = set()
         self._fresh: list[bytes] = []
         self._maps = {size: np.zeros(1 << _BITS, dtype=np.bool_) for size in (_LONG, _SHORT)}
@@ -47,13 +52,27 @@ class Residue:
 
     def lost(self, values: Iterable[bytes]) -> list[bytes]:
         """Remember removed values; the tokens that are new."""
-        fresh = set(values) - self._seen
+        given = list(values)
+        texts = {value for value in given if not isinstance(value, Opaque)}
+        if again := texts & self._unsure:  # of two that are equal, the text counts
+            self._unsure -= again
+            self.opaque -= residual.tokens(again)
+        fresh = set(given) - self._seen
         if not fresh:
             return []
         self._seen |= fresh
         self._fresh += fresh
-        self.whole |= {short for value in fresh if 0 < len(short := plain(value)) < residual.MIN_TOKEN}
-        return [token for token in residual.tokens(fresh) if self._enter(token)]
+        texts &= fresh
+        self.whole |= {short for value in texts if 0 < len(short := plain(value)) < residual.MIN_TOKEN}
+        tokens = residual.tokens(texts)
+        self.opaque -= tokens
+        entered = [token for token in tokens if self._enter(token)]
+        if unsure := fresh - texts:
+            self._unsure |= unsure
+            unsaid = [token for token in residual.tokens(unsure) if self._enter(token)]
+            self.opaque.update(unsaid)
+            entered += unsaid
+        return entered
 
     def take(self) -> list[bytes]:
         """The values that were lost since this was last asked."""

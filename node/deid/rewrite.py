@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mediator.deid.coded import CODED, coded_tags
-from mediator.deid.identifiers import Identifier, Kind, Own
+from mediator.deid.identifiers import Identifier, Kind, Opaque, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
@@ -26,16 +26,13 @@ from mediator.deid.values import Subject, decide
 from node.deid import encoding
 from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
 from node.deid.facts import TEXT_VRS, decode
+from node.deid.numerals import ASSIGNED, NUMBER_BYTES, NUMBERS, as_written, numerals
+from node.deid.ordinals import told_apart
 from node.deid.reader import ByteRun, Parsed, Raw
 from node.deid.residue import Residue, plain
 from node.deid.structure import ElementNode
 
 CHARSET = 0x00080005
-# Bytes per value of the VRs that hold numbers (PS3.5 6.2).
-_NUMBER_BYTES = {
-    "US": 2, "SS": 2, "OW": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "OV": 8, "SV": 8, "UV": 8,
-    "OF": 4, "OL": 4, "OD": 8,
-}  # fmt: skip
 # DS and IS that `mediator.deid.values` keeps and writes as they stand: numbers and at most one blank, of its lengths.
 _DECIMAL = rb"(?![^\\ ]{33})[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _INTEGER = rb"(?![^\\ ]{13})[+-]?\d{1,12}"
@@ -53,6 +50,7 @@ _WORD_BYTES = 200
 MAX_LOST_BYTES = 80_000_000
 # A year of a patient's files names some dozen people and orders.
 MAX_IDENTIFIERS = 10_000
+MAX_IDENTIFIER_LETTERS = 1_000_000
 
 
 class TooMuch(Exception):
@@ -61,11 +59,12 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What stands in the output for one element: its bytes, values beyond doubt, texts kept as they were."""
+    """What stands in the output for one element: its bytes, values beyond doubt, texts and numbers that were kept."""
 
     raw: bytes
     trusted: tuple[bytes, ...] = ()
     kept: tuple[bytes, ...] = ()
+    numbers: tuple[bytes, ...] = ()
 
 
 NOTHING = Chunk(b"")
@@ -77,6 +76,7 @@ class _Notes:
 
     trusted: list[bytes] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
+    numbers: list[bytes] = field(default_factory=list)
 
 
 class Rewriter:
@@ -89,10 +89,11 @@ class Rewriter:
         self.most_lost: float = MAX_LOST_BYTES
         self._lost = 0
         self._remembered = 0
-        self.pardons: dict[tuple[bytes, bytes], bool] = {}  # (an element's bytes, token): may it be there
+        self.pardons: dict[tuple[bytes, bytes, bool], bool] = {}  # (an element's bytes, token, unsure): may it be there
         self._table = table
         self._renamed = "", ""
         self._as = subject  # with what is the patient's own
+        self._own_numbers: re.Pattern[bytes] | None = None  # those of five digits, as a header has numbers
         self._named: set[Identifier] = set()
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
@@ -114,10 +115,13 @@ class Rewriter:
         """These are the patient's own, too. Raises `TooMuch`."""
         known = len(self._named)
         self._named.update(identifiers)
-        if len(self._named) > MAX_IDENTIFIERS:
+        if len(self._named) > known and (
+            len(self._named) > MAX_IDENTIFIERS or sum(len(one.text) for one in self._named) > MAX_IDENTIFIER_LETTERS
+        ):
             raise TooMuch
         if len(self._named) > known:
             self._as = replace(self.subject, own=Own(self._named))
+            self._own_numbers = as_written(self.own.numbers)
             self._forget()
             self._kept.clear()
             self.pardons.clear()
@@ -151,7 +155,8 @@ class Rewriter:
         if not self._named:
             return False
         if (answer := self._kept.get(kept)) is None:
-            self._kept[kept] = answer = self.own.name(kept.decode("utf-8", "replace"))
+            said = kept.decode("utf-8", "replace")
+            self._kept[kept] = answer = self.own.name(said) or self.own.is_number(said)
         return answer
 
     def header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
@@ -219,6 +224,7 @@ class Rewriter:
             b"".join(chunk.raw for chunk in chunks),
             tuple(value for chunk in chunks for value in chunk.trusted),
             tuple(text for chunk in chunks for text in chunk.kept),
+            tuple(number for chunk in chunks for number in chunk.numbers),
         )
 
     def _is_number(self, element: Raw) -> bool:
@@ -235,6 +241,7 @@ class Rewriter:
             and len(raw) % 2 == 0
             and (rule.vm_max is None or raw.count(b"\\", start) < rule.vm_max)
             and shape.fullmatch(raw, start) is not None
+            and (self._own_numbers is None or self._own_numbers.fullmatch(raw, start) is None)
         )
 
     def _memo(self, form: str, charset: bytes, creator: str = "") -> dict[bytes, Chunk]:
@@ -288,7 +295,7 @@ class Rewriter:
             again = parsed.node((made.tag, made.vr, raw, 0 if made.items is not None else len(raw) - len(made.value)))
             if not dates_hold(node, again, self._table, self.subject.shift_days, creator):
                 raise DatesDiffer
-        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept))
+        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept), tuple(notes.numbers))
 
     @staticmethod
     def _encode(parsed: Parsed, node: ElementNode) -> Chunk:
@@ -328,9 +335,10 @@ class Rewriter:
         rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
         if node.items is not None:
             if rule.action is ElementAction.RECURSE:
-                return ElementNode(
-                    node.tag, "SQ", items=tuple(self._items(item, charset, notes) for item in node.items)
-                )
+                items = tuple(self._items(item, charset, notes) for item in node.items)
+                items, names = told_apart(node.tag, node.items, items)
+                notes.trusted += names
+                return ElementNode(node.tag, "SQ", items=items)
             self._lose(node)
             empty = rule.action is ElementAction.EMPTY and "SQ" in rule.vrs and node.tag not in _NEVER_EMPTY
             return ElementNode(node.tag, "SQ", items=()) if empty else None
@@ -353,11 +361,17 @@ class Rewriter:
             notes.trusted.append(made.value)
         elif made is not None and made.vr in TEXT_VRS:
             notes.kept.extend(plain(value) for value in made.value.split(b"\\"))
+        elif made is not None:
+            notes.numbers.append(made.value)
+        if made is not None and self._own_numbers is not None:
+            notes.kept += [one.encode() for one in numerals(made) if self.own.is_number(one)]
         return made
 
     def _apply(self, rule: Rule, node: ElementNode, charset: bytes, *, coded: bool) -> tuple[ElementNode | None, bool]:
         """The element as it will be written, and whether its value is beyond doubt."""
         vr = node.vr
+        if node.tag in ASSIGNED and self.own.is_number(text(node)):
+            return ElementNode(node.tag, "IS", b"0 "), True
         if vr == "UN" and rule.vrs:
             vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
         if vr in TEXT_VRS:
@@ -370,7 +384,7 @@ class Rewriter:
             return ElementNode(node.tag, own, encoding.text_value(own, written.values)), written.trusted
         if vr in ("US", "SS") and "OW" in rule.vrs and vr not in rule.vrs:
             vr = "OW"  # colour tables of older writers: the same 16-bit numbers
-        size = _NUMBER_BYTES.get(vr)
+        size = NUMBER_BYTES.get(vr)
         if rule.action is not ElementAction.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
             return None if rule.action is not ElementAction.EMPTY else ElementNode(node.tag, rule.vrs[0]), True
         count, rest = divmod(len(node.value), size)
@@ -404,7 +418,7 @@ class Rewriter:
                 own = next((inner.value for inner in item if inner.tag == CHARSET), charset)
                 for inner in item:
                     self._lose(inner, own)
-        elif node.vr in ("DA", "TM", "DT"):
+        elif node.vr in ("DA", "TM", "DT") or node.vr in NUMBERS:
             return
         elif node.vr in TEXT_VRS:
             values = node.value.split(b"\\")
@@ -412,7 +426,7 @@ class Rewriter:
                 values += [text.encode() for text in decode(node.value, node.vr, charset)]
             self._enter(values, len(node.value))
         elif len(node.value) <= _MAX_OPAQUE_TOKEN and _looks_like_text(node.value):
-            self._enter([node.value], len(node.value))
+            self._enter([Opaque(node.value)], len(node.value))
 
     def _enter(self, values: Sequence[bytes], length: int) -> None:
         """Raises `TooMuch`; what was entered before stays."""

@@ -21,6 +21,8 @@ from mediator.deid.mandatory import DUMMY, Mandatory
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
 from mediator.deid.values import is_standards_own
 from node.deid.facts import decode
+from node.deid.numerals import numerals
+from node.deid.ordinals import is_standing_in, without_ordinal
 from node.deid.reader import Parsed, Reader
 from node.deid.residue import Residue, plain
 from node.deid.rewrite import coded_in
@@ -98,7 +100,10 @@ class Searcher:
             if node.items is not None:
                 if any(self._names(item) for item in node.items):
                     return True
-            elif node.vr in WORDS and self._is_named(node, coded=node.tag in coded):
+            elif node.vr in WORDS:
+                if self._is_named(node, coded=node.tag in coded):
+                    return True
+            elif self._own.numbers and any(map(self._own.is_number, numerals(node))):
                 return True
         return False
 
@@ -119,8 +124,9 @@ def still_names(rule: Rule, tag: int, values: Sequence[str], name: Callable[[str
     """
     if rule.action in _OURS or tag in _STATED:
         return False
-    texts = [value for value in values if value and value not in _STANDING_IN]
-    return any(name(text) for text in texts if not (is_standards_own(rule, (text,)) or mandatory.lists(tag, text)))
+    texts = [without_ordinal(tag, one) for one in values if one not in _STANDING_IN and not is_standing_in(tag, one)]
+    free = [text for text in texts if text and not (is_standards_own(rule, (text,)) or mandatory.lists(tag, text))]
+    return any(map(name, free))
 
 
 def _all(nodes: Iterable[ElementNode]) -> Iterator[ElementNode]:

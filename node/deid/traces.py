@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
-from mediator.deid.identifiers import Identifier, Kind, Lost
+from mediator.deid.identifiers import Identifier, Kind, Lost, Opaque
 from mediator.errors import Malformed
 from node.deid.pipeline import Trace
 
@@ -18,6 +18,7 @@ _HEAD = struct.Struct(">BL")
 _NUMBER = struct.Struct(">Q")
 _BYTES, _FILE, _KEY = 0, 16, 17
 _KINDS: dict[int, Kind] = {1: "name", 2: "number", 3: "order"}
+_OPAQUE = 4
 _CODES = {kind: code for code, kind in _KINDS.items()}
 
 
@@ -63,7 +64,7 @@ def _entry(value: Lost) -> bytes:
     if isinstance(value, Identifier):
         # what came in no character set may hold halves of pairs
         return _framed(_CODES[value.kind], value.text.encode("utf-8", "surrogatepass"))
-    return _framed(_BYTES, value)
+    return _framed(_OPAQUE if isinstance(value, Opaque) else _BYTES, value)
 
 
 def _framed(code: int, value: bytes) -> bytes:
@@ -88,6 +89,8 @@ def _entries(raw: bytes) -> Iterator[tuple[int, bytes]]:
 def _value(code: int, value: bytes) -> Lost:
     if code == _BYTES:
         return value
+    if code == _OPAQUE:
+        return Opaque(value)
     if code not in _KINDS:
         raise Malformed("lost values of a kind nobody knows")
     return Identifier(_KINDS[code], _text(value))

@@ -40,6 +40,8 @@ from mediator.deid.values import Subject, decide
 from node.deid.date_check import DATE_VRS, date_holds, moved_days, text
 from node.deid.engine import ProfileEngine, Source
 from node.deid.facts import TEXT_VRS, decode, layout_of
+from node.deid.numerals import numerals
+from node.deid.ordinals import is_standing_in, without_ordinal
 from node.deid.pixels.fragments import value_without_words
 from node.deid.pixels.rle import RLE
 from node.deid.pixels.segments import MalformedStream
@@ -281,8 +283,10 @@ class _Verifier:
 
     def _names(self, leaf: _Leaf, own: Own) -> bool:
         """Whether a text is somebody's who is called so, however short, however it is spelled."""
-        if leaf.node.vr not in WORDS or leaf.coded or not own:
+        if leaf.coded or not own:
             return False
+        if leaf.node.vr not in WORDS:
+            return any(map(own.is_number, numerals(leaf.node)))
         values = decode(_NOBODY.sub(b" ", leaf.node.value), leaf.node.vr, leaf.charset)
         return still_names(leaf.rule, leaf.node.tag, values, own.name, self._mandatory)
 
@@ -339,6 +343,9 @@ class _Verifier:
             return all(_CHARSET_NAME.fullmatch(value) for value in values)
         if _STATED.match(leaf.place):
             return all(value in _VOCABULARY or _METHOD.fullmatch(value) for value in values)
+        if all(is_standing_in(node.tag, value) for value in values):
+            return True
+        values = tuple(without_ordinal(node.tag, value) for value in values)
         if rule.action in (ElementAction.REMOVE, ElementAction.PSEUDONYM):
             return False
         subject = self._subject if leaf.coded else subject

@@ -31,6 +31,8 @@ from node.deid.rewrite import Chunk, Rewriter
 from node.deid.stream import READ_BYTES, MemoryStream
 
 _PARDONS = 10_000
+# As many bytes of a number spell a word by chance.
+_SURE = 8
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AGAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A larger header is not kept waiting for its pixels: memory is one file's, not that of all that are under way.
@@ -145,17 +147,18 @@ def matches(header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int |
         index = bisect_right(starts, at) - 1
         if index >= len(chunks) or at + len(token) > starts[index + 1]:
             return None  # across two elements
-        if not _is_chance(chunks[index], token, rewriter.pardons):
+        unsure = len(token) < _SURE or token in rewriter.residue.opaque
+        if not _is_chance(chunks[index], token, rewriter.pardons, unsure=unsure):
             return None
         pardoned += 1
     return pardoned
 
 
-def _is_chance(chunk: Chunk, token: bytes, pardons: dict[tuple[bytes, bytes], bool]) -> bool:
-    """Whether every place of `token` in an element lies in a value that is ours."""
-    key = (chunk.raw, token)
+def _is_chance(chunk: Chunk, token: bytes, pardons: dict[tuple[bytes, bytes, bool], bool], *, unsure: bool) -> bool:
+    """Whether every place of `token` in an element lies in a value that is ours; or, if it may be no word, a number."""
+    key = (chunk.raw, token, unsure)
     if (answer := pardons.get(key)) is None:
-        inside = sum(value.lower().count(token) for value in chunk.trusted)
+        inside = sum(value.lower().count(token) for value in (*chunk.trusted, *(chunk.numbers if unsure else ())))
         answer = chunk.raw.lower().count(token) <= inside
         if len(pardons) < _PARDONS:
             pardons[key] = answer

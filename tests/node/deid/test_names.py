@@ -217,7 +217,7 @@ def test_what_goes_with_images_keeps_its_words_less_the_name(tmp_path):
     out = written(tmp_path / "a", dataset)
     assert out.StructureSetROISequence[0].ROIName == "GTV"
     assert (out.SegmentSequence[0].SegmentLabel, out.SegmentSequence[0].SegmentAlgorithmName) == (
-        "ANONYMIZED",
+        "SEGMENT 1",
         "nodule",
     )
     assert out.ContentSequence[0].TextValue == "ANONYMIZED" and out.SeriesDescription == "ABDOMEN"
