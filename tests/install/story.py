@@ -236,9 +236,11 @@ class Story:
         if self.jobs:
             assert self.hub.ended("over-an-upgrade", within_s=2 * PATIENCE_S)["state"] == "done"
             mine = [line for line in self.node.json("job", "list") if line["run"] == "over-an-upgrade"]
-            stopped = [line for line in mine if line["state"] not in ("released", "delivered")]
-            self.figures["rounds_over_upgrade"] = {"stopped": len(stopped), "done": len(mine) - len(stopped)}
-            say(f"{self.system.name}: of the run over the upgrade {len(stopped)} tasks were stopped, and none was lost")
+            done = {(line["round"], line["kind"]) for line in mine if line["state"] in ("released", "delivered")}
+            assert done == {(line["round"], line["kind"]) for line in mine} and {1, 2, 3} <= {each[0] for each in done}
+            self.figures["over_upgrade"] = {"tasks": len(done), "asked_again": len(mine) - len(done)}
+            again = self.figures["over_upgrade"]["asked_again"]
+            say(f"{self.system.name}: {len(done)} tasks over the upgrade, {again} asked again, none lost")
 
     def refuse_downgrade(self) -> None:
         bundle = self.node.hand(self.bundles[FIRST])
