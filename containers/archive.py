@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from containers.blobs import ArchiveLimits, Blob, Hashed, Shelf, file_members, outer_name, tar_members, unpacked
+from containers.blobs import (
+    ArchiveLimits,
+    Blob,
+    Counted,
+    Hashed,
+    Shelf,
+    file_members,
+    outer_name,
+    tar_members,
+    unpacked,
+)
 from containers.layers import combine, read_sbom
 from containers.tarballs import BLOCK, PIECE_BYTES, header
 from mediator import canonical
@@ -88,7 +98,7 @@ def rebuilt(
 
 
 def _layer(diff_id: str, size: int, stream: Any, limits: ArchiveLimits) -> Iterator[bytes]:
-    plain = Hashed(unpacked(Hashed(stream), limits).stream)
+    plain = Hashed(unpacked(Counted(stream), limits).stream)
     yield header(f"{_hex(diff_id)}/layer.tar", size)
     while plain.size < size and (piece := plain.read(min(PIECE_BYTES, size - plain.size))):
         yield piece

@@ -57,18 +57,29 @@ class Blob:
 Member = tuple[TarEntry, Readable]
 
 
-class Hashed:
-    """A stream that counts and hashes what is read of it."""
+class Counted:
+    """A stream that counts what is read of it."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._sha256 = hashlib.sha256()
         self.size = 0
 
     def read(self, size: int, /) -> bytes:
         piece = self._stream.read(size)
-        self._sha256.update(piece)
         self.size += len(piece)
+        return piece
+
+
+class Hashed(Counted):
+    """A stream that counts and hashes what is read of it."""
+
+    def __init__(self, stream: Readable) -> None:
+        super().__init__(stream)
+        self._sha256 = hashlib.sha256()
+
+    def read(self, size: int, /) -> bytes:
+        piece = super().read(size)
+        self._sha256.update(piece)
         return piece
 
     @property
@@ -93,7 +104,7 @@ class _Begun:
 class Packed:
     """What a packed stream unpacks to. Raises `Malformed` for damaged data and beyond the limits."""
 
-    def __init__(self, stream: Any, packed: Hashed, limits: ArchiveLimits) -> None:
+    def __init__(self, stream: Any, packed: Counted, limits: ArchiveLimits) -> None:
         self._stream = stream
         self._packed = packed
         self._limits = limits
@@ -119,7 +130,7 @@ class Unpacked:
     was_packed: bool
 
 
-def unpacked(stream: Hashed, limits: ArchiveLimits) -> Unpacked:
+def unpacked(stream: Counted, limits: ArchiveLimits) -> Unpacked:
     head = _head(stream)
     begun = _Begun(head, stream)
     if head[:2] == b"\x1f\x8b":
@@ -262,7 +273,8 @@ def outer_name(name: str) -> str:
 
 def tar_members(stream: Readable, limits: ArchiveLimits) -> Iterator[Member]:
     """The members of a tar stream, which may be packed as a whole."""
-    tar = Tar(unpacked(Hashed(stream), limits).stream, max_entries=limits.members)
+    # nobody asks for the whole archive's hash: each member has its own
+    tar = Tar(unpacked(Counted(stream), limits).stream, max_entries=limits.members)
     for entry in tar:
         yield entry, tar
 

@@ -53,6 +53,8 @@ class Broker:
         self._record = record
         self._build = build
         self._endings = Endings()
+        # an earlier broker may have left containers; from then on there is what this one starts
+        self._may_run = True
 
     # --- the five verbs -----------------------------------------------------------------------------------------
 
@@ -94,6 +96,7 @@ class Broker:
         Attaching again yields its events from the beginning: what was said about earlier tasks is said again.
         """
         with self._recorded("execute", job):
+            self._may_run = True
             running = self._found(job)
             for container in (running.keeper, running.main):
                 state = running.state(container)
@@ -144,8 +147,18 @@ class Broker:
             return sorted(removed)
 
     def enforce_wall_time(self) -> None:
-        """Kill every job beyond its spec's wall time; the broker's process calls it every second or so."""
-        for container in self._engine.containers(self._site.site):
+        """Kill every job beyond its spec's wall time; the broker's process calls it every second or so. The engine is
+        not asked while there is no container that a broker could have started."""
+        if not self._may_run:
+            return
+        self._may_run = False  # before the engine is asked: what is started meanwhile is looked at the next time
+        try:
+            there = self._engine.containers(self._site.site)
+        except CloisterError:
+            self._may_run = True
+            raise
+        self._may_run = self._may_run or bool(there)
+        for container in there:
             spec = self._spec_of(container)
             if container.role != "keeper" and spec is not None:
                 running = self._running(spec, keeper="", main=container.id)

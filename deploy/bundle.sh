@@ -23,6 +23,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/say.sh"
 
 [ $# -gt 0 ] || { say 'error: deploy/bundle.sh needs --key RELEASE_KEY'; say 'hint: deploy/bundle.sh --help'; exit 2; }
+only_told "$@"
 verb=bundle
 if [ "$1" = check ]; then
   verb=check

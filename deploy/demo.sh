@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: deploy/demo.sh [--work DIR] [--rounds N] [--keep]
+# usage: deploy/demo.sh [--work DIR] [--rounds N] [--keep] [--docs]
 #        deploy/demo.sh --stop [--work DIR]
 #
 # Runs a hub and three hospital nodes on this machine, as separate processes (as root: under separate users).
@@ -9,15 +9,18 @@
 #   --work DIR   where everything goes (default: demo-work beside this repository); its content is replaced
 #   --rounds N   federated rounds, at least 3 (default 4)
 #   --keep       leave hub and nodes running at the end and print their addresses
+#   --docs       put this demo's result into the documents: deploy/docs/demo.json, .svg, .png and README's transcript
 #   --stop       end what --keep left running
 #   --help       this text
 #
-# The report is DIR/report.html (to read) and DIR/demo-report.json (for programs), the logs are in DIR/logs.
+# The report is DIR/report.html (to read) and DIR/demo-report.json (for programs), its curves DIR/demo.svg and demo.png,
+# the logs are in DIR/logs.
 # Exit codes: 0 all is well · 1 a promise of the demo was not kept · 2 wrong usage · 4 a log does not verify, or an
 # identifier got out · 5 not now (safe to try again).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/say.sh"
 
+only_told "$@"
 stop=no
 for word in "$@"; do
   case "$word" in

@@ -22,6 +22,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/say.sh"
 
+only_told "$@"
 case "${1:-}" in
   keygen | verify) set -- "$@" ;;
   [0-9]*.[0-9]*.[0-9]*) set -- make "$@" ;;

@@ -12,8 +12,15 @@ An older database would have forgotten which instructions were served and which 
 
 from __future__ import annotations
 
-from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, inspect, select
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Column, Connection, MetaData, String, Table, column, delete, insert, inspect, select, table
+
+# who opens a database of this very version migrates nothing, and does not wait for Alembic
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 READERS_TABLE = "schema_reader"
 _TABLE = Table(
@@ -22,6 +29,22 @@ _TABLE = Table(
     Column("revision", String(32), primary_key=True),
     Column("of", String(32), nullable=False),
 )
+
+
+_VERSION = table("alembic_version", column("version_num"))
+_NUMBER = re.compile(r"m?(\d{4})_\w+\.py")
+
+
+def newest(migrations: Path) -> str:
+    """The newest revision in a folder of migrations: a migration's file is named for its number."""
+    return max(found[1] for each in (migrations / "versions").iterdir() if (found := _NUMBER.fullmatch(each.name)))
+
+
+def is_newest(connection: Connection, migrations: Path) -> bool:
+    """Whether a database is at the newest revision of the folder already."""
+    if not inspect(connection).has_table(_VERSION.name):
+        return False
+    return list(connection.scalars(select(_VERSION.c.version_num))) == [newest(migrations)]
 
 
 def readers(scripts: ScriptDirectory) -> tuple[str, ...]:

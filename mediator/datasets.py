@@ -115,7 +115,8 @@ class HeldStudy:
 class VersionAccount:
     """What a manifest says beside its content: whose it is, and what became of everything that was taken in.
 
-    `counts` and `excluded` are instances and studies that came in and were held back, by reason.
+    `counts` and `excluded` are instances and studies that came in and were held back, by reason; among the counts, by
+    keyword, elements that published files lack though the profile means to keep them.
     """
 
     dataset: str
@@ -135,6 +136,7 @@ def account_of(report: IngestReport) -> VersionAccount:
         "instances_excluded": sum(report.instances_excluded.values()),
         # a study is published without the files of it that were held back: each reason has its number
         **{f"instances_excluded.{reason}": number for reason, number in report.instances_excluded.items()},
+        **{f"values_missed.{one.keyword}": one.elements for one in report.missed},
     }
     made_by = Deidentification(report.profile, report.profile_fingerprint, report.engine_version)
     return VersionAccount(

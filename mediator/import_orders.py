@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mediator.grammar import WORD, check_identifier
-from mediator.types import Study
+from mediator.types import ADDED, Study
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _CATEGORY = re.compile(WORD)
@@ -86,6 +86,14 @@ class IngestOrder:
 
 
 @dataclass(frozen=True)
+class Missed:
+    """How many elements of one keyword the published files lack, though the profile means to keep them."""
+
+    keyword: str
+    elements: int
+
+
+@dataclass(frozen=True)
 class IngestReport:
     """What came of an order. Every instance and every study is either published or counted under one reason.
 
@@ -113,3 +121,4 @@ class IngestReport:
     clinical_refused: Mapping[str, int]
     destroyed: int
     studies: tuple[Study, ...]
+    missed: tuple[Missed, ...] = field(default=(), metadata=ADDED)

@@ -13,26 +13,23 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from joserfc import jws
-from joserfc.jwk import OKPKey
+from functools import cache
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mediator import canonical
 from mediator.canonical import Document
 from mediator.errors import Code, Denied, Malformed, Reason
 from mediator.grammar import HEX256, MAX_SIGNED_BYTES
 
+# Keys are named by whoever asks and answers; the libraries are for who signs or opens, and a command that does neither
+# would wait for them longer than for its answer.
+if TYPE_CHECKING:
+    from joserfc import jws
+    from joserfc.jwk import OKPKey
+
 D = TypeVar("D", bound=Document)
 
 ALGORITHM = "Ed25519"  # RFC 9864: the fully specified name
-# The library has a limit of its own for what it opens, of 128,000 characters, and none for what it signs: a permit of
-# 1,100 tensors was signed and never opened. Ours is in its place, for both.
-_LIBRARY = jws.JWSRegistry(algorithms=[ALGORITHM])
-_LIBRARY.max_payload_length = MAX_SIGNED_BYTES
 # 128 of 256 bits: finding a second key with the same id costs 2^128 tries
 _KEY_ID_HEX = 32
 _PUBLIC_KEY = re.compile(HEX256)
@@ -65,6 +62,9 @@ class VerifyKey:
         return cls(bytes.fromhex(text.strip()))
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except InvalidSignature:
@@ -72,6 +72,8 @@ class VerifyKey:
         return True
 
     def _jwk(self) -> OKPKey:
+        from joserfc.jwk import OKPKey
+
         return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": _b64(self.raw)})
 
 
@@ -81,11 +83,16 @@ class SigningKey:
     def __init__(self, seed: bytes) -> None:
         if len(seed) != 32:
             raise Malformed("an Ed25519 private key has 32 bytes")
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from joserfc.jwk import OKPKey
+
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
         self._jwk = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "d": _b64(seed), "x": _b64(self.verify_key.raw)})
 
     @property
     def verify_key(self) -> VerifyKey:
+        from cryptography.hazmat.primitives import serialization
+
         encoding, form = serialization.Encoding.Raw, serialization.PublicFormat.Raw
         return VerifyKey(self._private.public_key().public_bytes(encoding, form))
 
@@ -105,7 +112,9 @@ class SigningKey:
         """
         payload = canonical.encode(document)
         canonical.decode(type(document), payload)
-        return jws.serialize_compact(_signing_header(self.key_id, document), payload, self._jwk, registry=_LIBRARY)
+        from joserfc import jws
+
+        return jws.serialize_compact(_signing_header(self.key_id, document), payload, self._jwk, registry=_registry())
 
     def __repr__(self) -> str:
         return f"SigningKey({self.key_id})"
@@ -163,8 +172,10 @@ def open_signed(cls: type[D], text: str, keys: Mapping[str, VerifyKey]) -> Signe
     key = keys.get(key_id)
     if key is None:  # (3)
         raise Denied(Reason(Code.UNTRUSTED_KEY, f"no trusted key signs a {cls.KIND} with this key id"))
+    from joserfc import jws
+
     try:
-        verified = jws.deserialize_compact(text.encode("ascii"), key._jwk(), registry=_LIBRARY)  # (4)
+        verified = jws.deserialize_compact(text.encode("ascii"), key._jwk(), registry=_registry())  # (4)
     except Exception as error:
         raise Denied(Reason(Code.BAD_SIGNATURE, str(cls.KIND))) from error
     head, payload, _ = text.split(".")
@@ -198,10 +209,30 @@ def _header_of(text: str) -> dict[str, object]:
 def _extracted(text: str) -> jws.CompactSignature:
     if len(text) > MAX_SIGNED_BYTES:
         raise Malformed("a signed document is too large")
+    from joserfc import jws
+
     try:
-        return jws.extract_compact(text.encode("ascii"), registry=_LIBRARY)
+        return jws.extract_compact(text.encode("ascii"), registry=_registry())
     except Exception as error:
         raise Malformed("not a signed document (compact JWS)") from error
+
+
+def load() -> None:
+    """Load the libraries now: a process that serves does not wait for its first document."""
+    import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
+
+    _registry()
+
+
+@cache
+def _registry() -> jws.JWSRegistry:
+    """The library has a limit of its own for what it opens, of 128,000 characters, and none for what it signs: a permit
+    of 1,100 tensors was signed and never opened. Ours is in its place, for both."""
+    from joserfc import jws
+
+    made = jws.JWSRegistry(algorithms=[ALGORITHM])
+    made.max_payload_length = MAX_SIGNED_BYTES
+    return made
 
 
 def _b64(raw: bytes) -> str:

@@ -7,17 +7,16 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from deploy.demo import closing, keeping, page, table
+from deploy.demo import closing, keeping, record, results, table
 from deploy.demo.arguments import REPOSITORY, arguments
 from deploy.demo.failures import DemoFailed, Interrupted
-from deploy.demo.programs import Programs
 from deploy.demo.show import FAILED, Screen
 from deploy.demo.story import Story
-from deploy.demo.workplace import UID_BASE, Workplace, choose_root, write_json
+from deploy.demo.workplace import UID_BASE, Workplace, choose_root
+from deploy.driver.commands import CLOISTER, Commands
 
 
 def main(words: list[str]) -> int:
@@ -54,8 +53,9 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
     for entry in given.spent:
         name, _, seconds = entry.partition("=")
         screen.add_seconds(name, float(seconds))
-    programs = Programs(Path(sys.executable).parent / "cloister", place.logs, _environment())
-    story = Story(place, programs, screen, REPOSITORY, given.rounds)
+    hint = f"the logs are in {place.logs}"
+    commands = Commands(CLOISTER, _environment(), place.logs / "commands.log", hint)
+    story = Story(place, commands, screen, REPOSITORY, given.rounds)
     kept = False
     try:
         story.tell()
@@ -63,7 +63,7 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
             kept = True
         else:
             with screen.phase("stop") as phase:
-                programs.stop_all()
+                story.stop()
                 phase.summary = "hub and nodes have ended"
         story.search()
         return conclude(story, given, kept=kept)
@@ -76,21 +76,21 @@ def perform(given: argparse.Namespace, screen: Screen, place: Workplace, why: st
         raise
     finally:
         if kept:
-            keeping.write(place.root, programs.services)
+            keeping.write(place.root, story.services)
         else:
-            programs.stop_all()
+            story.stop()
 
 
 def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:
     """Tables, report, page, and the last words."""
     report, screen, place = story.report, story.screen, story.place
+    report.phases, report.processor = screen.seconds, screen.processor
+    report.seconds_total = time.time() - given.began
     for each in table.tables(report):
         screen.show(each)
-    report.seconds_total = time.time() - given.began
-    report.phases = screen.seconds
-    _write(story)
-    if story.search_again([place.report, place.page, place.logs / "terminal.log"]):
-        _write(story)
+    written = results.write(place, report)
+    if story.search_again([*written, place.logs / "terminal.log"]):
+        results.write(place, report)
     for line in closing.closing(report.plain()):
         screen.line(line)
     if kept:
@@ -99,16 +99,13 @@ def conclude(story: Story, given: argparse.Namespace, *, kept: bool) -> int:
             screen.line(f"{site}: cloister node status --config {hospital.config}")
         screen.line(f"end it with: deploy/demo.sh --stop --work {place.root}", "bold")
     good = not report.exit_code()
+    if given.docs and good:
+        changed = ", ".join(str(path.relative_to(REPOSITORY)) for path in record.put(report.plain()))
+        screen.line(f"put into the documents: {changed}")
     word = "every promise kept" if good else "NOT every promise was kept"
     screen.line(f"{word} · {report.seconds_total:.0f} s · read on:", "bold green" if good else "bold red")
     screen.line(str(place.page), "bold")
     return report.exit_code()
-
-
-def _write(story: Story) -> None:
-    plain = story.report.plain()
-    write_json(story.place.report, plain)
-    story.place.page.write_text(page.page(plain), encoding="utf-8")
 
 
 def _environment() -> dict[str, str]:

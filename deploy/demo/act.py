@@ -22,7 +22,7 @@ from deploy.demo.hub import HOST, Hub
 from deploy.demo.people import People
 from deploy.demo.report import REFUSALS, Report
 from deploy.demo.show import Phase
-from deploy.demo.workplace import write_json
+from deploy.driver.signing import Signer
 from mediator.signatures import VerifyKey
 
 PROOF_WITHIN_S = 45.0
@@ -51,9 +51,13 @@ class Act:
         """
         first, second, third = self.hospitals
         self._attempt(self._without_certificate, "client_without_certificate")
-        self._attempt(lambda: self._replay(third), "replayed_instruction")
-        self._attempt(lambda: self._without_permit(third), "run_without_permit")
-        self._attempt(lambda: self._misbehave(first, second), "extra_tensor", "hidden_bytes")
+        with ThreadPoolExecutor(2) as pool:
+            misbehaving = pool.submit(
+                self._attempt, lambda: self._misbehave(first, second), "extra_tensor", "hidden_bytes"
+            )
+            self._attempt(lambda: self._replay(third), "replayed_instruction")
+            self._attempt(lambda: self._without_permit(third), "run_without_permit")
+            misbehaving.result()
         self._attempt(self._forge, "hub_without_keys")
 
     def _attempt(self, play: Callable[[], None], *names: str) -> None:
@@ -92,7 +96,7 @@ class Act:
     def _replay(self, site: str) -> None:
         """The hub's own parts send a genuine, already served instruction once more."""
         hospital = self.hospitals[site]
-        before = evidence.last_sequence(hospital.audit_dir)
+        before = evidence.last_sequence(hospital.audit)
         answer = self.hub.misbehave(ROGUE_HUB, "replay", site, self.main_run)
         proof = self._wait(hospital, before, {"instruction_replayed"}, f"{self.main_run}/")
         self._prove("replayed_instruction", proof, the_hub_heard=answer["refused"])
@@ -102,7 +106,7 @@ class Act:
     def _without_permit(self, site: str) -> None:
         """The hub signs an instruction for a run that nobody ordered, under a permit that nobody gave."""
         hospital = self.hospitals[site]
-        before = evidence.last_sequence(hospital.audit_dir)
+        before = evidence.last_sequence(hospital.audit)
         answer = self.hub.misbehave(ROGUE_HUB, "no-permit", site, self.model)
         proof = self._wait(hospital, before, {"permit_missing"}, "no-such-run/")
         self._prove("run_without_permit", proof, the_hub_heard=answer["refused"])
@@ -111,33 +115,16 @@ class Act:
 
     def _forge(self) -> None:
         """The hub signs a permit and a run order with the only key it has and sends both to every hospital."""
-        before = {site: evidence.last_sequence(hospital.audit_dir) for site, hospital in self.hospitals.items()}
+        before = {site: evidence.last_sequence(hospital.audit) for site, hospital in self.hospitals.items()}
         own = VerifyKey.from_text(self.hub.public_key("instruction"))
         image = self.images["cloister-job-torch"]
         draft = self.draft("forged-permit", image=image, issuer=own.key_id, researchers=[own.text])
-        permit = self._sign_as_hub(draft)
-        order = self._order_as_hub(permit, image)
+        hub, key = Signer(self.hub.commands, self.hub.folder, "hub", self.hub.uid), self.hub.instruction_key
+        permit = hub.sign_permit(draft, key)
+        order = hub.order("forged", permit, image, list(self.hospitals), 1, permits.TRAINING, key)
         self.hub.misbehave(ROGUE_HUB, "publish", permit, order)
         first, second = (self._everywhere(before, f"document/{_digest(text)}") for text in (permit, order))
         self._prove("hub_without_keys", first if second else None, order_in_record=second.sequence if second else None)
-
-    def _sign_as_hub(self, draft: dict[str, Any]) -> Path:
-        folder, account = self.hub.place.hub, self.hub.account
-        asked, signed = write_json(folder / "forged-permit.json", draft), folder / "forged-permit.jws"
-        self.hub.place.give(asked, account)
-        key = self.hub.instruction_key
-        self.hub.programs("permit", "sign", asked, "--key", key, "--out", signed, account=account)
-        return signed
-
-    def _order_as_hub(self, permit: Path, image: str) -> Path:
-        signed = self.hub.place.hub / "forged-order.jws"
-        sites = [word for site in self.hospitals for word in ("--site", site)]
-        self.hub.programs(
-            "job", "order", "--permit", permit, "--run", "forged", "--image", image, *sites, "--rounds", 1,
-            "--config", permits.TRAINING, "--key", self.hub.instruction_key, "--out", signed,
-            account=self.hub.account,
-        )  # fmt: skip
-        return signed
 
     # ---- outputs that no permit names
 
@@ -156,7 +143,7 @@ class Act:
             hospital, run = self.hospitals[site], f"rogue-{trick}"
             hospital.approve_image(image)
             hospital.accept(ROGUE)
-            before = evidence.last_sequence(hospital.audit_dir)
+            before = evidence.last_sequence(hospital.audit)
             config = json.dumps({"misbehave": trick})
             self.hub.submit(self.people.order(run, permit, image, [site], 1, config), self.model)
             self._prove(name, self._wait(hospital, before, codes, f"{run}/"))
@@ -169,9 +156,7 @@ class Act:
     def _wait(self, hospital: Hospital, after: int, codes: Iterable[str], about: str) -> Refused | None:
         wanted = set(codes)
         return evidence.wait_for(
-            lambda: evidence.find_refusal(
-                hospital.site, evidence.records(hospital.audit_dir, after), wanted, about=about
-            ),
+            lambda: evidence.find_refusal(hospital.site, evidence.records(hospital.audit, after), wanted, about=about),
             within_s=PROOF_WITHIN_S,
         )
 

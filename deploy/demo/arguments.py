@@ -24,6 +24,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--docs", action="store_true")
     parser.add_argument("--stop", action="store_true")
     parser.add_argument("--spent", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, default=time.time(), help=argparse.SUPPRESS)

@@ -1,16 +1,10 @@
-"""How the demo says that it cannot go on."""
+"""How the demo says that it cannot go on: one line for the person at the keyboard, what to do next, the exit code."""
 
 from __future__ import annotations
 
+from deploy.driver.failures import DriverFailed as DemoFailed
 
-class DemoFailed(Exception):
-    """One line for the person at the keyboard, what to do next, and the exit code (0-5 as everywhere in Cloister)."""
-
-    def __init__(self, message: str, hint: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.code = code
+__all__ = ["DemoFailed", "Interrupted"]
 
 
 class Interrupted(Exception):

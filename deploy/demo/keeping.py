@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.demo.programs import STOP_WITHIN_S, Service
 from deploy.demo.workplace import write_json
+from deploy.driver.services import STOP_WITHIN_S, Service
 
 FILE = "running.json"
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.datadict import dictionary_description
 
 from deploy.demo.failures import DemoFailed
-from deploy.demo.programs import Programs
+from deploy.driver.commands import Commands
 from tests.sim import pictures
 from tests.sim.dicom import to_bytes
 
@@ -25,7 +25,7 @@ ELEMENTS = (
 )  # fmt: skip
 
 
-def take(programs: Programs, folder: Path) -> dict[str, Any]:
+def take(commands: Commands, folder: Path) -> dict[str, Any]:
     """Make the picture, de-identify it, and return both as PNG in base64 and the header's rows (name, before, after).
 
     Raises `DemoFailed` when the command does not write it.
@@ -41,14 +41,14 @@ def take(programs: Programs, folder: Path) -> dict[str, Any]:
         f"1.2.826.0.1.3680043.10.1234.7.{number}" for number in (1, 2, 3)
     )
     (source / "us.dcm").write_bytes(to_bytes(before))
-    programs("deid", "key", "new", folder / "key")
-    programs(
+    commands("deid", "key", "new", folder / "key")
+    commands(
         "deid", "run", source, folder / "out", "--profile", "eucaim", "--site", "aster", "--key", folder / "key",
         "--project", "picture", "--ocr", "auto",
     )  # fmt: skip
     written = next((folder / "out").rglob("*.dcm"), None)
     if written is None:
-        raise DemoFailed("the picture with a burned-in name was not de-identified", programs.hint)
+        raise DemoFailed("the picture with a burned-in name was not de-identified", commands.hint)
     after = pydicom.dcmread(written)
     return {
         "before": png(before.pixel_array),

@@ -1,7 +1,7 @@
-"""`python -m deploy.demo.record [REPORT]`: put a finished demo into the documents.
+"""Puts a finished demo into the documents: `deploy/demo.sh --docs`, or `python -m deploy.demo.record [REPORT]` later.
 
 Keeps what README and `deploy/docs` tell of the demo as `deploy/docs/demo.json` (without paths of this machine), and
-makes the picture and README's transcript from it. Without REPORT they are made again from what is kept; nothing then
+makes the pictures and README's transcript from it. Without REPORT they are made again from what is kept; nothing then
 changes, and a test holds that.
 """
 
@@ -47,18 +47,23 @@ def with_transcript(readme: str, plain: Mapping[str, Any]) -> str:
     return before + BEGIN + transcript(plain) + END + rest.partition(END)[2]
 
 
+def put(plain: Mapping[str, Any], docs: Path = DOCS, readme: Path = README) -> list[Path]:
+    """Write everything that the documents show of this demo; where it stands."""
+    result, svg, png = (docs / path.name for path in (RESULT, SVG, PNG))
+    write_json(result, kept(plain))
+    svg.write_text(chart.svg(plain["tested"], names_of(plain)), encoding="utf-8")
+    chart.write_png(png, plain["tested"], names_of(plain))
+    readme.write_text(with_transcript(readme.read_text(encoding="utf-8"), plain), encoding="utf-8")
+    return [result, svg, png, readme]
+
+
 def main(words: list[str]) -> int:
-    """Make everything that the documents show of the demo; refuses a demo that did not keep its promises."""
-    if words:
-        plain = json.loads(Path(words[0]).read_text(encoding="utf-8"))
-        if plain["failures"]:
-            print("error: this demo did not keep every promise\nhint: run it again", file=sys.stderr)
-            return 2
-        write_json(RESULT, kept(plain))
-    plain = json.loads(RESULT.read_text(encoding="utf-8"))
-    SVG.write_text(chart.svg(plain["tested"], names_of(plain)), encoding="utf-8")
-    chart.write_png(PNG, plain["tested"], names_of(plain))
-    README.write_text(with_transcript(README.read_text(encoding="utf-8"), plain), encoding="utf-8")
+    """Refuses a demo that did not keep its promises."""
+    plain = json.loads((Path(words[0]) if words else RESULT).read_text(encoding="utf-8"))
+    if plain["failures"]:
+        print("error: this demo did not keep every promise\nhint: run it again", file=sys.stderr)
+        return 2
+    put(plain)
     return 0
 
 

@@ -132,6 +132,7 @@ class Report:
     refusals: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(REFUSALS, False))
     evidence: dict[str, dict[str, object]] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
     seconds_total: float = 0.0
     hub_ingress: str = ""
     outsider: dict[str, str] = field(default_factory=dict)
@@ -172,6 +173,7 @@ class Report:
         return {
             "seconds_total": round(self.seconds_total, 2),
             "phases": self.phases,
+            "processor_seconds": self.processor,
             "rounds": len(self.trained),
             "seconds_per_round": self.seconds_per_round,
             "auc_global": self.auc_global,

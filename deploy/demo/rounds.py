@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,14 @@ from deploy.demo.show import Phase
 
 @dataclass
 class Watcher:
-    """Turns the hub's answers about one run into what a person wants to see. `quiet` shows bars alone."""
+    """Turns the hub's answers about one run into what a person wants to see. `quiet` shows bars alone; `lanes` names
+    the bar of a hospital that has another than its own."""
 
     phase: Phase
     sites: Sequence[str]
     rounds: int
     quiet: bool = False
+    lanes: Mapping[str, str] = field(default_factory=dict)
     _announced: set[object] = field(default_factory=set)
 
     def see(self, run: dict[str, Any]) -> None:
@@ -30,7 +32,7 @@ class Watcher:
         for site in self.sites:
             tasks = sum(site in entry[task] for entry in entries for task in ("train", "evaluate"))
             doing = _doing(entries[-1], site, len(self.sites)) if entries else "waiting for the hub"
-            self.phase.update(site, doing, tasks, 2 * self.rounds + 1, passing=True)
+            self.phase.update(self.lanes.get(site, site), doing, tasks, 2 * self.rounds + 1, passing=True)
         if not self.quiet:
             for done in read_rounds({"rounds": [entry for entry in entries if entry.get("mean")]}):
                 if self._is_new(done.number):
@@ -74,10 +76,10 @@ def follow(hub: Hub, run: str, watcher: Watcher) -> dict[str, Any]:
     for last in hub.follow(run):
         watcher.see(last)
     if last.get("state") not in OVER:
-        raise DemoFailed(f"run {run} did not end", hub.programs.hint, 5)
+        raise DemoFailed(f"run {run} did not end", hub.commands.hint, 5)
     done = [entry for entry in read_rounds(last) if entry.number > 0 and entry.auc is not None]
     if len(done) < watcher.rounds:
-        raise DemoFailed(f"run {run} ended after {len(done)} rounds: {last.get('detail', '')}", hub.programs.hint)
+        raise DemoFailed(f"run {run} ended after {len(done)} rounds: {last.get('detail', '')}", hub.commands.hint)
     return last
 
 

@@ -17,6 +17,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from deploy.demo.spent import processor_seconds
+
 DONE, FAILED = "✓", "✗"
 _NAME_WIDTH = 11
 _LOG_WIDTH = 120
@@ -32,6 +34,7 @@ class Screen:
         self._early: list[RenderableType] = []
         self._record: Console | None = None
         self.seconds: dict[str, float] = {}
+        self.processor: dict[str, float] = {}
         self.began = time.monotonic()
         if log:
             self.record_to(log)
@@ -71,7 +74,7 @@ class Screen:
     @contextmanager
     def phase(self, name: str, lanes: Iterable[str] = ()) -> Iterator[Phase]:
         """One step of the demo: a spinner and a bar per lane while it lasts, a line with its seconds at the end."""
-        began = time.monotonic()
+        began, used = time.monotonic(), processor_seconds()
         phase = Phase(self, name, tuple(lanes))
         with phase.live:
             try:
@@ -81,6 +84,7 @@ class Screen:
                 self.show(_closing(FAILED, "bold red", name, time.monotonic() - began, phase.summary))
                 raise
         self.add_seconds(name, time.monotonic() - began)
+        self.processor[name] = round(self.processor.get(name, 0.0) + processor_seconds() - used, 2)
         self.show(_closing(DONE, "bold green", name, self.seconds[name], phase.summary))
 
 

@@ -16,11 +16,12 @@ from deploy.demo.hospital import Hospital
 from deploy.demo.hub import Hub
 from deploy.demo.lesions import KINDS
 from deploy.demo.people import People
-from deploy.demo.programs import Programs
 from deploy.demo.report import TOGETHER, Figures, Report, absolute, read_rounds
 from deploy.demo.rounds import Watcher
 from deploy.demo.show import Phase, Screen
 from deploy.demo.workplace import SITES, Workplace
+from deploy.driver import services
+from deploy.driver.commands import Commands
 from tests.sim.search import search
 
 T = TypeVar("T")
@@ -34,13 +35,13 @@ class Story:
     """One demo. Each method is a phase; `tell` is their order."""
 
     def __init__(
-        self, place: Workplace, programs: Programs, screen: Screen, repository: Path, wanted_rounds: int
+        self, place: Workplace, commands: Commands, screen: Screen, repository: Path, wanted_rounds: int
     ) -> None:
-        self.place, self.programs, self.screen = place, programs, screen
+        self.place, self.commands, self.screen = place, commands, screen
         self.repository, self.rounds = repository, wanted_rounds
-        self.hub = Hub(programs, place)
-        self.people = People.at(place, programs, SITES)
-        self.hospitals = {site: Hospital(programs, place, site, self.people.stewards[site]) for site in SITES}
+        self.hub = Hub(commands, place)
+        self.people = People.at(place, commands, SITES)
+        self.hospitals = {site: Hospital(commands, place, site, self.people.stewards[site]) for site in SITES}
         self.report = Report(wanted_rounds, {site: Figures(site, KINDS[site].name) for site in SITES})
         self.report.separate_users = place.as_root
         self.report.hub_ingress = self.hub.address
@@ -49,9 +50,14 @@ class Story:
         self.model = place.post / "initial.safetensors"
         self.archive = place.post / "images.tar"
         self.patients = place.researcher / "patients"
+        self.permit = place.post / f"{PERMIT}.jws"
 
     def tell(self) -> None:
-        """Everything up to the last proof; the search comes when the programs have ended."""
+        """Everything up to the last proof; the search comes when the programs have ended.
+
+        What needs nothing of each other goes on at once: sources are made while nodes are installed, images while they
+        are filled; and each hospital learns alone while all learn together.
+        """
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(1))
             sources = stack.enter_context(ProcessPoolExecutor(2))
@@ -62,15 +68,14 @@ class Story:
             patients = sources.submit(bench.make_patients, self.patients)
             self._people()
             self._sentinel()
+            self._install()
             building = pool.submit(self._build)
             self._source(made)
-            self._install()
             self._ingest()
             self._images(building)
             patients.result()
         self._permit()
-        self._federate()
-        self._alone()
+        self._train()
         with ThreadPoolExecutor(1) as pool:
             scoring = pool.submit(self._score)  # one container computes while the attacks are tried
             self._act()
@@ -82,8 +87,9 @@ class Story:
     def _people(self) -> None:
         with self.screen.phase("keys") as phase:
             self._each(self.people.everybody(), lambda person: person.make_key())
-            self.hub.prepare(self.people.committee.public_key)
-            self.report.committee_closed_to_hub = self.people.closed_to(self.hub.account)
+            self.hub.configure(self.people.committee.public_key, name="demo-hub")
+            self.hub.init()
+            self.report.committee_closed_to_hub = self.people.closed_to(self.place.hub_account)
             phase.summary = (
                 "committee, researcher, three stewards, hub"
                 + {
@@ -99,12 +105,14 @@ class Story:
             phase.summary = os.environ["DOCKER_HOST"]
 
     def _build(self) -> None:
-        """The jobs' images and the untrained model, while the hospitals are being installed and filled."""
+        """The jobs' images in every hospital, and the untrained model, while the hospitals are being filled."""
         said = lambda line: self.screen.line(f"    {line}", "dim")  # noqa: E731
         self.images |= images.ensure(self.repository, [images.JOB, images.ROGUE], said)
         images.untrained_model(self.images[images.JOB], self.place.post)
-        self.report.picture = picture.take(self.programs, self.place.researcher / "picture")
+        self.report.picture = picture.take(self.commands, self.place.researcher / "picture")
         images.archive([self.images[images.JOB], self.images[images.ROGUE]], self.archive)
+        self._each(self.hospitals.values(), lambda hospital: hospital.add_images(self.archive))
+        self.archive.unlink()
 
     def _source(self, made: Iterable[Future[data.Source]]) -> None:
         with self.screen.phase("source") as phase:
@@ -137,11 +145,10 @@ class Story:
 
     def _install_one(self, hospital: Hospital, phase: Phase) -> None:
         phase.update(hospital.site, "state folder and keys", passing=True)
-        hospital.configure(
+        hospital.install(
             self.hub, self.people.committee.public_key, engine=os.environ["DOCKER_HOST"],
             sentinel=self.images[images.SENTINEL],
         )  # fmt: skip
-        hospital.enrol(self.hub)
         phase.update(hospital.site, "starting core, broker, intake, link", passing=True)
         hospital.serve()
         phase.update(hospital.site, "core, broker, intake and link are running", 1, 1)
@@ -176,9 +183,8 @@ class Story:
     def _images(self, building: Future[None]) -> None:
         with self.screen.phase("images") as phase:
             building.result()
-            self._each(self.hospitals.values(), lambda hospital: hospital.add_images(self.archive))
-            self.archive.unlink()
-            phase.summary = f"the job is {self.images[images.JOB][:19]}…, and nothing else may run under its name"
+            job = self.images[images.JOB][:19]
+            phase.summary = f"in every hospital; the job is {job}…, and nothing else may run under its name"
 
     def draft(self, name: str, *, image: str, **other: Any) -> dict[str, Any]:
         """A permit draft over all three dataset versions."""
@@ -194,8 +200,8 @@ class Story:
     def _permit(self) -> None:
         with self.screen.phase("permit", SITES) as phase:
             self.hub.publish_revocations(self.people.sign_revocations(1))
-            permit = self.people.sign_permit(self.draft(PERMIT, image=self.images[images.JOB]))
-            self.hub.publish_permit(permit)
+            self.permit = self.people.sign_permit(self.draft(PERMIT, image=self.images[images.JOB]))
+            self.hub.publish_permit(self.permit)
             phase.say("signed by the access committee, published by the hub")
             self._each(self.hospitals.values(), lambda hospital: self._accept(hospital, phase))
             phase.summary = "one signature by the committee, one acceptance by each hospital's steward"
@@ -209,36 +215,40 @@ class Story:
     # ---- rounds
 
     def _start(self, run: str, sites: Iterable[str]) -> None:
-        permit = self.place.post / f"{PERMIT}-1.jws"
         image = self.images[images.JOB]
-        order = self.people.order(run, permit, image, list(sites), self.rounds, permits.TRAINING)
+        order = self.people.order(run, self.permit, image, list(sites), self.rounds, permits.TRAINING)
         self.hub.submit(order, self.model)
 
-    def _federate(self) -> None:
-        with self.screen.phase("federation", SITES) as phase:
-            self._start(MAIN_RUN, SITES)
-            phase.say("run order signed by the researcher, submitted to the hub")
-            run = rounds.follow(self.hub, MAIN_RUN, Watcher(phase, SITES, self.rounds))
-            self.report.rounds = read_rounds(run)
+    def _train(self) -> None:
+        """Four runs at once: all hospitals together, and each alone in as many rounds."""
+        lanes = {site: f"{site} alone" for site in SITES}
+        with self.screen.phase("training", (*SITES, *lanes.values())) as phase:
+            orders = self._order_all()
+            phase.say(f"{orders} run orders signed by the researcher, submitted to the hub")
+            with ThreadPoolExecutor(len(SITES)) as pool:
+                alone = [pool.submit(self._alone_one, site, lane, phase) for site, lane in lanes.items()]
+                run = rounds.follow(self.hub, MAIN_RUN, Watcher(phase, SITES, self.rounds))
+                self.report.rounds = read_rounds(run)
+                for future in alone:
+                    future.result()
             phase.summary = (
                 f"{len(self.report.trained)} rounds, AUC {self.report.auc_untrained or 0:.3f} untrained, "
-                f"{self.report.auc_global or 0:.3f} federated"
+                f"{self.report.auc_global or 0:.3f} federated; alone, on its own patients: "
+                + ", ".join(f"{each.name} {each.auc_at_home or 0:.3f}" for each in self.report.hospitals.values())
             )
 
-    def _alone(self) -> None:
-        """What each hospital reaches by itself, in as many rounds: three runs at once."""
-        with self.screen.phase("alone", SITES) as phase:
-            self._each(SITES, lambda site: self._alone_one(site, phase))
-            figures = self.report.hospitals.values()
-            reached = ", ".join(f"{each.name} {each.auc_at_home or 0:.3f}" for each in figures)
-            phase.summary = f"each on its own patients: {reached}"
+    def _order_all(self) -> int:
+        """Sign and submit every run's order, all together first; how many."""
+        wanted: dict[str, Iterable[str]] = {MAIN_RUN: SITES} | {f"local-{site}": [site] for site in SITES}
+        self._each(wanted.items(), lambda order: self._start(*order))
+        return len(wanted)
 
-    def _alone_one(self, site: str, phase: Phase) -> None:
-        run = f"local-{site}"
-        self._start(run, [site])
-        done = read_rounds(rounds.follow(self.hub, run, Watcher(phase, [site], self.rounds, quiet=True)))
+    def _alone_one(self, site: str, lane: str, phase: Phase) -> None:
+        """What a hospital reaches by itself."""
+        watcher = Watcher(phase, [site], self.rounds, quiet=True, lanes={site: lane})
+        done = read_rounds(rounds.follow(self.hub, f"local-{site}", watcher))
         self.report.hospitals[site].auc_at_home = done[-1].auc
-        phase.update(site, f"alone, after {self.rounds} rounds: AUC {done[-1].auc:.3f} on its own patients")
+        phase.update(lane, f"after {self.rounds} rounds: AUC {done[-1].auc:.3f} on its own patients")
 
     def _score(self) -> dict[str, float]:
         """Every round's model, alone and together, on the researcher's own patients of all three kinds."""
@@ -285,10 +295,10 @@ class Story:
         figures = self.report.hospitals[hospital.site]
         figures.bytes_out = hospital.bytes_out()
         figures.quarantine_files = hospital.quarantine_files()
-        destroyed = evidence.find_done(evidence.records(hospital.audit_dir), "quarantine_destroy")
+        destroyed = evidence.find_done(evidence.records(hospital.audit), "quarantine_destroy")
         figures.quarantine_destroyed_sequence = destroyed
         hospital.checkpoint()
-        figures.audit_dir, figures.audit_key = absolute(hospital.audit_dir), absolute(hospital.audit_key)
+        figures.audit_dir, figures.audit_key = absolute(hospital.audit), absolute(hospital.audit_key)
         figures.witness_file = absolute(hospital.witness_file)
         verified = hospital.verify_audit()
         figures.audit_ok, figures.audit_records = bool(verified.get("ok")), int(verified.get("records", 0))
@@ -314,6 +324,20 @@ class Story:
         hits = search(paths, self.identifiers)
         self.report.search.found = (self.report.search.found or 0) + len({hit.token for hit in hits})
         return bool(hits)
+
+    # ---- hub and nodes
+
+    @property
+    def services(self) -> list[services.Service]:
+        """What was started and lasts, the hub first."""
+        nodes = [hospital.service for hospital in self.hospitals.values()]
+        return [each for each in (self.hub.service, *nodes) if each is not None]
+
+    def stop(self) -> None:
+        """End every command and every program of ours: nodes first, so that they can say goodbye to the hub."""
+        self.commands.end_all()
+        services.stop([each.process for each in self.services if each is not self.hub.service])
+        self.hub.stop()
 
     @staticmethod
     def _each(items: Iterable[T], do: Callable[[T], None]) -> None:

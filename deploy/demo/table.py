@@ -19,6 +19,7 @@ def tables(report: Report) -> Iterator[RenderableType]:
     yield learning(report)
     yield what_left(report)
     yield refusals(report)
+    yield time_taken(report)
     yield from verdict(report)
 
 
@@ -78,6 +79,19 @@ def refusals(report: Report) -> Table:
     for name, attack in REFUSALS.items():
         proof = report.evidence.get(name, {})
         table.add_row(attack.title, _mark(report.refusals[name], "refused", "NOT REFUSED"), describe(proof))
+    return table
+
+
+def time_taken(report: Report) -> Table:
+    """Each step's seconds, and what the demo, its commands, hub and nodes computed meanwhile."""
+    table = _table("where the time went", "step")
+    for name in ("seconds", "processor seconds"):
+        table.add_column(name, justify="right")
+    for step, seconds in report.phases.items():
+        used = report.processor.get(step)
+        table.add_row(step, f"{seconds:.1f}", "" if used is None else f"{used:.1f}")
+    total = f"{sum(report.processor.values()):.1f}"
+    table.add_row("together, containers not counted", f"{report.seconds_total:.1f}", total, style="bold")
     return table
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO
 
 from deploy.demo.failures import DemoFailed
+from deploy.driver.roles import ROLES
 
 SITES = ("aster", "birch", "cedar")
-ROLES = ("core", "intake", "broker", "link")
 MARKER = ".cloister-demo"
-REPORT, PAGE = "demo-report.json", "report.html"
+REPORT, PAGE, SVG, PNG = "demo-report.json", "report.html", "demo.svg", "demo.png"
 # above Debian's dynamic users (100-999), people (1000-59999) and below systemd's DynamicUser (61184-65519)
 UID_BASE = 61000
 FALLBACK = Path("/var/tmp/cloister-demo")  # noqa: S108  the one folder on every machine that all users may enter
@@ -32,11 +32,6 @@ class Account:
     """A user of the operating system, by number. `None` for all: a plain user runs everything as themselves."""
 
     uid: int | None
-
-    @property
-    def subprocess_options(self) -> dict[str, object]:
-        """What `subprocess` needs to start a program as this user, without any of root's groups."""
-        return {} if self.uid is None else {"user": self.uid, "group": self.uid, "extra_groups": []}
 
 
 class Workplace:
@@ -54,6 +49,8 @@ class Workplace:
         self.logs = root / "logs"
         self.report = root / REPORT
         self.page = root / PAGE
+        self.svg = root / SVG
+        self.png = root / PNG
         self._lock: IO[str] | None = None
 
     def node(self, site: str) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,9 +49,27 @@ def disks(machine: Machine, role: layout.Role) -> Iterator[Row]:
     if "ro" in options:
         yield ("data disk", "failed", f"{where} is mounted read-only", "mount it writable")
     if set(options) & set(_QUOTAS):
-        cure = "leave the users cloister-* room: a full quota stops jobs and imports like a full disk"
-        yield ("quotas", "warning", f"on for {where}", cure)
-    yield _encrypted(machine, device)
+        yield _quotas(machine, where)
+    yield _encrypted(machine, device, where)
+
+
+def _quotas(machine: Machine, where: str) -> Row:
+    """Whom of ours they hold, and what is left to whom: by `repquota`, where that is installed. Users alone: a
+    group's and a project's are told as being on."""
+    cure = "leave the users cloister-* room: a full quota stops jobs and imports like a full disk"
+    told = machine.run(["repquota", "-u", "-O", "csv", where])
+    if not told.done:
+        return ("quotas", "warning", f"on for {where}; whom they hold is not known ({told.said})", cure)
+    held = []
+    for line in told.out.splitlines():
+        words = line.split(",")
+        # User,BlockStatus,FileStatus,BlockUsed,BlockSoftLimit,BlockHardLimit,…: blocks are KiB
+        if words[0].startswith("cloister-") and len(words) > 5 and words[3].isdecimal() and words[5].isdecimal():
+            used, most = int(words[3]), int(words[5])
+            held += [f"{words[0]} has {used >> 10} of {most >> 10} MiB"] if most else []
+    if held:
+        return ("quotas", "warning", f"on for {where}: {', '.join(held)}", cure)
+    return ("quotas", "ok", f"on for {where}, and no user cloister-* is held by one", "")
 
 
 def _room(machine: Machine, path: str, what: str, least: int, *, already: bool) -> Row:
@@ -86,9 +106,26 @@ def _options(machine: Machine, path: str) -> list[str]:
     return mount[3] if mount else []
 
 
-def _encrypted(machine: Machine, device: str) -> Row:
+def _block(machine: Machine, device: str, where: str) -> str:
+    """The kernel's name of a disk. By its number, since a name below /dev/mapper is a link only where udev made it, and
+    /dev/root is no file at all; where the number says nothing, by the name that it is mounted by."""
+    numbers = []
+    with contextlib.suppress(OSError):
+        found = os.stat(machine.at(device))
+        numbers += [found.st_rdev] if stat.S_ISBLK(found.st_mode) else []
+    if machine.real:
+        with contextlib.suppress(OSError):
+            numbers.append(os.stat(where).st_dev)
+    for number in numbers:
+        known = machine.at(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+        if known.exists():
+            return Path(os.path.realpath(known)).name
+    return Path(os.path.realpath(machine.at(device))).name if device.startswith("/dev/") else ""
+
+
+def _encrypted(machine: Machine, device: str, where: str) -> Row:
     """A device mapper's volume says in its UUID what it is; one above LUKS (LVM) is asked for what lies below it."""
-    name = Path(os.path.realpath(machine.at(device))).name if device.startswith("/dev/") else ""
+    name = _block(machine, device, where)
     if not name:
         return ("encryption", "unknown", f"{device} is no disk of its own", "")
     if _is_crypt(machine, name, 4):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import layout
 from .check_disks import disks
-from .engine import CLASSIC_CURE, Engine, configured_engine, find_engine, kept_for_others
+from .check_engine import engine
 from .machine import Machine
 from .talk import say
 
@@ -25,7 +25,6 @@ _SYSTEMS = ("debian-12", "ubuntu-24.04")
 _PYTHONS = ((3, 11), (3, 12))
 _GIB = 1 << 30
 _NODE_MEMORY, _HUB_MEMORY = 4 * _GIB, 2 * _GIB
-_OLDEST_ENGINE = {"docker": (20, 10), "podman": (4, 3)}
 # before the product was made: a clock that says so was never set
 _EPOCH_S = 1_735_689_600
 
@@ -104,67 +103,8 @@ def _python(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
 
 
 def _engine(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
-    if wanted.role == "hub":
-        return
-    # the one that the node asks: a configuration that is there is kept, whatever else answers
-    configured = configured_engine(machine)
-    if configured and not configured.startswith("unix:///"):
-        yield Finding("engine", "unknown", f"{configured} is not asked from here", "cloister node canary asks it")
-        return
-    url = configured or wanted.engine or find_engine(machine)
-    version = Engine(machine, url).ask("/version") if url else {}
-    if configured and not version:
-        cure = f"start it, or name another in {layout.configuration('node')}"
-        yield Finding("engine", "failed", f"none answers at {configured}", cure)
-        return
-    if not url or not version:
-        if wanted.brings and (folder := kept_for_others(machine)):
-            cure = "start the engine that they are of, and name its socket (--engine); or move the folder away"
-            yield Finding("engine", "failed", f"none answers, and {folder} holds what another engine keeps", cure)
-            return
-        if wanted.brings:
-            yield Finding("engine", "ok", f"none yet; the bundle brings {', '.join(wanted.brings)}")
-            return
-        where = f"none answers at {url}" if url else "none answers"
-        yield Finding("engine", "failed", where, "apt-get install docker.io (or podman), or name its socket: --engine")
-        return
-    components = json.dumps(version.get("Components", [])).lower()
-    name = "podman" if "podman" in components else "docker"
-    told = str(version.get("Version", "0"))
-    numbers = tuple(int(part) for part in told.split(".")[:2] if part.isdigit())
-    info = Engine(machine, url).ask("/info")
-    options = [str(option) for option in info.get("SecurityOptions") or []]
-    rootless = " rootless" if any("rootless" in option for option in options) else ""
-    detail = f"{name} {told}{rootless} at {url}"
-    if numbers < _OLDEST_ENGINE[name]:
-        oldest = ".".join(map(str, _OLDEST_ENGINE[name]))
-        yield Finding("engine", "failed", detail, f"at least {name} {oldest}")
-        return
-    if not Engine(machine, url).has_classic_store:
-        yield Finding("engine", "failed", f"{detail}, with containerd's image store", CLASSIC_CURE)
-        return
-    yield Finding("engine", "ok", detail)
-    yield from _gpus(machine, info)
-
-
-def _gpus(machine: Machine, info: dict[str, object]) -> Iterator[Finding]:
-    if not machine.at("/proc/driver/nvidia/version").exists() and not machine.program("nvidia-smi"):
-        yield Finding("gpus", "ok", "none here; jobs compute on processors")
-        return
-    listed = machine.run(["nvidia-smi", "-L"])
-    count = sum(line.startswith("GPU ") for line in listed.out.splitlines())
-    if not listed.done or not count:
-        yield Finding("gpus", "warning", f"the driver does not answer: {listed.said}", "install a driver that fits")
-        return
-    specs = [each for folder in ("/etc/cdi", "/var/run/cdi") for each in machine.at(folder).glob("*.yaml")]
-    runtimes = info.get("Runtimes")
-    if specs:
-        yield Finding("gpus", "ok", f"{count}, by CDI ({specs[0].name})")
-    elif isinstance(runtimes, dict) and "nvidia" in runtimes:
-        yield Finding("gpus", "ok", f"{count}, by the runtime nvidia")
-    else:
-        cure = "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, then restart the engine"
-        yield Finding("gpus", "warning", f"{count}, and the engine cannot give them", cure)
+    if wanted.role == "node":
+        yield from (Finding(*each) for each in engine(machine, wanted.engine, wanted.brings))
 
 
 def _kernel(machine: Machine, wanted: Wanted) -> Iterator[Finding]:

@@ -8,44 +8,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import layout
+from .engine_kinds import JOB_GROUP, kind_of
+from .gpus import Gpu, has_driver, listed, ways
 from .machine import Machine
 from .questions import Answers, host_and_port
 
 _GIB = 1 << 30
-# of what `nvidia-smi` counts a job can have nearly all; the driver keeps the rest
-_GPU_SHARE = 0.98
-
-
-@dataclass(frozen=True)
-class Gpu:
-    id: str
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a configuration takes from the machine."""
+    """What a configuration takes from the machine. `engine_user`: whose a rootless engine is; `job_group`: what a job's
+    group is outside its containers, where that is another number."""
 
     cpus: int
     memory_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    engine_user: str = ""
+    job_group: int | None = None
 
 
-def facts(machine: Machine) -> Facts:
+def facts(machine: Machine, engine: str = "") -> Facts:
+    """`engine`: the socket of the one that jobs run on. Of the GPUs, those that it gives."""
     words = (line.split() for line in machine.text("/proc/meminfo").splitlines())
     total = next((int(line[1]) * 1024 for line in words if line and line[0] == "MemTotal:"), 4 * _GIB)
-    return Facts(len(os.sched_getaffinity(0)), total, tuple(_gpus(machine)))
-
-
-def _gpus(machine: Machine) -> Iterable[Gpu]:
-    answer = machine.run(["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"])
-    if not answer.done:
-        return
-    for line in answer.out.splitlines():
-        name, _comma, size = (part.strip() for part in line.partition(","))
-        if name.startswith("GPU-") and size.isdecimal():
-            whole = int(int(size) * (1 << 20) * _GPU_SHARE) // _GIB
-            yield Gpu(name, whole * _GIB or int(size) * (1 << 20))
+    kind = kind_of(machine, engine) if engine else None
+    gpus: tuple[Gpu, ...] = ()
+    if kind is not None and has_driver(machine):
+        gpus = ways(machine, listed(machine)[0], kind.info, kind.name).gpus
+    user = kind.user if kind and kind.rootless else ""
+    job_group = kind.job_group if kind and kind.job_group != JOB_GROUP else None
+    return Facts(len(os.sched_getaffinity(0)), total, gpus, user, job_group)
 
 
 def _list(texts: Iterable[str]) -> str:
@@ -81,11 +74,12 @@ def node_toml(answers: Answers, found: Facts, engine: str, sentinel: str, state_
         f"witnesses = {_list(answers.get('witness_key', ()))}",
         "",
         "[users]",
-        *(f'{role} = "cloister-{role}"' for role in ("core", "intake", "broker", "link")),
+        *(f"{role} = {_text(_user(role, found))}" for role in ("core", "intake", "broker", "link")),
         "",
         "[engine]",
         f"socket = {_text(engine)}",
         f"sentinel = {_text(sentinel)}",
+        *(() if found.job_group is None else (f"job_group = {found.job_group}",)),
         "",
         "[limits]",
         f"cpus = {cpus}.0",
@@ -99,6 +93,11 @@ def node_toml(answers: Answers, found: Facts, engine: str, sentinel: str, state_
     for gpu in found.gpus:
         lines += ["", "[[schedule.gpus]]", f"id = {_text(gpu.id)}", f"memory_bytes = {gpu.memory_bytes}"]
     return "\n".join(lines) + "\n"
+
+
+def _user(process: str, found: Facts) -> str:
+    # a rootless engine mounts for jobs what its own user may reach, and answers nobody else
+    return found.engine_user if process == "broker" and found.engine_user else f"cloister-{process}"
 
 
 def hub_toml(answers: Answers, state_dir: str) -> str:
@@ -123,4 +122,4 @@ def text(role: layout.Role, machine: Machine, answers: Answers, engine: str, sen
     state_dir = str(machine.at(layout.state(role)))
     if role == "hub":
         return hub_toml(answers, state_dir)
-    return node_toml(answers, facts(machine), engine, sentinel, state_dir)
+    return node_toml(answers, facts(machine, engine), engine, sentinel, state_dir)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import sqlite3
 import time
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from . import layout
 from .machine import Machine
 from .talk import NOT_NOW, REFUSED, USAGE, Fault
 
-# what grows by a row whenever a node records anything; a hub has no such table, so all of its tables are compared
+# what grows by a row whenever a node records anything; a hub has no such table, so all of its tables are compared, and
+# what stands in them: it changes rows in their place too
 _NODE_RECORDS = "audit_record"
 _READERS = "schema_reader"
 # what a migration itself writes
@@ -43,12 +46,14 @@ def state_is_known(machine: Machine, role: layout.Role) -> None:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a database stands: its revision, whose readers may open it, and how much is recorded: of each table that is
-    not empty, its rows and the highest number of one."""
+    """How a database stands: its revision, whose readers may open it, and what is recorded: of each table that is not
+    empty, its rows and the highest number of one; of a hub's, what stands in them by SHA-256, and in which columns."""
 
     revision: str | None
     readers: frozenset[str]
     tables: dict[str, tuple[int, int]]
+    columns: dict[str, tuple[str, ...]]
+    content: dict[str, str]
 
     @property
     def records(self) -> int:
@@ -59,8 +64,9 @@ class Standing:
         return self.revision == revision or revision in self.readers
 
 
-def standing(path: Path, role: layout.Role) -> Standing:
-    """Look at a database without changing it. Raises `Fault` where it is none."""
+def standing(path: Path, role: layout.Role, columns: Mapping[str, tuple[str, ...]] | None = None) -> Standing:
+    """Look at a database without changing it; `columns`: at no others than these of a hub's tables, which a migration
+    may have given more. Raises `Fault` where it is none."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as database:
             tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -77,10 +83,41 @@ def standing(path: Path, role: layout.Role) -> Standing:
                 for name in sorted(wanted)
                 if not name.startswith("sqlite_")
             }
+            shape = {} if role == "node" else {name: _columns(database, name) for name in recorded}
+            wanted_columns = shape if columns is None else columns
+            content = {
+                name: _digest(database, name, each)
+                for name, each in wanted_columns.items()
+                if set(each) <= set(shape.get(name, ()))
+            }
     except sqlite3.Error as error:
         raise Fault(f"{path} cannot be read: {error}", "is it damaged, or held by another process?", NOT_NOW) from None
     filled = {name: (int(rows), int(highest)) for name, (rows, highest) in recorded.items() if rows}
-    return Standing(str(revision[0]) if revision else None, named, filled)
+    return Standing(str(revision[0]) if revision else None, named, filled, shape, content)
+
+
+def _columns(database: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    return tuple(str(row[1]) for row in database.execute(f'PRAGMA table_info("{table}")'))
+
+
+def _digest(database: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> str:
+    """SHA-256 over the rows of a table as far as these columns go, in an order of their own: a migration that copies a
+    table may number its rows anew."""
+    named = ", ".join(f'"{each}"' for each in columns)
+    rows = (repr(row).encode() for row in database.execute(f'SELECT {named} FROM "{table}"'))  # noqa: S608
+    digests = sorted(hashlib.sha256(row).digest() for row in rows)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def settle(path: Path) -> None:
+    """Finish what a process that ended in the middle left of a transaction, as whoever opens the database next would:
+    only then does it say how it stands, and gives back the room that the transaction took. Nothing may have it open.
+    Raises `Fault`."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10.0)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise Fault(f"{path} cannot be read: {error}", "is it damaged, or held by another process?", NOT_NOW) from None
 
 
 def copy_before(machine: Machine, role: layout.Role, version: str) -> str | None:
@@ -89,6 +126,7 @@ def copy_before(machine: Machine, role: layout.Role, version: str) -> str | None
     folder = f"{layout.COPIES}/{version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     if not database.exists():
         return None
+    settle(database)
     size = sum(each.stat().st_size for each in database.parent.glob(f"{database.name}*"))
     at = machine.at(folder)
     try:
@@ -144,13 +182,16 @@ def fit_for_before(machine: Machine, role: layout.Role, copy: str | None) -> Non
     database = machine.at(layout.database(role))
     if copy is None or not database.exists():
         return
-    kept, now = standing(machine.at(copy) / database.name, role), standing(database, role)
+    settle(database)
+    kept = standing(machine.at(copy) / database.name, role)
+    now = standing(database, role, kept.columns)
     if now.read_by(kept.revision):  # (1)
         return
-    if now.tables != kept.tables:  # (3)
-        made = max(now.records - kept.records, 1)
+    if now.tables != kept.tables or now.content != kept.content:  # (3)
+        made = now.records - kept.records
+        since = f"{made} records were made" if made > 0 else "records were changed"
         raise Fault(
-            f"the version before cannot read this database, and {made} records were made since",
+            f"the version before cannot read this database, and {since} since",
             "stay with this version: going back would forget what was served and spent",
             3,
         )

@@ -9,6 +9,7 @@ import os
 import socket
 import tarfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,8 @@ _OTHERS = (
     "/var/lib/docker/containers", "/var/lib/docker/volumes",
     "/var/lib/containers/storage/overlay-containers", "/var/lib/containers/storage/volumes",
 )  # fmt: skip
+# Podman looks its packages up at the first question, which took a slow machine twenty seconds
+_ANSWER_S, _LOAD_S = 60.0, 600.0
 _SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock")
 
 
@@ -66,12 +69,6 @@ class Engine:
     def has(self, image: str) -> bool:
         return bool(self.ask(f"/images/{image}/json"))
 
-    @property
-    def has_classic_store(self) -> bool:
-        """Whether it names images by their configuration, as far as it says how it keeps them."""
-        told = self.ask("/info").get("DriverStatus")
-        return "io.containerd.snapshotter" not in json.dumps(told or [])
-
     def load(self, archive: Path) -> None:
         """Give the engine an archive of an image. Raises `Fault`."""
         with archive.open("rb") as file:
@@ -83,7 +80,7 @@ class Engine:
         self._request("DELETE", f"/images/{image}?force=1")
 
     def _request(self, method: str, path: str, body: IO[bytes] | None = None) -> tuple[int, bytes]:
-        connection = _Connection(self._path, 600.0 if body else 10.0)
+        connection = _Connection(self._path, _LOAD_S if body else _ANSWER_S)
         headers = {"Content-Type": "application/x-tar"} if body else {}
         if body is not None:
             headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
@@ -95,6 +92,11 @@ class Engine:
             return 0, b""
         finally:
             connection.close()
+
+
+def has_classic_store(info: Mapping[str, Any]) -> bool:
+    """Whether an engine names images by their configuration, as far as it says how it keeps them."""
+    return "io.containerd.snapshotter" not in json.dumps(info.get("DriverStatus") or [])
 
 
 def find_engine(machine: Machine) -> str | None:

@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
 
 lock="${1:-}"
-[ -f "$lock" ] || { say 'error: name a lock, such as requirements/cloister.txt'; exit 2; }
+[ -f "$lock" ] || { say 'error: name a lock, such as requirements/cloister.txt'; say "hint: $0 --help"; exit 2; }
 shift
 
 work="$(mktemp -d)"

@@ -8,12 +8,13 @@
 #   CLOISTER_VENV   the folder to use instead of .venv beside this repository
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
+only_told "$@"
 
 kind="${1:-product}"
 case "$kind" in
   product) lock=requirements/cloister.txt ;;
   dev) lock=requirements/dev.txt ;;
-  *) say 'usage: environment.sh [product|dev]'; exit 2 ;;
+  *) say "error: there is no environment $kind"; say 'hint: usage: environment.sh [product|dev]'; exit 2 ;;
 esac
 cd "$repo"
 umask 022 # the node's processes run as other users and must be able to read what we install

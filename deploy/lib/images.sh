@@ -6,6 +6,7 @@
 #   CLOISTER_DEBIAN_MIRROR   a Debian mirror of yours, where the public one cannot be reached (no default)
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
+only_told "$@"
 
 for name in "$@"; do # before the minutes that environment and engine may take
   grep -q "Recipe(\"$name\"" "$repo/deploy/lib/images.py" || {

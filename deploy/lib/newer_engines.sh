@@ -6,6 +6,7 @@
 # that run here as they are (dockerd, containerd); Podman wants the whole folder as its root.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
+takes_none "$@"
 
 log=/var/log/cloister-newer-engines.log
 place=/var/lib/cloister-newer-engines

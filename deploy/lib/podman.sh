@@ -8,6 +8,7 @@
 #   podman.sh [NAME...]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/say.sh"
+only_told "$@"
 
 log=/var/log/cloister-podman.log
 socket=/run/cloister-podman/podman.sock

@@ -32,6 +32,22 @@ for word in "$@"; do
   esac
 done
 
+# only_told "$@": an option that the comment at the script's head does not name is refused, before anything is prepared.
+only_told() {
+  local word
+  for word in "$@"; do
+    case "$word" in
+      --) break ;;
+      -*)
+        sed '1d; /^#/!q' "$0" | grep -qE -- "(^|[^a-z-])${word%%=*}([^a-z-]|\$)" || {
+          printf 'error: %s knows no option %s\nhint: %s --help\n' "${0##*/}" "${word%%=*}" "$0" >&2
+          exit 2
+        }
+        ;;
+    esac
+  done
+}
+
 # takes_none "$@": for scripts without arguments, so that a slip is not taken for consent.
 takes_none() {
   [ "$#" -eq 0 ] || { printf 'error: %s takes no argument\nhint: %s --help\n' "${0##*/}" "$0" >&2; exit 2; }

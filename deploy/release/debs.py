@@ -15,7 +15,12 @@ from pathlib import Path
 from deploy.release.failures import Stopped
 from deploy.release.pack import sha256_of
 
-ENGINES = {"docker": ("docker.io",), "podman": ("podman", "uidmap", "slirp4netns", "dbus-user-session"), "none": ()}
+# Podman starts no container of ours without catatonit, the init in it, which Debian only recommends
+ENGINES = {
+    "docker": ("docker.io",),
+    "podman": ("podman", "catatonit", "uidmap", "slirp4netns", "dbus-user-session"),
+    "none": (),
+}
 NEEDED = ("logrotate",)
 _BASE = ("apt", "systemd-sysv", "dbus", "python3")
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>(?P<name>[^_ ]+)_(?P<version>[^_ ]+)_[^_ ]+\.deb) \d+ (?P<hash>\S+)")

@@ -46,7 +46,8 @@ class Again:
                     await self._do(name, due, work)
             next_due = min((due for due, _ in self._due.values()), default=now + PAUSE_S)
             try:
-                await asyncio.wait_for(self._news.wait(), max(0.01, next_due - asyncio.get_running_loop().time()))
+                async with asyncio.timeout_at(max(next_due, asyncio.get_running_loop().time() + 0.01)):
+                    await self._news.wait()
             except TimeoutError:
                 continue
 

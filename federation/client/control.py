@@ -11,7 +11,7 @@ from typing import TypeVar
 import aiohttp
 
 from federation import control, protocol, tls
-from federation.client.flower import HubApart, HubBusy, HubUnreachable
+from federation.client.hub_errors import HubApart, HubBusy, HubUnreachable
 from federation.control import ControlMessage
 from mediator.errors import CloisterError, Code, Denied, Malformed, Reason
 

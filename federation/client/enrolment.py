@@ -46,7 +46,7 @@ class LinkConfig:
     spoken: int = PROTOCOL
     max_model_bytes: int = MAX_MODEL_BYTES
     poll_fast_s: float = 0.05
-    poll_slow_s: float = 3.0
+    poll_slow_s: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,10 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from federation import tls, tree
 from federation.arrays import Array
+from federation.client.hub_errors import AnswerLost, HubUnreachable, NotActive, RunOver
 from federation.client.objects import MODEL_RECORD
 from federation.client.ports import MAX_REPLY_CONTEXT_BYTES
-from mediator.errors import HubCode, IntegrityBroken, Malformed, NotNow
+from mediator.errors import HubCode, IntegrityBroken, Malformed
 from mediator.grammar import MAX_SIGNED_BYTES
 from mediator.types import ReleaseEnvelope
 
@@ -68,45 +69,6 @@ _OBJECT_PATIENCE_S = 60.0
 _PARALLEL = 4
 _KEEP_BYTES = 256 << 20
 _RUN_OVER = 2007  # flwr.supercore.error.ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED
-
-
-class HubUnreachable(NotNow):
-    """The hub does not answer, or its SuperLink behind the ingress does not."""
-
-    code = "hub_unreachable"
-
-
-class HubApart(HubUnreachable):
-    """The hub speaks a protocol too far from this node's: one of them has to be upgraded, and nothing is lost until
-    then. `hub_is_older` says which."""
-
-    code = "hub_apart"
-
-    def __init__(self, message: str, *, hub_is_older: bool) -> None:
-        super().__init__(message)
-        self.hub_is_older = hub_is_older
-
-
-class HubBusy(HubUnreachable):
-    """The hub answers that it cannot now: its disk is full, say. No message's fault."""
-
-    code = "hub_busy"
-
-
-class AnswerLost(HubUnreachable):
-    """The hub may have heard the question, but its answer did not arrive."""
-
-
-class NotActive(NotNow):
-    """The hub answers, but does not know this node as active."""
-
-    code = "node_not_active"
-
-
-class RunOver(NotNow):
-    """The Flower run that a message belongs to has ended: nobody waits for this reply any more."""
-
-    code = "run_over"
 
 
 @dataclass(frozen=True)

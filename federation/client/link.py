@@ -32,16 +32,8 @@ from federation.client.again import Again
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
 from federation.client.expiry import ExpiryWarning
-from federation.client.flower import (
-    HEARTBEAT_INTERVAL_S,
-    AnswerLost,
-    Fleet,
-    FlowerTask,
-    HubBusy,
-    HubUnreachable,
-    NotActive,
-    RunOver,
-)
+from federation.client.flower import HEARTBEAT_INTERVAL_S, Fleet, FlowerTask
+from federation.client.hub_errors import AnswerLost, HubBusy, HubUnreachable, NotActive, RunOver
 from federation.client.link_state import LinkState
 from federation.client.ports import CorePort, OutgoingReply, Retry, Trouble
 from mediator import tensors
@@ -223,7 +215,8 @@ class Link:
 
     async def _woken(self, pause_s: float) -> bool:
         try:
-            await asyncio.wait_for(self._wake.wait(), pause_s)
+            async with asyncio.timeout(pause_s):  # `wait_for` of Python 3.11 may swallow a cancellation here
+                await self._wake.wait()
         except TimeoutError:
             return False
         self._wake.clear()
@@ -320,6 +313,8 @@ class Link:
         raise HubUnreachable("the hub closed the events stream")
 
     async def _hear(self) -> None:
+        """What was said while there was no stream is lost, so the hub is asked at the beginning of each."""
+        self._wake.set()
         async for event in self._channel.events():
             self._refused_as_replaced, self._said_replaced = 0, False
             if event.kind == "alarm":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federation import tls
-from federation.client.flower import HubApart
+from federation.client.hub_errors import HubApart
 from federation.client.ports import Trouble
 from mediator.errors import CloisterError, Code, Denied
 

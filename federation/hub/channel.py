@@ -150,7 +150,8 @@ class Channel:
             stream.noted = self._loop.time()
             await asyncio.to_thread(self._hub.registry.seen, site)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stream.stir.wait(), max(0.0, stream.said + _HEARTBEAT_S - self._loop.time()))
+            async with asyncio.timeout_at(stream.said + _HEARTBEAT_S):
+                await stream.stir.wait()
 
     def _set_aside(self, sequence: int) -> None:
         """Note, once, that a document is in the database and goes out to nobody."""

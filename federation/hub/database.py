@@ -7,21 +7,21 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from federation.hub.refusals import SiteRefusals
 from federation.hub.tables import EventRow
-from federation.older_readers import may_read, write_readers
+from federation.older_readers import is_newest, may_read, write_readers
 from mediator.canonical import print_time
 from mediator.errors import IntegrityBroken, NotNow, UsageFault
+
+# who opens a database of this very version does not wait for it
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_S = 10.0
@@ -55,38 +55,58 @@ class Database:
         A newer one is opened as it is where the newer version only added to it, and else refused.
         """
         with _telling_faults():
-            self._upgrade()
+            with self._writer.connect() as connection:
+                done = is_newest(connection, self._migrations)
+            if not done:
+                self._upgrade()
 
     def _upgrade(self) -> None:
+        from alembic import command
+        from alembic.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
         config = _alembic(self._migrations)
         scripts = ScriptDirectory.from_config(config)
         with self._writer.connect() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
         if current == scripts.get_current_head():
             return
-        if current is not None:
-            if current not in {script.revision for script in scripts.walk_revisions()}:
-                with self._writer.connect() as connection:
-                    if may_read(connection, current, scripts.get_current_head()):
-                        return
-                raise UsageFault("hub.db was written by a newer version", hint="upgrade Cloister")
-            self._back_up(current)
-        with self._writer.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            write_readers(connection, scripts)
+        if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+            with self._writer.connect() as connection:
+                if may_read(connection, current, scripts.get_current_head()):
+                    return
+            raise UsageFault("hub.db was written by a newer version", hint="upgrade Cloister")
+        with contextlib.ExitStack() as undo:
+            if current is not None:
+                undo.callback(self._forget, self._back_up(current))
+            with self._writer.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+                write_readers(connection, scripts)
+            undo.pop_all()
         self.path.chmod(0o600)
 
     def close(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
 
-    def _back_up(self, revision: str) -> None:
+    def _back_up(self, revision: str) -> Path:
         target = self.path.with_name(f"{self.path.name}.before-{revision}")
-        source, copy = sqlite3.connect(self.path), sqlite3.connect(target)
-        with contextlib.closing(source), contextlib.closing(copy):
-            source.backup(copy)
+        try:
+            source, copy = sqlite3.connect(self.path), sqlite3.connect(target)
+            with contextlib.closing(source), contextlib.closing(copy):
+                source.backup(copy)
+        except sqlite3.Error:
+            self._forget(target)  # half a copy is none
+            raise
         target.chmod(0o600)
+        return target
+
+    @staticmethod
+    def _forget(copy: Path) -> None:
+        """A migration that did not happen leaves no copy: on a full disk, each try would leave another."""
+        for part in ("", "-journal", "-wal", "-shm"):
+            copy.with_name(copy.name + part).unlink(missing_ok=True)
 
 
 def note(session: Session, now: datetime, actor: str, action: str, thing: str, verdict: str, code: str = "") -> None:
@@ -128,6 +148,8 @@ def _telling_faults() -> Iterator[None]:
 
 
 def _alembic(migrations: Path) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(migrations))
     return config

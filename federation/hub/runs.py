@@ -15,7 +15,6 @@ from federation.hub.checkpoints import Checkpoints
 from federation.hub.database import Database, note
 from federation.hub.documents import HubDocuments, order_expired
 from federation.hub.tables import AttemptRow, EventRow, ReplyRow, RoundRow, RunRow, SiteRow
-from mediator import tensors
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
@@ -61,6 +60,8 @@ class HubRuns:
         reasons += order_expired(order, self._clock()) + list(self._documents.not_granted(permit))  # (3)
         if reasons:
             raise Denied(reasons)
+        from mediator import tensors  # and numpy, of which the other questions know nothing
+
         parsed = tensors.parse(model, permit.tensors)  # (4)
         canonical_model = tensors.encode(parsed)
         with self._database.write() as session:

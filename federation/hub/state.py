@@ -21,14 +21,13 @@ import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federation import introduction
 from federation.files import make_folder
 from federation.hub import keys
 from federation.hub.certificates import Certificates
 from federation.hub.checkpoints import Checkpoints
-from federation.hub.conductor import Conductor
 from federation.hub.config import HubConfig, placeholders
 from federation.hub.database import Database, events
 from federation.hub.documents import HubDocuments
@@ -42,6 +41,10 @@ from mediator.errors import NotNow, UsageFault
 from mediator.grammar import Ungrammatical, check_identifier
 from mediator.signatures import KeyRing, SigningKey, VerifyKey
 from mediator.types import DataPermit, RunOrder
+
+# who looks at the hub's state conducts nothing, and does not wait for numpy
+if TYPE_CHECKING:
+    from federation.hub.conductor import Conductor
 
 # sockaddr_un holds 108 bytes with the closing NUL (unix(7))
 _MAX_SOCKET_BYTES = 107
@@ -264,6 +267,8 @@ class HubState:
         peers = self.registry.active()
         enrolled = [site for site in order.sites if site in peers]
         limits = self.config.runs
+        from federation.hub.conductor import Conductor
+
         return Conductor(
             order,
             permit,

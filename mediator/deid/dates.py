@@ -1,6 +1,10 @@
 """Dates, times and ages as DICOM writes them (PS3.5 6.2): moved by whole days, so that intervals stay exact, or cut to
 the first of their month.
 
+Where dates are cut, those of one examination stay together: what lies within `TOGETHER_DAYS` of the study's date moves
+by as many days as the study's date does to be the first of its month. Cut one by one, an injection before midnight and
+the scan after it were a day apart, at a month's end a month.
+
 A value that is not what its VR says has no safe meaning; the answer is then "" (the element is emptied).
 """
 
@@ -14,6 +18,8 @@ _DATETIME = re.compile(r"(\d{8})((?:\d{2}){0,3}(?:(?<=\d{14})\.\d{1,6})?)([+-]\d
 _TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?|\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?", re.ASCII)
 _ZONE = re.compile(r"[+-](0\d|1[0-4])[0-5]\d", re.ASCII)
 _AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
+# the longest from an injection to a scan of the same study (zirconium-89: six days), and a day for midnight
+TOGETHER_DAYS = 7
 # HIPAA 45 CFR 164.514(b)(2)(i)(C) and common practice: ages over 89 are one group
 OLDEST_AGE_YEARS = 90
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
@@ -40,16 +46,29 @@ def shift_datetime(text: str, days: int) -> str:
     return moved + found[2] + (found[3] or "") if moved else ""
 
 
-def truncate_date(text: str) -> str:
-    """DA as the first day of its month; "" where `text` is no date."""
+def truncate_date(text: str, study: str = "") -> str:
+    """DA as the first day of its month, or as near to it as it lay to its study's date; "" where `text` is no date.
+
+    `study` is the study's date as `shift_date` writes it, or "" where nobody knows it.
+    """
     whole = shift_date(text, 0)
-    return whole[:6] + "01" if whole else ""
+    if not whole or not study:
+        return whole[:6] + "01" if whole else ""
+    own, anchor = _day(whole), _day(study)
+    if abs((own - anchor).days) > TOGETHER_DAYS:
+        return whole[:6] + "01"
+    return shift_date(whole, anchor.day - 1)
 
 
-def truncate_datetime(text: str) -> str:
-    """DT as the first day of its month, time, fraction and zone as they were; "" without a full date."""
+def truncate_datetime(text: str, study: str = "") -> str:
+    """DT as its date would be, time, fraction and zone as they were; "" without a full date."""
     whole = shift_datetime(text, 0)
-    return whole[:6] + "01" + whole[8:] if whole else ""
+    cut = truncate_date(whole[:8], study) if whole else ""
+    return cut + whole[8:] if cut else ""
+
+
+def _day(text: str) -> date:
+    return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
 
 
 def keep_zone(text: str) -> str:

@@ -23,7 +23,7 @@ from mediator.deid.identifiers import identifying
 from mediator.deid.pseudonyms import NORMALISATION
 from mediator.deid.rules import ENGINE_VERSION, Dates, ElementAction, ProfileTable, Rule, Scope
 from mediator.deid.statement import OPTION_CODES, profile_codes
-from mediator.deid.tables import Element, Standard
+from mediator.deid.tables import Element, SafePrivate, Standard
 from mediator.errors import Malformed, UnsupportedVersion
 
 # A profile is a page of text; this is fifty pages.
@@ -141,7 +141,10 @@ def _fingerprint(
         "engine": [ENGINE_VERSION, str(NORMALISATION)],
         "profile": [profile.name, profile.version, profile.dates, profile.scope, *sorted(profile.options)],
         "rules": [[t, r.action.value, r.constant, list(r.vrs), r.vm_max] for t, r in sorted(rules.items())],
-        "private": [[*key, list(rule.vrs), rule.vm_max] for key, rule in sorted(private.items())],
+        "private": [
+            [*key, rule.action.value, list(rule.vrs), rule.vm_max, *sorted(rule.terms)]
+            for key, rule in sorted(private.items())
+        ],
         "terms": sorted(standard.terms),
         "class_uids": sorted(standard.class_uids),
         "codes": _hash_of("\t".join((*key, *sorted(texts))) for key, texts in standard.coded.items()),
@@ -159,12 +162,24 @@ def _hash_of(lines: Iterable[str]) -> str:
 def _private(profile: Profile, standard: Standard) -> Mapping[tuple[str, int, int], Rule]:
     if "safe-private" not in profile.options:
         return {}
-    return {
-        (entry.creator, entry.group, entry.element): Rule(
-            ElementAction.KEEP, f"PS3.15 E.3.10: safe private, {entry.meaning}", (entry.vr,), entry.vm_max
-        )
-        for entry in standard.safe_private
+    return {(entry.creator, entry.group, entry.element): _safe(profile, entry) for entry in standard.safe_private}
+
+
+def _safe(profile: Profile, entry: SafePrivate) -> Rule:
+    """A private element's rule: dates as the profile's own, code strings from a list of their own, else numbers."""
+    actions = {
+        "SQ": ElementAction.RECURSE,
+        "CS": ElementAction.CLEAN,
+        "DT": {
+            "kept": ElementAction.KEEP,
+            "shifted": ElementAction.SHIFT_DATE,
+            "truncated": ElementAction.TRUNCATE_DATE,
+            "removed": ElementAction.REMOVE,
+        }[profile.dates],
     }
+    source = f"PS3.15 E.3.10: safe private, {entry.meaning}"
+    action = actions.get(entry.vr, ElementAction.KEEP)
+    return Rule(action, source, (entry.vr,), entry.vm_max, terms=entry.terms)
 
 
 def _rule(profile: Profile, standard: Standard, element: Element) -> Rule | None:

@@ -29,7 +29,7 @@ class ElementAction(StrEnum):
     DUMMY = "dummy"  # a constant that fits the VR
     REPLACE_UID = "replace-uid"  # keyed, except for UIDs the standard itself assigns
     SHIFT_DATE = "shift-date"  # earlier by the patient's own number of days
-    TRUNCATE_DATE = "truncate-date"  # to the first of its month
+    TRUNCATE_DATE = "truncate-date"  # to the first of its month; what lies near its study's date moves with it
     KEEP_ZONE = "keep-zone"  # ±HHMM stays, anything else is emptied
     PSEUDONYM = "pseudonym"  # the patient's keyed pseudonym, after the profile's prefix
     ACCESSION = "accession"  # a keyed number for an order

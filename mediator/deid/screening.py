@@ -2,7 +2,8 @@
 
 1. It could be read whole (`finding` of the reader).
 2. Its identifiers are there: without PatientID or study, nothing could be kept apart.
-3. It is no secondary capture: SOP class, ConversionType, or an ImageType that names a screen.
+3. It is no secondary capture: SOP class, an ImageType that names a screen, or ConversionType where pixels are not
+   read anyway.
 4. It is of a class whose content is known: an image of pixels and header, or a companion (segmentation, structures,
    plan, dose, report, presentation state, key object) that goes with its study. What holds a document, a directory, a
    signal or a whole slide is named, and told alone: it has identifiers of its own, in places nobody can clean.
@@ -44,6 +45,7 @@ class Exclusion(StrEnum):
     MEDIA_DIRECTORY = "media_directory"
     WAVEFORM = "waveform"
     WHOLE_SLIDE_IMAGE = "whole_slide_image"
+    OPHTHALMIC_IMAGE = "ophthalmic_image"
     RAW_DATA = "raw_data"
     OBJECT_NOT_SUPPORTED = "object_not_supported"
     PIXELS_MISSING = "pixels_missing"
@@ -56,43 +58,78 @@ class Exclusion(StrEnum):
     RECOGNISABLE_FACE = "recognisable_face"
     # among others
     PATIENT_MISMATCH = "patient_mismatch"
+    PATIENT_SPLIT = "patient_split"
     DUPLICATE_INSTANCE = "duplicate_instance"
     # what was written
     RESIDUAL_IDENTIFIER = "residual_identifier"
     DATES_DIFFER = "dates_differ"
+    VALUES_UNREADABLE = "values_unreadable"
     OUTPUT_EXISTS = "output_exists"
     # what befell us over it: it is nobody's fault but ours, and waits until we have mended ourselves
     OUR_DEFECT = "our_defect"
 
 
+class Note(StrEnum):
+    """What was done to a file that passes, beyond its profile: how it was read, or what of it no decoder reads. Closed;
+    told in its line of the report, and counted by name."""
+
+    PIXEL_PADDING_CUT = "pixel_padding_cut"  # native pixels were longer than the header says, by less than a frame
+    DELIMITER_MISSING = "delimiter_missing"  # encapsulated pixels without the end they must have
+    PIXELS_AS_UN = "pixels_as_un"  # native pixels under VR UN
+    FRAMES_INFLATED = "frames_inflated"  # deflated frames, written as native pixels
+    BITS_MASKED = "bits_masked"  # bits above those stored, an old overlay's or nobody's, are gone
+
+
 # Modalities whose pixels often carry names and dates. Never trust BurnedInAnnotation = NO for them.
-TEXT_RISK_MODALITIES = frozenset({"US", "IVUS", "SC", "CR", "DX", "MG", "XA", "RF", "OT", "ES"})
+TEXT_RISK_MODALITIES = frozenset(
+    {"US", "IVUS", "SC", "CR", "DX", "MG", "XA", "RF", "OT", "ES", "RTIMAGE", "IO", "PX", "XC"}
+)
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _TOMOGRAPHIC = frozenset(
     _STORAGE + tail for tail in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "20", "128", "128.1", "130")
 )  # CT, MR, NM and PET with their enhanced and legacy-converted forms
+# CR, DX, MG, intra-oral, US, XA, RF, 3D X-ray, breast tomosynthesis and projections, RT images, endoscopy, microscopy,
+# photography
 TEXT_RISK_CLASSES = frozenset(
     _STORAGE + tail
     for tail in (
-        "1", "1.1", "1.1.1", "1.2", "1.2.1", "3", "3.1", "6", "6.1", "6.2", "12.1", "12.1.1", "12.2", "12.2.1",
-        "13.1.1", "13.1.2", "13.1.3", "77.1.1", "77.1.1.1", "77.1.2", "77.1.4",
+        "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "3", "3.1", "6", "6.1", "6.2", "12.1", "12.1.1", "12.2",
+        "12.2.1", "13.1.1", "13.1.2", "13.1.3", "13.1.4", "13.1.5", "481.1", "77.1.1", "77.1.1.1", "77.1.2", "77.1.4",
+        "77.1.7",
     )
-)  # CR, DX, MG, US, XA, RF, 3D X-ray and breast tomosynthesis, endoscopy, microscopy, photography  # fmt: skip
+)  # fmt: skip
 # No pixels, or pixels that are no picture; text and references are cleaned by the same table: presentation states,
-# structured reports, key objects, segmentations, registrations, parametric maps, RT structures, doses and plans.
+# structured reports (of computer aided detection, dose and contrast agents, too), key objects, segmentations,
+# tractography, registrations, parametric maps, RT structures, doses, plans and records of treatment.
 _COMPANIONS = frozenset(
     _STORAGE + tail
     for tail in (
-        "11.1", "11.2", "11.3", "11.4", "88.11", "88.22", "88.33", "88.34", "88.35", "88.59", "88.67", "88.68", "66.1",
-        "66.2", "66.3", "66.4", "66.5", "66.7", "30", "481.2", "481.3", "481.5", "481.8", "67",
+        "11.1", "11.2", "11.3", "11.4", "88.11", "88.22", "88.33", "88.34", "88.35", "88.50", "88.59", "88.65", "88.67",
+        "88.68", "88.69", "88.71", "88.72", "88.73", "88.74", "88.75", "88.76", "66.1", "66.2", "66.3", "66.4", "66.5",
+        "66.6", "66.7", "30", "481.2", "481.3", "481.4", "481.5", "481.6", "481.7", "481.8", "481.9", "67",
     )
 )  # fmt: skip
 # What no table can clean: a PDF's or CDA's own text, names in a directory's records, free text in a signal's
-# annotations, the label of a glass slide, bytes of a maker's own.
+# annotations, the label of a glass slide, a retina (as much a face as a fingerprint is a hand), bytes of a maker's own.
 _BY_NAME = {
     **{_STORAGE + f"104.{number}": Exclusion.ENCAPSULATED_DOCUMENT for number in range(1, 6)},
     "1.2.840.10008.1.3.10": Exclusion.MEDIA_DIRECTORY,
     **{_STORAGE + tail: Exclusion.WHOLE_SLIDE_IMAGE for tail in ("77.1.6", "77.1.9")},
+    **{
+        _STORAGE + tail: Exclusion.OPHTHALMIC_IMAGE
+        for tail in (
+            "77.1.5.1",
+            "77.1.5.2",
+            "77.1.5.3",
+            "77.1.5.4",
+            "77.1.5.5",
+            "77.1.5.6",
+            "77.1.5.7",
+            "77.1.5.8",
+            "81.1",
+            "82.1",
+        )
+    },
     **{_STORAGE + tail: Exclusion.RAW_DATA for tail in ("66", "4.2")},
 }
 _WAVEFORMS = _STORAGE + "9."
@@ -152,7 +189,9 @@ class Sorting:
 
 
 # what a person may decide on when looking at the de-identified file; all else has no safe form
-_FOR_REVIEW = frozenset({Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTURE, Exclusion.OVERLAY_IN_PIXELS})
+_FOR_REVIEW = frozenset({
+    Exclusion.PATIENT_ID_MISSING, Exclusion.SECONDARY_CAPTURE, Exclusion.OVERLAY_IN_PIXELS, Exclusion.VALUES_UNREADABLE,
+})  # fmt: skip
 
 
 def sort(facts: Facts, finding: Exclusion | None = None) -> Sorting:
@@ -171,6 +210,13 @@ def publish(facts: Facts, finding: Exclusion | None = None) -> Sorting:
     return Sorting("refuse", found) if found else Sorting("pass")
 
 
+def with_values_unreadable(sorting: Sorting, *, review: bool) -> Sorting:
+    """The same file, when a number that geometry, pixel values or decoding depend on could not be kept: readers would
+    take one of their own instead. `review`: a person may look."""
+    reasons = (*sorting.reasons, Exclusion.VALUES_UNREADABLE)
+    return Sorting("review" if review and sorting.place != "refuse" else "refuse", reasons)
+
+
 def _without_text(facts: Facts, finding: Exclusion | None) -> tuple[Exclusion, ...]:
     """Whoever reads pixels says what is drawn in them."""
     return tuple(reason for reason in screen(facts, finding) if reason is not Exclusion.PIXEL_TEXT_NOT_CHECKED)
@@ -183,7 +229,9 @@ def _named(sop_class: str) -> Exclusion | None:
 def _is_secondary_capture(facts: Facts) -> bool:
     by_class = any(facts.sop_class == uid or facts.sop_class.startswith(uid + ".") for uid in _SECONDARY_CAPTURES)
     by_type = any(word in value.upper() for value in facts.image_type for word in _SCREEN_WORDS)
-    return by_class or by_type or facts.has_conversion_type
+    # of classes whose pixels are always read it says how a film or portal image became one
+    by_conversion = facts.has_conversion_type and facts.sop_class not in TEXT_RISK_CLASSES
+    return by_class or by_type or by_conversion
 
 
 def _may_carry_text(facts: Facts) -> bool:

@@ -4,7 +4,8 @@
 * `ps3.15-e1-1.csv`: PS3.15 Table E.1-1, Basic Profile and options.
 * `codes.csv`: codes of PS3.16's context groups with the meaning the standard gives them.
 * `defined-terms.csv`: the terms PS3.3 (for body parts PS3.16 Annex L) lists for an attribute.
-* `safe-private.csv`: private elements that hold numbers of the acquisition and nothing else (PS3.15 E.3.10).
+* `safe-private.csv`: private elements that hold numbers of the acquisition and nothing else; which of them PS3.15
+  Table E.3.10-1 lists, and the others that measurements rest on, by their makers' conformance statements.
 * `terms.txt` and `series.txt`: words that may stay in text that a profile asks to clean.
 * `kernels.txt`, `models.txt`, `agents.txt`, `structures.txt`: values of single attributes (`LISTS`) that no standard
   enumerates; in these attributes they stay as they are written, unless the patient is called so.
@@ -70,7 +71,10 @@ class Confidentiality:
 
 @dataclass(frozen=True)
 class SafePrivate:
-    """One private element known to be safe: its creator's block, its last two digits, and what it may hold."""
+    """One private element known to be safe: its creator's block, its last two digits, and what it may hold.
+
+    `terms` are all it may say where it is a code string. `listed`: PS3.15 Table E.3.10-1 names it.
+    """
 
     creator: str
     group: int
@@ -78,6 +82,8 @@ class SafePrivate:
     vr: str
     vm_max: int | None
     meaning: str
+    terms: frozenset[str] = frozenset()
+    listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,8 @@ def _safe_private(row: Mapping[str, str]) -> SafePrivate:
         vr=row["vr"],
         vm_max=int(row["vm"]) if row["vm"] else None,
         meaning=row["meaning"],
+        terms=frozenset(row["terms"].split("|")) - {""},
+        listed=bool(row["listed"]),
     )
 
 

@@ -63,11 +63,15 @@ _SHAPES: Mapping[str, Callable[[str], object]] = {
 }
 
 
+SHAPED = frozenset(_SHAPES)
+
+
 @dataclass(frozen=True)
 class Subject:
     """Whose data it is: the patient's pseudonym and shift, and the keys for everything else.
 
-    `own` is no term for this patient: names and numbers of the patient's files so far.
+    `own` is no term for this patient: names and numbers of the patient's files so far. `study_date` is that of the file
+    at hand, for profiles that cut dates; "" where nobody knows it.
     """
 
     pseudonyms: Pseudonyms
@@ -75,6 +79,7 @@ class Subject:
     shift_days: int
     site: str = ""
     own: Own = field(default=NOBODYS, repr=False, compare=False)
+    study_date: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def _each(rule: Rule, vr: str, values: tuple[str, ...], table: ProfileTable, sub
             return _whole(tuple(shift(value, subject.shift_days) for value in values))
         case ElementAction.TRUNCATE_DATE:
             cut = truncate_date if vr == "DA" else truncate_datetime
-            return _whole(tuple(cut(value) for value in values))
+            return _whole(tuple(cut(value, subject.study_date) for value in values))
         case ElementAction.KEEP_ZONE:
             return _whole(tuple(keep_zone(value) for value in values))
         case ElementAction.CODE:

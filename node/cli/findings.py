@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import typer
-from rich.text import Text
 
 from mediator.errors import NotNow
 from mediator.images import printable
@@ -16,7 +15,9 @@ from node.cli.output import data, show, talk
 State = Literal["ok", "warning", "missing", "unknown"]
 # a detail may hold what somebody else wrote, such as a certificate that nobody has verified
 _MAX_CHARACTERS = 10_000
-_COLOURS = {"ok": "green", "warning": "yellow", "missing": "red", "unknown": "dim"}
+_STYLES: dict[str, dict[str, Any]] = {
+    "ok": {"fg": "green"}, "warning": {"fg": "yellow"}, "missing": {"fg": "red"}, "unknown": {"dim": True}
+}  # fmt: skip
 
 
 def finding(what: str, state: State, detail: str, mend: str = "") -> dict[str, Any]:
@@ -32,12 +33,12 @@ def report(findings: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         show(list(findings), as_json=True)
     else:
         for each in findings:
-            mark = Text(f"{each['state']:8}", style=_COLOURS[each["state"]])
-            data.print(mark, Text(_line(f"{each['what']}: {each['detail']}")), soft_wrap=True)
+            mark = data.styled(f"{each['state']:8}", **_STYLES[each["state"]])
+            data.print(f"{mark} {_line(each['what'] + ': ' + each['detail'])}")
             if each["mend"]:
-                data.print(Text(f"{'':8} -> {_line(each['mend'])}"), soft_wrap=True)
+                data.print(f"{'':8} -> {_line(each['mend'])}")
     if any(each["state"] == "missing" for each in findings):
-        talk.print("error: something is missing, see above", markup=False)
+        talk.print("error: something is missing, see above")
         raise typer.Exit(NotNow.exit_code)
 
 

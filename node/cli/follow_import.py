@@ -29,7 +29,7 @@ def follow(news: Iterator[imports.IngestHappened]) -> imports.IngestHappened:
     stage = ""
     words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*words, console=talk, disable=not talk.is_terminal, transient=True) as bars:
+        with Progress(*words, console=talk.console, disable=not talk.is_terminal, transient=True) as bars:
             bar = bars.add_task("waiting for intake", total=None)
             for last in news:
                 if last.kind != "progress":

@@ -46,6 +46,18 @@ def complete(given: str, known: Iterable[str], what: str, *, acts: bool = False)
     return matches[0]
 
 
+def one_of(given: str, known: Iterable[str], what: str, *, acts: bool = False) -> str:
+    """`complete`, where everything there is is known: what matches nothing is refused, and what there is is listed."""
+    names = list(dict.fromkeys(known))
+    found = complete(given, names, what, acts=acts)
+    if found not in names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise UsageFault(
+            f"there is no {what} {given}", hint=f"{what}s there are: {', '.join(names[:_SHOWN]) or 'none'}{more}"
+        )
+    return found
+
+
 def _begins(name: str, given: str) -> bool:
     return name.startswith(given) or _own(name).startswith(given)
 

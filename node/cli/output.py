@@ -1,30 +1,73 @@
-"""How the command line speaks: data on stdout, talk on stderr, errors as `error:` then `hint:`."""
+"""How the command line speaks: data on stdout, talk on stderr, errors as `error:` then `hint:`.
+
+Lines are printed as they are. Rich is for what moves (bars, screens that are drawn again), and loaded by what has that:
+it takes longer to load than a command does to answer.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
 from mediator.canonical import to_plain
 from mediator.errors import CloisterError, exit_code_of
 from mediator.images import printable
 from node.host.logs import place
 
-talk = Console(stderr=True, highlight=False)
-data = Console(highlight=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# bell, backspace, tabulators down the page and carriage return: a terminal obeys them, and no line of ours has one
+_OBEYED = dict.fromkeys((7, 8, 11, 12, 13))
+
+
+class TextStream:
+    """Standard output or standard error, whichever it is at this moment."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def _file(self) -> TextIO:
+        file: TextIO = getattr(sys, self._name)
+        return file
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._file.isatty()
+
+    def print(self, line: str = "", end: str = "\n") -> None:
+        self._file.write(line.translate(_OBEYED) + end)
+        self._file.flush()
+
+    def styled(self, text: str, **style: Any) -> str:
+        """The text as `click.style` has it, where the stream is a terminal that draws in colour and bold."""
+        plain = not self.is_terminal or "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
+        return text if plain else click.style(text, **style)
+
+    @cached_property
+    def console(self) -> Console:
+        """The same stream for what moves."""
+        from rich.console import Console
+
+        return Console(stderr=self._name == "stderr", highlight=False)
+
+
+talk = TextStream("stderr")
+data = TextStream("stdout")
 
 
 def say(line: str) -> None:
     """One line of talk."""
-    talk.print(line, markup=False, soft_wrap=True)
+    talk.print(line)
 
 
 def show(value: Any, *, as_json: bool, table: Rows | None = None) -> None:
@@ -35,7 +78,7 @@ def show(value: Any, *, as_json: bool, table: Rows | None = None) -> None:
         table.print()
     else:
         for key, item in plain(value).items():
-            data.print(f"{key}: {_inline(item)}", markup=False, soft_wrap=True)
+            data.print(f"{key}: {_inline(item)}")
 
 
 def plain(value: Any) -> Any:
@@ -62,13 +105,18 @@ class Rows:
             for row in (self.columns, *self.rows):
                 sys.stdout.write("\t".join(row) + "\n")
             return
+        from rich.cells import cell_len, set_cell_size
+
         widths = [max(map(cell_len, column)) for column in zip(self.columns, *self.rows, strict=True)]
-        for style, row in zip(("bold", *("" for _ in self.rows)), (self.columns, *self.rows), strict=True):
-            line = "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True))
-            data.print(Text(line.rstrip(), style=style), soft_wrap=True)
+        for number, row in enumerate((self.columns, *self.rows)):
+            line = "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            data.print(line if number else data.styled(line, bold=True))
 
     def fitted(self) -> Table:
         """The same for a screen that is drawn again and again: folded where it would not fit."""
+        from rich.table import Table
+        from rich.text import Text
+
         built = Table(box=None, pad_edge=False, header_style="bold")
         for column in self.columns:
             built.add_column(column, overflow="fold")
@@ -89,12 +137,12 @@ def fail(error: BaseException) -> int:
     is not ours only the class and our own line are shown.
     """
     if isinstance(error, CloisterError):
-        talk.print(f"error: {error.message}", markup=False, soft_wrap=True)
+        talk.print(f"error: {error.message}")
         if error.hint:
-            talk.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
+            talk.print(f"hint: {error.hint}")
     else:
-        talk.print(f"error: internal error ({where(error)})", markup=False, soft_wrap=True)
-        talk.print("hint: this is a defect in cloister; please report this line", markup=False)
+        talk.print(f"error: internal error ({where(error)})")
+        talk.print("hint: this is a defect in cloister; please report this line")
     return exit_code_of(error)
 
 

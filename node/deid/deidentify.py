@@ -2,8 +2,10 @@
 
 1. The engine reads the file strictly; what cannot be read whole is held back.
 2. `mediator.deid.screening` decides on the instance: `publish` for ingest, `sort` where a person may look.
-3. The patient's pseudonym, shift of dates and the study's pseudonym come from the site's key alone.
-4. The engine writes by the compiled profile and searches what it wrote; a hit takes the file away again.
+3. The patient's pseudonym, shift of dates and the study's pseudonym come from the site's key alone. Where the files of
+   a study say one issuer of a patient's id, or none, it is one patient: an absent issuer is the study's.
+4. The engine writes by the compiled profile and searches what it wrote; a hit takes the file away again. A file that
+   lost a number its geometry or values depend on is for a person to look at.
 5. A file made before its patient's and study's others said whose names and numbers they are is made once more, if it
    has one of them in its texts (`misnamed`): their order says nothing of what stays.
 6. Whoever reads pixels has the last word on what was written (`node.deid.pixels.PixelGate`), series by series.
@@ -22,8 +24,9 @@ from typing import Any, Protocol
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ProfileTable
-from mediator.deid.screening import Exclusion, Facts, publish, sort
+from mediator.deid.screening import Exclusion, Facts, Sorting, publish, sort, with_values_unreadable
 from mediator.deid.values import Subject
+from node.deid.issuers import Issuers
 from node.deid.outcome import NOBODY, GateOutcome, Identity
 from node.deid.stream import Stream
 
@@ -49,8 +52,9 @@ class DicomEngine(Protocol):
 
     def begin(self, source: Any, subject: Subject, path: Path) -> Any:
         """A new de-identified file at `path`, under way: call what comes back, in the order of beginning, before the
-        source is closed; it gives `exclusion` (None: it stands and the residual check passed), and `pardoned` matches
-        inside values that are ours. Raises `FileExistsError` where the path is taken."""
+        source is closed; it gives `exclusion` (None: it stands and the residual check passed), `pardoned` matches
+        inside values that are ours, `missed` (what the profile could not keep, by keyword) and `unreadable` (one of
+        these is needed). Raises `FileExistsError` where the path is taken."""
 
     def lost(self, subject: Subject) -> Sequence[Lost]:
         """What this patient's files lost since this was last asked; identifying."""
@@ -102,6 +106,7 @@ class Gate0:
         self._screen = sort if review else publish
         self._subjects: dict[str, Subject] = {}
         self._lost: dict[str, list[Lost]] = {}
+        self._issuers = Issuers()
         self._uid = lru_cache(maxsize=64)(pseudonyms.uid)  # of studies and series, again for every slice
         self._study = lru_cache(maxsize=64)(pseudonyms.study)
         self._patient = lru_cache(maxsize=64)(pseudonyms.patient)
@@ -119,6 +124,7 @@ class Gate0:
         if isinstance(source, Exclusion):
             return partial(GateOutcome, "refuse", (source,))
         facts: Facts = source.facts
+        self._learn_issuer(facts)
         sorting = self._screen(facts, source.finding)  # (2)
         if sorting.place == "refuse":
             study = Identity(study=self._study(facts.study)) if facts.study else NOBODY
@@ -134,7 +140,19 @@ class Gate0:
             doubled = (Exclusion.DUPLICATE_INSTANCE,)
             return partial(GateOutcome, "refuse", doubled, None, identity, facts, lost=self._note(subject))
         begun = GateOutcome(sorting.place, sorting.reasons, path, identity, facts, lost=self._note(subject))
-        return lambda: _finished(begun, convert())
+        return lambda: self._finished(begun, convert())
+
+    def _finished(self, begun: GateOutcome, done: Any) -> GateOutcome:
+        """What was begun, once the engine is through with it."""
+        if done.exclusion is not None:
+            return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
+        outcome = replace(begun, pardoned=done.pardoned, missed=done.missed, notes=done.notes, doubtful=done.doubtful)
+        if not done.unreadable:
+            return outcome
+        sorting = with_values_unreadable(Sorting(begun.place, begun.reasons), review=self._review)
+        if sorting.place == "refuse":
+            return withdrawn(outcome, Exclusion.VALUES_UNREADABLE)
+        return replace(outcome, place=sorting.place, reasons=sorting.reasons)
 
     def _identity(self, facts: Facts, subject: Subject) -> Identity:
         return Identity(
@@ -147,6 +165,23 @@ class Gate0:
             facts.series_number,
             facts.instance_number,
         )
+
+    def _learn_issuer(self, facts: Facts) -> None:
+        """Within one study, what does not say who issued its patient's id has it from whom the others say. (3)"""
+        if facts.issuer and facts.study and facts.patient_id.strip():
+            self._issuers.add(self._uid(facts.study), self._patient(facts.patient_id), facts.issuer)
+
+    def _issuer(self, facts: Facts) -> str:
+        if facts.issuer or not self._issuers:
+            return facts.issuer
+        return self._issuers.of(self._uid(facts.study), self._patient(facts.patient_id))
+
+    def is_of_another(self, outcome: GateOutcome) -> bool:
+        """Whether a file was made before its study's others said who issued its patient's id."""
+        facts, patient = outcome.facts, outcome.identity.patient_alone
+        if not patient or facts.issuer or not self._issuers:
+            return False
+        return outcome.identity.patient != self._pseudonyms.patient(facts.patient_id, self._issuer(facts))
 
     def again(self, original: Stream, lost: Iterable[Lost], path: Path) -> Exclusion | None:
         """Why a file must not stand, now that all its patient's files lost is known; None: what it holds is chance. (7)
@@ -167,6 +202,7 @@ class Gate0:
         if isinstance(source, Exclusion):
             return NOBODY, [], source
         facts: Facts = source.facts
+        self._learn_issuer(facts)
         sorting = self._screen(facts, source.finding)
         if sorting.place == "refuse":
             study = self._study(facts.study) if facts.study else ""
@@ -175,14 +211,19 @@ class Gate0:
         named = self._engine.named(source, whole=not self._review)
         return self._identity(facts, self._subject(facts)), named, None
 
-    def expect(self, known: Mapping[str, Sequence[Lost]]) -> None:
-        """Of patients whose files are to come: names and numbers, and what files that are done lost."""
+    def issued(self) -> Issuers:
+        """Who issued whose ids, by the files seen since this was last forgotten."""
+        return self._issuers
+
+    def expect(self, known: Mapping[str, Sequence[Lost]], issuers: Iterable[tuple[str, str, str]] = ()) -> None:
+        """Of patients whose files are to come: names and numbers, what files that are done lost, and who issued ids."""
         self._lost = {patient: list(values) for patient, values in known.items()}
+        self._issuers = Issuers(issuers)
 
     def forget(self) -> None:
         """Of patients who come again, what they lost before is somebody else's to search for: what becomes of a file
         does not depend on which others came before it here."""
-        self._lost, self._subjects = {}, {}
+        self._lost, self._subjects, self._issuers = {}, {}, Issuers()
 
     def _note(self, subject: Subject) -> tuple[Lost, ...]:
         """What the file before was the first of its patient's to lose."""
@@ -193,8 +234,9 @@ class Gate0:
     def _subject(self, facts: Facts) -> Subject:
         keyed = self._pseudonyms
         if facts.patient_id.strip():
-            patient = keyed.patient(facts.patient_id, facts.issuer)
-            days = keyed.shift_days(facts.patient_id, facts.issuer)
+            issuer = self._issuer(facts)
+            patient = keyed.patient(facts.patient_id, issuer)
+            days = keyed.shift_days(facts.patient_id, issuer)
         else:
             # no two instances without an id share a pseudonym: they may be of two people
             patient = keyed.nobody(facts.sop_instance)
@@ -204,13 +246,6 @@ class Gate0:
             if patient in self._lost:  # another patient's files came between
                 self._engine.remember(self._subjects[patient], self._lost[patient])
         return self._subjects[patient]
-
-
-def _finished(begun: GateOutcome, done: Any) -> GateOutcome:
-    """What was begun, once the engine is through with it."""
-    if done.exclusion is not None:
-        return replace(begun, place="refuse", reasons=(done.exclusion,), path=None)
-    return replace(begun, pardoned=done.pardoned)
 
 
 def withdrawn(outcome: GateOutcome, reason: Exclusion) -> GateOutcome:

@@ -8,7 +8,8 @@
    given twice ends the same.
 5. Where the files of a patient or study came in several batches, each is searched again for what those of the other
    batches lost; one that holds something of it is taken out of DST again, and its line says so.
-6. `DST.report.jsonl` has a line for each file, in order; `DST.summary.json` the counts, and series that are not whole
+6. A study whose files are of two patients goes to review whole (`patient_split`).
+7. `DST.report.jsonl` has a line for each file, in order; `DST.summary.json` the counts, and series that are not whole
    (slices missing or doubled, instances that do not belong together), by the names they have in DST.
 """
 
@@ -25,8 +26,8 @@ from typing import Any, TextIO
 from durable.files import creating, replacing
 from mediator.deid.screening import Exclusion
 from mediator.errors import UsageFault
-from node.deid.pipeline import Batch, File, Placed, Result, Search, Trace, Workers, known_of, to_search
-from node.deid.sinks import FolderSink
+from node.deid.pipeline import Batch, File, Placed, Result, Search, Trace, Workers, known_of, refused, to_search
+from node.deid.sinks import FolderSink, move
 from node.host.disk_errors import is_full
 
 # Enough to keep a worker busy between two answers, few enough to lose little when it dies.
@@ -42,6 +43,8 @@ class Tally:
     reasons: dict[str, Counter[str]] = field(default_factory=lambda: {"review": Counter(), "refused": Counter()})
     pixels: Counter[str] = field(default_factory=Counter)
     pardoned: int = 0
+    missed: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: Result, times: int = 1) -> None:
         """Count a result; `times` -1 takes it back."""
@@ -52,9 +55,14 @@ class Tally:
         if result.pixels:
             self.pixels[result.pixels] += times
         self.pardoned += times * result.pardoned
+        for keyword, count in result.missed.items():
+            self.missed[keyword] += times * count
+        for note in result.notes if result.outcome != "refused" else ():
+            self.notes[note] += times
 
     def plain(self) -> dict[str, Any]:
-        """Files in, written, to review and refused, each file under its first reason."""
+        """Files in, written, to review and refused, each file under its first reason; and by keyword how many elements
+        the profile means to keep and could not."""
         return {
             "files": self.files,
             "written": self.outcomes["written"],
@@ -64,6 +72,8 @@ class Tally:
             "refused_reasons": dict(sorted((+self.reasons["refused"]).items())),
             "pixels": dict(sorted((+self.pixels).items())),
             "pardoned_matches": self.pardoned,
+            "missed": dict(sorted((+self.missed).items())),
+            "notes": dict(sorted((+self.notes).items())),
         }
 
 
@@ -133,6 +143,7 @@ def deidentify_folder(
     """A `Result` for each file in order, then the summary (`about` and the counts), which is also written."""
     tally = Tally()
     series: dict[str, list[str]] = {}
+    patients: dict[str, dict[str, list[int]]] = {}
     traces: list[Trace] = []
     with _new(sink.report) as report:
         for done in workers.run(_surveyed(list(batches(files)), sink, workers)):
@@ -140,13 +151,25 @@ def deidentify_folder(
             for result in done.results:
                 if result.outcome == "written":
                     series.setdefault(os.path.dirname(result.name), []).append(result.name)
+                if result.outcome != "refused" and (one := result.identity).patient_alone:
+                    patients.setdefault(one.study_uid, {}).setdefault(one.patient, []).append(result.number)
                 yield _tell(result, tally, report)
     for found in workers.search_again(_searches(files, traces, sink)):
         for result in found:
             _withdraw(result, sink, tally, series)
+    split = [several for several in patients.values() if len(several) > 1]
+    _hold_split(
+        [number for several in split for numbers in several.values() for number in numbers], sink, tally, series
+    )
     series = {name: members for name, members in series.items() if members}
     places = [[sink.place(name, review=False) for name in members] for members in series.values()]
-    summary = {**about, **tally.plain(), "series": len(series), "series_findings": _findings(series, places, workers)}
+    summary = {
+        **about,
+        **tally.plain(),
+        "patient_split": len(split),
+        "series": len(series),
+        "series_findings": _findings(series, places, workers),
+    }
     with _new(sink.summary) as told:
         json.dump(summary, told, indent=2)
         told.write("\n")
@@ -159,11 +182,12 @@ def _surveyed(several: Sequence[Sequence[File]], sink: FolderSink, workers: Work
         yield from (Batch(tuple(files), sink) for files in several)
         return
     surveys = list(workers.survey([files[0] for files in several]))
+    issuers = tuple({issued for survey in surveys for issued in survey.issued})
     for files, survey, known in zip(several, surveys, known_of(surveys), strict=True):
         first = files[0]
         if survey.exclusion == Exclusion.OUR_DEFECT:  # it waits for us, and is not tried with half of what was known
             first = replace(first, refused=survey.exclusion)
-        yield Batch((first, *files[1:]), sink, known)
+        yield Batch((first, *files[1:]), sink, known, issuers)
 
 
 def _searches(files: Sequence[File], traces: Sequence[Trace], sink: FolderSink) -> Iterator[Search]:
@@ -223,15 +247,38 @@ def _result(line: str) -> Result:
 
 def _withdraw(result: Result, sink: FolderSink, tally: Tally, series: Mapping[str, list[str]]) -> None:
     """A file refused after all: it does not stand, and its line, the counts and its series are without it."""
-    report = sink.report
-    results = read_report(report)
+    results = read_report(sink.report)
     before, results[result.number] = results[result.number], result
     sink.place(before.name, review=before.outcome == "review").unlink(missing_ok=True)
     tally.add(before, -1)
     tally.add(result)
     if before.outcome == "written":
         series[os.path.dirname(before.name)].remove(before.name)
-    with replacing(report, 0o640, masked=True) as file:
+    _write_report(results, sink)
+
+
+def _hold_split(numbers: Sequence[int], sink: FolderSink, tally: Tally, series: Mapping[str, list[str]]) -> None:
+    """Files of studies that are of two patients are for a person: only the hospital knows whether it is one."""
+    if not numbers:
+        return
+    results = read_report(sink.report)
+    for before in (results[number] for number in numbers):
+        if before.outcome == "refused":
+            continue
+        result = replace(before, outcome="review", reasons=(*before.reasons, Exclusion.PATIENT_SPLIT.value))
+        there, target = sink.place(before.name, review=before.outcome == "review"), sink.place(before.name, review=True)
+        if before.outcome == "written":
+            series[os.path.dirname(before.name)].remove(before.name)
+            if not move(there, target):
+                result = refused(before.number, Exclusion.OUTPUT_EXISTS)
+        results[before.number] = result
+        tally.add(before, -1)
+        tally.add(result)
+    _write_report(results, sink)
+
+
+def _write_report(results: Mapping[int, Result], sink: FolderSink) -> None:
+    with replacing(sink.report, 0o640, masked=True) as file:
         file.writelines((json.dumps(one.line()) + "\n").encode("ascii") for one in results.values())
 
 

@@ -50,6 +50,13 @@ def dataset(nodes: Iterable[ElementNode], *, implicit: bool, little: bool) -> by
     return b"".join(parts)
 
 
+def sequence_head(tag: int, length: int, implicit: bool, little: bool) -> bytes:
+    """What stands before the items of a sequence of this length."""
+    if implicit:
+        return _TAG[little](tag >> 16, tag & 0xFFFF) + _WORD[little](length)
+    return _LONG_TAG[little](tag >> 16, tag & 0xFFFF, b"SQ", length)
+
+
 def file_meta(syntax: str, sop_class: str, sop_instance: str) -> bytes:
     """An empty preamble, `DICM`, and group 2 with what PS3.10 asks for: no AE titles, no private information."""
     before, after = _meta_around(syntax, sop_class)
@@ -74,7 +81,7 @@ def pixel_frame(parsed: Parsed, pixels: Pixels) -> tuple[bytes, bytes]:
     """What stands before and after the verbatim pixel value: the element's header, and a delimiter if it needs one."""
     order = "<" if parsed.little else ">"
     tag = struct.pack(order + "HH", pixels.tag >> 16, pixels.tag & 0xFFFF)
-    length = 0xFFFFFFFF if pixels.fragments is not None else pixels.end - pixels.start
+    length = 0xFFFFFFFF if pixels.fragments is not None else (pixels.end - pixels.start + 1) & ~1
     before = tag + (b"" if parsed.implicit else pixels.vr.encode() + b"\0\0") + struct.pack(order + "L", length)
     after = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) if pixels.fragments is not None else b""
     return before, after

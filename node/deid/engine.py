@@ -12,17 +12,19 @@ for what no decoder reads of a compressed stream.
 2. A new file (0600), never over another and never through a link; gone again whatever goes wrong.
 3. It is read again from disk: the header is what was meant, and nothing the patient's files lost is in it, its name,
    or what follows the pixels. A match inside a value that is ours is counted, not refused.
+4. What the profile means to keep and cannot is told by keyword, and whether geometry, values or decoding depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from mediator.deid.identifiers import Identifier, Lost
 from mediator.deid.mandatory import Mandatory
+from mediator.deid.needed import Needed
 from mediator.deid.pseudonyms import SITE_KEY_BYTES, Pseudonyms
 from mediator.deid.rules import ElementAction, ProfileTable
 from mediator.deid.screening import Exclusion, Facts
@@ -30,21 +32,24 @@ from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
 from mediator.deid.values import Subject
 from node.deid import encoding
+from node.deid.chunks import NOTHING, Chunk
 from node.deid.copiers import Copiers
 from node.deid.date_check import DatesDiffer
-from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, facts_of, pixels_fit
+from node.deid.element import usual_vr
+from node.deid.facts import EXTENDED_LENGTHS, EXTENDED_OFFSETS, TOTAL_LENGTH, facts_of, fitted
+from node.deid.inflated import inflated
 from node.deid.lenient import parse_leniently
-from node.deid.pixels.rle import RLE
 from node.deid.profiles import load_profile, standard
 from node.deid.reader import Parsed, Reader
-from node.deid.rewrite import NOTHING, Chunk, Rewriter, TooMuch, usual_vr
+from node.deid.rewrite import Rewriter, TooMuch
 from node.deid.searcher import Searcher, kept_words
 from node.deid.stream import FileStream, MemoryStream, Stream
-from node.deid.structure import ElementNode, Unreadable
+from node.deid.structure import DEFLATED_FRAMES, ElementNode, Unreadable
 from node.deid.write_output import Conversion, OutputWriter, matches, named
 
 _ISSUER = 0x00100021  # Issuer of Patient ID
 _SOP_INSTANCE = 0x00080018
+_NO_PLACES = [(tag, NOTHING) for tag in (EXTENDED_OFFSETS, EXTENDED_LENGTHS, TOTAL_LENGTH)]
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,10 @@ class ProfileEngine:
         self._copiers = copiers
         vr_of = {tag: usual_vr(element.vrs) for tag, element in standard.elements.items()}
         self.vr_of = lambda tag: vr_of.get(tag, "UN")
-        self._reader = Reader(self.vr_of, private_alone=bool(table.private))
+        self._reader = Reader(self.vr_of, whole_groups=bool(table.private))
         self._mandatory = Mandatory(standard)
+        self._needed = Needed(standard)
+        self._keywords = {tag: element.keyword for tag, element in standard.elements.items()}
         self._kept = kept_words(table)  # once: a study of a few slices has two searchers
         self._rewriter: Rewriter | None = None
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
@@ -92,8 +99,16 @@ class ProfileEngine:
             return problem.finding
         except MemoryError:
             return Exclusion.TOO_LARGE
-        finding = parsed.finding or (None if pixels_fit(parsed) else Exclusion.PIXELS_INCONSISTENT)
-        return Source(facts_of(parsed), finding, parsed)
+        if parsed.finding is not None:
+            return Source(facts_of(parsed), parsed.finding, parsed)
+        if parsed.syntax == DEFLATED_FRAMES:
+            try:
+                parsed = inflated(parsed)
+            except Unreadable as problem:
+                return Source(facts_of(parsed), problem.finding, parsed)
+        fit = fitted(parsed)
+        finding = None if fit is not None else Exclusion.PIXELS_INCONSISTENT
+        return Source(facts_of(parsed), finding, fit or parsed)
 
     def write(self, source: Source, subject: Subject, path: Path) -> Exclusion | None:
         """De-identify into a new file (0600); None when it stands and was checked, else why it does not stand."""
@@ -114,7 +129,7 @@ class ProfileEngine:
         chunks = self._header(source, rewriter)
         if isinstance(chunks, Exclusion):
             return partial(Conversion, chunks)
-        return OutputWriter(  # (2) (3)
+        finish = OutputWriter(  # (2) (3)
             path,
             parsed,
             chunks,
@@ -124,6 +139,21 @@ class ProfileEngine:
             hash_pixels=hash_pixels,
             copiers=self._copiers,
         ).finish
+        missed = rewriter.missed(chunks)
+        return partial(self._with_missed, finish, missed, source.facts.modality) if missed else finish
+
+    def _with_missed(
+        self, finish: Callable[[], Conversion], missed: Mapping[tuple[int, str], int], modality: str
+    ) -> Conversion:
+        """What came of an instance of which something is not kept that was to be. (4)"""
+        names = {self._name(tag, creator): count for (tag, creator), count in missed.items()}
+        return replace(
+            finish(), missed=names, unreadable=any(self._needed.is_needed(tag, modality) for tag, _creator in missed)
+        )
+
+    def _name(self, tag: int, creator: str) -> str:
+        """A keyword of PS3.6; of a private element its creator, who is on the safe list, and its place."""
+        return self._keywords.get(tag) or f"{creator} ({tag >> 16:04X},xx{tag & 0xFF:02X})"
 
     def search(self, source: Source, subject: Subject, path: Path) -> Exclusion | None:
         """Why what was made of this file must not stand by all that is lost until now; None: what it holds is chance.
@@ -193,9 +223,8 @@ class ProfileEngine:
         return encoding.file_meta(source.parsed.syntax, sop_class, sop_instance)
 
     def _ours(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
-        """What is written whatever the file says. A stream that is rebuilt has its fragments at other places."""
-        stated = self._statement(parsed, subject)
-        return [*stated, (EXTENDED_OFFSETS, NOTHING), (EXTENDED_LENGTHS, NOTHING)] if parsed.syntax == RLE else stated
+        """What is written whatever the file says. Places in a stream are told by its own offset table alone."""
+        return [*self._statement(parsed, subject), *_NO_PLACES]
 
     def _statement(self, parsed: Parsed, subject: Subject) -> list[tuple[int, Chunk]]:
         """(0012,0062) to (0012,0064) and (0028,0303): what was done, in the standard's own codes (PS3.15 E.1.1).

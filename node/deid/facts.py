@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 
-from mediator.deid.screening import Facts
-from node.deid.pixels.rle import Layout
+from mediator.deid.numbers import as_standard
+from mediator.deid.screening import Facts, Note
+from node.deid.pixels.layout import Layout
+from node.deid.pixels.native import CellForm
 from node.deid.reader import ByteRun, Parsed
+from node.deid.structure import Pixels
 
 TEXT_VRS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
@@ -20,7 +24,7 @@ TEXT_VRS = frozenset(
 _CHARSET_VRS = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _DIRECTORY_RECORDS = 0x00041220
-_UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])
+UNSPLIT_VRS = frozenset(["LT", "ST", "UR", "UT"])  # one value, whatever backslashes it has
 CHARSET = 0x00080005
 _FIELDS = {
     0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series",
@@ -28,8 +32,16 @@ _FIELDS = {
     0x00280301: "burned_in", 0x00200011: "series_number", 0x00200013: "instance_number",
 }  # fmt: skip
 _NUMBERS = frozenset({"series_number", "instance_number"})
-EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
-_SHAPE = frozenset({0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100, EXTENDED_OFFSETS})
+EXTENDED_OFFSETS, EXTENDED_LENGTHS, TOTAL_LENGTH = 0x7FE00001, 0x7FE00002, 0x7FE00003
+_ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED = (
+    0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103
+)  # fmt: skip
+_OVERLAY_BIT = 0x60000102
+# what says how long pixel data is and how it lies in its cells, with the VR of PS3.6
+_SHAPE = {
+    0x00280002: "US", 0x00280004: "CS", 0x00280008: "IS", _ROWS: "US", _COLUMNS: "US", _ALLOCATED: "US",
+    _STORED: "US", _HIGH: "US", _SIGNED: "US", EXTENDED_OFFSETS: "OV",
+}  # fmt: skip
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 
 
@@ -42,7 +54,7 @@ def decode(value: bytes, vr: str, charset: bytes) -> tuple[str, ...]:
     else:
         text = value.decode("latin-1")
     text = text.rstrip(" \0")
-    return (text,) if vr in _UNSPLIT_VRS else tuple(text.split("\\"))
+    return (text,) if vr in UNSPLIT_VRS else tuple(text.split("\\"))
 
 
 def _decode_charset(value: bytes, charset: bytes) -> str:
@@ -57,37 +69,95 @@ def _decode_charset(value: bytes, charset: bytes) -> str:
 
 def facts_of(parsed: Parsed) -> Facts:
     """The facts gate 0 screens by, from the dataset's top level."""
-    return Facts(**_told(parsed)[0], has_pixels=parsed.pixels is not None)
+    fields, said = _told(parsed)
+    overlay = any(_is_stored(parsed, said[tag]) for tag in said if tag & 0xFF00FFFF == _OVERLAY_BIT)
+    return Facts(**fields, has_pixels=parsed.pixels is not None, overlay_in_pixels=overlay)
 
 
-def pixels_fit(parsed: Parsed) -> bool:
-    """Whether the pixel value is as long as the header says (native), or has a fragment for every frame."""
-    if parsed.pixels is None:
-        return True
+def _is_stored(parsed: Parsed, position: bytes) -> bool:
+    """Whether an overlay is drawn in a bit that is stored: those that are not are masked in what is written."""
+    layout = layout_of(parsed)
+    bit = _number(position, "<H" if parsed.little else ">H", -1)
+    lowest = layout.high_bit - layout.bits_stored + 1
+    spare = layout.bits_allocated in (8, 16, 32) and not lowest <= bit <= layout.high_bit
+    return not spare or not 0 < bit < layout.bits_allocated
+
+
+def fitted(parsed: Parsed) -> Parsed | None:
+    """The file with its pixel value as long as the header says; None where that cannot be.
+
+    Native pixels may have less than a frame of padding behind them, which does not belong to the value; encapsulated
+    ones have a fragment for every frame.
+    """
+    pixels = parsed.pixels
+    if pixels is None:
+        return parsed
+    if pixels.note is not None:
+        parsed = replace(parsed, notes=(*parsed.notes, pixels.note))
+    if pixels.fragments is not None:
+        return parsed if pixels.fragments >= _frames(_told(parsed)[1]) else None
+    expected, most = _native_bytes(parsed, pixels)
+    size = pixels.end - pixels.start
+    if not 0 < expected <= size < most:
+        return None
+    if not parsed.little:
+        expected += expected % 2 if size > expected else 0  # in words of two bytes the padding stands before the last
+    if size == expected:
+        return parsed
+    cut = size > expected + expected % 2
+    notes = (*parsed.notes, Note.PIXEL_PADDING_CUT) if cut else parsed.notes
+    return replace(parsed, pixels=replace(pixels, end=pixels.start + expected), notes=notes)
+
+
+def _native_bytes(parsed: Parsed, pixels: Pixels) -> tuple[int, int]:
+    """How long a native value is, and from what length on it is another's; 0 where the header does not say."""
     said = _told(parsed)[1]
     value, frames = said.get, _frames(said)
-    if parsed.pixels.fragments is not None:
-        return parsed.pixels.fragments >= frames
     order = "<H" if parsed.little else ">H"
-    rows, columns = _number(value(0x00280010), order, 0), _number(value(0x00280011), order, 0)
+    rows, columns = _number(value(_ROWS), order, 0), _number(value(_COLUMNS), order, 0)
     samples = _number(value(0x00280002), order, 1)
-    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(parsed.pixels.tag) or _number(value(0x00280100), order, 0)
+    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(pixels.tag) or _number(value(_ALLOCATED), order, 0)
     if min(rows, columns, samples, bits, frames) <= 0:
-        return False
+        return 0, 0
     if value(0x00280004, b"").strip(b" \0") == b"YBR_FULL_422":
         samples = 2  # PS3.3 C.7.6.3.1.2: two chrominance samples for every four of luminance
     expected = math.ceil(rows * columns * samples * frames * bits / 8)
-    return expected <= parsed.pixels.end - parsed.pixels.start <= expected + expected % 2
+    return expected, expected + max(2, math.ceil(expected / frames))
 
 
 def layout_of(parsed: Parsed) -> Layout:
-    """What the header says of run length encoded pixels; a number that is none is 0."""
+    """What the header says of the pixels; a number that is none is 0."""
     said = _told(parsed)[1]
     order = "<H" if parsed.little else ">H"
-    rows, columns, bits = (max(_number(said.get(tag), order, 0), 0) for tag in (0x00280010, 0x00280011, 0x00280100))
-    samples = max(_number(said.get(0x00280002), order, 1), 0)
-    size = math.ceil(rows * columns * min(bits, 8) / 8)
-    return Layout(_frames(said), samples * math.ceil(bits / 8), size, said.get(EXTENDED_OFFSETS, b""))
+
+    def number(tag: int, default: int = 0) -> int:
+        return max(_number(said.get(tag), order, default), 0)
+
+    allocated = number(_ALLOCATED)
+    stored = number(_STORED, allocated)
+    return Layout(
+        _frames(said),
+        number(_ROWS),
+        number(_COLUMNS),
+        number(0x00280002, 1),
+        allocated,
+        stored if 0 < stored <= allocated else allocated,
+        number(_SIGNED) == 1,
+        number(_HIGH, max(stored - 1, 0)),
+        said.get(EXTENDED_OFFSETS, b""),
+    )
+
+
+def cells_of(parsed: Parsed) -> CellForm | None:
+    """The cells of native pixels of whole numbers that have bits to spare; None where there are none."""
+    if parsed.pixels is None or parsed.pixels.fragments is not None or parsed.pixels.tag != 0x7FE00010:
+        return None
+    said = _told(parsed)[1]
+    if said.get(_ALLOCATED) == said.get(_STORED):
+        return None
+    layout = layout_of(parsed)
+    form = CellForm(layout.bits_allocated, layout.bits_stored, layout.high_bit, layout.signed, parsed.little)
+    return form if form.has_spare_bits else None
 
 
 def _frames(said: dict[int, bytes]) -> int:
@@ -96,6 +166,8 @@ def _frames(said: dict[int, bytes]) -> int:
 
 def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
     """Fields of `Facts`, and the values that say how long pixel data is."""
+    if parsed.told:
+        return parsed.told[0]
     fields: dict[str, Any] = {}
     shape: dict[int, bytes] = {}
     charset = b""
@@ -107,13 +179,14 @@ def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
             fields |= told[1]
             shape |= told[2]
         else:
-            run.told = (charset, *_read(run, charset))
+            run.told = (charset, *_read(run, charset, parsed.little))
             fields |= run.told[1]
             shape |= run.told[2]
+    parsed.told.append((fields, shape))
     return fields, shape
 
 
-def _read(run: ByteRun, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes]]:
+def _read(run: ByteRun, charset: bytes, little: bool) -> tuple[dict[str, Any], dict[int, bytes]]:
     """What one run tells. Runs are the same from slice to slice, and so is this."""
     fields: dict[str, Any] = {}
     shape: dict[int, bytes] = {}
@@ -126,14 +199,16 @@ def _read(run: ByteRun, charset: bytes) -> tuple[dict[str, Any], dict[int, bytes
             elif first:
                 fields[field] = _integer(first) if field in _NUMBERS else first
         elif tag in _SHAPE and vr != "SQ":
-            shape[tag] = raw[start:]
+            usual = _SHAPE[tag]
+            meant = None if vr == usual else as_standard((usual,), 1, vr, raw[start:], little=little)
+            shape[tag] = raw[start:] if meant is None else meant[1]
         elif tag == _DIRECTORY_RECORDS:
             fields["sop_class"] = MEDIA_DIRECTORY  # a DICOMDIR has its class in the file meta alone
         elif tag == 0x00080064:
             fields["has_conversion_type"] = True
-        elif tag & 0xFF00FFFF == 0x60000102 and raw[start:] not in (b"", b"\0\0"):
-            # (60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in unused bits of the pixels
-            fields["overlay_in_pixels"] = True
+        elif tag & 0xFF00FFFF == _OVERLAY_BIT and raw[start:] not in (b"", b"\0\0"):
+            # (60xx,0102) Overlay Bit Position other than 0: the overlay is drawn in a bit of the pixels
+            shape[tag] = raw[start:]
     return fields, shape
 
 
@@ -145,5 +220,11 @@ def _number(value: bytes | None, order: str, default: int) -> int:
 
 
 def _integer(text: str) -> int:
+    """A whole number as a writer spelled it (`1.0`); 0 for what is none, or too large to count anything."""
     digits = text.strip().removeprefix("+")
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else 0
+    if not digits.isascii():
+        return 0
+    if not digits.isdigit():
+        meant = as_standard(("IS",), 1, "IS", digits.encode(), little=True)
+        digits = meant[1].decode().strip() if meant is not None else ""
+    return int(digits) if digits.isdigit() and len(digits) <= 9 else 0

@@ -22,6 +22,7 @@ _NAMES: Mapping[int, tuple[int, str]] = {
     0x00620002: (0x00620005, "SEGMENT"),  # SegmentLabel in SegmentSequence
     0x006A0002: (0x006A0005, "GROUP"),  # AnnotationGroupLabel in AnnotationGroupSequence
 }
+NAMED_SEQUENCES = frozenset(_NAMES)
 _NUMBERED = frozenset(name for name, _word in _NAMES.values())
 # PS3.5 6.2: LO holds 64 characters; a blank and five digits go behind
 _LONGEST = 58

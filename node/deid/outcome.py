@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from mediator.deid.identifiers import Lost
-from mediator.deid.screening import Exclusion, Facts
+from mediator.deid.screening import Exclusion, Facts, Note
 
 Place = Literal["pass", "review", "refuse"]
 
@@ -48,7 +49,8 @@ class GateOutcome:
     """What became of one instance. A file stands at `path` exactly when `place` is not refuse.
 
     `facts` are the original's, for whoever reads pixels; `lost` is what it was the first of its patient's files to
-    lose. Neither is ever shown.
+    lose. Neither is ever shown. `missed` counts by keyword what the profile means to keep and could not; `notes` say
+    how it was read; `doubtful`: a decoder must say that its pixel value holds no more than its pictures.
     """
 
     place: Place
@@ -58,3 +60,6 @@ class GateOutcome:
     facts: Facts = field(default=Facts(), repr=False)
     pardoned: int = 0
     lost: tuple[Lost, ...] = field(default=(), repr=False)
+    missed: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    doubtful: bool = False

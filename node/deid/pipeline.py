@@ -31,6 +31,8 @@ from node.deid.stream import Original
 
 Known = Mapping[str, Sequence[Lost]]
 """By a patient's pseudonym: names, numbers and values that others of the patient's files are known to have lost."""
+Issued = tuple[str, str, str]
+"""A study's UID and a patient, both as pseudonyms, and who issued the patient's id."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Batch:
     files: tuple[File, ...]
     sink: InstanceSink
     known: Known = field(default_factory=dict, repr=False)
+    issuers: tuple[Issued, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Result:
     pixels: str = ""  # clean, blacked_out or review; "" when nobody had to look
     regions: tuple[tuple[int, ...], ...] = ()  # frame, left, top, right, bottom
     pardoned: int = 0
+    missed: Mapping[str, int] = field(default_factory=dict)  # what the profile means to keep and could not, by keyword
+    notes: tuple[str, ...] = ()  # how it was read, and what of it no decoder reads
     identity: Identity = field(default=NOBODY, repr=False)
 
     @property
@@ -102,7 +107,7 @@ class Result:
     def line(self) -> dict[str, Any]:
         """For a report: only what there is to say."""
         told: dict[str, Any] = {"source": f"src#{self.number:04d}", "outcome": self.outcome}
-        for key in ("reasons", "name", "pixels", "regions", "pardoned"):
+        for key in ("reasons", "name", "pixels", "regions", "pardoned", "missed", "notes"):
             if value := getattr(self, key):
                 told[key] = value
         return told
@@ -138,6 +143,7 @@ class Survey:
     identity: Identity = NOBODY
     named: tuple[Identifier, ...] = field(default=(), repr=False)
     exclusion: str | None = None
+    issued: tuple[Issued, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from node.deid.stream import MemoryStream, Stream
 from node.deid.structure import (
     BIG_ENDIAN,
@@ -42,6 +42,8 @@ from node.deid.structure import (
 FIRST_WINDOW = 1 << 14
 _LARGEST_FIRST_WINDOW = 1 << 20
 _MAX_RUN_BYTES = 1 << 14
+# A sequence that is longer is never in memory as nodes, but item by item.
+LARGE_BYTES = 1 << 20
 _CHARSET = 0x00080005
 _SHORT_HEADER, _LENGTH = struct.Struct("<H2sH").unpack_from, struct.Struct("<L").unpack_from
 
@@ -66,6 +68,7 @@ class ByteRun:
 class Parsed:
     """A file taken apart. `stream` holds the dataset (inflated), `runs` the elements before the pixels, ascending.
 
+    `told`: what `node.deid.facts` read of it once, also for what is made of it by `replace`.
     A run is one element, or several none of which is (0008,0005) Specific Character Set (or private, on request).
     """
 
@@ -75,6 +78,8 @@ class Parsed:
     pixels: Pixels | None
     finding: Exclusion | None = None  # the header is whole, the pixels are not
     vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
+    notes: tuple[Note, ...] = ()  # how it was read
+    told: list[tuple[dict[str, Any], dict[int, bytes]]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def implicit(self) -> bool:
@@ -99,6 +104,16 @@ class Parsed:
         """The elements as nodes, sequences taken apart."""
         return tuple(map(self.node, self.elements))
 
+    def pieces(self, element: Raw) -> Iterator[ElementNode]:
+        """One top-level element as nodes: a large sequence comes in as many as it has items, each of one item."""
+        tag, vr, raw, _start = element
+        if vr != "SQ" or len(raw) <= LARGE_BYTES:
+            yield self.node(element)
+            return
+        walk = Walk(raw, len(raw), "<" if self.little else ">", self.vr_of)
+        for item in walk.items_of(implicit=self.implicit):
+            yield ElementNode(tag, "SQ", items=(item,))
+
     def node(self, element: Raw) -> ElementNode:
         """One top-level element as a node."""
         tag, vr, raw, start = element
@@ -111,10 +126,11 @@ class Parsed:
 class Reader:
     """Takes files apart; remembers the runs of the file before, for each way of writing elements."""
 
-    def __init__(self, vr_of: VrOf, *, private_alone: bool = False) -> None:
-        """`vr_of`: a tag's VR by the standard, "UN" where it has none. `private_alone`: each private element a run."""
+    def __init__(self, vr_of: VrOf, *, whole_groups: bool = False) -> None:
+        """`vr_of`: a tag's VR by the standard, "UN" where it has none. `whole_groups`: private elements of one group
+        are in one run or, where one of them changes, in runs of their own."""
         self._vr_of = vr_of
-        self._private_alone = private_alone
+        self._whole_groups = whole_groups
         self._window = FIRST_WINDOW
         self._before: dict[str, list[ByteRun]] = {}
         self._restless: set[int] = set()  # tags that changed from file to file: never part of a longer run
@@ -146,7 +162,7 @@ class Reader:
         window = self._window
         while True:
             data = head or stream.read(0, window)
-            walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of)
+            walk = Walk(data, stream.size, ">" if form == BIG_ENDIAN else "<", self._vr_of, build=False)
             try:
                 found, at = self._walk(walk, data, start, stream.size, form)
             except MoreNeeded:
@@ -191,7 +207,10 @@ class Reader:
         else:
             if at < size:
                 raise MoreNeeded
-        if same and fresh <= self._restless:
+        if at > LARGE_BYTES:  # what is large is not kept for the next file
+            found_again = [run for run in found if len(run.raw) <= LARGE_BYTES]
+            self._remember(form, found_again, fresh)
+        elif same and fresh <= self._restless:
             self._before[form] = found
         else:
             self._remember(form, found, fresh)
@@ -210,22 +229,44 @@ class Reader:
         """Neighbours that did not change become one."""
         group: list[ByteRun] = []
         size = 0
-        for run in runs:
-            length = len(run.raw)
-            alone = length > _MAX_RUN_BYTES or self._is_alone(run.first)
+        for several in _units(runs) if self._whole_groups else ([run] for run in runs):
+            length = sum(len(run.raw) for run in several)
+            alone = length > _MAX_RUN_BYTES or any(self._is_alone(run.first) for run in several)
             if group and (alone or size + length > _MAX_RUN_BYTES):
                 yield _join(group)
                 group, size = [], 0
             if alone:
-                yield run
+                yield from several
             else:
-                group.append(run)
+                group += several
                 size += length
         if group:
             yield _join(group)
 
     def _is_alone(self, tag: int) -> bool:
-        return tag in self._restless or tag == _CHARSET or (self._private_alone and tag >> 16 & 1 == 1)
+        return tag in self._restless or tag == _CHARSET
+
+
+def whole_groups(runs: Iterable[ByteRun]) -> Iterable[ByteRun]:
+    """Runs none of which ends inside a private group: what reserves an element's block stands in its own group."""
+    return map(_join, _units(runs))
+
+
+def _units(runs: Iterable[ByteRun]) -> Iterable[list[ByteRun]]:
+    """Runs that have parts of one private group together."""
+    unit: list[ByteRun] = []
+    for run in runs:
+        if unit and not _are_of_one_group(unit[-1], run):
+            yield unit
+            unit = []
+        unit.append(run)
+    if unit:
+        yield unit
+
+
+def _are_of_one_group(one: ByteRun, other: ByteRun) -> bool:
+    """Whether a private group goes on from one run to the next."""
+    return one.last >> 16 == other.first >> 16 and other.first >> 16 & 1 == 1
 
 
 def _join(group: list[ByteRun]) -> ByteRun:

@@ -39,6 +39,7 @@ class Residue:
         self._unsure: set[bytes] = set()
         self._seen: set[bytes] = set()
         self._fresh: list[bytes] = []
+        self._longest = 0
         self._maps = {size: np.zeros(1 << _BITS, dtype=np.bool_) for size in (_LONG, _SHORT)}
         self._tokens: dict[int, dict[bytes, list[bytes]]] = {_LONG: {}, _SHORT: {}}
 
@@ -86,12 +87,27 @@ class Residue:
         if token in known:
             return False
         known.append(token)
+        self._longest = max(self._longest, len(token))
         self._maps[size][_slot(tail)] = True
         return True
 
-    def search(self, output: bytes) -> Iterator[tuple[int, bytes]]:
-        """(place, token) wherever a token stands in `output`. (1)"""
-        haystack = output.lower()
+    def search(self, output: bytes, behind: bytes = b"") -> Iterator[tuple[int, bytes]]:
+        """(place, token) wherever a token stands in `output`, or in what is put behind it. (1)"""
+        if len(output) <= _STEP:
+            return self._search((output + behind).lower())
+        return self._search_by_steps(output, behind)
+
+    def _search_by_steps(self, output: bytes, behind: bytes) -> Iterator[tuple[int, bytes]]:
+        """A large one is not copied: step by step, each with as much before it as the longest token needs."""
+        for first in range(0, len(output), _STEP):
+            start = max(0, first - self._longest)
+            last = first + _STEP >= len(output)
+            part = output[start : first + _STEP] + (behind if last else b"")
+            for begin, token in self._search(part.lower()):
+                if start + begin + len(token) > first or not first:
+                    yield start + begin, token
+
+    def _search(self, haystack: bytes) -> Iterator[tuple[int, bytes]]:
         for first in range(0, len(haystack) - _SHORT + 1, _STEP):
             for size, slots in _slots(haystack[first : first + _STEP + _LONG - 1]):
                 tokens = self._tokens[size]

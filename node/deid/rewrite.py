@@ -13,24 +13,28 @@ at any depth: when a file turns out to hold new ones, its header is made once mo
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from mediator.deid.coded import CODED, coded_tags
 from mediator.deid.identifiers import Identifier, Kind, Opaque, Own
 from mediator.deid.mandatory import Mandatory
 from mediator.deid.residual import MIN_TOKEN
 from mediator.deid.rules import ElementAction, ProfileTable, Rule
-from mediator.deid.values import Subject, decide
+from mediator.deid.values import Subject
 from node.deid import encoding
-from node.deid.date_check import DatesDiffer, dates_hold, has_dates, text
+from node.deid.chunks import NOTHING, Chunk, joined, placed
+from node.deid.date_check import STUDY_DATES, DatesDiffer, Moved, dates_hold, has_dates, study_date, text
+from node.deid.element import Made, is_meant_to_stay, make
 from node.deid.facts import TEXT_VRS, decode
-from node.deid.numerals import ASSIGNED, NUMBER_BYTES, NUMBERS, as_written, numerals
-from node.deid.ordinals import told_apart
-from node.deid.reader import ByteRun, Parsed, Raw
+from node.deid.numerals import ASSIGNED, NUMBERS, as_written, numerals
+from node.deid.ordinals import NAMED_SEQUENCES, told_apart
+from node.deid.reader import LARGE_BYTES, ByteRun, Parsed, Raw, whole_groups
 from node.deid.residue import Residue, plain
-from node.deid.structure import ElementNode
+from node.deid.structure import ElementNode, VrOf, taken_apart
 
 CHARSET = 0x00080005
 # DS and IS that `mediator.deid.values` keeps and writes as they stand: numbers and at most one blank, of its lengths.
@@ -45,6 +49,9 @@ _NEVER_EMPTY = frozenset({0x00081110})
 _MEMO_LIMIT = 100_000
 _MEMO_BYTES = 1 << 14
 _MEMO_ALL_BYTES = 1 << 25
+# Items of a large sequence differ in what is long (coordinates), and are written some at a time.
+_MEMO_BYTES_OF_LARGE = 128
+_SEVERAL_BYTES = 1 << 13
 # What is searched for takes memory, too: some 200 bytes a word. A thousand slices lose some ten thousand.
 _WORD_BYTES = 200
 MAX_LOST_BYTES = 80_000_000
@@ -57,19 +64,6 @@ class TooMuch(Exception):
     """A patient's files lost or named more than can be searched for: one that made it so cannot be vouched for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What stands in the output for one element: its bytes, values beyond doubt, texts and numbers that were kept."""
-
-    raw: bytes
-    trusted: tuple[bytes, ...] = ()
-    kept: tuple[bytes, ...] = ()
-    numbers: tuple[bytes, ...] = ()
-
-
-NOTHING = Chunk(b"")
-
-
 @dataclass
 class _Notes:
     """Collected while one top-level element is rewritten."""
@@ -77,6 +71,7 @@ class _Notes:
     trusted: list[bytes] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
     numbers: list[bytes] = field(default_factory=list)
+    missed: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Rewriter:
@@ -89,6 +84,7 @@ class Rewriter:
         self.most_lost: float = MAX_LOST_BYTES
         self._lost = 0
         self._remembered = 0
+        self._memo_bytes = _MEMO_BYTES
         self.pardons: dict[tuple[bytes, bytes, bool], bool] = {}  # (an element's bytes, token, unsure): may it be there
         self._table = table
         self._renamed = "", ""
@@ -97,8 +93,11 @@ class Rewriter:
         self._named: set[Identifier] = set()
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
-        self._chunks: dict[tuple[str, bytes, str], dict[bytes, Chunk]] = {}
-        self._values: dict[tuple[int, str, bytes, bytes, str, bool], tuple[ElementNode | None, bool]] = {}
+        self._chunks: dict[tuple[str, bytes, str, str], dict[bytes, Chunk]] = {}
+        self._values: dict[tuple[int, str, bytes, bytes, str, bool, bool, str], Made] = {}
+        self._little = True
+        self._vr_of: VrOf = lambda tag: "UN"
+        self._missed_any = False
 
     def uid(self, original: str) -> str:
         """The pseudonym of a UID; a file asks for its own several times."""
@@ -120,11 +119,17 @@ class Rewriter:
         ):
             raise TooMuch
         if len(self._named) > known:
-            self._as = replace(self.subject, own=Own(self._named))
+            self._as = replace(self._as, own=Own(self._named))
             self._own_numbers = as_written(self.own.numbers)
             self._forget()
             self._kept.clear()
             self.pardons.clear()
+
+    def missed(self, chunks: Iterable[Chunk]) -> Counter[tuple[int, str]]:
+        """(tag, private creator) of what the profile means to keep of a header and is not in it, and how often."""
+        if not self._missed_any:
+            return Counter()
+        return Counter(one for chunk in chunks for one in chunk.missed)
 
     def take_named(self) -> list[Identifier]:
         """What the patient's files were found to name since this was last asked."""
@@ -138,7 +143,8 @@ class Rewriter:
         for element in parsed.elements:
             tag, vr, raw, _start = element
             if (vr == "SQ" and (whole or len(raw) <= _MEMO_BYTES)) or self._kind(tag, vr) is not None:
-                self._meet(parsed.node(element), charset)
+                for node in parsed.pieces(element):
+                    self._meet(node, charset)
 
     def _meet(self, node: ElementNode, charset: bytes) -> None:
         if node.items is None:
@@ -165,6 +171,8 @@ class Rewriter:
         Raises `TooMuch`, `DatesDiffer`.
         """
         self._forget_some()
+        if self._table.dates == "truncated":
+            self._as = replace(self._as, study_date=study_date(_dates_of(parsed)))
         if not self._named:
             self.meet(parsed)  # what is met later costs this header once more
             self.learn(self._fresh)
@@ -176,21 +184,21 @@ class Rewriter:
 
     def _header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
         form = parsed.syntax if parsed.implicit or not parsed.little else "explicit"
+        self._little, self._vr_of = parsed.little, parsed.vr_of
         memo, charset = self._memo(form, b""), b""
         found: list[Chunk] = []
-        creators: dict[int, tuple[str, int, Chunk]] = {}
         pending = [(1 << 32, NOTHING), *reversed(ours)]
-        for run in parsed.runs:
+        for run in whole_groups(parsed.runs) if self._table.private else parsed.runs:
             while pending[-1][0] < run.first:
                 found.append(pending.pop()[1])
-            if run.first >> 16 & 1 and self._table.private:
-                self._private(parsed, run.elements[0], charset, creators, found)
-                continue
             if run.first == CHARSET:
                 _tag, _vr, raw, start = run.elements[0]
                 charset = raw[start:]
                 memo = self._memo(form, charset)
-            chunk = memo.get(run.raw)
+            if len(run.raw) > LARGE_BYTES and _is_large_sequence(run):
+                found.extend(self._large(parsed, run.elements[0], charset))
+                continue
+            chunk = memo.get(run.raw) if len(run.raw) <= _MEMO_BYTES else None
             if chunk is None:
                 within = [own for own in ours if run.first <= own[0] <= run.last]
                 chunk = self._run(parsed, run, charset, within)
@@ -211,41 +219,66 @@ class Rewriter:
                 return Chunk(element[2], (element[2][element[3] :],))
             return self._make(parsed, parsed.node(element), charset, "")
         parts = dict(ours)
-        for element in run.elements:
-            node = parsed.node(element)
-            if element[0] in parts:
-                self._lose(node, charset)
-            else:
-                parts[element[0]] = self._make(parsed, node, charset, "")
-        chunks = [chunk for _, chunk in sorted(parts.items()) if chunk.raw]
-        if len(chunks) < 2:
-            return chunks[0] if chunks else NOTHING
-        return Chunk(
-            b"".join(chunk.raw for chunk in chunks),
-            tuple(value for chunk in chunks for value in chunk.trusted),
-            tuple(text for chunk in chunks for text in chunk.kept),
-            tuple(number for chunk in chunks for number in chunk.numbers),
-        )
+        for group, elements in groupby(run.elements, key=self._private_group):
+            if group:
+                parts[group << 16] = self._private(parsed, elements, charset)
+                continue
+            for element in elements:
+                node = parsed.node(element)
+                if element[0] in parts:
+                    self._lose(node, charset)
+                else:
+                    parts[element[0]] = self._make(parsed, node, charset, "")
+        return joined([chunk for _, chunk in sorted(parts.items())])
+
+    def _private_group(self, element: Raw) -> int:
+        """The group of a private element of which something may stay; 0 for any other."""
+        group = element[0] >> 16
+        return group if group & 1 and self._table.private else 0
+
+    def _large(self, parsed: Parsed, element: Raw, charset: bytes) -> Iterable[Chunk]:
+        """A sequence of megabytes, item by item: its header, then what is written of a few items at a time."""
+        if self._table.rule(element[0]).action is not ElementAction.RECURSE:
+            for piece in parsed.pieces(element):
+                self._lose(piece, charset)
+            return [self._make(parsed, ElementNode(element[0], "SQ", items=()), charset, "")]
+        chunks: list[Chunk] = []
+        several: list[Chunk] = []
+        size, self._memo_bytes = 0, _MEMO_BYTES_OF_LARGE
+        for piece in parsed.pieces(element):
+            made = self._make(parsed, piece, charset, "")
+            inside = made.raw[8 if parsed.implicit else 12 :]
+            trusted = tuple(placed(inside, value, _MEMO_BYTES_OF_LARGE) for value in made.trusted)
+            several.append(Chunk(inside, trusted, made.kept, made.numbers, made.missed))
+            size += len(inside)
+            if size > _SEVERAL_BYTES:
+                chunks.append(joined(several))
+                several, size = [], 0
+                self._forget_some()
+        self._memo_bytes = _MEMO_BYTES
+        chunks.append(joined(several))
+        length = sum(len(chunk.raw) for chunk in chunks)
+        return [Chunk(encoding.sequence_head(element[0], length, parsed.implicit, parsed.little)), *chunks]
 
     def _is_number(self, element: Raw) -> bool:
         """Whether an element is kept as it stands: numbers as text, written as we would. Most of what changes is."""
         tag, vr, raw, start = element
+        # not from an element of VR UN, and of even length
+        return start == 8 and len(raw) % 2 == 0 and self._is_kept_number(self._table.rule(tag), vr, raw, start)
+
+    def _is_kept_number(self, rule: Rule, vr: str, raw: bytes, start: int = 0) -> bool:
         shape = _NUMBERS.get(vr)
-        if shape is None:
-            return False
-        rule = self._table.rule(tag)
         return (
-            rule.action is ElementAction.KEEP
+            shape is not None
+            and rule.action is ElementAction.KEEP
             and vr in rule.vrs
-            and start == 8  # not from an element of VR UN
-            and len(raw) % 2 == 0
             and (rule.vm_max is None or raw.count(b"\\", start) < rule.vm_max)
             and shape.fullmatch(raw, start) is not None
             and (self._own_numbers is None or self._own_numbers.fullmatch(raw, start) is None)
         )
 
     def _memo(self, form: str, charset: bytes, creator: str = "") -> dict[bytes, Chunk]:
-        return self._chunks.setdefault((form, charset, creator), {})
+        return self._chunks.setdefault((form, charset, creator, self._as.study_date), {})
 
     def _forget_some(self) -> None:
         many = len(self._values) + sum(map(len, self._chunks.values())) > _MEMO_LIMIT
@@ -257,45 +290,44 @@ class Rewriter:
         self._values.clear()
         self._remembered = 0
 
-    def _private(
-        self,
-        parsed: Parsed,
-        element: Raw,
-        charset: bytes,
-        creators: dict[int, tuple[str, int, Chunk]],
-        found: list[Chunk],
-    ) -> None:
-        """A private element at the top level. Its creator stands before it only if something of its block stays."""
-        tag, _vr, raw, _start = element
-        node = parsed.node(element)
-        if 0x10 <= tag & 0xFFFF <= 0xFF:
-            self._lose(node)
-            creators[block_of(tag)] = (text(node), len(found), self._encode(parsed, node))
-            found.append(NOTHING)
-            return
-        name, place, reservation = creators.get(tag & 0xFFFFFF00, ("", 0, NOTHING))
-        memo = self._memo(parsed.syntax, charset, name or "?")
-        chunk = memo.get(raw)
-        if chunk is None:
-            chunk = self._make(parsed, node, charset, name)
-            if len(raw) <= _MEMO_BYTES:
-                memo[raw] = chunk
-                self._remembered += len(raw)
-        if chunk.raw:
-            found[place] = reservation
+    def _private(self, parsed: Parsed, elements: Iterable[Raw], charset: bytes) -> Chunk:
+        """The private elements of one group. A creator stands before its block only if something of that stays."""
+        found: list[Chunk] = []
+        creators: dict[int, tuple[str, int, Chunk]] = {}
+        for element in elements:
+            tag, _vr, raw, _start = element
+            node = parsed.node(element)
+            if 0x10 <= tag & 0xFFFF <= 0xFF:
+                self._lose(node)
+                creators[block_of(tag)] = (text(node), len(found), self._encode(parsed, node))
+                found.append(NOTHING)
+                continue
+            name, place, reservation = creators.get(tag & 0xFFFFFF00, ("", 0, NOTHING))
+            memo = self._memo(parsed.syntax, charset, name or "?")
+            chunk = memo.get(raw)
+            if chunk is None:
+                chunk = self._make(parsed, node, charset, name)
+                if len(raw) <= _MEMO_BYTES:
+                    memo[raw] = chunk
+                    self._remembered += len(raw)
+            if chunk.raw:
+                found[place] = reservation
             found.append(chunk)
+        return joined(found)
 
     def _make(self, parsed: Parsed, node: ElementNode, charset: bytes, creator: str) -> Chunk:
         notes = _Notes()
         made = self._element(node, charset, creator, notes)
+        self._missed_any |= bool(notes.missed)
         if made is None:
-            return NOTHING
+            return Chunk(b"", missed=tuple(notes.missed)) if notes.missed else NOTHING
         raw = encoding.dataset((made,), implicit=parsed.implicit, little=parsed.little)
         if has_dates(made):
+            moved = Moved(self.subject.shift_days, self._as.study_date)
             again = parsed.node((made.tag, made.vr, raw, 0 if made.items is not None else len(raw) - len(made.value)))
-            if not dates_hold(node, again, self._table, self.subject.shift_days, creator):
+            if not dates_hold(node, again, self._table, moved, creator, parsed.vr_of):
                 raise DatesDiffer
-        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept), tuple(notes.numbers))
+        return Chunk(raw, tuple(notes.trusted), tuple(notes.kept), tuple(notes.numbers), tuple(notes.missed))
 
     @staticmethod
     def _encode(parsed: Parsed, node: ElementNode) -> Chunk:
@@ -333,6 +365,8 @@ class Rewriter:
         self, node: ElementNode, charset: bytes, creator: str, notes: _Notes, *, coded: bool = False
     ) -> ElementNode | None:
         rule = self._table.private_rule(creator, node.tag) if node.tag >> 16 & 1 else self._table.rule(node.tag)
+        if node.vr == "UN" and rule.vrs == ("SQ",) and self._little:
+            node = taken_apart(node, self._vr_of)
         if node.items is not None:
             if rule.action is ElementAction.RECURSE:
                 items = tuple(self._items(item, charset, notes) for item in node.items)
@@ -340,6 +374,8 @@ class Rewriter:
                 notes.trusted += names
                 return ElementNode(node.tag, "SQ", items=items)
             self._lose(node)
+            if is_meant_to_stay(rule) and node.items:
+                notes.missed.append((node.tag, creator))
             empty = rule.action is ElementAction.EMPTY and "SQ" in rule.vrs and node.tag not in _NEVER_EMPTY
             return ElementNode(node.tag, "SQ", items=()) if empty else None
         if rule.action is ElementAction.REMOVE and not self._mandatory.stands_in(node.tag):
@@ -347,17 +383,25 @@ class Rewriter:
             return None
         if (kind := self._kind(node.tag, node.vr)) is not None:
             self._name(kind, node, charset)
-        key = (node.tag, node.vr, node.value, charset, creator, coded)
+        key = (node.tag, node.vr, node.value, charset, creator, coded, self._little, self._as.study_date)
         found = self._values.get(key)
         if found is None:
-            found = self._apply(rule, node, charset, coded=coded)
-            if len(node.value) <= _MEMO_BYTES:
+            if len(node.value) % 2 == 0 and self._is_kept_number(rule, node.vr, node.value):
+                found = Made(node)
+            else:
+                subject = self.subject if coded else self._as
+                found = make(rule, node, charset, self._table, self._mandatory, subject, little=self._little)
+            if node.tag in ASSIGNED and found.node is not None and self.own.is_number(text(found.node)):
+                found = Made(ElementNode(node.tag, "IS", b"0 "))
+            if len(node.value) <= self._memo_bytes:
                 self._values[key] = found
                 self._remembered += len(node.value)
-        made, trusted = found
-        if made is None or made.value != node.value:
+        made = found.node
+        if made is None or (made.value != node.value and not found.read):
             self._lose(node, charset)
-        if made is not None and trusted:
+        if found.missed:
+            notes.missed.append((node.tag, creator))
+        if made is not None and found.trusted:
             notes.trusted.append(made.value)
         elif made is not None and made.vr in TEXT_VRS:
             notes.kept.extend(plain(value) for value in made.value.split(b"\\"))
@@ -366,30 +410,6 @@ class Rewriter:
         if made is not None and self._own_numbers is not None:
             notes.kept += [one.encode() for one in numerals(made) if self.own.is_number(one)]
         return made
-
-    def _apply(self, rule: Rule, node: ElementNode, charset: bytes, *, coded: bool) -> tuple[ElementNode | None, bool]:
-        """The element as it will be written, and whether its value is beyond doubt."""
-        vr = node.vr
-        if node.tag in ASSIGNED and self.own.is_number(text(node)):
-            return ElementNode(node.tag, "IS", b"0 "), True
-        if vr == "UN" and rule.vrs:
-            vr = usual_vr(rule.vrs)  # the standard knows better than the writer who did not; it must still fit
-        if vr in TEXT_VRS:
-            values = decode(node.value, vr, charset)
-            written = decide(rule, vr, values, self._table, self.subject if coded else self._as)
-            written = self._mandatory.complete(node.tag, rule, values, written)
-            if written is None:
-                return None, True
-            own = vr if vr in rule.vrs or not rule.vrs else rule.vrs[0]
-            return ElementNode(node.tag, own, encoding.text_value(own, written.values)), written.trusted
-        if vr in ("US", "SS") and "OW" in rule.vrs and vr not in rule.vrs:
-            vr = "OW"  # colour tables of older writers: the same 16-bit numbers
-        size = NUMBER_BYTES.get(vr)
-        if rule.action is not ElementAction.KEEP or size is None or vr not in rule.vrs or node.vr == "UN":
-            return None if rule.action is not ElementAction.EMPTY else ElementNode(node.tag, rule.vrs[0]), True
-        count, rest = divmod(len(node.value), size)
-        too_many = rule.vm_max is not None and count > rule.vm_max and not vr.startswith("O")
-        return ElementNode(node.tag, vr, b"" if rest or too_many else node.value), False
 
     def _kind(self, tag: int, vr: str) -> Kind | None:
         """Whether an element names a person, of this hospital's or of any maker's making."""
@@ -437,6 +457,11 @@ class Rewriter:
             raise TooMuch
 
 
+def _is_large_sequence(run: ByteRun) -> bool:
+    """Whether a run is one sequence, of which no two items must be told apart."""
+    return len(run.elements) == 1 and run.elements[0][1] == "SQ" and run.first not in NAMED_SEQUENCES
+
+
 def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) -> frozenset[int]:
     """The elements of an item that together are a code of the standard with the text it gives it."""
     said = {node.tag: node for node in nodes if node.tag in CODED and node.items is None}
@@ -449,9 +474,10 @@ def _charset_of(parsed: Parsed) -> bytes:
     return next((raw[start:] for tag, vr, raw, start in parsed.elements if tag == CHARSET and vr != "SQ"), b"")
 
 
-def usual_vr(vrs: tuple[str, ...]) -> str:
-    """Of several VRs the one a reader without the other attributes should take: words before bytes, US before SS."""
-    return "OW" if "OW" in vrs else vrs[0]
+def _dates_of(parsed: Parsed) -> dict[int, str]:
+    runs = (run for run in parsed.runs if run.first <= STUDY_DATES[-1])
+    dates = (element for run in runs for element in run.elements if element[0] in STUDY_DATES and element[1] != "SQ")
+    return {element[0]: text(parsed.node(element)) for element in dates}
 
 
 def block_of(creator: int) -> int:

@@ -23,7 +23,7 @@ from mediator.deid.values import is_standards_own
 from node.deid.facts import decode
 from node.deid.numerals import numerals
 from node.deid.ordinals import is_standing_in, without_ordinal
-from node.deid.reader import Parsed, Reader
+from node.deid.reader import LARGE_BYTES, Parsed, Reader
 from node.deid.residue import Residue, plain
 from node.deid.rewrite import coded_in
 from node.deid.stream import FileStream
@@ -82,7 +82,7 @@ class Searcher:
             start, end = (parsed.pixels.start, parsed.pixels.end) if parsed.pixels else (stream.size, stream.size)
             around = b"\0".join((stream.read(0, start), stream.read(end, stream.size - end), os.fsencode(name)))
             found = self._residue.count and next(self._residue.search(around), None) is not None
-            return found or self._keeps_short(parsed) or self._names(parsed.nodes if self._own else ())
+            return found or self._keeps_short(parsed) or (bool(self._own) and self._names_in(parsed))
         finally:
             os.close(handle)
 
@@ -90,8 +90,16 @@ class Searcher:
         short = self._residue.whole
         if not self._kept or not short:
             return False
-        values = (value for node in _all(parsed.nodes) if node.tag in self._kept for value in node.value.split(b"\\"))
+        nodes = _all(node for element in parsed.elements for node in parsed.pieces(element))
+        values = (value for node in nodes if node.tag in self._kept for value in node.value.split(b"\\"))
         return any(plain(value) in short for value in values)
+
+    def _names_in(self, parsed: Parsed) -> bool:
+        small = [element for element in parsed.elements if len(element[2]) <= LARGE_BYTES]
+        if self._names([parsed.node(element) for element in small]):
+            return True
+        large = (element for element in parsed.elements if len(element[2]) > LARGE_BYTES)
+        return any(self._names((piece,)) for element in large for piece in parsed.pieces(element))
 
     def _names(self, nodes: Sequence[ElementNode]) -> bool:
         """Whether a text at any depth has a name or number of the patient's own in it."""

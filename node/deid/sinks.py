@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,3 +103,15 @@ class StudySink:
 
 def _draft(number: int) -> str:
     return f"{number}.part"
+
+
+def move(path: Path, target: Path) -> bool:
+    """Into place, never over another file; True also when the same file is there already."""
+    target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    try:
+        os.link(path, target, follow_symlinks=False)
+        return True
+    except FileExistsError:
+        return not target.is_symlink() and filecmp.cmp(path, target, shallow=False)
+    finally:
+        path.unlink()

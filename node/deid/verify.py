@@ -37,14 +37,15 @@ from mediator.deid.screening import Exclusion
 from mediator.deid.statement import BASIC, OPTION_CODES
 from mediator.deid.tables import tag_text
 from mediator.deid.values import Subject, decide
-from node.deid.date_check import DATE_VRS, date_holds, moved_days, text
+from node.deid.date_check import DATE_VRS, Moved, date_holds, moved_days, study_date, text
 from node.deid.engine import ProfileEngine, Source
-from node.deid.facts import TEXT_VRS, decode, layout_of
+from node.deid.facts import TEXT_VRS, cells_of, decode, layout_of
+from node.deid.issuers import Issuers
 from node.deid.numerals import numerals
 from node.deid.ordinals import is_standing_in, without_ordinal
-from node.deid.pixels.fragments import value_without_words
-from node.deid.pixels.rle import RLE
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.fragments import new_frames
+from node.deid.pixels.layout import MalformedStream
+from node.deid.pixels.native import masked_blocks
 from node.deid.profiles import standard
 from node.deid.residue import Residue
 from node.deid.rewrite import Rewriter, block_of, coded_in
@@ -146,6 +147,7 @@ class _Original:
 
     patient: Patient
     dates: Mapping[tuple[int, ...], str] = field(repr=False)
+    study: str = ""
 
 
 def verify_folders(
@@ -181,11 +183,13 @@ class _Verifier:
         self._by_pixels: dict[bytes, list[_Original]] = {}
         self._by_uid: dict[str, list[_Original]] = {}
         self._days: dict[Patient, int] = {}  # how far the first date of each patient was moved
+        self._issuers = Issuers()
         self._report = Verification()
 
     def run(self, source: str, output: str, walk: Walk) -> Verification:
         for entry in walk(source):
             self._each(entry, self._learn)
+        self._adopt_issuers()
         for entry in walk(output):
             self._each(entry, self._recognise)
         for number, entry in enumerate(walk(output), start=1):
@@ -213,12 +217,25 @@ class _Verifier:
         facts = source.facts
         self._lose(source, (facts.patient_id, facts.issuer))
         dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS}
-        original = _Original((facts.patient_id, facts.issuer), dates)
+        original = _Original((facts.patient_id, facts.issuer), dates, facts.study)
+        if facts.issuer:
+            self._issuers.add(facts.study, facts.patient_id, facts.issuer)
         if self._keyed is not None:
             for uid in (self._keyed.uid(facts.sop_instance), facts.sop_instance):
                 self._by_uid.setdefault(uid, []).append(original)
         elif (digest := _pixel_digest(source)) is not None:
             self._by_pixels.setdefault(digest, []).append(original)
+
+    def _adopt_issuers(self) -> None:
+        """Within a study an issuer that is not said is the study's, as for gate 0."""
+        for originals in (*self._by_pixels.values(), *self._by_uid.values()) if self._issuers else ():
+            for place, one in enumerate(originals):
+                number, said = one.patient
+                issuer = said or self._issuers.of(one.study, number)
+                if issuer != said:
+                    originals[place] = replace(one, patient=(number, issuer))
+                    both = [self._own.get(patient, NOBODYS).identifiers for patient in (one.patient, (number, issuer))]
+                    self._own[number, issuer] = Own(each for several in both for each in several)
 
     def _lose(self, source: Source, patient: Patient) -> None:
         """What one patient's files lose is searched for in all outputs; what they name is no term in this patient's."""
@@ -309,11 +326,12 @@ class _Verifier:
         """
         keyed, patient = self._keyed, original.patient
         days = keyed.shift_days(*patient) if keyed else self._days.get(patient) or _first_move(original, leaves)
+        study = study_date({path[0]: said for path, said in original.dates.items() if len(path) == 1})
         for leaf in leaves:
             rule, before, after = leaf.rule, original.dates.get(leaf.path, ""), text(leaf.node)
             if before == after and rule.action is ElementAction.SHIFT_DATE:
                 yield leaf.place, "date"
-            elif date_holds(rule, leaf.node.vr, before, after, days):
+            elif date_holds(rule, leaf.node.vr, before, after, Moved(days, study)):
                 continue
             elif before == after:
                 yield leaf.place, "date"
@@ -404,9 +422,10 @@ def _pixel_digest(source: Source) -> bytes | None:
     if pixels is None or pixels.end <= pixels.start:
         return None
     if pixels.fragments is not None:
-        layout = layout_of(parsed) if parsed.syntax == RLE else None
         with suppress(MalformedStream):
-            return _digest(value_without_words(parsed.syntax, parsed.stream, pixels.start, pixels.end, layout))
+            return _digest(new_frames(parsed.syntax, parsed.stream, pixels.start, pixels.end, layout_of(parsed)))
+    elif (form := cells_of(parsed)) is not None:
+        return _digest(after for _, after in masked_blocks(parsed.stream, pixels.start, pixels.end, form))
     places = range(pixels.start, pixels.end, _STEP)
     return _digest(parsed.stream.read(at, min(_STEP, pixels.end - at)) for at in places)
 

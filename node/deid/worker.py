@@ -11,7 +11,6 @@ defect of ours: it is logged by class and place, and the file waits for us as `o
 from __future__ import annotations
 
 import errno
-import filecmp
 import logging
 import os
 from collections import deque
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from mediator.deid.identifiers import Lost
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
 from mediator.errors import IntegrityBroken, UsageFault
 from node.deid.copiers import UNDER_WAY
 from node.deid.deidentify import FileSearcher, Finished, Gate0, groups, misnamed, suspects, withdrawn
@@ -31,9 +30,10 @@ from node.deid.outcome import GateOutcome, Identity
 from node.deid.parts import Parts, parts_of
 from node.deid.pipeline import Batch, Done, File, InstanceSink, NoRoom, Placed, Result, Search, Survey, Trace, refused
 from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.rewrite import TooMuch
+from node.deid.sinks import move
 from node.deid.slices import SliceReader
 from node.deid.stream import Original
 from node.deid.structure import Unreadable
@@ -88,12 +88,13 @@ class Worker:
             identity, named, reason = self._gate.survey(original)
         finally:
             original.close()
-        return Survey(file.number, identity, tuple(named), reason.value if reason is not None else None)
+        refused_for = reason.value if reason is not None else None
+        return Survey(file.number, identity, tuple(named), refused_for, tuple(self._gate.issued()))
 
     def run(self, batch: Batch) -> Done:
         """What became of each file, in order; and what they lost, by patient and study. Raises `NoRoom`."""
         batch.sink.begin(batch.files)
-        self._gate.expect(batch.known)
+        self._gate.expect(batch.known, batch.issuers)
         placed = {}
         for number, done in self._converted(batch):
             placed[number] = done
@@ -109,6 +110,7 @@ class Worker:
         self, batch: Batch, placed: dict[int, GateOutcome]
     ) -> tuple[dict[int, PixelVerdict], tuple[Trace, ...]]:
         """What only all files of a batch together can tell."""
+        self._issue_again(batch, placed)
         self._make_again(batch, placed)
         verdicts = self._examine(placed)
         return verdicts, tuple(self._hold(batch, placed))
@@ -142,6 +144,15 @@ class Worker:
         if None in slices:
             slices = [read_slice(path) for path in paths]
         return tuple(sorted({finding.value for findings in integrity(slices).values() for finding in findings}))
+
+    def _issue_again(self, batch: Batch, placed: dict[int, GateOutcome]) -> None:
+        """Files made as another patient's, before others of their study said who issued the id."""
+        for file in batch.files:
+            before = placed[file.number]
+            if before.path is not None and self._gate.is_of_another(before):
+                before.path.unlink()
+                done = self._begin(batch.sink, file)()
+                placed[file.number] = replace(done, lost=(*before.lost, *done.lost))
 
     def _make_again(self, batch: Batch, placed: dict[int, GateOutcome]) -> None:
         """Files with names in their texts that only others of the batch say are somebody's."""
@@ -271,7 +282,9 @@ class Worker:
                 if self._settings.ocr == "off" and needs_check(done.facts):
                     found[number] = _NOT_READ
                 else:
-                    series.setdefault(done.identity.series, []).append((number, Instance(done.path, done.facts)))
+                    series.setdefault(done.identity.series, []).append(
+                        (number, Instance(done.path, done.facts, done.doubtful))
+                    )
         for members in series.values():
             verdicts = self._pixels.examine([instance for _, instance in members])
             found |= {number: verdict for (number, _), verdict in zip(members, verdicts, strict=True)}
@@ -299,7 +312,19 @@ class Worker:
         reasons = tuple(reason.value for reason in done.reasons)
         name = sink.name(done.identity)
         outcome: Literal["written", "review"] = "review" if done.place == "review" else "written"
-        result = Result(number, outcome, reasons, name, pardoned=done.pardoned, identity=done.identity)
+        notes = tuple(note.value for note in done.notes)
+        if verdict is not None and verdict.masked:
+            notes = (*notes, Note.BITS_MASKED.value)
+        result = Result(
+            number,
+            outcome,
+            reasons,
+            name,
+            pardoned=done.pardoned,
+            missed=done.missed,
+            notes=notes,
+            identity=done.identity,
+        )
         if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
             result = replace(result, pixels=verdict.state.value, regions=regions)
@@ -309,7 +334,7 @@ class Worker:
             path.unlink()
             return Exclusion.DUPLICATE_INSTANCE
         there = sink.place(name, review=result.outcome == "review")
-        return result if _move(path, there) else Exclusion.OUTPUT_EXISTS
+        return result if move(path, there) else Exclusion.OUTPUT_EXISTS
 
 
 def _why(verdict: PixelVerdict) -> PixelFinding:
@@ -324,18 +349,6 @@ def _is_first(sink: InstanceSink, number: int, name: str) -> bool:
     except FileExistsError:
         return os.readlink(mark) == str(number)  # ours, from a worker that died
     return True
-
-
-def _move(path: Path, target: Path) -> bool:
-    """Into place, never over another file; True also when the same file is there already."""
-    target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    try:
-        os.link(path, target, follow_symlinks=False)
-        return True
-    except FileExistsError:
-        return not target.is_symlink() and filecmp.cmp(path, target, shallow=False)
-    finally:
-        path.unlink()
 
 
 def _of_patients(batch: Batch, placed: Mapping[int, GateOutcome]) -> tuple[list[File], list[Finished]]:

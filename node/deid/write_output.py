@@ -14,21 +14,22 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-from mediator.deid.screening import Exclusion
+from mediator.deid.screening import Exclusion, Note
+from node.deid.chunks import Chunk
 from node.deid.copiers import Copiers, CopyJob
-from node.deid.facts import layout_of
-from node.deid.pixels.fragments import has_words, value_without_words
-from node.deid.pixels.rle import RLE
-from node.deid.pixels.segments import MalformedStream
+from node.deid.facts import cells_of, layout_of
+from node.deid.pixels.fragments import new_value, planned
+from node.deid.pixels.layout import MalformedStream
+from node.deid.pixels.native import CellForm, masked_blocks
 from node.deid.reader import Parsed
-from node.deid.rewrite import Chunk, Rewriter
-from node.deid.stream import READ_BYTES, MemoryStream
+from node.deid.rewrite import Rewriter
+from node.deid.stream import READ_BYTES, Hash, MemoryStream, Stream
 
 _PARDONS = 10_000
 # As many bytes of a number spell a word by chance.
@@ -41,11 +42,33 @@ _WAITING_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels."""
+    """What came of one instance. `pardoned` matches lay in values that are ours; the hash is of the copied pixels.
+
+    `missed`: how many elements of each keyword the profile means to keep and could not; `unreadable`: geometry, pixel
+    values or decoding depend on one of them. `notes`: what was read otherwise than the file says, or left out.
+    `doubtful`: only a decoder can say that its pixel value holds no more than its pictures.
+    """
 
     exclusion: Exclusion | None
     pardoned: int = 0
     pixels_sha256: str = ""
+    notes: tuple[Note, ...] = ()
+    doubtful: bool = False
+    missed: Mapping[str, int] = field(default_factory=dict)
+    unreadable: bool = False
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A pixel value that was written: its length, the hash of the source's, whether bits were masked.
+
+    `doubtful`: only a decoder can say that it holds no more than its pictures.
+    """
+
+    size: int = 0
+    digest: str = ""
+    masked: bool = False
+    doubtful: bool = False
 
 
 class OutputWriter:
@@ -73,6 +96,7 @@ class OutputWriter:
         self._after = after
         self._chunks = [*chunks, named(own)]
         self._rewriter = rewriter
+        self._notes = parsed.notes
         self._handle = os.open(path, _NEW, 0o600)
         self._job = CopyJob(partial(_write_pixels, self._handle, parsed, hash_pixels))
         self._done: Conversion | None = None
@@ -110,23 +134,32 @@ class OutputWriter:
             os.close(self._handle)
         if copied is None:
             return Conversion(Exclusion.TRUNCATED)
-        size, digest = copied
-        if not self._stands(len(self._header) + size + len(self._after)):
+        if not self._stands(len(self._header) + copied.size + len(self._after)):
             return Conversion(Exclusion.UNREADABLE)
         pardoned = matches(self._header, self._chunks, self._rewriter)  # what was found on disk is what was meant
         if pardoned is None:
             return Conversion(Exclusion.RESIDUAL_IDENTIFIER)
-        return Conversion(None, pardoned, digest)
+        notes = (*self._notes, Note.BITS_MASKED) if copied.masked else self._notes
+        return Conversion(None, pardoned, copied.digest, notes, copied.doubtful)
 
     def _stands(self, size: int) -> bool:
         """Everything but the pixel value, as it is on disk. (2)"""
         handle = os.open(self._path, _AGAIN)
         try:
-            if os.fstat(handle).st_size != size or os.pread(handle, len(self._header), 0) != self._header:
+            if os.fstat(handle).st_size != size or not self._has_header(handle):
                 return False
             return not self._after or os.pread(handle, len(self._after), size - len(self._after)) == self._after
         finally:
             os.close(handle)
+
+    def _has_header(self, handle: int) -> bool:
+        whole = self._header
+        if len(whole) <= READ_BYTES:
+            return os.pread(handle, len(whole), 0) == whole
+        parts = range(0, len(whole), READ_BYTES)
+        return all(
+            os.pread(handle, min(READ_BYTES, len(whole) - at), at) == whole[at : at + READ_BYTES] for at in parts
+        )
 
 
 def named(own: str) -> Chunk:
@@ -141,7 +174,7 @@ def matches(header: bytes, chunks: Sequence[Chunk], rewriter: Rewriter) -> int |
         return None
     starts: list[int] = []
     pardoned = 0
-    for at, token in rewriter.residue.search(header + chunks[-1].raw):
+    for at, token in rewriter.residue.search(header, chunks[-1].raw):
         if not starts:
             starts = list(accumulate([len(chunk.raw) for chunk in chunks], initial=0))
         index = bisect_right(starts, at) - 1
@@ -158,31 +191,61 @@ def _is_chance(chunk: Chunk, token: bytes, pardons: dict[tuple[bytes, bytes, boo
     """Whether every place of `token` in an element lies in a value that is ours; or, if it may be no word, a number."""
     key = (chunk.raw, token, unsure)
     if (answer := pardons.get(key)) is None:
-        inside = sum(value.lower().count(token) for value in (*chunk.trusted, *(chunk.numbers if unsure else ())))
+        ours = (*chunk.trusted, *(chunk.numbers if unsure else ()))
+        inside = sum(bytes(value).lower().count(token) for value in ours)
         answer = chunk.raw.lower().count(token) <= inside
         if len(pardons) < _PARDONS:
             pardons[key] = answer
     return answer
 
 
-def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> tuple[int, str] | None:
-    """How many bytes were written, and the hash of those in the source; None when it grew shorter meanwhile.
+def _write_pixels(handle: int, parsed: Parsed, hash_pixels: bool) -> Copied | None:
+    """The pixel value, of even length; None when it grew shorter meanwhile.
 
-    Comments and application segments inside JPEG and JPEG 2000 streams stay behind, and what no decoder reads of RLE.
-    Raises `MalformedStream`.
+    What no decoder reads of a compressed stream stays behind, and bits that are not stored. Raises `MalformedStream`.
     """
     pixels, stream = parsed.pixels, parsed.stream
     if pixels is None:
-        return 0, ""
-    length, machine = pixels.end - pixels.start, hashlib.sha256() if hash_pixels else None
-    layout = layout_of(parsed) if parsed.syntax == RLE else None
-    if pixels.fragments is None or not has_words(parsed.syntax, stream, pixels.start, pixels.end, layout):
-        if stream.copy(pixels.start, length, handle, machine) != length:
-            return None
-    else:
+        return Copied()
+    start, end = pixels.start, pixels.end
+    machine, doubtful = hashlib.sha256() if hash_pixels else None, False
+    if pixels.fragments is not None:
+        layout = layout_of(parsed)
+        plan = planned(parsed.syntax, stream, start, end, layout)
+        doubtful = plan.doubtful
+        if plan.sizes is not None:
+            if machine is not None:
+                for at in range(start, end, READ_BYTES):
+                    machine.update(stream.read(at, min(READ_BYTES, end - at)))
+            parts = new_value(parsed.syntax, stream, start, end, layout, plan.sizes)
+            return Copied(sum(_append(handle, part) for part in parts), _hex(machine), doubtful=doubtful)
+    elif (form := cells_of(parsed)) is not None:
+        return _masked(handle, stream, start, end, form, machine)
+    if stream.copy(start, end - start, handle, machine) != end - start:
+        return None
+    return Copied(end - start + _even(handle, end - start), _hex(machine), doubtful=doubtful)
+
+
+def _masked(handle: int, stream: Stream, start: int, end: int, form: CellForm, machine: Hash | None) -> Copied | None:
+    size, masked = 0, False
+    for before, after in masked_blocks(stream, start, end, form):
         if machine is not None:
-            for at in range(pixels.start, pixels.end, READ_BYTES):
-                machine.update(stream.read(at, min(READ_BYTES, pixels.end - at)))
-        parts = value_without_words(parsed.syntax, stream, pixels.start, pixels.end, layout)
-        length = sum(MemoryStream(part).copy(0, len(part), handle) for part in parts)
-    return length, machine.hexdigest() if machine is not None else ""
+            machine.update(before)
+        masked = masked or after is not before
+        size += _append(handle, after)
+    if size != end - start:
+        return None
+    return Copied(size + _even(handle, size), _hex(machine), masked)
+
+
+def _append(handle: int, part: bytes) -> int:
+    return MemoryStream(part).copy(0, len(part), handle)
+
+
+def _even(handle: int, size: int) -> int:
+    """How many bytes of padding a value of this length gets."""
+    return _append(handle, b"\0") if size % 2 else 0
+
+
+def _hex(machine: Hash | None) -> str:
+    return machine.hexdigest() if machine is not None else ""

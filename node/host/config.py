@@ -118,7 +118,7 @@ _DAYS: tuple[Day, ...] = get_args(Day)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class HubAddressConfig(Section):

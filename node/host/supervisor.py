@@ -108,10 +108,15 @@ class Supervisor:
             if not ready and is_ready(self._config, self._processes):
                 ready = True
                 log.info("the node is ready")
-            if time.monotonic() - looked_s > STATE_CHECK_S:
+            if time.monotonic() - looked_s >= STATE_CHECK_S:
                 looked_s = time.monotonic()
                 self._check_again()
-            wait(0.1 if not ready else 1.0)
+            wait(self._pause_s() if ready else 0.1)
+
+    def _pause_s(self) -> float:
+        """Until something is due; a child that ends, and a signal, end the pause."""
+        due = [child.next_start_s for child in self._children if child.process is None]
+        return min([STATE_CHECK_S, *(max(0.1, next_s - time.monotonic()) for next_s in due)])
 
     def _check_again(self) -> None:
         """The folders keep the processes apart: where one is another than it was, nobody goes on working.

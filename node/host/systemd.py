@@ -137,13 +137,13 @@ def _service(
     after = " ".join([GUARD, *(each.unit for each in first)] if not process.outlives else [GUARD])
     unit = [f"BindsTo={GUARD}", f"PartOf={TARGET}", f"After={after}"]
     if process.reach == "engine":
-        unit.append(f"After={_ENGINES}")
+        unit += _engine_first(config.engine.path)
     if process.reach == "hub":
         unit.append("After=network-online.target nss-lookup.target")
     hidden, read_only = _walls(process, processes)
     sources = config.intake.source_roots if process.reach == "sources" else ()
     socket = config.engine.path if process.reach == "engine" else None
-    opened = (*sources, *(() if socket is None else (socket,)))
+    opened = (*sources, *(() if socket is None else (_kept_by_user(socket),)))
     return ServiceUnit(
         description=f"Cloister node, {process.name}",
         command=_command(machine, "process", process.name),
@@ -169,6 +169,26 @@ def _service(
         stop_s=process.stop_s,
         restart_s=process.restart_s,
     )
+
+
+def _engine_first(socket: Path | None) -> Iterator[str]:
+    """What is up before the broker: the engines, and the services of the user whose own engine it asks (a rootless
+    one). Where those are started anew, so is the broker: the socket is another file then."""
+    yield f"After={_ENGINES}"
+    if socket is not None and (user := _engine_user(socket)) is not None:
+        yield from (f"{setting}=user@{user}.service" for setting in ("Wants", "After", "PartOf"))
+
+
+def _engine_user(socket: Path) -> int | None:
+    """Whose services keep a socket, by the place where systemd has them keep it."""
+    parts = socket.parts
+    return int(parts[3]) if parts[:3] == ("/", "run", "user") and len(parts) > 4 and parts[3].isdecimal() else None
+
+
+def _kept_by_user(socket: Path) -> Path:
+    """What the broker is shown of a socket: the folder that is its engine's alone (Podman's `podman/`), in which the
+    engine may make it anew, or itself."""
+    return socket.parent if _engine_user(socket) is not None and len(socket.parts) > 5 else socket
 
 
 def _guard(config: NodeConfig, machine: Machine, services: tuple[str, ...]) -> ServiceUnit:

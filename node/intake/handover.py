@@ -149,6 +149,7 @@ class Handover:
             clinical_refused=dict(sorted((+refused).items())),
             destroyed=destroyed,
             studies=tuple(published),
+            missed=database.missed(),
         )
         self._ready.mkdir(mode=0o750, exist_ok=True)
         path = self._ready / CLINICAL

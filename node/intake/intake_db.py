@@ -20,6 +20,7 @@ from durable.files import flush_folder
 from mediator.deid.identifiers import Lost
 from mediator.deid.screening import Exclusion
 from mediator.errors import UnsupportedVersion
+from mediator.import_orders import Missed
 from mediator.imports import StudyState, StudyStep, advance_study
 from mediator.manifests import Deidentification
 from node.deid.deidentify import groups
@@ -71,6 +72,11 @@ CREATE TABLE named (
 ) STRICT;
 CREATE TABLE trace (
     study TEXT NOT NULL, place INTEGER NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (study, place)
+) STRICT;
+"""
+_MISSED = """
+CREATE TABLE IF NOT EXISTS missed (
+    number INTEGER NOT NULL, keyword TEXT NOT NULL, elements INTEGER NOT NULL, PRIMARY KEY (number, keyword)
 ) STRICT;
 """
 _IDENTITY = "patient, patient_alone, study, study_uid, series, instance, series_number, instance_number"
@@ -134,6 +140,7 @@ class IntakeDb:
             flush_folder(path.parent.parent)
         elif version != _VERSION:
             raise UnsupportedVersion("intake.db is of another version", hint="give the order again")
+        self._db.execute(_MISSED)  # an import that an older node began has none
 
     def close(self) -> None:
         self._db.close()
@@ -424,6 +431,14 @@ class IntakeDb:
         query = "SELECT exclusion, count(*) FROM source WHERE exclusion IS NOT NULL GROUP BY exclusion"
         return dict(self._db.execute(f"{query} ORDER BY exclusion").fetchall())
 
+    def missed(self) -> tuple[Missed, ...]:
+        """What the files of published studies lack though the profile means to keep it."""
+        query = (
+            "SELECT m.keyword, sum(m.elements) FROM missed m JOIN source o USING (number) JOIN study s USING (study)"
+            " WHERE o.exclusion IS NULL AND s.instances > 0 GROUP BY m.keyword ORDER BY m.keyword"
+        )
+        return tuple(Missed(*row) for row in self._db.execute(query))
+
     def studies_excluded(self) -> dict[str, int]:
         query = "SELECT reason, count(*) FROM study WHERE reason <> '' GROUP BY reason ORDER BY reason"
         return dict(self._db.execute(query).fetchall())
@@ -451,6 +466,9 @@ class IntakeDb:
         if result.exclusion is not None:
             self._refuse(result.number, result.exclusion)
             return
+        self._db.execute("DELETE FROM missed WHERE number = ?", (result.number,))
+        for keyword, elements in result.missed.items():
+            self._db.execute("INSERT INTO missed VALUES (?, ?, ?)", (result.number, keyword, elements))
         self._db.execute(
             f"UPDATE source SET exclusion = NULL, name = ?, {_assign(_IDENTITY)} WHERE number = ?",
             (result.name, *_values(result.identity), result.number),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.demo import keeping
-from deploy.demo.programs import Service
+from deploy.driver.services import Service
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 

@@ -188,3 +188,17 @@ def test_the_tables_print_with_gaps_as_well_as_without() -> None:
 def test_reasons_stand_in_order_of_weight() -> None:
     assert table.reasons(Figures("x", excluded={"b_two": 2, "a_two": 2, "nine": 9})) == "9 nine, 2 a two, 2 b two"
     assert table.reasons(Figures("x")) == "none"
+
+
+def test_each_steps_seconds_and_processor_seconds_are_told() -> None:
+    report = good()
+    report.phases, report.processor, report.seconds_total = (
+        {"environment": 0.5, "training": 40.0},
+        {"training": 61.25},
+        44.0,
+    )
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table.time_taken(report))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["environment", "0.5"] in lines and ["training", "40.0", "61.2"] in lines
+    assert lines[-2][-2:] == ["44.0", "61.2"]

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.demo.failures import DemoFailed
 from deploy.demo.workplace import FALLBACK, MARKER, SITES, Workplace, choose_root
+from deploy.driver.commands import as_user
 
 
 def test_a_folder_that_is_no_demos_is_never_cleared(tmp_path: Path) -> None:
@@ -72,7 +73,8 @@ def test_as_root_no_two_processes_share_a_user() -> None:
 
 def test_as_a_plain_user_nobody_changes_their_uid() -> None:
     place = Workplace(Path("/nowhere"), as_root=False)
-    assert place.hub_account.subprocess_options == {}
+    assert place.hub_account.uid is None
+    assert as_user(place.hub_account.uid) == {}
 
 
 def test_a_clone_that_other_users_cannot_enter_works_in_a_folder_they_can(tmp_path: Path) -> None:

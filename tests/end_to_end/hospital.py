@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import docker
 
 from deploy.demo import evidence, permits
+from deploy.driver import node
+from deploy.driver.commands import Commands
+from deploy.driver.roles import ROLES
+from deploy.driver.services import eventually, give
+from deploy.driver.signing import public
 from tests.containers.bench import ENGINE_URL, image_id
-from tests.end_to_end.commands import Done, cloister, start
+from tests.end_to_end.commands import cloister
 from tests.end_to_end.hub import Hub
-from tests.end_to_end.machine import AS_ROOT, HOST, UID_BASE, eventually, give, kill_whole, public, stop
+from tests.end_to_end.machine import AS_ROOT, UID_BASE
 from tests.sim.cohort import write_cohort
 
-Launch = Callable[..., "subprocess.Popen[bytes]"]
-ROLES = ("core", "intake", "broker", "link")
 SENTINEL = "cloister-sentinel"
-
-NODE_CONFIG = """\
-site = "{site}"
-state_dir = "{state}"
-[hub]
-host = "{host}"
-port = {port}
-[trust]
-committee = ["{committee}"]
-stewards = ["{steward}"]
-hub = ["{instruction}"]
-witnesses = ["{witness}"]
-{users}
-[engine]
-socket = "{engine}"
-sentinel = "{sentinel}"
-[intake]
-source_roots = ["{source}"]
+MORE = """
 [audit]
 checkpoint_interval_s = 2
 [airlock]
@@ -49,109 +34,43 @@ keep_log_s = 0
 """
 
 
-@dataclass
-class Hospital:
+class Hospital(node.Node):
     """One node: its folder, its steward's key, its process."""
 
-    folder: Path
-    site: str
-    uids: Mapping[str, int | None]
-    process: subprocess.Popen[bytes] | None = None
-    dataset_version: str = ""
+    def __init__(self, folder: Path, site: str, uids: Mapping[str, int | None]) -> None:
+        super().__init__(
+            Commands(), folder, site, folder / "source", folder / "steward.key", uids, folder / "node.log"
+        )  # fmt: skip
+        self.dataset_version = ""
 
     @property
-    def config(self) -> Path:
-        return self.folder / "node.toml"
-
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    @property
-    def source(self) -> Path:
-        return self.folder / "source"
-
-    @property
-    def steward(self) -> Path:
-        return self.folder / "steward.key"
+    def process(self) -> subprocess.Popen[bytes] | None:
+        return None if self.service is None else self.service.process
 
     def reviewer(self, name: str) -> Path:
         """The key of a person who reviews files."""
         return self.folder / f"{name}.key"
 
-    @property
-    def audit(self) -> Path:
-        return self.state / "audit"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "node.log"
-
-    @property
-    def verify_words(self) -> tuple[object, ...]:
-        """`--key FILE --witness FILE` of `cloister audit verify`."""
-        return "--key", self.state / "audit-keys.txt", "--witness", self.state / "witness" / "witness.jsonl"
-
-    def run(self, *words: object) -> Done:
-        return cloister("node", *words, "--config", self.config)
-
-    def json(self, *words: object) -> Any:
-        return self.run(*words, "--json").json()
-
     def install(self, hub: Hub, committee: str) -> None:
         """Configuration, state folder, keys, enrolment by two files."""
-        (self.folder / "source").mkdir(parents=True)
+        self.source.mkdir(parents=True)
         for key in (self.steward, *map(self.reviewer, ("anna", "bert"))):
             cloister("keys", "new", key)
-        users = "".join(f"{role} = {uid}\n" for role, uid in self.uids.items() if uid is not None)
-        text = NODE_CONFIG.format(
-            site=self.site, state=self.state, host=HOST, port=hub.port, committee=committee, engine=ENGINE_URL,
-            steward=public(self.steward), instruction=hub.public_key("instruction"), source=self.source,
-            witness=hub.public_key("witness"), anna=public(self.reviewer("anna")), bert=public(self.reviewer("bert")),
-            users=f"[users]\n{users}" if users else "", sentinel=image_id(SENTINEL),
-        )  # fmt: skip
-        self.config.write_text(text)
-        self.run("init")
-        request, bundle = self.folder / "request.json", hub.folder / f"{self.site}.json"
-        read_out = self.json("enrol", "request", "--out", request)["request_id"]
-        hub.run("node", "approve", request, "--request-id", read_out, "--out", bundle)
-        self.run("enrol", "install", bundle)
-
-    def serve(self, launch: Launch = start) -> None:
-        """Serve, and come back when the node is ready. `launch` starts what `cloister node serve` starts."""
-        said = self.log.stat().st_size if self.log.exists() else 0
-        process = self.process = launch(self.log, "node", "serve", "--config", self.config)
-
-        def ready() -> bool:
-            assert process.poll() is None, self.log.read_text()[-2000:]
-            return b"the node is ready" in self.log.read_bytes()[said:]
-
-        eventually(ready, within_s=60, what="the node's start")
-
-    def kill(self) -> None:
-        """SIGKILL to the supervisor, core, broker, intake and link, all at once. Their containers run on."""
-        assert self.process is not None
-        kill_whole(self.process)
-
-    def stop(self) -> None:
-        stop(self.process)
+        more = MORE.format(anna=public(self.reviewer("anna")), bert=public(self.reviewer("bert")))
+        self.configure(hub, committee, engine=ENGINE_URL, sentinel=image_id(SENTINEL), more=more)
+        self.enrol(hub)
 
     def ingest(self, *, patients: int, seed: int) -> dict[str, Any]:
         """Generate a cohort and take it in."""
         write_cohort(self.source, self.site, patients, seed)
         for path in (self.source, *self.source.rglob("*")):
             give(path, self.uids["intake"])
-        answer: dict[str, Any] = self.run(
-            "ingest", self.source, "--project", permits.PROJECT, "--clinical", "clinical.csv",
-            "--column", "lesion=0:1", "--test-fraction", "0.4", "--json",
-        ).json()  # fmt: skip
+        answer = self.take_in(
+            "--project", permits.PROJECT, "--clinical", "clinical.csv", "--column", "lesion=0:1",
+            "--test-fraction", "0.4",
+        )  # fmt: skip
         self.dataset_version = answer["dataset_version"]
         return answer
-
-    def accept(self, permit: str, *narrower: object) -> None:
-        """The steward's yes to version 1 of a permit, once the hub has brought it."""
-        eventually(lambda: any(line["permit"] == permit for line in self.json("permit", "list")), what="the permit")
-        self.run("permit", "accept", permit, 1, "--key", self.steward, *narrower)
 
     # ---- what can be seen
 

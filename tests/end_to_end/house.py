@@ -23,11 +23,13 @@ from safetensors.numpy import save_file
 
 from deploy.demo import permits
 from deploy.demo.images import archive, untrained_model
+from deploy.driver import services
+from deploy.driver.commands import Commands
+from deploy.driver.signing import Signer
 from tests.containers.bench import ENGINE_URL, image_id
-from tests.end_to_end.commands import cloister
 from tests.end_to_end.hospital import Hospital, uids
 from tests.end_to_end.hub import Hub
-from tests.end_to_end.machine import AS_ROOT, UID_BASE, key_id, public
+from tests.end_to_end.machine import AS_ROOT, UID_BASE
 
 JOB, ROGUE, TABLES = "cloister-job-torch", "cloister-job-rogue", "cloister-job-tables"
 PATIENTS = 16
@@ -79,36 +81,35 @@ class House:
 
     def _open(self) -> None:
         os.environ.setdefault("DOCKER_HOST", ENGINE_URL)
-        for name in ("committee", "researcher"):
-            cloister("keys", "new", self.root / f"{name}.key")
-        self.hub.install(public(self.committee))
+        for signer in (self.committee, self.researcher):
+            signer.make_key()
+        self.hub.install(self.committee.public_key)
         with ThreadPoolExecutor() as pool:
             serving = pool.submit(self.hub.serve)
-            installed = [pool.submit(each.install, self.hub, public(self.committee)) for each in self.hospitals]
+            installed = [pool.submit(each.install, self.hub, self.committee.public_key) for each in self.hospitals]
             for future in (serving, *installed):
                 future.result()
             list(pool.map(Hospital.serve, self.hospitals))
             list(pool.map(lambda one: one.ingest(patients=PATIENTS, seed=1), self.hospitals))
             given = archive([image_id(JOB), image_id(ROGUE), image_id(TABLES)], self.root / "images.tar")
-            list(pool.map(lambda one: one.run("image", "add", given), self.hospitals))
+            list(pool.map(lambda one: one.add_images(given), self.hospitals))
             given.unlink()
             for image in (image_id(JOB), image_id(ROGUE)):
-                words = ("image", "approve", image, "--by", "it.admin", "--yes")
-                list(pool.map(lambda one, words=words: one.run(*words), self.hospitals))
+                list(pool.map(lambda one, image=image: one.approve_image(image), self.hospitals))
         self.publish_revocations()
 
     def close(self) -> None:
-        for each in (*self.hospitals, self.hub):
-            each.stop()
+        services.stop([each.process for each in self.hospitals if each.process is not None])
+        self.hub.stop()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    @property
-    def committee(self) -> Path:
-        return self.root / "committee.key"
+    @cached_property
+    def committee(self) -> Signer:
+        return Signer(Commands(), self.root, "committee")
 
-    @property
-    def researcher(self) -> Path:
-        return self.root / "researcher.key"
+    @cached_property
+    def researcher(self) -> Signer:
+        return Signer(Commands(), self.root, "researcher")
 
     @cached_property
     def torch(self) -> Job:
@@ -128,48 +129,32 @@ class House:
     def publish_revocations(self, *revoked: str) -> None:
         """The committee's next list, through the hub."""
         self.revocations += 1
-        names = [word for permit in revoked for word in ("--permit", permit)]
-        file = self.root / f"revocations-{self.revocations}.jws"
-        if self.revocations > 1:
-            names += ["--previous", str(self.root / f"revocations-{self.revocations - 1}.jws")]
-        cloister("permit", "revocations", *names, "--key", self.committee, "--out", file)
-        self.hub.run("revocations", "publish", file)
+        self.hub.publish_revocations(self.committee.sign_revocations(self.revocations, *revoked))
 
     def draft(self, name: str, job: Job, **changes: Any) -> dict[str, Any]:
         """A permit draft for all hospitals."""
         made = permits.draft(
             name, image=job.image, versions={each.site: each.dataset_version for each in self.hospitals},
-            tensors=job.tensors, config=job.config, issuer=key_id(self.committee), maximum_rounds=50,
-            researchers=[public(self.researcher)], byte_budget=100_000_000,
+            tensors=job.tensors, config=job.config, issuer=self.committee.key_id, maximum_rounds=50,
+            researchers=[self.researcher.public_key], byte_budget=100_000_000,
         )  # fmt: skip
         return made | {"minimum_studies": 3, "count_threshold": 2} | changes
 
-    def sign_permit(self, draft: Mapping[str, Any]) -> Path:
-        asked, signed = self.root / f"{draft['permit']}.json", self.root / f"{draft['permit']}.jws"
-        asked.write_text(json.dumps(draft))
-        cloister("permit", "sign", asked, "--key", self.committee, "--out", signed)
-        return signed
-
     def grant(self, name: str, job: Job, *accepted_by: Hospital, **changes: Any) -> Permit:
         """A permit signed, published, and accepted by some hospitals."""
-        signed = self.sign_permit(self.draft(name, job, **changes))
-        self.hub.run("permit", "publish", signed)
+        signed = self.committee.sign_permit(self.draft(name, job, **changes))
+        self.hub.publish_permit(signed)
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda hospital: hospital.accept(name), accepted_by))
         return Permit(name, signed, job)
 
     def order(self, run: str, permit: Permit, *sites: Hospital, rounds: int = 1, **config: Any) -> Path:
         """A run order signed by the researcher."""
-        signed = self.root / f"order-{run}.jws"
-        named = [word for each in sites for word in ("--site", each.site)]
-        cloister(
-            "job", "order", "--permit", permit.file, "--run", run, "--image", permit.job.image, *named,
-            "--rounds", rounds, "--config", json.dumps(config), "--key", self.researcher, "--out", signed,
-        )  # fmt: skip
-        return signed
+        named = [each.site for each in sites]
+        return self.researcher.order(run, permit.file, permit.job.image, named, rounds, json.dumps(config))
 
     def submit(self, order: Path, job: Job) -> None:
-        self.hub.run("run", "submit", "--order", order, "--model", job.model)
+        self.hub.submit(order, job.model)
 
     def begin(self, run: str, permit: Permit, *sites: Hospital, rounds: int = 1, **config: Any) -> str:
         """Order and submit a run; its name."""

@@ -36,7 +36,7 @@ def permit(house: House) -> Path:
     node, image = house.hospitals[0], image_id(TABLES)
     job = Job(image, house.root / "no-model", (), CONFIG)
     draft = house.draft(NAME, job, kinds=["analyse"], metrics={}, analysis=RULES, minimum_studies=3)
-    signed = house.sign_permit(draft)
+    signed = house.committee.sign_permit(draft)
     node.run("import", signed)
     node.run("permit", "accept", NAME, 1, "--key", node.steward)
     node.run("image", "approve", image, "--by", "it.admin", "--yes")
@@ -49,7 +49,7 @@ def analyse(house: House, node: Hospital, permit: Path, run: str, **config: Any)
     cloister(
         "job", "order", "--permit", permit, "--run", run, "--image", image_id(TABLES),
         "--site", node.site, "--rounds", 1, "--strategy", "local", "--config", json.dumps(config),
-        "--key", house.researcher, "--out", order,
+        "--key", house.researcher.key, "--out", order,
     )  # fmt: skip
     node.run("import", order)
     node.run("analysis", "start", run)

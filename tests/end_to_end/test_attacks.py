@@ -40,7 +40,7 @@ def nothing_released(node: Hospital, jobs_more: int = 0) -> Iterator[int]:
 def test_an_instruction_for_a_run_that_nobody_permitted_is_refused(house: House) -> None:
     node = house.hospitals[0]
     with nothing_released(node, jobs_more=1) as before:
-        answer = house.hub.misbehave("no-permit", node.site, house.rogue.model)
+        answer = house.hub.rogue("no-permit", node.site, house.rogue.model)
         assert answer == {"refused": "refused_permit"}
         node.recorded(before, about="no-such-run/", action="task_admit", verdict="refused", code="permit_missing")
         assert node.containers() == [] or node.count(before, action="job_start") == 0
@@ -78,7 +78,7 @@ def test_a_run_order_signed_by_somebody_the_permit_does_not_name_is_refused(hous
     order.write_text(read_signing_key(stranger).sign(unverified(RunOrder, order.read_text().strip())))
     with nothing_released(node) as before:
         give(order, hub.uid)
-        hub.misbehave("publish", order)
+        hub.rogue("publish", order)
         node.recorded(before, action="document_import", verdict="refused", code="untrusted_key")
     assert node.ledger("strangers") is None
 
@@ -88,7 +88,7 @@ def test_a_replayed_instruction_is_refused(house: House, rogue: Permit) -> None:
     run = house.begin("replayed", rogue, node, misbehave="none")
     assert house.hub.ended(run)["state"] == "done"
     with nothing_released(node) as before:
-        assert house.hub.misbehave("replay", node.site, run) == {"refused": "refused_instruction"}
+        assert house.hub.rogue("replay", node.site, run) == {"refused": "refused_instruction"}
         node.recorded(before, about=f"{run}/1/train", verdict="refused", code="instruction_replayed")
 
 

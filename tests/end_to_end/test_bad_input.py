@@ -79,17 +79,17 @@ def test_an_image_by_tag_is_refused_wherever_it_is_named(house: House, rogue: Pe
     attempt("node", "image", "approve", TAG, "--by", "it.admin", "--config", node.config).fault(2, "digest")
     draft = house.root / "tagged.json"
     draft.write_text(json.dumps(house.draft("tagged", house.rogue, images=[TAG])))
-    attempt("permit", "sign", draft, "--key", house.committee, "--out", out).fault(2, "digest")
+    attempt("permit", "sign", draft, "--key", house.committee.key, "--out", out).fault(2, "digest")
     attempt(
         "job", "order", "--permit", rogue.file, "--run", "tagged", "--image", TAG, "--site", node.site, "--rounds", 1,
-        "--key", house.researcher, "--out", out,
+        "--key", house.researcher.key, "--out", out,
     ).fault(2, "image")  # fmt: skip
     assert not out.exists() and node.json("image", "list") == before
 
 
 def test_a_document_of_an_unknown_version_is_refused_by_everybody_who_is_handed_it(house: House) -> None:
     node, hub, file = house.hospitals[0], house.hub, house.root / "unknown.jws"
-    file.write_text(of_version_9(VECTORS / "permit.jws", read_signing_key(house.committee)))
+    file.write_text(of_version_9(VECTORS / "permit.jws", read_signing_key(house.committee.key)))
     before, permits = node.last(), node.json("permit", "list")
     attempt("permit", "show", file).fault(2, "version")
     attempt("node", "import", file, "--config", node.config).fault(2, "version")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.driver.services import Service
 from node.ipc import images
 from node.ipc.channel import Client
 from tests.containers.bench import image_id
@@ -201,7 +202,7 @@ def test_a_core_that_cannot_start_on_a_full_disk_leaves_nothing_running(node: Ho
             [str(CLOISTER), "node", "serve", "--config", str(node.config)], cwd="/", start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        node.process = again
+        node.service = Service("node", again, node.log)
         eventually(lambda: not node.containers(), within_s=30, what="the end of the dead core's containers")
 
 

@@ -47,7 +47,7 @@ def test_a_budget_is_signed_spent_and_over(house: House, version: str) -> None:
     covered = {"datasets": [{"site": node.site, "versions": [version]}], "privacy": BUDGET}
     draft = house.root / "loose.json"
     draft.write_text(json.dumps(house.draft("loose", job, **covered)))
-    signing = attempt("permit", "sign", draft, "--key", house.committee, "--out", house.root / "loose.jws")
+    signing = attempt("permit", "sign", draft, "--key", house.committee.key, "--out", house.root / "loose.jws")
     signing.fault(3, "metric_unprotected", "auc of evaluate would leave exact", "minimum = maximum")
 
     private = house.grant("private", job, node, metrics={"train": [WEIGHT], "evaluate": [WEIGHT]}, **covered)

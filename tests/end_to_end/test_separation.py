@@ -104,7 +104,7 @@ def test_a_stranger_opens_nothing_of_a_node(house: House, who: str) -> None:
 
 
 def test_no_process_of_a_node_opens_the_hubs_keys_or_the_committees(house: House) -> None:
-    attempts = [("read", house.hub.state / "keys" / "instruction.key"), ("read", house.committee)]
+    attempts = [("read", house.hub.state / "keys" / "instruction.key"), ("read", house.committee.key)]
     for uid in house.hospitals[0].uids.values():
         assert set(tried(uid, attempts).values()) == {"EACCES"}
     assert set(tried(house.hub.uid, attempts[1:]).values()) == {"EACCES"}

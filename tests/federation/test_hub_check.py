@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from federation.hub.certificates import ALARM
 from federation.hub.config import load_config
+from federation.hub.database import note
 from federation.hub.state import HubState
 from mediator.canonical import print_time
 from node.cli.coordinator import check
@@ -163,3 +165,53 @@ def test_a_site_that_is_silent_or_not_well(changes: dict[str, timedelta], state:
     row = {"site": "north", "witness_refused": None} | {key: print_time(now - value) for key, value in ago.items()}
     found = check._site(row, now)
     assert found["state"] == state and word in found["detail"], found
+
+
+def test_a_public_half_that_is_not_the_keys(still: Path) -> None:
+    path = still.parent / "hub" / "keys" / "witness.pub"
+    path.write_text("not a key\n")
+    seen = said(still)["witness key"]
+    assert seen["state"] == "warning" and str(path) in seen["detail"] and "backup" in seen["mend"]
+
+
+def test_an_address_that_is_not_this_machines(still: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_PATIENCE_S", 0.2)
+    still.write_text(still.read_text().replace('listen = "127.0.0.1"', 'listen = "192.0.2.1"'))
+    seen = said(still)["port"]
+    assert seen["state"] == "missing" and "cannot listen at 192.0.2.1" in seen["detail"]
+
+
+def test_a_database_that_is_damaged_is_the_last_line(still: Path) -> None:
+    path = still.parent / "hub" / "hub.db"
+    path.write_bytes(b"\0" * path.stat().st_size)
+    seen = said(still)
+    assert seen["database"]["state"] == "missing" and "backup" in seen["database"]["mend"] and "port" not in seen
+
+
+def test_a_hub_that_has_enrolled_nobody_and_one_whose_sites_were_revoked(still: Path) -> None:
+    hub = HubState(load_config(still))
+    for row in hub.nodes():
+        hub.revoke(row["site"])
+    hub.close()
+    seen = said(still)
+    assert "cloister hub node approve" in seen["sites"]["mend"] and not any(each.startswith("site ") for each in seen)
+    assert seen["alarms"]["state"] == "ok"
+
+
+def test_an_alarm_about_a_site_is_told_until_that_is_enrolled_anew(still: Path) -> None:
+    hub = HubState(load_config(still))
+    site = next(row["site"] for row in hub.nodes())
+    now = datetime.now(UTC)
+    with hub.database.write() as session:
+        note(session, now, site, "node_connect", "certificate 7", ALARM, "certificate_replaced")
+    hub.close()
+    seen = said(still)["alarms"]
+    assert seen["state"] == "missing" and seen["detail"] == f"1 about {site}" and "telephone" in seen["mend"]
+
+
+def test_flowers_process_that_is_gone_while_the_hub_answers(tmp_path: Path) -> None:
+    assert check._flower(tmp_path / "superlink.sock", runs=True)["state"] == "missing"
+    with socket.socket(socket.AF_UNIX) as left:  # bound and never listened at: what a process that died leaves
+        left.bind(str(tmp_path / "superlink.sock"))
+        seen = check._flower(tmp_path / "superlink.sock", runs=True)
+    assert seen["state"] == "missing" and "superlink.log" in seen["mend"]

@@ -17,7 +17,8 @@ from sqlalchemy import select
 
 from federation import pki, tls
 from federation.client import enrolment
-from federation.client.flower import Fleet, HubUnreachable
+from federation.client.flower import Fleet
+from federation.client.hub_errors import HubUnreachable
 from federation.hub.tables import EventRow
 from mediator.errors import UsageFault
 from tests.federation.ground import Town, found, told

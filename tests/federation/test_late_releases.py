@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from federation.client.flower import RunOver
+from federation.client.hub_errors import RunOver
 from federation.client.link import Link
 from federation.client.objects import FlowerCodec
 from federation.client.ports import OutgoingReply

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from federation import tree
 from federation.arrays import read_npy, write_npy
-from federation.client.flower import RunOver
+from federation.client.hub_errors import RunOver
 from federation.hub.flower.reading import read_reply, take_apart
 from federation.hub.steering import Reply
 from mediator.errors import Malformed

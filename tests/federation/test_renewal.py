@@ -15,7 +15,7 @@ from durable.files import replace_file
 from federation import control, pki
 from federation.client import enrolment, link
 from federation.client.expiry import ExpiryWarning
-from federation.client.flower import HubUnreachable
+from federation.client.hub_errors import HubUnreachable
 from federation.client.link import Link
 from mediator.errors import Code, Denied, NotNow, Reason
 from tests.federation.ground import SITES, Town, found

@@ -171,7 +171,7 @@ def test_the_lines_of_a_site_are_handed_to_an_auditor(town: Town, tmp_path: Path
     assert attempt(*words).out.encode() == held
     attempt(*words, "--out", tmp_path / "lines")
     assert (tmp_path / "lines").read_bytes() == held
-    attempt("hub", "witness", "export", "nowhere", *words[4:]).fault(2, "witnessed nothing of nowhere")
+    attempt("hub", "witness", "export", "nowhere", *words[4:]).fault(2, "there is no site nowhere")
 
 
 def test_a_checkpoint_message_from_before_there_were_proofs_is_refused_by_its_version() -> None:

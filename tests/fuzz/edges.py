@@ -23,7 +23,8 @@ from flwr.proto.recorddict_pb2 import ConfigRecord
 
 from federation import control, pki
 from federation.arrays import read_npy, write_npy
-from federation.client.flower import Fleet, FlowerTask, RunOver
+from federation.client.flower import Fleet, FlowerTask
+from federation.client.hub_errors import RunOver
 from federation.hub.flower.reading import take_apart
 from mediator.audit import decode_checkpoint, decode_witness
 from mediator.errors import CloisterError, Malformed, NotNow

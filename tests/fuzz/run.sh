@@ -2,7 +2,9 @@
 # run.sh [SECONDS]: fuzz gate 0's reader for so long (60 by default), in a venv of its own under /tmp or $FUZZ_DIR.
 # Exit 0: nothing found. What breaks it stays in $FUZZ_DIR as crash-*, timeout-* or oom-*.
 set -euo pipefail
-case "${1:-}" in -h | --help) sed -n '1d; /^#/!q; s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+. "$(dirname "${BASH_SOURCE[0]}")/../../deploy/lib/say.sh"
+only_told "$@"
+case "${1:-60}" in *[!0-9]*) say "error: $1 is no number of seconds"; say "hint: $0 --help"; exit 2 ;; esac
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 work="${FUZZ_DIR:-/tmp/cloister-fuzz}"
 mkdir -p "$work/corpus"

@@ -17,7 +17,8 @@
 #
 # Exit codes: 0 done · 1 a chapter went otherwise than it should · 2 wrong usage · 5 no machine can be made here.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-case " $* " in *" --help "* | *" -h "*) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p}' "$BASH_SOURCE"; exit 0 ;; esac
+. "$(dirname "${BASH_SOURCE[0]}")/../../deploy/lib/say.sh"
+only_told "$@"
+cd "$repo"
 venv="$(deploy/lib/environment.sh dev)"
 PYTHONPATH="$PWD" exec "$venv/bin/python" -m tests.install.telling "$@"

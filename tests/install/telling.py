@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from deploy.driver.failures import DriverFailed
 from tests.install.bare import install_bare
 from tests.install.online import install_online
 from tests.install.releases import Workshop
@@ -73,7 +74,7 @@ def main() -> int:
             except CannotMake as why:
                 say(f"error: {name}: {why}")
                 told["cannot_be_made"], worst = str(why), max(worst, 5)
-            except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            except (AssertionError, DriverFailed, OSError, subprocess.SubprocessError) as error:
                 traceback.print_exc()
                 told["failed"], worst = str(error)[:2000], 1
         found.append(told)

@@ -9,7 +9,7 @@ import os
 import socketserver
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,7 +135,9 @@ class _Asked(http.server.BaseHTTPRequestHandler):
 
     images: set[str]
     version: str
-    store: str
+    store: str = "overlay2"
+    # further answers, by path
+    more: Mapping[str, object] = {}
 
     def address_string(self) -> str:
         return "test"
@@ -152,7 +154,9 @@ class _Asked(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.removeprefix("/images/").removesuffix("/json")
-        if self.path == "/version":
+        if self.path in self.more:
+            self._answer(200, self.more[self.path])
+        elif self.path == "/version":
             self._answer(200, {"Version": self.version, "Components": [{"Name": "Engine"}]})
         elif self.path == "/info":
             kept = [["driver-type", self.store]]
@@ -179,11 +183,12 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 @contextmanager
 def engine(
-    root: Path, version: str = "20.10.24", at: str = "run/docker.sock", store: str = "overlay2"
-) -> Iterator[set[str]]:
-    """An engine behind the machine's socket; the names of the images that it has."""
+    root: Path, version: str = "20.10.24", at: str = "run/docker.sock", more: Mapping[str, object] | None = None,
+    store: str = "overlay2",
+) -> Iterator[set[str]]:  # fmt: skip
+    """An engine behind the machine's socket; the names of the images that it has. `more`: its answers, by path."""
     images: set[str] = set()
-    handler = type("Asked", (_Asked,), {"images": images, "version": version, "store": store})
+    handler = type("Asked", (_Asked,), {"images": images, "version": version, "more": more or {}, "store": store})
     path = root / at
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(str(path), handler)

@@ -33,7 +33,7 @@ def brought(bare: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]
     with engine(bare.root):
         answers = "unix:///run/docker.sock"
         there = bare.at("/fake/engine")
-        for module in ("install", "checks", "system_changes"):
+        for module in ("install", "check_engine", "system_changes"):
             monkeypatch.setattr(
                 f"deploy.install.{module}.find_engine", lambda _machine: answers if there.exists() else None
             )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 
 import pytest
 
 from deploy.install.check_disks import mount_of
 from deploy.install.checks import Finding, Wanted, check, failed, show
-from deploy.install.config_text import facts
 from deploy.install.machine import Machine
-from tests.installer.ground import engine, program, write_script
+from tests.installer.ground import engine, write_script
 
 NODE = Wanted("node", hub=("127.0.0.1", 9))
 
@@ -96,6 +97,19 @@ def test_an_encrypted_volume_is_recognised_below_lvm_too(machine: Machine) -> No
     assert found(machine, "encryption").state == "ok"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device's node")
+def test_an_encrypted_volume_is_known_by_its_number_where_its_name_is_no_link(machine: Machine) -> None:
+    write(machine, "/proc/self/mounts", "/dev/mapper/data / ext4 rw 0 0\n")
+    machine.at("/dev/mapper").mkdir(parents=True)
+    os.mknod(machine.at("/dev/mapper/data"), stat.S_IFBLK | 0o600, os.makedev(254, 3))
+    assert found(machine, "encryption").state == "warning"
+    write(machine, "/sys/devices/virtual/block/dm-3/dm/uuid", "CRYPT-LUKS2-abc\n")
+    for folder, name in (("/sys/dev/block", "254:3"), ("/sys/class/block", "dm-3")):
+        machine.at(folder).mkdir(parents=True, exist_ok=True)
+        machine.at(f"{folder}/{name}").symlink_to(machine.at("/sys/devices/virtual/block/dm-3"))
+    assert found(machine, "encryption").detail == "/dev/mapper/data is encrypted"
+
+
 def test_no_engine_is_a_failure_unless_the_bundle_brings_one(bare: Machine) -> None:
     assert found(bare, "engine").state == "failed" and "apt-get" in found(bare, "engine").cure
     assert found(bare, "engine", Wanted("node", brings=("podman",))).state == "ok"
@@ -113,23 +127,6 @@ def test_an_engine_that_names_images_by_their_manifests_is_refused_with_the_cure
     with engine(bare.root, "29.1.3", store="io.containerd.snapshotter.v1"):
         seen = found(bare, "engine")
     assert seen.state == "failed" and "containerd" in seen.detail and "/etc/docker/daemon.json" in seen.cure
-
-
-def test_gpus_by_cdi_by_the_classic_runtime_and_not_at_all(machine: Machine) -> None:
-    assert "none" in found(machine, "gpus").detail
-    program(machine.root, "nvidia-smi")
-    write(machine, "/fake/nvidia-smi/-L", "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n")
-    assert found(machine, "gpus").state == "warning" and "cannot give" in found(machine, "gpus").detail
-    write(machine, "/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\n")
-    assert found(machine, "gpus").state == "ok" and "2, by CDI" in found(machine, "gpus").detail
-
-
-def test_gpus_and_their_memory_go_into_the_configuration(machine: Machine) -> None:
-    program(machine.root, "nvidia-smi")
-    listed = "GPU-5a1b0c1d-0000-1111-2222-333344445555, 81559\nMIG-1, 9\n[N/A], [N/A]\n"
-    write(machine, "/fake/nvidia-smi/--query-gpu=uuid,memory.total", listed)
-    gpus = facts(machine).gpus
-    assert [(gpu.id[:8], gpu.memory_bytes >> 30) for gpu in gpus] == [("GPU-5a1b", 78)]
 
 
 def test_a_clock_that_is_synchronised_is_well(machine: Machine) -> None:

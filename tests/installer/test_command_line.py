@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from deploy.install import layout
 from deploy.install.machine import Machine
+from deploy.install.main import install_from, parser
 from deploy.install.sources import checkout, from_checkout
 from deploy.install.talk import Fault
 from deploy.release.keys import SigningKey
@@ -164,10 +165,11 @@ def test_an_index_that_is_not_reached_is_told_without_the_proxys_password(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    folder = machine.at("/opt/0.2.0")
+    before = snapshot(machine.root)
     with pytest.raises(Fault, match=says) as raised:
-        from_checkout(top).stage(machine, folder)
-    assert "s3cret" not in raised.value.message + raised.value.hint and not folder.exists()
+        install_from(machine, parser().parse_args(["node", *ANSWERS]), from_checkout(top), None)
+    assert "s3cret" not in raised.value.message + raised.value.hint
+    assert snapshot(machine.root) == before
 
 
 @pytest.mark.parametrize("words", [["nod"], ["node", "--sit", "x"], ["uninstall"], ["upgrade", "extra"], []])

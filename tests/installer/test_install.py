@@ -126,9 +126,8 @@ def test_what_fails_leaves_the_machine_as_it_was(machine: Machine, what: str, ro
     assert snapshot(machine.root) == before
 
 
-def test_a_disk_that_is_full_in_the_middle_leaves_the_machine_as_it_was(machine: Machine) -> None:
+def test_a_file_where_a_folder_has_to_be_leaves_the_machine_as_it_was(machine: Machine) -> None:
     before = snapshot(machine.root)
-    # a file where a folder has to be is refused by the same calls that a full disk refuses
     machine.at("/etc/logrotate.d").rmdir()
     machine.at("/etc/tmpfiles.d").rmdir()
     machine.at("/etc/tmpfiles.d").write_text("in the way")

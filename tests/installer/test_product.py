@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from deploy.install import layout
-from deploy.install.config_text import Facts, Gpu, hub_toml, node_toml
+from deploy.install.config_text import Facts, hub_toml, node_toml
+from deploy.install.gpus import Gpu
 from deploy.install.machine import Machine
 from deploy.install.talk import Fault
 from deploy.install.units import units_of

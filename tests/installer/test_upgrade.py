@@ -216,21 +216,35 @@ def test_a_hub_is_upgraded_and_rolled_back_too(machine: Machine) -> None:
     assert standing(machine.at(layout.database("hub")), "hub").tables["events"] == (3, 3)
 
 
-@pytest.mark.parametrize("table", ["instructions", "checkpoints", "invitations"])
-def test_a_hub_does_not_forget_what_it_signed_and_recorded_in_any_table(machine: Machine, table: str) -> None:
+@pytest.fixture
+def migrated_hub(machine: Machine) -> tuple[Machine, str]:
+    """A hub's database that a version migrated which nobody before it reads; and the copy from before."""
     database, copy = machine.at(layout.database("hub")), f"{layout.COPIES}/0.2.0"
     database.parent.mkdir(parents=True)
     with closing(sqlite3.connect(database)) as db, db:
         db.executescript(
             "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('0004');"
-            "CREATE TABLE events (what TEXT); INSERT INTO events VALUES ('init');"
+            "CREATE TABLE events (what TEXT); INSERT INTO events VALUES ('init'), ('admitted');"
             "CREATE TABLE instructions (what TEXT); CREATE TABLE checkpoints (what TEXT PRIMARY KEY);"
-            "INSERT INTO checkpoints VALUES ('one')"
+            "INSERT INTO checkpoints VALUES ('one'); CREATE TABLE nodes (name TEXT, state TEXT, budget REAL);"
+            "INSERT INTO nodes VALUES ('st-anna', 'active', 0.5), ('st-marien', 'active', NULL)"
         )
     machine.at(copy).mkdir(parents=True)
     shutil.copy2(database, machine.at(copy))
     with closing(sqlite3.connect(database)) as db, db:
-        db.executescript("UPDATE alembic_version SET version_num = '0005'; CREATE TABLE invitations (what TEXT)")
+        db.executescript(
+            "UPDATE alembic_version SET version_num = '0005'; CREATE TABLE invitations (what TEXT);"
+            "ALTER TABLE nodes ADD COLUMN region TEXT DEFAULT 'north'; DROP TABLE IF EXISTS schema_reader"
+        )
+    return machine, copy
+
+
+@pytest.mark.parametrize("table", ["events", "instructions", "checkpoints", "invitations"])
+def test_a_hub_does_not_forget_what_it_signed_and_recorded_in_any_table(
+    migrated_hub: tuple[Machine, str], table: str
+) -> None:
+    machine, copy = migrated_hub
+    database = machine.at(layout.database("hub"))
     with closing(sqlite3.connect(database)) as db, db:
         db.execute(f"INSERT INTO {table} VALUES ('since')")
     with pytest.raises(Fault, match="1 records were made since"):
@@ -240,3 +254,45 @@ def test_a_hub_does_not_forget_what_it_signed_and_recorded_in_any_table(machine:
         db.execute(f"DELETE FROM {table} WHERE what = 'since'")
     fit_for_before(machine, "hub", copy)
     assert standing(database, "hub").revision == "0004"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE nodes SET state = 'revoked' WHERE name = 'st-anna'",
+        "UPDATE nodes SET budget = 0.25 WHERE name = 'st-anna'",
+        "UPDATE nodes SET budget = 0 WHERE name = 'st-marien'",
+        "UPDATE nodes SET name = CASE name WHEN 'st-anna' THEN 'st-marien' ELSE 'st-anna' END",
+        "UPDATE checkpoints SET what = 'two'",
+        "ALTER TABLE nodes DROP COLUMN budget",
+        "DELETE FROM events WHERE what = 'init'; INSERT INTO events VALUES ('init')",
+    ],
+)
+def test_a_hub_does_not_forget_what_it_changed_in_its_place(migrated_hub: tuple[Machine, str], change: str) -> None:
+    """A node that was revoked since would be active again: no table has a row more for it."""
+    machine, copy = migrated_hub
+    database = machine.at(layout.database("hub"))
+    with closing(sqlite3.connect(database)) as db, db:
+        db.executescript(change)
+    before = database.read_bytes()
+    with pytest.raises(Fault, match="records were changed since") as raised:
+        fit_for_before(machine, "hub", copy)
+    assert raised.value.code == 3 and database.read_bytes() == before
+
+
+def test_a_hub_whose_database_was_migrated_alone_goes_back(migrated_hub: tuple[Machine, str]) -> None:
+    machine, copy = migrated_hub
+    database = machine.at(layout.database("hub"))
+    with closing(sqlite3.connect(database)) as db, db:
+        # as a migration does that cannot add in place: the same rows in another table, numbered anew
+        db.executescript(
+            "CREATE TABLE made (name TEXT, state TEXT, budget REAL, region TEXT);"
+            "INSERT INTO made SELECT * FROM nodes ORDER BY name DESC;"
+            "DROP TABLE nodes; ALTER TABLE made RENAME TO nodes"
+        )
+    fit_for_before(machine, "hub", copy)
+    with closing(sqlite3.connect(database)) as db:
+        assert db.execute("SELECT version_num FROM alembic_version").fetchone() == ("0004",)
+        assert db.execute("SELECT * FROM nodes ORDER BY name").fetchall() == [
+            ("st-anna", "active", 0.5), ("st-marien", "active", None),
+        ]  # fmt: skip

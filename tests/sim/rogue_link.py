@@ -16,7 +16,8 @@ from federation import control, tls, tree
 from federation.client import enrolment
 from federation.client.control import ControlChannel
 from federation.client.enrolment import LinkConfig
-from federation.client.flower import Fleet, FlowerTask, HubUnreachable, RunOver, _reply, outer_message
+from federation.client.flower import Fleet, FlowerTask, _reply, outer_message
+from federation.client.hub_errors import HubUnreachable, RunOver
 
 
 class RogueLink:

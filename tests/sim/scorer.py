@@ -41,8 +41,9 @@ class Promise:
         """Whether a DA value became what was promised; `days`: how far another date of this patient was moved."""
         if self.dates == "moved":
             return after != "" and 0 < days == _day(before).toordinal() - _day(after).toordinal()
-        if self.dates == "month":
-            return after == before[:6] + "01"
+        if self.dates == "month":  # by itself, or together with its study's date
+            together = after != "" and days == _day(before).toordinal() - _day(after).toordinal()
+            return after == before[:6] + "01" or together
         return after == before if self.dates == "kept" else after in ("", "19000101")
 
 

@@ -34,7 +34,8 @@ log = logging.getLogger("cloister.hub")
 INSTRUCTION_RECORD, INSTRUCTION = "cloister", "instruction"
 WEIGHT = "num-examples"
 _NODES_EVERY_S = 0.5
-_SLOWEST_POLL_S = 0.25
+# an envelope wakes whoever waits for its reply; only an answer without one is seen so late
+_SLOWEST_POLL_S = 1.0
 # a reply is read up to this much beyond the model sent: a tensor too many is then told by its own code
 _TOO_MANY_BYTES = 1 << 20
 
@@ -119,7 +120,7 @@ class SignedFedAvg(FedAvg):
             started = bool(used) or any(each.times for each in open_.values())
             self._send_due(grid, open_, nodes, now, started)
             happened = self._take_replies(grid, open_, used)
-            pause_s = steering.poll_s if happened else min(pause_s * 1.2, _SLOWEST_POLL_S)
+            pause_s = steering.poll_s if happened else min(pause_s * 1.5, _SLOWEST_POLL_S)
             if open_ and steering.nap(pause_s):
                 pause_s = steering.poll_s
         steering.enough(sorted(used))

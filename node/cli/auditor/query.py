@@ -17,6 +17,7 @@ from mediator.types import DataPermit
 from node.cli.auditor.log_folder import Log, is_there, read_keys
 from node.cli.documents import unverified
 from node.cli.files import read_text
+from node.cli.id_prefix import complete
 from node.cli.output import say
 
 Folder = Annotated[
@@ -109,6 +110,21 @@ class Wanted:
         if self.who is not None:
             self.known["who"].add(person_of(record.actor) or record.actor)
 
+    def complete(self) -> bool:
+        """Where a permit or a person was named by a beginning: the one of the log that it is. Whether there was one.
+
+        Raises `UsageFault` where it may be several.
+        """
+        before = self.permit, self.who
+        permits = {*self.known["permit"], *(each.partition("@")[0] for each in self.known["permit"])}
+        if self.permit is not None:
+            # several versions of one permit are the permit, unless a version was begun
+            names = {each for each in permits if ("@" in each) == ("@" in self.permit)}
+            self.permit = complete(self.permit, names, "permit")
+        if self.who is not None:
+            self.who = complete(self.who, self.known["who"], "person")
+        return before != (self.permit, self.who)
+
     def tell_nothing(self) -> None:
         """Say that no record fitted, and what the log knows of what was named."""
         say("no record fits")
@@ -153,6 +169,7 @@ def permits_of(project: str, files: list[Path], config: Path) -> frozenset[str]:
 
         with client_for(load(config), PERMITS) as client:
             held = [(row.project, f"{row.permit}@{row.permit_version}") for row in client.call(PERMITS, Empty())]
+    project = complete(project, (of for of, _ in held), "project")
     found = frozenset(permit for of, permit in held if of == project)
     if not found:
         known = ", ".join(sorted({of for of, _ in held})[:_SHOWN]) or "none"

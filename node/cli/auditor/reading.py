@@ -194,6 +194,8 @@ def _show(log: Log, wanted: Wanted, written: Callable[[LogLine], str], first: in
             shown.number, shown.newest = shown.number + 1, line.record.sequence
 
     report = log.read(take, first=first, last=last)
+    if not shown.number and wanted.complete():  # what a beginning stands for is known once the log was read
+        report = log.read(take, first=first, last=last)
     sys.stdout.flush()
     if not shown.number:
         wanted.tell_nothing()

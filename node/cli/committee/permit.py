@@ -17,6 +17,7 @@ from mediator.terms import ungrantable
 from mediator.types import Acceptance, DataPermit, Instruction, RevocationList, RevocationListV2, RunOrder
 from node.cli.documents import made, unverified
 from node.cli.files import parse_json, read_text, write_new
+from node.cli.id_prefix import one_of
 from node.cli.options import Json, Key, Out
 from node.cli.output import say, show
 from node.host.keys import check_not_private, read_signing_key
@@ -71,11 +72,13 @@ def revocations(
     """
     signer = read_signing_key(key)
     last = None if previous is None else _last_list(previous, signer.verify_key, previous_key or [])
-    document = _next_list(last, permit or [], restore or [], number)
+    revoked = () if last is None else last.document.permits
+    restored = [one_of(each, revoked, "revoked permit", acts=True) for each in restore or []]
+    document = _next_list(last, permit or [], restored, number)
     write_new(out, signer.sign(document))
     say(f"signed revocation list {document.number} with {len(document.permits)} permits: {out}")
-    if restore:
-        say(f"restored: {', '.join(sorted(restore))}")
+    if restored:
+        say(f"restored: {', '.join(sorted(restored))}")
 
 
 def _last_list(file: Path, own: VerifyKey, others: list[Path]) -> Signed[RevocationList]:

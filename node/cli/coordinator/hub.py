@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import sys
@@ -25,7 +24,7 @@ from node.cli.files import (
     read_text,
     write_folder,
 )
-from node.cli.id_prefix import complete
+from node.cli.id_prefix import one_of
 from node.cli.it.units import hub_units
 from node.cli.options import HubConfigPath, Json
 from node.cli.output import say, show, table
@@ -69,6 +68,8 @@ def init(config: HubConfigPath) -> None:
 @app.command("serve")
 def serve(config: HubConfigPath) -> None:
     """Run the hub until SIGTERM: Flower's SuperLink on a socket of its own, the mutual-TLS port, the runs."""
+    import asyncio
+
     from federation.hub.service import serve_hub
     from node.host.logs import set_up
     from node.host.notify import Notifier
@@ -138,7 +139,7 @@ def revoke(
 ) -> None:
     """End a site: its certificate is refused and its open connections are closed at once."""
     with opened(config) as hub:
-        site = complete(site, (row["site"] for row in hub.nodes()), "site", acts=True)
+        site = one_of(site, (row["site"] for row in hub.nodes()), "site", acts=True)
         hub.revoke(site)
     say(f"revoked {site}")
 
@@ -275,7 +276,7 @@ def resume_run(config: HubConfigPath, run: Run) -> None:
 
 
 def _whole(hub: HubState, run: str, *, acts: bool = False) -> str:
-    return complete(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
+    return one_of(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
 
 
 def _follow(hub: HubState, run: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from node.cli.coordinator.desk import opened
 from node.cli.files import check_new, write_new
-from node.cli.id_prefix import complete
+from node.cli.id_prefix import one_of
 from node.cli.options import HubConfigPath
 from node.cli.output import say
 
@@ -36,7 +36,7 @@ def export(
     if out is not None:
         check_new(out)
     with opened(config) as hub:
-        site = complete(site, (row["site"] for row in hub.nodes()), "site")
+        site = one_of(site, (row["site"] for row in hub.nodes()), "site")
         lines = b"".join(hub.witness.export(site))
     if out is None:
         sys.stdout.write(lines.decode("utf-8"))

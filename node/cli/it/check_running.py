@@ -51,7 +51,7 @@ def fingerprint(config: NodeConfig, runs_with: str) -> dict[str, Any]:
     """Whether the node runs with the configuration that this file holds."""
     if config.fingerprint == runs_with:
         return finding("running configuration", "ok", "the node runs with this file")
-    detail = f"the node runs with another configuration ({runs_with[:12]}) than this file's ({config.fingerprint[:12]})"
+    detail = f"the node runs with another configuration ({runs_with}) than this file's ({config.fingerprint})"
     return finding("running configuration", "warning", detail, "restart the node to run with this file")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -98,6 +97,8 @@ def _make_offer(config: Config, *, new_keys: bool) -> Offer:
 
 def _wait_for_answer(config: Config, offer: Offer, wait_s: float) -> bytes:
     """As the link's own user: what a stranger answers is read by nobody who may do more."""
+    import asyncio
+
     from federation.client.hand_in import hand_in
 
     def wait() -> str:
@@ -108,6 +109,8 @@ def _wait_for_answer(config: Config, offer: Offer, wait_s: float) -> bytes:
 
 def _try_out(config: Config) -> None:
     """Whether the hub lets this node in, with what was just installed."""
+    import asyncio
+
     from federation.client.hand_in import knock
 
     try:

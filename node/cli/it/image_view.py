@@ -97,4 +97,4 @@ def _packages(kind: str, packages: list[Package]) -> None:
 
 
 def _line(title: str, value: str) -> None:
-    data.print(f"{title}: {value}", markup=False, soft_wrap=True)
+    data.print(f"{title}: {value}")

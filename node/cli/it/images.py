@@ -206,7 +206,7 @@ def _bar(what: str, total: int | None = None) -> Iterator[tuple[Progress, Any]]:
     if not talk.is_terminal:
         say(what)
     words = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*words, console=talk, disable=not talk.is_terminal, transient=True) as bars:
+    with Progress(*words, console=talk.console, disable=not talk.is_terminal, transient=True) as bars:
         yield bars, bars.add_task(what, total=total or None)
 
 
@@ -279,5 +279,5 @@ def _tell_added(facts: Sequence[ImageFacts], as_json: bool) -> None:
     if as_json:
         show([{"image": each.image, "lineage": each.lineage, "names": each.names} for each in facts], as_json=True)
     for each in () if as_json else facts:
-        data.print(f"{each.image} {each.lineage}", markup=False, soft_wrap=True)
+        data.print(f"{each.image} {each.lineage}")
     say("added; look at it (cloister node image show), then approve it")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.live import Live
 
 from mediator.images import printable
 from mediator.jobs import TERMINAL
@@ -131,7 +130,9 @@ def _watch(client: Client) -> None:
                     said[line.job] = now
                     print(f"{line.job} {line.run} {now}", flush=True)  # noqa: T201 - data, a line per change
             time.sleep(LOOK_S)
-    with Live(_table(client.call(words.JOBS, Empty())).fitted(), console=data, auto_refresh=False) as live:
+    from rich.live import Live
+
+    with Live(_table(client.call(words.JOBS, Empty())).fitted(), console=data.console, auto_refresh=False) as live:
         while True:
             time.sleep(LOOK_S)
             live.update(_table(client.call(words.JOBS, Empty())).fitted(), refresh=True)
@@ -146,7 +147,7 @@ def _follow(ask: Callable[[], words.JobLine]) -> words.JobLine:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
-        console=talk,
+        console=talk.console,
     )
     said = ""
     with bar if talk.is_terminal else Progress(disable=True):

@@ -98,7 +98,7 @@ def guard(config: NodeConfig) -> None:
 
 
 @app.command("process", hidden=True)
-def process(role: Annotated[str, typer.Argument()], config: NodeConfig) -> None:
+def process(role: Annotated[str, typer.Argument(help="which of the node's processes")], config: NodeConfig) -> None:
     """Run one of the node's processes; the supervisor's business."""
     from node.host.start import start
 

@@ -55,14 +55,14 @@ def order(
     """
     # that it is genuine is for the sites to check, who hold the committee's key
     granted, settings, now = unverified(DataPermit, read_text(permit)), _object(config), datetime.now(UTC)
-    signer = read_signing_key(key)
+    signer, there = read_signing_key(key), sorted({entry.site for entry in granted.datasets})
     document = made(
         RunOrder,
         run=run,
         permit=granted.permit,
         permit_version=granted.permit_version,
         image=complete(image, granted.images, "image"),
-        sites=tuple(complete(each, [entry.site for entry in granted.datasets], "site") for each in site),
+        sites=tuple(complete(each, there, "site") for each in site),
         schema_sha256=schema_sha256(granted.tensors),
         config=settings,
         strategy=strategy,
@@ -71,7 +71,8 @@ def order(
         expires=min(now.replace(microsecond=0) + timedelta(hours=hours), granted.expires),
     )
     if reasons := unorderable(document, granted, signer.key_id, now):
-        raise Denied(reasons, hint=f"see what it grants: cloister permit show {permit}")
+        sites = f"sites it covers: {', '.join(there)}; " if set(document.sites) - set(there) else ""
+        raise Denied(reasons, hint=f"{sites}see what it grants: cloister permit show {permit}")
     write_new(out, signer.sign(document))
     until = print_time(document.expires)
     say(f"signed run order {run}: {rounds} rounds at {', '.join(document.sites)}, until {until}: {out}")

@@ -78,7 +78,7 @@ def build(
     if as_json:
         show({"image": digest, "tag": tag}, as_json=True)
     else:
-        data.print(digest, markup=False, soft_wrap=True)
+        data.print(digest)
 
 
 def test(
@@ -236,7 +236,7 @@ def _bar(as_json: bool) -> Iterator[_Bar]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=talk, transient=True) as shown:
+    with Progress(*columns, console=talk.console, transient=True) as shown:
         yield _Bar(shown)
 
 

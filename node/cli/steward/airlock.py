@@ -98,7 +98,7 @@ def show_file(config: NodeConfig, file: File, key: SignWith = None, as_json: Jso
         table(columns, (_beside(pair, record["dataset_version"]) for pair in answer.near)).print()
     for each in answer.reviews:
         say(f"{each.subject}: {each.decision}, {each.why}")
-    data.print(answer.content.decode("ascii"), markup=False, highlight=False, soft_wrap=True, end="")
+    data.print(answer.content.decode("ascii"), end="")
 
 
 @airlock.command("review")

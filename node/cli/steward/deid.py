@@ -10,16 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from mediator.errors import UsageFault
 from mediator.grammar import check_identifier
@@ -81,6 +71,7 @@ def run(
 
 def carry_out(order: FolderRun, key: Path, jobs: int, source_index: Path | None, *, as_json: bool) -> None:
     """A run, from its checks to its exit code; the order's key is read from `key` when the rest is known to be well."""
+    from node.cli.steward.deid_progress import progress
     from node.deid.deidentify_folder import check_rooms, check_same_pseudonyms, deidentify_folder, write_source_index
     from node.deid.pipeline import Result
     from node.deid.processes import WorkerProcesses
@@ -100,7 +91,7 @@ def carry_out(order: FolderRun, key: Path, jobs: int, source_index: Path | None,
     with (
         order.sink as sink,
         WorkerProcesses(order.settings(compiled), jobs) as workers,
-        Progress(*_words(workers), console=talk, disable=not talk.is_terminal, transient=True) as bars,
+        progress(workers, talk) as bars,
     ):
         bar = bars.add_task("de-identifying", total=len(files))
         begun = time.monotonic()
@@ -147,7 +138,7 @@ def explain(
         show({"verdict": verdict, "elements": [line.plain(values) for line in lines]}, as_json=True)
     else:
         for line in lines:
-            data.print(line.text(values), markup=False, soft_wrap=True)
+            data.print(line.text(values))
     say(f"the file: {verdict}")
 
 
@@ -178,7 +169,7 @@ def profiles(
         if as_json:
             show({"profile": compiled.profile, "fingerprint": compiled.fingerprint, "rules": counts}, as_json=True)
         else:
-            data.print(describe(compiled, standard()), markup=False, soft_wrap=True, end="")
+            data.print(describe(compiled, standard()), end="")
 
 
 def wiring_row(compiled: Any, text: str) -> dict[str, Any]:
@@ -244,28 +235,6 @@ def verify(
     if report.findings or report.made_with_key is False:
         raise typer.Exit(3)
     say(f"nothing found in {report.outputs} files")
-
-
-class _UnderWay(ProgressColumn):
-    """What workers did of files that are not finished yet: reading pixels takes longest, and is done by series."""
-
-    def __init__(self, workers: Any) -> None:
-        super().__init__()
-        self._workers = workers
-
-    def render(self, task: Task) -> Text:
-        converted, pictures = self._workers.under_way
-        return Text(f"{converted} converted, {pictures} pictures")
-
-
-def _words(workers: Any) -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _UnderWay(workers),
-        TimeRemainingColumn(),
-    )
 
 
 def _identifiers(site: str, project: str, *, needed: bool) -> None:

@@ -52,7 +52,7 @@ def check(
         for one in found:
             many = f" and {len(one.sources) - 1} more" if len(one.sources) > 1 else ""
             of = f" in {one.series}" if one.series else f" of {one.same_as}" if one.same_as else ""
-            data.print(f"{one.finding}{of}: {one.sources[0]}{many}", markup=False, soft_wrap=True)
+            data.print(f"{one.finding}{of}: {one.sources[0]}{many}")
     say(f"{len(files)} files, {len(found)} findings")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 
 from mediator.errors import Code, Denied, Malformed
 from mediator.ledger import is_protected
-from mediator.permit import check_live, open_acceptance, open_known_permits, open_permit
+from mediator.permit import check_live, open_acceptance, open_permit
 from mediator.revocations import Revocations, newest
+from mediator.signatures import KeyRing, VerifyKey
 from mediator.types import Acceptance, DataPermit
 from node.core.context import Core
 from node.core.store.reads import Reads
@@ -64,21 +66,39 @@ def standing(core: Core, snapshot: Reads, permit: str, permit_version: int) -> P
     permit_row, acceptance_row = snapshot.permit(permit, permit_version), snapshot.acceptance(permit, permit_version)
     if permit_row is None or acceptance_row is None:
         return None
-    committee = core.trust.committee
-    try:
-        granted = open_permit(permit_row.text, committee).document
-        accepted = open_acceptance(acceptance_row.text, core.trust.stewards).document
-    except (Denied, Malformed):
+    committee = tuple(core.trust.committee.values())
+    granted = _opened_permit(permit_row.text, committee)
+    accepted = _opened_acceptance(acceptance_row.text, tuple(core.trust.stewards.values()))
+    if granted is None or accepted is None:
         return None
-    siblings = [row.text for row in snapshot.permits() if row.permit == permit]
+    siblings = [_opened_permit(row.text, committee) for row in snapshot.permits() if row.permit == permit]
     return PermitBasis(
         permit=granted,
         acceptance=accepted,
         revocations=core.revocations(snapshot),
-        siblings=open_known_permits(siblings, committee),
+        siblings=[each for each in siblings if each is not None],
         newest_audit=snapshot.newest_audit_time(),
         set_back=snapshot.set_back() is not None,
     )
+
+
+# What a text says under the same keys is always the same; and whoever watches over containers asks every second.
+
+
+@lru_cache(maxsize=64)
+def _opened_permit(text: str, committee: tuple[VerifyKey, ...]) -> DataPermit | None:
+    try:
+        return open_permit(text, KeyRing(committee)).document
+    except (Denied, Malformed):
+        return None
+
+
+@lru_cache(maxsize=64)
+def _opened_acceptance(text: str, stewards: tuple[VerifyKey, ...]) -> Acceptance | None:
+    try:
+        return open_acceptance(text, KeyRing(stewards)).document
+    except (Denied, Malformed):
+        return None
 
 
 def permit_ended(core: Core, snapshot: Reads, permit: str, permit_version: int) -> Code | None:

@@ -174,17 +174,19 @@ class Queue:
 
     def _run(self) -> None:
         while not self._ended.is_set():
+            more = True
             try:
-                self.look()
+                more = self.look()
             except CloisterError as error:
                 log.warning("queue: %s", error.message)
             except Exception as error:  # noqa: BLE001 - the thread must not end: the next look plans anew
                 log.error("queue: %s", type(error).__name__)
-            self._stir.wait(TICK_S)
+            # where nobody waits and nothing runs, the clock changes nothing
+            self._stir.wait(TICK_S if more else None)
             self._stir.clear()
 
-    def look(self) -> None:
-        """Plan once and do what the plan says. Safe to repeat."""
+    def look(self) -> bool:
+        """Plan once and do what the plan says; whether there was anything to plan. Safe to repeat."""
         with self._planning:
             self._recall_the_late()
             now = self._clock()
@@ -203,6 +205,7 @@ class Queue:
                 self._ask_to_leave(turns[job])
             if found.evict:
                 self._stir.set()
+            return bool(asks or turns or boxes)
 
     def _grant(self, found: Plan, now: datetime) -> list[str]:
         with self._lock:

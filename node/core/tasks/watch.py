@@ -28,6 +28,8 @@ UPKEEP_S = 5.0
 # The watch waits for the broker, and the broker for the engine, half a minute each. After so long it hangs.
 LONGEST_ROUND_S = 120.0
 
+_Ground = tuple[str, str, int]  # run, permit, the permit's version
+
 
 class Watch:
     """Every tick is safe to miss and safe to repeat."""
@@ -56,8 +58,8 @@ class Watch:
         self._checkpoint_every_s = checkpoint_every_s
         self._tend = tend
         self._ended = threading.Event()
-        # what each container rested on when the store was last read
-        self._standings: dict[SandboxKey, PermitBasis] = {}
+        # what each run's containers rested on when the store was last read
+        self._standings: dict[_Ground, PermitBasis] = {}
         self._threads = [
             threading.Thread(target=self._run, name=name, args=(every_s, steps), daemon=True)
             for name, every_s, steps in (
@@ -113,10 +115,11 @@ class Watch:
         heed_mark(self._core, self._sandboxes)
         running = self._sandboxes.running()
         over: dict[Code, set[SandboxKey]] = {}
+        codes = {ground: self._why_not_live(ground) for ground in set(map(_ground, running))}
         for key in running:
-            if (code := self._why_not_live(key)) is not None:
+            if (code := codes[_ground(key)]) is not None:
                 over.setdefault(code, set()).add(key)
-        self._standings = {key: found for key, found in list(self._standings.items()) if key in running}
+        self._standings = {ground: found for ground, found in list(self._standings.items()) if ground in codes}
         begun = [
             (code, self._sandboxes.begin_stop(code, lambda key, keys=keys: key in keys))  # type: ignore[misc]
             for code, keys in over.items()
@@ -141,21 +144,21 @@ class Watch:
     def _came_round(self) -> None:
         self._round_s = time.monotonic()
 
-    def _why_not_live(self, key: SandboxKey) -> Code | None:
-        core = self._core
+    def _why_not_live(self, ground: _Ground) -> Code | None:
+        core, (run, permit, permit_version) = self._core, ground
         try:
             with core.store.read() as snapshot:
-                order = snapshot.run_order(key.run)
-                before = snapshot.ordered_before(key.run)
-                found = standing(core, snapshot, key.permit, key.permit_version)
+                order = snapshot.run_order(run)
+                before = snapshot.ordered_before(run)
+                found = standing(core, snapshot, permit, permit_version)
         except CloisterError as error:
             log.warning("watch: %s", error.message)
-            known = self._standings.get(key)
+            known = self._standings.get(ground)
             return None if known is None else known.ended(core)
         if order is None or found is None:
             return Code.PERMIT_MISSING
         found = replace(found, order_expires=order.expires, order_before=before)
-        self._standings[key] = found
+        self._standings[ground] = found
         return found.ended(core)
 
     def _checkpoint_when_due(self) -> None:
@@ -167,6 +170,11 @@ class Watch:
             checkpoint(self._core)
         self._export()
         self._checkpointed_s = time.monotonic()  # now that it is made: a store that was busy is asked again
+
+
+def _ground(key: SandboxKey) -> _Ground:
+    """What a container rests on: all of a run's, for training and for evaluation, on the same."""
+    return key.run, key.permit, key.permit_version
 
 
 def _ended(key: SandboxKey, code: Code) -> Callable[[Tx], None]:

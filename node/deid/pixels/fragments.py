@@ -1,28 +1,35 @@
-"""The value of an encapsulated pixel element, item by item: are there words in it, and the same value without them.
+"""The value of an encapsulated pixel element, item by item, and the same value built anew from its frames.
 
-A frame begins with a fragment that begins an image; what follows without one belongs to it (PS3.5 A.4). A frame of RLE
-has nothing at its beginning to know it by: it is one fragment, or those from its place in the offset table to the next
-one's, or as many as its last segment needs. One frame is all that is in memory. An offset table that holds anything but
-places of fragments is words, too. Without words the value is copied verbatim by whoever asked.
+A frame is the fragments from its place in the offset table to the next one's; without a table one fragment each, where
+there are as many as frames; else it goes from a fragment that begins an image to the next such one (PS3.5 A.4), and of
+RLE, whose frames begin with nothing to know them by, as far as its last segment needs. Fragments that belong to none
+of the frames the header counts stay behind. Each frame is built from its parts (`segments.without_words`) and written
+as one fragment, and the offset table is computed anew where there was one. One frame is all that is in memory.
+
+A value that has nothing else, and whose offset table says where its frames begin, is copied verbatim by whoever asked.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Protocol
 
-from node.deid.pixels.rle import RLE, Incomplete, Layout, rebuilt
-from node.deid.pixels.segments import JP2, JPEG, JPEG_2000, MalformedStream, without_words, words
+from node.deid.pixels.layout import Layout, MalformedStream
+from node.deid.pixels.rle import Incomplete, rebuilt
+from node.deid.pixels.segments import BEGINNINGS, COMPRESSED, RLE, doubtful, without_words
 
-COMPRESSED = JPEG | JPEG_2000
 # A frame of 16 bits and 8,000 x 8,000 that did not compress at all.
 MAX_FRAME_BYTES = 1 << 27
 # Fragments that one frame of RLE may be in where no offset table says so; each is tried with all before it.
 MAX_FRAGMENTS_OF_RLE = 64
 _ITEM = struct.pack("<HH", 0xFFFE, 0xE000)
-_IMAGES = (b"\xff\xd8", b"\xff\x4f", JP2)
+_LONGEST_BEGINNING = max(map(len, BEGINNINGS))
+
+Place = tuple[int, int]
+"""Where a fragment begins in the stream, and its length."""
 
 
 class Bytes(Protocol):
@@ -31,45 +38,107 @@ class Bytes(Protocol):
     def read(self, at: int, length: int) -> bytes: ...
 
 
-def has_words(syntax: str, stream: Bytes, start: int, end: int, layout: Layout | None = None) -> bool:
-    """Whether the value between `start` and `end` (offset table first) has any. Raises `MalformedStream`.
+@dataclass(frozen=True)
+class FramePlan:
+    """How long each frame is when built anew; None: the value is nothing but its frames, and stays as it is.
 
-    `layout`: of RLE, what the header says of it.
+    `doubtful`: only a decoder can say that a frame holds no more than its picture.
     """
-    if syntax not in COMPRESSED and (syntax != RLE or layout is None):
-        return False
-    places = list(_items(stream, start, end))
-    if not _is_offset_table(stream, places):
-        return True
-    if layout is None or syntax != RLE:
-        return any(words(syntax, frame) for frame in _frames(stream, start, end))
-    if len(places) - 1 != layout.frames:
-        return True
-    return any(rebuilt(frame := stream.read(*place), layout) is not frame for place in places[1:])
+
+    sizes: list[int] | None
+    doubtful: bool
 
 
-def value_without_words(
-    syntax: str, stream: Bytes, start: int, end: int, layout: Layout | None = None
+def planned(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> FramePlan:
+    """What becomes of the value between `start` and `end` (offset table first). Raises `MalformedStream`."""
+    if syntax not in COMPRESSED:
+        return FramePlan(None, doubtful=False)
+    places = list(items(stream, start, end))
+    same = not layout.extended_offsets and _is_offset_table(stream, places, layout)
+    sizes: list[int] = []
+    seen, doubt = 0, False
+    for fragments, frame, kept in _frames(syntax, stream, places, layout):
+        same = same and kept is frame
+        sizes.append(len(kept))
+        doubt = doubt or doubtful(syntax, kept, layout)
+        seen += fragments
+    fragments = layout.frames if syntax == RLE else seen  # an RLE frame in two fragments is read by few
+    return FramePlan(None if same and fragments == len(places) - 1 else sizes, doubt)
+
+
+def new_value(
+    syntax: str, stream: Bytes, start: int, end: int, layout: Layout, sizes: Sequence[int]
 ) -> Iterator[bytes]:
-    """The value again in parts: an empty offset table, then each frame in one fragment. Raises `MalformedStream`."""
-    yield _ITEM + struct.pack("<L", 0)
-    if syntax == RLE and layout is not None:
-        frames = _frames_of_rle(stream, list(_items(stream, start, end)), layout)
-    else:
-        frames = (without_words(syntax, frame) for frame in _frames(stream, start, end))
-    for kept in frames:
-        kept += b"\0" * (len(kept) % 2)
+    """The value again in parts: the offset table, then each frame in one fragment of even length."""
+    places = list(items(stream, start, end))
+    offsets = list(accumulate([8 + size + size % 2 for size in sizes], initial=0))[:-1]
+    told = (places and places[0][1]) or layout.extended_offsets
+    table = struct.pack(f"<{len(offsets)}L", *offsets) if told and offsets and offsets[-1] < 1 << 32 else b""
+    yield _ITEM + struct.pack("<L", len(table)) + table
+    for kept in new_frames(syntax, stream, start, end, layout):
         yield _ITEM + struct.pack("<L", len(kept)) + kept
 
 
-def _is_offset_table(stream: Bytes, places: Sequence[tuple[int, int]]) -> bool:
-    """Whether the first item is empty, or says where fragments begin and nothing else (PS3.5 A.4)."""
+def new_frames(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> Iterator[bytes]:
+    """Each frame built anew, of even length: the same for an original and for what was made of it."""
+    for _fragments, _frame, kept in _frames(syntax, stream, list(items(stream, start, end)), layout):
+        yield kept + b"\0" * (len(kept) % 2)
+
+
+def _frames(syntax: str, stream: Bytes, places: Sequence[Place], layout: Layout) -> Iterator[tuple[int, bytes, bytes]]:
+    """(its fragments, a frame as it is, the frame built anew) for as many frames as the header counts."""
+    if syntax == RLE:
+        groups = _told(stream, places, layout)
+        if groups is None:
+            yield from _greedily(stream, places[1:], layout)
+            return
+    else:
+        groups = _told(stream, places, layout) or _by_beginnings(stream, places[1:], layout)
+    for group in groups:
+        if sum(length for _at, length in group) > MAX_FRAME_BYTES:
+            raise MalformedStream
+        frame = b"".join([stream.read(*place) for place in group])
+        yield len(group), frame, without_words(syntax, frame, layout)
+
+
+def _told(stream: Bytes, places: Sequence[Place], layout: Layout) -> list[Sequence[Place]] | None:
+    """The fragments of each frame, where their number or whichever table decoders go by says so."""
+    fragments = len(places) - 1
+    if fragments < layout.frames:
+        raise MalformedStream
+    if fragments == layout.frames:
+        return [[place] for place in places[1:]]
+    if layout.extended_offsets:
+        firsts = _offsets(layout.extended_offsets, places, "Q")
+    else:
+        firsts = _offsets(stream.read(*places[0]), places, "L")
+    if firsts is None or len(firsts) != layout.frames:
+        if layout.frames != 1:
+            return None
+        firsts = [1]
+    return [places[one:after] for one, after in pairwise([*firsts, len(places)])]
+
+
+def _by_beginnings(stream: Bytes, places: Sequence[Place], layout: Layout) -> list[Sequence[Place]]:
+    begins = [
+        number
+        for number, (at, length) in enumerate(places)
+        if stream.read(at, min(length, _LONGEST_BEGINNING)).startswith(BEGINNINGS)
+    ]
+    if len(begins) < layout.frames or begins[0] != 0:
+        raise MalformedStream
+    return [places[one:after] for one, after in pairwise([*begins, len(places)])][: layout.frames]
+
+
+def _is_offset_table(stream: Bytes, places: Sequence[Place], layout: Layout) -> bool:
+    """Whether the first item is empty, or says where each frame begins and nothing else (PS3.5 A.4)."""
     if not places or not places[0][1]:
         return True
-    return _offsets(stream.read(*places[0]), places, "L") is not None
+    found = _offsets(stream.read(*places[0]), places, "L")
+    return found is not None and len(found) == layout.frames
 
 
-def _offsets(table: bytes, places: Sequence[tuple[int, int]], form: str) -> list[int] | None:
+def _offsets(table: bytes, places: Sequence[Place], form: str) -> list[int] | None:
     """The numbers of the fragments (the first is 1) that a table of offsets points to; None when it is none."""
     size = struct.calcsize(f"<{form}")
     if len(places) < 2 or not table or len(table) % size:
@@ -80,69 +149,26 @@ def _offsets(table: bytes, places: Sequence[tuple[int, int]], form: str) -> list
     return found if ascending and found[0] else None
 
 
-def _frames_of_rle(stream: Bytes, places: Sequence[tuple[int, int]], layout: Layout) -> Iterator[bytes]:
-    """Each frame, rebuilt. Fragments that belong to none stay behind."""
-    fragments = len(places) - 1
-    if fragments < layout.frames:
-        raise MalformedStream
-    firsts = list(range(1, fragments + 1)) if fragments == layout.frames else _firsts(stream, places, layout)
-    if firsts is None:
-        yield from _greedily(stream, places[1:], layout)
-        return
-    for first, following in zip(firsts, [*firsts[1:], fragments + 1], strict=True):
-        if sum(length for _at, length in places[first:following]) > MAX_FRAME_BYTES:
-            raise MalformedStream
-        yield rebuilt(b"".join([stream.read(*place) for place in places[first:following]]), layout)
-
-
-def _firsts(stream: Bytes, places: Sequence[tuple[int, int]], layout: Layout) -> list[int] | None:
-    """The fragments that frames begin with, by whichever table decoders go by; None where there is none."""
-    if layout.extended_offsets:
-        found = _offsets(layout.extended_offsets, places, "Q")
-    else:
-        found = _offsets(stream.read(*places[0]), places, "L")
-    if found is not None and len(found) == layout.frames:
-        return found
-    return [1] if layout.frames == 1 else None
-
-
-def _greedily(stream: Bytes, places: Sequence[tuple[int, int]], layout: Layout) -> Iterator[bytes]:
-    """Frames of as many fragments as their last segments need."""
+def _greedily(stream: Bytes, places: Sequence[Place], layout: Layout) -> Iterator[tuple[int, bytes, bytes]]:
+    """Frames of RLE of as many fragments as their last segments need."""
     rest = iter(places)
     for _frame in range(layout.frames):
         parts: list[bytes] = []
         for _fragment, place in zip(range(MAX_FRAGMENTS_OF_RLE), rest, strict=False):
             parts.append(stream.read(*place))
             try:
-                yield rebuilt(b"".join(parts), layout)
+                frame = b"".join(parts)
+                kept = rebuilt(frame, layout)
             except Incomplete:
                 continue
+            yield len(parts), frame, kept
             break
         else:
             raise MalformedStream
 
 
-def _frames(stream: Bytes, start: int, end: int) -> Iterator[bytes]:
-    parts: list[bytes] = []  # joined once: a frame may come in a hundred thousand fragments
-    size = 0
-    for number, (at, length) in enumerate(_items(stream, start, end)):
-        if number == 0:
-            continue  # the offset table
-        begins = stream.read(at, min(length, len(JP2))).startswith(_IMAGES)
-        if begins and parts:
-            yield b"".join(parts)
-            parts, size = [], 0
-        elif not begins and not parts:
-            raise MalformedStream
-        size += length
-        if size > MAX_FRAME_BYTES:
-            raise MalformedStream
-        parts.append(stream.read(at, length))
-    if parts:
-        yield b"".join(parts)
-
-
-def _items(stream: Bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+def items(stream: Bytes, start: int, end: int) -> Iterator[Place]:
+    """Where each item of a value begins, and its length; the first is the offset table. Raises `MalformedStream`."""
     at = start
     while at < end:
         head = stream.read(at, 8)

@@ -5,11 +5,13 @@ Only the reader process calls this: decoders are foreign machine code, and what 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 import numpy.typing as npt
 import pydicom
@@ -27,6 +29,7 @@ DECODERS = {
     **dict.fromkeys((f"{_SYNTAX}4.201", f"{_SYNTAX}4.202", f"{_SYNTAX}4.203"), "pylibjpeg"),  # HTJ2K
     f"{_SYNTAX}5": "pydicom",  # RLE
 }
+_TWELVE_BITS = f"{_SYNTAX}4.51"
 NATIVE = frozenset(("1.2.840.10008.1.2", f"{_SYNTAX}1", f"{_SYNTAX}2", f"{_SYNTAX}1.99"))
 # 16,384 x 16,384: beyond any detector. A frame that claims more would only fill the memory.
 MAX_FRAME_PIXELS = 1 << 28
@@ -93,15 +96,30 @@ def decode(film: Film, indices: Sequence[int], *, every_bit: bool = False) -> It
     """Decoded frames, one at a time; `every_bit` leaves bits that are not stored as they are. Raises `NotDecoded`."""
     plugin = DECODERS.get(film.syntax, "")
     try:
-        frames = iter_pixels(film.path, indices=indices, decoding_plugin=plugin, correct_unused_bits=not every_bit)
+        if film.syntax == _TWELVE_BITS and film.bits_allocated > 8:
+            frames = _by_gdcm(film, indices)
+        else:
+            frames = iter_pixels(film.path, indices=indices, decoding_plugin=plugin, correct_unused_bits=not every_bit)
         for frame in frames:
             if frame.shape[:2] != (film.rows, film.columns):
                 raise NotDecoded
-            yield frame
+            yield frame if every_bit else stored(film, frame)  # pydicom leaves them in JPEG 2000
     except NotDecoded:
         raise
     except Exception as error:
         raise NotDecoded from error
+
+
+def _by_gdcm(film: Film, indices: Sequence[int]) -> Iterator[Values]:
+    """Extended JPEG of twelve bits: pydicom's way to GDCM does not take it, GDCM's own does."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(os.fspath(film.path))
+    if film.samples != 1 or film.bits_allocated != 16 or not reader.Read():
+        raise NotDecoded
+    plain = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    cells = np.frombuffer(plain, "<i2" if film.signed else "<u2").reshape(film.frames, film.rows, film.columns)
+    for index in indices:
+        yield cells[index].copy()
 
 
 def window(frames: Sequence[Values]) -> tuple[float, float]:

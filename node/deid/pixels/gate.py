@@ -6,12 +6,15 @@
 4. What kills the reader process, or hangs it, goes to review; the process is started again for the next.
 5. What its maker says has text (BurnedInAnnotation YES) never passes as having none: then a person looks.
 6. Where the profile demands it, a thin-slice head scan goes to review whatever its text: nobody defaced it.
+7. Before all that, what only a decoder can say of a compressed stream is asked: whether it holds more than its
+   pictures. Then it is written again without; what nothing decodes goes to review.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -84,8 +87,28 @@ class PixelGate:
         goes with it). A file that was read and is CLEAN or BLACKED_OUT says so in its header: code 113101 and
         BurnedInAnnotation NO. A file for REVIEW keeps its bytes and claims nothing.
         """
-        verdicts = dict(self._judge(series))
+        settled = [self._settled(instance) for instance in series]
+        clear = [place for place, verdict in enumerate(settled) if verdict.state is PixelState.CLEAN]
+        verdicts = dict(enumerate(settled))
+        for number, verdict in self._judge([series[place] for place in clear]):
+            place = clear[number]
+            verdicts[place] = replace(verdict, masked=settled[place].masked)
         return tuple(verdicts[place] for place in range(len(series)))
+
+    def _settled(self, instance: Instance) -> PixelVerdict:
+        """(7)"""
+        if not instance.doubtful:
+            return PixelVerdict(PixelState.CLEAN)
+        if not self.engine:
+            return _NOT_CHECKED
+        try:
+            more = self._reader.settle(instance.path)
+        except ReaderDied:
+            self._tidy([instance])
+            more = None
+        if more is None:
+            return PixelVerdict(PixelState.REVIEW, PixelFinding.NOT_DECODED)
+        return PixelVerdict(PixelState.CLEAN, masked=more)
 
     def _judge(self, series: Sequence[Instance]) -> Iterator[tuple[int, PixelVerdict]]:
         together: list[int] = []
@@ -135,7 +158,8 @@ class PixelGate:
     def _tidy(instances: Sequence[Instance]) -> None:
         """Take away the copies a process left that died over them."""
         for instance in instances:
-            instance.path.with_name(instance.path.name + ".px").unlink(missing_ok=True)
+            for ending in (".px", ".cut"):
+                instance.path.with_name(instance.path.name + ending).unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the reader process. Safe to repeat."""

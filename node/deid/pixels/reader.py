@@ -54,6 +54,10 @@ class ReaderProcess:
         """Keyed hashes of decoded pixels; None where nothing decodes. Raises `ReaderDied`."""
         return self._answer(paths, {"key": key.hex()}, "fingerprints", _digest)
 
+    def settle(self, path: Path) -> bool | None:
+        """Whether a compressed file held more than its pictures and was written again; None: nothing decodes it."""
+        return self._answer([path], {"settle": True}, "settled", _settled)[0]
+
     def _answer(
         self, paths: Sequence[Path], request: Mapping[str, Any], name: str, shape: Callable[[Any], T]
     ) -> list[T]:
@@ -139,3 +143,9 @@ def _verdict(plain: Mapping[str, Any]) -> PixelVerdict:
 
 def _digest(plain: str | None) -> bytes | None:
     return bytes.fromhex(plain) if plain is not None else None
+
+
+def _settled(plain: bool | None) -> bool | None:
+    if plain not in (True, False, None):
+        raise ValueError
+    return plain

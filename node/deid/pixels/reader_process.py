@@ -20,6 +20,7 @@ from node.deid.pixels.examiner import examine
 from node.deid.pixels.find_text import TextFinder
 from node.deid.pixels.frames import NotDecoded
 from node.deid.pixels.ocr import RapidReader
+from node.deid.pixels.settle import settle
 from node.deid.pixels.values import PixelVerdict
 
 # Its own, whatever the worker may. Loaded: 0.4 GB of address space; at work on 2000 x 2000: 1.4 GB.
@@ -42,6 +43,9 @@ def main() -> None:
         if "key" in request:
             _say(answers, {"fingerprints": [_fingerprint(path, bytes.fromhex(request["key"])) for path in paths]})
             continue
+        if "settle" in request:
+            _say(answers, {"settled": [_settled(path) for path in paths]})
+            continue
         reader = reader or RapidReader()
         looker = TextFinder(reader, request["every_frame"], lambda: _say(answers, {"alive": True}))
         verdicts = examine(looker, paths, doubt=request["doubt"])
@@ -51,6 +55,13 @@ def main() -> None:
 def _fingerprint(path: Path, key: bytes) -> str | None:
     try:
         return fingerprint(path, key).hex()
+    except NotDecoded:
+        return None
+
+
+def _settled(path: Path) -> bool | None:
+    try:
+        return settle(path)
     except NotDecoded:
         return None
 

@@ -66,6 +66,18 @@ def write_copy(film: Film, target: Path, boxes: Boxes) -> None:
         _compare(film, open_film(target), boxes)
 
 
+def write_masked(film: Film, target: Path) -> None:
+    """Write `film` to a new file (0600) with nothing but its stored bits, in JPEG-LS Lossless; nothing else changes.
+
+    Raises `NotWritable`, `NotDecoded`, `OSError`.
+    """
+    header = pydicom.dcmread(film.path, stop_before_pixels=True)
+    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "r+b") as out:
+        _transcode(film, header, out, {})
+    _compare(film, open_film(target), {})
+
+
 def widened(box: Box, film: Film) -> Box:
     """The box with its margin, inside the frame."""
     return Box(

@@ -43,10 +43,14 @@ class Region:
 
 @dataclass(frozen=True)
 class Instance:
-    """A file that gate 0 wrote (never an original: it may be rewritten), and what the original's header said."""
+    """A file that gate 0 wrote (never an original: it may be rewritten), and what the original's header said.
+
+    `doubtful`: only a decoder can say that its pixel value holds no more than its pictures.
+    """
 
     path: Path
     facts: Facts
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,15 @@ class PixelVerdict:
     """The answer for one instance. `finding` is set exactly when `state` is REVIEW.
 
     `regions` were blacked out (BLACKED_OUT), or are what a person should look at (REVIEW). `read` counts the pictures
-    the engine saw for this instance, shared projections included; 0 means that nothing was looked at.
+    the engine saw for this instance, shared projections included; 0 means that nothing was looked at. `masked`: its
+    pixels held more than its pictures, and do no more.
     """
 
     state: PixelState
     finding: PixelFinding | None = None
     regions: tuple[Region, ...] = ()
     read: int = 0
+    masked: bool = False
 
 
 def needs_check(facts: Facts) -> bool:

@@ -1,4 +1,4 @@
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -99,3 +99,18 @@ def test_cutting_twice_changes_nothing_more(day):
 @pytest.mark.parametrize(("text", "kept"), [("+0100", "+0100"), ("-0330 ", "-0330"), ("0100", ""), ("+9900", "")])
 def test_a_zone_is_an_offset_or_nothing(text, kept):
     assert keep_zone(text) == kept
+
+
+@given(st.dates(date(1950, 1, 8), date(2090, 12, 1)), st.integers(-7, 7), st.integers(-7, 7))
+def test_cut_together_dates_of_one_examination_keep_their_distance(study, one, other):
+    anchor = study.strftime("%Y%m%d")
+    cut = [truncate_date((study + timedelta(days=days)).strftime("%Y%m%d"), anchor) for days in (0, one, other)]
+    whole, first, second = (datetime.strptime(text, "%Y%m%d").date() for text in cut)
+    assert whole == study.replace(day=1) and (first - second).days == one - other
+
+
+@given(st.dates(date(1950, 1, 8), date(2090, 12, 1)), st.dates(date(1950, 1, 8), date(2090, 12, 1)))
+def test_a_date_of_another_examination_says_no_day(study, day):
+    cut = truncate_date(day.strftime("%Y%m%d"), study.strftime("%Y%m%d"))
+    assert abs((day - study).days) <= 7 or cut == day.strftime("%Y%m01")
+    assert truncate_date(cut, truncate_date(study.strftime("%Y%m%d"))) == cut  # a second time changes nothing

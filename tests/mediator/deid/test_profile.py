@@ -134,7 +134,7 @@ def test_describe_lists_every_rule():
     table = load_profile("eucaim")
     text = describe(table, standard())
     assert isinstance(standard(), Standard)
-    assert text.count("\n| (") == len(table.rules)
+    assert text.count("\n| (") == len(table.rules) + len(table.private)
     assert "| (0010,0020) | PatientID | LO | pseudonym | eucaim: PatientID |" in text
 
 

@@ -50,7 +50,7 @@ def test_a_plain_image_passes_derived_or_not():
         ({"sop_class": MPEG_SC}, Exclusion.SECONDARY_CAPTURE),
         ({"has_conversion_type": True}, Exclusion.SECONDARY_CAPTURE),
         ({"image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")}, Exclusion.SECONDARY_CAPTURE),
-        ({"sop_class": STORAGE + "481.1"}, Exclusion.OBJECT_NOT_SUPPORTED),
+        ({"sop_class": STORAGE + "88.40"}, Exclusion.OBJECT_NOT_SUPPORTED),
         ({"sop_class": ""}, Exclusion.OBJECT_NOT_SUPPORTED),
         ({"has_pixels": False}, Exclusion.PIXELS_MISSING),
         ({"burned_in": "YES"}, Exclusion.PIXEL_TEXT_NOT_CHECKED),

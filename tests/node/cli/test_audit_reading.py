@@ -98,7 +98,7 @@ def test_filters_leave_exactly_what_fits(run: Callable[..., Done], log: Path, wo
 
 
 def test_what_was_named_wrongly_lists_what_there_is(run: Callable[..., Done], log: Path) -> None:
-    assert "lesions@2, other@1" in run("show", log, "--permit", "lesion").err
+    assert "lesions@2, other@1" in run("show", log, "--permit", "lesson").err
     assert "core, m.okafor" not in run("show", log, "--who", "core").err
     assert "core, it_admin.unknown, m.okafor" in run("show", log, "--who", "okafor").err
     unknown = run("show", log, "--action", "explode")

@@ -144,7 +144,7 @@ def test_stage_1_and_stage_2_are_one_engine_with_two_profiles(cloister, key, tmp
     source, local = tmp_path / "source", tmp_path / "local"
     for number, day in ((1, "20240301"), (2, "20240407")):
         put(source, str(number), plain_slice(SOPInstanceUID=f"1.2.3.{number}", StudyDate=day, IssuerOfPatientID="HIS"))
-    put(source, "other", plain_slice(SOPInstanceUID="1.2.3.9", PatientID="HX-1"))
+    put(source, "other", plain_slice(SOPInstanceUID="1.2.3.9", PatientID="HX-1", StudyInstanceUID="1.2.3"))
     for project in ("liver", "lung"):  # whatever the project, the hospital's pseudonym is one
         target = local if project == "liver" else tmp_path / "local-lung"
         cloister("deid", "run", source, target, *options(key, profile="pseudonymise", project=project))

@@ -54,10 +54,11 @@ def test_a_series_that_is_not_whole_is_told(cloister, key, tmp_path):
 
 def test_each_way_a_series_or_a_file_is_not_whole_has_its_name(cloister, key, tmp_path):
     source, output = tmp_path / "source", tmp_path / "out"
+    other = {"PatientID": "OTHER-77", "StudyInstanceUID": "1.2.826.0.1.222.77"}
     series = {
         "missing_slices": ((0, {}), (5, {}), (15, {}), (20, {})),
         "doubled_slices": ((0, {}), (5, {}), (10, {}), (10, {})),
-        "mixed_series": ((0, {}), (5, {}), (10, {"PatientID": "OTHER-77"}), (15, {"PatientID": "OTHER-77"})),
+        "mixed_series": ((0, {}), (5, {}), (10, other), (15, other)),
         "strangers": ((0, {}), (5, {}), (10, {}), (15, {"FrameOfReferenceUID": "1.2.826.0.1.444.2"})),
     }
     for kind, (name, slices) in enumerate(series.items(), start=1):

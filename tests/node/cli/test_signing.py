@@ -110,6 +110,7 @@ def test_an_order_its_permit_does_not_cover_is_refused(
     done = order(desk, **changes)
     if code:
         done.fault(code, says)
+        assert "site" not in changes or "hospital-a, hospital-b" in done.err
         assert code != 3 or "cloister permit show permit.jws" in done.err
     else:
         assert done.code == 0, done

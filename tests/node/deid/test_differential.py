@@ -11,11 +11,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
+from node.deid.element import usual_vr
 from node.deid.engine import ProfileEngine, Source, open_engine
-from node.deid.facts import facts_of
+from node.deid.facts import facts_of, fitted
 from node.deid.lenient import parse_leniently
 from node.deid.profiles import standard
-from node.deid.rewrite import usual_vr
 from node.deid.stream import MemoryStream
 from node.deid.structure import Unreadable
 from tests.sim.dicom import PIXELS, ct_slice, element, raw_file, to_bytes
@@ -33,7 +33,7 @@ def patient_reader(content: bytes) -> Source | Exclusion:
         parsed = parse_leniently(MemoryStream(content), lambda tag: VRS.get(tag, "UN"))
     except Unreadable as problem:
         return problem.finding
-    return Source(facts_of(parsed), parsed.finding, parsed)
+    return Source(facts_of(parsed), parsed.finding, fitted(parsed) or parsed)
 
 
 def cold() -> ProfileEngine:

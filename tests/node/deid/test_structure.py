@@ -151,7 +151,7 @@ def test_fragments_are_counted_and_whatever_follows_them_is_left_out():
 @pytest.mark.parametrize(
     ("body", "syntax", "expected"),
     [
-        (fragments(b"", b"abcd"), JPEG2000Lossless, Exclusion.TRUNCATED),
+        (fragments(b"", b"abcd")[:-2], JPEG2000Lossless, Exclusion.TRUNCATED),
         (fragments(b"") + b"rubbish!", JPEG2000Lossless, Exclusion.PIXELS_INCONSISTENT),
         (fragments(b"", b"ab") + SEQUENCE_END, ExplicitVRLittleEndian, Exclusion.PIXELS_INCONSISTENT),
         (element(0x7FE00010, b"OW", b"abcd"), JPEG2000Lossless, Exclusion.PIXELS_INCONSISTENT),

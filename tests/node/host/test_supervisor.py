@@ -147,6 +147,23 @@ def test_four_processes_start_and_the_node_says_when_it_is_ready(start: Callable
     assert not any(alive(pid) for role in IDS for pid in node.pids(role))
 
 
+def test_a_supervisor_whose_children_live_sleeps(start: Callable[..., Node]) -> None:
+    node = start()
+    until(lambda: all(node.pids(role) for role in IDS) and is_ready(node.config))
+    time.sleep(0.5)
+    before = waits_of(node.process.pid)
+    time.sleep(2.0)
+    assert waits_of(node.process.pid) - before <= 1
+    os.kill(node.pids("link")[0], signal.SIGKILL)
+    until(lambda: len(node.pids("link")) > 1, 3.0)
+
+
+def waits_of(pid: int) -> int:
+    """How often a process has gone to sleep so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
 def test_a_process_that_is_declared_is_started_with_the_others(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     prepare_state(config)

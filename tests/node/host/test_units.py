@@ -356,3 +356,26 @@ def test_system_users_are_made_with_the_staffs_groups(tmp_path: Path) -> None:
     assert "g hospital-it -" in lines and "g cloister-auditor 64990" in lines
     core = next(each for each in made.users if each.process == "core")
     assert core.groups == ("cloister-link", "cloister-intake", "hospital-it", "64990", "65532")
+
+
+@pytest.mark.parametrize(
+    ("socket", "shown"),
+    [("/run/user/1007/podman/podman.sock", "/run/user/1007/podman"), ("/run/user/1007/docker.sock", None)],
+)
+def test_a_users_own_engine_is_up_before_the_broker_which_sees_of_that_user_its_socket_alone(
+    tmp_path: Path, socket: str, shown: str | None
+) -> None:
+    config = node(tmp_path)
+    engine = config.engine.model_copy(update={"socket": f"unix://{socket}"})
+    users = config.users.model_copy(update={"broker": "engine"})
+    made = units(config.model_copy(update={"engine": engine, "users": users}), machine())
+    unit = settings(text(made, "cloister-broker.service"))
+    assert unit["User"] == ["engine"] and unit["ProtectHome"] == ["tmpfs"]
+    assert unit["BindReadOnlyPaths"] == [f"-{shown or socket}"]
+    for setting in ("Wants", "After", "PartOf"):
+        assert "user@1007.service" in unit[setting], setting
+    assert not any("user@" in text(made, f"cloister-{name}.service") for name in ("core", "intake", "link", "guard"))
+
+
+def test_the_systems_engine_needs_no_users_services(tmp_path: Path) -> None:
+    assert "user@" not in text(units(node(tmp_path), machine()), "cloister-broker.service")

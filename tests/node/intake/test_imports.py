@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 
+from mediator.datasets import account_of
 from mediator.errors import IntegrityBroken, UsageFault
-from mediator.import_orders import Column, IngestOrder, IngestReport
+from mediator.import_orders import Column, IngestOrder, IngestReport, Missed
 from node.deid.parts import parts_of
 from node.deid.worker_settings import PartsMaker
 from node.host.versions import read_report
@@ -17,7 +18,7 @@ from node.intake.run_import import IntakeFolders, IntakeKeys
 from tests.sim import intake
 from tests.sim.cohort import SLICES, write_cohort
 from tests.sim.deid_workers import headers_only, no_text_engine, started
-from tests.sim.dicom import ct_slice, to_bytes
+from tests.sim.dicom import ct_slice, raw_element, to_bytes
 from tests.sim.pictures import NAME, as_file, dataset, draw, us
 from tests.sim.planting import plant
 from tests.sim.pydicom_files import copy_pydicom_files
@@ -179,6 +180,29 @@ def test_two_patients_in_one_study_publish_none_of_it(tmp_path):
     assert report.studies == () and report.studies_excluded == {"patient_mismatch": 1}
     assert report.instances_excluded == {"patient_mismatch": 2}
     assert sorted(os.listdir(tmp_path / "handover" / "order-1")) == ["clinical.parquet", "report.json"]
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_an_issuer_that_only_some_files_of_a_study_say_makes_no_second_patient(tmp_path, first):
+    with_issuer, without = ct_slice(), ct_slice()
+    with_issuer.IssuerOfPatientID, without.SOPInstanceUID = "ST ELSEWHERE", "1.2.826.0.1.111.9"
+    put(tmp_path / "source", "1" if first == "with" else "2", with_issuer)
+    put(tmp_path / "source", "2" if first == "with" else "1", without)
+    report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
+    assert (report.studies_published, report.instances_published, report.instances_excluded) == (1, 2, {})
+
+
+def test_what_published_files_lack_is_counted_by_keyword_in_the_datasets_account(tmp_path):
+    good, lost = ct_slice(), ct_slice()
+    good[0x00181152] = raw_element(0x00181152, "IS", b"14.5")
+    lost.RescaleSlope, lost.SOPInstanceUID = "1", "1.2.826.0.1.111.9"
+    lost[0x00281053] = raw_element(0x00281053, "DS", b"slope ")
+    put(tmp_path / "source", "1", good)
+    put(tmp_path / "source", "2", lost)
+    report = ingest(order_for(tmp_path / "source", clinical=None, columns=()), rooms(tmp_path))
+    assert (report.instances_published, report.instances_excluded) == (1, {"values_unreadable": 1})
+    assert report.missed == (Missed("Exposure", 1),)
+    assert account_of(report).counts["values_missed.Exposure"] == 1
 
 
 def test_an_instance_given_twice_is_published_once(tmp_path):

@@ -1,6 +1,5 @@
 """Words in compressed pixels do not leave with a file, and what has none leaves byte for byte."""
 
-import io
 import struct
 
 import numpy as np
@@ -11,8 +10,8 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
 from node.deid.engine import open_engine
-from node.deid.pixels.fragments import has_words, value_without_words
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.fragments import planned
+from node.deid.pixels.layout import Layout, MalformedStream
 from node.deid.stream import MemoryStream
 from tests.sim.dicom import to_bytes
 from tests.sim.pictures import as_file, ct, dataset, us
@@ -79,11 +78,5 @@ def test_a_stream_that_is_none_is_held(tmp_path):
 
 @pytest.mark.parametrize("value", [b"", b"\xfe\xff", b"\xfe\xff\x00\xe0\xff\xff\xff\xff", SECRET])
 def test_values_that_are_no_items_are_told(value):
-    stream = MemoryStream(value)
-    if value:
-        with pytest.raises(MalformedStream):
-            has_words(JPEG, stream, 0, len(value))
-        with pytest.raises(MalformedStream):
-            io.BytesIO().writelines(value_without_words(JPEG, stream, 0, len(value)))
-    else:
-        assert not has_words(JPEG, stream, 0, 0)
+    with pytest.raises(MalformedStream):
+        planned(JPEG, MemoryStream(value), 0, len(value), Layout(1, 8, 8, 1, 8, 8))

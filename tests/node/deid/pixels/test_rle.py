@@ -17,8 +17,8 @@ from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
 from node.deid.engine import open_engine
 from node.deid.pixels.fragments import MAX_FRAGMENTS_OF_RLE
-from node.deid.pixels.rle import Layout, rebuilt
-from node.deid.pixels.segments import MalformedStream
+from node.deid.pixels.layout import Layout, MalformedStream
+from node.deid.pixels.rle import rebuilt
 from tests.sim.dicom import to_bytes
 from tests.sim.pictures import as_file, ct, dataset, us
 
@@ -89,6 +89,11 @@ HIDING = {
     "between no-operations": lambda frame: [together([b"\x80" * 26 + part for part in apart(frame)], behind=SECRET)],
     "in the padding": lambda frame: [together([part + b"J" for part in apart(frame)])],
 }
+
+
+def plain_layout(segments, size):
+    """One frame of cells of eight bits."""
+    return Layout(1, 1, size, segments, 8, 8)
 
 
 def write(data, tmp_path):
@@ -202,7 +207,7 @@ def test_a_stream_that_does_not_decode_is_held(tmp_path, frames, broken):
 )
 def test_a_run_that_is_not_whole_is_no_run(segments):
     with pytest.raises(MalformedStream):
-        rebuilt(together(segments), Layout(1, len(segments), 3))
+        rebuilt(together(segments), plain_layout(len(segments), 3))
 
 
 def test_a_frame_in_a_thousand_fragments_is_not_tried_a_thousand_times(tmp_path):
@@ -229,7 +234,7 @@ def test_whatever_the_runs_are_the_same_bytes_come_out_and_no_more(segments, dat
     size = data.draw(st.integers(0, min(map(len, plain))))
     gap, behind = data.draw(st.binary(max_size=9)), data.draw(st.binary(max_size=9))
     frame = together(segments, gap=gap, behind=behind)
-    layout = Layout(1, len(segments), size)
+    layout = plain_layout(len(segments), size)
     kept = rebuilt(frame, layout)
     again = apart(kept)
     assert [bytes(_rle_decode_segment(part))[:size] for part in again] == [part[:size] for part in plain]
@@ -241,7 +246,7 @@ def test_whatever_the_runs_are_the_same_bytes_come_out_and_no_more(segments, dat
 @given(st.binary(max_size=300), st.integers(1, 3), st.integers(1, 64))
 def test_no_bytes_break_the_reader(frame, segments, size):
     try:
-        kept = rebuilt(frame, Layout(1, segments, size))
+        kept = rebuilt(frame, plain_layout(segments, size))
     except MalformedStream:
         return
-    assert rebuilt(kept, Layout(1, segments, size)) is kept
+    assert rebuilt(kept, plain_layout(segments, size)) is kept
