@@ -67,7 +67,7 @@ class Broker:
            or root can put another in its place.
         4. The engine can bound what it runs, has the processors and can give the GPUs. It holds the image under exactly
            this digest; it names a program for this processor and declares no volume (the engine would add one,
-           writable and unbounded). A canary's image is the sentinel.
+           writable and unbounded). A canary's and a self-test's image is the sentinel.
         5. Containers of this job that exist were made for this very spec.
         6. What the engine made is sealed, by its own account.
         """
@@ -83,9 +83,8 @@ class Broker:
             site = self._site_for(spec, offer)
             self._adopt(spec)  # (5)
             self._engine.create_volume(sandbox.volume_arguments(spec, site, offer.users.first))
-            role: Role = "canary" if spec.purpose == "canary" else "job"
             self._ensure(spec, signed_spec, "keeper", self._image_id(site.sentinel), site)
-            arguments = self._ensure(spec, signed_spec, role, image_id, site)
+            arguments = self._ensure(spec, signed_spec, spec.purpose, image_id, site)
             facts = self._engine.facts(site.runtime_with(spec.gpu_devices))
             if spec.gpu_devices and site.gpus_by == "cdi":
                 facts["cdi"] = offer.gpus.specs_digest()  # a driver's change is another sandbox, and asks for a canary
@@ -192,8 +191,8 @@ class Broker:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the image names no program to start"))
         elif not image.runs_here:
             reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "the image is for another processor"))
-        if spec.purpose == "canary" and spec.image != self._site.sentinel:
-            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "a canary is the sentinel's image"))
+        if spec.purpose != "job" and spec.image != self._site.sentinel:
+            reasons.append(Reason(Code.IMAGE_NOT_APPROVED, "what is no job is the sentinel's image"))
         if reasons or image is None:
             raise Denied(reasons)
         return image.id

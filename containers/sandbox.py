@@ -19,7 +19,7 @@ from containers import gpu
 from mediator import canonical
 from mediator.types import ContainerSpec, Resources
 
-Role = Literal["job", "canary", "keeper"]
+Role = Literal["job", "canary", "self_test", "keeper"]
 
 SITE_LABEL, JOB_LABEL, ROLE_LABEL, SPEC_LABEL = "cloister.site", "cloister.job", "cloister.role", "cloister.spec"
 
@@ -42,6 +42,8 @@ _VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 _PROGRAMS: Mapping[Role, list[str] | None] = {
     "job": None,  # the image's own
     "canary": ["python3", "-I", "/opt/cloister-sentinel/probe.py"],
+    # a text of this version's: the sentinel's image may be one from before
+    "self_test": ["python3", "-I", "-c", (resources.files(__package__) / "self_test_job.py").read_text()],
     "keeper": ["python3", "-I", "/opt/cloister-sentinel/keeper.py", "watch"],
 }
 

@@ -82,6 +82,7 @@ class Action(StrEnum):
     REFUSALS_COUNT = "refusals_count"
     LEDGER_CHARGE = "ledger_charge"
     CANARY = "canary"
+    SELF_TEST = "self_test"
     JOB_PREPARE = "job_prepare"
     JOB_START = "job_start"
     JOB_PREEMPT = "job_preempt"

@@ -66,6 +66,7 @@ ACTIONS: Mapping[Action, ActionWords] = MappingProxyType(
         Action.CANARY: ActionWords(
             "attacked, and it held,", "attack", {Verdict.FAILED: "attacked, and it did not hold,"}
         ),
+        Action.SELF_TEST: ActionWords("ran a job of nobody's in", "run a job of nobody's in"),
         Action.JOB_PREPARE: ActionWords("made a container for", "make a container for"),
         Action.JOB_START: ActionWords("gave to its container", "give to its container"),
         Action.JOB_PREEMPT: ActionWords("made room by putting back", "make room by putting back"),

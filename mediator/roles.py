@@ -64,6 +64,7 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
     "image_approve": _IT_ADMIN,
     "image_withdraw": _STAFF,
     "canary": _IT_ADMIN,
+    "self_test": _IT_ADMIN,
     "deid_key_retire": _IT_ADMIN,
 }
 

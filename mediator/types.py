@@ -503,7 +503,7 @@ class ContainerSpec:
     VERSION: ClassVar[int] = 1
 
     job: str
-    purpose: Literal["job", "canary"]
+    purpose: Literal["job", "canary", "self_test"]
     image: str
     data_dir: str
     in_dir: str

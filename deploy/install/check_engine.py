@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator
 
 from . import layout
-from .engine import configured_engine, find_engine, kept_for_others
+from .engine import CLASSIC_CURE, configured_engine, find_engine, has_classic_store, kept_for_others
 from .engine_kinds import EngineKind, Row, kind_of, others, rootless
 from .gpus import has_driver, listed, ways
 from .machine import Machine
@@ -48,6 +48,9 @@ def _answers(machine: Machine, url: str, kind: EngineKind) -> Iterator[Row]:
     detail = f"{kind.name} {kind.version}{' rootless' if kind.rootless else ''} at {url}"
     if kind.numbers < _OLDEST[kind.name]:
         yield ("engine", "failed", detail, f"at least {kind.name} {'.'.join(map(str, _OLDEST[kind.name]))}")
+        return
+    if kind.name == "docker" and not has_classic_store(kind.info):
+        yield ("engine", "failed", f"{detail}, with containerd's image store", CLASSIC_CURE)
         return
     if kind.name == "podman" and not _has_init(machine):
         yield ("engine", "failed", f"{detail} has no init for containers", "apt-get install catatonit")

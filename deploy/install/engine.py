@@ -9,6 +9,7 @@ import os
 import socket
 import tarfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,13 @@ _OTHERS = (
 # Podman looks its packages up at the first question, which took a slow machine twenty seconds
 _ANSWER_S, _LOAD_S = 60.0, 600.0
 _SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock")
+
+
+# Docker from 29 on begins with containerd's image store, which names images by their manifests. We name them by their
+# configuration: what was verified and approved is then what runs.
+DAEMON = "/etc/docker/daemon.json"
+CLASSIC_STORE = '{"features": {"containerd-snapshotter": false}}\n'
+CLASSIC_CURE = f"write {CLASSIC_STORE.strip()} to {DAEMON}, and restart docker: its images are then given to it anew"
 
 
 class _Connection(http.client.HTTPConnection):
@@ -84,6 +92,11 @@ class Engine:
             return 0, b""
         finally:
             connection.close()
+
+
+def has_classic_store(info: Mapping[str, Any]) -> bool:
+    """Whether an engine names images by their configuration, as far as it says how it keeps them."""
+    return "io.containerd.snapshotter" not in json.dumps(info.get("DriverStatus") or [])
 
 
 def find_engine(machine: Machine) -> str | None:

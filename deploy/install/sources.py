@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .engine import Engine, image_of
+from .engine import CLASSIC_CURE, Engine, image_of
 from .machine import Machine
 from .talk import BROKEN, USAGE, Fault
 
@@ -143,7 +143,7 @@ def from_bundle(
         if not engine.has(digest):
             engine.load(archive)
         if not engine.has(digest):
-            raise Fault("the engine names the sentinel image otherwise than the bundle", "give its id: --sentinel")
+            raise Fault("the engine names the sentinel image otherwise than the bundle", CLASSIC_CURE)
         return digest
 
     told = f"{version}, from a bundle signed by {signed_by}"

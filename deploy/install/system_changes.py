@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -11,13 +12,15 @@ from typing import ClassVar
 
 from . import layout
 from .changes import KINDS, Before, Change
-from .engine import Engine, find_engine, kept_by_engines
+from .engine import CLASSIC_STORE, DAEMON, Engine, find_engine, kept_by_engines
 from .machine import Machine
 from .talk import Fault, say
 
 _ENGINE_S = 60.0
 _START_S = 180.0
 _TELL_S = 30.0
+# our units are started again for ever: one that ended so often since it was started is not waited for
+_RESTARTS = 3
 _TIMEOUT = re.compile(r"^TimeoutStartSec=(\d+)$", re.MULTILINE)
 _JOURNALCTL = "journalctl -u 'cloister-*' says why"
 
@@ -155,6 +158,14 @@ def _runs(machine: Machine, unit: str) -> bool:
     return answer.done or answer.out.strip() in ("activating", "deactivating", "reloading")
 
 
+def _gave_up(machine: Machine, unit: str) -> bool:
+    """Whether a unit that is down will hardly come up: it failed, or ended each time it was started again."""
+    if machine.run(["systemctl", "is-failed", unit]).done:
+        return True
+    told = machine.run(["systemctl", "show", "--property=NRestarts", "--value", unit]).out.strip()
+    return told.isdecimal() and int(told) >= _RESTARTS
+
+
 def _start(machine: Machine, what: Sequence[str], units: Sequence[str], failed: str) -> None:
     """Start units, as long as systemd itself waits for them: the first start of a version migrates its database."""
     ended = threading.Event()
@@ -208,8 +219,7 @@ class Started(Change):
         # a target that only wants its services is up whatever became of them
         end = time.monotonic() + machine.patience_s
         while down := [unit for unit in self.units if not machine.run(["systemctl", "is-active", unit]).done]:
-            states = [machine.run(["systemctl", "is-failed", unit]) for unit in down]
-            if any(state.done for state in states) or time.monotonic() > end:
+            if any(_gave_up(machine, unit) for unit in down) or time.monotonic() > end:
                 raise Fault(f"{down[0]} does not run", f"journalctl -u {down[0]} says why")
             time.sleep(0.5)
 
@@ -225,7 +235,8 @@ class Packages(Change):
     """Debian packages out of an opened bundle.
 
     A run that fails removes those that were not there before, and never purges one: that would delete what an engine
-    keeps for others. Where an engine's folder was there before, and at an uninstallation, they stay.
+    keeps for others. Where an engine's folder was there before, and at an uninstallation, they stay. An engine that is
+    told nothing yet is told how to name images, and that goes and stays with it.
     """
 
     kind: ClassVar[str] = "packages"
@@ -241,9 +252,15 @@ class Packages(Change):
         return bool(self.names)
 
     def before(self, machine: Machine) -> Before:
-        return {"packages": list(self.names), "kept": kept_by_engines(machine) if self.engine else []}
+        told = machine.at(DAEMON).exists() or "docker.io" not in self.names
+        kept = kept_by_engines(machine) if self.engine else []
+        return {"packages": list(self.names), "kept": kept, "told": told}
 
     def apply(self, machine: Machine) -> None:
+        daemon = machine.at(DAEMON)
+        if "docker.io" in self.names and not daemon.exists():  # before its package starts it
+            daemon.parent.mkdir(mode=0o755, exist_ok=True)
+            daemon.write_text(CLASSIC_STORE)
         machine.must(
             ["dpkg", "--install", *self.files], "the Debian packages could not be installed",
             "dpkg --audit says which", timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
@@ -263,6 +280,10 @@ class Packages(Change):
             ["dpkg", "--remove", *before["packages"]], "the Debian packages could not be removed",
             timeout_s=600.0, extra={"DEBIAN_FRONTEND": "noninteractive"},
         )  # fmt: skip
+        if not before.get("told", True):
+            machine.at(DAEMON).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # with something of others in it
+                machine.at(DAEMON).parent.rmdir()
 
 
 @dataclass(frozen=True)

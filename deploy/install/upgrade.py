@@ -5,7 +5,8 @@ where it does not do its work.
 2. Jobs are waited for; those that still compute are paused, which loses nothing: a paused round is asked again.
 3. The services stop; database and configuration are copied; units and `current` are switched; the services start, and
    the first of them migrates the database, in one transaction.
-4. It is tried: every service runs, the node answers, its sandbox holds, the hub is reached where it was before.
+4. It is tried: every service runs, the node answers, its sandbox holds, a small job of nobody's ends as it must, the
+   hub is reached where it was before.
 5. Whatever fails, the journal takes back what was changed, and the old version runs again, over the database as it is
    where it may read that (`databases.fit_for_before`). Where it may not, the new version stays, and a node is paused.
 """
@@ -16,6 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +31,7 @@ from .machine import Machine
 from .rehearsal import Rehearsal
 from .sources import Source
 from .system_changes import Reload, Started, Stopped
-from .talk import REFUSED, Fault, say
+from .talk import REFUSED, USAGE, Fault, say
 from .units import Units, units_of
 
 _COMPUTING = ("preparing", "running", "produced", "releasing")
@@ -185,7 +187,7 @@ def _change_over(
     journal.do(Started(units.target, True, units.services))
     seconds = time.monotonic() - since
     program = machine.at(layout.program(version))
-    _try(machine, role, program, was)
+    _try(machine, role, program, was, back=back)
     if paused:
         _ask(machine, program, "resume", code_ok=(0,))
     return Gap(seconds, copy)
@@ -249,7 +251,7 @@ def _until(seconds: float, holds: Callable[[], bool]) -> bool:
     return True
 
 
-def _try(machine: Machine, role: layout.Role, program: Path, was: dict[str, Any] | None) -> None:
+def _try(machine: Machine, role: layout.Role, program: Path, was: dict[str, Any] | None, *, back: bool) -> None:
     """See the new version at work (4). What did not work before is not asked of it."""
     if role == "hub":
         answer = machine.run([program, "hub", "status", "--config", machine.at(layout.configuration("hub"))])
@@ -261,13 +263,29 @@ def _try(machine: Machine, role: layout.Role, program: Path, was: dict[str, Any]
         return
     if not _until(machine.patience_s, lambda: _status(machine, program) is not None):
         raise Fault("the node does not answer", "journalctl -u cloister-core says why")
-    if was.get("sandbox") == "held":
-        answer = machine.run([program, "node", "canary", "--config", _config(machine)], timeout_s=300.0)
-        if not answer.done:
-            raise Fault(f"the sandbox did not hold: {answer.said}", "cloister node canary", answer.code)
     connected = bool(was.get("hub", {}).get("connected"))
-    if connected and not _until(machine.patience_s, lambda: _reaches_hub(machine, program)):
-        raise Fault("the hub was connected before, and is not any more", "journalctl -u cloister-link says why")
+
+    def comes_back() -> bool:
+        return not connected or _until(machine.patience_s, lambda: _reaches_hub(machine, program))
+
+    with ThreadPoolExecutor(1) as pool:  # a canary takes its time, and so does a link to come back
+        reached = pool.submit(comes_back)
+        if was.get("sandbox") == "held":
+            answer = machine.run([program, "node", "canary", "--config", _config(machine)], timeout_s=300.0)
+            if not answer.done:
+                raise Fault(f"the sandbox did not hold: {answer.said}", "cloister node canary", answer.code)
+            _run_a_job(machine, program, back=back)
+        if not reached.result():
+            raise Fault("the hub was connected before, and is not any more", "journalctl -u cloister-link says why")
+
+
+def _run_a_job(machine: Machine, program: Path, *, back: bool) -> None:
+    """A small job of nobody's, from its spec to its output."""
+    answer = machine.run([program, "node", "self-test", "--config", _config(machine)], timeout_s=300.0)
+    if back and answer.code == USAGE:  # older than this command
+        say("this version has no self-test: no job was tried")
+    elif not answer.done:
+        raise Fault(f"a job of nobody's did not end as it must: {answer.said}", "cloister node self-test", answer.code)
 
 
 def _reaches_hub(machine: Machine, program: Path) -> bool:

@@ -35,6 +35,15 @@ _DATES_OF: Mapping[str, frozenset[Dates]] = {
     "modified-dates": frozenset({"shifted", "truncated"}),
     "": frozenset({"removed"}),
 }
+# Dates of vocabularies, devices and committees. Shifted by each patient's own days they would tell them: who knows the
+# date knows the days, and who does not knows from two patients how far their days are apart.
+SHARED_DATES = frozenset({
+    "ContextGroupVersion", "ContextGroupLocalVersion", "TemplateVersion", "TemplateLocalVersion",
+    "HangingProtocolCreationDateTime", "EffectiveDateTime", "InformationIssueDateTime", "ProductExpirationDateTime",
+    "SOPAuthorizationDateTime", "EthicsCommitteeApprovalEffectivenessStartDate",
+    "EthicsCommitteeApprovalEffectivenessEndDate", "CalibrationDate", "CalibrationDateTime", "DateOfLastCalibration",
+    "DateTimeOfLastCalibration", "DateOfLastDetectorCalibration", "DateOfManufacture", "DateOfInstallation",
+})  # fmt: skip
 # what an option's text elements come to: a word of the term list, never a sentence (those only by [elements])
 _LINES = frozenset({"CS", "LO", "SH"})
 _BYTES = frozenset({"OB", "OW", "UN"})
@@ -200,6 +209,9 @@ def _by_table(profile: Profile, standard: Standard, element: Element) -> Rule | 
     if row is None:
         return None
     taken = sorted((row.options[option], option) for option in profile.options & set(row.options))
+    if profile.dates == "shifted" and element.keyword in SHARED_DATES:
+        source = f"PS3.15 E.1-1: {row.basic}, a date that many patients share"
+        return _make(standard, _basic(row.basic, element), source, element)
     if taken:
         code, option = taken[0]  # C before K
         return _make(standard, _option(profile, code, option, element), f"PS3.15 E.1-1: {option} {code}", element)

@@ -39,6 +39,7 @@ from node.core.tasks import admit_task, watch
 from node.core.tasks.certificate_alarm import CertificateAlarms
 from node.core.tasks.outbox import Outbox, take_back
 from node.core.tasks.run_job import JobThreads
+from node.core.tasks.self_test import SelfTest
 from node.core.tasks.trust_sandbox import RunCanary, SandboxTrust
 from node.host.config import NodeConfig
 from node.host.keys import read_signing_key
@@ -92,6 +93,7 @@ class CoreProcess:
             self.core.job_group,
         )
         self.trust.sandboxes = self.sandboxes
+        self.self_test = SelfTest(self.core, runner, self.trust, config.engine.sentinel)
         self.outbox = Outbox(self.core)
         self.jobs = JobThreads(self.core, self.sandboxes, self._make_view, airlock.hold)
         self.watch = watch.Watch(

@@ -124,6 +124,13 @@ def canary(process: CoreProcess, caller: Caller, _request: Empty) -> words.Canar
     return words.CanaryAnswer(fingerprint, failures)
 
 
+@HANDLERS.answers(words.SELF_TEST)
+def self_test(process: CoreProcess, caller: Caller, _request: Empty) -> words.SelfTestAnswer:
+    found = process.self_test.run(caller.actor)
+    failure = "" if found.reason is None else str(found.reason)
+    return words.SelfTestAnswer(found.fingerprint, round(found.seconds, 1), failure)
+
+
 @HANDLERS.answers(words.AUDIT_CHECKPOINT)
 def checkpoint(process: CoreProcess, caller: Caller, _request: Empty) -> SignedText:
     """Sign now, and wait a while for the hub's signature; without a hub the checkpoint stands alone."""

@@ -241,8 +241,8 @@ def read_report(path: Path) -> dict[int, Result]:
 def _result(line: str) -> Result:
     told = json.loads(line)
     number, reasons = int(told.pop("source").removeprefix("src#")), tuple(told.pop("reasons", ()))
-    regions = tuple(map(tuple, told.pop("regions", ())))
-    return Result(number, reasons=reasons, regions=regions, **told)
+    regions, notes = tuple(map(tuple, told.pop("regions", ()))), tuple(told.pop("notes", ()))
+    return Result(number, reasons=reasons, regions=regions, notes=notes, **told)
 
 
 def _withdraw(result: Result, sink: FolderSink, tally: Tally, series: Mapping[str, list[str]]) -> None:

@@ -386,7 +386,8 @@ class Rewriter:
         key = (node.tag, node.vr, node.value, charset, creator, coded, self._little, self._as.study_date)
         found = self._values.get(key)
         if found is None:
-            if len(node.value) % 2 == 0 and self._is_kept_number(rule, node.vr, node.value):
+            public = not node.tag >> 16 & 1  # a maker's own must be a number that could be measured
+            if public and len(node.value) % 2 == 0 and self._is_kept_number(rule, node.vr, node.value):
                 found = Made(node)
             else:
                 subject = self.subject if coded else self._as
@@ -458,8 +459,9 @@ class Rewriter:
 
 
 def _is_large_sequence(run: ByteRun) -> bool:
-    """Whether a run is one sequence, of which no two items must be told apart."""
-    return len(run.elements) == 1 and run.elements[0][1] == "SQ" and run.first not in NAMED_SEQUENCES
+    """Whether a run is one sequence of the standard's, of which no two items must be told apart."""
+    public = not run.first >> 16 & 1
+    return public and len(run.elements) == 1 and run.elements[0][1] == "SQ" and run.first not in NAMED_SEQUENCES
 
 
 def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) -> frozenset[int]:

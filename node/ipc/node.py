@@ -64,8 +64,18 @@ class CanaryAnswer:
     failures: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SelfTestAnswer:
+    """How a job of nobody's went in the sandbox of this fingerprint: empty `failure` when it ended as it must."""
+
+    fingerprint: str
+    seconds: float
+    failure: str
+
+
 STATUS = Verb("status", Empty, Status)
 PAUSE = Verb("pause", Empty, PauseResult)
 RESUME = Verb("resume", Empty, Empty)
 CANARY = Verb("canary", Empty, CanaryAnswer)
+SELF_TEST = Verb("self_test", Empty, SelfTestAnswer)
 AUDIT_CHECKPOINT = Verb("audit_checkpoint", Empty, SignedText)

@@ -106,6 +106,16 @@ def test_the_canary_holds_and_is_on_record(house: House) -> None:
     node.recorded(before, about=f"sandbox/{answer['fingerprint']}", action="canary", verdict="done")
 
 
+def test_a_job_of_nobodys_is_run_and_is_on_record(house: House) -> None:
+    """By the real core and the real broker, each its own user: the whole way of a job, and nothing of it is left."""
+    node = house.hospitals[0]
+    before, jobs = node.last(), node.json("job", "list")
+    answer = node.json("self-test")
+    assert answer["failure"] == ""
+    node.recorded(before, about=f"sandbox/{answer['fingerprint']}", action="self_test", verdict="done")
+    assert node.json("job", "list") == jobs and not list((node.state / "work").glob("self-test-*"))
+
+
 def test_a_user_of_no_role_is_told_so(house: House) -> None:
     node = house.hospitals[0]
     if node.uids["link"] is None:

@@ -48,6 +48,8 @@ LIMIT = 1 << 20
 NODE = 7
 KEY = SigningKey(b"f" * 32)
 RING = KeyRing([KEY.verify_key])
+# verbs that only an engine can answer
+ENGINES = ("canary", "self_test")
 
 
 # --- the hub reads a site's reply -----------------------------------------------------------------------------
@@ -266,7 +268,7 @@ def _handlers() -> Mapping[Verb[Any, Any], Handler]:
     process = CoreProcess(config, FakeRunner(read_verify_key(config.paths.verdict_public_key), {}))
     process.start()
     atexit.register(process.stop)
-    staffs = {verb: handler for verb, handler in staff.handlers(process).items() if verb.name != "canary"}  # no engine
+    staffs = {verb: handler for verb, handler in staff.handlers(process).items() if verb.name not in ENGINES}
     return {
         **staffs,
         **link_handlers.HANDLERS.of(process),

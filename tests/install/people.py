@@ -12,7 +12,7 @@ from deploy.demo import permits
 from deploy.driver.commands import Commands
 from deploy.driver.signing import Signer
 
-TRAINING = {"epochs": 1, "learning-rate": 0.01, "batch-size": 8, "seed": 1}
+TRAINING = {"learning-rate": 0.01, "batch-size": 8, "seed": 1}
 
 
 @dataclass
@@ -49,5 +49,6 @@ class People:
         )  # fmt: skip
         return committee.sign_permit(draft | {"minimum_studies": 3, "count_threshold": 2})
 
-    def order(self, run: str, permit: Path, image: str, site: str, rounds: int) -> Path:
-        return self._signer("researcher").order(run, permit, image, [site], rounds, json.dumps(TRAINING))
+    def order(self, run: str, permit: Path, image: str, site: str, rounds: int, epochs: int = 1) -> Path:
+        config = json.dumps(TRAINING | {"epochs": epochs})
+        return self._signer("researcher").order(run, permit, image, [site], rounds, config)

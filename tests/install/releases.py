@@ -11,13 +11,19 @@ from pathlib import Path
 
 from deploy.demo.images import archive
 from tests.containers.bench import ENGINE_URL, image_id
-from tests.install.machine import CACHE
 from tests.install.roots import System, root
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SENTINEL = "cloister-sentinel"
-# a release that starts and does not do its work: core ends before it answers anybody
-BROKEN = "\nraise RuntimeError('a release that was broken on purpose')\n"
+# how a release is broken on purpose: core ends before it answers anybody; a job does something else than its work
+DEFECTS = {
+    "core": (
+        "node/core/process.py",
+        "from __future__ import annotations\n",
+        "from __future__ import annotations\nraise RuntimeError('a release that was broken on purpose')\n",
+    ),
+    "jobs": ("containers/self_test_job.py", "(number + 1 for number in numbers)", "(number + 2 for number in numbers)"),
+}
 
 
 @dataclass
@@ -26,7 +32,6 @@ class Workshop:
 
     folder: Path
     system: System
-    keep: Path = CACHE / "story"
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +56,17 @@ class Workshop:
         """The second bundle is made with the first one's packages: an archive may have moved on meanwhile."""
         return ("--root", root(self.system, engine=False))
 
-    def bundle(self, version: str, *, broken: bool = False, bare: bool = False) -> Path:
+    def wheels(self) -> dict[str, str]:
+        """What has pip take the packages out of the first bundle, for those after it: their index stays unasked."""
+        folder, first = self.folder / "wheels", next((self.folder / "bundles").glob("*.bundle"), None)
+        if first is None:
+            return {}
+        if not folder.exists():
+            folder.mkdir()
+            subprocess.run(["tar", "-xf", first, "-C", folder, "--strip-components=1", "wheels"], check=True)
+        return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
+
+    def bundle(self, version: str, *, defect: str = "", bare: bool = False) -> Path:
         """A release of what is committed here, called `version`; without Debian packages unless `bare`."""
         tree = self.folder / f"tree-{version}"
         shutil.rmtree(tree, ignore_errors=True)
@@ -60,25 +75,27 @@ class Workshop:
         lines = [f'version = "{version}"' if line.startswith("version = ") else line
                  for line in project.read_text().splitlines()]  # fmt: skip
         project.write_text("\n".join(lines) + "\n")
-        if broken:
-            with (tree / "node" / "core" / "process.py").open("a") as file:
-                file.write(BROKEN)
+        if defect:
+            path, before, after = DEFECTS[defect]
+            whole = (tree / path).read_text()
+            assert whole.count(before) == 1, f"{path} has no such line to break: {before}"
+            (tree / path).write_text(whole.replace(before, after))
         identity = ("-c", "user.name=story", "-c", "user.email=story@localhost")
         git("-C", tree, *identity, "commit", "--quiet", "--all", "--allow-empty", "-m", f"Version {version}")
         debs = self.debs() if bare else ("--no-debs",)
         out = self.folder / "bundles"
         said = self._release(
             tree, "bundle", "--key", self.key, "--out", out, "--system", self.system.name,
-            "--images", self.images(), *debs,
+            "--images", self.images(), *debs, **self.wheels(),
         )  # fmt: skip
         shutil.rmtree(tree)
         return Path(said.split()[-1])
 
-    def _release(self, tree: Path, *words: str | Path) -> str:
+    def _release(self, tree: Path, *words: str | Path, **settings: str) -> str:
         """`deploy.release` of a tree, in the environment that runs the tests instead of one made for that tree."""
         done = subprocess.run(
             [sys.executable, "-P", "-m", "deploy.release", *map(str, words)], cwd=tree, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(tree)}, check=False,
+            env={**os.environ, "PYTHONPATH": str(tree), **settings}, check=False,
         )  # fmt: skip
         if done.returncode:
             raise AssertionError(f"{words[0]} ended with {done.returncode}: {done.stderr[-1500:]}")

@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -17,25 +19,40 @@ from tests.install.bare import install_bare
 from tests.install.online import install_online
 from tests.install.releases import Workshop
 from tests.install.roots import CACHE, SYSTEMS, CannotMake, System, root
-from tests.install.story import BROKEN, FIRST, NEXT, Story, say
+from tests.install.story import BROKEN, FIRST, JOBLESS, NEXT, Story, say
+
+DEFECTS = {BROKEN: "core", JOBLESS: "jobs"}
 
 
-def tell(system: System, folder: Path, *, short: bool) -> dict[str, Any]:
-    """One system's story with releases of its own. Raises `CannotMake`, or what a chapter found wrong."""
+def tell(system: System, folder: Path, told: dict[str, Any], *, short: bool) -> None:
+    """One system's story with releases of its own, into `told`. Raises `CannotMake`, or what a chapter found wrong."""
     root(system, engine=True)
     workshop = Workshop(folder / "releases", system)
-    story = Story(system, workshop, folder, jobs=not short, short=short)
-    for version in (FIRST, NEXT, BROKEN):
-        story.bundles[version] = workshop.bundle(version, broken=version == BROKEN, bare=version == FIRST and not short)
-        say(f"{system.name}: bundle {version}, {story.bundles[version].stat().st_size >> 20} MiB")
-    return story.tell()
+    story = Story(system, workshop, folder, jobs=not short, short=short, figures=told)
+    for version in (FIRST, NEXT, BROKEN, *(() if short else (JOBLESS,))):
+        began = time.monotonic()
+        story.bundles[version] = workshop.bundle(
+            version, defect=DEFECTS.get(version, ""), bare=version == FIRST and not short
+        )
+        size = story.bundles[version].stat().st_size >> 20
+        say(f"{system.name}: bundle {version}, {size} MiB, {time.monotonic() - began:.1f} s")
+    story.tell()
 
 
-def bare(system: System, folder: Path) -> dict[str, Any]:
+def bare(system: System, folder: Path, told: dict[str, Any]) -> None:
     """The first release again, on a server that has nothing: it is the one with the Debian packages."""
     workshop = Workshop(folder / "releases", system)
-    (bundle,) = (workshop.folder / "bundles").glob(f"cloister-{FIRST}-*.bundle")
-    return install_bare(system, bundle, workshop.public_key)
+    made = [next((workshop.folder / "bundles").glob(f"cloister-{version}-*.bundle")) for version in (FIRST, NEXT)]
+    told |= install_bare(system, made[0], made[1], workshop.public_key)
+
+
+def online(system: System, told: dict[str, Any]) -> None:
+    """Where no package index answers from here, the story says so and goes on."""
+    try:
+        told |= install_online(system)
+    except CannotMake as why:
+        say(f"{system.name}: not installed online: {why}")
+        told["online_cannot"] = str(why)
 
 
 def main() -> int:
@@ -43,24 +60,23 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--system", choices=sorted(SYSTEMS), action="append")
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--online", action="store_true")
     given = parser.parse_args()
     found: list[dict[str, Any]] = []
     worst = 0
     for name in given.system or list(SYSTEMS):
         with tempfile.TemporaryDirectory(prefix="cloister-story-", dir="/var/tmp") as folder:
+            told: dict[str, Any] = {"machine": name}
             try:
-                told = tell(SYSTEMS[name], Path(folder), short=given.short)
+                tell(SYSTEMS[name], Path(folder), told, short=given.short)
                 if not given.short:
-                    told |= bare(SYSTEMS[name], Path(folder))
-                if given.online:
-                    told |= install_online(SYSTEMS[name])
+                    bare(SYSTEMS[name], Path(folder), told)
+                    online(SYSTEMS[name], told)
             except CannotMake as why:
                 say(f"error: {name}: {why}")
-                told, worst = {"machine": name, "cannot_be_made": str(why)}, max(worst, 5)
-            except (AssertionError, DriverFailed, OSError) as error:
+                told["cannot_be_made"], worst = str(why), max(worst, 5)
+            except (AssertionError, DriverFailed, OSError, subprocess.SubprocessError) as error:
                 traceback.print_exc()
-                told, worst = {"machine": name, "failed": str(error)[:2000]}, 1
+                told["failed"], worst = str(error)[:2000], 1
         found.append(told)
         write(given.json, found)
     return worst

@@ -1,6 +1,7 @@
 """The short form of the story (`story.sh --help`): install, enrol, reboot, upgrade, rollback, uninstall on Debian 12.
 
-Without jobs, without Debian packages in the bundle, and without the power cut: those are the long form's.
+Without jobs, without Debian packages in the bundle, without the power cut, and the hub keeps its version: all that is
+the long form's.
 """
 
 from __future__ import annotations

@@ -135,6 +135,7 @@ class _Asked(http.server.BaseHTTPRequestHandler):
 
     images: set[str]
     version: str
+    store: str = "overlay2"
     # further answers, by path
     more: Mapping[str, object] = {}
 
@@ -158,7 +159,8 @@ class _Asked(http.server.BaseHTTPRequestHandler):
         elif self.path == "/version":
             self._answer(200, {"Version": self.version, "Components": [{"Name": "Engine"}]})
         elif self.path == "/info":
-            self._answer(200, {"Runtimes": {"runc": {}}, "SecurityOptions": []})
+            kept = [["driver-type", self.store]]
+            self._answer(200, {"Runtimes": {"runc": {}}, "SecurityOptions": [], "DriverStatus": kept})
         elif name in self.images:
             self._answer(200, {"Id": SENTINEL_ID})
         else:
@@ -181,11 +183,12 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 @contextmanager
 def engine(
-    root: Path, version: str = "20.10.24", at: str = "run/docker.sock", more: Mapping[str, object] | None = None
-) -> Iterator[set[str]]:
+    root: Path, version: str = "20.10.24", at: str = "run/docker.sock", more: Mapping[str, object] | None = None,
+    store: str = "overlay2",
+) -> Iterator[set[str]]:  # fmt: skip
     """An engine behind the machine's socket; the names of the images that it has. `more`: its answers, by path."""
     images: set[str] = set()
-    handler = type("Asked", (_Asked,), {"images": images, "version": version, "more": more or {}})
+    handler = type("Asked", (_Asked,), {"images": images, "version": version, "more": more or {}, "store": store})
     path = root / at
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(str(path), handler)

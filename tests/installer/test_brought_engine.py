@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,6 +61,30 @@ def test_a_run_that_fails_never_purges_an_engine(brought: Machine, there: bool) 
         bring_docker(brought)
     assert ("docker.io installed" in brought.text("/fake/packages")) == there
     assert "--purge" not in brought.text("/fake/programs")
+
+
+DAEMON = "/etc/docker/daemon.json"
+
+
+def test_it_is_told_to_name_images_by_their_configuration_before_it_starts(brought: Machine) -> None:
+    bring_docker(brought)
+    assert json.loads(brought.text(DAEMON)) == {"features": {"containerd-snapshotter": False}}
+    found = read_installed(brought)
+    assert found is not None
+    uninstall(brought, found, destroy=True, dry=False)
+    assert brought.at(DAEMON).exists(), "it stays with the engine, whose images it would lose"
+
+
+def test_what_an_engine_is_told_already_is_kept_and_what_we_told_goes_with_it(brought: Machine) -> None:
+    brought.at("/fake/0.2.0-fails-starting").touch()
+    with pytest.raises(Fault):
+        bring_docker(brought)
+    assert not brought.at(DAEMON).parent.exists()
+    brought.at(DAEMON).parent.mkdir()
+    brought.at(DAEMON).write_text("{}")
+    with pytest.raises(Fault):
+        bring_docker(brought)
+    assert brought.text(DAEMON) == "{}"
 
 
 def test_no_engine_is_brought_over_what_another_keeps(brought: Machine) -> None:

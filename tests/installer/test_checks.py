@@ -123,6 +123,12 @@ def test_an_engine_is_named_with_its_version_and_an_old_one_refused(bare: Machin
     assert seen.state == state and f"docker {version}" in seen.detail
 
 
+def test_an_engine_that_names_images_by_their_manifests_is_refused_with_the_cure(bare: Machine) -> None:
+    with engine(bare.root, "29.1.3", store="io.containerd.snapshotter.v1"):
+        seen = found(bare, "engine")
+    assert seen.state == "failed" and "containerd" in seen.detail and "/etc/docker/daemon.json" in seen.cure
+
+
 def test_a_clock_that_is_synchronised_is_well(machine: Machine) -> None:
     assert found(machine, "clock").state == "warning"
     write_script(machine.at("/usr/bin/timedatectl"), "print('yes')\n")

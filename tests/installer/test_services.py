@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -84,3 +85,26 @@ def test_a_long_start_says_that_it_goes_on(
         Started(TARGET, True, UNITS).apply(machine)
     told = capsys.readouterr().err
     assert f"{TARGET} still starts, after 0 s" in told
+
+
+class Restarting(Machine):
+    """A machine whose core ends whenever it is started, and is started again."""
+
+    restarts = 0
+
+    def run(
+        self, words: Sequence[str | Path], *, timeout_s: float = 120.0, extra: Mapping[str, str] | None = None,
+        user: tuple[int, int] | None = None,
+    ) -> Answer:  # fmt: skip
+        if "NRestarts" in str(words[2]):
+            self.restarts += 1
+            return Answer(0, f"{self.restarts}\n", "")
+        return Answer(3 if words[1] in ("is-active", "is-failed") else 0, "activating\n", "")
+
+
+def test_a_service_that_ends_each_time_it_is_started_is_not_waited_for(tmp_path: Path) -> None:
+    machine = Restarting(tmp_path, patience_s=600.0)
+    began = time.monotonic()
+    with pytest.raises(Fault, match="does not run"):
+        Started(TARGET, True, UNITS[:1]).apply(machine)
+    assert time.monotonic() - began < 60 and machine.restarts == 3

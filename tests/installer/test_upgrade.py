@@ -66,8 +66,10 @@ def test_an_upgrade_switches_units_and_database_and_keeps_the_version_before(sta
 
 def test_a_node_is_paused_for_it_and_goes_on_and_what_it_did_before_is_tried(standing_node: Machine) -> None:
     to(standing_node, "0.3.0")
-    asked = [line for line in calls(standing_node) if line.split()[-1] in ("pause", "started", "canary", "resume")]
-    assert asked[1:] == ["0.2.0 node pause", "0.3.0 node started", "0.3.0 node canary", "0.3.0 node resume"]
+    words = ("pause", "started", "canary", "self-test", "resume")
+    asked = [line for line in calls(standing_node) if line.split()[-1] in words]
+    tried = ["0.3.0 node canary", "0.3.0 node self-test"]
+    assert asked[1:] == ["0.2.0 node pause", "0.3.0 node started", *tried, "0.3.0 node resume"]
     assert not standing_node.at("/fake/paused").exists()
 
 
@@ -86,7 +88,7 @@ def test_jobs_that_compute_are_waited_for(standing_node: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["fails-migrating", "fails-starting", "silent", "leaks", "without-hub"]
+    "what", ["fails-migrating", "fails-starting", "silent", "leaks", "jobless", "older-than-the-word", "without-hub"]
 )  # fmt: skip
 def test_a_version_that_does_not_do_its_work_is_given_up_for_the_one_before(standing_node: Machine, what: str) -> None:
     machine = standing_node
@@ -145,6 +147,13 @@ def test_rolling_back_keeps_everything_that_was_recorded_since(standing_node: Ma
     assert not machine.at("/etc/systemd/system/cloister-web.service").exists()
     to(machine, "0.3.0")  # and forward again, with nothing to be put in place anew
     assert "cloister-web.service" in running(machine) and installed(machine).previous == "0.2.0"
+
+
+def test_a_version_before_that_knows_no_self_test_is_gone_back_to_all_the_same(standing_node: Machine) -> None:
+    to(standing_node, "0.3.0")
+    standing_node.at("/fake/0.2.0-older-than-the-word").touch()
+    rollback(standing_node, installed(standing_node), wait_s=0)
+    assert os.readlink(standing_node.at(layout.CURRENT)) == "0.2.0" and "0.2.0 node self-test" in calls(standing_node)
 
 
 def test_going_back_is_refused_where_it_would_forget_what_was_served(standing_node: Machine) -> None:

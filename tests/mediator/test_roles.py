@@ -14,7 +14,8 @@ EXPECTED = {
     "audit_checkpoint": "isa", "pause": "is", "resume": "is", "documents_import": "is", "permit_accept": "s",
     "permit_text": "isa", "analysis_start": "is", "airlock_list": "isa", "airlock_show": "s", "airlock_review": "s",
     "airlock_take": "s", "airlock_taken": "s",
-    "ingest": "s", "dataset_withdraw": "s", "image_approve": "i", "canary": "i", "deid_key_retire": "i",
+    "ingest": "s", "dataset_withdraw": "s", "image_approve": "i", "canary": "i", "self_test": "i",
+    "deid_key_retire": "i",
     "image_add": "i", "image_show": "isa", "image_withdraw": "is",
     "imports": "isa", "import_follow": "s", "import_stop": "s", "import_retry": "s", "import_give_up": "s",
 }  # fmt: skip

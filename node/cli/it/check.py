@@ -31,6 +31,10 @@ def check(
         bool, typer.Option("--fix", help="mend what can be mended without loss, asking before each; then check again")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="with --fix: mend without asking")] = False,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="also have the node run a small job of nobody's, as `node self-test` does"),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check this installation and its node: configuration, machine, disks, hub, folders, processes and sandbox.
@@ -42,7 +46,7 @@ def check(
         raise UsageFault("--yes says yes to --fix alone", hint="add --fix")
     if fix:
         _mend(config, yes=yes)
-    report(list(findings(config)), as_json=as_json)
+    report([*findings(config), *(_self_test(config) if self_test else ())], as_json=as_json)
 
 
 def _mend(path: Path | None, *, yes: bool) -> None:
@@ -66,6 +70,13 @@ def _mend(path: Path | None, *, yes: bool) -> None:
         done += 1
         say(f"done: {fix.says}")
     say(f"{done} mended" if done else "nothing was mended")
+
+
+def _self_test(path: Path | None) -> Iterator[dict[str, Any]]:
+    from node.cli.admin import load
+    from node.cli.it.check_running import self_test
+
+    yield self_test(load(path or NODE_FILE))
 
 
 def findings(path: Path | None) -> Iterator[dict[str, Any]]:

@@ -66,6 +66,25 @@ def sandbox(word: str, age_s: float | None) -> dict[str, Any]:
     return finding("sandbox", "missing", f"{detail}: no job runs until a canary passes", mend)
 
 
+def self_test(config: NodeConfig) -> dict[str, Any]:
+    """What a small job of nobody's came to, run now."""
+    from node.cli.admin import client_for
+    from node.ipc.messages import Empty
+    from node.ipc.node import SELF_TEST
+
+    try:
+        with client_for(config, SELF_TEST) as client:
+            answer = client.call(SELF_TEST, Empty(), timeout_s=300.0)
+    except UsageFault as fault:
+        return finding("self-test", "unknown", fault.message)
+    except CloisterError as error:
+        return finding("self-test", "missing", error.message, error.hint or "see the lines above, then core's log")
+    if answer.failure:
+        mend = "deploy/docs/operate.md says what each code means; then: cloister node self-test"
+        return finding("self-test", "missing", answer.failure, mend)
+    return finding("self-test", "ok", f"a job of nobody's was run in {answer.seconds:.1f} s")
+
+
 def _waiting(status: Any) -> Iterator[dict[str, Any]]:
     waits, late, aside = status.airlock_waiting, status.airlock_overdue, status.set_aside
     word = f"{waits} files wait for people, {late} of them too long"

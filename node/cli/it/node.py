@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mediator.errors import Code, Denied, Reason
+from mediator.errors import Code, Denied, NotNow, Reason
 from mediator.permit import compile_permit, open_acceptance, open_permit
 from mediator.signatures import KeyRing
 from mediator.types import Acceptance, DataPermit
@@ -130,6 +130,17 @@ def canary(config: NodeConfig, as_json: Json = False) -> None:
     if answer.failures:
         raise Denied(Reason(Code.CANARY_FAILED, ", ".join(answer.failures)), hint="no job runs until a canary passes")
     say("the sandbox held")
+
+
+@app.command("self-test")
+def self_test(config: NodeConfig, as_json: Json = False) -> None:
+    """Run a small job of nobody's now, with data made up for it: from its spec to its output, as any job."""
+    with client_for(load(config), words.SELF_TEST) as client:
+        answer = client.call(words.SELF_TEST, Empty(), timeout_s=300.0)
+    show(answer, as_json=as_json)
+    if answer.failure:
+        raise NotNow(f"the job did not end as it must: {answer.failure}", hint="cloister check")
+    say(f"a job was run, in {answer.seconds:.1f} s")
 
 
 @permits.command("list")

@@ -31,6 +31,14 @@ RunCanary = Callable[[str, ContainerSpec, str | None], tuple[str, tuple[str, ...
 when the sandbox held). Without an expectation whatever fingerprint the sandbox has is probed."""
 
 
+def spec_under(limits: Resources, core: Core) -> ContainerSpec:
+    """A container under these limits, with as many of the site's GPUs as they grant; what runs in it is not said."""
+    now = core.clock()
+    gpus = tuple(gpu.id for gpu in core.schedule.capacity.gpus[: limits.gpus])
+    image, until = f"sha256:{'0' * 64}", now + VALID_FOR
+    return ContainerSpec("canary", "canary", image, "/", "/", replace(limits, gpu_memory_bytes=0), now, until, gpus)
+
+
 class SandboxTrust:
     """Runs a canary where none is valid, and ends the node's containers when one fails."""
 
@@ -80,12 +88,8 @@ class SandboxTrust:
 
     def probe_now(self, limits: Resources, actor: str) -> tuple[str, tuple[str, ...]]:
         """Run a canary under these limits for `actor`, whatever stands already: its fingerprint, and what gave way."""
-        now = self._core.clock()
         # the canary brings its own image and folders; of a job's spec only the limits count, and how many GPUs
-        gpus = tuple(gpu.id for gpu in self._core.schedule.capacity.gpus[: limits.gpus])
-        limits = replace(limits, gpu_memory_bytes=0)
-        image, until = f"sha256:{'0' * 64}", now + VALID_FOR
-        spec = ContainerSpec("canary", "canary", image, "/", "/", limits, now, until, gpus)
+        spec = spec_under(limits, self._core)
         with self._one_at_a_time:
             fingerprint, failures, stopping = self._probe(spec, None, actor)
         if stopping is not None:  # only now: a task at the door holds a container that is to end, and wants the lock

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from mediator.deid.profile import OPTIONS, compile_profile, parse
+from mediator.deid.profile import OPTIONS, SHARED_DATES, compile_profile, parse
 from mediator.deid.rules import ElementAction
 from mediator.deid.statement import BASIC, OPTION_CODES, statement
 from mediator.deid.tables import tag_text
@@ -62,6 +62,9 @@ def test_every_row_under_one_option_alone_does_what_its_code_says(option):
         if code is None:
             assert rule == alone.rule(tag), tag_text(tag)
             continue
+        if option == "modified-dates" and standard().elements[tag].keyword in SHARED_DATES:
+            assert rule.action is alone.rule(tag).action, tag_text(tag)
+            continue
         assert rule.action in expected(code, option, standard().elements[tag].vrs), (tag_text(tag), rule)
         assert rule.source == f"PS3.15 E.1-1: {option} {code}"
 
@@ -82,6 +85,8 @@ def test_every_row_in_a_named_profile_follows_its_options_or_is_named_in_its_fil
         rule = table.rule(tag)
         if standard().elements[tag].keyword in named:
             assert rule.source.startswith(f"{name}: ")
+        elif table.dates == "shifted" and standard().elements[tag].keyword in SHARED_DATES:
+            assert rule.source == f"PS3.15 E.1-1: {row.basic}, a date that many patients share"
         elif taken := {option: row.options[option] for option in table.options if option in row.options}:
             strictest = min(taken.values())
             assert rule.source in {f"PS3.15 E.1-1: {o} {c}" for o, c in taken.items() if c == strictest}
@@ -92,7 +97,18 @@ def test_every_row_in_a_named_profile_follows_its_options_or_is_named_in_its_fil
 def test_where_two_options_meet_the_stricter_wins():
     calibrated = standard().by_keyword()["DateOfLastCalibration"].tag
     assert table_for("device-identity").rule(calibrated).action is ElementAction.KEEP
-    assert table_for("device-identity", "modified-dates").rule(calibrated).action is ElementAction.SHIFT_DATE
+    both = table_for("device-identity", "modified-dates", dates="truncated")
+    assert both.rule(calibrated).action is ElementAction.TRUNCATE_DATE
+
+
+def test_no_date_that_many_patients_share_is_shifted_by_one_patients_days():
+    known = standard().by_keyword()
+    assert set(known) >= SHARED_DATES
+    for table in map(load_profile, profile_names()):
+        shifted = {
+            keyword for keyword in SHARED_DATES if table.rule(known[keyword].tag).action is ElementAction.SHIFT_DATE
+        }
+        assert not shifted
 
 
 @pytest.mark.parametrize("name", profile_names())

@@ -117,7 +117,7 @@ def _loaded(words: str) -> set[str]:
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) or "cloister" for path, _ in ALL])
 def test_every_list_and_show_can_be_read_by_a_program(path: tuple[str, ...], command: click.Command) -> None:
-    reads = bool(path) and path[-1] in ("list", "show", "status", "verify", "check", "ledger", "canary")
+    reads = bool(path) and path[-1] in ("list", "show", "status", "verify", "check", "ledger", "canary", "self-test")
     if reads and path != ("node", "permit", "show"):  # which prints nothing but JSON
         assert any("--json" in parameter.opts for parameter in command.params)
 

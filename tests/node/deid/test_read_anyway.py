@@ -1,6 +1,9 @@
 """Pixels that viewers still show: written, and told how they were read; or held under one clear word."""
 
+import json
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -217,3 +220,28 @@ def test_how_a_film_became_an_image_is_no_reason_where_its_pixels_are_read():
     scan = Facts("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2", "1.3", "P", has_pixels=True)
     assert sort(Facts(**{**vars(mammogram), "has_conversion_type": True})).place == "pass"
     assert sort(Facts(**{**vars(scan), "has_conversion_type": True})).reasons == (Exclusion.SECONDARY_CAPTURE,)
+
+
+def test_a_run_says_of_each_file_how_it_was_read_and_counts_it(tmp_path):
+    """Through workers and the pixel gate: one masked by the writer, one by a decoder, one without its delimiter."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, syntax in enumerate(("1.2.840.10008.1.2.1", JPEG_LS, RLELossless)):
+        one = film(syntax, tmp_path)
+        one.data.SOPInstanceUID = one.data.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.{number + 1}"
+        if syntax != RLELossless:
+            PLACES[syntax]["bits above BitsStored"](one, b"JANSEN^W", 0)
+        content = one.content()
+        (source / f"{number}.dcm").write_bytes(content[:-8] if syntax == RLELossless else content)
+    (tmp_path / "key").write_bytes(bytes(range(32)))
+    (tmp_path / "key").chmod(0o600)
+    asked = ["deid", "run", str(source), str(tmp_path / "out"), "--profile", "eucaim", "--project", "p", "--site", "s"]
+    command = [sys.executable, "-m", "node.cli", *asked, "--key", str(tmp_path / "key"), "--json"]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert told["written"] == 3 and told["notes"] == {"bits_masked": 2, "delimiter_missing": 1}
+    lines = [json.loads(line) for line in (tmp_path / "out.report.jsonl").read_text().splitlines()]
+    assert [line.get("notes") for line in lines if "source" in line] == [
+        ["bits_masked"],
+        ["bits_masked"],
+        ["delimiter_missing"],
+    ]
