@@ -20,7 +20,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-from node.deid.pixels.layout import Layout, MalformedStream
+from node.deid.pixels.layout import FILL, Layout, MalformedStream
 
 _SYNTAX = "1.2.840.10008.1.2.4."
 _PART_2 = frozenset({_SYNTAX + "92", _SYNTAX + "93"})
@@ -36,7 +36,7 @@ _PART_2_SEGMENTS = frozenset({0xFF74, 0xFF75, 0xFF77, 0xFF78})  # MCT, MCC, MCO,
 _NO_LENGTH = range(0xFF30, 0xFF40)
 # What would begin another tile-part, or end the codestream, inside packets: in none that an encoder wrote.
 _STRAY = re.compile(rb"\xff[\x90\xd9]")
-_TEXT_AT_END = re.compile(rb"[\x20-\x7e]{16}[\0\s]*\Z")
+_TEXT = re.compile(rb"[\x20-\x7e]{16}")
 _VERSION = rb"v?\d{1,3}(\.\d{1,3}){0,3}\.?"
 _NOTICE = re.compile(
     rb"\x00\x01(Created by (GDCM/)?(OpenJPEG|Grok) +version |Kakadu-|OpenJPH Ver |Creator: JasPer Version )"
@@ -271,7 +271,7 @@ class _Builder:
         if not inside + 2 <= end <= len(self.stream):
             raise MalformedStream
         part.header, part.packets = b"".join(header), self.stream[inside + 2 : end]
-        if _STRAY.search(part.packets) or _TEXT_AT_END.search(part.packets[-64:]):
+        if _STRAY.search(part.packets) or _TEXT.fullmatch(part.packets.rstrip(FILL)[-16:]):
             raise MalformedStream
         self.parts.append(part)
         return end
@@ -286,6 +286,17 @@ class _Builder:
             payload = bytes([number, 0x60]) + b"".join(entries[first : first + 10_000])
             found += struct.pack(">HH", _TLM, len(payload) + 2) + payload
         return found
+
+
+def tile_part_ends(stream: bytes) -> list[int]:
+    """Where each tile-part ends, of a codestream that was built anew."""
+    ends: list[int] = []
+    at = stream.index(b"\xff\x90")
+    while stream.startswith(b"\xff\x90", at):
+        (length,) = struct.unpack_from(">L", stream, at + 6)
+        at = at + length if length else stream.rindex(b"\xff\xd9")
+        ends.append(at)
+    return ends
 
 
 def _said(payload: bytes) -> list[tuple[int, int]] | None:

@@ -51,12 +51,13 @@ def _has_idle_bytes(film: Film) -> bool:
 
 
 def _same_without(film: Film, number: int, frame: bytes) -> bool:
-    at = text_at_end(film.syntax, frame)
-    if at == len(frame):
-        return False
+    return any(_decodes_without(film, number, frame, *place) for place in text_at_end(film.syntax, frame))
+
+
+def _decodes_without(film: Film, number: int, frame: bytes, at: int, end: int) -> bool:
     data = pydicom.dcmread(film.path)
     data.NumberOfFrames = 1
-    data.PixelData = encapsulate([cut_at(film.syntax, frame, at)])
+    data.PixelData = encapsulate([cut_at(film.syntax, frame, at, end)])
     beside = film.path.with_name(film.path.name + ".cut")
     try:
         data.save_as(beside)

@@ -108,3 +108,30 @@ def test_rows_and_components_that_the_header_does_not_have_do_not_leave(engine, 
     colours.data.SamplesPerPixel, colours.data.PlanarConfiguration = 3, 0
     colours.data.PhotometricInterpretation = "RGB"
     assert not passes(engine, colours.content(), target)
+
+
+BEHIND = {"fill": bytes(600), "blanks": b" " * 600, "a number": b"\1\2\3\4"}
+BEFORE_A_MARKER = [syntax for syntax in PLACES if hiding.CODED & PLACES[syntax].keys()]
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("syntax", BEFORE_A_MARKER)
+def test_a_word_before_a_marker_does_not_leave_whatever_stands_behind_it(engine, folder, syntax, behind):
+    for word in (b"JANSEN^WILHELMINA", b"JANSEN^WI"):
+        source, target = film(syntax, folder), folder / "written.dcm"
+        hiding.before_the_last_marker(source, word + BEHIND[behind], 1)
+        if passes(engine, source.content(), target):
+            assert word not in target.read_bytes()
+            assert np.array_equal(decoded(target.read_bytes(), folder), decoded(film(syntax, folder).content(), folder))
+        else:
+            assert syntax in hiding.MAY_BE_HELD_AT_ITS_END
+
+
+def test_a_word_at_the_end_of_an_earlier_tile_part_does_not_leave(engine, folder):
+    source, target = film("1.2.840.10008.1.2.4.90", folder), folder / "written.dcm"
+    hiding.in_two_tile_parts(source, b"JANSEN^WI", 1)
+    before = decoded(film(source.syntax, folder).content(), folder)
+    assert np.array_equal(decoded(source.content(), folder), before)
+    if passes(engine, source.content(), target):
+        assert b"JANSEN^WI" not in target.read_bytes()
+        assert np.array_equal(decoded(target.read_bytes(), folder), before)
