@@ -465,3 +465,16 @@ def in_two_tile_parts(film: Film, word: bytes, at: int) -> None:
     film.frames[at % FRAMES] = (
         bytes(stream[:end]) + struct.pack(">HHHLBBH", 0xFF90, 10, 0, 14, 1, 2, 0xFF93) + stream[end:]
     )
+
+
+def j2k_packed(film: Film, word: bytes, at: int) -> None:
+    """In a segment that may be the packets' headers, a transform's, an order of progression or a capability."""
+    stream = film.frames[at % FRAMES]
+    sot = stream.index(b"\xff\x90")
+    if at % 5 == 0:
+        film.frames[at % FRAMES] = _longer(
+            stream[: sot + 12] + segment(0x61, b"\0" + word) + stream[sot + 12 :], sot, len(word) + 5
+        )
+        return
+    kind = [(0x60, b"\0" + word), (0x74, b"\0\0" + word), (0x5F, (3 * word)[:21]), (0x50, b"\xff\xff\xff\xff" + word)]
+    film.frames[at % FRAMES] = stream[:sot] + segment(*kind[at % 5 - 1]) + stream[sot:]

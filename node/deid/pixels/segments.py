@@ -17,12 +17,22 @@ COMPRESSED = JPEG | JPEG_2000 | jpeg_xl.JPEG_XL | {RLE}
 # What a frame begins with; one of RLE begins with nothing to know it by.
 BEGINNINGS = (b"\xff\xd8", b"\xff\x4f", jpeg_2000.JP2, jpeg_xl.CODESTREAM, jpeg_xl.FILE)
 
-__all__ = ["BEGINNINGS", "COMPRESSED", "MalformedStream", "cut_at", "doubtful", "text_at_end", "without_words"]
+__all__ = [
+    "BEGINNINGS",
+    "COMPRESSED",
+    "MalformedStream",
+    "cut_at",
+    "doubtful",
+    "is_uncounted",
+    "text_at_end",
+    "without_words",
+]
 
 # As entropy-coded data end by chance once in fifty times, or hold once in a hundred; sixteen such characters in a row
 # at an end are words.
 _MAYBE_TEXT = re.compile(
-    rb"(?:[\x20-\x7e]{4,}|(?:[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){2,})\Z|[\x20-\x7e]{10,}|[A-Za-z^ ,.-]{7,}"
+    rb"(?:[\x20-\x7e]{4,}|(?:[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){2,})\Z"
+    rb"|[\x20-\x7e]{10,}|[A-Za-z^ ,.-]{7,}"
 )
 _TAIL_BYTES = 256
 _END_OF_SCAN = re.compile(rb"\xff[\x80-\xfe]")  # JPEG-LS stuffs a zero bit behind FF
@@ -49,10 +59,15 @@ def doubtful(syntax: str, frame: bytes, layout: Layout) -> bool:
         return deeper or (syntax in jpeg.JPEG_LS and bool(text_at_end(syntax, frame)))
     if syntax in JPEG_2000:
         deepest = max((depth & 0x7F) + 1 for depth in frame[42 : 42 + 3 * layout.samples : 3])
-        return deepest > layout.bits_stored or bool(text_at_end(syntax, frame))
+        return deepest > layout.bits_stored or is_uncounted(syntax, frame) or bool(text_at_end(syntax, frame))
     if syntax in jpeg_xl.JPEG_XL:
         return True
     return layout.bits_stored < layout.bits_allocated and not rle.masks(layout)
+
+
+def is_uncounted(syntax: str, frame: bytes) -> bool:
+    """Whether a frame has segments of which only a decoder can say that all is needed."""
+    return syntax in JPEG_2000 and (syntax in jpeg_2000.PART_2 or jpeg_2000.is_uncounted(frame))
 
 
 def text_at_end(syntax: str, frame: bytes) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """Whether a compressed file holds more than its pictures: what only a decoder can say.
 
 1. Bits of a cell that are not stored, where the stream has more of them than the header says.
-2. Bytes behind the picture in the last scan or tile-part, where they may be text: without them the same is decoded.
+2. Bytes behind the picture in a scan or tile-part, where they may be text: without them the same is decoded.
+3. Segments of which nobody knows whether all of them is needed.
 
 Such a file is written again in JPEG-LS Lossless, frame by frame, and compared: that has nothing but the pictures.
 """
@@ -18,7 +19,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from node.deid.pixels.frames import Film, NotDecoded, decode, open_film, stored
 from node.deid.pixels.rewrite import NotWritable, write_masked
-from node.deid.pixels.segments import cut_at, text_at_end
+from node.deid.pixels.segments import cut_at, is_uncounted, text_at_end
 
 
 def settle(path: Path) -> bool:
@@ -47,7 +48,10 @@ def _has_stray_bits(film: Film) -> bool:
 
 def _has_idle_bytes(film: Film) -> bool:
     """(2)"""
-    return any(_same_without(film, number, frame) for number, frame in enumerate(_streams(film)))
+    return any(
+        is_uncounted(film.syntax, frame) or _same_without(film, number, frame)  # (3)
+        for number, frame in enumerate(_streams(film))
+    )
 
 
 def _same_without(film: Film, number: int, frame: bytes) -> bool:

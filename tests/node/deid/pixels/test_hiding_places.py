@@ -135,3 +135,13 @@ def test_a_word_at_the_end_of_an_earlier_tile_part_does_not_leave(engine, folder
     if passes(engine, source.content(), target):
         assert b"JANSEN^WI" not in target.read_bytes()
         assert np.array_equal(decoded(target.read_bytes(), folder), before)
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("syntax", [syntax for syntax in PLACES if "behind the packets" in PLACES[syntax]])
+def test_a_word_in_a_segment_that_nobody_counts_does_not_leave(engine, folder, syntax, place):
+    source, target = film(syntax, folder), folder / "written.dcm"
+    hiding.j2k_packed(source, b"JANSEN^WILHELMINA", place)
+    if passes(engine, source.content(), target):
+        assert b"JANSEN" not in target.read_bytes()
+        assert np.array_equal(decoded(target.read_bytes(), folder), decoded(source.content(), folder))
