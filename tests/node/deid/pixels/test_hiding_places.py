@@ -17,7 +17,7 @@ from mediator.deid.values import Subject
 from node.deid.engine import Source, open_engine
 from node.deid.pixels.frames import NotDecoded
 from node.deid.pixels.settle import settle
-from node.deid.structure import ENCAPSULATED, SYNTAXES
+from node.deid.structure import ENCAPSULATED, EXPLICIT, SYNTAXES
 from tests.sim import hiding
 from tests.sim.hiding import ALL, FRAMES, MAY_BE_HELD, PLACES, WITHOUT_ENCODER, film
 
@@ -145,3 +145,15 @@ def test_a_word_in_a_segment_that_nobody_counts_does_not_leave(engine, folder, s
     if passes(engine, source.content(), target):
         assert b"JANSEN" not in target.read_bytes()
         assert np.array_equal(decoded(target.read_bytes(), folder), decoded(source.content(), folder))
+
+
+@pytest.mark.parametrize("allocated", [8, 16, 24, 32, 40, 64])
+def test_a_word_in_bits_that_are_not_stored_does_not_leave_whatever_size_the_cells_have(engine, folder, allocated):
+    source, target, size, word = film(EXPLICIT, folder), folder / "written.dcm", allocated // 8, b"JANSEN^WILHELMINA"
+    source.data.BitsAllocated, source.data.BitsStored, source.data.HighBit = allocated, 1, 0
+    value = bytearray(source.data.Rows * source.data.Columns * FRAMES * size)
+    value[size - 1 : len(word) * size : size] = word
+    source.frames = [bytes(value)]
+    if passes(engine, source.content(), target):
+        written = target.read_bytes()
+        assert all(word not in written[start::size] for start in range(size))
