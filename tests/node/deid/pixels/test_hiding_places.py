@@ -16,6 +16,7 @@ from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
 from node.deid.engine import Source, open_engine
 from node.deid.pixels.frames import NotDecoded
+from node.deid.pixels.reader import ReaderProcess
 from node.deid.pixels.settle import settle
 from node.deid.structure import ENCAPSULATED, EXPLICIT, SYNTAXES
 from tests.sim import hiding
@@ -157,3 +158,28 @@ def test_a_word_in_bits_that_are_not_stored_does_not_leave_whatever_size_the_cel
     if passes(engine, source.content(), target):
         written = target.read_bytes()
         assert all(word not in written[start::size] for start in range(size))
+
+
+class Listened(ReaderProcess):
+    """Counts the signs of life."""
+
+    alive = 0
+
+    def _hear(self, process):
+        message = super()._hear(process)
+        self.alive += "alive" in message
+        return message
+
+
+def test_a_film_that_is_decoded_whole_is_not_silent_until_its_last_frame(engine, folder):
+    source, target, pictures = film("1.2.840.10008.1.2.4.90", folder), folder / "written.dcm", []
+    for number in range(FRAMES):
+        hiding.before_the_last_marker(source, b"JANSEN^WI", number)
+    target.unlink(missing_ok=True)
+    assert engine.convert(engine.read(source.content()), SUBJECT, target).doubtful
+    reader = Listened(on_picture=lambda: pictures.append(1))
+    try:
+        assert reader.settle(target) is True
+    finally:
+        reader.close()
+    assert reader.alive >= 3 * FRAMES and not pictures  # looked at, written, compared; none was read
