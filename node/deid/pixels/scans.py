@@ -87,8 +87,8 @@ def picture_end(
 ) -> bytes:
     """The scan's data up to the end of its picture; the same object when nothing follows. Raises `MalformedStream`."""
     wanted = _mcus(scan, everyone, size, lossless)
-    pieces = _RESTART.split(data) if scan.interval or b"\xff\xd0" in data else [data]
     most = math.ceil(wanted / scan.interval) if scan.interval else 1
+    pieces = _RESTART.split(data, maxsplit=most) if scan.interval or b"\xff\xd0" in data else [data]
     kept, clean = pieces[: 2 * most - 1], len(pieces) <= 2 * most - 1
     for at in range(0, len(kept), 2):
         if _MAYBE_TEXT.search(kept[at].rstrip(FILL)[-_TAIL_BYTES:]) is None:

@@ -3,6 +3,7 @@
 import io
 import struct
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -159,6 +160,19 @@ def test_thousands_of_tile_parts_and_gaps_cost_one_look_each():
     started = time.process_time()
     assert b"\0" * 64 not in without_words(J2K, whole)
     assert time.process_time() - started < 2
+
+
+def test_restart_markers_beyond_those_of_the_picture_take_no_memory():
+    stream = encoded(JPEG)
+    end = stream.rindex(b"\xff\xd9")
+    whole = stream[:end] + b"\xff\xd0" * (1 << 17) + stream[end:]
+    tracemalloc.start()
+    try:
+        kept = without_words(JPEG, whole)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert b"\xff\xd0" not in kept and peak < 8 * len(whole)
 
 
 def pixels(stream: bytes) -> np.ndarray:
