@@ -13,7 +13,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from mediator.deid.numbers import as_standard
 from mediator.deid.screening import Facts, Note
 from node.deid.pixels.layout import Layout
-from node.deid.pixels.native import CellForm
+from node.deid.pixels.native import MASKABLE, CellForm
 from node.deid.reader import ByteRun, Parsed
 from node.deid.structure import Pixels
 
@@ -79,7 +79,7 @@ def _is_stored(parsed: Parsed, position: bytes) -> bool:
     layout = layout_of(parsed)
     bit = _number(position, "<H" if parsed.little else ">H", -1)
     lowest = layout.high_bit - layout.bits_stored + 1
-    spare = layout.bits_allocated in (8, 16, 32) and not lowest <= bit <= layout.high_bit
+    spare = layout.bits_allocated in MASKABLE and not lowest <= bit <= layout.high_bit
     return not spare or not 0 < bit < layout.bits_allocated
 
 
@@ -87,7 +87,7 @@ def fitted(parsed: Parsed) -> Parsed | None:
     """The file with its pixel value as long as the header says; None where that cannot be.
 
     Native pixels may have less than a frame of padding behind them, which does not belong to the value; encapsulated
-    ones have a fragment for every frame.
+    ones have a fragment for every frame. Cells of an odd size have no bits that are not stored.
     """
     pixels = parsed.pixels
     if pixels is None:
@@ -96,6 +96,8 @@ def fitted(parsed: Parsed) -> Parsed | None:
         parsed = replace(parsed, notes=(*parsed.notes, pixels.note))
     if pixels.fragments is not None:
         return parsed if pixels.fragments >= _frames(_told(parsed)[1]) else None
+    if _has_bits_nobody_masks(parsed, pixels):
+        return None
     expected, most = _native_bytes(parsed, pixels)
     size = pixels.end - pixels.start
     if not 0 < expected <= size < most:
@@ -107,6 +109,13 @@ def fitted(parsed: Parsed) -> Parsed | None:
     cut = size > expected + expected % 2
     notes = (*parsed.notes, Note.PIXEL_PADDING_CUT) if cut else parsed.notes
     return replace(parsed, pixels=replace(pixels, end=pixels.start + expected), notes=notes)
+
+
+def _has_bits_nobody_masks(parsed: Parsed, pixels: Pixels) -> bool:
+    """Whether cells of a size that no program decodes have bits that are not stored."""
+    layout = layout_of(parsed)
+    spare = layout.bits_stored < layout.bits_allocated
+    return pixels.tag == 0x7FE00010 and spare and layout.bits_allocated not in MASKABLE
 
 
 def _native_bytes(parsed: Parsed, pixels: Pixels) -> tuple[int, int]:

@@ -15,11 +15,14 @@ import numpy as np
 
 from mediator.deid.screening import Exclusion, Note
 from node.deid.facts import layout_of
-from node.deid.pixels.fragments import items
+from node.deid.pixels.fragments import MAX_FRAME_BYTES, items
 from node.deid.pixels.layout import MalformedStream
 from node.deid.reader import Parsed
 from node.deid.stream import COPY_BYTES, READ_BYTES, Hash, MemoryStream, Stream
 from node.deid.structure import EXPLICIT, MAX_INFLATED_BYTES, Unreadable
+
+# The longest value that a native element can have: its length is 32 bits, and all ones say something else.
+MAX_NATIVE_BYTES = (1 << 32) - 2
 
 
 def inflated(parsed: Parsed) -> Parsed:
@@ -32,6 +35,8 @@ def inflated(parsed: Parsed) -> Parsed:
         places = list(items(parsed.stream, pixels.start, pixels.end))[1:]
         if len(places) != layout.frames or not bits or layout.bits_allocated not in (1, 8, 16, 32):
             raise MalformedStream
+        if bits > 8 * MAX_FRAME_BYTES or bits * len(places) > 8 * MAX_NATIVE_BYTES:
+            raise Unreadable(Exclusion.INFLATE_LIMIT)
         frames = Frames(parsed.stream, places, -(-bits // 8))
         stream: Stream = frames if bits % 8 == 0 else MemoryStream(_joined(frames, layout.frames, bits))
     except MalformedStream:

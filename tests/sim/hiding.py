@@ -442,3 +442,39 @@ ALL = [(syntax, place) for syntax in sorted(PLACES) for place in PLACES[syntax]]
 MAY_BE_HELD = {(syntax, "behind the scan") for syntax in _LS} | {
     (syntax, "behind the packets") for syntax in PLACES if "behind the packets" in PLACES[syntax]
 }
+
+
+# --- for tests that say themselves what stands behind a word ---
+
+CODED = {"behind the scan", "behind the packets"}
+MAY_BE_HELD_AT_ITS_END = {syntax for syntax, place in MAY_BE_HELD if place in CODED}
+
+
+def before_the_last_marker(film: Film, word: bytes, at: int) -> None:
+    place = j2k_behind_the_packets if "behind the packets" in PLACES[film.syntax] else behind_the_scan
+    place(film, word, at)
+
+
+def in_two_tile_parts(film: Film, word: bytes, at: int) -> None:
+    """The word behind all packets, and behind it another tile-part of the same tile that has none."""
+    j2k_behind_the_packets(film, word, at)
+    stream = bytearray(film.frames[at % FRAMES])
+    sot, end = stream.index(b"\xff\x90"), stream.rindex(b"\xff\xd9")
+    stream[sot + 11] = 2
+    struct.pack_into(">L", stream, sot + 6, end - sot)
+    film.frames[at % FRAMES] = (
+        bytes(stream[:end]) + struct.pack(">HHHLBBH", 0xFF90, 10, 0, 14, 1, 2, 0xFF93) + stream[end:]
+    )
+
+
+def j2k_packed(film: Film, word: bytes, at: int) -> None:
+    """In a segment that may be the packets' headers, a transform's, an order of progression or a capability."""
+    stream = film.frames[at % FRAMES]
+    sot = stream.index(b"\xff\x90")
+    if at % 5 == 0:
+        film.frames[at % FRAMES] = _longer(
+            stream[: sot + 12] + segment(0x61, b"\0" + word) + stream[sot + 12 :], sot, len(word) + 5
+        )
+        return
+    kind = [(0x60, b"\0" + word), (0x74, b"\0\0" + word), (0x5F, (3 * word)[:21]), (0x50, b"\xff\xff\xff\xff" + word)]
+    film.frames[at % FRAMES] = stream[:sot] + segment(*kind[at % 5 - 1]) + stream[sot:]

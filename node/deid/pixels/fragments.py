@@ -155,6 +155,8 @@ def _greedily(stream: Bytes, places: Sequence[Place], layout: Layout) -> Iterato
     for _frame in range(layout.frames):
         parts: list[bytes] = []
         for _fragment, place in zip(range(MAX_FRAGMENTS_OF_RLE), rest, strict=False):
+            if sum(map(len, parts)) + place[1] > MAX_FRAME_BYTES:
+                raise MalformedStream
             parts.append(stream.read(*place))
             try:
                 frame = b"".join(parts)

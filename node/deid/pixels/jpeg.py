@@ -17,7 +17,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-from node.deid.pixels.layout import Layout, MalformedStream
+from node.deid.pixels.layout import FILL, Layout, MalformedStream
 from node.deid.pixels.scans import Component, ScanHeader, Tables, picture_end
 
 _SYNTAX = "1.2.840.10008.1.2.4."
@@ -33,7 +33,7 @@ _FRAMES = {
     BASELINE: {0xC0, 0xC1}, EXTENDED: {0xC0, 0xC1}, LOSSLESS: {0xC3}, FIRST_ORDER: {0xC3}, LS: {0xF7}, NEAR_LS: {0xF7},
 }  # fmt: skip
 _HEADERS = frozenset({0xC0, 0xC1, 0xC3, 0xF7})
-_TEXT_AT_END = re.compile(rb"[\x20-\x7e]{16}[\0\s]*\Z")
+_TEXT = re.compile(rb"[\x20-\x7e]{16}")
 _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _DHT, _LSE = 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xC4, 0xF8
 _APP0, _APP8, _APP14 = 0xE0, 0xE8, 0xEE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and RSTn have no length
@@ -233,7 +233,7 @@ class _Builder:
         stop = _after_scan(self.stream, at)
         data = self.stream[at:stop]
         if self.syntax in JPEG_LS:
-            if _TEXT_AT_END.search(data[-64:]):
+            if _TEXT.fullmatch(data.rstrip(FILL)[-16:]):
                 raise MalformedStream  # nothing counts where a JPEG-LS picture ends
         else:
             scan = ScanHeader(tuple(self.components[number] for number in numbers), tuple(selectors), self.interval)

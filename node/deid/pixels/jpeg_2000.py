@@ -1,8 +1,8 @@
 """JPEG 2000 and HTJ2K codestreams (ITU-T T.800, T.814): put together from the segments that a decoder needs.
 
 1. SIZ as large, and with as many components, as the file's header says; coding and quantisation for those components,
-   of exactly their length (what a segment has too much is cut); regions of interest, progression changes, packed
-   packet headers; of part 2, in its own syntaxes alone, the component transforms.
+   of exactly their length (what a segment has too much is cut); regions of interest, progression changes; packed
+   packet headers and component transforms of part 2, of which only a decoder can say that they hold no more.
 2. Comments go, but for an encoder's notice of itself and its version; so do packet lengths and registration, and what
    no part of the standard names. Tile-part lengths (TLM) are written anew where they are not those of the tile-parts.
 3. Tile-parts are in order, of tiles that the picture has; their bytes hold no beginning of another. What stands
@@ -18,13 +18,14 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from node.deid.pixels.layout import Layout, MalformedStream
+from node.deid.pixels.layout import FILL, Layout, MalformedStream
 
 _SYNTAX = "1.2.840.10008.1.2.4."
-_PART_2 = frozenset({_SYNTAX + "92", _SYNTAX + "93"})
-JPEG_2000 = frozenset(_SYNTAX + tail for tail in ("90", "91", "201", "202", "203")) | _PART_2
+PART_2 = frozenset({_SYNTAX + "92", _SYNTAX + "93"})
+JPEG_2000 = frozenset(_SYNTAX + tail for tail in ("90", "91", "201", "202", "203")) | PART_2
 # A JP2 file's first box (ITU-T T.800 I.5.1).
 JP2 = b"\0\0\0\x0cjP  "
 MAX_SEGMENTS = 10_000
@@ -32,11 +33,16 @@ MAX_SEGMENTS = 10_000
 _SOC, _CAP, _SIZ, _COD, _COC, _TLM, _CPF = 0xFF4F, 0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF59
 _QCD, _QCC, _RGN, _POC, _PPM, _PPT = 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61
 _SOT, _SOD, _EOC, _COM = 0xFF90, 0xFF93, 0xFFD9, 0xFF64
-_PART_2_SEGMENTS = frozenset({0xFF74, 0xFF75, 0xFF77, 0xFF78})  # MCT, MCC, MCO, CBD
+# Of part 2 what decoders read whatever the syntax says (MCT, MCC, MCO, CBD), and what changes pixels and few read (NLT,
+# ATK).
+_TRANSFORMS, _NOT_TAKEN = frozenset({0xFF74, 0xFF75, 0xFF77, 0xFF78}), frozenset({0xFF76, 0xFF79})
+# Whether all of such a segment is needed, only a decoder can say.
+_UNCOUNTED = _TRANSFORMS | {_PPM, _PPT}
+_HIGH_THROUGHPUT = 0x00020000  # the one capability of which anything is known here (A.5.2)
 _NO_LENGTH = range(0xFF30, 0xFF40)
 # What would begin another tile-part, or end the codestream, inside packets: in none that an encoder wrote.
 _STRAY = re.compile(rb"\xff[\x90\xd9]")
-_TEXT_AT_END = re.compile(rb"[\x20-\x7e]{16}[\0\s]*\Z")
+_TEXT = re.compile(rb"[\x20-\x7e]{16}")
 _VERSION = rb"v?\d{1,3}(\.\d{1,3}){0,3}\.?"
 _NOTICE = re.compile(
     rb"\x00\x01(Created by (GDCM/)?(OpenJPEG|Grok) +version |Kakadu-|OpenJPH Ver |Creator: JasPer Version )"
@@ -78,6 +84,7 @@ class _Builder:
     clean: bool = True
     main: list[bytes] = field(default_factory=list)
     parts: list[_TilePart] = field(default_factory=list)
+    parts_of: dict[int, int] = field(default_factory=dict)  # by tile, how many
     components: int = 0
     tiles: int = 0
     levels: int = 0
@@ -97,6 +104,7 @@ class _Builder:
 
     def walk(self) -> None:
         stream, at = self.stream, 2
+        self.levels = _levels(stream)
         for _count in range(MAX_SEGMENTS):
             if at + 2 > len(stream):
                 raise MalformedStream
@@ -122,11 +130,11 @@ class _Builder:
 
     def _gap(self, at: int) -> int:
         """Whatever stands between two tile-parts, or the last one and the end. (3)"""
-        ends = [end for end in (self.stream.find(b"\xff\x90", at), self.stream.find(b"\xff\xd9", at)) if end >= 0]
-        if not ends:
+        following = _STRAY.search(self.stream, at)
+        if following is None:
             raise MalformedStream
         self.clean = False
-        return min(ends)
+        return following.start()
 
     def _header(self, at: int, kept: list[bytes], *, tile: bool) -> int:
         """One marker segment of the main header or of a tile-part's; where it ends."""
@@ -143,7 +151,7 @@ class _Builder:
         if length < 2 or end > len(self.stream):
             raise MalformedStream
         payload = self.stream[at + 4 : end]
-        if marker == _TLM and not tile:
+        if marker == _TLM and not tile and self.components:
             self.clean = self.clean and self.lengths is None
             self.lengths = payload
             return int(end)
@@ -169,14 +177,17 @@ class _Builder:
             wide = 1 if self.components < 257 else 2
             return payload if len(payload) == wide + 2 and payload[wide] == 0 else None
         if marker == _POC:
-            wide = 7 if self.components < 257 else 9
-            return payload if payload and len(payload) % wide == 0 else None
+            if not _are_progressions(payload, ">BBHBBB" if self.components < 257 else ">BHHBHB"):
+                raise MalformedStream
+            return payload
         if marker in (_PPM, _PPT):
             return payload if (marker == _PPT) == tile else None
         if marker in (_CAP, _CPF) and not tile:
             return self._capabilities(marker, payload)
-        if marker in _PART_2_SEGMENTS and self.syntax in _PART_2:
+        if marker in _TRANSFORMS:
             return payload
+        if marker in _NOT_TAKEN:
+            raise MalformedStream
         return payload if marker == _COM and _NOTICE.fullmatch(payload) else None
 
     def _size(self, payload: bytes) -> bytes:
@@ -245,21 +256,21 @@ class _Builder:
 
     @staticmethod
     def _capabilities(marker: int, payload: bytes) -> bytes | None:
-        """CAP: 32 bits, and two bytes for each that is set (A.5.2); CPF: a profile's number (T.814)."""
+        """CAP: 32 bits, and two bytes for the one that HTJ2K sets (A.5.2); CPF: a profile's number (T.814)."""
         if marker == _CPF:
             return payload if len(payload) in (2, 4) else None
-        if len(payload) < 4:
+        if len(payload) < 6:
             raise MalformedStream
-        return payload[: 4 + 2 * int.from_bytes(payload[:4], "big").bit_count()]
+        return payload[:6] if int.from_bytes(payload[:4], "big") == _HIGH_THROUGHPUT else None
 
     def _tile_part(self, at: int) -> int:
         """(3)"""
         if at + 12 > len(self.stream) or not self.components:
             raise MalformedStream
         length, tile, whole, number, count = struct.unpack_from(">HHLBB", self.stream, at + 2)
-        before = [part for part in self.parts if part.tile == tile]
-        if length != 10 or tile >= self.tiles or number != len(before):
+        if length != 10 or tile >= self.tiles or number != self.parts_of.get(tile, 0):
             raise MalformedStream
+        self.parts_of[tile] = number + 1
         part, header = _TilePart(tile, number, count), list[bytes]()
         inside, levels, own_levels = at + 12, self.levels, dict(self.own_levels)
         while self.stream[inside : inside + 2] != b"\xff\x93":
@@ -271,7 +282,7 @@ class _Builder:
         if not inside + 2 <= end <= len(self.stream):
             raise MalformedStream
         part.header, part.packets = b"".join(header), self.stream[inside + 2 : end]
-        if _STRAY.search(part.packets) or _TEXT_AT_END.search(part.packets[-64:]):
+        if _STRAY.search(part.packets) or _TEXT.fullmatch(part.packets.rstrip(FILL)[-16:]):
             raise MalformedStream
         self.parts.append(part)
         return end
@@ -286,6 +297,60 @@ class _Builder:
             payload = bytes([number, 0x60]) + b"".join(entries[first : first + 10_000])
             found += struct.pack(">HH", _TLM, len(payload) + 2) + payload
         return found
+
+
+def tile_part_ends(stream: bytes) -> list[int]:
+    """Where each tile-part ends, of a codestream that was built anew."""
+    return [end for _at, end in _tile_parts(stream)]
+
+
+def is_uncounted(stream: bytes) -> bool:
+    """Whether a codestream that was built anew has segments of which only a decoder can say that all is needed."""
+    headers = [2, *(at + 12 for at, _end in _tile_parts(stream))]
+    return any(marker in _UNCOUNTED for at in headers for marker, _at in _segments(stream, at))
+
+
+def _segments(stream: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """(marker, where it stands) of a header that was built anew, up to what ends it."""
+    while True:
+        marker, length = struct.unpack_from(">HH", stream, at)
+        yield marker, at
+        if marker in (_SOT, _SOD):
+            return
+        at += 2 + length
+
+
+def _tile_parts(stream: bytes) -> Iterator[tuple[int, int]]:
+    """Where each tile-part begins and ends."""
+    at = next(at for marker, at in _segments(stream, 2) if marker == _SOT)
+    while stream.startswith(b"\xff\x90", at):
+        (length,) = struct.unpack_from(">L", stream, at + 6)
+        end = at + length if length else stream.rindex(b"\xff\xd9")
+        yield at, end
+        at = end
+
+
+def _levels(stream: bytes) -> int:
+    """The resolution levels that COD says: it may stand behind the quantisation, whose steps they count (A.3)."""
+    at = 2
+    while at + 10 <= len(stream):
+        marker, length = struct.unpack_from(">HH", stream, at)
+        if marker == _COD:
+            return stream[at + 9]
+        if marker in (_SOT, _EOC) or length < 2:
+            break
+        at += 2 if marker in _NO_LENGTH else 2 + length
+    return 0
+
+
+def _are_progressions(payload: bytes, form: str) -> bool:
+    """Whether each change of progression is one (A.6.6): no other numbers stand there."""
+    if not payload or len(payload) % struct.calcsize(form):
+        return False
+    return all(
+        low < high <= 33 and layers and (first < last or not last) and order <= 4
+        for low, first, layers, high, last, order in struct.iter_unpack(form, payload)
+    )
 
 
 def _said(payload: bytes) -> list[tuple[int, int]] | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+# What may stand behind a word to the end of a scan: blanks, zeros, fill bytes.
+FILL = b"\0\t\n\v\f\r \xff"
+
 
 class MalformedStream(Exception):
     """The stream is not what its syntax and its header say it is."""

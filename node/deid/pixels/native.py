@@ -16,6 +16,8 @@ import numpy.typing as npt
 from node.deid.pixels.fragments import Bytes
 
 _STEP = 1 << 20
+# Bits of cells that can be masked.
+MASKABLE = frozenset({8, 16, 32, 64})
 Cells = npt.NDArray[Any]
 
 
@@ -40,7 +42,7 @@ class CellForm:
     @property
     def has_spare_bits(self) -> bool:
         """Whether there are bits that are not stored, in cells that can be masked."""
-        return self.allocated in (8, 16, 32) and 0 < self.stored < self.allocated
+        return self.allocated in MASKABLE and 0 < self.stored < self.allocated
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -69,7 +69,8 @@ class ReaderProcess:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
             while name not in (message := self._hear(process)):
-                self._on_picture()
+                if name == "verdicts":
+                    self._on_picture()
             answer = [shape(plain) for plain in message[name]]
             if len(answer) != len(paths):
                 raise ReaderDied

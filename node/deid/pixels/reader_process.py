@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,7 +45,7 @@ def main() -> None:
             _say(answers, {"fingerprints": [_fingerprint(path, bytes.fromhex(request["key"])) for path in paths]})
             continue
         if "settle" in request:
-            _say(answers, {"settled": [_settled(path) for path in paths]})
+            _say(answers, {"settled": [_settled(path, lambda: _say(answers, {"alive": True})) for path in paths]})
             continue
         reader = reader or RapidReader()
         looker = TextFinder(reader, request["every_frame"], lambda: _say(answers, {"alive": True}))
@@ -59,9 +60,9 @@ def _fingerprint(path: Path, key: bytes) -> str | None:
         return None
 
 
-def _settled(path: Path) -> bool | None:
+def _settled(path: Path, alive: Callable[[], None]) -> bool | None:
     try:
-        return settle(path)
+        return settle(path, alive)
     except NotDecoded:
         return None
 

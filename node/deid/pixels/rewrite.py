@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,7 +66,7 @@ def write_copy(film: Film, target: Path, boxes: Boxes) -> None:
         _compare(film, open_film(target), boxes)
 
 
-def write_masked(film: Film, target: Path) -> None:
+def write_masked(film: Film, target: Path, alive: Callable[[], None]) -> None:
     """Write `film` to a new file (0600) with nothing but its stored bits, in JPEG-LS Lossless; nothing else changes.
 
     Raises `NotWritable`, `NotDecoded`, `OSError`.
@@ -74,8 +74,8 @@ def write_masked(film: Film, target: Path) -> None:
     header = pydicom.dcmread(film.path, stop_before_pixels=True)
     handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "r+b") as out:
-        _transcode(film, header, out, {})
-    _compare(film, open_film(target), {})
+        _transcode(film, header, out, {}, alive)
+    _compare(film, open_film(target), {}, alive)
 
 
 def widened(box: Box, film: Film) -> Box:
@@ -135,7 +135,9 @@ def _patch(film: Film, header: Dataset, out: BinaryIO, at: int, boxes: Boxes) ->
         cells.flush()
 
 
-def _transcode(film: Film, header: Dataset, out: BinaryIO, boxes: Boxes) -> None:
+def _transcode(
+    film: Film, header: Dataset, out: BinaryIO, boxes: Boxes, alive: Callable[[], None] = lambda: None
+) -> None:
     """(2)"""
     if film.bits_allocated not in (8, 16) or film.samples not in (1, 3):
         raise NotWritable
@@ -151,6 +153,7 @@ def _transcode(film: Film, header: Dataset, out: BinaryIO, boxes: Boxes) -> None
     out.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
     out.write(struct.pack("<HHL", 0xFFFE, 0xE000, 0))  # an empty offset table
     for number, frame in enumerate(decode(film, range(film.frames))):
+        alive()
         _blacken(film, frame, boxes.get(number, ()))
         for item in itemize_frame(_jpeg_ls(film, header, frame)):
             out.write(item)
@@ -176,10 +179,11 @@ def _jpeg_ls(film: Film, header: Dataset, frame: Values) -> bytes:
         raise NotWritable from error
 
 
-def _compare(film: Film, written: Film, boxes: Boxes) -> None:
+def _compare(film: Film, written: Film, boxes: Boxes, alive: Callable[[], None] = lambda: None) -> None:
     """Every frame of the new file is the old one, but for the boxes. Raises `NotWritable`."""
     pairs = zip(decode(film, range(film.frames)), decode(written, range(written.frames)), strict=True)
     for number, (before, after) in enumerate(pairs):
+        alive()
         _blacken(film, before, boxes.get(number, ()))
         if not np.array_equal(before, after):
             raise NotWritable

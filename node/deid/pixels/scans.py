@@ -2,8 +2,9 @@
 before the next marker, no decoder reads.
 
 To know, the codes must be counted, symbol by symbol; a slice of 512 x 512 takes a quarter of a second. So that is done
-only where what stands before a marker may be text: four printable characters, two letters of UTF-8 or UTF-16, or ten
-printable characters in a row in the last half kilobyte. Restart intervals beyond those the picture has always go.
+only where what stands before a marker, and before fill of any length, may be text: four printable characters, two
+letters of UTF-8 or UTF-16, or in the last half kilobyte ten printable characters or seven letters in a row. Restart
+intervals beyond those the picture has always go.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from node.deid.pixels.layout import MalformedStream
+from node.deid.pixels.layout import FILL, MalformedStream
 
 _RESTART = re.compile(rb"(\xff[\xd0-\xd7])")
 _TAIL_BYTES = 512
 _MAYBE_TEXT = re.compile(
-    rb"(?:[\x20-\x7e]{4}|(?:[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){2}|(?:[\x20-\x7e]\0){2}|(?:\0[\x20-\x7e]){2})"
-    rb"[\0\s\xff]*\Z|[\x20-\x7e]{10}",
+    rb"(?:[\x20-\x7e]{4}|(?:[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){2}|[\x20-\x7e]\0[\x20-\x7e]|(?:\0[\x20-\x7e]){2})"
+    rb"\Z|[\x20-\x7e]{10}|[A-Za-z^ ,.-]{7}",
     re.DOTALL,
 )
 
@@ -86,11 +87,11 @@ def picture_end(
 ) -> bytes:
     """The scan's data up to the end of its picture; the same object when nothing follows. Raises `MalformedStream`."""
     wanted = _mcus(scan, everyone, size, lossless)
-    pieces = _RESTART.split(data) if scan.interval or b"\xff\xd0" in data else [data]
     most = math.ceil(wanted / scan.interval) if scan.interval else 1
+    pieces = _RESTART.split(data, maxsplit=most) if scan.interval or b"\xff\xd0" in data else [data]
     kept, clean = pieces[: 2 * most - 1], len(pieces) <= 2 * most - 1
     for at in range(0, len(kept), 2):
-        if _MAYBE_TEXT.search(kept[at][-_TAIL_BYTES:]) is None:
+        if _MAYBE_TEXT.search(kept[at].rstrip(FILL)[-_TAIL_BYTES:]) is None:
             continue
         count = min(scan.interval or wanted, wanted - at // 2 * scan.interval)
         length = _ends(kept[at], scan, tables, count, lossless)

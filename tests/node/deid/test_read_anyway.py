@@ -146,6 +146,13 @@ def test_a_deflated_frame_that_is_longer_or_shorter_than_it_should_be_is_none(tm
         assert finding is Exclusion.PIXELS_INCONSISTENT and not (tmp_path / "out.dcm").exists()
 
 
+@pytest.mark.parametrize("shape", [(1, 32769, 4096), (32, 32768, 4096)])
+def test_deflated_frames_are_no_longer_than_a_frame_and_a_native_value_can_be(shape):
+    data = pydicom.dcmread(pydicom.filebase.DicomBytesIO(deflated(np.zeros((shape[0], 16, 16), np.uint8), 8)))
+    data.NumberOfFrames, data.Rows, data.Columns = shape
+    assert open_engine("eucaim").read(unknown_to_pydicom(data, DEFLATED_FRAMES)).finding is Exclusion.INFLATE_LIMIT
+
+
 def xl(frame: bytes) -> bytes:
     data = ct_slice()
     data.Rows = data.Columns = 16

@@ -10,6 +10,7 @@ from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
 from node.deid.engine import open_engine
+from node.deid.pixels import fragments
 from node.deid.pixels.fragments import planned
 from node.deid.pixels.layout import Layout, MalformedStream
 from node.deid.stream import MemoryStream
@@ -80,3 +81,20 @@ def test_a_stream_that_is_none_is_held(tmp_path):
 def test_values_that_are_no_items_are_told(value):
     with pytest.raises(MalformedStream):
         planned(JPEG, MemoryStream(value), 0, len(value), Layout(1, 8, 8, 1, 8, 8))
+
+
+def test_fragments_of_one_frame_are_not_read_beyond_its_most(monkeypatch):
+    monkeypatch.setattr(fragments, "MAX_FRAME_BYTES", 1000)
+    frame = struct.pack("<16L", 1, 64, *[0] * 14) + bytes(536)
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, len(frame)) + frame
+    value = struct.pack("<HHL", 0xFFFE, 0xE000, 0) + item * 60
+    read = []
+
+    class Counted(MemoryStream):
+        def read(self, at, length):
+            read.append(length)
+            return super().read(at, length)
+
+    with pytest.raises(MalformedStream):
+        planned("1.2.840.10008.1.2.5", Counted(value), 0, len(value), Layout(2, 4000, 4000, 1, 8, 8))
+    assert sum(length for length in read if length > 8) == 600

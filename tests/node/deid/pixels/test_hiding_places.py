@@ -16,8 +16,9 @@ from mediator.deid.screening import Exclusion
 from mediator.deid.values import Subject
 from node.deid.engine import Source, open_engine
 from node.deid.pixels.frames import NotDecoded
+from node.deid.pixels.reader import ReaderProcess
 from node.deid.pixels.settle import settle
-from node.deid.structure import ENCAPSULATED, SYNTAXES
+from node.deid.structure import ENCAPSULATED, EXPLICIT, SYNTAXES
 from tests.sim import hiding
 from tests.sim.hiding import ALL, FRAMES, MAY_BE_HELD, PLACES, WITHOUT_ENCODER, film
 
@@ -108,3 +109,77 @@ def test_rows_and_components_that_the_header_does_not_have_do_not_leave(engine, 
     colours.data.SamplesPerPixel, colours.data.PlanarConfiguration = 3, 0
     colours.data.PhotometricInterpretation = "RGB"
     assert not passes(engine, colours.content(), target)
+
+
+BEHIND = {"fill": bytes(600), "blanks": b" " * 600, "a number": b"\1\2\3\4"}
+BEFORE_A_MARKER = [syntax for syntax in PLACES if hiding.CODED & PLACES[syntax].keys()]
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("syntax", BEFORE_A_MARKER)
+def test_a_word_before_a_marker_does_not_leave_whatever_stands_behind_it(engine, folder, syntax, behind):
+    for word in (b"JANSEN^WILHELMINA", b"JANSEN^WI"):
+        source, target = film(syntax, folder), folder / "written.dcm"
+        hiding.before_the_last_marker(source, word + BEHIND[behind], 1)
+        if passes(engine, source.content(), target):
+            assert word not in target.read_bytes()
+            assert np.array_equal(decoded(target.read_bytes(), folder), decoded(film(syntax, folder).content(), folder))
+        else:
+            assert syntax in hiding.MAY_BE_HELD_AT_ITS_END
+
+
+def test_a_word_at_the_end_of_an_earlier_tile_part_does_not_leave(engine, folder):
+    source, target = film("1.2.840.10008.1.2.4.90", folder), folder / "written.dcm"
+    hiding.in_two_tile_parts(source, b"JANSEN^WI", 1)
+    before = decoded(film(source.syntax, folder).content(), folder)
+    assert np.array_equal(decoded(source.content(), folder), before)
+    if passes(engine, source.content(), target):
+        assert b"JANSEN^WI" not in target.read_bytes()
+        assert np.array_equal(decoded(target.read_bytes(), folder), before)
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("syntax", [syntax for syntax in PLACES if "behind the packets" in PLACES[syntax]])
+def test_a_word_in_a_segment_that_nobody_counts_does_not_leave(engine, folder, syntax, place):
+    source, target = film(syntax, folder), folder / "written.dcm"
+    hiding.j2k_packed(source, b"JANSEN^WILHELMINA", place)
+    if passes(engine, source.content(), target):
+        assert b"JANSEN" not in target.read_bytes()
+        assert np.array_equal(decoded(target.read_bytes(), folder), decoded(source.content(), folder))
+
+
+@pytest.mark.parametrize("allocated", [8, 16, 24, 32, 40, 64])
+def test_a_word_in_bits_that_are_not_stored_does_not_leave_whatever_size_the_cells_have(engine, folder, allocated):
+    source, target, size, word = film(EXPLICIT, folder), folder / "written.dcm", allocated // 8, b"JANSEN^WILHELMINA"
+    source.data.BitsAllocated, source.data.BitsStored, source.data.HighBit = allocated, 1, 0
+    value = bytearray(source.data.Rows * source.data.Columns * FRAMES * size)
+    value[size - 1 : len(word) * size : size] = word
+    source.frames = [bytes(value)]
+    if passes(engine, source.content(), target):
+        written = target.read_bytes()
+        assert all(word not in written[start::size] for start in range(size))
+
+
+class Listened(ReaderProcess):
+    """Counts the signs of life."""
+
+    alive = 0
+
+    def _hear(self, process):
+        message = super()._hear(process)
+        self.alive += "alive" in message
+        return message
+
+
+def test_a_film_that_is_decoded_whole_is_not_silent_until_its_last_frame(engine, folder):
+    source, target, pictures = film("1.2.840.10008.1.2.4.90", folder), folder / "written.dcm", []
+    for number in range(FRAMES):
+        hiding.before_the_last_marker(source, b"JANSEN^WI", number)
+    target.unlink(missing_ok=True)
+    assert engine.convert(engine.read(source.content()), SUBJECT, target).doubtful
+    reader = Listened(on_picture=lambda: pictures.append(1))
+    try:
+        assert reader.settle(target) is True
+    finally:
+        reader.close()
+    assert reader.alive >= 3 * FRAMES and not pictures  # looked at, written, compared; none was read

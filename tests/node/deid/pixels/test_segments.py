@@ -2,6 +2,8 @@
 
 import io
 import struct
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -129,6 +131,48 @@ def test_damaged_streams_end_in_a_verdict_and_never_in_another_error():
                 without_words(syntax, bytes(damaged[: random.integers(1, len(damaged) + 1)]))
             except MalformedStream:
                 pass
+
+
+def test_what_changes_pixels_and_few_decoders_read_is_not_left_out_in_silence():
+    stream = encoded(J2K)
+    for marker in (0xFF76, 0xFF79):  # a non-linear transform, a wavelet of one's own
+        with pytest.raises(MalformedStream):
+            without_words(J2K, in_header(J2K, stream, segment(marker, bytes(6))))
+    assert b"\xff\x74" in without_words(J2K, in_header(J2K, stream, segment(0xFF74, bytes(6))))
+
+
+def test_quantisation_may_stand_before_the_coding_style():
+    stream = encoded(J2K)
+    cod, qcd = stream.index(b"\xff\x52"), stream.index(b"\xff\x5c")
+    end = qcd + 2 + struct.unpack_from(">H", stream, qcd + 2)[0]
+    turned = stream[:cod] + stream[qcd:end] + stream[cod:qcd] + stream[end:]
+    assert without_words(J2K, turned) is turned and np.array_equal(pixels(turned), PICTURE)
+
+
+def test_thousands_of_tile_parts_and_gaps_cost_one_look_each():
+    stream = encoded(J2K)
+    sot, end = stream.index(b"\xff\x90"), stream.rindex(b"\xff\xd9")
+    first = bytearray(stream[sot:end])
+    first[6:10] = struct.pack(">L", end - sot)
+    head = stream[:24] + struct.pack(">LL", 1, 1) + stream[32:sot]  # each pixel a tile
+    many = [struct.pack(">HHHLBBH", 0xFF90, 10, tile, 14, 0, 1, 0xFF93) + b"\0\0" for tile in range(1, 3072)]
+    whole = head + bytes(first) + b"".join(many) + bytes(1 << 24) + stream[end:]
+    started = time.process_time()
+    assert b"\0" * 64 not in without_words(J2K, whole)
+    assert time.process_time() - started < 2
+
+
+def test_restart_markers_beyond_those_of_the_picture_take_no_memory():
+    stream = encoded(JPEG)
+    end = stream.rindex(b"\xff\xd9")
+    whole = stream[:end] + b"\xff\xd0" * (1 << 17) + stream[end:]
+    tracemalloc.start()
+    try:
+        kept = without_words(JPEG, whole)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert b"\xff\xd0" not in kept and peak < 8 * len(whole)
 
 
 def pixels(stream: bytes) -> np.ndarray:
