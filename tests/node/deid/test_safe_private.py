@@ -15,6 +15,7 @@ from pydicom.uid import (
 )
 
 from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.screening import Exclusion
 from node.deid.deidentify import Gate0
 from node.deid.engine import open_engine
 from node.deid.profiles import load_profile, profile_names, standard
@@ -248,3 +249,17 @@ def test_a_series_whose_private_elements_change_is_written_as_each_file_alone(tm
         assert read(pydicom.dcmread(paths[0]), "SIEMENS MR HEADER", 0x19, 0x0C) == [100 * (number // 2)]
         for path in paths:
             path.unlink()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("profile", RETAINING)
+def test_a_name_in_the_bytes_of_a_private_number_does_not_leave(tmp_path, profile, form):
+    """Read as a double, `VICTORIA` could be a bandwidth; nobody's name of eight letters is there by chance."""
+    dataset = mr()
+    dataset.PatientName = "VICTORIA^Q"
+    put(dataset, "SIEMENS MR HEADER", 0x0019, 0x28, "FD", struct.unpack("<d", b"VICTORIA")[0], form)
+    gate = Gate0(open_engine(profile), KEYED, review=True)
+    syntax = ImplicitVRLittleEndian if form == "implicit" else ExplicitVRLittleEndian
+    outcome = gate.begin(MemoryStream(to_bytes(dataset, syntax)), tmp_path, lambda _: "out")()
+    assert (outcome.place, outcome.reasons) == ("refuse", (Exclusion.RESIDUAL_IDENTIFIER,))
+    assert not (tmp_path / "out").exists()
