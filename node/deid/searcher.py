@@ -121,7 +121,8 @@ class Searcher:
             rule = self._table.rule(node.tag)
             values = decode(node.value, node.vr, _CHARSET)
             name = partial(self._own.name, cleaned=rule.action is not ElementAction.KEEP)
-            self._named[key] = answer = not coded and still_names(rule, node.tag, values, name, self._mandatory)
+            ours = coded or self._table.is_reservation(node.tag, values[0])
+            self._named[key] = answer = not ours and still_names(rule, node.tag, values, name, self._mandatory)
         return answer
 
 

@@ -305,6 +305,8 @@ class _Verifier:
         if leaf.node.vr not in WORDS:
             return any(map(own.is_number, numerals(leaf.node)))
         values = decode(_NOBODY.sub(b" ", leaf.node.value), leaf.node.vr, leaf.charset)
+        if self._table.is_reservation(leaf.node.tag, values[0]):
+            return False
         return still_names(leaf.rule, leaf.node.tag, values, own.name, self._mandatory)
 
     def _compare_dates(self, source: Source, label: str) -> None:
@@ -353,7 +355,7 @@ class _Verifier:
         """Whether the profile itself would leave this value as it stands."""
         node, rule = leaf.node, leaf.rule
         if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
-            return any(node.value.strip(b" \0") == name.encode() for name, _group, _element in self._table.private)
+            return self._table.is_reservation(node.tag, text(node))
         if node.vr not in TEXT_VRS:
             return rule.action is ElementAction.KEEP
         values = decode(node.value, node.vr, leaf.charset)

@@ -19,7 +19,9 @@ from mediator.deid.screening import Exclusion
 from node.deid.deidentify import Gate0
 from node.deid.engine import open_engine
 from node.deid.profiles import load_profile, profile_names, standard
+from node.deid.source_folder import walk
 from node.deid.stream import MemoryStream
+from node.deid.verify import verify_folders
 from tests.sim.dicom import ct_slice, raw_element, to_bytes
 
 KEYED = Pseudonyms(bytes(32), "liver")
@@ -265,3 +267,25 @@ def test_a_name_in_the_bytes_of_a_private_number_does_not_leave(tmp_path, profil
     outcome = gate.begin(MemoryStream(to_bytes(dataset, syntax)), tmp_path, lambda _: "out")()
     assert (outcome.place, outcome.reasons) == ("refuse", (Exclusion.RESIDUAL_IDENTIFIER,))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("profile", RETAINING)
+def test_a_maker_may_be_called_as_a_patient_is(tmp_path, profile):
+    """Somebody called Philips: the block's creator is nobody's name, at the second search and for `verify`."""
+    dataset = mr()
+    dataset.PatientName = "Philips^Jan"
+    put(dataset, "Philips Imaging DD 001", 0x2001, 0x03, "FL", 800.0, "explicit")
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    (source / "a").write_bytes(original := to_bytes(dataset, ExplicitVRLittleEndian))
+    gate = Gate0(open_engine(profile), KEYED, review=True)
+    outcome = gate.begin(MemoryStream(original), out, lambda _: "a")()
+    assert outcome.path is not None and gate.again(MemoryStream(original), outcome.lost, outcome.path) is None
+    assert verify_folders(str(source), str(out), load_profile(profile), walk, KEYED).findings == []
+    # in a block of somebody's own it is a name
+    stolen = outcome.path.read_bytes().replace(b"Philips Imaging DD 001", b"Philips Imaging DD 999")
+    outcome.path.write_bytes(stolen)
+    (finding,) = verify_folders(str(source), str(out), load_profile(profile), walk, KEYED).findings
+    assert "(2001,0010)" in finding.where
+    assert gate.again(MemoryStream(original), outcome.lost, outcome.path) is Exclusion.RESIDUAL_IDENTIFIER
