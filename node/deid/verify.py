@@ -140,6 +140,12 @@ class _Leaf:
     path: tuple[int, ...] = ()  # tags and numbers of items
     coded: bool = False  # part of a code of the standard
 
+    @property
+    def is_date(self) -> bool:
+        """By its own VR, or by the rule's where a writer put it into one of text or did not say."""
+        vr, vrs = self.node.vr, self.rule.vrs
+        return vr in DATE_VRS or (bool(vrs) and DATE_VRS.issuperset(vrs) and (vr == "UN" or vr in TEXT_VRS))
+
 
 @dataclass(frozen=True)
 class _Original:
@@ -216,7 +222,7 @@ class _Verifier:
             return
         facts = source.facts
         self._lose(source, (facts.patient_id, facts.issuer))
-        dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS}
+        dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.is_date}
         original = _Original((facts.patient_id, facts.issuer), dates, facts.study)
         if facts.issuer:
             self._issuers.add(facts.study, facts.patient_id, facts.issuer)
@@ -315,7 +321,7 @@ class _Verifier:
         if not originals:
             return
         self._report.matched += 1
-        leaves = [leaf for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS and text(leaf.node)]
+        leaves = [leaf for leaf in self._leaves(source) if leaf.is_date and text(leaf.node)]
         for where, kind in min((list(self._misplaced(original, leaves)) for original in originals), key=len):
             self._find(label, where, kind)
         if self._keyed is None and len(originals) == 1 and (days := _first_move(originals[0], leaves)):
@@ -331,9 +337,10 @@ class _Verifier:
         study = study_date({path[0]: said for path, said in original.dates.items() if len(path) == 1})
         for leaf in leaves:
             rule, before, after = leaf.rule, original.dates.get(leaf.path, ""), text(leaf.node)
+            vr = leaf.node.vr if leaf.node.vr in DATE_VRS else rule.vrs[0]
             if before == after and rule.action is ElementAction.SHIFT_DATE:
                 yield leaf.place, "date"
-            elif date_holds(rule, leaf.node.vr, before, after, Moved(days, study)):
+            elif date_holds(rule, vr, before, after, Moved(days, study)):
                 continue
             elif before == after:
                 yield leaf.place, "date"

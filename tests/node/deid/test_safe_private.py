@@ -1,6 +1,7 @@
 """What research computes from private numbers, by vendor: before and after, the same number."""
 
 import struct
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -289,3 +290,38 @@ def test_a_maker_may_be_called_as_a_patient_is(tmp_path, profile):
     (finding,) = verify_folders(str(source), str(out), load_profile(profile), walk, KEYED).findings
     assert "(2001,0010)" in finding.where
     assert gate.again(MemoryStream(original), outcome.lost, outcome.path) is Exclusion.RESIDUAL_IDENTIFIER
+
+
+@pytest.mark.parametrize("profile", ["eucaim", "eucaim-v5"])
+@pytest.mark.parametrize("form", ["explicit", "implicit"])
+def test_private_dates_are_compared_where_the_file_does_not_say_that_they_are_dates(tmp_path, profile, form):
+    dataset = ct_slice()
+    put(dataset, "GEMS_PETD_01", 0x0009, 0x0D, "DT", "20240317101500.00", form)
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    syntax = ImplicitVRLittleEndian if form == "implicit" else ExplicitVRLittleEndian
+    (source / "a").write_bytes(to_bytes(dataset, syntax))
+    made = gated(out, dataset, profile, form)
+    (path,) = out.iterdir()
+    said = made.private_block(0x0009, "GEMS_PETD_01")[0x0D].value
+    said = said.decode() if isinstance(said, bytes) else str(said)
+    assert said.strip() != "20240317101500.00"
+    checked = partial(verify_folders, str(source), str(out), load_profile(profile), walk, KEYED)
+    assert checked().findings == []
+    path.write_bytes(path.read_bytes().replace(said.strip().encode(), b"20240317101500.00"))
+    (finding,) = checked().findings
+    assert (finding.kind, finding.where) == ("date", "(0009,100D)")
+
+
+@pytest.mark.parametrize("profile", ["eucaim", "eucaim-v5"])
+def test_dates_in_a_vr_of_text_are_compared_with_what_they_were(tmp_path, profile):
+    dataset = ct_slice()
+    dataset[0x00080020] = raw_element(0x00080020, "LO", b"20240320")
+    dataset.SeriesDate, dataset.AcquisitionDate = "20240321", "20240319"
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    (source / "a").write_bytes(to_bytes(dataset, ExplicitVRLittleEndian))
+    gated(out, dataset, profile)
+    assert verify_folders(str(source), str(out), load_profile(profile), walk, KEYED).findings == []
