@@ -7,8 +7,7 @@ meant, and written in the VR the standard has for the element; what is none is n
 1. Text is a number when it has the shape of one: digits, one point or one comma, an exponent. `1,234.5` is none.
 2. Dates, times, ages, UIDs, names and tags are no numbers, whatever digits they are made of.
 3. Bytes of no stated kind (UN, OB) are what the standard says they are, where that gives plain numbers: finite, and of
-   a size that something can be measured in. What rounding leaves of a zero (6.1e-17 in a direction) is a number, too,
-   where its bytes are no text.
+   a size that can be measured, or what rounding leaves of a zero (6.1e-17 in a direction) in bytes that are no text.
 4. A number stays the same number: text as it is, a binary one in the shortest spelling that reads back as it. What the
    standard's VR cannot hold (14.5 as IS) is not written.
 """
@@ -60,11 +59,9 @@ def _read_as(target: str, vr: str, value: bytes, *, little: bool) -> tuple[str, 
     if vr not in _UNSTATED:
         return read(vr, value, little=little)
     found = read(target, value, little=little)
-    if found is None:
-        return None
     size = struct.calcsize("<" + FORMS[target]) if target in FORMS else 0
-    pieces = (value[place * size : (place + 1) * size] for place in range(len(found)))
-    return found if all(map(_is_plain, found, pieces)) else None  # (3)
+    pieces = (value[place * size : (place + 1) * size] for place in range(len(found or ())))
+    return found if found and all(map(_is_plain, found, pieces)) else None  # (3)
 
 
 def read(vr: str, value: bytes, *, little: bool) -> tuple[str, ...] | None:
@@ -93,7 +90,6 @@ def spelled(texts: Iterable[str]) -> tuple[str, ...] | None:
 
 
 def _is_plain(text: str, raw: bytes) -> bool:
-    """Whether a number could be measured; `raw` are its bytes, none where it was spelled out."""
     size = abs(float(text or 0))
     smallest = _TINY if raw and all(0x20 <= byte < 0x7F for byte in raw.rstrip(b"\0")) else _LEFT_OF_ZERO
     return size == 0 or smallest <= size <= _HUGE

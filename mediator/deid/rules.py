@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from typing import Literal
 
 from mediator.deid.identifiers import Kind
@@ -110,14 +109,6 @@ class ProfileTable:
     def private_rule(self, creator: str, tag: int) -> Rule:
         """The rule for a private element of the block `creator` reserves: only what the safe list names may stay."""
         return self.private.get((creator.strip(" \0"), tag >> 16, tag & 0xFF), DEFAULT_RULE)
-
-    def is_reservation(self, tag: int, text: str) -> bool:
-        """Whether an element reserves a block for a creator of the safe list: a maker's name, whoever is called so."""
-        return bool(tag >> 16 & 1) and 0x10 <= tag & 0xFFFF <= 0xFF and text.strip(" \0") in self._creators
-
-    @cached_property
-    def _creators(self) -> frozenset[str]:
-        return frozenset(creator for creator, _group, _element in self.private)
 
     @property
     def method(self) -> str:

@@ -49,7 +49,7 @@ from node.deid.pixels.native import masked_blocks
 from node.deid.profiles import standard
 from node.deid.residue import Residue
 from node.deid.rewrite import Rewriter, block_of, coded_in
-from node.deid.searcher import WORDS, still_names
+from node.deid.searcher import WORDS, is_reservation, still_names
 from node.deid.structure import ElementNode
 
 _CHARSET = 0x00080005
@@ -311,7 +311,7 @@ class _Verifier:
         if leaf.node.vr not in WORDS:
             return any(map(own.is_number, numerals(leaf.node)))
         values = decode(_NOBODY.sub(b" ", leaf.node.value), leaf.node.vr, leaf.charset)
-        if self._table.is_reservation(leaf.node.tag, values[0]):
+        if is_reservation(self._table, leaf.node.tag, values[0]):
             return False
         return still_names(leaf.rule, leaf.node.tag, values, own.name, self._mandatory)
 
@@ -362,7 +362,7 @@ class _Verifier:
         """Whether the profile itself would leave this value as it stands."""
         node, rule = leaf.node, leaf.rule
         if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
-            return self._table.is_reservation(node.tag, text(node))
+            return is_reservation(self._table, node.tag, text(node))
         if node.vr not in TEXT_VRS:
             return rule.action is ElementAction.KEEP
         values = decode(node.value, node.vr, leaf.charset)
