@@ -7,7 +7,7 @@ meant, and written in the VR the standard has for the element; what is none is n
 1. Text is a number when it has the shape of one: digits, one point or one comma, an exponent. `1,234.5` is none.
 2. Dates, times, ages, UIDs, names and tags are no numbers, whatever digits they are made of.
 3. Bytes of no stated kind (UN, OB) are what the standard says they are, where that gives plain numbers: finite, and of
-   a size that something can be measured in.
+   a size that can be measured, or what rounding leaves of a zero (6.1e-17 in a direction) in bytes that are no text.
 4. A number stays the same number: text as it is, a binary one in the shortest spelling that reads back as it. What the
    standard's VR cannot hold (14.5 as IS) is not written.
 """
@@ -34,6 +34,9 @@ _MOST_DIGITS = 80
 # PS3.5 6.2 has 16 characters for DS; scanners write 32, and what they write stays as it is
 LONGEST_DS, LONGEST_IS = 32, 12
 _TINY, _HUGE = 1e-12, 1e12
+_LEFT_OF_ZERO = (
+    1e-40  # a product of two such rounding errors is larger; a number read in the wrong order of bytes is not
+)
 
 
 def as_standard(vrs: tuple[str, ...], vm_max: int | None, vr: str, value: bytes, *, little: bool) -> (
@@ -56,7 +59,9 @@ def _read_as(target: str, vr: str, value: bytes, *, little: bool) -> tuple[str, 
     if vr not in _UNSTATED:
         return read(vr, value, little=little)
     found = read(target, value, little=little)
-    return found if found is not None and all(map(_plain, found)) else None  # (3)
+    size = struct.calcsize("<" + FORMS[target]) if target in FORMS else 0
+    pieces = (value[place * size : (place + 1) * size] for place in range(len(found or ())))
+    return found if found and all(map(_is_plain, found, pieces)) else None  # (3)
 
 
 def read(vr: str, value: bytes, *, little: bool) -> tuple[str, ...] | None:
@@ -84,9 +89,10 @@ def spelled(texts: Iterable[str]) -> tuple[str, ...] | None:
     return tuple(text.replace(",", ".") for text in stripped)
 
 
-def _plain(text: str) -> bool:
+def _is_plain(text: str, raw: bytes) -> bool:
     size = abs(float(text or 0))
-    return size == 0 or _TINY <= size <= _HUGE
+    smallest = _TINY if raw and all(0x20 <= byte < 0x7F for byte in raw.rstrip(b"\0")) else _LEFT_OF_ZERO
+    return size == 0 or smallest <= size <= _HUGE
 
 
 def _shortest(number: float, form: str) -> str:

@@ -31,7 +31,8 @@ _DATE_VRS = frozenset({"DA", "TM", "DT"})
 class Made:
     """What is written for an element (None: nothing).
 
-    `trusted`: beyond doubt. `read`: the same number or date in the standard's own VR, of which nothing is lost.
+    `trusted`: beyond doubt, as bytes of a binary number never are. `read`: the same number or date in the standard's
+    own VR, of which nothing is lost.
     `missed`: a value that the rule means to keep, and of which nothing is left. (3)
     """
 
@@ -61,7 +62,8 @@ def make(
             said = "UN" if _is_private(node) and node.vr in rule.vrs else node.vr
             found = as_standard(rule.vrs, rule.vm_max, said, node.value, little=little)
             if found is not None:
-                return Made(ElementNode(node.tag, *found), read=True)
+                # a word in binary is a number by chance only while it is short: `node.deid.write_output`
+                return Made(ElementNode(node.tag, *found), trusted=found[0] in TEXT_VRS, read=True)
         return Made(made.node, made.trusted, missed=True)
     if rule.action is ElementAction.CLEAN and _is_stand_in(made.node.value, node.value):
         return Made(made.node, made.trusted, missed=True)

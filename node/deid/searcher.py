@@ -43,6 +43,12 @@ def kept_words(table: ProfileTable) -> frozenset[int]:
     return frozenset(tag for tag, rule in rules if rule.action is ElementAction.KEEP and WORDS & set(rule.vrs))
 
 
+def is_reservation(table: ProfileTable, tag: int, text: str) -> bool:
+    """Whether an element reserves a block for a creator of the safe list: a maker's name, whoever is called so."""
+    reserves = bool(tag >> 16 & 1) and 0x10 <= tag & 0xFFFF <= 0xFF
+    return reserves and any(text.strip(" \0") == creator for creator, _group, _element in table.private)
+
+
 class Searcher:
     """Lost values, and the files they are looked for in."""
 
@@ -121,7 +127,8 @@ class Searcher:
             rule = self._table.rule(node.tag)
             values = decode(node.value, node.vr, _CHARSET)
             name = partial(self._own.name, cleaned=rule.action is not ElementAction.KEEP)
-            self._named[key] = answer = not coded and still_names(rule, node.tag, values, name, self._mandatory)
+            ours = coded or is_reservation(self._table, node.tag, values[0])
+            self._named[key] = answer = not ours and still_names(rule, node.tag, values, name, self._mandatory)
         return answer
 
 

@@ -49,7 +49,7 @@ from node.deid.pixels.native import masked_blocks
 from node.deid.profiles import standard
 from node.deid.residue import Residue
 from node.deid.rewrite import Rewriter, block_of, coded_in
-from node.deid.searcher import WORDS, still_names
+from node.deid.searcher import WORDS, is_reservation, still_names
 from node.deid.structure import ElementNode
 
 _CHARSET = 0x00080005
@@ -140,6 +140,12 @@ class _Leaf:
     path: tuple[int, ...] = ()  # tags and numbers of items
     coded: bool = False  # part of a code of the standard
 
+    @property
+    def is_date(self) -> bool:
+        """By its own VR, or by the rule's where a writer put it into one of text or did not say."""
+        vr, vrs = self.node.vr, self.rule.vrs
+        return vr in DATE_VRS or (bool(vrs) and DATE_VRS.issuperset(vrs) and (vr == "UN" or vr in TEXT_VRS))
+
 
 @dataclass(frozen=True)
 class _Original:
@@ -216,7 +222,7 @@ class _Verifier:
             return
         facts = source.facts
         self._lose(source, (facts.patient_id, facts.issuer))
-        dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS}
+        dates = {leaf.path: text(leaf.node) for leaf in self._leaves(source) if leaf.is_date}
         original = _Original((facts.patient_id, facts.issuer), dates, facts.study)
         if facts.issuer:
             self._issuers.add(facts.study, facts.patient_id, facts.issuer)
@@ -305,6 +311,8 @@ class _Verifier:
         if leaf.node.vr not in WORDS:
             return any(map(own.is_number, numerals(leaf.node)))
         values = decode(_NOBODY.sub(b" ", leaf.node.value), leaf.node.vr, leaf.charset)
+        if is_reservation(self._table, leaf.node.tag, values[0]):
+            return False
         return still_names(leaf.rule, leaf.node.tag, values, own.name, self._mandatory)
 
     def _compare_dates(self, source: Source, label: str) -> None:
@@ -313,7 +321,7 @@ class _Verifier:
         if not originals:
             return
         self._report.matched += 1
-        leaves = [leaf for leaf in self._leaves(source) if leaf.node.vr in DATE_VRS and text(leaf.node)]
+        leaves = [leaf for leaf in self._leaves(source) if leaf.is_date and text(leaf.node)]
         for where, kind in min((list(self._misplaced(original, leaves)) for original in originals), key=len):
             self._find(label, where, kind)
         if self._keyed is None and len(originals) == 1 and (days := _first_move(originals[0], leaves)):
@@ -329,9 +337,10 @@ class _Verifier:
         study = study_date({path[0]: said for path, said in original.dates.items() if len(path) == 1})
         for leaf in leaves:
             rule, before, after = leaf.rule, original.dates.get(leaf.path, ""), text(leaf.node)
+            vr = leaf.node.vr if leaf.node.vr in DATE_VRS else rule.vrs[0]
             if before == after and rule.action is ElementAction.SHIFT_DATE:
                 yield leaf.place, "date"
-            elif date_holds(rule, leaf.node.vr, before, after, Moved(days, study)):
+            elif date_holds(rule, vr, before, after, Moved(days, study)):
                 continue
             elif before == after:
                 yield leaf.place, "date"
@@ -353,7 +362,7 @@ class _Verifier:
         """Whether the profile itself would leave this value as it stands."""
         node, rule = leaf.node, leaf.rule
         if node.tag >> 16 & 1 and 0x10 <= node.tag & 0xFFFF <= 0xFF:
-            return any(node.value.strip(b" \0") == name.encode() for name, _group, _element in self._table.private)
+            return is_reservation(self._table, node.tag, text(node))
         if node.vr not in TEXT_VRS:
             return rule.action is ElementAction.KEEP
         values = decode(node.value, node.vr, leaf.charset)

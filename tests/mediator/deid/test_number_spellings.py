@@ -98,6 +98,26 @@ def test_bytes_of_no_stated_kind_are_a_number_only_where_it_could_be_measured(ra
     assert as_standard(("FL",), 1, "UN", struct.pack("<f", 800.0), little=True) == ("FL", struct.pack("<f", 800.0))
 
 
+def made_of(target: str, raw: bytes) -> bytes:
+    text = raw.strip()
+    return text + b" " * (len(text) % 2) if target == "DS" else raw
+
+
+@pytest.mark.parametrize("target", ["FD", "FL", "DS"])
+@pytest.mark.parametrize("vr", ["UN", "OB"])
+@pytest.mark.parametrize("noise", [6.123233995736766e-17, -1.1368683772161603e-13, 3.749399456654644e-33])
+def test_what_rounding_leaves_of_a_zero_is_a_number(target, vr, noise):
+    raw = f"1\\{noise} ".encode() if target == "DS" else struct.pack(f"<2{FORMS[target]}", 1.0, noise)
+    assert as_standard((target,), 3, vr, raw + b" " * (len(raw) % 2), little=True) == (target, made_of(target, raw))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"19650312", b"MILLER 7", b"R-4711\0\0", struct.pack(">d", 1.0), struct.pack(">d", 800.5)]
+)
+def test_digits_and_another_order_of_bytes_are_not_what_rounding_leaves(raw):
+    assert as_standard(("FD",), None, "UN", raw, little=True) is None
+
+
 def test_more_numbers_than_the_element_may_have_are_not_cut():
     assert as_standard(("DS",), 1, "DS", b"4.6\\9.2 ", little=True) is None
     assert as_standard(("DS",), 2, "UT", b"0,7\\0,7 ", little=True) == ("DS", b"0.7\\0.7 ")

@@ -1,6 +1,7 @@
 """What research computes from private numbers, by vendor: before and after, the same number."""
 
 import struct
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -15,10 +16,13 @@ from pydicom.uid import (
 )
 
 from mediator.deid.pseudonyms import Pseudonyms
+from mediator.deid.screening import Exclusion
 from node.deid.deidentify import Gate0
 from node.deid.engine import open_engine
 from node.deid.profiles import load_profile, profile_names, standard
+from node.deid.source_folder import walk
 from node.deid.stream import MemoryStream
+from node.deid.verify import verify_folders
 from tests.sim.dicom import ct_slice, raw_element, to_bytes
 
 KEYED = Pseudonyms(bytes(32), "liver")
@@ -100,9 +104,11 @@ DIRECTIONS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("vendor", DIRECTIONS)
-def test_directions_of_diffusion_are_the_same(tmp_path, vendor, form):
+# the second is along one axis: the cosine of a right angle, as a computer has it
+@pytest.mark.parametrize("direction", [[0.5, -0.25, 0.8125], [1.0, 2.0**-54, -(2.0**-45)]])
+def test_directions_of_diffusion_are_the_same(tmp_path, vendor, form, direction):
     creator, group, elements = DIRECTIONS[vendor]
-    dataset, direction = mr(), [0.5, -0.25, 0.8125]
+    dataset = mr()
     for place, (element, vr) in enumerate(elements):
         put(dataset, creator, group, element, vr, direction if len(elements) == 1 else direction[place], form)
     out = gated(tmp_path, dataset, "eucaim", form)
@@ -248,3 +254,74 @@ def test_a_series_whose_private_elements_change_is_written_as_each_file_alone(tm
         assert read(pydicom.dcmread(paths[0]), "SIEMENS MR HEADER", 0x19, 0x0C) == [100 * (number // 2)]
         for path in paths:
             path.unlink()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("profile", RETAINING)
+def test_a_name_in_the_bytes_of_a_private_number_does_not_leave(tmp_path, profile, form):
+    """Read as a double, `VICTORIA` could be a bandwidth; nobody's name of eight letters is there by chance."""
+    dataset = mr()
+    dataset.PatientName = "VICTORIA^Q"
+    put(dataset, "SIEMENS MR HEADER", 0x0019, 0x28, "FD", struct.unpack("<d", b"VICTORIA")[0], form)
+    gate = Gate0(open_engine(profile), KEYED, review=True)
+    syntax = ImplicitVRLittleEndian if form == "implicit" else ExplicitVRLittleEndian
+    outcome = gate.begin(MemoryStream(to_bytes(dataset, syntax)), tmp_path, lambda _: "out")()
+    assert (outcome.place, outcome.reasons) == ("refuse", (Exclusion.RESIDUAL_IDENTIFIER,))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("profile", RETAINING)
+def test_a_maker_may_be_called_as_a_patient_is(tmp_path, profile):
+    """Somebody called Philips: the block's creator is nobody's name, at the second search and for `verify`."""
+    dataset = mr()
+    dataset.PatientName = "Philips^Jan"
+    put(dataset, "Philips Imaging DD 001", 0x2001, 0x03, "FL", 800.0, "explicit")
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    (source / "a").write_bytes(original := to_bytes(dataset, ExplicitVRLittleEndian))
+    gate = Gate0(open_engine(profile), KEYED, review=True)
+    outcome = gate.begin(MemoryStream(original), out, lambda _: "a")()
+    assert outcome.path is not None and gate.again(MemoryStream(original), outcome.lost, outcome.path) is None
+    assert verify_folders(str(source), str(out), load_profile(profile), walk, KEYED).findings == []
+    # in a block of somebody's own it is a name
+    stolen = outcome.path.read_bytes().replace(b"Philips Imaging DD 001", b"Philips Imaging DD 999")
+    outcome.path.write_bytes(stolen)
+    (finding,) = verify_folders(str(source), str(out), load_profile(profile), walk, KEYED).findings
+    assert "(2001,0010)" in finding.where
+    assert gate.again(MemoryStream(original), outcome.lost, outcome.path) is Exclusion.RESIDUAL_IDENTIFIER
+
+
+@pytest.mark.parametrize("profile", ["eucaim", "eucaim-v5"])
+@pytest.mark.parametrize("form", ["explicit", "implicit"])
+def test_private_dates_are_compared_where_the_file_does_not_say_that_they_are_dates(tmp_path, profile, form):
+    dataset = ct_slice()
+    put(dataset, "GEMS_PETD_01", 0x0009, 0x0D, "DT", "20240317101500.00", form)
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    syntax = ImplicitVRLittleEndian if form == "implicit" else ExplicitVRLittleEndian
+    (source / "a").write_bytes(to_bytes(dataset, syntax))
+    made = gated(out, dataset, profile, form)
+    (path,) = out.iterdir()
+    said = made.private_block(0x0009, "GEMS_PETD_01")[0x0D].value
+    said = said.decode() if isinstance(said, bytes) else str(said)
+    assert said.strip() != "20240317101500.00"
+    checked = partial(verify_folders, str(source), str(out), load_profile(profile), walk, KEYED)
+    assert checked().findings == []
+    path.write_bytes(path.read_bytes().replace(said.strip().encode(), b"20240317101500.00"))
+    (finding,) = checked().findings
+    assert (finding.kind, finding.where) == ("date", "(0009,100D)")
+
+
+@pytest.mark.parametrize("profile", ["eucaim", "eucaim-v5"])
+def test_dates_in_a_vr_of_text_are_compared_with_what_they_were(tmp_path, profile):
+    dataset = ct_slice()
+    dataset[0x00080020] = raw_element(0x00080020, "LO", b"20240320")
+    dataset.SeriesDate, dataset.AcquisitionDate = "20240321", "20240319"
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    (source / "a").write_bytes(to_bytes(dataset, ExplicitVRLittleEndian))
+    gated(out, dataset, profile)
+    assert verify_folders(str(source), str(out), load_profile(profile), walk, KEYED).findings == []

@@ -230,3 +230,16 @@ def test_a_profile_has_one_fingerprint_in_every_process():
         for seed in ("1", "2")
     }
     assert len(told) == 1
+
+
+GIVEN = (
+    "Ada Adam Alice Alma Amina Ana Anna Astrid Ben Birgit Camille Carmen Chiara Eva Elena Elif Ella Emma Erik Ewa Finn"
+    " Franz Freja Grace Hans Hanna Hope Ida Ines Ingrid Ivan Ivana Jack Jade Jan Jana Joana Joy June Karin Lars Laura"
+    " Lea Lena Leon Lisa Liv Luc Luca Lucia Luis Maja Marc Maria Marie Max May Mia Nils Nina Nora Ole Omar Otto Paola"
+    " Petr Petra Pierre Piet Rosa Rose Rui Ruby Sam Sara Sofia Sue Sven Tim Tom Zofia"
+)
+
+
+def test_what_many_are_called_is_no_listed_word():
+    """A description may name somebody whom no element of the file names."""
+    assert not standard().terms & set(GIVEN.upper().split())
