@@ -87,7 +87,7 @@ def test_every_exception_to_the_allow_list_is_used() -> None:
 GATES = {
     "0": ["deid"], "1": ["admission.py"], "2, models": ["release"], "2, tables": ["airlock"],
 }  # fmt: skip
-AFTERNOON_LINES = 3250
+AFTERNOON_LINES = 3300
 
 
 def _modules(place: str) -> set[Path]:
