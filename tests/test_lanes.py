@@ -88,7 +88,8 @@ def test_both_lanes_run_at_once_hear_an_interrupt_and_are_counted(repo: Path) ->
         assert f"{lane}: beside the other: True, deaf to an interrupt: False" in said
     assert said.splitlines()[-1] == "tests: 4 passed, 0 failed"
     nice = {lane: int((repo.parent / "notes" / lane).read_text().split()[1]) for lane in ("plain", "engine")}
-    assert nice["plain"] > nice["engine"], "what measures an engine's seconds is served first"
+    ours = os.nice(0)  # where these tests are in the background themselves, 5 as well
+    assert nice == {"plain": max(5, ours), "engine": ours}, "what measures an engine's seconds is served first"
 
 
 @pytest.mark.parametrize(("plain", "last"), [("fails", "3 passed, 1 failed"), ("killed", "2 passed, 1 failed")])

@@ -179,7 +179,7 @@ def test_a_list_that_forgets_is_not_signed_and_one_that_forks_not_published(town
 
     assert sign("1", "--permit", "p1", "--permit", "p2").code == 0
     sign("x", "--number", 2).fault(2, "follows one")
-    sign("x", "--previous", tmp_path / "1", "--restore", "p3").fault(2, "not revoked")
+    sign("x", "--previous", tmp_path / "1", "--restore", "p3").fault(2, "there is no revoked permit p3")
     sign("x", "--previous", tmp_path / "1", "--number", 1).fault(2, "number 1")
     cloister("hub", "revocations", "publish", tmp_path / "1", "--config", config)
     shown = cloister("hub", "revocations", "print", "--config", config)

@@ -227,7 +227,7 @@ def test_a_checkpoint_that_was_changed_is_not_exported(trained: Trained, tmp_pat
 
 
 def test_a_run_that_is_not_there_is_said(trained: Trained, tmp_path: Path) -> None:
-    trained.export("--to", tmp_path / "out", run="nobody").fault(2, "no such run")
+    trained.export("--to", tmp_path / "out", run="nobody").fault(2, "there is no run nobody")
 
 
 # --- without a hub running ------------------------------------------------------------------------------------

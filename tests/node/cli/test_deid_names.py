@@ -96,7 +96,7 @@ def clean(**changes):
         ("Müller^X", "PatientComments", "seen: Muller", True),
         ("Mueller^X", "PatientComments", "seen: Müller", True),
         ("Mary^X", "ImageType", ["ORIGINAL", "PRIMARY"], False),
-        ("van Al^X", "PatientComments", "van hier", False),
+        ("van Hooft^X", "PatientComments", "van hier", False),
         ("X^Y", "PatientName", "Li^Wu", False),
         ("Li^Wu", "PatientName", "Li", True),
         ("Tran^X", "SeriesDescription", "TRANSVERSE", True),

@@ -159,13 +159,13 @@ def test_no_number_of_a_marks_shape_stands_in_any_text(tmp_path_factory, number,
 
 
 @settings(max_examples=60, deadline=None)
-@given(word=st.sampled_from(sorted(standard().terms - NOBODYS)), profile=st.sampled_from(PROFILES[:3]))
+@given(word=st.sampled_from([one for one in WORDS if one in standard().terms]), profile=st.sampled_from(PROFILES[:3]))
 def test_who_is_not_called_so_keeps_the_word(tmp_path_factory, word, profile):
     dataset = ct_slice()
     dataset.PatientName, dataset.PatientID, dataset.AccessionNumber = "Zyxw^Qqq", "7700123", "99887766"
     dataset.SeriesDescription = word
     out = converted(tmp_path_factory.mktemp("a"), profile, dataset)
-    assert (out.SeriesDescription or "").split() == word.replace("_", " ").split()
+    assert (out.SeriesDescription or "").split() == [word]
 
 
 @settings(max_examples=60, deadline=None)

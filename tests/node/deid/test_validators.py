@@ -22,6 +22,8 @@ from tests.sim.containers import planted_study
 KEYED = Pseudonyms(bytes(32), "liver")
 SAMPLES = os.environ.get("CLOISTER_DICOM_SAMPLES", "")
 FOLDERS = [Path(pydicom.__file__).parent / "data" / "test_files", *([Path(SAMPLES)] if SAMPLES else [])]
+# its stream says other columns than its header: refused while it is written
+MALFORMED = {"JPEG2000-embedded-sequence-delimiter.dcm"}
 FILES = sorted(path for folder in FOLDERS for path in folder.rglob("*") if path.is_file())
 
 
@@ -72,7 +74,7 @@ def test_generated_objects_of_every_kind_gain_no_error(tmp_path, profile):
 @pytest.mark.parametrize(("profile", "files"), [("eucaim", FILES[::2]), ("pseudonymise", FILES[1::2])])
 def test_output_is_as_valid_as_input_and_opens_everywhere(tmp_path, profile, files):
     engine, checked, told = open_engine(profile), 0, set()
-    for number, path in enumerate(files):
+    for number, path in enumerate(path for path in files if path.name not in MALFORMED):
         out = tmp_path / f"{number}.dcm"
         if (new := new_errors(engine, path, out)) is None:
             continue
