@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.driver.commands import Commands, Done
-from deploy.driver.services import HOST, Service, free_port, give, size_of, start
+from deploy.driver.services import HOST, Served, Service, free_port, give, size_of, start
 
 CONFIG = """\
 # A hub for trying. A real one listens on its public address and keeps its state under /var/lib/cloister.
@@ -28,7 +28,7 @@ committee_keys = [{keys}]
 
 
 @dataclass
-class Hub:
+class Hub(Served):
     """The hub's folder, user, port and process."""
 
     commands: Commands
@@ -84,15 +84,6 @@ class Hub:
         process = start(self.commands, self.log, "hub", "serve", "--config", self.config, uid=self.uid)
         self.service = Service("hub", process, self.log)
         self.service.wait_until_said(b"ready at", said)
-
-    def stop(self) -> None:
-        if self.service is not None:
-            self.service.stop()
-
-    def kill(self) -> None:
-        """SIGKILL to the hub and every process it started, all at once."""
-        assert self.service is not None
-        self.service.kill()
 
     # ---- what its coordinator does
 

@@ -11,7 +11,7 @@ from typing import Any
 from deploy.driver.commands import Commands, Done
 from deploy.driver.failures import DriverFailed
 from deploy.driver.hub import Hub
-from deploy.driver.services import HOST, Launch, Service, size_of, start
+from deploy.driver.services import HOST, Launch, Served, Service, size_of, start
 from deploy.driver.signing import public
 
 # a permit reaches a connected node within a second; a node that has just started connects first
@@ -43,7 +43,7 @@ source_roots = ["{source}"]
 
 
 @dataclass
-class Node:
+class Node(Served):
     """One node: its folder, its originals, its steward's key, its users by process (None: ours), its process."""
 
     commands: Commands
@@ -115,15 +115,6 @@ class Node:
         process = launch(self.log, *words) if launch else start(self.commands, self.log, *words)
         self.service = Service(f"node-{self.site}", process, self.log)
         self.service.wait_until_said(b"the node is ready", said)
-
-    def stop(self) -> None:
-        if self.service is not None:
-            self.service.stop()
-
-    def kill(self) -> None:
-        """SIGKILL to the supervisor, core, broker, intake and link, all at once. Their containers run on."""
-        assert self.service is not None
-        self.service.kill()
 
     # ---- what its staff do
 

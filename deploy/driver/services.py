@@ -77,6 +77,21 @@ class Service:
         kill_whole(self.process)
 
 
+class Served:
+    """What a hub and a node have in common: a service that may have been started."""
+
+    service: Service | None
+
+    def stop(self) -> None:
+        if self.service is not None:
+            self.service.stop()
+
+    def kill(self) -> None:
+        """SIGKILL to it and every process it started, all at once. A node's containers run on."""
+        assert self.service is not None
+        self.service.kill()
+
+
 def size_of(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
