@@ -180,7 +180,8 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 def _least(subject: Subject, count: int) -> tuple[float, float]:
     """Processor seconds, the least of `TIMES` where one takes less than `SHORT_S`, and MB of memory at most."""
-    costs, memory = [], 0.0
+    costs: list[float] = []
+    memory = 0.0
     while len(costs) < TIMES and (not costs or min(costs) < SHORT_S):
         with _folder() as folder, figures.Peak() as peak:
             used = Used()
