@@ -23,7 +23,7 @@ from tests.containers.bench import image_id
 from tests.end_to_end.commands import ENVIRONMENT, attempt, start
 from tests.end_to_end.hospital import Hospital, uids
 from tests.end_to_end.house import ROGUE, House, Permit
-from tests.end_to_end.machine import eventually, give, kill_role, public
+from tests.end_to_end.machine import eventually, give, kill_role
 from tests.end_to_end.test_bad_input import fill
 from tests.end_to_end.test_pausing import add_image
 from tests.sim.cohort import write_cohort
@@ -76,7 +76,7 @@ class Disturbed:
 
     def _install(self) -> None:
         house, node = self.house, self.node
-        node.install(house.hub, public(house.committee))
+        node.install(house.hub, house.committee.public_key)
         # where the hub said it is when it let the node in: the link goes there
         bundle = node.state / "link" / "bundle.json"
         text = bundle.read_text()
