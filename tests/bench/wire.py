@@ -54,6 +54,7 @@ class Wire:
             except OSError:
                 near.close()  # the hub is away
                 continue
+            far.settimeout(None)  # the five seconds were for connecting: a silent connection is a whole one
             with self._lock:
                 if not self._whole:
                     near.close()
