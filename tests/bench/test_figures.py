@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,22 @@ def test_what_grows_with_every_lap_is_named_and_what_jumps_once_is_not() -> None
     few = soak.Soak(*(None,) * 3)  # type: ignore[arg-type]
     few.read["core memory_kb"] = [4000.0 * lap for lap in range(7)]
     assert soak.grown(few.rows()), "a short form sees what is gross"
+
+
+def test_a_database_counts_by_what_it_holds_and_not_by_the_log_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE t (x)")
+        empty = soak.stored_kb(path)
+        database.execute("INSERT INTO t VALUES (zeroblob(500000))")
+        full = soak.stored_kb(path)
+        for _ in range(5):
+            database.execute("UPDATE t SET x = randomblob(500000)")
+        assert empty < 20 and 500 < full == soak.stored_kb(path) < 520, "however often it is written"
+        assert soak.kilobytes(*tmp_path.iterdir()) > 2 * full, "a log was there"
+        database.execute("DELETE FROM t")
+        assert soak.stored_kb(path) == empty
 
 
 def test_rows_are_printed_whole_and_no_column_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
