@@ -21,6 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from tests.sim.cohort import write_cohort
 
 COLUMNS = ("what", "at_first", "at_last", "per_lap", "line")
 IMPORT_EVERY = 3
+QUESTIONS = (("status",), ("job", "list"), ("ledger",))
 WARM_UP = 3  # laps in which everything has been loaded once
 REST_S = 1  # how long a container waits for a next round; the tests' houses say 120
 # Per lap. Memory and files that are kept for nothing; a record of every decision is kept for good, and costs this much.
@@ -128,9 +130,11 @@ class Soak:
         run = f"soak-{os.getpid()}-{self.laps}"
         history = house.hub.ended(house.begin(run, self.permit, hospital, misbehave="none"), within_s=120)
         assert history["state"] == "done", history
-        for words in (("status",), ("job", "list"), ("ledger",)):
-            hospital.json(*words)
-        house.hub.run("node", "list", "--json")
+        with ThreadPoolExecutor() as pool:  # four people, at once
+            asked: list[Future[Any]] = [pool.submit(hospital.json, *words) for words in QUESTIONS]
+            asked.append(pool.submit(house.hub.run, "node", "list", "--json"))
+            for each in asked:
+                each.result()
         if self.laps % IMPORT_EVERY == 0:
             self._import()
         eventually(lambda: not hospital.containers(), what="the end of the lap's containers")
