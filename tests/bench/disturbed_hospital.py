@@ -138,7 +138,8 @@ class Disturbed:
             self.ended(run)
         eventually(self._imports_ended, within_s=180, what="the end of every import")
         for line in self.json("dataset", "imports"):
-            self.imports[line["order"]] = line["state"]
+            if line["dataset_version"] != self.node.dataset_version:  # its own, from before anything broke
+                self.imports[line["order"]] = line["state"]
         self.node.run("pause")
         self.node.run("resume")
         eventually(lambda: not self.node.containers(), within_s=60, what="the end of every container")

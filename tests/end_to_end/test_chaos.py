@@ -20,6 +20,7 @@ def test_the_seed_draws_faults_of_four_kinds_over_rounds_and_imports() -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_whatever_breaks_every_promise_holds(house: House) -> None:
     if not AS_ROOT:
         pytest.skip("only root can mount a small disk")

@@ -8,7 +8,7 @@ from deploy.driver.roles import ROLES
 from tests.bench.soak import COLUMNS, grown, soak
 from tests.end_to_end.house import House
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 LAPS = 7
 
 
