@@ -42,7 +42,8 @@ class Sized(Protocol):
 
 @dataclass
 class Disturbed:
-    """`runs` and `imports`: each piece of work that was begun, with the state it ended in."""
+    """`runs` and `imports`: each piece of work that was begun, with the state it ended in; `studies`: how many each
+    dataset has that was ordered."""
 
     house: House
     node: Hospital
@@ -51,6 +52,7 @@ class Disturbed:
     permit: Permit | None = None
     runs: dict[str, str] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
+    studies: dict[str, int] = field(default_factory=dict)
     _filler: Path | None = None
     _ordered: subprocess.Popen[bytes] | None = None
 
@@ -111,16 +113,17 @@ class Disturbed:
             self.house.begin(run, self.permit, self.node, misbehave="slow" if number % 2 else "none")
             self.runs[run] = "begun"
             return run
-        source = self.node.source / f"more-{number}"
-        write_cohort(source, self.node.site, SMALL, seed=number + 1, second_study=1)
+        name = f"more-{number}"
+        source = self.node.source / name
+        self.studies[name] = write_cohort(source, self.node.site, SMALL, seed=number + 1, second_study=1)
         for each in (source, *source.rglob("*")):
             give(each, self.node.uids["intake"])
         # who ordered it may lose core: the import goes on by itself
         self._ordered = start(
             self.node.folder / "orders.log", "node", "ingest", source, "--project", permits.PROJECT, "--dataset",
-            f"more-{number}", "--clinical", "clinical.csv", "--column", "lesion=0:1", "--config", self.node.config,
+            name, "--clinical", "clinical.csv", "--column", "lesion=0:1", "--config", self.node.config,
         )  # fmt: skip
-        return f"more-{number}"
+        return name
 
     def ended(self, work: str) -> None:
         """Wait until a piece of work is over, however it ended."""

@@ -38,6 +38,18 @@ def nothing_left_twice(hospital: Disturbed) -> Iterator[str]:
         yield from (f"{count} × {action} of {what}" for what, count in each.items() if count > 1)
 
 
+def no_study_is_lost(hospital: Disturbed) -> Iterator[str]:
+    """A dataset that was published has every study that was given for it, each taken over once."""
+    taken = [str(each["object"]) for each in hospital.node.records() if each["action"] == "study_take"]
+    for line in hospital.json("dataset", "imports"):
+        wanted = hospital.studies.get(line["dataset"])
+        if wanted is None or line["state"] != "published":
+            continue
+        found = sum(each.startswith(f"ingest/{line['order']}/") for each in taken)
+        if not wanted == found == line["studies_done"]:
+            yield f"{line['dataset']}: {wanted} studies given, {found} taken over, {line['studies_done']} published"
+
+
 def the_ledger_is_what_the_hub_received(hospital: Disturbed) -> Iterator[str]:
     site = hospital.node.site
     ledger = {line["run"]: line["bytes_released"] for line in hospital.json("ledger")}
@@ -86,8 +98,8 @@ def _inside(folder: Path) -> list[Path]:
 
 
 PROMISES: tuple[Callable[[Disturbed], Iterator[str]], ...] = (
-    the_log_verifies, nothing_left_twice, the_ledger_is_what_the_hub_received, nobody_is_named, every_end_is_known,
-    nothing_lies_about,
+    the_log_verifies, nothing_left_twice, no_study_is_lost, the_ledger_is_what_the_hub_received, nobody_is_named,
+    every_end_is_known, nothing_lies_about,
 )  # fmt: skip
 
 

@@ -29,9 +29,11 @@ def hospital(tmp_path: Path, **changes: Any) -> Any:
     (tmp_path / "node.log").write_text("ready\n")
     told = {
         "records": [record("ledger_charge", "r/1/train"), record("release", "r/1/train/1@aa"),
-                    record("release", "r/1/evaluate/1@bb"), record("release", "r/1/train/2@cc", "refused")],
+                    record("release", "r/1/evaluate/1@bb"), record("release", "r/1/train/2@cc", "refused"),
+                    record("study_take", "ingest/i/1"), record("study_take", "ingest/i/2")],
         "ledger": [{"run": "r", "bytes_released": 70}], "job list": [{"job": "j", "state": "delivered"}],
-        "received": 70, "containers": [], "runs": {"r": "done"}, "imports": {"i": "published"},
+        "dataset imports": [{"order": "i", "dataset": "more", "state": "published", "studies_done": 2}],
+        "studies": {"more": 2}, "received": 70, "containers": [], "runs": {"r": "done"}, "imports": {"i": "published"},
     } | changes  # fmt: skip
     node = SimpleNamespace(
         site="s", state=folders["state"], source=folders["source"], folder=tmp_path, log=tmp_path / "node.log",
@@ -43,6 +45,7 @@ def hospital(tmp_path: Path, **changes: Any) -> Any:
     )
     return SimpleNamespace(
         node=node, house=SimpleNamespace(hub=hub), runs=told["runs"], imports=told["imports"],
+        studies=told["studies"],
         json=lambda *words: told[" ".join(words)],
     )  # fmt: skip
 
@@ -71,6 +74,8 @@ def test_nothing_is_said_of_a_hospital_that_keeps_them(tmp_path: Path) -> None:
         ({"imports": {"i": "publishing"}}, "import i is publishing"),
         ({"runs": {"r": "running"}}, "run r is running"),
         ({"containers": ["box"]}, "container box"),
+        ({"studies": {"more": 3}}, "more: 3 studies given, 2 taken over, 2 published"),
+        ({"records": [record("study_take", "ingest/i/1")] * 3}, "more: 2 studies given, 3 taken over, 2 published"),
     ],
 )  # fmt: skip
 def test_what_is_broken_is_said(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

@@ -27,4 +27,5 @@ def test_whatever_breaks_every_promise_holds(house: House) -> None:
     row = chaos(house, SEED, STEPS, print)
     assert tuple(row) == COLUMNS
     assert row["broken"] == "", row
-    assert row["rounds_done"] + row["imports_published"] == STEPS, f"whatever broke was mended, and all went on: {row}"
+    # a full disk may end its import, which is on record then and can be ordered again; nothing else ends anything
+    assert (row["rounds_done"], row["rounds_ended_otherwise"]) == (2, 0) and row["imports_published"] >= 1, row
