@@ -209,7 +209,7 @@ class Walk:
         return (ElementNode(tag, vr, self._data[start:at]) if self._build else _UNBUILT), at
 
     def _icon(self, at: int, end: int) -> int:
-        """Where the value of encapsulated pixels in an item ends: an icon's, compressed as its picture is (PS3.5 A.4)."""
+        """Where encapsulated pixels in an item end: an icon compressed as its picture is (PS3.5 A.4)."""
         while True:
             tag, _vr, length, start = self.header(at, end, implicit=True)
             if tag == SEQUENCE_END:
