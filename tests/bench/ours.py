@@ -16,11 +16,7 @@ from functools import partialmethod
 from itertools import islice
 from pathlib import Path
 
-HOW, SOURCE, TARGET, PROFILE, TREE = (
-    *sys.argv[1:],
-    *("eucaim", str(Path(__file__).resolve().parents[2]))[len(sys.argv) - 4 :],
-)
-sys.path.insert(0, TREE)
+sys.path.insert(0, sys.argv[5] if len(sys.argv) > 5 else str(Path(__file__).resolve().parents[2]))
 
 from mediator.deid.pseudonyms import Pseudonyms
 from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
@@ -60,16 +56,17 @@ def convert(gate: Gate0, source: str, names: list[str], target: Path) -> list[Ga
 
 
 def main() -> None:
+    how, source, target, profile = (*sys.argv[1:], "eucaim")[:4]
     copiers = Copiers()
     sys.setswitchinterval(SWITCH_S)
-    engine = (HashingEngine if HOW == "hash" else ProfileEngine)(load_profile(PROFILE), standard(), copiers)
+    engine = (HashingEngine if how == "hash" else ProfileEngine)(load_profile(profile), standard(), copiers)
     gate = Gate0(engine, Pseudonyms(bytes(32), "bench"), review=True)
 
     def work() -> None:
-        names = iter(sorted(os.listdir(SOURCE)))
+        names = iter(sorted(os.listdir(source)))
         with copiers:
             while batch := list(islice(names, BATCH)):
-                placed = convert(gate, SOURCE, batch, Path(TARGET))
+                placed = convert(gate, source, batch, Path(target))
                 assert all(one.place == "pass" for one in placed)
                 finished = [(one, f"{one.identity.instance}.dcm") for one in placed]
                 found = suspects(
