@@ -150,7 +150,8 @@ def _dates(before: Dataset, after: Dataset) -> Iterable[tuple[str, str, str]]:
     """(keyword, before, after) of each date at any depth; "" is one that went."""
     for element in before:
         if element.VR == "SQ":
-            for one, other in zip(element.value, after[element.tag].value if element.tag in after else (), strict=False):
+            left = after[element.tag].value if element.tag in after else ()
+            for one, other in zip(element.value, left, strict=False):
                 yield from _dates(one, other)
         elif element.keyword in _DATES and element.value:
             yield element.keyword, str(element.value), str(after.get(element.keyword) or "")

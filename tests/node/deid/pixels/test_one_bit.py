@@ -1,4 +1,4 @@
-"""Segmentations of one bit a cell in RLE, as workstations write them, are read like any picture; a broken one is not."""
+"""Segmentations of one bit a cell in RLE, as workstations write them, are read as any picture; broken ones are not."""
 
 import itertools
 import struct
@@ -21,7 +21,8 @@ def runs(packed: bytes, lengths: list[int]) -> bytes:
     for length in itertools.cycle(lengths):
         if at >= len(packed):
             return bytes(written + b"\0" * (len(written) % 2))
-        same = len(list(itertools.takewhile(lambda byte: byte == packed[at], packed[at : at + 128])))
+        rest = packed[at : at + 128]
+        same = len(rest) - len(rest.lstrip(rest[:1]))
         if length % 3 == 0:
             written.append(128)
         if same > 1 and length % 2:
