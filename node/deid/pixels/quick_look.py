@@ -5,8 +5,8 @@ Letters are strokes: brighter or darker than what lies a few pixels to either si
 1. Of each slice the strokes are taken, the bright and the dark (top-hat and black-hat, 9 px).
 2. What any slice has beyond what the slices have on average, becomes one picture: text on one slice of many stands on
    an empty ground there. Text on all of them is in the average, and on the middle slice, which is looked at as it is.
-3. The text detector, without the recogniser, sees both pictures small. Each box is cut out of the slice with the most
-   strokes in it, stretched to its own contrast, laid beside the others, and the detector asked again.
+3. The text detector, without the recogniser, sees both pictures small. Each box is cut out of the strokes of the slice
+   that has the most of them there, stretched to its own contrast, enlarged, and the detector asked again.
 4. What it still takes for text is suspected there: whoever asked reads that slice properly.
 """
 
@@ -32,8 +32,8 @@ STROKE_PX = 9
 _GROUND = 64
 # A slice that has half the strokes in a box has the same letters there, or others in their place.
 _ALIKE = 0.5
-_MOSAIC_PX = (1024, 512)
-_GAP_PX = 4
+# A cutting: room around the box, a frame of plain ground, letters enlarged to so many px, at most so many times.
+_ROOM_PX, _FRAME_PX, _LETTERS_PX, _MOST_TIMES = 8, 12, 32, 3.0
 _STRETCH_PERCENT = (1, 99.5)
 _LEAST_RANGE = 16.0
 
@@ -111,7 +111,7 @@ class QuickLook:
         novel = self._find(self._novel(rest))
         candidates = [Suspect(self._strongest(patch, rest), patch) for patch in novel]
         candidates += [Suspect(middle, patch) for patch in self._find(self._slices[middle])]
-        return self._confirmed(candidates) if candidates else []
+        return [one for one in candidates if self._shows_text(one)]
 
     def alike(self, suspect: Suspect, without: Collection[int] = ()) -> list[int]:
         """The slices with as many strokes in the same place."""
@@ -137,45 +137,12 @@ class QuickLook:
     def _strokes(self, place: int, patch: Patch) -> float:
         return float(patch.of(self._bright[place]).mean() + patch.of(self._dark[place]).mean())
 
-    def _confirmed(self, candidates: Sequence[Suspect]) -> list[Suspect]:
+    def _shows_text(self, suspect: Suspect) -> bool:
         """(3)"""
-        kept: list[Suspect] = []
-        waiting = list(candidates)
-        while waiting:
-            mosaic = _Mosaic()
-            laid = [one for one in waiting if mosaic.lay(_stretched(one.patch, self._slices[one.slice]))]
-            waiting = waiting[len(laid) :]
-            shown = mosaic.shown()
-            seen = self._find(shown, max(shown.shape))
-            kept += [one for one, place in zip(laid, mosaic.places, strict=True) if _any_in(place, seen)]
-        return kept
-
-
-class _Mosaic:
-    """Cuttings laid on shelves. Once one does not fit, none does."""
-
-    def __init__(self) -> None:
-        self._canvas = np.zeros(_MOSAIC_PX, np.uint8)
-        self.places: list[Patch] = []
-        self._left = self._top = self._shelf = 0
-        self._full = False
-
-    def lay(self, cutting: Picture) -> bool:
-        rows, columns = cutting.shape
-        if self._left and self._left + columns > _MOSAIC_PX[1]:
-            self._left, self._top, self._shelf = 0, self._top + self._shelf + _GAP_PX, 0
-        self._full |= bool(self.places) and self._top + rows > _MOSAIC_PX[0]
-        if self._full:
-            return False
-        place = Patch(self._left, self._top, self._left + columns, self._top + rows)
-        place.of(self._canvas)[...] = cutting
-        self.places.append(place)
-        self._left, self._shelf = self._left + columns + _GAP_PX, max(self._shelf, rows)
-        return True
-
-    def shown(self) -> Picture:
-        columns = max(place.right for place in self.places)
-        return self._canvas[: self._top + self._shelf, :columns]
+        return any(
+            bool(self._find(shown, max(shown.shape)))
+            for shown in (_cutting(suspect.patch, hats[suspect.slice]) for hats in (self._bright, self._dark))
+        )
 
 
 def grey(frame: Values, low: float, high: float) -> Picture:
@@ -200,20 +167,15 @@ def _beyond(hats: Sequence[Picture]) -> npt.NDArray[np.float32]:
     return most - total / len(hats)
 
 
-def _stretched(patch: Patch, shown: Picture) -> Picture:
-    """A cutting with some room around it, in its own contrast, at most as large as a mosaic."""
-    room = max(8, (patch.bottom - patch.top) // 2)
-    top, left = max(0, patch.top - room), max(0, patch.left - room)
-    cut = shown[top : patch.bottom + room, left : patch.right + room]
-    if cut.shape[0] > _MOSAIC_PX[0] or cut.shape[1] > _MOSAIC_PX[1]:
-        ratio = min(_MOSAIC_PX[0] / cut.shape[0], _MOSAIC_PX[1] / cut.shape[1])
-        size = [max(1, int(side * ratio)) for side in cut.shape[::-1]]
-        cut = np.asarray(cv2.resize(cut, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    low, high = np.percentile(cut, _STRETCH_PERCENT)
-    scaled = (cut.astype(np.float32) - low) * (255 / max(high - low, _LEAST_RANGE))
-    return np.asarray(np.clip(scaled, 0, 255), dtype=np.uint8)
-
-
-def _any_in(place: Patch, seen: Sequence[Patch]) -> bool:
-    centres = [((one.left + one.right) / 2, (one.top + one.bottom) / 2) for one in seen]
-    return any(place.left <= x <= place.right and place.top <= y <= place.bottom for x, y in centres)
+def _cutting(patch: Patch, hats: Picture) -> Picture:
+    """Strokes with some room around them, in their own contrast, letters as large as the detector likes them."""
+    high = patch.bottom - patch.top
+    room = max(_ROOM_PX, high // 2)
+    cut = hats[max(0, patch.top - room) : patch.bottom + room, max(0, patch.left - room) : patch.right + room]
+    low, top = np.percentile(cut, _STRETCH_PERCENT)
+    stretched = np.clip((cut.astype(np.float32) - low) * (255 / max(top - low, _LEAST_RANGE)), 0, 255).astype(np.uint8)
+    times = min(_MOST_TIMES, max(1.0, _LETTERS_PX / high))
+    larger = cv2.resize(stretched, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+    ground = int(np.median(larger))
+    framed = cv2.copyMakeBorder(larger, _FRAME_PX, _FRAME_PX, _FRAME_PX, _FRAME_PX, cv2.BORDER_CONSTANT, value=ground)
+    return np.asarray(framed, dtype=np.uint8)

@@ -72,9 +72,9 @@ def test_a_name_on_one_slice_of_many_is_found_by_few_pictures_and_no_other_slice
         assert one == place or np.array_equal(after.pixel_array, slices[one])
 
 
-@pytest.mark.parametrize("places", [range(20), range(3, 12), range(0, 20, 2)], ids=["all", "a run", "every second"])
+@pytest.mark.parametrize("places", [range(9), range(3, 7), range(0, 9, 2)], ids=["all", "a run", "every second"])
 def test_a_name_on_many_slices_goes_from_all_of_them(looked, places):
-    _paths, verdicts, _shown = looked(written(volume("CT", 20, 2, 200), places))
+    _paths, verdicts, _shown = looked(written(volume("CT", 9, 2, 160), places, at=(5, 60), height=12))
     assert with_text(verdicts) == list(places)
 
 
@@ -86,7 +86,7 @@ def test_two_names_in_two_places_of_two_slices_are_both_found(looked):
 @pytest.mark.parametrize("kind", ["CT", "MR", "PT"])
 def test_slices_without_text_are_clean_and_hardly_read(looked, kind):
     _paths, verdicts, shown = looked(volume(kind, 40, 4, 256))
-    assert not with_text(verdicts) and shown <= 2
+    assert not with_text(verdicts) and shown <= 4
 
 
 def sheet(size):
@@ -203,7 +203,7 @@ def test_localizers_computed_and_captured_pictures_are_looked_at_properly(facts,
 
 
 def test_two_readers_look_at_parts_of_a_series_side_by_side_and_find_the_same(tmp_path):
-    slices = written(volume("CT", 70, 10, 96), [3, 66], at=(10, 20), height=12)
+    slices = written(volume("CT", 70, 10, 128), [3, 66], at=(5, 20), height=12)
     facts = Facts(modality="CT", has_pixels=True, burned_in="NO", image_type=SLICE)
     found = []
     for count in (1, 2):
