@@ -42,6 +42,7 @@ class Settings:
     review: bool = field(default=False, kw_only=True)
     ocr: Ocr = field(default="auto", kw_only=True)
     read_text: bool = field(default=True, kw_only=True)  # False: nothing is read, as without an engine
+    readers: int = field(default=1, kw_only=True)  # processes that read pixels, at most, for each worker
     copiers: int = field(default=0, kw_only=True)  # threads that copy pixels; worth it where a processor is free
     log: LogForm = field(default=LogForm("deid"), kw_only=True)
     parts: PartsMaker | None = field(default=None, kw_only=True)  # None: `parts_of`
