@@ -81,6 +81,7 @@ class Note(StrEnum):
     DELIMITER_MISSING = "delimiter_missing"  # encapsulated pixels without the end they must have
     PIXELS_AS_UN = "pixels_as_un"  # native pixels under VR UN
     FRAMES_INFLATED = "frames_inflated"  # deflated frames, written as native pixels
+    DEFACED_BEFORE = "defaced_before"  # would show a face; passes because a person said what took it off
     BITS_MASKED = "bits_masked"  # bits above those stored, an old overlay's or nobody's, are gone
 
 

@@ -38,7 +38,7 @@ def parts_of(settings: Settings, on_picture: Callable[[], None]) -> Parts:
     pixels = PixelGate(
         read_text=settings.read_text,
         every_frame=settings.ocr == "every-frame",
-        hold_faces="clean-visual-features" in table.options,
+        hold_faces="clean-visual-features" in table.options and not settings.defaced_by,
         reader=ReaderProcess(on_picture=on_picture),
     )
     return Parts(ProfileEngine(table, standard(), Copiers(settings.copiers) if settings.copiers else None), pixels)
