@@ -14,10 +14,9 @@ import typer
 
 from mediator.errors import Denied, NotNow
 from mediator.signatures import VerifyKey
-from mediator.sizes import MAX_MODEL_FILE_BYTES
 from node.cli.coordinator import approve, witness
 from node.cli.coordinator import check as hub_check
-from node.cli.coordinator.desk import opened
+from node.cli.coordinator.desk import looked, opened
 from node.cli.files import (
     check_new_folder,
     read_bytes,
@@ -30,7 +29,7 @@ from node.cli.options import HubConfigPath, Json
 from node.cli.output import say, show, table
 
 if TYPE_CHECKING:
-    from federation.hub.state import HubState
+    from federation.hub.overview import Overview
 
 app = typer.Typer(no_args_is_help=True)
 nodes = typer.Typer(no_args_is_help=True)
@@ -91,8 +90,7 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
 
     Telephone the site; if it did not do it, revoke it and enrol it anew with new keys.
     """
-    with opened(config) as hub:
-        rows = hub.alarms()
+    rows = looked(config).alarms()
     if rows or as_json:
         _show_rows(rows, as_json)
     if not rows:
@@ -117,8 +115,7 @@ def events(
     as_json: Json = False,
 ) -> None:
     """The hub's own record: who did or asked what, and what came of it, refused enrolments and alarms included."""
-    with opened(config) as hub:
-        rows = hub.events(newest)
+    rows = looked(config).events(newest)
     _show_rows(rows, as_json)
 
 
@@ -128,8 +125,7 @@ app.command("check")(hub_check.check)
 @nodes.command("list")
 def list_nodes(config: HubConfigPath, as_json: Json = False) -> None:
     """Enrolled sites, their certificates and when they were last heard of."""
-    with opened(config) as hub:
-        rows = hub.nodes()
+    rows = looked(config).nodes()
     _show_rows(rows, as_json)
 
 
@@ -177,6 +173,8 @@ def submit(
     model: Annotated[Path, typer.Option(help="the untrained model (safetensors, exactly the permit's tensors)")],
 ) -> None:
     """Submit a run; a hub that is running begins it at once."""
+    from mediator.sizes import MAX_MODEL_FILE_BYTES  # and what an image is, of which the other commands know nothing
+
     with opened(config) as hub:
         ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES))
     say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
@@ -193,8 +191,7 @@ def publish_order(config: HubConfigPath, file: Annotated[Path, typer.Argument(he
 @runs.command("list")
 def list_runs(config: HubConfigPath, as_json: Json = False) -> None:
     """Every run, newest first."""
-    with opened(config) as hub:
-        rows = hub.list_runs()
+    rows = looked(config).runs()
     _show_rows(rows, as_json)
 
 
@@ -209,14 +206,14 @@ def show_run(
 
     With --follow --json: one object a line, whenever anything has changed.
     """
-    with opened(config) as hub:
-        run = _whole(hub, run)
-        if follow and as_json:
-            for history in _changes(hub, run):
-                sys.stdout.write(json.dumps(history) + "\n")
-                sys.stdout.flush()
-            return
-        history = _follow(hub, run) if follow else hub.run_history(run)
+    hub = looked(config)
+    run = _whole(hub, run)
+    if follow and as_json:
+        for history in _changes(hub, run):
+            sys.stdout.write(json.dumps(history) + "\n")
+            sys.stdout.flush()
+        return
+    history = _follow(hub, run) if follow else hub.history(run)
     if as_json:
         show(history, as_json=True)
         return
@@ -245,7 +242,7 @@ def export_run(
     """
     check_new_folder(to)
     with opened(config) as hub:
-        export = hub.export_run(_whole(hub, run), round_)
+        export = hub.export_run(_whole(hub.overview, run), round_)
         write_folder(to, export.files)
         hub.exported(export)
     if as_json:
@@ -261,7 +258,7 @@ def export_run(
 def stop_run(config: HubConfigPath, run: Run) -> None:
     """End a run; its checkpoints stay."""
     with opened(config) as hub:
-        run = _whole(hub, run, acts=True)
+        run = _whole(hub.overview, run, acts=True)
         hub.stop_run(run)
     say(f"stopped {run}")
 
@@ -270,16 +267,16 @@ def stop_run(config: HubConfigPath, run: Run) -> None:
 def resume_run(config: HubConfigPath, run: Run) -> None:
     """Let a stopped run go on after its last completed round."""
     with opened(config) as hub:
-        run = _whole(hub, run, acts=True)
+        run = _whole(hub.overview, run, acts=True)
         hub.resume_run(run)
     say(f"resumed {run}")
 
 
-def _whole(hub: HubState, run: str, *, acts: bool = False) -> str:
-    return one_of(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
+def _whole(hub: Overview, run: str, *, acts: bool = False) -> str:
+    return one_of(run, (row["run"] for row in hub.runs()), "run", acts=acts)
 
 
-def _follow(hub: HubState, run: str) -> dict[str, Any]:
+def _follow(hub: Overview, run: str) -> dict[str, Any]:
     """A line of talk per finished round; the run's history once it has ended."""
     told, history = 0, {}
     for history in _changes(hub, run):
@@ -291,11 +288,11 @@ def _follow(hub: HubState, run: str) -> dict[str, Any]:
     return history
 
 
-def _changes(hub: HubState, run: str) -> Iterator[dict[str, Any]]:
+def _changes(hub: Overview, run: str) -> Iterator[dict[str, Any]]:
     """The run's history now, and whenever it is another than before, until the run has ended."""
     seen: dict[str, Any] = {}
     while seen.get("state") not in _ENDED:
-        history = hub.run_history(run)
+        history = hub.history(run)
         if history == seen:
             time.sleep(_FOLLOW_S)
             continue
