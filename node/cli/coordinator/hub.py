@@ -17,7 +17,7 @@ from mediator.signatures import VerifyKey
 from mediator.sizes import MAX_MODEL_FILE_BYTES
 from node.cli.coordinator import approve, witness
 from node.cli.coordinator import check as hub_check
-from node.cli.coordinator.desk import opened
+from node.cli.coordinator.desk import opened, refuse_root
 from node.cli.files import (
     check_new_folder,
     read_bytes,
@@ -74,6 +74,7 @@ def serve(config: HubConfigPath) -> None:
     from node.host.logs import set_up
     from node.host.notify import Notifier
 
+    refuse_root(config)
     set_up("hub", level="info", form="text")
     notifier = Notifier.from_environment()
     with opened(config) as hub:
@@ -147,16 +148,18 @@ def revoke(
 @permits.command("publish")
 def publish_permit(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed permit")]) -> None:
     """Send a committee's permit to every site, now and whenever one connects."""
+    text = read_text(file)
     with opened(config) as hub:
-        permit = hub.submit_permit(read_text(file))
+        permit = hub.submit_permit(text)
     say(f"published permit {permit.permit} version {permit.permit_version}")
 
 
 @revocations.command("publish")
 def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed list")]) -> None:
     """Send a committee's revocation list to every site at once."""
+    text = read_text(file)
     with opened(config) as hub:
-        hub.submit_revocations(read_text(file))
+        hub.submit_revocations(text)
     say("published the revocation list")
 
 
@@ -177,16 +180,18 @@ def submit(
     model: Annotated[Path, typer.Option(help="the untrained model (safetensors, exactly the permit's tensors)")],
 ) -> None:
     """Submit a run; a hub that is running begins it at once."""
+    signed, untrained = read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES)
     with opened(config) as hub:
-        ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES))
+        ordered = hub.submit_order(signed, untrained)
     say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
 
 
 @runs.command("publish")
 def publish_order(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed local order")]) -> None:
     """Send an order for local analyses to the sites, where hospital staff start it or do not. No run begins here."""
+    text = read_text(file)
     with opened(config) as hub:
-        order = hub.submit_local(read_text(file))
+        order = hub.submit_local(text)
     say(f"published the local order {order.run} for {', '.join(order.sites)}")
 
 
@@ -246,7 +251,8 @@ def export_run(
     check_new_folder(to)
     with opened(config) as hub:
         export = hub.export_run(_whole(hub, run), round_)
-        write_folder(to, export.files)
+    write_folder(to, export.files)
+    with opened(config) as hub:
         hub.exported(export)
     if as_json:
         files = {name: hashlib.sha256(content).hexdigest() for name, content in export.files.items()}
