@@ -16,7 +16,7 @@ from mediator.errors import Denied, NotNow
 from mediator.signatures import VerifyKey
 from node.cli.coordinator import approve, witness
 from node.cli.coordinator import check as hub_check
-from node.cli.coordinator.desk import looked, opened
+from node.cli.coordinator.desk import looked, opened, refuse_root
 from node.cli.files import (
     check_new_folder,
     read_bytes,
@@ -73,6 +73,7 @@ def serve(config: HubConfigPath) -> None:
     from node.host.logs import set_up
     from node.host.notify import Notifier
 
+    refuse_root(config)
     set_up("hub", level="info", form="text")
     notifier = Notifier.from_environment()
     with opened(config) as hub:
@@ -90,7 +91,8 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
 
     Telephone the site; if it did not do it, revoke it and enrol it anew with new keys.
     """
-    rows = looked(config).alarms()
+    with looked(config) as hub:
+        rows = hub.alarms()
     if rows or as_json:
         _show_rows(rows, as_json)
     if not rows:
@@ -115,7 +117,8 @@ def events(
     as_json: Json = False,
 ) -> None:
     """The hub's own record: who did or asked what, and what came of it, refused enrolments and alarms included."""
-    rows = looked(config).events(newest)
+    with looked(config) as hub:
+        rows = hub.events(newest)
     _show_rows(rows, as_json)
 
 
@@ -125,7 +128,8 @@ app.command("check")(hub_check.check)
 @nodes.command("list")
 def list_nodes(config: HubConfigPath, as_json: Json = False) -> None:
     """Enrolled sites, their certificates and when they were last heard of."""
-    rows = looked(config).nodes()
+    with looked(config) as hub:
+        rows = hub.nodes()
     _show_rows(rows, as_json)
 
 
@@ -143,16 +147,18 @@ def revoke(
 @permits.command("publish")
 def publish_permit(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed permit")]) -> None:
     """Send a committee's permit to every site, now and whenever one connects."""
+    text = read_text(file)
     with opened(config) as hub:
-        permit = hub.submit_permit(read_text(file))
+        permit = hub.submit_permit(text)
     say(f"published permit {permit.permit} version {permit.permit_version}")
 
 
 @revocations.command("publish")
 def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed list")]) -> None:
     """Send a committee's revocation list to every site at once."""
+    text = read_text(file)
     with opened(config) as hub:
-        hub.submit_revocations(read_text(file))
+        hub.submit_revocations(text)
     say("published the revocation list")
 
 
@@ -175,23 +181,26 @@ def submit(
     """Submit a run; a hub that is running begins it at once."""
     from mediator.sizes import MAX_MODEL_FILE_BYTES  # and what an image is, of which the other commands know nothing
 
+    signed, untrained = read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES)
     with opened(config) as hub:
-        ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES))
+        ordered = hub.submit_order(signed, untrained)
     say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
 
 
 @runs.command("publish")
 def publish_order(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed local order")]) -> None:
     """Send an order for local analyses to the sites, where hospital staff start it or do not. No run begins here."""
+    text = read_text(file)
     with opened(config) as hub:
-        order = hub.submit_local(read_text(file))
+        order = hub.submit_local(text)
     say(f"published the local order {order.run} for {', '.join(order.sites)}")
 
 
 @runs.command("list")
 def list_runs(config: HubConfigPath, as_json: Json = False) -> None:
     """Every run, newest first."""
-    rows = looked(config).runs()
+    with looked(config) as hub:
+        rows = hub.runs()
     _show_rows(rows, as_json)
 
 
@@ -206,14 +215,14 @@ def show_run(
 
     With --follow --json: one object a line, whenever anything has changed.
     """
-    hub = looked(config)
-    run = _whole(hub, run)
-    if follow and as_json:
-        for history in _changes(hub, run):
-            sys.stdout.write(json.dumps(history) + "\n")
-            sys.stdout.flush()
-        return
-    history = _follow(hub, run) if follow else hub.history(run)
+    with looked(config) as hub:
+        run = _whole(hub, run)
+        if follow and as_json:
+            for history in _changes(hub, run):
+                sys.stdout.write(json.dumps(history) + "\n")
+                sys.stdout.flush()
+            return
+        history = _follow(hub, run) if follow else hub.history(run)
     if as_json:
         show(history, as_json=True)
         return
@@ -243,7 +252,8 @@ def export_run(
     check_new_folder(to)
     with opened(config) as hub:
         export = hub.export_run(_whole(hub.overview, run), round_)
-        write_folder(to, export.files)
+    write_folder(to, export.files)
+    with opened(config) as hub:
         hub.exported(export)
     if as_json:
         files = {name: hashlib.sha256(content).hexdigest() for name, content in export.files.items()}

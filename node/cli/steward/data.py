@@ -15,7 +15,7 @@ from node.cli.admin import client_for, reach
 from node.cli.files import read_text
 from node.cli.follow_import import files_excluded, follow, tell_end
 from node.cli.id_prefix import complete
-from node.cli.options import Json, NodeConfig, SignWith
+from node.cli.options import DefacedBy, Json, NodeConfig, SignWith
 from node.cli.output import say, show, table
 from node.ipc import datasets as words
 from node.ipc import documents, imports
@@ -42,6 +42,7 @@ def ingest(
     test_fraction: Annotated[
         float, typer.Option(help="share of labelled patients held out for evaluation", min=0.0, max=0.9)
     ] = 0.2,
+    defaced_by: DefacedBy = "",
     key: SignWith = None,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +61,7 @@ def ingest(
         clinical=None if clinical is None else os.path.normpath(clinical),
         columns=tuple(_column(text) for text in column or ()),
         test_fraction=test_fraction,
+        defaced_by=defaced_by,
     )
     with client_for(reach(config), imports.INGEST, key=key) as client:
         told = follow(client.stream(imports.INGEST, request))
