@@ -154,7 +154,7 @@ def a_rootless_podman_forgets_the_limits_of_processes_that_it_is_asked_for() -> 
     limits = [{"Name": "nofile", "Soft": 64, "Hard": 64}, {"Name": "core", "Soft": 0, "Hard": 0}]
     told = {
         "Image": "cloister-sentinel", "Entrypoint": ["python3", "-c", reads], "Cmd": [], "User": "65532:65532",
-        "HostConfig": {"NetworkMode": "none", "Ulimits": limits},
+        "HostConfig": {"NetworkMode": "none", "Ulimits": limits, "LogConfig": {"Type": "json-file"}},
     }  # fmt: skip
     name = json.loads(asked("POST", "/containers/create", told))["Id"]
     asked("POST", f"/containers/{name}/start")
