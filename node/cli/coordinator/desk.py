@@ -1,4 +1,4 @@
-"""The hub's state folder, opened for one command."""
+"""The hub's state folder, opened for one command; or its database alone, for one question."""
 
 from __future__ import annotations
 
@@ -12,9 +12,29 @@ from mediator.errors import UsageFault
 from node.host.accounts import Account, acting_as
 
 if TYPE_CHECKING:
+    from federation.hub.overview import Overview
     from federation.hub.state import HubState
 
 _AS_THE_HUB = "systemctl start cloister-hub.target, or run it as the hub's own user"
+
+
+@contextmanager
+def looked(config: Path) -> Iterator[Overview]:
+    """What questions read: the database by itself where it is this version's, without the rest of the hub.
+
+    As `opened`: the block reads as the hub's own user, since who reads a database in this mode writes its index.
+    """
+    from federation.hub.overview import Overview
+    from federation.hub.reach import own, state_folder
+
+    folder = state_folder(config)
+    if folder is not None:
+        with acting_as(_owner(folder)):
+            if own(folder / "hub.db") and (overview := Overview(folder / "hub.db")).is_current():
+                yield overview
+                return
+    with opened(config) as hub:  # says what is odd, or brings the database to this version
+        yield hub.overview
 
 
 @contextmanager
