@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping
 _SIZE = r"(?:0\.\d{1,3}|[1-9]\d{0,2}(?:\.(?!0[1-9]|1[0-2])\d{1,3})?)"
 _UNITS = r"(?:mm|cm|s|sec|ms|min|kVp?|keV|MeV|MV|mAs?|mSv|mGy|Gy|MBq|mCi|ml|cc|Hz|dir)"
 # kernels: Siemens before and since its VA50 software (two digits of sharpness), Canon's FC01 to FC86
-_SIEMENS = r"[BCDHIJQSTU][1-9]\d[fhmsuv]"
+# An initial, an age and a sex look the same (`J65m`): in a text only sharpnesses that scanners have, and no medium one.
+_SIEMENS = r"[BCDHIJQSTU](?:[1-9]0|1[089]|2[1-69]|3[1-79]|4[1-9]|75|95)[fhsuv]"
+_SIEMENS_ALONE = r"[BCDHIJQSTU][1-9]\d[fhmsuv]?"
 _SIEMENS_NEW = r"(?:B[frlvp]|H[cfnprv]|Qr|Sa|Sd|T[r]|U[rv]|Pr)[1-9]\d"
 _CANON = r"FC[0-8]\d"
 _MAGNET = r"(?:0\.\d{1,2}|[1-9](?:\.[05])?|1[01]\.[0-9])T"
@@ -30,7 +32,7 @@ _MARK = re.compile(
 )  # fmt: skip
 # what else ConvolutionKernel may say: a strength beside the kernel (`Br40d\3`), Philips' letters, smoothing of PET
 _KERNEL = re.compile(
-    rf"[BCDHIJQSTU][1-9]\d[fhmsuv]?|{_SIEMENS_NEW}[dfhmsuvwz]?|{_CANON}(?:-[A-Z])?|[1-5]|[A-FL]"
+    rf"{_SIEMENS_ALONE}|{_SIEMENS_NEW}[dfhmsuvwz]?|{_CANON}(?:-[A-Z])?|[1-5]|[A-FL]"
     r"|(?:XYZ ?)?(?:Gauss(?:ian)?|Hann|Hamming|Butterworth) ?\d{0,2}(?:\.\d{1,2})?(?: ?mm)?"
     r"|[A-Z]{1,2}_(?:SOFT|SHARP|VSHARP|BONE|LUNG)_[A-F]{1,2}"
     r"|(?:IMR|iDose|SAFIRE|ADMIRE|ASiR|ASiR-V|AR)[ -]?\d{1,2}0?%?",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mediator.deid.screening import TEXT_RISK_CLASSES, TEXT_RISK_MODALITIES, Facts
 
+# Segmentation and label map segmentation storage (PS3.4 B.5)
+_MASKS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 _NO_PICTURES = frozenset({"SEG", "RTDOSE"})
 
 
@@ -74,8 +76,12 @@ def needs_check(facts: Facts) -> bool:
 
     1. Modalities whose pixels often carry text, whatever BurnedInAnnotation says.
     2. Everything else, unless BurnedInAnnotation is NO.
+    3. Masks, only where their maker says that they hold text: a segmentation's frames say to which organ a voxel
+       belongs, there are thousands of them, and a reader of letters takes rings and vessels for O and I.
     """
     if not facts.has_pixels:
+        return False
+    if facts.sop_class in _MASKS and facts.burned_in.strip().upper() != "YES":
         return False
     return is_text_risk(facts) or facts.burned_in.strip().upper() != "NO"
 
