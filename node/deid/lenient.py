@@ -120,6 +120,8 @@ class _Patience:
                 items = iter(element.value)
             return ElementNode(tag, "SQ", items=tuple(tuple(self._item(item, depth)) for item in _each(items)))
         value = element.value or b""
+        if element.length == UNDEFINED and tag in PIXEL_TAGS and element.VR in ("OB", "OW"):  # an icon's fragments
+            return ElementNode(tag, element.VR, value)
         if element.length == UNDEFINED:
             return ElementNode(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
         if len(value) != element.length:

@@ -193,6 +193,9 @@ class Walk:
     def _node(
         self, tag: int, vr: str, length: int, start: int, end: int, depth: int, implicit: bool
     ) -> tuple[ElementNode, int]:
+        if length == UNDEFINED and tag in PIXEL_TAGS and vr in ("OB", "OW"):
+            at = self._icon(start, end)
+            return (ElementNode(tag, vr, self._data[start:at]) if self._build else _UNBUILT), at
         if length == UNDEFINED:
             # PS3.5 6.2.2: UN of undefined length is a sequence in implicit VR little endian
             items, at = self._items(start, end, depth, implicit or vr == "UN", open_ended=True)
@@ -204,6 +207,17 @@ class Walk:
             items, _ = self._items(start, at, depth, implicit, open_ended=False)
             return ElementNode(tag, "SQ", items=items), at
         return (ElementNode(tag, vr, self._data[start:at]) if self._build else _UNBUILT), at
+
+    def _icon(self, at: int, end: int) -> int:
+        """Where encapsulated pixels in an item end: an icon compressed as its picture is (PS3.5 A.4)."""
+        while True:
+            tag, _vr, length, start = self.header(at, end, implicit=True)
+            if tag == SEQUENCE_END:
+                return self._zero(length, start)
+            if tag != ITEM or length == UNDEFINED:
+                raise Unreadable(Exclusion.PIXELS_INCONSISTENT)
+            self._count()
+            at = self.bounded(start, length, end)
 
     def _unknown(self, tag: int, start: int, end: int, depth: int) -> ElementNode:
         """UN for an element the standard knows: its own VR, written as in implicit VR little endian (PS3.5 6.2.2)."""

@@ -28,7 +28,7 @@ def test_a_mask_of_many_frames_costs_no_look(tmp_path, sop_class, burned_in):
     path = as_file(tmp_path / "mask.dcm", data)
     before = path.read_bytes()
     facts = Facts(sop_class, modality="SEG", has_pixels=True, burned_in=burned_in, image_type=("DERIVED", "PRIMARY"))
-    with PixelGate(reader=Nobody()) as gate:
+    with PixelGate(readers=[Nobody()]) as gate:
         (verdict,) = gate.examine([Instance(path, facts)])
     assert verdict.state is PixelState.CLEAN and not verdict.read
     assert path.read_bytes() == before and b"113101" not in before  # nobody looked, and nobody says so
