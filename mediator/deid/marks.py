@@ -28,7 +28,8 @@ _DIFFUSION = r"b(?:0|[1-9]\d?0|(?!19)[1-7]\d00)"
 _VERTEBRA = r"(?:C[1-7]|Th?(?:[1-9]|1[0-2])|L[1-5]|S[1-5])"
 _MARK = re.compile(
     "|".join((
-        f"{_SIZE}{_UNITS}", _THICKNESS, _SIEMENS, f"{_SIEMENS_NEW}[dfhmsuvwz]", _CANON, _MAGNET, _WEIGHTING, _DIFFUSION, _VERTEBRA,
+        f"{_SIZE}{_UNITS}", _THICKNESS, _SIEMENS, f"{_SIEMENS_NEW}[dfhmsuvwz]", _CANON, _MAGNET, _WEIGHTING,
+        _DIFFUSION, _VERTEBRA,
     )),
     re.ASCII | re.IGNORECASE,
 )  # fmt: skip
