@@ -1,6 +1,6 @@
 """A DICOM file taken apart, strictly: every declared length is checked before it is believed (PS3.5 7, PS3.10 7).
 
-1. Preamble, `DICM`, file meta in explicit VR little endian, a transfer syntax we know.
+1. Preamble, `DICM`, file meta in explicit VR little endian, a transfer syntax we know (`node.deid.file_start`).
 2. A deflated dataset inflates to at most `MAX_INFLATED_BYTES`; a header is at most `MAX_HEADER_BYTES`.
 3. Every element lies inside its file, item or sequence; tags ascend, so no element comes twice.
 4. Sequences nest at most `MAX_DEPTH` deep; at most `MAX_ELEMENTS` elements in one item of a sequence of the dataset,
@@ -333,7 +333,7 @@ def _fragments(stream: Stream, tag: int, vr: str, start: int) -> Pixels:
     header = struct.Struct("<HHL").unpack
     while True:
         head = stream.read(position, 8)
-        if fragments >= 0 and (len(head) < 8 or not head.strip(b"\0")) and _is_blank(stream, position):
+        if fragments >= 0 and (len(head) < 8 or not head.strip(b"\0")) and is_blank(stream, position):
             return Pixels(tag, vr, start, position, fragments, Note.DELIMITER_MISSING)
         if len(head) < 8:
             raise Unreadable(Exclusion.TRUNCATED)
@@ -349,6 +349,6 @@ def _fragments(stream: Stream, tag: int, vr: str, start: int) -> Pixels:
         fragments += 1
 
 
-def _is_blank(stream: Stream, at: int) -> bool:
+def is_blank(stream: Stream, at: int) -> bool:
     """Whether the rest of a file is nothing, or zeros."""
     return stream.size - at <= _BLANK_BYTES and not stream.read(at, _BLANK_BYTES).strip(b"\0")

@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,11 @@ class RapidReader:
             intra_op_num_threads=1,
             inter_op_num_threads=1,
         )
+
+    @property
+    def detector(self) -> Any:
+        """What sees text and reads none, for `quick_look`."""
+        return self._engine.text_det
 
     def read(self, picture: Picture) -> list[Box]:
         if min(picture.shape[:2]) < MIN_SIDE_PX:
