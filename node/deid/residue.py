@@ -54,6 +54,8 @@ class Residue:
     def lost(self, values: Iterable[bytes]) -> list[bytes]:
         """Remember removed values; the tokens that are new."""
         given = list(values)
+        if self._seen.issuperset(given) and self._unsure.isdisjoint(given):
+            return []  # as in most slices of a series
         texts = {value for value in given if not isinstance(value, Opaque)}
         if again := texts & self._unsure:  # of two that are equal, the text counts
             self._unsure -= again
