@@ -52,7 +52,10 @@ class Residue:
 
     def lost(self, values: Iterable[bytes]) -> list[bytes]:
         """Remember removed values; the tokens that are new."""
-        fresh = set(values) - self._seen
+        given = list(values)
+        if self._seen.issuperset(given):
+            return []  # as in most slices of a series
+        fresh = set(given) - self._seen
         if not fresh:
             return []
         self._seen |= fresh

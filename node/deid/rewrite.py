@@ -13,7 +13,6 @@ at any depth: when a file turns out to hold new ones, its header is made once mo
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -125,11 +124,11 @@ class Rewriter:
             self._kept.clear()
             self.pardons.clear()
 
-    def missed(self, chunks: Iterable[Chunk]) -> Counter[tuple[int, str]]:
-        """(tag, private creator) of what the profile means to keep of a header and is not in it, and how often."""
+    def missed(self, chunks: Iterable[Chunk]) -> tuple[tuple[int, str], ...]:
+        """(tag, private creator) of what the profile means to keep of a header and is not in it, as often as it is."""
         if not self._missed_any:
-            return Counter()
-        return Counter(one for chunk in chunks for one in chunk.missed)
+            return ()
+        return tuple([one for chunk in chunks if chunk.missed for one in chunk.missed])
 
     def take_named(self) -> list[Identifier]:
         """What the patient's files were found to name since this was last asked."""
