@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class FolderRun:
     project: str
     site: str
     ocr: Ocr = "auto"
+    defaced_by: str = ""  # what took the faces off before, as whoever asked for it says
     parts: PartsMaker | None = None  # what its workers work with, if not `parts_of`
 
     @property
@@ -49,6 +51,7 @@ class FolderRun:
             review=True,
             ocr=self.ocr,
             readers=READERS,
+            defaced_by=self.defaced_by,
             parts=self.parts,
         )
 
@@ -65,8 +68,17 @@ class FolderRun:
             "key": key_id(self.key),
             "traceability": PSEUDONYMOUS,
             "ocr": self.ocr,
+            **({"defaced_by": self.defaced_by, "defaced_said_by": _who()} if self.defaced_by else {}),
             "ocr_engine": PixelGate().engine,
         }
+
+
+def _who() -> str:
+    """Whose process this is: a person's name where the machine knows one."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def list_files(source: str) -> list[File]:

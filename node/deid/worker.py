@@ -43,6 +43,7 @@ from node.deid.pipeline import (
     refused,
 )
 from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
+from node.deid.pixels.faces import shows_face
 from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.rewrite import TooMuch
@@ -290,8 +291,10 @@ class Worker:
         """The pixels of what may pass, series by series; whatever is in review already is for a person to see."""
         series: dict[str, list[tuple[int, Instance]]] = {}
         found: dict[int, PixelVerdict] = {}
-        for number, done in placed.items():
+        for number, done in tuple(placed.items()):
             if done.place == "pass" and done.path and done.facts.has_pixels:
+                if self._settings.defaced_by and shows_face(done.path):
+                    placed[number] = replace(done, notes=(*done.notes, Note.DEFACED_BEFORE))
                 if self._settings.ocr == "off" and needs_check(done.facts, believe_no=True):
                     found[number] = _NOT_READ
                 else:
@@ -328,6 +331,8 @@ class Worker:
         notes = tuple(note.value for note in done.notes)
         if verdict is not None and verdict.masked:
             notes = (*notes, Note.BITS_MASKED.value)
+        if verdict is not None and verdict.unseen:
+            notes = (*notes, Note.PIXELS_NOT_LOOKED_AT.value)
         result = Result(
             number,
             outcome,
