@@ -4,8 +4,9 @@ Letters are strokes: brighter or darker than what lies a few pixels to either si
 
 1. Of each slice the strokes are taken, the bright and the dark (top-hat and black-hat, 9 px), at full and at half
    size: letters up to some 130 px.
-2. What any slice has beyond what the slices have on average, becomes one picture: text on one slice of many stands on
-   an empty ground there. Text on all of them is in the average, and on the middle slice, which is looked at as it is.
+2. What any slice has beyond what the slices have on average, becomes one picture, stretched to its own contrast: text
+   on one slice of many stands on an empty ground there, faint letters too. Text on all of them is in the average, and
+   on the middle slice, which is looked at as it is.
 3. The text detector, without the recogniser, sees these pictures small. Each box is cut out of the strokes of the slice
    that has the most of them there, stretched to its own contrast, enlarged, and the detector asked again.
 4. What it still takes for text is suspected there: whoever asked reads that slice properly.
@@ -29,12 +30,13 @@ from node.deid.pixels.ocr import MIN_SIDE_PX, Picture
 SIDE_PX = 512
 # Strokes of letters up to some 65 px are narrower.
 STROKE_PX = 9
-# The ground of a picture of strokes: room for dark ones below it.
-_GROUND = 64
+# The darkest a dark stroke is told: bright letters beside dark ones keep their contrast.
+_DARKEST = -64
 # A slice that has half the strokes in a box has the same letters there, or others in their place.
 _ALIKE = 0.5
 # A cutting: room around the box, a frame of plain ground, letters enlarged to so many px, at most so many times.
 _ROOM_PX, _FRAME_PX, _LETTERS_PX, _MOST_TIMES = 8, 12, 32, 3.0
+# Less than so many grey levels is noise, and stays dark.
 _STRETCH_PERCENT = (1, 99.5)
 _LEAST_RANGE = 16.0
 
@@ -144,7 +146,7 @@ class _Strokes:
     def novel(self, places: Sequence[int]) -> Picture:
         """(2)"""
         bright, dark = (_beyond([hats[place] for place in places]) for hats in (self._bright, self._dark))
-        return np.asarray(np.clip(_GROUND + bright - dark, 0, 255), dtype=np.uint8)
+        return _stretched(np.maximum(bright - dark, _DARKEST))
 
     def strongest(self, patch: Patch, places: Sequence[int]) -> int:
         return max(places, key=lambda place: self.amount(place, patch))
@@ -182,15 +184,20 @@ def _beyond(hats: Sequence[Picture]) -> npt.NDArray[np.float32]:
     return np.asarray(most - total / len(hats), dtype=np.float32)
 
 
+def _stretched(strokes: npt.NDArray[Any]) -> Picture:
+    some = strokes[::2, ::2] if strokes.size > 1 << 16 else strokes
+    low, high = np.percentile(some, _STRETCH_PERCENT)
+    scaled = (strokes.astype(np.float32) - low) * (255 / max(high - low, _LEAST_RANGE))
+    return np.asarray(np.clip(scaled, 0, 255), dtype=np.uint8)
+
+
 def _cutting(patch: Patch, hats: Picture) -> Picture:
     """Strokes with some room around them, in their own contrast, letters as large as the detector likes them."""
     high = patch.bottom - patch.top
     room = max(_ROOM_PX, high // 2)
     cut = hats[max(0, patch.top - room) : patch.bottom + room, max(0, patch.left - room) : patch.right + room]
-    low, top = np.percentile(cut, _STRETCH_PERCENT)
-    stretched = np.clip((cut.astype(np.float32) - low) * (255 / max(top - low, _LEAST_RANGE)), 0, 255).astype(np.uint8)
     times = min(_MOST_TIMES, max(1.0, _LETTERS_PX / high))
-    larger = cv2.resize(stretched, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+    larger = cv2.resize(_stretched(cut), None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
     ground = int(np.median(larger))
     framed = cv2.copyMakeBorder(larger, _FRAME_PX, _FRAME_PX, _FRAME_PX, _FRAME_PX, cv2.BORDER_CONSTANT, value=ground)
     return np.asarray(framed, dtype=np.uint8)
