@@ -1,7 +1,8 @@
 """What the reader process does for one group of files: look, black out, look again, write or hand to review.
 
 1. Text of two characters or more is blacked out, and the result read again, at most `ROUNDS` times until none is left.
-2. What only a projection shows, what nobody can read where text is usual, what hides in other bits: to review.
+2. What only a projection shows, what nobody can name and a second look says was drawn, what hides in other bits: to
+   review.
 3. A file is replaced by one rename, when it is finished; a file for review keeps its bytes.
 """
 
@@ -37,7 +38,7 @@ class _File:
 
 
 def examine(looker: TextFinder, paths: Sequence[Path], *, doubt: bool) -> list[PixelVerdict]:
-    """One verdict per file; the files are looked at together. `doubt`: boxes nobody can read go to review.
+    """One verdict per file; the files are looked at together. `doubt`: single letters go to review too.
 
     Never raises for what a file holds, but for memory and disk.
     """
@@ -72,7 +73,7 @@ def _look(looker: TextFinder, files: list[_File], doubt: bool) -> None:
             again |= {(place, frame) for frame in sights[place].text}
             _black_out(files[place], sights[place])
     for file, sight in zip(files, sights, strict=True):
-        _judge(file, sight, doubt)
+        _judge(file, sight)
 
 
 def _black_out(file: _File, sight: FoundText) -> None:
@@ -89,9 +90,9 @@ def _black_out(file: _File, sight: FoundText) -> None:
         file.film = file.original
 
 
-def _judge(file: _File, sight: FoundText, doubt: bool) -> None:
+def _judge(file: _File, sight: FoundText) -> None:
     """(2)"""
-    unclear = sight.unconfirmed if not doubt else _joined(sight.unconfirmed, sight.doubtful)
+    unclear = _joined(sight.unconfirmed, sight.doubtful)
     if sight.overlay:
         file.finding = PixelFinding.OVERLAY_IN_PIXELS
     elif sight.text:

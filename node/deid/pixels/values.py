@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mediator.deid.screening import TEXT_RISK_CLASSES, TEXT_RISK_MODALITIES, Facts
 
-_NO_PICTURES = frozenset({"SEG", "RTDOSE"})
+NO_PICTURES = frozenset({"SEG", "RTDOSE"})
 
 
 class PixelState(StrEnum):
@@ -91,11 +91,8 @@ def is_text_risk(facts: Facts) -> bool:
 
 
 def doubt_matters(facts: Facts) -> bool:
-    """Whether a box that nobody can read is a reason for review: where text is usual, and in computed pictures.
-
-    Segmentations and doses are no pictures: a ring is an organ there, not the letter O.
-    """
-    return is_text_risk(facts) or ("DERIVED" in _made(facts) and facts.modality.strip().upper() not in _NO_PICTURES)
+    """Whether a single letter is a reason for review: where text is usual, and in computed pictures."""
+    return is_text_risk(facts) or ("DERIVED" in _made(facts) and facts.modality.strip().upper() not in NO_PICTURES)
 
 
 def _made(facts: Facts) -> set[str]:
