@@ -65,16 +65,17 @@ class Case:
 
 
 def cases(rounds: int = 7) -> Iterator[Case]:
-    """Each script on each kind, `rounds` times; the other dimensions go round at paces of their own."""
-    number = 0
-    for turn in range(rounds):
-        for script, (_font, _words, least) in SCRIPTS.items():
-            for kind in KINDS:
-                height = max(least, HEIGHTS[(number + turn) % len(HEIGHTS)])
-                slices = ("one", "one", "one", "first", "one", "all")[(turn + number) % 6] if kind in SLICES else "one"
-                contrast = CONTRASTS[(number // 2 + 3 * turn) % len(CONTRASTS)]
-                yield Case(script, kind, height, contrast, ANGLES[(number // 3 + turn) % len(ANGLES)], slices, number)
-                number += 1
+    """Each script on each kind, `rounds` times; the other dimensions in equal parts, shuffled."""
+    both = [(script, kind) for _turn in range(rounds) for script in SCRIPTS for kind in KINDS]
+    random = np.random.default_rng(9)
+    heights, contrasts, angles, slices = (
+        random.permutation(np.resize(values, len(both))).tolist()
+        for values in (HEIGHTS, CONTRASTS, ANGLES, ("one", "one", "one", "first", "one", "all"))
+    )
+    for seed, (script, kind) in enumerate(both):
+        height = max(SCRIPTS[script][2], heights[seed])
+        many = slices[seed] if kind in SLICES else "one"
+        yield Case(script, kind, height, contrasts[seed], angles[seed], many, seed)
 
 
 def missing_fonts() -> list[Path]:
@@ -129,7 +130,7 @@ def stamp(
     part = frame[y : y + ink.shape[0], x : x + ink.shape[1]]
     share = ink if frame.ndim == 2 else ink[:, :, None]
     drawn = part + value * share if veil else part * (1 - share) + value * share
-    limits = np.iinfo(frame.dtype)
+    limits = np.iinfo(frame.dtype) if frame.dtype.kind in "iu" else np.finfo(frame.dtype)
     part[...] = np.clip(drawn, limits.min, limits.max).astype(frame.dtype)
     mask = np.zeros(frame.shape[:2], dtype=bool)
     mask[y : y + ink.shape[0], x : x + ink.shape[1]] = ink > 0.5

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from node.deid.pixels.find_text import FoundText, TextFinder
@@ -32,6 +32,7 @@ class _File:
     original: Film
     film: Film  # the original, or the latest copy with boxes blacked out
     boxes: dict[int, list[Box]]
+    doubtful: dict[int, list[Box]] = field(default_factory=dict)  # of any round: black beside them may hide them later
     read: int = 0
     finding: PixelFinding | None = None
     looked_at: tuple[Region, ...] = ()
@@ -66,6 +67,7 @@ def _look(looker: TextFinder, files: list[_File], doubt: bool) -> None:
         sights = looker.look([file.film for file in files], again, doubt=doubt)
         for file, sight in zip(files, sights, strict=True):
             file.read += sight.read
+            file.doubtful = _joined(file.doubtful, sight.doubtful)
         found = [place for place, sight in enumerate(sights) if sight.text]
         if not found or last:
             break
@@ -92,7 +94,7 @@ def _black_out(file: _File, sight: FoundText) -> None:
 
 def _judge(file: _File, sight: FoundText) -> None:
     """(2)"""
-    unclear = _joined(sight.unconfirmed, sight.doubtful)
+    unclear = _joined(sight.unconfirmed, _not_blacked_out(file))
     if sight.overlay:
         file.finding = PixelFinding.OVERLAY_IN_PIXELS
     elif sight.text:
@@ -118,6 +120,14 @@ def _finish(file: _File) -> PixelVerdict:
     os.replace(copy, file.original.path)
     state = PixelState.BLACKED_OUT if file.boxes else PixelState.CLEAN
     return replace(PixelVerdict(state), regions=_regions(file.original, file.boxes), read=file.read)
+
+
+def _not_blacked_out(file: _File) -> dict[int, list[Box]]:
+    left = {
+        frame: [box for box in boxes if not any(black.covers(box) for black in file.boxes.get(frame, ()))]
+        for frame, boxes in file.doubtful.items()
+    }
+    return {frame: boxes for frame, boxes in left.items() if boxes}
 
 
 def _joined(first: dict[int, list[Box]], second: dict[int, list[Box]]) -> dict[int, list[Box]]:

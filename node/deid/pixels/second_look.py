@@ -6,7 +6,8 @@ drew is different from what a scanner saw, in three ways that need no training o
 1. It is large enough to be read: letters under `LEGIBLE_PX` are not.
 2. It has thin strokes, and their edges are a pixel or two wide, since it was drawn on the pixels themselves. Anatomy
    came through a beam, a coil or a transducer, which spread every edge over more of them.
-3. It is text at any size and turned by a quarter. Anatomy that resembles letters at one size is a blob at another.
+3. It is text at another size, turned by a quarter, or in another window. Anatomy that resembles letters at one size is
+   a blob at another.
 
 A box that fails one of them is anatomy; any other is for a person. Cost: a few crops of at most `_CROP_PX` pixels each
 way, some 10 to 40 ms a box, only where the recogniser was at a loss.
@@ -30,14 +31,17 @@ Detector = Callable[[Grey], npt.NDArray[np.float32]]
 LEGIBLE_PX = 6
 # Heights to look at again, and quarter turns: text of 60 pictures out of 60 was seen at one of them at least, 9 in 10
 # of the false boxes of 76 pictures without any at none.
-_LOOKS = ((40, 0), (72, 0), (24, 0), (40, 1))
+_LOOKS = ((40, 0), (72, 0), (24, 0), (40, 1), (72, 1))
 _CROP_PX = 640
+# Then in a window of its own, where large letters fare better: two looks must agree, and not of what is as small as a
+# vessel, which a narrow window makes a letter of.
+_WINDOWED_PX, _WINDOWED_LOOKS = 20, 2
 # Of the box, so much must be text again; letters with their gaps are some 0.2 to 0.4.
 _SEEN_AGAIN = 0.05
 _LIKELY = 0.3
-# The step across three pixels at the edge, as a share of the ink's height. Drawn letters 0.5 (faint ones on noise) to
-# 1; anatomy 0.2 to 0.6, and more where noise is as strong as itself, which then is nothing at another size.
-_SHARP = 0.5
+# The step across three pixels at the edge, as a share of the ink's height. Drawn letters 0.6 (faint ones on noise) to
+# 1; anatomy 0.2 to 0.5, and more where noise is as strong as itself, which then is nothing at another size.
+_SHARP = 0.55
 # Of the box and what lies beside it, strokes are 0.04 or more; of a ring or a spot, 0.02 or less.
 _LEAST_INK = 0.03
 # Strokes are thinner than this share of a line's height: what is wider is ground.
@@ -73,7 +77,12 @@ def is_drawn(picture: Grey, even: Grey, bounds: Bounds, detect: Detector) -> boo
         return False  # (1)
     if sharpness(picture, bounds) < _SHARP:
         return False  # (2)
-    return any(_seen_again(even, bounds, height, turns, detect) for height, turns in _LOOKS)  # (3)
+    if any(_seen_again(even, bounds, height, turns, detect) for height, turns in _LOOKS):  # (3)
+        return True
+    if min(right - left, bottom - top) < _WINDOWED_PX:
+        return False
+    part, within = _stretched(picture, bounds)
+    return sum(_seen_again(part, within, height, turns, detect) for height, turns in _LOOKS) >= _WINDOWED_LOOKS
 
 
 def sharpness(picture: Grey, bounds: Bounds) -> float:
@@ -115,13 +124,11 @@ def _parted(height: npt.NDArray[np.float32]) -> tuple[Grey, float]:
     return np.asarray(ink, dtype=np.uint8), between / max(float(levels.var()), 1e-6)
 
 
-def _seen_again(even: Grey, bounds: Bounds, height: int, turns: int, detect: Detector) -> bool:
+def _seen_again(grey: Grey, bounds: Bounds, height: int, turns: int, detect: Detector) -> bool:
     """(3) The box with what is around it, its shorter side `height` pixels, turned by quarters."""
     left, top, right, bottom = bounds
     short = min(right - left, bottom - top)
-    beside = int(0.8 * short) + 4
-    at_y, at_x = max(0, top - beside), max(0, left - beside)
-    part = even[at_y : bottom + beside, at_x : right + beside]
+    part, (at_x, at_y) = _part(grey, bounds)
     scale = min(height / short, _CROP_PX / max(part.shape))
     # the network takes multiples of 32
     size = tuple(max(32, round(side * scale / 32) * 32) for side in part.shape[::-1])
@@ -134,3 +141,20 @@ def _seen_again(even: Grey, bounds: Bounds, height: int, turns: int, detect: Det
         int((left - at_x) * across) : max(int((right - at_x) * across), int((left - at_x) * across) + 1),
     ]
     return bool(inside.size) and float(inside.mean()) > _SEEN_AGAIN
+
+
+def _part(grey: Grey, bounds: Bounds) -> tuple[Grey, tuple[int, int]]:
+    """The box and what lies around it, and where that begins."""
+    left, top, right, bottom = bounds
+    beside = int(0.8 * min(right - left, bottom - top)) + 4
+    at_x, at_y = max(0, left - beside), max(0, top - beside)
+    return grey[at_y : bottom + beside, at_x : right + beside], (at_x, at_y)
+
+
+def _stretched(picture: Grey, bounds: Bounds) -> tuple[Grey, Bounds]:
+    """The box and what lies around it, in the window of what is in the box, and the box in it."""
+    left, top, right, bottom = bounds
+    part, (at_x, at_y) = _part(picture, bounds)
+    low, high = (float(value) for value in np.percentile(picture[top:bottom, left:right], (2, 99.5)))
+    shown = np.clip((part.astype(np.float32) - low) * (255 / max(high - low, 1.0)), 0, 255)
+    return np.asarray(shown, dtype=np.uint8), (left - at_x, top - at_y, right - at_x, bottom - at_y)

