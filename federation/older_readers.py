@@ -12,11 +12,12 @@ An older database would have forgotten which instructions were served and which 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, column, delete, insert, inspect, select, table
+
+from federation.revisions import newest
 
 # who opens a database of this very version migrates nothing, and does not wait for Alembic
 if TYPE_CHECKING:
@@ -32,12 +33,6 @@ _TABLE = Table(
 
 
 _VERSION = table("alembic_version", column("version_num"))
-_NUMBER = re.compile(r"m?(\d{4})_\w+\.py")
-
-
-def newest(migrations: Path) -> str:
-    """The newest revision in a folder of migrations: a migration's file is named for its number."""
-    return max(found[1] for each in (migrations / "versions").iterdir() if (found := _NUMBER.fullmatch(each.name)))
 
 
 def is_newest(connection: Connection, migrations: Path) -> bool:

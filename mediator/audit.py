@@ -43,9 +43,8 @@ _NAMED = re.compile(
 # What any other object may look like: ids this node makes (`sha256:…`, `job-12`). No capitals, no spaces; a file name's
 # extension cannot be told from an id's dot, so this is a fence against text, not against every secret.
 _OBJECT = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,159}")
-# A DICOM UID names one patient's study (PS3.5 section 9.1); 2.25 is the root of UUID-derived ones. Nothing this node
-# makes an id of reads like one.
-_DICOM_UID = re.compile(r"[0-9]+(\.[0-9]+){4,}|(^|[^0-9])2\.25\.")
+# nothing this node makes an id of reads like one
+_DICOM_UID = re.compile(grammar.DICOM_UID)
 
 
 class Action(StrEnum):

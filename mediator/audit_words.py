@@ -123,9 +123,10 @@ _THINGS = (
     (r"clock/accepted", r"the hub says the same time, or nothing"),
     (r"clock/despite-hub", r"though the hub says another time"),
     (r"refusals/(.+)/([0-9]{4}-[0-9]{2}-[0-9]{2})/([0-9]+)", r"\3 on \2, of \1"),
-    (r"(ingest-[^/]+)/([a-z_]+)", r"import \1 (\2)"),
-    (r"(ingest-[^/]+)/(.+)", r"import \1 (\2)"),
-    (r"(ingest-.+)", r"import \1"),
+    (r"(?:ingest/)?(ingest-[^/]+)/defaced-by/(.+)", r"import \1, of images that \2 is said to have defaced"),
+    (r"(?:ingest/)?(ingest-[^/]+)/([a-z_]+)", r"import \1 (\2)"),
+    (r"(?:ingest/)?(ingest-[^/]+)/(.+)", r"import \1 (\2)"),
+    (r"(?:ingest/)?(ingest-.+)", r"import \1"),
     (r"(file-[^@]+)@([0-9a-f]{64})", r"\1 (SHA-256 \2)"),
     (r"(job-.+)", r"\1"),
 )

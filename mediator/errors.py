@@ -222,7 +222,7 @@ _INSTRUCTION_CODES = frozenset(
         Code.MODEL_NOT_PERMITTED, Code.MODEL_MISMATCH, Code.INSTRUCTION_MISADDRESSED,
         Code.INSTRUCTION_EXPIRED, Code.INSTRUCTION_REPLAYED, Code.ROUND_ALREADY_SERVED,
         Code.ROUND_OUT_OF_RANGE, Code.SITE_NOT_NAMED,
-        Code.RUN_ORDER_MISSING, Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.EPOCH_OVER, Code.TOO_MANY,
+        Code.RUN_ORDER_EXPIRED, Code.RUN_ORDER_MISMATCH, Code.EPOCH_OVER, Code.TOO_MANY,
     }
 )  # fmt: skip
 _BUDGET_CODES = frozenset(
@@ -238,6 +238,8 @@ _NODE_CODES = frozenset(
         Code.CLOCK_WENT_BACK, Code.LOG_SET_BACK, Code.CANARY_FAILED, Code.DATASET_MISSING, Code.SPEC_EXPIRED,
         Code.MOUNT_NOT_PERMITTED, Code.NOT_SEALED, Code.GPU_UNAVAILABLE, Code.JOB_UNKNOWN, Code.OUTSIDE_SCHEDULE,
         Code.TOO_MANY_OPEN,
+        # what the hub sends overtook the order, which comes by another connection (broken, say): it may ask again
+        Code.RUN_ORDER_MISSING,
     }
 )  # fmt: skip
 _OUTPUT_CODES = frozenset(EXIT_REASONS) - _JOB_CODES | {

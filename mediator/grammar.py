@@ -51,6 +51,10 @@ INSTANCE = r"[0-9]{4,9}\.dcm"
 # a word of a text column, on its way in and out: never a formula's first character, never a comma or a quote
 WORD = r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,23}"
 
+# A DICOM UID names one patient's study (PS3.5 section 9.1); 2.25 is the root of UUID-derived ones.
+DICOM_UID = r"[0-9]+(\.[0-9]+){4,}|(^|[^0-9])2\.25\."
+
+_UID = re.compile(DICOM_UID)
 _IDENTIFIER, _HEX256, _DIGEST, _NAME, _GPU = map(re.compile, (IDENTIFIER, HEX256, DIGEST, NAME, GPU))
 
 # --- texts and lists that people write ----------------------------------------------------------------------
@@ -95,6 +99,13 @@ def check_identifier(text: str, what: str) -> None:
     if not _IDENTIFIER.fullmatch(text):
         rule = f"{what} is not 1 to 64 of a-z, 0-9, dot, dash, underscore"
         raise Ungrammatical(rule, "an id begins with a letter or a digit, for example lung-2026 or hospital_a.2")
+
+
+def check_tool(text: str, what: str) -> None:
+    """Raise unless `text` may name a program and its version, in a record too."""
+    if not _IDENTIFIER.fullmatch(text) or _UID.search(text):
+        rule = f"{what} is not 1 to 64 of a-z, 0-9, dot, dash, underscore, or reads like a DICOM UID"
+        raise Ungrammatical(rule, "name the program and its version, for example pydeface-2.1")
 
 
 def check_person(text: str, what: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from mediator.grammar import WORD, check_identifier
+from mediator.grammar import WORD, check_identifier, check_tool
 from mediator.types import ADDED, Study
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -57,7 +57,7 @@ class IngestOrder:
 
     `source` is an absolute folder; `clinical` a CSV file inside it with the columns PatientID and StudyInstanceUID.
     A share `test_fraction` of the labelled patients is held out; a study is labelled when it has a value in every one
-    of `columns`.
+    of `columns`. `defaced_by`: the program that took the faces off before, as the steward says who gives the order.
     """
 
     KIND: ClassVar[str] = "cloister.ingest-order"
@@ -72,12 +72,15 @@ class IngestOrder:
     clinical: str | None
     columns: tuple[Column, ...]
     test_fraction: float
+    defaced_by: str = field(default="", metadata=ADDED)
 
     def __post_init__(self) -> None:
         for what in ("order", "site", "project", "dataset"):
             check_identifier(getattr(self, what), what)
         if not self.source.startswith("/") or ".." in self.source.split("/"):
             raise ValueError("the source folder is an absolute path, without ..")
+        if self.defaced_by:
+            check_tool(self.defaced_by, "what defaced the images")
         if not 0 <= self.test_fraction < 1:
             raise ValueError("test_fraction is at least 0 and below 1")
         names = [column.name for column in self.columns]
@@ -91,6 +94,14 @@ class Missed:
 
     keyword: str
     elements: int
+
+
+@dataclass(frozen=True)
+class Noted:
+    """How many published files a note was made of: how they were read, or what was said of them."""
+
+    note: str
+    files: int
 
 
 @dataclass(frozen=True)
@@ -122,3 +133,5 @@ class IngestReport:
     destroyed: int
     studies: tuple[Study, ...]
     missed: tuple[Missed, ...] = field(default=(), metadata=ADDED)
+    notes: tuple[Noted, ...] = field(default=(), metadata=ADDED)
+    defaced_by: str = field(default="", metadata=ADDED)

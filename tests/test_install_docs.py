@@ -42,7 +42,8 @@ def test_every_row_of_the_sizing_is_one_that_its_command_prints() -> None:
     zeros = dict.fromkeys(("supervisor", "broker", "core", "intake", "other", "link"), 1.0)
     found = {
         "node idle": zeros, "hub alone": {"hub": 1.0}, "hub with sites": {"hub": 1.0}, "sites": 2,
-        "import": {"import worker": 1.0, "state_per_file_kb": 1.0, "file_kb": 1.0}, "round small": {"container": 1.0},
+        "import": dict.fromkeys(("import worker", "state_per_file_kb", "most_per_file_kb", "file_kb"), 1.0),
+        "round small": {"container": 1.0},
         "factors": dict.fromkeys(("core", "link", "hub", "superlink"), 1.0),
     }  # fmt: skip
     printed = {figureless(row) for row in rows(found)}

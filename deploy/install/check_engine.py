@@ -19,7 +19,7 @@ _HELPERS = ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
 _OLDEST = {"docker": (20, 10), "podman": (4, 3)}
 
 
-def engine(machine: Machine, named: str | None, brings: tuple[str, ...]) -> Iterator[Row]:
+def engine(machine: Machine, named: str | None, brings: tuple[str, ...], offline: bool = False) -> Iterator[Row]:
     """The one that the node asks: a configuration that is there is kept, whatever else answers."""
     configured = configured_engine(machine)
     if configured and not configured.startswith("unix:///"):
@@ -41,7 +41,8 @@ def engine(machine: Machine, named: str | None, brings: tuple[str, ...]) -> Iter
         yield ("engine", "failed", "none answers but one of a user's own", f"is it for jobs? --engine {somebodys}")
     else:
         where = f"none answers at {url}" if url else "none answers"
-        yield ("engine", "failed", where, "apt-get install docker.io (or podman), or name its socket: --engine")
+        cure = "apt-get install docker.io (or podman), or name its socket: --engine"
+        yield ("engine", "failed", where, cure if offline else f"{cure}; or name a bundle that brings one: --bundle")
 
 
 def _answers(machine: Machine, url: str, kind: EngineKind) -> Iterator[Row]:

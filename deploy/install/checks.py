@@ -24,6 +24,7 @@ from .talk import say
 _SYSTEMS = ("debian-12", "ubuntu-24.04")
 _PYTHONS = ((3, 11), (3, 12))
 _GIB = 1 << 30
+_OR_BUNDLE = "; or name a bundle, which needs none: --bundle FILE"
 _NODE_MEMORY, _HUB_MEMORY = 4 * _GIB, 2 * _GIB
 # before the product was made: a clock that says so was never set
 _EPOCH_S = 1_735_689_600
@@ -97,14 +98,14 @@ def _python(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     if sys.version_info[:2] not in _PYTHONS:
         yield Finding("python", "failed", here, "Python 3.11 or 3.12 is needed: Debian 12 or Ubuntu 24.04 have it")
     elif not wanted.offline and machine.run([sys.executable, "-I", "-c", "import ensurepip, venv"]).code:
-        yield Finding("python", "failed", f"{here} without venv", "apt-get install python3-venv")
+        yield Finding("python", "failed", f"{here} without venv", f"apt-get install python3-venv{_OR_BUNDLE}")
     else:
         yield Finding("python", "ok", here)
 
 
 def _engine(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     if wanted.role == "node":
-        yield from (Finding(*each) for each in engine(machine, wanted.engine, wanted.brings))
+        yield from (Finding(*each) for each in engine(machine, wanted.engine, wanted.brings, wanted.offline))
 
 
 def _kernel(machine: Machine, wanted: Wanted) -> Iterator[Finding]:

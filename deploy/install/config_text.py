@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from . import layout
 from .engine_kinds import JOB_GROUP, kind_of
@@ -89,6 +90,9 @@ def node_toml(answers: Answers, found: Facts, engine: str, sentinel: str, state_
         "[intake]",
         f"source_roots = {_list(answers['source_root'])}",
         f"workers = {workers}",
+        "",
+        "[schedule]",
+        f"concurrent_jobs = {max(1, min(4, found.memory_bytes // memory))}",
     ]
     for gpu in found.gpus:
         lines += ["", "[[schedule.gpus]]", f"id = {_text(gpu.id)}", f"memory_bytes = {gpu.memory_bytes}"]
@@ -116,6 +120,35 @@ def hub_toml(answers: Answers, state_dir: str) -> str:
         f"committee_keys = {_list(answers['committee_key'])}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def answered(role: layout.Role, plain: Mapping[str, Any]) -> Answers:
+    """What a configuration says to the questions, as far as it says it: the way back from `text`."""
+
+    def at(section: str, key: str) -> tuple[str, ...]:
+        part = plain.get(section)
+        value = part.get(key) if isinstance(part, Mapping) else None
+        return () if value is None else tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+
+    keys = _NODE_SAYS if role == "node" else _HUB_SAYS
+    found = {name: at(section, key) for name, (section, key) in keys.items()}
+    name = "site" if role == "node" else "name"
+    found[name] = (str(plain[name]),) if name in plain else ()
+    if role == "node" and (host := at("hub", "host")) and (port := at("hub", "port")):
+        found["hub"] = (f"[{host[0]}]:{port[0]}" if ":" in host[0] else f"{host[0]}:{port[0]}",)
+    return {name: values for name, values in found.items() if values}
+
+
+# question -> section and key
+_NODE_SAYS = {
+    "hub_key": ("trust", "hub"), "witness_key": ("trust", "witnesses"), "committee_key": ("trust", "committee"),
+    "steward_key": ("trust", "stewards"), "source_root": ("intake", "source_roots"), "engine": ("engine", "socket"),
+    "sentinel": ("engine", "sentinel"),
+}  # fmt: skip
+_HUB_SAYS = {
+    "host": ("ingress", "hosts"), "port": ("ingress", "port"), "listen": ("ingress", "listen"),
+    "committee_key": ("trust", "committee_keys"),
+}  # fmt: skip
 
 
 def text(role: layout.Role, machine: Machine, answers: Answers, engine: str, sentinel: str) -> str:

@@ -149,9 +149,17 @@ def _with_needed(machine: Machine, wanted: set[str], missing: dict[str, Path]) -
 
 def missing_packages(machine: Machine, source: Source) -> tuple[tuple[str, Path], ...]:
     """The bundle's Debian packages that this machine does not have."""
+    wanted = not_installed(machine, tuple(name for name, _path in source.packages))
+    return tuple((name, path) for name, path in source.packages if name in wanted)
+
+
+def not_installed(machine: Machine, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these Debian packages that this machine does not have."""
+    if not names:
+        return ()
     installed = machine.run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"]).out
     there = {line.split()[0] for line in installed.splitlines() if line.endswith(" installed")}
-    return tuple((name, path) for name, path in source.packages if name not in there)
+    return tuple(name for name in names if name not in there)
 
 
 def _state(machine: Machine, role: layout.Role, program: Path, config: Path) -> Tree:

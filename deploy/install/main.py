@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
+import tomllib
 from pathlib import Path
 
 from . import layout
 from .checks import Finding, Wanted, check, failed, show
+from .config_text import answered
 from .config_text import text as config_text
 from .databases import state_is_known
-from .install import Wish, install, missing_packages
+from .install import Wish, install, not_installed
 from .journal import Installed, Journal, alone, merged, read_installed, record, recover
 from .machine import Machine
-from .opening import clear_work, opened
-from .questions import QUESTIONS, Answers, collect, explain, host_and_port, keyboard
+from .opening import clear_work, look, opened
+from .questions import QUESTIONS, Answers, collect, explain, given, host_and_port, keyboard
 from .rehearsal import Rehearsal
 from .sources import Source
 from .talk import NOT_NOW, REFUSED, USAGE, Fault, complain, say
@@ -23,10 +26,16 @@ from .uninstall import uninstall
 from .units import Units
 from .upgrade import rollback, upgrade
 
+_VERBS = "node, hub, upgrade, rollback or uninstall"
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise Fault(message, "deploy/install.sh --help", USAGE)
+        if message.endswith("are required: WORD"):
+            message = f"what to do is missing: {_VERBS}"
+        elif slip := re.match(r"argument WORD: invalid choice: '(.*?)'", message):
+            message = f"{slip[1]} is nothing that this does: {_VERBS}"
+        raise Fault(message, "install.sh --help", USAGE)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,8 +97,8 @@ def _run(options: argparse.Namespace) -> None:
         print(explain(options.word))
         return
     if options.word in layout.ROLES and options.check:
-        wanted = _wanted(machine, options, None)
-        findings = check(machine, wanted)
+        held = look(machine, options.bundle, options.release_key) if options.bundle else ()
+        findings = check(machine, _wanted(machine, options, held))
         show(findings, as_json=options.json)
         _refuse_failed(findings)
         return
@@ -101,8 +110,8 @@ def _run(options: argparse.Namespace) -> None:
         _WORDS[options.word](machine, options)
 
 
-def _wanted(machine: Machine, options: argparse.Namespace, source: Source | None) -> Wanted:
-    """What to look for, as far as flags and file say it."""
+def _wanted(machine: Machine, options: argparse.Namespace, held: tuple[str, ...]) -> Wanted:
+    """What to look for, as far as flags and file say it. `held`: the Debian packages of the bundle."""
     flags = _flags(options)
     port = hub = None
     if options.word == "hub":
@@ -114,10 +123,7 @@ def _wanted(machine: Machine, options: argparse.Namespace, source: Source | None
         except ValueError:
             hub = None
     again = machine.at(layout.INSTALLED).exists()
-    brings: tuple[str, ...] = ()
-    if source is not None:
-        named = {name for name, _path in missing_packages(machine, source)}
-        brings = tuple(sorted(named & {"docker.io", "podman"}))
+    brings = tuple(sorted(set(not_installed(machine, held)) & {"docker.io", "podman"}))
     engine = flags["engine"][0] if flags.get("engine") else None
     return Wanted(options.word, hub, port, engine, bool(options.bundle), again=again, brings=brings)
 
@@ -135,17 +141,41 @@ def _install(machine: Machine, options: argparse.Namespace) -> None:
     before = read_installed(machine)
     if before and before.role != options.word:
         raise Fault(f"a {before.role} is installed here", f"a {options.word} is a machine of its own", REFUSED)
+    _answers_hold(machine, options)
     with opened(machine, options.bundle, options.release_key) as source:
         install_from(machine, options, source, before)
+
+
+def _answers_hold(machine: Machine, options: argparse.Namespace) -> None:
+    """Raise `Fault` for a slip in the answers before anything that takes long: one that is none, one that is missing
+    where nobody can be asked, one that the configuration which is kept contradicts."""
+    role: layout.Role = options.word
+    path = layout.configuration(role)
+    if not machine.at(path).exists():
+        if keyboard() is None:
+            collect(role, _flags(options), options.answers, None)
+        return
+    answers = given(role, _flags(options), options.answers)
+    try:
+        kept = answered(role, tomllib.loads(machine.text(path)))
+    except tomllib.TOMLDecodeError:
+        return  # the product says where it is broken
+    for name, values in answers.items():
+        if set(kept.get(name, values)) != set(values):
+            there = ", ".join(kept[name])
+            flag = f"--{name.replace('_', '-')}"
+            hint = f"it is kept: change it in that file, and run this again without {flag}"
+            raise Fault(f"{path} is there and says otherwise than {flag}: {there}", hint, REFUSED)
 
 
 def install_from(machine: Machine, options: argparse.Namespace, source: Source, before: Installed | None) -> None:
     """Install a version, or see that it stands as it must. Raises `Fault`; the machine is then as it was."""
     role: layout.Role = options.word
+    _answers_hold(machine, options)
     if before and before.version != source.version:
         word = f"{before.version} is installed, this is {source.version}"
         raise Fault(word, "install.sh upgrade changes versions", REFUSED)
-    findings = check(machine, _wanted(machine, options, source))
+    findings = check(machine, _wanted(machine, options, tuple(name for name, _path in source.packages)))
     show(findings)
     _refuse_failed(findings)
     state_is_known(machine, role)
@@ -153,8 +183,6 @@ def install_from(machine: Machine, options: argparse.Namespace, source: Source, 
     if not machine.at(layout.configuration(role)).exists():
         answers = collect(role, _flags(options), options.answers, keyboard())
         _ask_the_hub(machine, role, answers)
-    elif any(_flags(options).values()) or options.answers:
-        say(f"{layout.configuration(role)} is there and is kept: answers given now change nothing in it")
     wish = _wish(machine, options, role, source, answers)
     if options.dry_run:
         with Rehearsal(machine) as rehearsal:

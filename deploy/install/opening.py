@@ -47,14 +47,28 @@ def clear_work(machine: Machine) -> None:
         work.unlink(missing_ok=True)
 
 
-def _from_bundle(machine: Machine, bundle: Path, keys: list[Path], work: Path) -> Source:
-    ours = Path(__file__).resolve().parents[1] / _KEYS
+def look(machine: Machine, bundle: Path, keys: list[Path]) -> tuple[str, ...]:
+    """The Debian packages that a bundle brings, of which every byte was verified; nothing is written."""
     try:
-        trusted = read_keys([*([ours] if ours.exists() else []), *keys])
-        here = bundles.this_machine(
-            python=f"cp{sys.version_info[0]}{sys.version_info[1]}", os_release=machine.at("/etc/os-release")
-        )
-        verified = bundles.Bundle.verify(bundle, trusted, machine=here)
+        verified = _verified(machine, bundle, keys)
+    except Refused as refused:
+        raise Fault(str(refused), refused.hint, refused.code) from None
+    say(f"bundle {verified.manifest.version}: every byte verified, signed by {verified.signed_by}")
+    return tuple(file.name for file in verified.of("deb"))
+
+
+def _verified(machine: Machine, bundle: Path, keys: list[Path]) -> bundles.Bundle:
+    ours = Path(__file__).resolve().parents[1] / _KEYS
+    trusted = read_keys([*([ours] if ours.exists() else []), *keys])
+    here = bundles.this_machine(
+        python=f"cp{sys.version_info[0]}{sys.version_info[1]}", os_release=machine.at("/etc/os-release")
+    )
+    return bundles.Bundle.verify(bundle, trusted, machine=here)
+
+
+def _from_bundle(machine: Machine, bundle: Path, keys: list[Path], work: Path) -> Source:
+    try:
+        verified = _verified(machine, bundle, keys)
         work.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(mode=0o700)
         verified.unpack(work / "bundle")

@@ -5,6 +5,7 @@ An answer is looked at as soon as it is given. Examples and placeholders are no 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -138,21 +139,26 @@ QUESTIONS: Mapping[Role, tuple[Question, ...]] = {
 }  # fmt: skip
 
 
+def given(role: Role, flags: Mapping[str, list[str]], file: Path | None) -> Answers:
+    """What flags and file answer, checked. A flag counts more than the file."""
+    filed = _read(role, file) if file else {}
+    texts = {each.name: tuple(flags.get(each.name) or filed.get(each.name, ())) for each in QUESTIONS[role]}
+    return {each.name: _checked(each, texts[each.name]) for each in QUESTIONS[role] if texts[each.name]}
+
+
 def collect(role: Role, flags: Mapping[str, list[str]], file: Path | None, ask: Callable[[str], str] | None) -> Answers:
     """Every answer, checked. A flag counts more than the file; `ask` is None where nobody sits at the keyboard.
 
     Raises `Fault` that names every flag that is missing.
     """
-    filed = _read(role, file) if file else {}
-    answers: Answers = {}
+    answers = given(role, flags, file)
     missing = []
     for question in QUESTIONS[role]:
-        given = tuple(flags.get(question.name) or filed.get(question.name, ()))
-        if given:
-            answers[question.name] = _checked(question, given)
-        elif ask is not None and question.asked:
-            if given := _asked(question, ask):
-                answers[question.name] = given
+        if question.name in answers:
+            continue
+        if ask is not None and question.asked:
+            if told := _asked(question, ask):
+                answers[question.name] = told
         elif question.default:
             answers[question.name] = question.default
         elif question.needed:
@@ -227,10 +233,12 @@ def keyboard() -> Callable[[str], str] | None:
 
 
 def explain(role: Role) -> str:
-    """The answers that a file may hold, as the file."""
+    """The answers that a file may hold, as that file: what has to be written is empty, the rest has its `#`."""
     lines = [f"# answers for `install.sh {role} --answers FILE`; each is a flag as well"]
     for question in QUESTIONS[role]:
-        value = "[...]" if question.many else "..."
-        need = "" if question.needed else ", may be left out"
-        lines += [f"# {question.words}{need}", f"# {question.name} = {value}"]
+        needed = question.needed and not question.default
+        known = [json.dumps(each) for each in question.default] or ['""']
+        value = f"[{', '.join(known)}]" if question.many else known[0]
+        lines += ["", f"# {question.words}{'' if needed else ', may be left out'}"]
+        lines.append(f"{'' if needed else '# '}{question.name} = {value}")
     return "\n".join(lines)

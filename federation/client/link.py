@@ -107,6 +107,7 @@ class Link:
         self._notes = LinkState(config.folder / "notes")
         self._wake = asyncio.Event()
         self._active = asyncio.Event()
+        self._greeting = asyncio.Lock()
         self._again = Again()
         self._lost = False
         self._refused_as_replaced, self._said_replaced = 0, False
@@ -173,7 +174,7 @@ class Link:
 
     async def _pull_for_ever(self) -> None:
         self._active.clear()
-        await self._core.hello(self._config.software, False)
+        await self._greet()
         if self._trouble:
             await self._core.trouble(self._trouble)
         if self._lost:
@@ -183,7 +184,7 @@ class Link:
         self._notes.node_id = node_id
         self._active.set()
         self._trouble = ""
-        await self._core.hello(self._config.software, True)
+        await self._greet()
         log.info("connected to the hub at %s", self._own.bundle.hub)
         for name, note in self._notes.pending():
             if f"message {name}" not in self._again:
@@ -204,6 +205,11 @@ class Link:
             else:
                 pause_s = min(pause_s * 2, self._config.poll_slow_s)
         raise NotActive("the hub has forgotten this node")
+
+    async def _greet(self) -> None:
+        """Tell core whether the hub has this link: one word after the other, so that the last is as it is now."""
+        async with self._greeting:
+            await self._core.hello(self._config.software, self._active.is_set())
 
     async def _be_away(self) -> None:
         """Go offline for a moment. A message is handed out once; the answer that was lost may have held one, and the
@@ -370,6 +376,7 @@ class Link:
     # --- from core to the hub ---------------------------------------------------------------------------------
 
     async def _deliver(self) -> None:
+        await self._greet()  # a core that was started anew under a link that stands knows nothing of it
         async for outgoing in self._core.outbox():
             await self._active.wait()
             if _name(outgoing) not in self._again:

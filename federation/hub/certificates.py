@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from federation import pki
 from federation.hub.database import Database, note
+from federation.hub.overview import ALARM
 from federation.hub.peers import Peer, peer_of
 from federation.hub.tables import CertificateRow, EventRow, SiteRow
 from mediator.canonical import parse_time, print_time
@@ -28,7 +29,7 @@ from mediator.errors import CloisterError, Code, Denied, NotNow, Reason
 
 log = logging.getLogger("cloister.hub")
 
-ACTIVE, REVOKED, ALARM = "active", "revoked", "alarm"
+ACTIVE, REVOKED = "active", "revoked"
 # so many certificates are made in place of one; who asks still is given the last of them
 MAX_RENEWALS = 5
 # connections begun with the old certificate may arrive after the first with the new one
@@ -161,18 +162,6 @@ class Certificates:
             if row is None or row.ended is None or timedelta(0) <= now - parse_time(row.ended) < CROSSING:
                 return None
             return row.site if _say(session, now, row, "node_certificate", ALARM, Code.CERTIFICATE_REPLACED) else None
-
-    def alarms(self, site: str | None = None) -> list[dict[str, Any]]:
-        """Alarms since each site was last enrolled, oldest first: what `cloister hub status` shows."""
-        with self._database.read() as session:
-            query = select(EventRow).join(SiteRow, SiteRow.site == EventRow.actor).where(EventRow.verdict == ALARM)
-            query = query.where(EventRow.time >= SiteRow.enrolled).order_by(EventRow.sequence)
-            if site is not None:
-                query = query.where(EventRow.actor == site)
-            return [
-                {"sequence": row.sequence, "time": row.time, "site": row.actor, "code": row.code, "about": row.object}
-                for row in session.scalars(query)
-            ]
 
 
 def certificate_row(certificate: Any, site: str, now: datetime, request: str | None = None) -> CertificateRow:

@@ -131,7 +131,7 @@ class Channel:
         # after the documents: a site that cannot write an alarm down still needs its revocation lists
         if stream.alarm:
             stream.alarm = False
-            for alarm in await asyncio.to_thread(self._hub.certificates.alarms, site):
+            for alarm in await asyncio.to_thread(self._hub.overview.raised, site):
                 if alarm["sequence"] > stream.alarms_told:
                     stream.alarms_told = alarm["sequence"]
                     events.append(control.ControlEvent(kind="alarm", text=f"{alarm['code']}.{alarm['sequence']}"))

@@ -28,7 +28,8 @@ from sqlalchemy import delete, select
 from federation.arrays import PERMITTED, Array
 from federation.hub import runs
 from federation.hub.checkpoints import Checkpoints, RoundCheckpoint, history_text
-from federation.hub.database import Database
+from federation.hub.database import Database, driver
+from federation.hub.overview import rounds_of
 from federation.hub.steering import Interrupted, Metrics, Reply, ReplyVerdict, RunStopped
 from federation.hub.tables import AttemptRow, EnvelopeRow, HubInstructionRow, ReplyRow, RoundRow, RunRow
 from mediator import tensors
@@ -266,7 +267,7 @@ class Conductor:
         encoded = tensors.encode(dict(model))
         digest = hashlib.sha256(encoded).hexdigest()
         with self._database.read() as session:
-            history = history_text(runs.rounds_of(session, self._order.run))
+            history = history_text(rounds_of(driver(session), self._order.run))
         checkpoint = RoundCheckpoint(self._order.run, round_, self._attempt, digest, self._clock(), history)
         self._checkpoints.put(checkpoint, encoded)
         with self._database.write() as session:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -124,12 +124,11 @@ def note_refused(
         note(session, now, site, action, thing, "refused", code)
 
 
-def events(session: Session, newest: int) -> list[dict[str, Any]]:
-    """The `newest` lines of the hub's own record, oldest first; all of them for 0."""
-    query = select(EventRow).order_by(EventRow.sequence.desc())
-    rows = session.scalars(query.limit(newest) if newest else query).all()
-    names = ("sequence", "time", "actor", "action", "object", "verdict", "code")
-    return [{name: getattr(row, name) for name in names} for row in reversed(rows)]
+def driver(session: Session) -> sqlite3.Connection:
+    """The connection below a session, within its transaction."""
+    found = session.connection().connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found
 
 
 @contextlib.contextmanager

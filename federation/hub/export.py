@@ -29,8 +29,9 @@ from sqlalchemy.orm import Session
 
 from federation.hub import runs
 from federation.hub.checkpoints import Checkpoints
-from federation.hub.database import Database, note
+from federation.hub.database import Database, driver, note
 from federation.hub.documents import HubDocuments
+from federation.hub.overview import EXPORT, rounds_of
 from federation.hub.tables import AttemptRow, EnvelopeRow, ReplyRow, RoundRow, RunRow
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, NotNow, UsageFault
@@ -103,9 +104,9 @@ class Exports:
         with self._database.write() as session:
             about = f"{run}/{number}@{digest}"
             if reasons:
-                note(session, self._clock(), actor, runs.EXPORT, about, "refused", reasons[0].code)
+                note(session, self._clock(), actor, EXPORT, about, "refused", reasons[0].code)
             else:
-                note(session, self._clock(), actor, runs.EXPORT, about, "allowed", NO_RELEASE_NEEDED)  # (3)
+                note(session, self._clock(), actor, EXPORT, about, "allowed", NO_RELEASE_NEEDED)  # (3)
         if reasons:
             raise Denied(reasons)
         return Export(run, number, digest, files)
@@ -113,7 +114,7 @@ class Exports:
     def written(self, export: Export, actor: str) -> None:
         """Record that the files of an export are where they were asked for."""
         with self._database.write() as session:
-            note(session, self._clock(), actor, runs.EXPORT, export.object, "done", NO_RELEASE_NEEDED)
+            note(session, self._clock(), actor, EXPORT, export.object, "done", NO_RELEASE_NEEDED)
 
     def _exported(self, actor: str) -> dict[str, Any]:
         software = {name: version(name) for name in ("cloister", "flwr", "numpy", "safetensors")}
@@ -158,7 +159,7 @@ def _history(session: Session, row: RunRow, number: int) -> dict[str, Any]:
         "state": row.state,
         "rounds_ordered": row.rounds,
         "round": number,
-        "rounds": [entry for entry in runs.rounds_of(session, row.run) if entry["round"] <= number],
+        "rounds": [entry for entry in rounds_of(driver(session), row.run) if entry["round"] <= number],
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -13,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from federation import pki, protocol
+from federation import pki
 from federation.control import (
     EnrolmentAnswer,
     EnrolmentBundle,
@@ -27,6 +26,7 @@ from federation.control import (
 )
 from federation.hub.certificates import ACTIVE, REVOKED, certificate_row
 from federation.hub.database import Database, note
+from federation.hub.overview import Overview
 from federation.hub.peers import Peer, peer_of
 from federation.hub.tables import CertificateRow, SiteRow
 from mediator.canonical import parse_time, print_time
@@ -166,22 +166,6 @@ class Registry:
             if row is not None:
                 row.protocol = spoken
 
-    def apart(self) -> list[dict[str, Any]]:
-        """Active sites that this hub does nothing with, because they speak a protocol too far from its own."""
-        with self._database.read() as session:
-            query = select(SiteRow).where(SiteRow.state == ACTIVE, SiteRow.protocol.is_not(None))
-            return [
-                {
-                    "sequence": 0,
-                    "time": row.connected or row.enrolled,
-                    "site": row.site,
-                    "code": Code.UNSUPPORTED_VERSION,
-                    "about": protocol.words(hub=protocol.PROTOCOL, node=row.protocol),
-                }
-                for row in session.scalars(query.order_by(SiteRow.site))
-                if row.protocol is not None and not protocol.together(protocol.PROTOCOL, row.protocol)
-            ]
-
     def take_inventory(self, site: str, inventory: Inventory) -> None:
         with self._database.write() as session:
             row = session.get(SiteRow, site)
@@ -191,28 +175,8 @@ class Registry:
     def near_their_end(self, within: timedelta) -> list[str]:
         """Active sites whose newest certificate ends soon, or has."""
         soon = print_time(self._clock() + within)
-        rows = self.nodes()
+        rows = Overview(self._database.path).nodes()
         return [row["site"] for row in rows if row["state"] == ACTIVE and (row["certificate_expires"] or "") < soon]
-
-    def nodes(self) -> list[dict[str, Any]]:
-        """Every site ever enrolled, for the command line."""
-        with self._database.read() as session:
-            newest: dict[str, str] = {}
-            for row in session.scalars(select(CertificateRow)):
-                newest[row.site] = max(newest.get(row.site, ""), row.expires)
-            return [
-                {
-                    "site": row.site,
-                    "state": row.state,
-                    "enrolled": row.enrolled,
-                    "connected": row.connected,
-                    "protocol": row.protocol,
-                    "certificate_expires": newest.get(row.site),
-                    "witness_refused": row.checkpoint_refused,
-                    "inventory": Inventory.model_validate_json(row.inventory).model_dump() if row.inventory else None,
-                }
-                for row in session.scalars(select(SiteRow).order_by(SiteRow.site))
-            ]
 
 
 def _check_comes(row: SiteRow | None, site: str, *, again: bool) -> None:

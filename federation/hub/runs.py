@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,7 +12,7 @@ from sqlalchemy.orm import Session
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.database import Database, note
 from federation.hub.documents import HubDocuments, order_expired
-from federation.hub.tables import AttemptRow, EventRow, ReplyRow, RoundRow, RunRow, SiteRow
+from federation.hub.tables import RunRow, SiteRow
 from mediator.analysis import LOCAL
 from mediator.canonical import print_time
 from mediator.errors import Code, Denied, Reason, UsageFault
@@ -23,8 +21,6 @@ from mediator.sizes import check_sizes
 from mediator.terms import outside, unaddressed
 from mediator.types import RunOrder
 
-# an export, as the hub's records name it
-EXPORT = "run_export"
 SUBMITTED, WAITING, RUNNING, DONE, STOPPED = "submitted", "waiting", "running", "done", "stopped"
 # a run in one of these states is the coordinator's to conduct
 OPEN = (SUBMITTED, WAITING, RUNNING)
@@ -112,39 +108,6 @@ class HubRuns:
             query = select(RunRow.run).where(RunRow.state.in_(OPEN)).order_by(RunRow.submitted, RunRow.run)
             return list(session.scalars(query))
 
-    def list(self) -> list[dict[str, Any]]:
-        """Every run in one line each, newest first."""
-        with self._database.read() as session:
-            return [_summary(row) for row in session.scalars(select(RunRow).order_by(RunRow.submitted.desc()))]
-
-    def history(self, run: str) -> dict[str, Any]:
-        """A run in full: its summary, its attempts, and per round the metrics of each site, their mean weighted by
-        `num-examples`, seconds, and every refusal. Readable at any moment while the run goes on."""
-        with self._database.read() as session:
-            row = _get(session, run)
-            attempts = session.scalars(select(AttemptRow).where(AttemptRow.run == run).order_by(AttemptRow.attempt))
-            exports = session.scalars(
-                select(EventRow)
-                .where(EventRow.action == EXPORT, EventRow.object.startswith(f"{run}/", autoescape=True))
-                .order_by(EventRow.sequence)
-            )
-            return _summary(row) | {
-                "attempts": [
-                    {"attempt": each.attempt, "reason": each.reason, "opened": each.opened} for each in attempts
-                ],
-                "rounds": rounds_of(session, run),
-                "exports": [
-                    {
-                        "time": each.time,
-                        "by": each.actor,
-                        "object": each.object,
-                        "verdict": each.verdict,
-                        "code": each.code,
-                    }
-                    for each in exports
-                ],
-            }
-
     def _row(self, order: RunOrder, minimum_sites: int, model: bytes) -> RunRow:
         now = print_time(self._clock())
         return RunRow(
@@ -161,76 +124,6 @@ class HubRuns:
             submitted=now,
             updated=now,
         )
-
-
-def rounds_of(session: Session, run: str) -> list[dict[str, Any]]:
-    """The rounds of a run as plain JSON, in order.
-
-    `missing` names, for each task that has ended, the sites it went on without; why is in `refusals`.
-    """
-    rounds: dict[int, dict[str, Any]] = {}
-    for row in session.scalars(select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.round)):
-        entry = rounds.setdefault(row.round, _empty(row.round))
-        if row.finished is not None:
-            entry["missing"][row.task] = []
-        entry[f"{row.task}_seconds"] = row.seconds
-        if row.task == "evaluate":
-            entry["model_sha256"] = row.model_sha256
-            entry["mean"] = json.loads(row.metrics) if row.metrics else None
-        elif row.metrics:
-            entry["train_mean"] = json.loads(row.metrics)
-        if row.seconds is not None:
-            entry["seconds"] = round((entry["seconds"] or 0.0) + row.seconds, 3)
-    for reply in session.scalars(select(ReplyRow).where(ReplyRow.run == run).order_by(ReplyRow.sequence)):
-        entry = rounds[reply.round]
-        if reply.outcome == "used":
-            entry[reply.task][reply.site] = json.loads(reply.metrics)
-            sent = entry.setdefault("bytes", {})
-            sent[reply.site] = sent.get(reply.site, 0) + reply.size_bytes
-        else:
-            entry["refusals"].append(
-                {
-                    "site": reply.site,
-                    "task": reply.task,
-                    "outcome": reply.outcome,
-                    "code": reply.code,
-                    "attempt": reply.attempt,
-                    "time": reply.received,
-                }
-            )
-    for entry in rounds.values():
-        for task, missing in entry["missing"].items():
-            others = {each["site"] for each in entry["refusals"] if each["task"] == task} - entry[task].keys()
-            missing += sorted(others)
-    return [rounds[number] for number in sorted(rounds)]
-
-
-def _empty(number: int) -> dict[str, Any]:
-    return {
-        "round": number,
-        "seconds": None,
-        "mean": None,
-        "train": {},
-        "evaluate": {},
-        "missing": {},
-        "refusals": [],
-    }
-
-
-def _summary(row: RunRow) -> dict[str, Any]:
-    return {
-        "run": row.run,
-        "permit": f"{row.permit}@{row.permit_version}",
-        "state": row.state,
-        "detail": row.detail,
-        "attempt": row.attempt,
-        "completed_round": row.completed_round,
-        "rounds_ordered": row.rounds,
-        "minimum_sites": row.minimum_sites,
-        "model_sha256": row.model_sha256,
-        "submitted": row.submitted,
-        "updated": row.updated,
-    }
 
 
 def _get(session: Session, run: str) -> RunRow:

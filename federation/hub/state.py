@@ -29,10 +29,12 @@ from federation.hub import keys
 from federation.hub.certificates import Certificates
 from federation.hub.checkpoints import Checkpoints
 from federation.hub.config import HubConfig, placeholders
-from federation.hub.database import Database, events
+from federation.hub.database import Database
 from federation.hub.documents import HubDocuments
 from federation.hub.export import Export, Exports
 from federation.hub.invitations import Invitations
+from federation.hub.overview import Overview
+from federation.hub.reach import own
 from federation.hub.registry import HubIdentity, Registry
 from federation.hub.runs import HubRuns
 from federation.hub.witness import Witness
@@ -71,34 +73,18 @@ def check_sockets(folder: Path) -> None:
         )
 
 
-def _own(path: Path) -> bool:
-    """Whether something is there, which this process may read and write. Raises `UsageFault` for what it may not."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise _anothers() from error
-    if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
-        raise _anothers()
-    return True
-
-
-def _anothers() -> UsageFault:
-    return UsageFault("the hub's state is not open to this user", hint="run the command as the hub's own user")
-
-
 class HubState:
     """The operator's desk: everything `cloister hub …` does, apart from serving."""
 
     def __init__(self, config: HubConfig, clock: Callable[[], datetime] = utc_now) -> None:
         folder = config.state_dir
-        if not _own(folder / "hub.db"):
+        if not own(folder / "hub.db"):
             raise UsageFault("this hub has no state yet", hint="run `cloister hub init`")
         self.config = config
         self.clock = clock
         self.database = Database(folder / "hub.db")
         self.database.upgrade()
+        self.overview = Overview(folder / "hub.db")
         self.authority = Authority(folder / "pki")
         self.checkpoints = Checkpoints(make_folder(folder / "checkpoints"))
         committee = KeyRing(VerifyKey.from_text(text) for text in config.trust.committee_keys)
@@ -120,7 +106,7 @@ class HubState:
         _check_filled_in(config)
         folder = config.state_dir
         check_sockets(folder)
-        if _own(folder) and any(folder.iterdir()):
+        if own(folder) and any(folder.iterdir()):
             raise UsageFault("the state folder is not empty", hint="a hub is made once")
         make_folder(folder)
         try:
@@ -181,21 +167,13 @@ class HubState:
         self.notify()
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Every site ever enrolled, and how far its audit log is witnessed."""
-        newest = self.witness.newest()
-        rows = self.registry.nodes()
-        for row in rows:
-            row["log_epoch"], row["witnessed_records"] = newest.get(row["site"], (0, 0))
-        return rows
+        return self.overview.nodes()
 
     def alarms(self) -> list[dict[str, Any]]:
-        """Sites whose certificate may be in other hands, and those that speak another protocol than this hub."""
-        return [*self.certificates.alarms(), *self.registry.apart()]
+        return self.overview.alarms()
 
     def events(self, newest: int) -> list[dict[str, Any]]:
-        """The `newest` lines of the hub's own record, oldest first; all of them for 0."""
-        with self.database.read() as session:
-            return events(session, newest)
+        return self.overview.events(newest)
 
     def submit_permit(self, text: str) -> DataPermit:
         permit = self.documents.submit_permit(text, _actor()).document
@@ -227,10 +205,10 @@ class HubState:
         self.notify()
 
     def list_runs(self) -> list[dict[str, Any]]:
-        return self.runs.list()
+        return self.overview.runs()
 
     def run_history(self, run: str) -> dict[str, Any]:
-        return self.runs.history(run)
+        return self.overview.history(run)
 
     def export_run(self, run: str, round_: int | None = None) -> Export:
         """The trained model of a run with its history and lineage; recorded as allowed before it is returned."""

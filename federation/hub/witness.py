@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from federation.hub.database import Database, note, note_refused
@@ -104,13 +104,6 @@ class Witness:
                 for each in rows:
                     yield each.witness
                 at = (rows[-1].epoch, rows[-1].size)
-
-    def newest(self) -> dict[str, tuple[int, int]]:
-        """Of every site: the epoch of its log, and how many records of it are witnessed."""
-        row = HubCheckpointRow
-        with self._database.read() as session:
-            query = select(row.site, row.epoch, func.max(row.size)).group_by(row.site, row.epoch).order_by(row.epoch)
-            return {site: (epoch, size) for site, epoch, size in session.execute(query)}
 
 
 def _newest(session: Session, site: str) -> HubCheckpointRow | None:

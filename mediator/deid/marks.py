@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 # no 05mm, no 12.05mm, no 1965ms
 _SIZE = r"(?:0\.\d{1,3}|[1-9]\d{0,2}(?:\.(?!0[1-9]|1[0-2])\d{1,3})?)"
 _UNITS = r"(?:mm|cm|s|sec|ms|min|kVp?|keV|MeV|MV|mAs?|mSv|mGy|Gy|MBq|mCi|ml|cc|Hz|dir)"
+# a slice's thickness without its unit, as Siemens' console has it (`Thorax 1.0 B70f`): no month is 0, 25 or 75
+_THICKNESS = r"0\.\d{1,2}|[1-9]\d?\.0|[1-9]\.[27]5"
 # kernels: Siemens before and since its VA50 software (two digits of sharpness), Canon's FC01 to FC86
 _SIEMENS = r"[BCDHIJQSTU][1-9]\d[fhmsuv]"
 _SIEMENS_NEW = r"(?:B[frlvp]|H[cfnprv]|Qr|Sa|Sd|T[r]|U[rv]|Pr)[1-9]\d"
@@ -24,7 +26,7 @@ _DIFFUSION = r"b(?:0|[1-9]\d?0|(?!19)[1-7]\d00)"
 _VERTEBRA = r"(?:C[1-7]|Th?(?:[1-9]|1[0-2])|L[1-5]|S[1-5])"
 _MARK = re.compile(
     "|".join((
-        f"{_SIZE}{_UNITS}", _SIEMENS, f"{_SIEMENS_NEW}[dfhmsuvwz]", _CANON, _MAGNET, _WEIGHTING, _DIFFUSION, _VERTEBRA,
+        f"{_SIZE}{_UNITS}", _THICKNESS, _SIEMENS, f"{_SIEMENS_NEW}[dfhmsuvwz]", _CANON, _MAGNET, _WEIGHTING, _DIFFUSION, _VERTEBRA,
     )),
     re.ASCII | re.IGNORECASE,
 )  # fmt: skip

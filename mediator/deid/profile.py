@@ -21,7 +21,7 @@ from typing import Any, get_args
 from mediator import canonical
 from mediator.deid.identifiers import identifying
 from mediator.deid.pseudonyms import NORMALISATION
-from mediator.deid.rules import ENGINE_VERSION, Dates, ElementAction, ProfileTable, Rule, Scope
+from mediator.deid.rules import ENGINE_VERSION, Dates, ElementAction, LookAt, ProfileTable, Rule, Scope
 from mediator.deid.statement import OPTION_CODES, profile_codes
 from mediator.deid.tables import Element, SafePrivate, Standard
 from mediator.errors import Malformed, UnsupportedVersion
@@ -30,6 +30,7 @@ from mediator.errors import Malformed, UnsupportedVersion
 MAX_PROFILE_BYTES = 1 << 17
 OPTIONS = frozenset(OPTION_CODES)  # PS3.15 E.3, by our names
 _KEYS = {"format", "name", "version", "title", "scope", "options", "dates", "elements", "vr"}
+_OTHER_KEYS = {"look_at"}
 _DATES_OF: Mapping[str, frozenset[Dates]] = {
     "full-dates": frozenset({"kept"}),
     "modified-dates": frozenset({"shifted", "truncated"}),
@@ -72,6 +73,7 @@ class Profile:
     dates: Dates
     elements: Mapping[str, str]
     vrs: Mapping[str, ElementAction]
+    look_at: LookAt = "every-picture"
 
 
 def parse(text: str) -> Profile:
@@ -84,8 +86,8 @@ def parse(text: str) -> Profile:
         raise Malformed("a de-identification profile is not TOML") from error
     if plain.get("format") != 1:
         raise UnsupportedVersion("a de-identification profile of this format is not supported", hint="format = 1")
-    if set(plain) != _KEYS:
-        wrong = sorted(set(plain) ^ _KEYS)[0]
+    if wrongs := set(plain) - _OTHER_KEYS ^ _KEYS:
+        wrong = sorted(wrongs)[0]
         raise Malformed(f"a de-identification profile has exactly {', '.join(sorted(_KEYS))}; see {wrong[:40]!r}")
     try:
         return Profile(
@@ -97,6 +99,7 @@ def parse(text: str) -> Profile:
             dates=_one_of(plain["dates"], get_args(Dates)),
             elements={key: _text(value) for key, value in plain["elements"].items()},
             vrs={key: ElementAction(value) for key, value in plain["vr"].items()},
+            look_at=_one_of(plain.get("look_at", "every-picture"), get_args(LookAt)),
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise Malformed("a de-identification profile holds a value of the wrong type") from error
@@ -119,6 +122,7 @@ def compile_profile(profile: Profile, standard: Standard) -> ProfileTable:
         class_uids=standard.class_uids,
         terms=standard.terms,
         scope=profile.scope,
+        look_at=profile.look_at,
         options=profile.options,
         departs=departs,
         private=private,
@@ -149,6 +153,7 @@ def _fingerprint(
     parts = {
         "engine": [ENGINE_VERSION, str(NORMALISATION)],
         "profile": [profile.name, profile.version, profile.dates, profile.scope, *sorted(profile.options)],
+        "look_at": profile.look_at,
         "rules": [[t, r.action.value, r.constant, list(r.vrs), r.vm_max] for t, r in sorted(rules.items())],
         "private": [
             [*key, rule.action.value, list(rule.vrs), rule.vm_max, *sorted(rule.terms)]

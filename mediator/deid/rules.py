@@ -51,6 +51,8 @@ TEMPORAL: Mapping[Dates, str] = {
     "truncated": "MODIFIED",
     "removed": "REMOVED",
 }
+# which pictures are looked at for text: all, or not those that say they have none (BurnedInAnnotation NO)
+LookAt = Literal["every-picture", "unless-no"]
 # whose pseudonyms: the hospital's own (stage 1), or those of one project at one site (stage 2)
 Scope = Literal["site", "project"]
 
@@ -94,6 +96,7 @@ class ProfileTable:
     class_uids: frozenset[str]
     terms: frozenset[str]
     scope: Scope = "project"
+    look_at: LookAt = "every-picture"
     options: frozenset[str] = frozenset()
     departs: tuple[str, ...] = ()
     private: Mapping[tuple[str, int, int], Rule] = field(default_factory=dict)

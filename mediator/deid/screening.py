@@ -28,6 +28,8 @@ class Exclusion(StrEnum):
     # the file
     NOT_A_FILE = "not_a_file"
     NOT_DICOM = "not_dicom"
+    PREAMBLE_MISSING = "preamble_missing"  # begins as DICOM does behind its preamble, and does not hold to its end
+    SYNTAX_MISSING = "syntax_missing"  # says not how it is written, and nothing else tells: compressed, or damaged
     TOO_LARGE = "too_large"
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
@@ -73,10 +75,13 @@ class Note(StrEnum):
     """What was done to a file that passes, beyond its profile: how it was read, or what of it no decoder reads. Closed;
     told in its line of the report, and counted by name."""
 
+    READ_WITHOUT_PREAMBLE = "read_without_preamble"  # read by force, and whole: the preamble that says DICOM is missing
+    READ_WITHOUT_META = "read_without_meta"  # the transfer syntax, of which it says nothing, told from its first bytes
     PIXEL_PADDING_CUT = "pixel_padding_cut"  # native pixels were longer than the header says, by less than a frame
     DELIMITER_MISSING = "delimiter_missing"  # encapsulated pixels without the end they must have
     PIXELS_AS_UN = "pixels_as_un"  # native pixels under VR UN
     FRAMES_INFLATED = "frames_inflated"  # deflated frames, written as native pixels
+    DEFACED_BEFORE = "defaced_before"  # would show a face; passes because a person said what took it off
     BITS_MASKED = "bits_masked"  # bits above those stored, an old overlay's or nobody's, are gone
 
 

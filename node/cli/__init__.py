@@ -14,18 +14,19 @@ from node.cli.output import fail, say
 from node.host.disk_errors import is_full
 
 
-def _first() -> str | None:
-    """The first word of the command line, or of the one that a shell is completing."""
+def _words() -> tuple[str | None, str | None]:
+    """The first two words of the command line, or the first of the one that a shell is completing."""
     if "_CLOISTER_COMPLETE" in os.environ:
         from node.cli.shell import typed
 
-        return typed()
-    return sys.argv[1] if len(sys.argv) > 1 else None
+        return typed(), None
+    first, second = [*sys.argv[1:3], None, None][:2]
+    return first, second
 
 
 def main() -> None:
     """Run the command line; every error ends here, as one line and an exit code."""
-    command = typer.main.get_command(for_words(_first()))
+    command = typer.main.get_command(for_words(*_words()))
     try:
         result = command.main(prog_name="cloister", standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mediator.errors import NotNow, UsageFault
 from mediator.roles import Role, may
 from node.host.keys import read_signing_key
+from node.host.reach import Reach, read_reach
 from node.ipc.verb import Verb
 
-# what a configuration and a socket need is imported by the command that has one: help needs neither
+# what a whole configuration and a socket need is imported by the command that has one: help needs neither
 if TYPE_CHECKING:
     from node.host.config import NodeConfig
     from node.ipc.channel import Client
@@ -24,8 +25,13 @@ def load(path: Path) -> NodeConfig:
     return load_config(path)
 
 
+def reach(path: Path) -> Reach | NodeConfig:
+    """The way to the running node, without the rest of its configuration where the file is plainly one."""
+    return read_reach(path) or load(path)
+
+
 def client_for(
-    config: NodeConfig, verb: Verb[Any, Any], role: Role | None = None, *, key: Path | None = None
+    config: NodeConfig | Reach, verb: Verb[Any, Any], role: Role | None = None, *, key: Path | None = None
 ) -> Client:
     """A client on the socket of a role that may ask `verb`: the caller's `role`, or the first whose socket opens.
     With the private `key` file of a person every call is signed: the audit log names them.
@@ -39,6 +45,8 @@ def client_for(
     for socket in sockets:
         if os.access(socket, os.W_OK):
             return Client(socket, key=None if key is None else read_signing_key(key))
+    if isinstance(config, Reach):  # what is wrong with the file may be why nobody is there
+        load(config.file)
     if all(map(_is_missing, sockets)):
         raise NotNow("the node is not running", hint="start it: cloister node serve")
     raise UsageFault(

@@ -7,6 +7,7 @@ from importlib import import_module
 import typer
 
 from node.cli import plain_help
+from node.cli.parts import assemble
 
 plain_help.set_up()  # before any command is made
 
@@ -42,16 +43,23 @@ _COMMANDS = {
 }
 
 
-def application(first: str | None = None) -> typer.Typer:
-    """The whole command line; or only the group `first`, so that a command does not wait for the others' imports."""
+def application(first: str | None = None, second: str | None = None) -> typer.Typer:
+    """The whole command line; or only the group `first`, and of a group that stands in parts only `second`, so that a
+    command does not wait for the others' imports."""
     app = _root_app()
     for name in [first] if first in _GROUPS else _GROUPS:
         module, words = _GROUPS[name]
-        app.add_typer(import_module(f"node.cli.{module}").app, name=name, help=words)
+        app.add_typer(_group(module, second if name == first else None), name=name, help=words)
     if first not in _GROUPS:
         for name in _COMMANDS:
             _add_command(app, name)
     return app
+
+
+def _group(module: str, second: str | None) -> typer.Typer:
+    found = import_module(f"node.cli.{module}")
+    whole: typer.Typer = assemble(found.PARTS, second) if hasattr(found, "PARTS") else found.app
+    return whole
 
 
 def outline() -> typer.Typer:
@@ -66,10 +74,10 @@ def outline() -> typer.Typer:
     return app
 
 
-def for_words(first: str | None) -> typer.Typer:
-    """What a command line that begins with `first` needs: nothing else is imported."""
+def for_words(first: str | None, second: str | None = None) -> typer.Typer:
+    """What a command line that begins with these two words needs: nothing else is imported."""
     if first in _GROUPS:
-        return application(first)
+        return application(first, second)
     if first in _COMMANDS:
         app = _root_app()
         _add_command(app, first)

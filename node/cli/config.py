@@ -66,11 +66,15 @@ def explain(
 
 @app.command("validate")
 def validate(
-    file: Annotated[Path, typer.Argument(help="a node's or a hub's TOML file")], as_json: Json = False
+    file: Annotated[
+        Path | None, typer.Argument(help="a node's or a hub's TOML file; this machine's own if not given")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Every fault in a file at once, with its line. Exit code 2 where there is one."""
     from node.cli.config_file import faults, kind_of, read_toml
 
+    file = file or found_file()
     text, plain = read_toml(file)
     kind = kind_of(plain)
     found = faults(kind, text, plain)

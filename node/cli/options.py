@@ -31,6 +31,14 @@ HubConfigPath = Annotated[
     ),
 ]  # fmt: skip
 Out = Annotated[Path, typer.Option("--out", help="the file to write; one that is there is not overwritten")]
+DefacedBy = Annotated[
+    str,
+    typer.Option(
+        "--defaced-by",
+        help="you say that these images were defaced before, and by what (a program and its version: pydeface-2.1);"
+        " then a head scan is not held, and it is on record that you said so",
+    ),
+]
 SignWith = Annotated[
     Path | None,
     typer.Option("--key", help="your private key file: you sign what you ask, and the audit log names you"),

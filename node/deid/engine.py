@@ -32,6 +32,7 @@ from mediator.deid.statement import statement
 from mediator.deid.tables import Standard
 from mediator.deid.values import Subject
 from node.deid import encoding
+from node.deid.by_force import held
 from node.deid.chunks import NOTHING, Chunk
 from node.deid.copiers import Copiers
 from node.deid.date_check import DatesDiffer
@@ -95,6 +96,7 @@ class ProfileEngine:
                 if problem.finding is not Exclusion.MALFORMED:
                     raise
                 parsed = parse_leniently(stream, self.vr_of)  # (1)
+            parsed = held(parsed)
         except Unreadable as problem:
             return problem.finding
         except MemoryError:

@@ -85,8 +85,8 @@ def explain_file(path: Path, table: ProfileTable, *, values: bool = False) -> tu
         if source.parsed.pixels is not None:
             pixels = source.parsed.pixels
             rule = "always: byte for byte"
-            if needs_check(source.facts):
-                rule += ", after it was read: text in it is blacked out, or the file goes to review"
+            if needs_check(source.facts, believe_no=table.look_at == "unless-no"):
+                rule += ", after it was looked at: text in it is blacked out, or the file goes to review"
             lines.append(Line(0, tag_text(pixels.tag), pixels.vr, "pixel data", "copy", rule))
             lines.append(Line(0, "", "", "whatever follows the pixels", "remove", "always"))
         return f"{verdict}{': ' if why else ''}{why}", lines

@@ -22,11 +22,11 @@ from pydicom.values import convert_SQ
 
 from mediator.deid.screening import Exclusion
 from node.deid import encoding
-from node.deid.reader import FIRST_WINDOW, Parsed, Reader, beginning
+from node.deid.file_start import START_BYTES, Start, start_of
+from node.deid.reader import Parsed, Reader, parsed_from
 from node.deid.stream import MemoryStream, Stream
 from node.deid.structure import (
     BIG_ENDIAN,
-    ENCAPSULATED,
     IMPLICIT,
     LONG_VRS,
     MAX_DEPTH,
@@ -37,7 +37,6 @@ from node.deid.structure import (
     ElementNode,
     Unreadable,
     VrOf,
-    pixels_at,
 )
 
 T = TypeVar("T")
@@ -49,10 +48,12 @@ _VRS = frozenset(vr.decode() for vr in LONG_VRS | SHORT_VRS)
 
 def parse_leniently(stream: Stream, vr_of: VrOf) -> Parsed:
     """The file taken apart with patience. Raises `Unreadable`."""
-    syntax, stream, start = beginning(stream, stream.read(0, FIRST_WINDOW))
+    start = start_of(stream, stream.read(0, START_BYTES))
+    if start.doubt is not None:  # nothing but its order says that it is DICOM
+        raise Unreadable(start.doubt)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their texts quote values
-        return _Patience(stream, syntax, vr_of).parse(start)
+        return _Patience(start, vr_of).parse()
 
 
 @contextmanager
@@ -69,14 +70,16 @@ def _in_pydicom() -> Iterator[None]:
 
 
 class _Patience:
-    def __init__(self, stream: Stream, syntax: str, vr_of: VrOf) -> None:
-        self._stream = stream
-        self._syntax = syntax
+    def __init__(self, start: Start, vr_of: VrOf) -> None:
+        self._start = start
+        self._stream = start.stream
+        self._syntax = start.syntax
         self._vr_of = vr_of
-        self._little = syntax != BIG_ENDIAN
+        self._little = start.syntax != BIG_ENDIAN
         self._seen = 0
 
-    def parse(self, start: int) -> Parsed:
+    def parse(self) -> Parsed:
+        start = self._start.at
         data = self._stream.read(start, MAX_LENIENT_BYTES)
         file = io.BytesIO(data)
         with _in_pydicom():
@@ -89,14 +92,7 @@ class _Patience:
         own = self._syntax == IMPLICIT
         header = MemoryStream(encoding.dataset(nodes, implicit=own, little=self._little))
         runs, _, _ = Reader(self._vr_of).header(header, self._syntax, 0)
-        if at == self._stream.size:
-            return Parsed(self._syntax, self._stream, runs, None, vr_of=self._vr_of)
-        try:
-            encapsulated = self._syntax in ENCAPSULATED
-            pixels = pixels_at(self._stream, at, implicit, self._little, encapsulated, self._vr_of)
-        except Unreadable as problem:
-            return Parsed(self._syntax, self._stream, runs, None, problem.finding, vr_of=self._vr_of)
-        return Parsed(self._syntax, self._stream, runs, pixels, vr_of=self._vr_of)
+        return parsed_from(self._start, runs, at, implicit, self._vr_of)
 
     def _nodes(self, file: io.BytesIO, data: bytes, implicit: bool) -> tuple[ElementNode, ...]:
         """The elements before the pixels, ascending, each tag once."""
@@ -124,6 +120,8 @@ class _Patience:
                 items = iter(element.value)
             return ElementNode(tag, "SQ", items=tuple(tuple(self._item(item, depth)) for item in _each(items)))
         value = element.value or b""
+        if element.length == UNDEFINED and tag in PIXEL_TAGS and element.VR in ("OB", "OW"):  # an icon's fragments
+            return ElementNode(tag, element.VR, value)
         if element.length == UNDEFINED:
             return ElementNode(tag, "SQ", items=tuple(self._items(value, implicit, little, depth)))
         if len(value) != element.length:

@@ -38,7 +38,8 @@ def parts_of(settings: Settings, on_picture: Callable[[], None]) -> Parts:
     pixels = PixelGate(
         read_text=settings.read_text,
         every_frame=settings.ocr == "every-frame",
-        hold_faces="clean-visual-features" in table.options,
-        reader=ReaderProcess(on_picture=on_picture),
+        believe_no=table.look_at == "unless-no" or settings.ocr == "off" or not settings.read_text,
+        hold_faces="clean-visual-features" in table.options and not settings.defaced_by,
+        readers=[ReaderProcess(on_picture=on_picture) for _ in range(settings.readers)],
     )
     return Parts(ProfileEngine(table, standard(), Copiers(settings.copiers) if settings.copiers else None), pixels)

@@ -29,6 +29,7 @@ from node.deid.deidentify import groups
 from node.deid.outcome import NOBODY, Identity
 from node.deid.stream import Original
 
+NOT_LOOKED_AT = "not_looked_at"
 Known = Mapping[str, Sequence[Lost]]
 """By a patient's pseudonym: names, numbers and values that others of the patient's files are known to have lost."""
 Issued = tuple[str, str, str]
@@ -92,7 +93,7 @@ class Result:
     outcome: Literal["written", "review", "refused"]
     reasons: tuple[str, ...] = ()
     name: str = ""
-    pixels: str = ""  # clean, blacked_out or review; "" when nobody had to look
+    pixels: str = ""  # clean, blacked_out or review; not_looked_at as somebody decided; "" when there are none
     regions: tuple[tuple[int, ...], ...] = ()  # frame, left, top, right, bottom
     pardoned: int = 0
     missed: Mapping[str, int] = field(default_factory=dict)  # what the profile means to keep and could not, by keyword

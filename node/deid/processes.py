@@ -54,8 +54,8 @@ class WorkerProcesses:
     """`jobs` processes, until the end of the `with`."""
 
     def __init__(self, settings: Settings, jobs: int) -> None:
-        spare = len(os.sched_getaffinity(0)) >= 2 * jobs
-        self._settings = replace(settings, copiers=THREADS if spare else 0)
+        each = max(1, len(os.sched_getaffinity(0)) // jobs)
+        self._settings = replace(settings, copiers=THREADS if each > 1 else 0, readers=min(settings.readers, each))
         self._jobs = jobs
         self._context = multiprocessing.get_context("spawn")  # (1)
         self._counts: Counts = self._context.Array("Q", 2)

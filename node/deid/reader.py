@@ -8,27 +8,21 @@ through grows until the pixel data begins.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from mediator.deid.screening import Exclusion, Note
+from node.deid.file_start import START_BYTES, Start, start_of
 from node.deid.stream import MemoryStream, Stream
 from node.deid.structure import (
     BIG_ENDIAN,
-    DEFLATED,
     ENCAPSULATED,
     EXPLICIT,
     IMPLICIT,
-    LONG_VRS,
     MAX_ELEMENTS,
     MAX_HEADER_BYTES,
-    MAX_INFLATED_BYTES,
-    SHORT_VRS,
-    SYNTAXES,
     ElementNode,
     MoreNeeded,
     Pixels,
@@ -39,13 +33,12 @@ from node.deid.structure import (
 )
 
 # Most headers fit; what does not is read again in a window four times as large.
-FIRST_WINDOW = 1 << 14
+FIRST_WINDOW = START_BYTES
 _LARGEST_FIRST_WINDOW = 1 << 20
 _MAX_RUN_BYTES = 1 << 14
 # A sequence that is longer is never in memory as nodes, but item by item.
 LARGE_BYTES = 1 << 20
 _CHARSET = 0x00080005
-_SHORT_HEADER, _LENGTH = struct.Struct("<H2sH").unpack_from, struct.Struct("<L").unpack_from
 
 # A top-level element: tag, VR (of what is UN and undefined: SQ), all its bytes, and where its value begins in them.
 Raw = tuple[int, str, bytes, int]
@@ -79,6 +72,7 @@ class Parsed:
     finding: Exclusion | None = None  # the header is whole, the pixels are not
     vr_of: VrOf = field(default=lambda tag: "UN", repr=False)
     notes: tuple[Note, ...] = ()  # how it was read
+    doubt: Exclusion | None = None  # read by force: what the file is, if it does not hold to its end
     told: list[tuple[dict[str, Any], dict[int, bytes]]] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -88,6 +82,11 @@ class Parsed:
     @property
     def little(self) -> bool:
         return self.syntax != BIG_ENDIAN
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether nothing said how the dataset is written."""
+        return Note.READ_WITHOUT_META in self.notes
 
     @property
     def body(self) -> bytes:
@@ -138,18 +137,11 @@ class Reader:
     def parse(self, stream: Stream) -> Parsed:
         """Raises `Unreadable`."""
         head = stream.read(0, self._window)
-        syntax, dataset, start = beginning(stream, head)
-        if dataset is not stream:
-            head = dataset.read(0, self._window)
-        runs, at, known = self.header(dataset, syntax, start, head)
-        if at == dataset.size:
-            return Parsed(syntax, dataset, runs, None, vr_of=self._vr_of)
-        implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
-        try:
-            pixels = pixels_at(dataset, at, implicit, little, syntax in ENCAPSULATED, self._vr_of, known)
-        except Unreadable as problem:
-            return Parsed(syntax, dataset, runs, None, problem.finding, vr_of=self._vr_of)
-        return Parsed(syntax, dataset, runs, pixels, vr_of=self._vr_of)
+        start = start_of(stream, head)
+        if start.stream is not stream:
+            head = start.stream.read(0, self._window)
+        runs, at, known = self.header(start.stream, start.syntax, start.at, head)
+        return parsed_from(start, runs, at, start.syntax == IMPLICIT, self._vr_of, known)
 
     def header(
         self, stream: Stream, syntax: str, start: int, head: bytes = b""
@@ -280,55 +272,15 @@ def parse(content: bytes, vr_of: VrOf) -> Parsed:
     return Reader(vr_of).parse(MemoryStream(content))
 
 
-def beginning(stream: Stream, head: bytes) -> tuple[str, Stream, int]:
-    """The transfer syntax, the bytes the dataset stands in (inflated: then it is explicit), and where it begins.
-
-    `head`: at least the first `FIRST_WINDOW` bytes of the stream, or all.
-    """
-    syntax, start = _file_meta(head[:FIRST_WINDOW])
-    if syntax == DEFLATED:
-        return EXPLICIT, MemoryStream(_inflate(stream, start)), 0
-    return syntax, stream, start
-
-
-def _file_meta(head: bytes) -> tuple[str, int]:
-    """The transfer syntax, and where the dataset begins."""
-    if len(head) < 132 or head[128:132] != b"DICM":
-        raise Unreadable(Exclusion.NOT_DICOM)
-    at, syntax, size = 132, "", len(head)
-    while at + 8 <= size and head.startswith(b"\2\0", at):
-        element, vr, length = _SHORT_HEADER(head, at + 2)
-        start = at + 8
-        if vr in LONG_VRS:
-            if at + 12 > size:
-                raise Unreadable(Exclusion.TRUNCATED)
-            (length,) = _LENGTH(head, start)
-            start += 4
-        elif vr not in SHORT_VRS:
-            raise Unreadable(Exclusion.MALFORMED)
-        at = start + length
-        if at > size:
-            raise Unreadable(Exclusion.TRUNCATED)
-        if element == 0x0010:
-            syntax = head[start:at].rstrip(b" \0").decode("latin-1")
-    if syntax not in SYNTAXES:
-        raise Unreadable(Exclusion.SYNTAX_NOT_SUPPORTED)
-    return syntax, at
-
-
-def _inflate(stream: Stream, start: int) -> bytes:
-    machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = bytearray()
-    at = start
-    while not machine.eof:
-        packed = machine.unconsumed_tail or stream.read(at, 1 << 16)
-        if not packed:
-            raise Unreadable(Exclusion.TRUNCATED)
-        at += 0 if machine.unconsumed_tail else len(packed)
+def parsed_from(
+    start: Start, runs: tuple[ByteRun, ...], at: int, implicit: bool, vr_of: VrOf, known: bytes = b""
+) -> Parsed:
+    """The file with its pixels, which begin at `at` if there are any; `known`: their first bytes."""
+    stream, syntax = start.stream, start.syntax
+    pixels, finding = None, None
+    if at < stream.size:
         try:
-            plain += machine.decompress(packed, 1 << 20)
-        except zlib.error as error:
-            raise Unreadable(Exclusion.MALFORMED) from error
-        if len(plain) > MAX_INFLATED_BYTES:
-            raise Unreadable(Exclusion.INFLATE_LIMIT)  # (2)
-    return bytes(plain)
+            pixels = pixels_at(stream, at, implicit, syntax != BIG_ENDIAN, syntax in ENCAPSULATED, vr_of, known)
+        except Unreadable as problem:
+            finding = problem.finding
+    return Parsed(syntax, stream, runs, pixels, finding, vr_of, start.notes, start.doubt)

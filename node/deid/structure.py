@@ -1,6 +1,6 @@
 """A DICOM file taken apart, strictly: every declared length is checked before it is believed (PS3.5 7, PS3.10 7).
 
-1. Preamble, `DICM`, file meta in explicit VR little endian, a transfer syntax we know.
+1. Preamble, `DICM`, file meta in explicit VR little endian, a transfer syntax we know (`node.deid.file_start`).
 2. A deflated dataset inflates to at most `MAX_INFLATED_BYTES`; a header is at most `MAX_HEADER_BYTES`.
 3. Every element lies inside its file, item or sequence; tags ascend, so no element comes twice.
 4. Sequences nest at most `MAX_DEPTH` deep; at most `MAX_ELEMENTS` elements in one item of a sequence of the dataset,
@@ -193,6 +193,9 @@ class Walk:
     def _node(
         self, tag: int, vr: str, length: int, start: int, end: int, depth: int, implicit: bool
     ) -> tuple[ElementNode, int]:
+        if length == UNDEFINED and tag in PIXEL_TAGS and vr in ("OB", "OW"):
+            at = self._icon(start, end)
+            return (ElementNode(tag, vr, self._data[start:at]) if self._build else _UNBUILT), at
         if length == UNDEFINED:
             # PS3.5 6.2.2: UN of undefined length is a sequence in implicit VR little endian
             items, at = self._items(start, end, depth, implicit or vr == "UN", open_ended=True)
@@ -204,6 +207,17 @@ class Walk:
             items, _ = self._items(start, at, depth, implicit, open_ended=False)
             return ElementNode(tag, "SQ", items=items), at
         return (ElementNode(tag, vr, self._data[start:at]) if self._build else _UNBUILT), at
+
+    def _icon(self, at: int, end: int) -> int:
+        """Where encapsulated pixels in an item end: an icon compressed as its picture is (PS3.5 A.4)."""
+        while True:
+            tag, _vr, length, start = self.header(at, end, implicit=True)
+            if tag == SEQUENCE_END:
+                return self._zero(length, start)
+            if tag != ITEM or length == UNDEFINED:
+                raise Unreadable(Exclusion.PIXELS_INCONSISTENT)
+            self._count()
+            at = self.bounded(start, length, end)
 
     def _unknown(self, tag: int, start: int, end: int, depth: int) -> ElementNode:
         """UN for an element the standard knows: its own VR, written as in implicit VR little endian (PS3.5 6.2.2)."""
@@ -319,7 +333,7 @@ def _fragments(stream: Stream, tag: int, vr: str, start: int) -> Pixels:
     header = struct.Struct("<HHL").unpack
     while True:
         head = stream.read(position, 8)
-        if fragments >= 0 and (len(head) < 8 or not head.strip(b"\0")) and _is_blank(stream, position):
+        if fragments >= 0 and (len(head) < 8 or not head.strip(b"\0")) and is_blank(stream, position):
             return Pixels(tag, vr, start, position, fragments, Note.DELIMITER_MISSING)
         if len(head) < 8:
             raise Unreadable(Exclusion.TRUNCATED)
@@ -335,6 +349,6 @@ def _fragments(stream: Stream, tag: int, vr: str, start: int) -> Pixels:
         fragments += 1
 
 
-def _is_blank(stream: Stream, at: int) -> bool:
+def is_blank(stream: Stream, at: int) -> bool:
     """Whether the rest of a file is nothing, or zeros."""
     return stream.size - at <= _BLANK_BYTES and not stream.read(at, _BLANK_BYTES).strip(b"\0")

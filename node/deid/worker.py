@@ -28,8 +28,22 @@ from node.deid.copiers import UNDER_WAY
 from node.deid.deidentify import FileSearcher, Finished, Gate0, groups, misnamed, suspects, withdrawn
 from node.deid.outcome import GateOutcome, Identity
 from node.deid.parts import Parts, parts_of
-from node.deid.pipeline import Batch, Done, File, InstanceSink, NoRoom, Placed, Result, Search, Survey, Trace, refused
+from node.deid.pipeline import (
+    NOT_LOOKED_AT,
+    Batch,
+    Done,
+    File,
+    InstanceSink,
+    NoRoom,
+    Placed,
+    Result,
+    Search,
+    Survey,
+    Trace,
+    refused,
+)
 from node.deid.pixels import Instance, PixelFinding, PixelState, PixelVerdict, needs_check
+from node.deid.pixels.faces import shows_face
 from node.deid.pixels.layout import MalformedStream
 from node.deid.pixels.series import integrity, read_slice
 from node.deid.rewrite import TooMuch
@@ -277,9 +291,11 @@ class Worker:
         """The pixels of what may pass, series by series; whatever is in review already is for a person to see."""
         series: dict[str, list[tuple[int, Instance]]] = {}
         found: dict[int, PixelVerdict] = {}
-        for number, done in placed.items():
+        for number, done in tuple(placed.items()):
             if done.place == "pass" and done.path and done.facts.has_pixels:
-                if self._settings.ocr == "off" and needs_check(done.facts):
+                if self._settings.defaced_by and shows_face(done.path):
+                    placed[number] = replace(done, notes=(*done.notes, Note.DEFACED_BEFORE))
+                if self._settings.ocr == "off" and needs_check(done.facts, believe_no=True):
                     found[number] = _NOT_READ
                 else:
                     series.setdefault(done.identity.series, []).append(
@@ -325,7 +341,9 @@ class Worker:
             notes=notes,
             identity=done.identity,
         )
-        if verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
+        if verdict is not None and verdict.unseen:
+            result = replace(result, pixels=NOT_LOOKED_AT)
+        elif verdict is not None and (verdict.read or verdict.state is not PixelState.CLEAN):
             regions = tuple((r.frame, r.left, r.top, r.right, r.bottom) for r in verdict.regions)
             result = replace(result, pixels=verdict.state.value, regions=regions)
             if verdict.state is PixelState.REVIEW:

@@ -41,7 +41,9 @@ class Settings:
     site: str = ""
     review: bool = field(default=False, kw_only=True)
     ocr: Ocr = field(default="auto", kw_only=True)
+    defaced_by: str = field(default="", kw_only=True)  # what is said to have taken the faces off before
     read_text: bool = field(default=True, kw_only=True)  # False: nothing is read, as without an engine
+    readers: int = field(default=1, kw_only=True)  # processes that read pixels, at most, for each worker
     copiers: int = field(default=0, kw_only=True)  # threads that copy pixels; worth it where a processor is free
     log: LogForm = field(default=LogForm("deid"), kw_only=True)
     parts: PartsMaker | None = field(default=None, kw_only=True)  # None: `parts_of`

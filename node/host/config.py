@@ -31,6 +31,7 @@ from mediator.types import Resources
 from node.host.accounts import Account, account, group_id
 from node.host.paths import MAX_SOCKET_BYTES, StatePaths
 from node.host.processes import PROCESSES, Process
+from node.host.reach import hub_url
 
 # a configuration is a page; this is a hundred
 _MAX_BYTES = 1 << 20
@@ -134,8 +135,7 @@ class HubAddressConfig(Section):
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}:{self.port}"
+        return hub_url(self.host, self.port)
 
 
 class TrustConfig(Section):
@@ -409,6 +409,10 @@ class NodeConfig(Section):
     @cached_property
     def paths(self) -> StatePaths:
         return StatePaths(self.state_dir)
+
+    @property
+    def hub_url(self) -> str:
+        return self.hub.url
 
     @cached_property
     def fingerprint(self) -> str:

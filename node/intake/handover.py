@@ -150,6 +150,8 @@ class Handover:
             destroyed=destroyed,
             studies=tuple(published),
             missed=database.missed(),
+            notes=database.notes(),
+            defaced_by=order.defaced_by,
         )
         self._ready.mkdir(mode=0o750, exist_ok=True)
         path = self._ready / CLINICAL

@@ -20,7 +20,7 @@ from durable.files import flush_folder
 from mediator.deid.identifiers import Lost
 from mediator.deid.screening import Exclusion
 from mediator.errors import UnsupportedVersion
-from mediator.import_orders import Missed
+from mediator.import_orders import Missed, Noted
 from mediator.imports import StudyState, StudyStep, advance_study
 from mediator.manifests import Deidentification
 from node.deid.deidentify import groups
@@ -78,6 +78,9 @@ _MISSED = """
 CREATE TABLE IF NOT EXISTS missed (
     number INTEGER NOT NULL, keyword TEXT NOT NULL, elements INTEGER NOT NULL, PRIMARY KEY (number, keyword)
 ) STRICT;
+"""
+_NOTED = """
+CREATE TABLE IF NOT EXISTS noted (number INTEGER NOT NULL, note TEXT NOT NULL, PRIMARY KEY (number, note)) STRICT;
 """
 _IDENTITY = "patient, patient_alone, study, study_uid, series, instance, series_number, instance_number"
 
@@ -140,7 +143,8 @@ class IntakeDb:
             flush_folder(path.parent.parent)
         elif version != _VERSION:
             raise UnsupportedVersion("intake.db is of another version", hint="give the order again")
-        self._db.execute(_MISSED)  # an import that an older node began has none
+        for table in (_MISSED, _NOTED):  # an import that an older node began has none
+            self._db.execute(table)
 
     def close(self) -> None:
         self._db.close()
@@ -439,6 +443,14 @@ class IntakeDb:
         )
         return tuple(Missed(*row) for row in self._db.execute(query))
 
+    def notes(self) -> tuple[Noted, ...]:
+        """How many files of published studies each note was made of."""
+        query = (
+            "SELECT n.note, count(*) FROM noted n JOIN source o USING (number) JOIN study s USING (study)"
+            " WHERE o.exclusion IS NULL AND s.instances > 0 GROUP BY n.note ORDER BY n.note"
+        )
+        return tuple(Noted(*row) for row in self._db.execute(query))
+
     def studies_excluded(self) -> dict[str, int]:
         query = "SELECT reason, count(*) FROM study WHERE reason <> '' GROUP BY reason ORDER BY reason"
         return dict(self._db.execute(query).fetchall())
@@ -469,6 +481,8 @@ class IntakeDb:
         self._db.execute("DELETE FROM missed WHERE number = ?", (result.number,))
         for keyword, elements in result.missed.items():
             self._db.execute("INSERT INTO missed VALUES (?, ?, ?)", (result.number, keyword, elements))
+        self._db.execute("DELETE FROM noted WHERE number = ?", (result.number,))
+        self._db.executemany("INSERT INTO noted VALUES (?, ?)", [(result.number, note) for note in result.notes])
         self._db.execute(
             f"UPDATE source SET exclusion = NULL, name = ?, {_assign(_IDENTITY)} WHERE number = ?",
             (result.name, *_values(result.identity), result.number),

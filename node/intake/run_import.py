@@ -126,7 +126,9 @@ def run_import(
             if clinical is None and not database.setting("sealed"):
                 allowed()
             kept = _clinical(clinical, source, order, pseudonyms, database, Quarantine(room / "table", keys.quarantine))
-            settings = Settings(originals.source, order.profile, pseudonyms, read_text=read_text, log=log)
+            settings = Settings(
+                originals.source, order.profile, pseudonyms, defaced_by=order.defaced_by, read_text=read_text, log=log
+            )
             handover = Handover(order, kept, pseudonyms, staging, ready)
             with workers(settings) as pool:
                 run = _Import(database, originals, handover, pool, take, table_of(order.profile))

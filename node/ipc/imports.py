@@ -24,7 +24,7 @@ class IngestColumn:
 @dataclass(frozen=True)
 class Ingest:
     """Take in a folder (`source`, absolute). `clinical` names a CSV file inside it; `test_fraction` of the labelled
-    patients is held out for evaluation."""
+    patients is held out for evaluation. `defaced_by`: what took the faces off before, as the caller says."""
 
     project: str
     dataset: str
@@ -33,6 +33,7 @@ class Ingest:
     clinical: str | None = None
     columns: tuple[IngestColumn, ...] = ()
     test_fraction: float = 0.0
+    defaced_by: str = ""
 
 
 @dataclass(frozen=True)

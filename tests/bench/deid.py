@@ -1,6 +1,6 @@
 """De-identification side by side: our engine, `cp -r`, and the tools hospitals use today, on one corpus in one run.
 
-usage: python tests/bench/deid.py [--files N] [--rounds N] [--folder DIR] [--json FILE] [--to-disk]
+usage: python tests/bench/deid.py [--files N] [--rounds N] [--folder DIR] [--json FILE] [--to-disk] [--before TREE]
 
 Makes its own corpus (CT, 512 x 512, 16 bit, some 140 elements) and, the first time, a venv with the peers of
 `requirements-peers.txt` in DIR. Each round runs every contender once, in turn, into a fresh folder; a contender first
@@ -28,7 +28,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[0] = str(REPOSITORY)  # this folder: its deid.py is not the package of that name
 HERE = Path(__file__).parent
+
+from node.deid.profiles import profile_names  # noqa: E402
+
 # EUCAIM's script reached this where `cp -r` reached 811 files/s
 EUCAIM_SCRIPT, ITS_CP = 15.0, 811.0
 
@@ -47,7 +51,6 @@ def corpus(folder: Path, count: int) -> None:
     import numpy as np
     from pydicom.uid import generate_uid
 
-    sys.path[0] = str(REPOSITORY)
     from tests.bench.slices import series
 
     folder.mkdir(parents=True)
@@ -56,8 +59,9 @@ def corpus(folder: Path, count: int) -> None:
         (folder / f"{number:05d}.dcm").write_bytes(content)
 
 
-def contenders(work: Path) -> dict[str, list[list[str]]]:
-    """Name to the commands that run at the same time; `{source}` (a half of it: `{half}`) and `{target}` are filled."""
+def contenders(work: Path, before: Path | None) -> dict[str, list[list[str]]]:
+    """Name to the commands that run at the same time; `{source}` (a half of it: `{half}`) and `{target}` are filled.
+    `before`: another checkout, whose gate 0 runs beside ours with each profile."""
     ours = [sys.executable, str(HERE / "ours.py")]
     peer = [str(work / "peers/bin/python"), str(HERE / "peers.py")]
     found = {
@@ -84,7 +88,11 @@ def contenders(work: Path) -> dict[str, list[list[str]]]:
             ]
         ],
     }
-    for name in [name for name in found if name not in ("cp -r", "gdcmanon")]:
+    alone = [name for name in found if name not in ("cp -r", "gdcmanon")]
+    for profile in profile_names():
+        for name, tree in (("cloister", REPOSITORY), *([("before", before)] if before else [])):
+            found[f"{name}, {profile}"] = [[*ours, "header", "{source}", "{target}", profile, str(tree)]]
+    for name in alone:
         command = found[name][0]
         found[f"{name}, 2 processes"] = [[part.replace("{source}", f"{{half{n}}}") for part in command] for n in (0, 1)]
     return found
@@ -179,6 +187,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/cloister-bench"))
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose name begins with one of these, and cp")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--before", type=Path, metavar="TREE", help="another checkout, to run beside this one")
     parser.add_argument("--to-disk", action="store_true", help="a run ends when all it wrote is on the disk (sync)")
     wish = parser.parse_args()
     work = wish.folder
@@ -197,7 +206,7 @@ def main() -> None:
     for number, path in enumerate(sorted(source.iterdir())):
         os.link(path, work / f"half{number % 2}" / path.name)
     wanted = ("cp -r", *wish.only) if wish.only else ("",)
-    chosen = {name: c for name, c in contenders(work).items() if name.startswith(wanted)}
+    chosen = {name: c for name, c in contenders(work, wish.before).items() if name.startswith(wanted)}
     results: dict[str, list[Measure]] = {name: [] for name in chosen}
     for turn in range(wish.rounds):
         for name, commands in chosen.items():

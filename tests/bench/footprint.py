@@ -33,7 +33,10 @@ def processes(hospital: Hospital) -> dict[str, list[int]]:
     assert hospital.process is not None
     found: dict[str, list[int]] = {"supervisor": [hospital.process.pid]}
     for pid in descendants(hospital.process.pid):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has just ended
         role = next((role for role in ROLES if role.encode() in words), "other")
         found.setdefault(role, []).append(pid)
     return found

@@ -3,7 +3,7 @@
 Gate 0 whole: verdict on the instance, header rewritten, pixels copied, the file read again from disk and searched; and
 each file of a batch searched once more for what the files after it lost.
 
-usage: ours.py header|hash SOURCE TARGET
+usage: ours.py header|hash SOURCE TARGET [PROFILE] [TREE]; TREE is another checkout whose code is to run instead
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partialmethod
 from itertools import islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, sys.argv[5] if len(sys.argv) > 5 else str(Path(__file__).resolve().parents[2]))
 
 from mediator.deid.pseudonyms import Pseudonyms
 from node.deid.copiers import SWITCH_S, UNDER_WAY, Copiers
@@ -56,10 +56,10 @@ def convert(gate: Gate0, source: str, names: list[str], target: Path) -> list[Ga
 
 
 def main() -> None:
-    how, source, target = sys.argv[1:]
+    how, source, target, profile = (*sys.argv[1:], "eucaim")[:4]
     copiers = Copiers()
     sys.setswitchinterval(SWITCH_S)
-    engine = (HashingEngine if how == "hash" else ProfileEngine)(load_profile("eucaim"), standard(), copiers)
+    engine = (HashingEngine if how == "hash" else ProfileEngine)(load_profile(profile), standard(), copiers)
     gate = Gate0(engine, Pseudonyms(bytes(32), "bench"), review=True)
 
     def work() -> None:

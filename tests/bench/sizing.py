@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,17 @@ Look = Callable[[], dict[str, float]]
 
 
 def of_node(node: Hospital) -> dict[str, float]:
-    """PSS in MB by process of the table; intake's largest worker by itself."""
-    found: dict[str, float] = {}
-    for role, pids in processes(node).items():
-        each = [mb(pid) for pid in pids]
-        found[role] = sum(each)
-        if role == "intake" and len(each) > 1:
-            found["import worker"] = max(each[1:])
-    return found
+    """PSS in MB by process of the table; the largest worker of an import, with the processes below it, by itself."""
+    pids = processes(node)
+    workers = [
+        {pid, *descendants(pid)}
+        for pid in descendants(pids["intake"][0])
+        if b"spawn_main" in text(Path(f"/proc/{pid}/cmdline"))
+    ]
+    found = {
+        role: sum(mb(pid) for pid in each if not any(pid in its for its in workers)) for role, each in pids.items()
+    }
+    return found | ({"import worker": max(sum(map(mb, its)) for its in workers)} if workers else {})
 
 
 def of_hub(hub: Hub) -> dict[str, float]:
@@ -138,9 +141,13 @@ def hub_alone() -> dict[str, float]:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Bytes as they lie on the disk, and files."""
-    files = [each.stat() for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
-    return sum(each.st_blocks * 512 for each in files), len(files)
+    """Bytes as they lie on the disk, and files; what goes away meanwhile is left out."""
+    found = []
+    for each in path.rglob("*"):
+        with suppress(FileNotFoundError):
+            if each.is_file() and not each.is_symlink():
+                found.append(each.stat().st_blocks * 512)
+    return sum(found), len(found)
 
 
 def imported(node: Hospital) -> dict[str, float]:
@@ -153,13 +160,14 @@ def imported(node: Hospital) -> dict[str, float]:
     for path in (node.source, *node.source.rglob("*")):
         give(path, node.uids["intake"])
     before, given = size(node.state), size(node.source)
-    with peaks(lambda: of_node(node)) as most:
+    with peaks(lambda: of_node(node), lambda: {"state_kb": size(node.state)[0] / 1000}) as most:
         node.run("ingest", node.source, "--project", "sizing", "--dataset", "sizing", "--json")
-    after, kept = size(node.state), size(node.state / "datasets")
+    after = size(node.state)
     return most | {
-        "file_kb": given[0] / given[1] / 1000, "state_per_file_kb": (after[0] - before[0]) / SLICES / 1000,
-        "datasets_files": kept[1],
-    }  # fmt: skip
+        "file_kb": given[0] / given[1] / 1000,
+        "state_per_file_kb": (after[0] - before[0]) / SLICES / 1000,
+        "most_per_file_kb": (most["state_kb"] - before[0] / 1000) / SLICES,
+    }
 
 
 def job(house: House, megabytes: int) -> Job:
@@ -244,8 +252,8 @@ def rows(told: dict[str, Any]) -> list[str]:
         lines.append(f"| a node at rest | {sum(idle.values()):.0f} MB: {each} |")
     if took := told.get("import"):
         lines.append(f"| each worker of an import beside it | {took['import worker']:.0f} MB, CT of 512 x 512 |")
-        part = took["state_per_file_kb"] / took["file_kb"]
-        lines.append(f"| disk of a node, the original still in quarantine | {part:.2f} bytes for each of a file |")
+        most, kept = (took[f"{name}_per_file_kb"] / took["file_kb"] for name in ("most", "state"))
+        lines.append(f"| disk for each byte of what is imported | {most:.1f} at the height, {kept:.1f} afterwards |")
     if small := told.get("round small"):
         lines.append(f"| each container beside what its permit grants | {small['container']:.0f} MB of the engine's |")
         lines.append(f"| each byte of a model at a node | core {by['core']:.1f}, link {by['link']:.1f} bytes |")

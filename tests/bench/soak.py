@@ -2,39 +2,49 @@
 
     python -m tests.bench.soak [--minutes N | --laps N] [--json]
 
-A lap is a round, a few questions, and every third time an import and its withdrawal. After each lap memory (PSS), open
-files and threads of every process of hub and node are read, and what lies on the disk. Growth per lap is the median
-over all pairs of laps (Theil–Sen), the first laps left out; it fails where that is beyond the stated line.
+A lap is a round, a few questions, and every third time an import and its withdrawal. It ends when its containers are
+gone, so that every lap is looked at in the same state: a resting container has open files in the broker, and how many
+rest depends on how fast the machine is. Then memory (PSS), open files and threads of every process of hub and node are
+read, and what lies on the disk; of a database the pages in use, for the write-ahead log beside it is written over and
+over again. Growth per lap is the median over all pairs of laps (Theil–Sen), the first laps left out; it fails where
+that is beyond the stated line.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import sqlite3
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploy.demo import permits
+from deploy.driver.roles import ROLES
 from tests.bench import figures
 from tests.containers.bench import ENGINE_URL
-from tests.end_to_end.hospital import ROLES, Hospital
+from tests.end_to_end.hospital import Hospital
 from tests.end_to_end.house import House, Permit
 from tests.end_to_end.machine import descendants, eventually, give
 from tests.sim.cohort import write_cohort
 
 COLUMNS = ("what", "at_first", "at_last", "per_lap", "line")
 IMPORT_EVERY = 3
+QUESTIONS = (("status",), ("job", "list"), ("ledger",))
 WARM_UP = 3  # laps in which everything has been loaded once
+REST_S = 1  # how long a container waits for a next round; the tests' houses say 120
 # Per lap. Memory and files that are kept for nothing; a record of every decision is kept for good, and costs this much.
 LINES: Mapping[str, float] = {
     "memory_kb": 400.0, "descriptors": 0.5, "threads": 0.5,
-    "database_kb": 250.0, "audit_kb": 40.0, "logs_kb": 20.0, "hub_kb": 500.0,
+    "database_kb": 250.0, "audit_kb": 40.0, "logs_kb": 20.0, "checkpoints_kb": 10.0,
 }  # fmt: skip
 # A few laps, while pools of threads and caches still fill, see only what is gross.
 FEW_LAPS = 20
@@ -68,6 +78,35 @@ def kilobytes(*paths: Path) -> float:
     return sum(_size(each) for each in found) / 1000
 
 
+def stored_kb(database: Path) -> float:
+    """The pages of a database that hold something, those included that lie in its write-ahead log still."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
+        pages, free, size = (
+            opened.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+    return float((pages - free) * size / 1000)
+
+
+@contextmanager
+def short_rest(hospital: Hospital) -> Iterator[None]:
+    """A node whose containers rest `REST_S`; afterwards they rest as long as before."""
+    before = hospital.config.read_text()
+    shorter, count = re.subn(r"(?m)^idle_s = \d+$", f"idle_s = {REST_S}", before)
+    assert count == 1, before
+    _start_again(hospital, shorter)
+    try:
+        yield
+    finally:
+        _start_again(hospital, before)
+
+
+def _start_again(hospital: Hospital, config: str) -> None:
+    hospital.stop()
+    hospital.config.write_text(config)
+    hospital.serve()
+    eventually(lambda: hospital.json("status")["hub"]["connected"], what="the link's connection")
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size if path.is_file() else 0
@@ -91,11 +130,14 @@ class Soak:
         run = f"soak-{os.getpid()}-{self.laps}"
         history = house.hub.ended(house.begin(run, self.permit, hospital, misbehave="none"), within_s=120)
         assert history["state"] == "done", history
-        for words in (("status",), ("job", "list"), ("ledger",)):
-            hospital.json(*words)
-        house.hub.run("node", "list", "--json")
+        with ThreadPoolExecutor() as pool:  # four people, at once
+            asked: list[Future[Any]] = [pool.submit(hospital.json, *words) for words in QUESTIONS]
+            asked.append(pool.submit(house.hub.run, "node", "list", "--json"))
+            for each in asked:
+                each.result()
         if self.laps % IMPORT_EVERY == 0:
             self._import()
+        eventually(lambda: not hospital.containers(), what="the end of the lap's containers")
         self._look()
 
     def _import(self) -> None:
@@ -119,11 +161,12 @@ class Soak:
             self.read[f"{name} memory_kb"].append(sum(map(figures.pss_kb, pids)))
             self.read[f"{name} descriptors"].append(sum(map(figures.descriptors, pids)))
             self.read[f"{name} threads"].append(sum(map(figures.threads, pids)))
-        state, core = self.hospital.state, self.hospital.state / "core"
-        self.read["node database_kb"].append(kilobytes(*core.glob("node.db*")))
+        state, core, hub = self.hospital.state, self.hospital.state / "core", self.house.hub.state
+        self.read["node database_kb"].append(stored_kb(core / "node.db"))
         self.read["node audit_kb"].append(kilobytes(self.hospital.audit, state / "witness"))
         self.read["node logs_kb"].append(kilobytes(self.hospital.log, *state.rglob("*.log")))
-        self.read["hub hub_kb"].append(kilobytes(*self.house.hub.state.glob("*.db*")))
+        self.read["hub database_kb"].append(stored_kb(hub / "hub.db"))
+        self.read["hub checkpoints_kb"].append(kilobytes(hub / "checkpoints"))
 
     def rows(self) -> list[dict[str, Any]]:
         rows = []
@@ -147,9 +190,9 @@ def grown(rows: list[dict[str, Any]]) -> list[str]:
 def soak(house: House, hospital: Hospital, permit: Permit, *, laps: int = 0, minutes: float = 0.0) -> Soak:
     """So many laps, or as many as go into these minutes."""
     soaked, until = Soak(house, hospital, permit), time.monotonic() + 60 * minutes
-    eventually(lambda: hospital.json("status")["hub"]["connected"], what="the link's connection")
-    while soaked.laps < max(laps, WARM_UP + 3) or (minutes and time.monotonic() < until):
-        soaked.lap()
+    with short_rest(hospital):
+        while soaked.laps < max(laps, WARM_UP + 3) or (minutes and time.monotonic() < until):
+            soaked.lap()
     return soaked
 
 

@@ -10,11 +10,11 @@ from types import ModuleType
 
 import pytest
 
-from tests.bench import scale, soak
+from tests.bench import chaos, scale, soak
 
 DOCS = Path(__file__).parents[2] / "deploy" / "docs"
 PAGE = (DOCS / "benchmarks.md").read_text("utf-8")
-BENCHES = {"soak": soak, "scale": scale}
+BENCHES = {"soak": soak, "chaos": chaos, "scale": scale}
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -61,3 +61,5 @@ def test_the_lines_on_the_page_are_those_that_are_held() -> None:
     assert sizes.keys() == scale.SUBJECTS.keys()
     assert all(sizes[what] in (subject.long, subject.short) for what, subject in scale.SUBJECTS.items())
     assert all(float(row[-1]) <= scale.LINE for row in rows) and f"`n^{scale.LINE}`" in section("scale")
+    _, *rows = tables(section("chaos"))[0]
+    assert all(row[-1] == "" for row in rows), "a seed that broke a promise is an error, and no figure"

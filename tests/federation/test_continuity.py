@@ -280,3 +280,30 @@ async def test_an_instruction_whose_delivery_was_lost_on_the_wire_is_sent_again(
         bundle.write_bytes(kept)
     assert history["state"] == "done" and history["attempts"][1]["reason"] == "resend"
     assert len(core.computed) == len(set(core.computed)) == 3
+
+
+class Mortal(FakeCore):
+    """A core that dies under its link when it is told to, and knows nothing of it when it starts again."""
+
+    async def outbox(self) -> AsyncIterator[OutgoingReply]:
+        self.life = asyncio.Event()
+        await self.life.wait()
+        self.connected = False
+        raise NotNow("nobody answers")
+        yield
+
+    async def hears_of_its_link(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.connected:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_core_that_starts_anew_is_told_that_the_hub_has_its_link(own_town: Town) -> None:
+    plain = own_town.core("aachen")
+    core = Mortal(plain.site, plain.release, plain.instruction_keys, plain.specs, plain.spool)
+    async with own_town.links(core):
+        await core.hears_of_its_link()
+        for _ in range(2):
+            core.life.set()
+            await asyncio.sleep(0.1)
+            await core.hears_of_its_link()

@@ -82,13 +82,13 @@ async def test_a_full_disk_under_a_renewal_costs_one_request(town: Town, monkeyp
     monkeypatch.setattr("federation.client.enrolment.replace_file", full)
     channel = Channel(town)
     await renewed(town, channel)
-    assert channel.asked == 1 and town.hub.certificates.alarms() == []
+    assert channel.asked == 1 and town.hub.alarms() == []
 
 
 async def test_lost_answers_make_no_second_certificate_and_no_alarm(town: Town) -> None:
     channel = Channel(town, lost=8)
     await renewed(town, channel)
-    assert channel.asked == 9 and town.hub.certificates.alarms() == []
+    assert channel.asked == 9 and town.hub.alarms() == []
     with pytest.raises(Denied):  # the old one has ended
         town.hub.certificates.renew(SITE, current_before(town), "")
 
@@ -102,9 +102,9 @@ def test_the_same_request_does_not_bring_back_what_another_has_ended(town: Town)
     ask = [enrolment.renewal_request(town.link_folder(SITE), SITE) for _ in range(2)]
     book, serial = town.hub.certificates, current(town)
     first = book.renew(SITE, serial, ask[0])
-    assert book.renew(SITE, serial, ask[0]) == first and book.alarms() == []
+    assert book.renew(SITE, serial, ask[0]) == first and town.hub.alarms() == []
     second = book.renew(SITE, serial, ask[1])
-    assert second != first and [alarm["code"] for alarm in book.alarms()] == [Code.RENEWED_TWICE]
+    assert second != first and [alarm["code"] for alarm in town.hub.alarms()] == [Code.RENEWED_TWICE]
     assert book.renew(SITE, serial, ask[0]) not in (first, second)
 
 

@@ -52,7 +52,9 @@ def product_wheel(folder: Path, root: Path, version: str) -> Path:
     return _write_wheel(folder / f"cloister-{version}-py3-none-any.whl", files, f"{info}/RECORD")
 
 
-def bundle(folder: Path, root: Path, key: SigningKey, version: str, python: str, arch: str = "x86_64") -> Path:
+def bundle(
+    folder: Path, root: Path, key: SigningKey, version: str, python: str, arch: str = "x86_64", debs: Iterable[str] = ()
+) -> Path:
     """A signed bundle of a version for a machine below `root`."""
     at = folder / f"{version}-{arch}"
     at.mkdir(parents=True)
@@ -66,6 +68,9 @@ def bundle(folder: Path, root: Path, key: SigningKey, version: str, python: str,
         Source("requirements.txt", "doc", lock),
         Source("images/cloister-sentinel.tar", "image", image, "cloister-sentinel", f"sha256:{'5' * 64}"),
     ]  # fmt: skip
+    for name in debs:
+        (at / f"{name}.deb").write_bytes(b"a package")
+        sources.append(Source(f"debs/{name}.deb", "deb", at / f"{name}.deb", name))
     deploy = Path(__file__).parents[2] / "deploy"
     scripts = [deploy / "install.sh", deploy / "release-keys.txt", *sorted((deploy / "install").glob("*.py"))]
     sources += [Source(str(each.relative_to(deploy)), "script", each) for each in scripts]

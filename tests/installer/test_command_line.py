@@ -151,6 +151,36 @@ def test_what_is_not_answered_is_named_and_changes_nothing(machine: Machine, tmp
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [('site = "st-anna"\nhub = "127.0.0.1:9', "is not TOML"), ('sites = "st-anna"', "unknown answer sites"),
+     ('hub = "127.0.0.1"', "--hub: HOST:PORT"), ('site = "st-anna"', "not answered: --hub")],
+)  # fmt: skip
+def test_a_slip_in_the_answers_is_told_before_the_bundle_is_read(
+    machine: Machine, tmp_path: Path, text: str, says: str
+) -> None:
+    answers = tmp_path / "answers.toml"
+    answers.write_text(text)
+    done = install(machine, "node", "--bundle", tmp_path / "no.bundle", "--answers", answers)
+    assert done.returncode == 2 and says in done.stderr and "bundle" not in done.stderr, done
+
+
+def test_the_check_counts_what_a_bundle_brings(bare: Machine, tmp_path: Path, trusted: Path) -> None:
+    """On a server that has nothing yet: without a bundle it is told of one, with it only what is still missing."""
+    before = snapshot(bare.root)
+    alone = install(bare, "node", "--check")
+    assert alone.returncode == 5 and "a bundle that brings one: --bundle" in alone.stdout
+    words = ("node", "--check", "--release-key", trusted, "--bundle")
+    without = bundle(tmp_path / "a", bare.root, KEY, "0.2.0", PYTHON)
+    done = install(bare, *words, without)
+    assert done.returncode == 5 and "failed   engine" in done.stdout and "--bundle" not in done.stdout
+    done = install(bare, *words, bundle(tmp_path / "b", bare.root, KEY, "0.2.0", PYTHON, debs=("docker.io",)))
+    assert done.returncode == 0, done
+    assert "none yet; the bundle brings docker.io" in done.stdout and "signed by The test's release key" in done.stderr
+    assert install(bare, "node", "--check", "--bundle", without).returncode == 4, "a stranger's brings nothing"
+    assert snapshot(bare.root) == before
+
+
+@pytest.mark.parametrize(
     ("proxy", "says"),
     [("http://user:s3cret@127.0.0.1:9", "through the proxy"), ("", "package index cannot be reached")],
 )
@@ -177,6 +207,7 @@ def test_a_slip_is_told_and_changes_nothing(machine: Machine, words: list[str]) 
     before = snapshot(machine.root)
     done = install(machine, *words)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "hint: " in done.stderr, done
+    assert "WORD" not in done.stderr
     assert snapshot(machine.root) == before
 
 

@@ -73,11 +73,27 @@ def test_a_hub_stands_in_a_folder_of_its_own_user(machine: Machine) -> None:
 def test_a_second_run_changes_nothing_and_keeps_running(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     put(machine, "0.2.0")
     before = snapshot(machine.root)
-    put(machine, "0.2.0", "--site", "another")
+    put(machine, "0.2.0", "--site", "st-anna")
     assert snapshot(machine.root) == before
-    told = capsys.readouterr().err
-    assert "nothing was changed" in told and "answers given now change nothing" in told
+    assert "nothing was changed" in capsys.readouterr().err
     assert "systemctl stop" not in machine.text("/fake/programs")
+
+
+@pytest.mark.parametrize(
+    ("role", "flag", "text", "there"),
+    [("node", "--hub", "other:9", "127.0.0.1:9"), ("node", "--site", "other", "st-anna"),
+     ("node", "--steward-key", "ef" * 32, "cd" * 32), ("hub", "--port", "18444", "18443"),
+     ("hub", "--host", "other.test", "hub.north.test")],
+)  # fmt: skip
+def test_an_answer_that_the_kept_configuration_contradicts_is_told_and_not_passed_over(
+    machine: Machine, role: str, flag: str, text: str, there: str
+) -> None:
+    put(machine, "0.2.0", role=role)
+    before = snapshot(machine.root)
+    with pytest.raises(Fault) as raised:
+        put(machine, "0.2.0", flag, text, role=role)
+    assert raised.value.code == 3 and raised.value.message.endswith(f"otherwise than {flag}: {there}")
+    assert "change it in that file" in raised.value.hint and snapshot(machine.root) == before
 
 
 def test_a_second_run_mends_what_was_changed_by_hand(machine: Machine) -> None:

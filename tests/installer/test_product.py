@@ -5,15 +5,17 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.install import layout
-from deploy.install.config_text import Facts, hub_toml, node_toml
+from deploy.install.config_text import Facts, answered, hub_toml, node_toml
 from deploy.install.gpus import Gpu
 from deploy.install.machine import Machine
+from deploy.install.questions import QUESTIONS
 from deploy.install.talk import Fault
 from deploy.install.units import units_of
 from federation.hub.config import load_config as load_hub
@@ -54,6 +56,23 @@ def test_a_node_reads_what_was_written_for_it(tmp_path: Path) -> None:
 def test_a_small_machine_gets_limits_that_it_has(tmp_path: Path, memory_bytes: int) -> None:
     config = load_node(written(tmp_path, "node", memory_bytes=memory_bytes))
     assert 0 < config.limits.memory_bytes <= max(memory_bytes, 1 << 30) and config.intake.workers == 1
+
+
+@pytest.mark.parametrize("role", ["node", "hub"])
+def test_a_configuration_says_the_answers_that_it_was_made_of(tmp_path: Path, role: layout.Role) -> None:
+    plain = tomllib.loads(written(tmp_path, role).read_text("utf-8"))
+    told = answered(role, plain)
+    asked = {each.name for each in QUESTIONS[role]}
+    assert set(told) == asked and {name: told[name] for name in (NODE if role == "node" else HUB)} == (
+        NODE if role == "node" else HUB
+    )
+    assert answered(role, {}) == {}, "what a file does not say is no answer"
+
+
+@pytest.mark.parametrize("gib", [1, 2, 7, 16, 24, 64, 1000])
+def test_as_many_jobs_at_once_as_the_machine_has_memory_for(tmp_path: Path, gib: int) -> None:
+    config = load_node(written(tmp_path, "node", memory_bytes=gib << 30))
+    assert config.schedule.concurrent_jobs * config.limits.memory_bytes <= gib << 30
 
 
 def test_a_hub_reads_what_was_written_for_it(tmp_path: Path) -> None:

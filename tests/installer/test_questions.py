@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,5 +100,21 @@ def test_nobody_at_the_keyboard_is_told_everything_that_is_missing() -> None:
 
 @pytest.mark.parametrize("role", ["node", "hub"])
 def test_the_help_of_answers_names_each(role: str) -> None:
+    told = explain(role)  # type: ignore[arg-type]
+    plain = tomllib.loads(told)
     for question in QUESTIONS[role]:  # type: ignore[index]
-        assert f"# {question.name} = " in explain(role)  # type: ignore[arg-type]
+        needed = question.needed and not question.default
+        assert (question.name in plain) == needed and f"{question.name} = " in told
+    optional = "\n".join(line.removeprefix("# ") for line in told.splitlines() if " = " in line)
+    assert set(tomllib.loads(optional)) == {question.name for question in QUESTIONS[role]}  # type: ignore[index]
+
+
+def test_the_help_of_answers_filled_in_is_a_file_of_answers(tmp_path: Path) -> None:
+    file, lines = tmp_path / "answers.toml", explain("node").splitlines()
+    file.write_text("\n".join(lines))
+    with pytest.raises(Fault, match="--site"):
+        collect("node", {}, file, None)
+    filled = [f"{line.split(' = ')[0]} = {list(GIVEN[line.split(' = ')[0]])}" if line.split(" = ")[0] in GIVEN else line
+              for line in lines]  # fmt: skip
+    file.write_text("\n".join(filled))
+    assert {name: list(values) for name, values in collect("node", {}, file, None).items()} == GIVEN

@@ -79,10 +79,10 @@ HEARD = {
     HubCode.JOB_FAILED: "job_failed out_of_memory time_limit stopped "
     + " ".join(code.value for code in RAISED.values()),
     HubCode.NOT_READY: """clock_went_back log_set_back canary_failed dataset_missing mount_not_permitted spec_expired
-        job_unknown not_sealed gpu_unavailable outside_schedule too_many_open""",
+        job_unknown not_sealed gpu_unavailable outside_schedule too_many_open run_order_missing""",
     HubCode.REFUSED_INSTRUCTION: """malformed unsupported_version kind_not_permitted config_not_permitted
         model_not_permitted model_mismatch instruction_misaddressed instruction_expired instruction_replayed
-        round_already_served round_out_of_range too_many site_not_named run_order_missing run_order_expired
+        round_already_served round_out_of_range too_many site_not_named run_order_expired
         run_order_mismatch epoch_over""",
     HubCode.REFUSED_OUTPUT: """contract_violation header_too_large header_malformed metadata_not_permitted
         tensor_not_permitted tensor_missing tensor_shape tensor_dtype tensor_offsets trailing_bytes not_finite

@@ -70,7 +70,7 @@ def headers_only(settings: Settings, on_picture: Callable[[], None]) -> Parts:
 
 def no_text_engine(settings: Settings, on_picture: Callable[[], None]) -> Parts:
     """The pixel gate of a machine on which the text engine's models are not the pinned ones."""
-    pixels = PixelGate(models=Path("/nonexistent"), reader=ReaderProcess(on_picture=on_picture))
+    pixels = PixelGate(models=Path("/nonexistent"), readers=[ReaderProcess(on_picture=on_picture)])
     return replace(parts_of(settings, on_picture), pixels=pixels)
 
 

@@ -25,8 +25,18 @@ REMOVAL = ("text_removed", "date_shifted", "uid_changed", "pixels_hidden")
 _RETAINED = (
     "SOPClassUID", "Modality", "Rows", "Columns", "BitsStored", "PixelRepresentation", "PhotometricInterpretation",
     "ImageType", "InstanceNumber", "SeriesNumber", "SegmentSequence", "StructureSetROISequence", "ROIContourSequence",
-    "BeamSequence", "DoseUnits", "SegmentationType",
+    "BeamSequence", "DoseUnits", "SegmentationType", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
+    "SliceThickness", "RescaleSlope", "RescaleIntercept", "KVP", "RepetitionTime", "EchoTime", "FlipAngle",
+    "MagneticFieldStrength", "DoseGridScaling", "GridFrameOffsetVector", "SequenceOfUltrasoundRegions",
+    "SharedFunctionalGroupsSequence", "BodyPartExamined", "PatientPosition", "ViewPosition", "ImageLaterality",
+    "BodyPartThickness", "CompressionForce", "OrganDose", "ImagerPixelSpacing", "Units", "DecayCorrection",
 )  # fmt: skip
+# of a date by any of these names is asked, at any depth; a sequence that goes takes its dates with it
+_DATES = frozenset({
+    "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "AcquisitionDateTime", "InstanceCreationDate",
+    "PerformedProcedureStepStartDate", "ScheduledProcedureStepStartDate", "RadiopharmaceuticalStartDateTime",
+    "DateOfSecondaryCapture", "FrameAcquisitionDateTime",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,18 +48,26 @@ class Promise:
     not_null: tuple[str, ...] = ("PatientID", "PatientName", "SOPInstanceUID", "StudyInstanceUID")
 
     def holds(self, before: str, after: str, days: int) -> bool:
-        """Whether a DA value became what was promised; `days`: how far another date of this patient was moved."""
-        if self.dates == "moved":
-            return after != "" and 0 < days == _day(before).toordinal() - _day(after).toordinal()
-        if self.dates == "month":  # by itself, or together with its study's date
-            together = after != "" and days == _day(before).toordinal() - _day(after).toordinal()
-            return after == before[:6] + "01" or together
-        return after == before if self.dates == "kept" else after in ("", "19000101")
+        """Whether a DA or DT value became what was promised; `days`: how far this patient's dates were moved, and
+        where they are cut to their month, the date of this study."""
+        if self.dates == "kept":
+            return after == before
+        if self.dates == "gone":
+            return after in ("", "19000101", "19000101000000")
+        if not after or after[8:] != before[8:]:  # the time of day stays
+            return False
+        moved = _day(before).toordinal() - _day(after).toordinal()
+        return 0 < days == moved if self.dates == "moved" else after[:8] == before[:6] + "01" or moved == days
 
 
 # Retain Patient Characteristics and Clean Structured Content keep sex and the content of reports; the Basic Profile
 # alone (PS3.15 Table E.1-1: Z and X) keeps neither, and removes what refers from one object to another.
-_MORE = (*_RETAINED, "PatientSex", "ContentSequence", "Manufacturer")
+# Clean Descriptors and Retain Patient Characteristics keep these where they hold terms alone.
+_MORE = (
+    *_RETAINED, "PatientSex", "ContentSequence", "Manufacturer", "SeriesDescription", "StudyDescription",
+    "ProtocolName", "ConvolutionKernel", "ManufacturerModelName", "PatientWeight", "PatientSize",
+    "RadiopharmaceuticalInformationSequence",
+)  # fmt: skip
 PROMISES = {
     "basic": Promise("gone"),
     "eucaim": Promise("moved", _MORE),
@@ -72,6 +90,11 @@ class Score:
         if not good:
             self.wrong.append(f"{action}: {what}")
 
+    def add(self, other: Score) -> None:
+        self.right += other.right
+        self.asked += other.asked
+        self.wrong += other.wrong
+
     def share(self, actions: Iterable[str] = ACTIONS) -> float:
         """Right answers of all asked under these actions."""
         chosen = list(actions)
@@ -84,21 +107,18 @@ def score(pairs: Mapping[str, tuple[Dataset, Dataset]], tokens: Iterable[str], p
     new_uid: dict[str, set[str]] = {}
     patients: dict[str, set[str]] = {}
     texts = {kind: _text(after) for kind, (_, after) in pairs.items()}
-    days = next((gap for before, after in pairs.values() if (gap := _gap(before, after))), 0)
-    for token in tokens:
-        found.count("text_removed", not any(token.lower() in text for text in texts.values()), token)
+    everywhere = "\n".join(texts.values())
+    planted = tuple(tokens)
+    for token in planted:
+        found.count("text_removed", token.lower() not in everywhere, token)
+    moved = next((gap for before, after in pairs.values() if (gap := _gap(before, after))), 0)
     for kind, (before, after) in pairs.items():
-        for keyword in (keyword for keyword in promise.retained if keyword in before):
-            found.count("tag_retained", keyword in after, f"{kind} {keyword}")
-            same = keyword in after and (before[keyword].VR == "SQ" or after[keyword].value == before[keyword].value)
-            found.count("text_retained", same, f"{kind} {keyword}")
-        for keyword in promise.not_null:
-            found.count("text_notnull", bool(after.get(keyword)), f"{kind} {keyword}")
+        _score_retained(found, kind, before, after, promise, planted)
         patients.setdefault(str(before.PatientID), set()).add(str(after.PatientID))
         found.count("date_shifted", not after.get("PatientBirthDate"), f"{kind} PatientBirthDate")
-        for keyword in (name for name in ("StudyDate", "SeriesDate") if before.get(name)):
-            told = promise.holds(before[keyword].value, str(after.get(keyword, "")), days)
-            found.count("date_shifted", told, f"{kind} {keyword}")
+        days = _gap(before, after) if promise.dates == "month" else moved
+        for keyword, old, new in _dates(before, after):
+            found.count("date_shifted", promise.holds(old, new, days), f"{kind} {keyword} {old} {new}")
         for old, new in _both(before, after, "UI"):
             if old not in UID_dictionary:
                 found.count("uid_changed", old != new, f"{kind} UID")
@@ -110,6 +130,31 @@ def score(pairs: Mapping[str, tuple[Dataset, Dataset]], tokens: Iterable[str], p
     for names in patients.values():
         found.count("patid_consistent", len(names) == 1, "patient")
     return found
+
+
+def _score_retained(
+    found: Score, kind: str, before: Dataset, after: Dataset, promise: Promise, tokens: tuple[str, ...]
+) -> None:
+    """What a profile promises to keep is there; and where no identifier was put into it, is what it was."""
+    for keyword in (keyword for keyword in promise.retained if before.get(keyword) not in (None, "")):
+        if any(token in str(before[keyword].value) for token in tokens):
+            continue  # what is left of it is nothing, or a word
+        found.count("tag_retained", keyword in after, f"{kind} {keyword}")
+        same = keyword in after and (before[keyword].VR == "SQ" or after[keyword].value == before[keyword].value)
+        found.count("text_retained", same, f"{kind} {keyword} {before[keyword].value}")
+    for keyword in promise.not_null:
+        found.count("text_notnull", bool(after.get(keyword)), f"{kind} {keyword}")
+
+
+def _dates(before: Dataset, after: Dataset) -> Iterable[tuple[str, str, str]]:
+    """(keyword, before, after) of each date at any depth; "" is one that went."""
+    for element in before:
+        if element.VR == "SQ":
+            left = after[element.tag].value if element.tag in after else ()
+            for one, other in zip(element.value, left, strict=False):
+                yield from _dates(one, other)
+        elif element.keyword in _DATES and element.value:
+            yield element.keyword, str(element.value), str(after.get(element.keyword) or "")
 
 
 def _gap(before: Dataset, after: Dataset) -> int:

@@ -138,9 +138,9 @@ class Wanted:
 def find_log(folder: Path | None, config: Path, key: Path | None, witness: Path | None, unverified_: bool) -> Log:
     """The log of a folder, or of this machine's node, with the keys and the witness's lines that lie beside it."""
     if folder is None:
-        from node.cli.admin import load
+        from node.cli.admin import reach
 
-        paths = load(config).paths
+        paths = reach(config).paths
         folder, beside, lines = paths.audit, paths.audit_keys, [paths.witness_file]
     else:
         state = folder.absolute().parent
@@ -163,11 +163,11 @@ def permits_of(project: str, files: list[Path], config: Path) -> frozenset[str]:
         given = [unverified(DataPermit, read_text(file).strip()) for file in files]
         held = [(each.project, f"{each.permit}@{each.permit_version}") for each in given]
     else:
-        from node.cli.admin import client_for, load
+        from node.cli.admin import client_for, reach
         from node.ipc.documents import PERMITS
         from node.ipc.messages import Empty
 
-        with client_for(load(config), PERMITS) as client:
+        with client_for(reach(config), PERMITS) as client:
             held = [(row.project, f"{row.permit}@{row.permit_version}") for row in client.call(PERMITS, Empty())]
     project = complete(project, (of for of, _ in held), "project")
     found = frozenset(permit for of, permit in held if of == project)

@@ -33,6 +33,14 @@ _SAID: Mapping[str, str] = {
     " --new-keys",
 }
 
+# what to look at when nobody was let in: who came all the same, or why nobody did
+_CAME: Mapping[str, str] = {
+    "other_hub": "once the site's [trust] holds this hub's keys, both begin again",
+    "another_site": "give --site as the site's own configuration has it: its `cloister node enrol` prints it",
+    "refused": "the site makes new keys, and both begin again",
+}
+_NOT_SEEN = "does it run `cloister node enrol`, and reach this hub's port?"
+
 
 def approve(
     config: HubConfigPath,
@@ -97,8 +105,7 @@ def _by_words(hub: HubState, site: str, words: str, wait_s: float, *, again: boo
                 say(_SAID[said])
                 told = said
             if state == "closed" or time.monotonic() > ends:
-                hint = "does it run `cloister node enrol`, and reach this hub's port?"
-                raise NotNow(f"{site} did not come", hint=hint)
+                raise NotNow(f"{site} did not come", hint=_CAME.get(told, _NOT_SEEN))
             time.sleep(_LOOK_S)
     finally:
         hub.uninvite(number)

@@ -14,10 +14,9 @@ import typer
 
 from mediator.errors import Denied, NotNow
 from mediator.signatures import VerifyKey
-from mediator.sizes import MAX_MODEL_FILE_BYTES
 from node.cli.coordinator import approve, witness
 from node.cli.coordinator import check as hub_check
-from node.cli.coordinator.desk import opened
+from node.cli.coordinator.desk import looked, opened, refuse_root
 from node.cli.files import (
     check_new_folder,
     read_bytes,
@@ -30,7 +29,7 @@ from node.cli.options import HubConfigPath, Json
 from node.cli.output import say, show, table
 
 if TYPE_CHECKING:
-    from federation.hub.state import HubState
+    from federation.hub.overview import Overview
 
 app = typer.Typer(no_args_is_help=True)
 nodes = typer.Typer(no_args_is_help=True)
@@ -74,6 +73,7 @@ def serve(config: HubConfigPath) -> None:
     from node.host.logs import set_up
     from node.host.notify import Notifier
 
+    refuse_root(config)
     set_up("hub", level="info", form="text")
     notifier = Notifier.from_environment()
     with opened(config) as hub:
@@ -91,7 +91,7 @@ def status(config: HubConfigPath, as_json: Json = False) -> None:
 
     Telephone the site; if it did not do it, revoke it and enrol it anew with new keys.
     """
-    with opened(config) as hub:
+    with looked(config) as hub:
         rows = hub.alarms()
     if rows or as_json:
         _show_rows(rows, as_json)
@@ -117,7 +117,7 @@ def events(
     as_json: Json = False,
 ) -> None:
     """The hub's own record: who did or asked what, and what came of it, refused enrolments and alarms included."""
-    with opened(config) as hub:
+    with looked(config) as hub:
         rows = hub.events(newest)
     _show_rows(rows, as_json)
 
@@ -128,7 +128,7 @@ app.command("check")(hub_check.check)
 @nodes.command("list")
 def list_nodes(config: HubConfigPath, as_json: Json = False) -> None:
     """Enrolled sites, their certificates and when they were last heard of."""
-    with opened(config) as hub:
+    with looked(config) as hub:
         rows = hub.nodes()
     _show_rows(rows, as_json)
 
@@ -147,16 +147,18 @@ def revoke(
 @permits.command("publish")
 def publish_permit(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed permit")]) -> None:
     """Send a committee's permit to every site, now and whenever one connects."""
+    text = read_text(file)
     with opened(config) as hub:
-        permit = hub.submit_permit(read_text(file))
+        permit = hub.submit_permit(text)
     say(f"published permit {permit.permit} version {permit.permit_version}")
 
 
 @revocations.command("publish")
 def publish_revocations(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed list")]) -> None:
     """Send a committee's revocation list to every site at once."""
+    text = read_text(file)
     with opened(config) as hub:
-        hub.submit_revocations(read_text(file))
+        hub.submit_revocations(text)
     say("published the revocation list")
 
 
@@ -177,24 +179,28 @@ def submit(
     model: Annotated[Path, typer.Option(help="the untrained model (safetensors, exactly the permit's tensors)")],
 ) -> None:
     """Submit a run; a hub that is running begins it at once."""
+    from mediator.sizes import MAX_MODEL_FILE_BYTES  # and what an image is, of which the other commands know nothing
+
+    signed, untrained = read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES)
     with opened(config) as hub:
-        ordered = hub.submit_order(read_text(order), read_bytes(model, limit=MAX_MODEL_FILE_BYTES))
+        ordered = hub.submit_order(signed, untrained)
     say(f"submitted run {ordered.run}: {ordered.rounds} rounds at {', '.join(ordered.sites)}")
 
 
 @runs.command("publish")
 def publish_order(config: HubConfigPath, file: Annotated[Path, typer.Argument(help="the signed local order")]) -> None:
     """Send an order for local analyses to the sites, where hospital staff start it or do not. No run begins here."""
+    text = read_text(file)
     with opened(config) as hub:
-        order = hub.submit_local(read_text(file))
+        order = hub.submit_local(text)
     say(f"published the local order {order.run} for {', '.join(order.sites)}")
 
 
 @runs.command("list")
 def list_runs(config: HubConfigPath, as_json: Json = False) -> None:
     """Every run, newest first."""
-    with opened(config) as hub:
-        rows = hub.list_runs()
+    with looked(config) as hub:
+        rows = hub.runs()
     _show_rows(rows, as_json)
 
 
@@ -209,14 +215,14 @@ def show_run(
 
     With --follow --json: one object a line, whenever anything has changed.
     """
-    with opened(config) as hub:
+    with looked(config) as hub:
         run = _whole(hub, run)
         if follow and as_json:
             for history in _changes(hub, run):
                 sys.stdout.write(json.dumps(history) + "\n")
                 sys.stdout.flush()
             return
-        history = _follow(hub, run) if follow else hub.run_history(run)
+        history = _follow(hub, run) if follow else hub.history(run)
     if as_json:
         show(history, as_json=True)
         return
@@ -245,8 +251,9 @@ def export_run(
     """
     check_new_folder(to)
     with opened(config) as hub:
-        export = hub.export_run(_whole(hub, run), round_)
-        write_folder(to, export.files)
+        export = hub.export_run(_whole(hub.overview, run), round_)
+    write_folder(to, export.files)
+    with opened(config) as hub:
         hub.exported(export)
     if as_json:
         files = {name: hashlib.sha256(content).hexdigest() for name, content in export.files.items()}
@@ -261,7 +268,7 @@ def export_run(
 def stop_run(config: HubConfigPath, run: Run) -> None:
     """End a run; its checkpoints stay."""
     with opened(config) as hub:
-        run = _whole(hub, run, acts=True)
+        run = _whole(hub.overview, run, acts=True)
         hub.stop_run(run)
     say(f"stopped {run}")
 
@@ -270,16 +277,16 @@ def stop_run(config: HubConfigPath, run: Run) -> None:
 def resume_run(config: HubConfigPath, run: Run) -> None:
     """Let a stopped run go on after its last completed round."""
     with opened(config) as hub:
-        run = _whole(hub, run, acts=True)
+        run = _whole(hub.overview, run, acts=True)
         hub.resume_run(run)
     say(f"resumed {run}")
 
 
-def _whole(hub: HubState, run: str, *, acts: bool = False) -> str:
-    return one_of(run, (row["run"] for row in hub.list_runs()), "run", acts=acts)
+def _whole(hub: Overview, run: str, *, acts: bool = False) -> str:
+    return one_of(run, (row["run"] for row in hub.runs()), "run", acts=acts)
 
 
-def _follow(hub: HubState, run: str) -> dict[str, Any]:
+def _follow(hub: Overview, run: str) -> dict[str, Any]:
     """A line of talk per finished round; the run's history once it has ended."""
     told, history = 0, {}
     for history in _changes(hub, run):
@@ -291,11 +298,11 @@ def _follow(hub: HubState, run: str) -> dict[str, Any]:
     return history
 
 
-def _changes(hub: HubState, run: str) -> Iterator[dict[str, Any]]:
+def _changes(hub: Overview, run: str) -> Iterator[dict[str, Any]]:
     """The run's history now, and whenever it is another than before, until the run has ended."""
     seen: dict[str, Any] = {}
     while seen.get("state") not in _ENDED:
-        history = hub.run_history(run)
+        history = hub.history(run)
         if history == seen:
             time.sleep(_FOLLOW_S)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,7 +88,7 @@ def _sources(config: NodeConfig) -> Iterator[dict[str, Any]]:
 
 def _source(config: NodeConfig, root: Path) -> dict[str, Any]:
     who = config.users.intake or "the node's user"
-    mend = f"make it, or open it to {who}: setfacl -R -m u:{who}:rX {root}"
+    mend = f"make it, or open it to {who}: setfacl -R -m u:{who}:rX {shlex.quote(str(root))}"
 
     def said(state: State, detail: str) -> dict[str, Any]:
         return finding("source folder", state, f"{root} {detail}", mend if state == "missing" else "")

@@ -15,7 +15,7 @@ from mediator import canonical
 from mediator.errors import Code, Denied, Reason, UsageFault
 from mediator.grammar import HEX256, check_digest
 from mediator.images import ImageFacts, read_facts
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, load, reach
 from node.cli.id_prefix import complete
 from node.cli.it import image_view
 from node.cli.it.image_differences import differences, lineage_of
@@ -106,7 +106,7 @@ def pull(
 @app.command("list")
 def list_images(config: NodeConfig, as_json: Json = False) -> None:
     """Images this hospital was given, and which of them it lets run."""
-    with client_for(load(config), words.IMAGES) as client:
+    with client_for(reach(config), words.IMAGES) as client:
         items = client.call(words.IMAGES, Empty())
     show(list(items), as_json=as_json, table=image_view.listed(items))
 
@@ -114,7 +114,7 @@ def list_images(config: NodeConfig, as_json: Json = False) -> None:
 @app.command("show")
 def show_image(config: NodeConfig, image: Image, as_json: Json = False) -> None:
     """What is in an image: what it starts, its layers and packages, and what changed since the last approved one."""
-    with client_for(load(config), words.IMAGE_SHOW) as client:
+    with client_for(reach(config), words.IMAGE_SHOW) as client:
         answer = client.call(words.IMAGE_SHOW, words.AskImage(image=_whole(client, image)))
     _view(answer, as_json)
 
@@ -129,7 +129,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What changed from an earlier image to this one."""
-    with client_for(load(config), words.IMAGE_SHOW) as client:
+    with client_for(reach(config), words.IMAGE_SHOW) as client:
         other = None if against is None else _whole(client, against)
         asked = words.AskImage(image=_whole(client, image), against=other)
         answer = client.call(words.IMAGE_SHOW, asked)
@@ -152,7 +152,7 @@ def approve(
     as_json: Json = False,
 ) -> None:
     """Let an image run here, under permits that name it too: shows what is in it, then asks."""
-    with client_for(load(config), words.IMAGE_APPROVE, key=key) as client:
+    with client_for(reach(config), words.IMAGE_APPROVE, key=key) as client:
         digest = _whole(client, image, acts=True)
         answer = client.call(words.IMAGE_SHOW, words.AskImage(image=digest))
         _view(answer, as_json)
@@ -166,7 +166,7 @@ def approve(
 @app.command("withdraw")
 def withdraw(config: NodeConfig, image: Image, by: By, key: SignWith = None) -> None:
     """Take an approval back: gate 1 refuses the image from now on, and its containers are ended."""
-    with client_for(load(config), words.IMAGE_WITHDRAW, key=key) as client:
+    with client_for(reach(config), words.IMAGE_WITHDRAW, key=key) as client:
         image = _whole(client, image, acts=True)
         answer = client.call(words.IMAGE_WITHDRAW, words.WithdrawImage(image=image, by=by))
     say(f"withdrawn {image}; {answer.stopped} containers ended")

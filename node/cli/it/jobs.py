@@ -11,7 +11,7 @@ import typer
 
 from mediator.images import printable
 from mediator.jobs import TERMINAL
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, load, reach
 from node.cli.id_prefix import complete
 from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import Rows, data, say, show, table, talk
@@ -37,7 +37,7 @@ def list_jobs(
     as_json: Json = False,
 ) -> None:
     """The newest tasks: where each stands in the queue and why, its GPUs, how far it is, how it ended."""
-    with client_for(load(config), words.JOBS) as client:
+    with client_for(reach(config), words.JOBS) as client:
         if watch and not as_json:
             _watch(client)
             return
@@ -53,7 +53,7 @@ def show_job(
     as_json: Json = False,
 ) -> None:
     """One task: its state, why it waits and its place in the line, its GPUs, its progress, what it has used."""
-    with client_for(load(config), words.JOB_SHOW) as client:
+    with client_for(reach(config), words.JOB_SHOW) as client:
         job = _whole(client, job)
 
         def ask() -> words.JobLine:
@@ -66,7 +66,7 @@ def show_job(
 @app.command("stop")
 def stop_job(config: NodeConfig, job: Job, key: SignWith = None) -> None:
     """End a task now, whether it waits or computes. The hub is told that it was stopped, and not by whom."""
-    with client_for(load(config), words.JOB_STOP, key=key) as client:
+    with client_for(reach(config), words.JOB_STOP, key=key) as client:
         job = _whole(client, job, acts=True)
         client.call(words.JOB_STOP, words.JobId(job))
     say(f"{job} is being stopped")

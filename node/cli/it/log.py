@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mediator.errors import IntegrityBroken, NotNow
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, reach
 from node.cli.options import Json, NodeConfig, SignWith
 from node.cli.output import say, show
 from node.ipc import audit as words
@@ -26,7 +26,7 @@ def _group() -> None:
 @audit.command("checkpoint")
 def checkpoint(config: NodeConfig) -> None:
     """Sign the log as it stands now and ask the hub to witness it."""
-    with client_for(load(config), AUDIT_CHECKPOINT) as client:
+    with client_for(reach(config), AUDIT_CHECKPOINT) as client:
         client.call(AUDIT_CHECKPOINT, Empty(), timeout_s=30.0)
     say("checkpoint signed")
 
@@ -37,7 +37,7 @@ def state(config: NodeConfig, as_json: Json = False) -> None:
 
     Exit code 4 when the log was set back or the hub refuses it, 5 while the clock is not believed.
     """
-    with client_for(load(config), words.LOG_STATE) as client:
+    with client_for(reach(config), words.LOG_STATE) as client:
         found = client.call(words.LOG_STATE, Empty())
     show(found, as_json=as_json)
     if found.set_back is not None:
@@ -66,7 +66,7 @@ def open_epoch(
 
     Every run ends, instructions from before are refused, and every permit has to be accepted anew.
     """
-    with client_for(load(config), words.EPOCH_OPEN, key=key) as client:
+    with client_for(reach(config), words.EPOCH_OPEN, key=key) as client:
         opened = client.call(words.EPOCH_OPEN, words.OpenEpoch(restored), timeout_s=60.0)
     say(f"epoch {opened.epoch} is open: of {opened.before} records witnessed before, the first {opened.kept} are kept")
     say("every permit has to be accepted anew")
@@ -84,6 +84,6 @@ def accept(
 
     Also where a record of a wrong time in the future keeps every permit from being live.
     """
-    with client_for(load(config), words.CLOCK_ACCEPT, key=key) as client:
+    with client_for(reach(config), words.CLOCK_ACCEPT, key=key) as client:
         client.call(words.CLOCK_ACCEPT, words.AcceptClock(despite_hub), timeout_s=30.0)
     say("the clock is accepted as it stands")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mediator.errors import CloisterError, Denied, NotNow, UsageFault
 from mediator.roles import Role, may
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, load, reach
 from node.cli.options import NodeConfig, SignWith
 from node.cli.output import say
 from node.core.switch import Switch
@@ -47,7 +47,7 @@ def pause(config: NodeConfig, key: SignWith = None) -> None:
 
 def resume(config: NodeConfig, key: SignWith = None) -> None:
     """Take the pause away. Nothing starts by itself: the hub asks again when it asks."""
-    with client_for(load(config), words.RESUME, key=key) as client:
+    with client_for(reach(config), words.RESUME, key=key) as client:
         client.call(words.RESUME, Empty())
     say("resumed")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, reach
 from node.cli.options import Json, NodeConfig
 from node.cli.output import plain, show, table
 from node.ipc.jobs import SET_ASIDE
@@ -21,7 +21,7 @@ def set_aside(config: NodeConfig, as_json: Json = False) -> None:
 
     A release or a refusal is named by the instruction it answers, a message or a document by its SHA-256.
     """
-    with client_for(load(config), SET_ASIDE) as client:
+    with client_for(reach(config), SET_ASIDE) as client:
         items = client.call(SET_ASIDE, Empty())
     columns = ("kind", "subject", "tries", "reason", "since", "what to do")
     rows = (

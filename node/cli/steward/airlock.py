@@ -15,7 +15,7 @@ from durable.files import replace_file
 from mediator.airlock.review import Review, Why
 from mediator.disclosure import NearCount, ShownCount
 from mediator.errors import IntegrityBroken, UsageFault
-from node.cli.admin import client_for, known, load
+from node.cli.admin import client_for, known, load, reach
 from node.cli.documents import made
 from node.cli.id_prefix import complete
 from node.cli.options import Json, Key, NodeConfig, SignWith
@@ -48,7 +48,7 @@ def start(
     key: SignWith = None,
 ) -> None:
     """Let a researcher's local run order run here, once; its files go into the airlock."""
-    with client_for(load(config), words.ANALYSIS_START, key=key) as client:
+    with client_for(reach(config), words.ANALYSIS_START, key=key) as client:
         run = complete(run, (line.run for line in client.call(RUNS, Empty())), "run", acts=True)
         answer = client.call(words.ANALYSIS_START, words.RunId(run=run))
     say(f"admitted {answer.instruction}; follow it with: cloister node job list")
@@ -57,7 +57,7 @@ def start(
 @airlock.command("list")
 def list_files(config: NodeConfig, as_json: Json = False) -> None:
     """Files of analyses, newest first: what the rules found, who has agreed, what waits too long."""
-    with client_for(load(config), words.AIRLOCK_LIST) as client:
+    with client_for(reach(config), words.AIRLOCK_LIST) as client:
         items = client.call(words.AIRLOCK_LIST, Empty())
     columns = ("file", "run", "name", "rules", "state", "agreed", "since", "late", "code")
     rows = (
@@ -80,7 +80,7 @@ def list_files(config: NodeConfig, as_json: Json = False) -> None:
 @airlock.command("show")
 def show_file(config: NodeConfig, file: File, key: SignWith = None, as_json: Json = False) -> None:
     """A file as it would leave, and its disclosure record: which rule was asked, and what it minded."""
-    with client_for(load(config), words.AIRLOCK_SHOW, key=key) as client:
+    with client_for(reach(config), words.AIRLOCK_SHOW, key=key) as client:
         answer = client.call(words.AIRLOCK_SHOW, words.FileId(file=_whole(client, file)))
     record = json.loads(answer.record)
     if as_json:
@@ -142,7 +142,7 @@ def release(
     key: SignWith = None,
 ) -> None:
     """Fetch an approved file. Its disclosure record and its signed reviews come with it; the node keeps no copy."""
-    with client_for(load(config), words.AIRLOCK_TAKE, key=key) as client:
+    with client_for(reach(config), words.AIRLOCK_TAKE, key=key) as client:
         file = _whole(client, file, acts=True)
         found = client.call(words.AIRLOCK_TAKE, words.FileId(file=file))
         if hashlib.sha256(found.content).hexdigest() != found.content_sha256:

@@ -11,11 +11,11 @@ import typer
 from mediator.errors import Code, Denied, Malformed, Reason, UnsupportedVersion, UsageFault
 from mediator.signatures import peek_kind
 from mediator.types import Acceptance
-from node.cli.admin import client_for, load
+from node.cli.admin import client_for, reach
 from node.cli.files import read_text
 from node.cli.follow_import import files_excluded, follow, tell_end
 from node.cli.id_prefix import complete
-from node.cli.options import Json, NodeConfig, SignWith
+from node.cli.options import DefacedBy, Json, NodeConfig, SignWith
 from node.cli.output import say, show, table
 from node.ipc import datasets as words
 from node.ipc import documents, imports
@@ -42,6 +42,7 @@ def ingest(
     test_fraction: Annotated[
         float, typer.Option(help="share of labelled patients held out for evaluation", min=0.0, max=0.9)
     ] = 0.2,
+    defaced_by: DefacedBy = "",
     key: SignWith = None,
     as_json: Json = False,
 ) -> None:
@@ -60,8 +61,9 @@ def ingest(
         clinical=None if clinical is None else os.path.normpath(clinical),
         columns=tuple(_column(text) for text in column or ()),
         test_fraction=test_fraction,
+        defaced_by=defaced_by,
     )
-    with client_for(load(config), imports.INGEST, key=key) as client:
+    with client_for(reach(config), imports.INGEST, key=key) as client:
         told = follow(client.stream(imports.INGEST, request))
     tell_end(told, as_json=as_json)
 
@@ -69,7 +71,7 @@ def ingest(
 @datasets.command("list")
 def list_datasets(config: NodeConfig, as_json: Json = False) -> None:
     """Published versions, oldest first."""
-    with client_for(load(config), words.DATASETS) as client:
+    with client_for(reach(config), words.DATASETS) as client:
         items = client.call(words.DATASETS, Empty())
     columns = ("dataset", "version", "project", "published", "studies", "train", "test", "excluded", "withdrawn")
     rows = (
@@ -99,7 +101,7 @@ def show_budget(config: NodeConfig, as_json: Json = False) -> None:
 
     A dataset stands here once a task on it was charged, or a permit with a privacy budget was accepted for it.
     """
-    with client_for(load(config), words.DATASET_BUDGET) as client:
+    with client_for(reach(config), words.DATASET_BUDGET) as client:
         items = client.call(words.DATASET_BUDGET, Empty())
     columns = ("dataset", "permit", "with noise", "without", "epsilon", "of", "delta")
     rows = (
@@ -124,7 +126,7 @@ def withdraw(
     key: SignWith = None,
 ) -> None:
     """Take a version out of use for good: gate 1 refuses it, containers that see it are ended, its files go."""
-    with client_for(load(config), words.DATASET_WITHDRAW, key=key) as client:
+    with client_for(reach(config), words.DATASET_WITHDRAW, key=key) as client:
         known = (item.dataset_version for item in client.call(words.DATASETS, Empty()))
         version = complete(version, known, "dataset version", acts=True)
         gone = words.DatasetVersionId(dataset_version=version)
@@ -143,7 +145,7 @@ def import_document(
     """
     text = read_text(file)
     verb = documents.PERMIT_ACCEPT if _kind(text) == Acceptance.KIND else documents.DOCUMENTS_IMPORT
-    with client_for(load(config), verb, key=key) as client:
+    with client_for(reach(config), verb, key=key) as client:
         answer = client.call(verb, SignedText(text=text))
     if answer.code is Code.UNSUPPORTED_VERSION:
         raise UnsupportedVersion("this node does not know this version of the document", hint="upgrade the older side")

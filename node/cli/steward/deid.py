@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mediator.errors import UsageFault
-from mediator.grammar import check_identifier
-from node.cli.options import Json
+from mediator.grammar import Ungrammatical, check_identifier, check_tool
+from node.cli.options import DefacedBy, Json
 from node.cli.output import data, say, show, table, talk
 from node.cli.steward import deid_check, deid_key
 from node.host.keys import read_raw_key
@@ -51,6 +51,7 @@ def run(
         Literal["auto", "every-frame", "off"],
         typer.Option(help="reading of pixels; what needs reading and is not read goes to review"),
     ] = "auto",
+    defaced_by: DefacedBy = "",
     source_index: Annotated[
         Path | None, typer.Option(help="a new file (0600) that says which path each src#0001 is")
     ] = None,
@@ -65,7 +66,7 @@ def run(
     from node.deid.run import FolderRun
 
     target = Path(os.path.normpath(output.absolute()))
-    order = FolderRun(str(source.absolute()), target, profile, b"", project, site, ocr)
+    order = FolderRun(str(source.absolute()), target, profile, b"", project, site, ocr, defaced_by)
     carry_out(order, key, jobs, source_index, as_json=as_json)
 
 
@@ -80,7 +81,7 @@ def carry_out(order: FolderRun, key: Path, jobs: int, source_index: Path | None,
 
     check_rooms(Path(order.source), order.sink)
     compiled = table_of(order.profile)
-    _identifiers(order.site, order.project, needed=compiled.scope == "project")
+    _identifiers(order.site, order.project, order.defaced_by, needed=compiled.scope == "project")
     order = replace(order, key=read_raw_key(key))
     about = order.about(compiled) | {"jobs": jobs}
     check_same_pseudonyms(order.sink, about)
@@ -237,10 +238,12 @@ def verify(
     say(f"nothing found in {report.outputs} files")
 
 
-def _identifiers(site: str, project: str, *, needed: bool) -> None:
+def _identifiers(site: str, project: str, defaced_by: str, *, needed: bool) -> None:
     try:
         check_identifier(site, "--site")
         if needed or project:
             check_identifier(project, "--project")
-    except ValueError as error:
-        raise UsageFault(str(error)) from None
+        if defaced_by:
+            check_tool(defaced_by, "--defaced-by")
+    except Ungrammatical as error:
+        raise UsageFault(str(error), hint=error.hint) from None

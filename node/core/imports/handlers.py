@@ -30,6 +30,7 @@ def ingest(process: CoreProcess, caller: Caller, request: words.Ingest, call: Ca
                 clinical=request.clinical,
                 columns=tuple(_column(column) for column in request.columns),
                 test_fraction=request.test_fraction,
+                defaced_by=request.defaced_by,
             )
         except ValueError as error:
             raise UsageFault(str(error)) from error

@@ -88,9 +88,10 @@ class Imports:
         order = make(f"ingest-{secrets.token_hex(6)}")
         self._check_name(order)
         text = canonical.encode(order).decode("utf-8")
+        said = f"{order.order}/defaced-by/{order.defaced_by}" if order.defaced_by else order.order
         new = NewImport(order.order, order.project, order.dataset, actor, text)
         with self._core.store.transaction(self._core.clock()) as tx:
-            tx.add_import(new, event=self._event(Action.INGEST_ORDER, order.order, Verdict.ALLOWED, actor))
+            tx.add_import(new, event=self._event(Action.INGEST_ORDER, said, Verdict.ALLOWED, actor))
         return order.order
 
     def follow(self, name: str, active: Callable[[], bool]) -> Iterator[IngestHappened]:

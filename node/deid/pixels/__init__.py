@@ -3,7 +3,7 @@
     with PixelGate() as gate:
         for verdict in gate.examine([Instance(path, facts), …]):  # one series, files gate 0 wrote
 
-`needs_check(facts)` says beforehand whether a file will be looked at. The use case writes first, asks here next, and
+`needs_check(facts)` says beforehand whether a file must be looked at. The use case writes first, asks here next, and
 only then moves a file to where others see it: CLEAN and BLACKED_OUT to the output, REVIEW to review.
 """
 

@@ -61,6 +61,11 @@ def examine(looker: TextFinder, paths: Sequence[Path], *, doubt: bool) -> list[P
     return [_finish(file) if file else PixelVerdict(PixelState.REVIEW, PixelFinding.NOT_DECODED) for file in files]
 
 
+def passed(film: Film, read: int) -> PixelVerdict:
+    """The verdict on a file in which nothing was seen, on `read` pictures; its header says so then."""
+    return _finish(_File(film, film, {}, read))
+
+
 def _look(looker: TextFinder, files: list[_File], doubt: bool) -> None:
     again: set[tuple[int, int]] = set()
     for last in (False,) * (ROUNDS - 1) + (True,):

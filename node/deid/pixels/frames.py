@@ -15,9 +15,11 @@ import gdcm
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.encaps import get_frame
 from pydicom.pixels.utils import iter_pixels
 
 from node.deid.pixels.ocr import Picture
+from node.deid.pixels.rle import RLE, one_bit
 
 # One decoder for each syntax, so that equal files decode to equal values everywhere (pydicom tries several otherwise).
 # Measured fastest of those whose licence lets them come along; `pylibjpeg-libjpeg` is GPL and not among them.
@@ -100,6 +102,8 @@ def decode(film: Film, indices: Sequence[int], *, every_bit: bool = False) -> It
     try:
         if film.syntax == _TWELVE_BITS and film.bits_allocated > 8:
             frames = _by_gdcm(film, indices)
+        elif film.syntax == RLE and film.bits_allocated == 1:
+            frames = _one_bit(film, indices)
         else:
             frames = iter_pixels(film.path, indices=indices, decoding_plugin=plugin, correct_unused_bits=not every_bit)
         for frame in frames:
@@ -122,6 +126,16 @@ def _by_gdcm(film: Film, indices: Sequence[int]) -> Iterator[Values]:
     cells = np.frombuffer(plain, "<i2" if film.signed else "<u2").reshape(film.frames, film.rows, film.columns)
     for index in indices:
         yield cells[index].copy()
+
+
+def _one_bit(film: Film, indices: Sequence[int]) -> Iterator[Values]:
+    """Segmentations of one bit a cell in RLE, as workstations write them: their cells stay packed in the runs."""
+    pixels = pydicom.dcmread(film.path).PixelData
+    cells = film.rows * film.columns
+    for index in indices:
+        packed = one_bit(get_frame(pixels, index, number_of_frames=film.frames), (cells + 7) // 8)
+        drawn = np.unpackbits(np.frombuffer(packed, np.uint8), count=cells, bitorder="little")
+        yield drawn.reshape(film.rows, film.columns)
 
 
 def window(frames: Sequence[Values]) -> tuple[float, float]:

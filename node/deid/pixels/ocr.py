@@ -111,6 +111,11 @@ class RapidReader:
             inter_op_num_threads=1,
         )
 
+    @property
+    def detector(self) -> Any:
+        """What sees text and reads none, for `quick_look`."""
+        return self._engine.text_det
+
     def read(self, picture: Picture) -> list[Box]:
         if min(picture.shape[:2]) < MIN_SIDE_PX:
             return []

@@ -45,9 +45,12 @@ class ReaderProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
 
-    def ask(self, paths: Sequence[Path], *, every_frame: bool, doubt: bool) -> list[PixelVerdict]:
-        """Verdicts for files looked at together. Raises `ReaderDied`; the next call starts a new process."""
-        request = {"every_frame": every_frame, "doubt": doubt}
+    def ask(self, paths: Sequence[Path], *, every_frame: bool, doubt: bool, quick: bool = False) -> list[PixelVerdict]:
+        """Verdicts for files looked at together; `quick`: properly only at what a quick look suspects.
+
+        Raises `ReaderDied`; the next call starts a new process.
+        """
+        request = {"every_frame": every_frame, "doubt": doubt, "quick": quick}
         return self._answer(paths, request, "verdicts", _verdict)
 
     def fingerprints(self, paths: Sequence[Path], key: bytes) -> list[bytes | None]:

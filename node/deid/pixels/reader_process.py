@@ -20,7 +20,9 @@ from node.deid.pixels.duplicates import fingerprint
 from node.deid.pixels.examiner import examine
 from node.deid.pixels.find_text import TextFinder
 from node.deid.pixels.frames import NotDecoded
+from node.deid.pixels.look_first import SeriesLook
 from node.deid.pixels.ocr import RapidReader
+from node.deid.pixels.quick_look import SmallDetector
 from node.deid.pixels.settle import settle
 from node.deid.pixels.values import PixelVerdict
 
@@ -49,7 +51,10 @@ def main() -> None:
             continue
         reader = reader or RapidReader()
         looker = TextFinder(reader, request["every_frame"], lambda: _say(answers, {"alive": True}))
-        verdicts = examine(looker, paths, doubt=request["doubt"])
+        if request["quick"]:
+            verdicts = SeriesLook(SmallDetector(reader.detector), looker).examine(paths, doubt=request["doubt"])
+        else:
+            verdicts = examine(looker, paths, doubt=request["doubt"])
         _say(answers, {"verdicts": [_plain(verdict) for verdict in verdicts]})
 
 

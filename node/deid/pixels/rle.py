@@ -63,6 +63,27 @@ def rebuilt(frame: bytes, layout: Layout) -> bytes:
     return b"".join((_HEADER.pack(len(parts), *places, *unused), *parts))
 
 
+def one_bit(frame: bytes, size: int) -> bytes:
+    """What a frame's only segment decodes to, `size` bytes: for cells of one bit, eight to a byte, which no library
+    decodes. Raises `MalformedStream`."""
+    if len(frame) < _HEADER.size:
+        raise MalformedStream
+    declared, at, *_ = _HEADER.unpack_from(frame)
+    if declared != 1 or at < _HEADER.size:
+        raise MalformedStream
+    found = bytearray()
+    while len(found) < size:
+        if at + 1 >= len(frame):
+            raise MalformedStream
+        number = frame[at]
+        if number < _NO_OPERATION:
+            found += frame[at + 1 : at + 2 + number]
+        elif number > _NO_OPERATION:
+            found += frame[at + 1 : at + 2] * _COUNTS[number]
+        at += _STEPS[number] if number != _NO_OPERATION else 1
+    return bytes(found[:size])
+
+
 def masks(layout: Layout) -> bool:
     """Whether the bits that are not stored can be taken away: those above, where a byte has some of each or the cell
     has no sign."""

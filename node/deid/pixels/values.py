@@ -9,6 +9,8 @@ from pathlib import Path
 from mediator.deid.screening import TEXT_RISK_CLASSES, TEXT_RISK_MODALITIES, Facts
 
 NO_PICTURES = frozenset({"SEG", "RTDOSE"})
+# Image Type, value 3 and on: LOCALIZER of CT and MR (PS3.3 C.8.2.1.1.1), and makers' own words for them.
+_OVERVIEWS = ("LOCALI", "SCOUT", "TOPOGRAM", "SURVIEW")
 
 
 class PixelState(StrEnum):
@@ -58,8 +60,8 @@ class PixelVerdict:
     """The answer for one instance. `finding` is set exactly when `state` is REVIEW.
 
     `regions` were blacked out (BLACKED_OUT), or are what a person should look at (REVIEW). `read` counts the pictures
-    the engine saw for this instance, shared projections included; 0 means that nothing was looked at. `masked`: its
-    pixels held more than its pictures, and do no more.
+    the engine saw for this instance, shared ones included; 0 means that nothing was looked at. `masked`: its pixels
+    held more than its pictures, and do no more. `unseen`: there is a picture, and nobody looked, as somebody decided.
     """
 
     state: PixelState
@@ -67,16 +69,18 @@ class PixelVerdict:
     regions: tuple[Region, ...] = ()
     read: int = 0
     masked: bool = False
+    unseen: bool = False
 
 
-def needs_check(facts: Facts) -> bool:
-    """Whether the pixels must be read before anybody may have them.
+def needs_check(facts: Facts, *, believe_no: bool = False) -> bool:
+    """Whether the pixels must be looked at before anybody may have them.
 
-    1. Modalities whose pixels often carry text, whatever BurnedInAnnotation says.
-    2. Everything else, unless BurnedInAnnotation is NO.
+    1. All must.
+    2. Where somebody decided to believe BurnedInAnnotation NO (`believe_no`), not what says it and is of a modality
+       where text is rare.
     """
-    if not facts.has_pixels:
-        return False
+    if not facts.has_pixels or not believe_no:
+        return facts.has_pixels
     return is_text_risk(facts) or facts.burned_in.strip().upper() != "NO"
 
 
@@ -88,6 +92,21 @@ def is_text_risk(facts: Facts) -> bool:
         or "SECONDARY" in _made(facts)
         or facts.has_conversion_type
     )
+
+
+def is_slice(facts: Facts) -> bool:
+    """Whether a quick look at it, among its series, is enough: neither a picture where text is usual, nor computed,
+    nor a localizer. What it says of text is not asked."""
+    if is_text_risk(facts) or facts.burned_in.strip().upper() == "YES":
+        return False
+    if facts.modality.strip().upper() in NO_PICTURES:
+        return True
+    return "DERIVED" not in _made(facts) and not is_overview(facts)
+
+
+def is_overview(facts: Facts) -> bool:
+    """A localizer: it is often annotated, and lies among slices of its series."""
+    return any(word in value.upper() for value in facts.image_type for word in _OVERVIEWS)
 
 
 def doubt_matters(facts: Facts) -> bool:

@@ -93,6 +93,14 @@ def test_eucaim_keeps_what_its_handbook_wants():
     assert action("eucaim", "OtherPatientIDs") is ElementAction.REMOVE
 
 
+def test_every_picture_is_looked_at_unless_the_profile_says_otherwise_and_then_it_is_another_profile():
+    assert {load_profile(name).look_at for name in profile_names()} == {"every-picture"}
+    texts = [EMPTY, *(f'look_at = "{what}"\n{EMPTY}' for what in ("every-picture", "unless-no"))]
+    plain, said, believing = (compile_profile(parse(text), standard()) for text in texts)
+    assert (believing.look_at, plain.look_at) == ("unless-no", "every-picture")
+    assert plain.fingerprint == said.fingerprint != believing.fingerprint
+
+
 def test_a_fingerprint_is_stable_and_follows_every_rule():
     text = EMPTY.replace("[vr]", '[vr]\nUS = "keep"')
     first = compile_profile(parse(text), standard()).fingerprint
@@ -117,6 +125,8 @@ def test_a_fingerprint_is_stable_and_follows_every_rule():
         ('scope = "project"', 'scope = "world"', Malformed),
         ('name = "nothing"', 'name = "a b"', Malformed),
         ("version = 1", "version = true", Malformed),
+        ("version = 1", 'version = 1\nlook_at = "nothing"', Malformed),
+        ("version = 1", 'version = 1\nlooks_at = "unless-no"', Malformed),
         ("[vr]", "[vr", Malformed),
     ],
 )

@@ -28,13 +28,26 @@ def test_what_is_removed_emptied_or_replaced_never_depends_on_the_value(values, 
 def test_cleaned_text_holds_only_listed_words_and_short_marks(text):
     written = value(ElementAction.CLEAN, "LO", text)
     for word in " ".join(written.values).split():
-        assert word.upper() in TABLE.terms or (len(word) <= 6 and any(letter.isalpha() for letter in word))
+        short = len(word) <= 6 and (any(letter.isalpha() for letter in word) or "." in word)
+        assert word.upper() in TABLE.terms or short
 
 
 def test_descriptions_keep_the_vocabulary_and_lose_the_name():
     assert value(ElementAction.CLEAN, "LO", "Chest Jansen 5mm B30f 12.03.1965").values == ("Chest 5mm B30f",)
     assert value(ElementAction.CLEAN, "LO", "Jansen, 12 03 65") == EMPTY
     assert value(ElementAction.CLEAN, "LO", "GE MEDICAL SYSTEMS").values == ("GE MEDICAL SYSTEMS",)
+
+
+@pytest.mark.parametrize("size", ["1.0", "5.0", "10.0", "0.6", "0.75", "1.25", "3.75"])
+def test_a_slices_thickness_without_its_unit_stays(size):
+    assert value(ElementAction.CLEAN, "LO", f"Thorax {size} B70f").values == (f"Thorax {size} B70f",)
+
+
+@given(st.dates(), st.sampled_from(["%d.%m", "%m.%d", "%d.%m.", "%m.%Y", "%d.%m.%y", "%d.%m.%Y", "%Y.%m", "%y.%m"]))
+def test_no_date_is_taken_for_a_thickness(day, written):
+    text = day.strftime(written)
+    for typed in (text, text.lstrip("0"), text.replace(".0", ".")):
+        assert value(ElementAction.CLEAN, "LO", f"Thorax {typed}").values == ("Thorax",)
 
 
 def test_a_word_that_turns_the_meaning_round_stays_with_what_it_speaks_of():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+from mediator.errors import NotNow
 from node.cli.coordinator import approve
 
 
@@ -54,3 +55,17 @@ def test_no_invitation_stays_open_when_the_session_is_lost(number: int, monkeypa
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [("", "does it run"), ("another_site", "give --site"), ("other_hub", "this hub's keys"), ("refused", "new keys")],
+)
+def test_whoever_came_instead_is_what_the_last_word_is_about(
+    said: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub: Any = Hub(0)
+    monkeypatch.setattr(hub, "state", lambda _number: ("closed", said))
+    with pytest.raises(NotNow) as raised:
+        approve._by_words(hub, "delft", "six words", 0.0, again=False)
+    assert hint in raised.value.hint and not hub.open

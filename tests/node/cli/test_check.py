@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -191,7 +192,7 @@ def test_a_folder_closed_to_them_is_no_defect(running: Path, closed: str) -> Non
 
 @as_root
 def test_a_source_folder_is_looked_at_as_the_process_that_must_read_it(tmp_path: Path) -> None:
-    root = Path(tempfile.mkdtemp(prefix="cl-"))
+    root = Path(tempfile.mkdtemp(prefix="cl "))
     root.chmod(0o755)
     users = "\n".join(f"{role} = {64101 + n}" for n, role in enumerate(("core", "intake", "broker", "link")))
     written(root)
@@ -201,6 +202,7 @@ def test_a_source_folder_is_looked_at_as_the_process_that_must_read_it(tmp_path:
     root.chmod(0o700)
     found = {each["what"]: each for each in configured(load_config(file))}["source folder"]
     assert found["state"] == "missing" and "setfacl" in found["mend"] and "64102" in found["mend"]
+    assert any(str(root) in word for word in shlex.split(found["mend"])), "the line holds for a path with a space"
     shutil.rmtree(root)
 
 

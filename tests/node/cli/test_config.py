@@ -166,6 +166,8 @@ def test_a_whole_file_is_called_so(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
     file.write_text(MINIMAL)
     assert "a node's configuration, and whole" in asked("config", "validate", str(file)).stderr
+    alone = asked("config", "validate", CLOISTER_NODE_CONFIG=str(file))
+    assert f"{file} is a node's" in alone.stderr, "where none is named, this machine's own"
 
 
 # ---- where a configuration is found

@@ -96,3 +96,28 @@ def test_a_name_on_a_single_frame_is_found_when_every_frame_is_read_and_its_regi
     assert np.array_equal(out.pixel_array[others], before[others]) and out.BurnedInAnnotation == "NO"
     assert out.pixel_array[5, 12:24, 12:100].max() == out.pixel_array[5].min()
     assert "113101" in [item.CodeValue for item in out.DeidentificationMethodCodeSequence]
+
+
+def test_what_was_looked_at_is_counted_and_where_a_profile_believes_the_header_nothing_is_claimed(
+    cloister, key, tmp_path
+):
+    source, own = tmp_path / "source", tmp_path / "believing.toml"
+    own.write_text('look_at = "unless-no"\n' + CARELESS.replace("careless", "believing").replace("Comments", "Sex"))
+    for number in range(3):
+        put(source, str(number), plain_slice(SOPInstanceUID=f"1.2.3.{number}"))
+    put(source, "said", plain_slice(SOPInstanceUID="1.2.3.9", BurnedInAnnotation="YES"))
+    asked = {"auto": ("eucaim", "auto"), "believing": (str(own), "auto"), "off": ("eucaim", "off")}
+    told = {}
+    for name, (profile, ocr) in asked.items():
+        given = options(key, "--ocr", ocr, profile=profile)
+        told[name] = cloister("deid", "run", source, tmp_path / name, *given).json
+        codes = {
+            tuple(item.CodeValue for item in one.get("DeidentificationMethodCodeSequence", ()))
+            for one in instances(tmp_path / name).values()
+        }
+        assert all(("113101" in stated) is (name == "auto") for stated in codes)
+        assert len([line for line in report(tmp_path / name) if line.get("pixels") == "not_looked_at"]) == (
+            0 if name == "auto" else 3
+        )
+    assert told["auto"]["pixels"] == {"clean": 3, "review": 1}
+    assert told["believing"]["pixels"] == told["off"]["pixels"] == {"not_looked_at": 3, "review": 1}

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from node.cli.it import image_view
-from node.cli.it.node import _tell_not_wider
 from node.cli.steward.data import _excluded
+from node.cli.steward.permits import _tell_not_wider
 from node.ipc.datasets import DatasetLine
 from node.ipc.images import ImageLine
 from tests.mediator.samples import NOW, permit

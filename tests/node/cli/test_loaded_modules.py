@@ -9,15 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import typer
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 import federation.hub.database
 import node.core.store.migrate
-from federation.older_readers import newest
-from node.host.state import prepare_state
+from federation.revisions import newest
+from mediator.errors import NotNow
+from node.cli.app import application
 from tests.node.host.test_state import config_in
+from tests.sim.asleep import asleep
 
 HEAVY = {
     "aiohttp", "alembic", "cv2", "docker", "fastapi", "flwr", "mako", "numpy", "onnxruntime", "pyarrow", "pydicom",
@@ -60,25 +64,67 @@ def test_help_loads_the_commands_alone(words: str, most: int) -> None:
     assert len(modules) <= most
 
 
-@pytest.mark.parametrize("words", ["status", "job list", "permit list", "dataset imports"])
-def test_a_question_to_a_node_loads_its_configuration_and_nothing_of_its_work(words: str, tmp_path: Path) -> None:
-    config = config_in(tmp_path)
-    prepare_state(config)
-    _, modules = loaded("node", *words.split(), "--config", tmp_path / "node.toml")
-    assert "node.host.config" in modules
-    assert not tops(modules) & (HEAVY | {"cryptography", "joserfc", "sqlalchemy"})
-    assert len(modules) <= 425
+def readings(group: str) -> list[str]:
+    """Every command of a group that only looks: it can print JSON, and needs no word but the configuration."""
+    found: list[str] = []
+
+    def walk(at: click.Command, path: str) -> None:
+        if isinstance(at, click.Group):
+            for name, below in at.commands.items():
+                walk(below, f"{path} {name}".strip())
+        elif not at.hidden and not any(each.required for each in at.params):
+            options = {word for each in at.params for word in each.opts}
+            found.extend([path] if {"--json", "--config"} <= options else [])
+
+    walk(typer.main.get_command(application(group)).commands[group], "")  # type: ignore[attr-defined]
+    return found
 
 
-def test_a_question_to_the_hub_loads_its_database_and_neither_migrations_nor_arithmetic(tmp_path: Path) -> None:
+# they look at the machine or at the hub's whole desk, or make something
+NODE_OTHERS = {"enrol", "enrol request", "image add", "units"}
+HUB_OTHERS = {"check", "keys", "units"}
+
+
+def test_a_question_to_a_node_loads_what_asks_it_and_nothing_else(tmp_path: Path) -> None:
+    asked = set(readings("node")) - NODE_OTHERS
+    assert {"status", "job list", "permit list", "dataset list", "image list", "run list"} <= asked
+    with asleep(tmp_path) as config:
+        for words in sorted(asked):
+            code, modules = loaded("node", *words.split(), "--config", config)
+            assert code == NotNow.exit_code and "grpc" in modules, words
+            heavy = tops(modules) & (HEAVY | {"joserfc", "pydantic", "sqlalchemy", "sqlite3"})
+            assert not heavy and "node.host.config" not in modules, words
+            assert len(modules) <= 400, words
+
+
+def test_who_finds_no_node_is_told_what_is_wrong_with_the_file_first(tmp_path: Path) -> None:
+    config_in(tmp_path)
+    file = tmp_path / "node.toml"
+    file.write_text(f"{file.read_text()}\n[loging]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "node.cli", "node", "status", "--config", str(file)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and "loging" in done.stderr
+
+
+def test_a_question_to_the_hub_loads_its_database_by_sqlite_alone(tmp_path: Path) -> None:
     file = tmp_path / "hub.toml"
     file.write_text(HUB.format(state=tmp_path / "hub", key="ab" * 32))
     assert loaded("hub", "init", "--config", file)[0] == 0
-    for words in ("status", "node list", "run list", "events"):
+    asked = set(readings("hub")) - HUB_OTHERS
+    assert {"status", "node list", "run list", "events"} <= asked
+    for words in sorted(asked):
         code, modules = loaded("hub", *words.split(), "--config", file)
-        assert code == 0 and "sqlalchemy" in modules
-        assert not tops(modules) & HEAVY, words
-        assert len(modules) <= 600, words
+        assert code == 0 and "sqlite3" in modules, words
+        heavy = tops(modules) & (HEAVY | {"asyncio", "cryptography", "grpc", "joserfc", "pydantic", "sqlalchemy"})
+        assert not heavy and "federation.hub.state" not in modules, words
+        assert len(modules) <= 300, words
+
+
+def test_one_command_of_a_group_is_imported_without_the_others() -> None:
+    _, modules = loaded("node", "status", "--help")
+    assert "node.cli.it.status" in modules and "node.cli.it.jobs" not in modules
 
 
 @pytest.mark.parametrize("folder", [federation.hub.database._MIGRATIONS, node.core.store.migrate.MIGRATIONS])

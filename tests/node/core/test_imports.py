@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mediator.audit import Action, Verdict
+from mediator.audit import Action, Verdict, decode_line
 from mediator.errors import CloisterError, IntegrityBroken, NotNow, UsageFault
 from mediator.import_orders import IngestOrder
 from mediator.imports import ImportState, ImportStep
@@ -97,6 +97,16 @@ def test_an_import_is_published_with_one_trail_and_keeps_no_order(desk: Desk) ->
     assert last.kind == "published" and last.dataset_version == done.dataset_version and last.counts["studies"] == 3
     with desk.core.store.read() as snapshot:
         assert snapshot.import_studies(name) == () and snapshot.imports(unfinished=True) == ()
+
+
+def test_what_a_steward_says_took_the_faces_off_is_on_record_with_the_order_and_his_name(desk: Desk) -> None:
+    imports = Imports(desk.core, "1")
+    name = imports.give(lambda name: replace(make(name), defaced_by="pydeface-2.1"), f"{STEWARD}.anna")
+    with desk.core.store.read() as snapshot:
+        records = [decode_line(line.encode()) for line in snapshot.audit_lines(0, 100)]
+    (last,) = [each for each in records if each.action is Action.INGEST_ORDER]
+    assert last.object == f"ingest/{name}/defaced-by/pydeface-2.1" and last.actor == f"{STEWARD}.anna"
+    assert first_work(imports).order.defaced_by == "pydeface-2.1"
 
 
 STAGES = ("ordered", "taking_in", "deidentifying", "one taken", "all taken", "publishing")

@@ -7,11 +7,12 @@ import pytest
 from pydicom import config
 from pydicom.dataset import Dataset
 
+from mediator.deid.profile import compile_profile, parse
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.values import Subject
 from node.deid.engine import open_engine
 from node.deid.explain import explain_file
-from node.deid.profiles import load_profile, profile_names
+from node.deid.profiles import load_profile, profile_names, profile_text, standard
 from tests.sim.containers import planted_study
 from tests.sim.dicom import ct_slice, raw_element, to_bytes
 
@@ -93,5 +94,10 @@ def test_pixels_that_must_be_read_first_are_told(tmp_path):
     (tmp_path / "unsaid").write_bytes(to_bytes(dataset))
     dataset.BurnedInAnnotation = "NO"
     (tmp_path / "said").write_bytes(to_bytes(dataset))
-    assert "after it was read" in told(tmp_path / "unsaid", "eucaim")["(7FE0,0010)"][1]
-    assert told(tmp_path / "said", "eucaim")["(7FE0,0010)"] == ("copy", "always: byte for byte")
+    believing = compile_profile(parse('look_at = "unless-no"\n' + profile_text("basic")), standard())
+    for table, said in ((load_profile("eucaim"), True), (believing, False)):
+        for name, looked in (("unsaid", True), ("said", said)):
+            (pixels,) = [line for line in explain_file(tmp_path / name, table)[1] if line.tag == "(7FE0,0010)"]
+            assert (
+                pixels.rule.startswith("always: byte for byte") and ("after it was looked at" in pixels.rule) is looked
+            )

@@ -4,12 +4,10 @@ import json
 import struct
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pydicom
 import pytest
-from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from mediator.deid.pseudonyms import Pseudonyms
@@ -18,27 +16,15 @@ from mediator.deid.values import Subject
 from node.deid.engine import Source, open_engine
 from node.deid.pixels import Instance, PixelFinding, PixelGate, PixelState
 from node.deid.pixels.frames import decode, open_film
-from tests.sim.dicom import ct_slice, raw_file, to_bytes
+from tests.sim.dicom import ct_slice, to_bytes
 from tests.sim.hiding import PLACES, cells, film
 from tests.sim.pictures import as_file, ct, dataset
+from tests.sim.rare_syntaxes import DEFLATED_FRAMES, JPEG_XL, XL_FILE, deflated, unknown_to_pydicom, xl
 
 KEYED = Pseudonyms(bytes(32), "liver")
 SUBJECT = Subject(KEYED, KEYED.patient("HX-77001234"), 100)
-DEFLATED_FRAMES, JPEG_XL = "1.2.840.10008.1.2.8.1", "1.2.840.10008.1.2.4.110"
 TWELVE_BITS, JPEG_LS = "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.80"
 DELIMITER = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
-# (7 y + 5 x) % 256, 16 x 16, eight bits, made with libjxl 0.11: as a file, with a box for words to go into
-XL_FILE = bytes.fromhex(
-    "0000000c4a584c200d0a870a00000014667479706a786c20000000006a786c200000002f6a786c63"
-    "ff0a434050dc080804010068004b2824c64741c10485a8d34a42180e501483aaaaaaeaffffff07"
-)
-
-
-def unknown_to_pydicom(data, syntax: str) -> bytes:
-    """A file in a syntax that pydicom does not write."""
-    content = to_bytes(data, RLELossless)
-    start = 144 + struct.unpack_from("<L", content, 140)[0]
-    return raw_file(content[start:], syntax)
 
 
 def converted(content: bytes, path):
@@ -110,21 +96,6 @@ def test_bits_above_the_stored_ones_are_masked_and_said_so(tmp_path):
     assert done.exclusion is None and done.notes == (Note.BITS_MASKED,)
 
 
-def deflated(frames: np.ndarray, bits: int, extra: bytes = b"") -> bytes:
-    """Frames deflated one by one, with something behind each stream."""
-    data = ct_slice()
-    data.NumberOfFrames, data.Rows, data.Columns = frames.shape
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = bits, bits, bits - 1, 0
-    streams = []
-    for frame in frames:
-        plain = np.packbits(frame.astype(np.uint8), bitorder="little").tobytes() if bits == 1 else frame.tobytes()
-        machine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        streams.append(machine.compress(plain) + machine.flush() + extra)
-    data.PixelData = encapsulate(streams)
-    data["PixelData"].VR = "OB"
-    return unknown_to_pydicom(data, DEFLATED_FRAMES)
-
-
 @pytest.mark.parametrize("bits", [1, 8, 16])
 @pytest.mark.parametrize("shape", [(3, 16, 16), (3, 7, 5)])
 def test_deflated_frames_leave_as_native_pixels(tmp_path, shape, bits):
@@ -151,15 +122,6 @@ def test_deflated_frames_are_no_longer_than_a_frame_and_a_native_value_can_be(sh
     data = pydicom.dcmread(pydicom.filebase.DicomBytesIO(deflated(np.zeros((shape[0], 16, 16), np.uint8), 8)))
     data.NumberOfFrames, data.Rows, data.Columns = shape
     assert open_engine("eucaim").read(unknown_to_pydicom(data, DEFLATED_FRAMES)).finding is Exclusion.INFLATE_LIMIT
-
-
-def xl(frame: bytes) -> bytes:
-    data = ct_slice()
-    data.Rows = data.Columns = 16
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
-    data.PixelData = encapsulate([frame])
-    data["PixelData"].VR = "OB"
-    return unknown_to_pydicom(data, JPEG_XL)
 
 
 def test_of_jpeg_xl_the_codestream_remains_and_a_person_decides(tmp_path):

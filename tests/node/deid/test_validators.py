@@ -17,6 +17,7 @@ from mediator.deid.screening import Exclusion, sort
 from mediator.deid.values import Subject
 from node.deid.engine import open_engine
 from node.deid.profiles import profile_names
+from tests.sim.clinical_classes import clinical_classes
 from tests.sim.containers import planted_study
 
 KEYED = Pseudonyms(bytes(32), "liver")
@@ -68,6 +69,15 @@ def test_generated_objects_of_every_kind_gain_no_error(tmp_path, profile):
         told |= {(kind, *new)} if new else set()
         checked |= {kind} if new is not None else set()
     assert checked == set(planted.files) - {"pdf", "cda", "dicomdir"} and not told
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_objects_of_the_rarer_clinical_classes_gain_no_error(tmp_path, profile):
+    (tmp_path / "in").mkdir()
+    engine, made = open_engine(profile), clinical_classes(tmp_path / "in")
+    new = {kind: new_errors(engine, path, tmp_path / f"{kind}.dcm") for kind, path in made.items()}
+    assert len(new) >= 12 and None not in new.values()
+    assert not {kind: told for kind, told in new.items() if told}
 
 
 @pytest.mark.slow

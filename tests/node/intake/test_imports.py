@@ -304,9 +304,9 @@ def test_an_ultrasound_picture_is_published_without_its_text_or_where_nobody_can
     assert ultrasound.BurnedInAnnotation == "NO" and ultrasound.pixel_array.max() > 200
     assert report.instances_excluded == {}
     report = ingest(order_for(source), unread, parts=no_text_engine)
-    assert report.instances_excluded == {"pixel_text_not_checked": 1}
-    assert report.studies_excluded == {"pixel_text_not_checked": 1}
-    assert not any(pydicom.dcmread(path).Modality == "US" for path in (unread.handover / "order-1").rglob("*.dcm"))
+    assert set(report.instances_excluded) == {"pixel_text_not_checked"}
+    assert report.instances_excluded["pixel_text_not_checked"] == len(published) > 1
+    assert not any((unread.handover / "order-1").rglob("*.dcm"))  # not those either that say they have no text
 
 
 def test_progress_is_told_in_every_stage(tmp_path):

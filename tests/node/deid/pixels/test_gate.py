@@ -125,17 +125,28 @@ def test_text_on_one_slice_of_a_series_is_found_by_projection(tmp_path, gate):
     ] * 2
 
 
-def test_burned_in_annotation_no_is_believed_of_ct_and_of_no_ultrasound(tmp_path, gate):
+@pytest.mark.parametrize("kind", ["CT", "US"])
+def test_burned_in_annotation_no_is_believed_of_nothing(tmp_path, gate, kind):
+    frame = ct(1, 128) if kind == "CT" else us(1, 128, 160)
+    draw(frame, "JANSEN", (10, 10), 16, 2000 if kind == "CT" else 255)
+    path = as_file(tmp_path / "a.dcm", dataset(kind, frame))
+    assert gate.examine([instance(path, kind, burned_in="NO")])[0].state is PixelState.BLACKED_OUT
+
+
+def test_where_somebody_decided_to_believe_it_no_claim_is_made_and_of_ultrasound_it_is_not_believed(tmp_path):
     frame = ct(1, 128)
     draw(frame, "JANSEN", (10, 10), 16, 2000)
     path = as_file(tmp_path / "ct.dcm", dataset("CT", frame))
     before = path.read_bytes()
-    assert gate.examine([instance(path, "CT", burned_in="NO")])[0].read == 0
-    assert path.read_bytes() == before
-    frame = us(1, 128, 160)
-    draw(frame, "JANSEN", (10, 10), 16, 255)
-    path = as_file(tmp_path / "us.dcm", dataset("US", frame))
-    assert gate.examine([instance(path, "US", burned_in="NO")])[0].state is PixelState.BLACKED_OUT
+    drawn = us(1, 128, 160)
+    draw(drawn, "JANSEN", (10, 10), 16, 255)
+    cine = as_file(tmp_path / "us.dcm", dataset("US", drawn))
+    with PixelGate(believe_no=True) as believing:
+        verdict = believing.examine([instance(path, "CT", burned_in="NO")])[0]
+        assert (verdict.state, verdict.read, verdict.unseen) == (PixelState.CLEAN, 0, True)
+        assert path.read_bytes() == before and "113101" not in codes(path)
+        assert believing.examine([instance(path, "CT")])[0].state is PixelState.BLACKED_OUT
+        assert believing.examine([instance(cine, "US", burned_in="NO")])[0].state is PixelState.BLACKED_OUT
 
 
 def test_what_its_maker_says_has_text_never_passes_as_having_none(tmp_path, gate):
@@ -173,14 +184,14 @@ def test_without_the_engine_or_with_other_models_nothing_that_needs_reading_pass
         assert gate.engine == ""
         verdict = gate.examine([instance(path, "CT")])[0]
         assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.NOT_CHECKED)
-        assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is PixelState.CLEAN
+        assert gate.examine([instance(path, "CT", burned_in="NO")])[0].finding is PixelFinding.NOT_CHECKED
         assert gate.reader_pid is None and path.read_bytes() == before
 
 
 def test_told_to_read_nothing_the_gate_passes_nothing_that_needs_reading(tmp_path):
     path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
     before = path.read_bytes()
-    with PixelGate(read_text=False) as gate:
+    with PixelGate(read_text=False, believe_no=True) as gate:
         verdict = gate.examine([instance(path, "CT")])[0]
         assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.NOT_CHECKED)
         assert gate.examine([instance(path, "CT", burned_in="NO")])[0].state is PixelState.CLEAN
@@ -234,7 +245,7 @@ def test_a_reader_that_hangs_ends_or_babbles_sends_to_review(tmp_path, program):
     path = as_file(tmp_path / "a.dcm", dataset("CT", ct(1, 64)))
     before = path.read_bytes()
     reader = ReaderProcess(silence_s=1.0, command=[sys.executable, "-c", program])
-    with PixelGate(reader=reader) as gate:
+    with PixelGate(readers=[reader]) as gate:
         verdicts = gate.examine([instance(path, "CT"), instance(path, "CT")])
         assert [verdict.finding for verdict in verdicts] == [PixelFinding.NOT_CHECKED] * 2
         assert gate.reader_pid is None and path.read_bytes() == before
