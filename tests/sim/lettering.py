@@ -101,8 +101,9 @@ def ink_of(text: str, path: Path, height: int, angle: int = 0) -> npt.NDArray[np
     return np.asarray(canvas, dtype=np.float32) / 255
 
 
-def study(case: Case) -> tuple[list[npt.NDArray[np.generic]], list[npt.NDArray[np.bool_]]]:
-    """The frames of a case, and which pixels of each are letters."""
+def study(case: Case) -> tuple[list[npt.NDArray[np.generic]], list[npt.NDArray[np.bool_]], bool]:
+    """The frames of a case, which pixels of each are letters, and whether a person could read them at all: black
+    letters on speckle are lost."""
     if case.slices == "one":
         frames, drawn = [_without(case.kind, case.seed % 8).copy()], [0]
     else:
@@ -110,11 +111,11 @@ def study(case: Case) -> tuple[list[npt.NDArray[np.generic]], list[npt.NDArray[n
         drawn = [1 + case.seed % (SERIES - 1)] if case.slices == "first" else list(range(SERIES))
     masks = [np.zeros(frame.shape[:2], dtype=bool) for frame in frames]
     ink = letters(case, masks[0].shape)
-    at = _place(frames[drawn[0]], ink, case)
+    at, seen = _place(frames[drawn[0]], ink, case)
     value = _value(frames[drawn[0]], ink, at, case)
     for number in drawn:
         masks[number] = stamp(frames[number], ink, at, value, veil=case.contrast == "veil")
-    return frames, masks
+    return frames, masks, seen >= LEGIBLE
 
 
 @functools.cache
@@ -161,8 +162,8 @@ def _value(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], at: tup
     }[case.contrast]
 
 
-def _place(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], case: Case) -> tuple[int, int]:
-    """The first of some places where the letters are legible; else the most legible."""
+def _place(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], case: Case) -> tuple[tuple[int, int], float]:
+    """The first of some places where the letters are legible, else the most legible; and how legible."""
     random = np.random.default_rng([8, case.seed])
     best, best_at = -1.0, (0, 0)
     for _try in range(60):
@@ -176,7 +177,7 @@ def _place(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], case: C
         room = min(value, np.iinfo(frame.dtype).max) - mean
         seen = min(abs(room) / max(deviation, 1.0), abs(room) / (0.05 * (high - low)) * LEGIBLE)
         if seen >= LEGIBLE:
-            return at
+            return at, seen
         if seen > best:
             best, best_at = seen, at
-    return best_at
+    return best_at, best
