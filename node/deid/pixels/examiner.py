@@ -32,10 +32,10 @@ class _File:
     original: Film
     film: Film  # the original, or the latest copy with boxes blacked out
     boxes: dict[int, list[Box]]
-    doubtful: dict[int, list[Box]] = field(default_factory=dict)  # of any round: black beside them may hide them later
     read: int = 0
     finding: PixelFinding | None = None
     looked_at: tuple[Region, ...] = ()
+    doubtful: dict[int, list[Box]] = field(default_factory=dict)  # of any round: black beside them may hide them later
 
 
 def examine(looker: TextFinder, paths: Sequence[Path], *, doubt: bool) -> list[PixelVerdict]:

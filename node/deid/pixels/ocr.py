@@ -124,7 +124,8 @@ class RapidReader:
         rows, columns = picture.shape[:2]
         scale = 2 if max(rows, columns) <= ENLARGED_PX else 1
         if scale == 2:
-            colours = self._cv2.resize(colours, dsize=None, fx=2, fy=2, interpolation=self._cv2.INTER_CUBIC)
+            larger = self._cv2.resize(colours, dsize=None, fx=2, fy=2, interpolation=self._cv2.INTER_CUBIC)
+            colours = np.asarray(larger, dtype=np.uint8)
         found, _times = self._engine(np.ascontiguousarray(colours))
         seen = [
             (_box(corners, str(text), float(score), rows, columns, scale), float(score))

@@ -99,7 +99,7 @@ def sharpness(picture: Grey, bounds: Bounds) -> float:
     step = cv2.dilate(part, _CROSS) - cv2.erode(part, _CROSS)
     best, sharp = 0.0, 0.0
     for kind in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
-        height = cv2.morphologyEx(part, kind, kernel)
+        height = np.asarray(cv2.morphologyEx(part, kind, kernel), dtype=np.float32)
         ink, parted = _parted(height)
         edge = cv2.dilate(ink, _CROSS) != cv2.erode(ink, _CROSS)
         if parted > best and edge.any():
