@@ -4,7 +4,8 @@ usage: python -m tests.bench.header [--before TREE] [--turns N] [--profile NAME 
 
 On a machine that others use a run of seconds says little. Here two processes on one processor take turns of some 50 ms
 over the same slices (140 elements, pixels of 8 x 8), so that both are slowed alike; told are the least and the median
-of all turns, and the median of the ratios of neighbouring turns. Each turn is gate 0 whole, as in `tests/bench/deid.py`.
+of all turns, and the median of the ratios of neighbouring turns. Each turn is gate 0 whole, as in
+`tests/bench/deid.py`.
 """
 
 from __future__ import annotations
