@@ -93,15 +93,10 @@ class Rewriter:
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
         self._chunks: dict[tuple[str, bytes, str, str], dict[bytes, Chunk]] = {}
-<<<<<<< HEAD
-        self._values: dict[tuple[int, str, bytes, bytes, str, bool, bool, str], Made] = {}
+        self._values: dict[tuple[int, str, bytes, bytes, str, bool, tuple[bool, bool], str], Made] = {}
         self._dates: dict[tuple[str, bytes], dict[int, str]] = {}
         self._said: tuple[dict[int, str], str] = {}, ""
-        self._little = True
-=======
-        self._values: dict[tuple[int, str, bytes, bytes, str, bool, tuple[bool, bool], str], Made] = {}
         self._little, self._signed = True, False
->>>>>>> main
         self._vr_of: VrOf = lambda tag: "UN"
         self._missed_any = False
 
