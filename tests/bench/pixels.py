@@ -67,7 +67,7 @@ def _image_type(kind: str) -> tuple[str, ...]:
 
 def with_text(case: Case) -> Row:
     """One study of the set: whether its name was found."""
-    frames, masks = study(case)
+    frames, masks, legible = study(case)
     with tempfile.TemporaryDirectory() as folder:
         paths = _files(Path(folder), case.kind, frames)
         verdicts, took = _Gate.examine(case.kind, paths)
@@ -78,6 +78,7 @@ def with_text(case: Case) -> Row:
         ]
     states = sorted({str(verdict.finding or verdict.state) for verdict in verdicts})
     return asdict(case) | {
+        "legible": legible,
         "found": all(share <= _LEFT_OVER for share in left),
         "ink_left": round(max(left, default=0.0), 2),
         "states": states,
@@ -94,14 +95,15 @@ def _files(folder: Path, kind: str, frames: Sequence[npt.NDArray[np.generic]]) -
 
 
 def _ink_left(path: Path, frame: npt.NDArray[np.generic], mask: npt.NDArray[np.bool_]) -> float:
-    """Which share of the letters' pixels is as it was drawn. Black ink is black either way: what lies around tells."""
+    """Which share of the letters and of the two pixels around them is as it was drawn, where it was not black."""
     after = pydicom.dcmread(path).pixel_array
     reached = np.zeros(mask.shape, dtype=bool)
     for rows in range(-2, 3):
         for columns in range(-2, 3):
             reached |= np.roll(mask, (rows, columns), axis=(0, 1))
+    told = reached & ((frame != frame.min()) if frame.ndim == 2 else frame.any(axis=2))
     same = (after == frame) if frame.ndim == 2 else (after == frame).all(axis=2)
-    return float(same[reached].mean())
+    return float(same[told].mean()) if told.any() else 0.0
 
 
 def without_text(asked: tuple[str, int]) -> Row:
@@ -234,10 +236,18 @@ def main() -> int:
         if absent := missing_fonts():
             print(f"error: no font {absent[0]}\nhint: apt-get install {' '.join(PACKAGES)}", file=sys.stderr)
             return 5
-        rows = _measured(with_text, list(cases())[:: given.every], given.processes)
+        every = _measured(with_text, list(cases())[:: given.every], given.processes)
+        rows = [row for row in every if row["legible"]]
         recall = _recall(rows)
         missed = sorted((row for row in rows if not row["found"]), key=lambda row: row["seed"])
-        show("pixels: text", tuple(recall[0]), recall, as_json=given.json, missed=missed if given.json else len(missed))
+        show(
+            "pixels: text",
+            tuple(recall[0]),
+            recall,
+            as_json=given.json,
+            illegible=len(every) - len(rows),
+            missed=missed if given.json else len(missed),
+        )
     if "clean" in parts:
         asked = [(kind, 1000 + seed) for seed in range(0, given.clean, given.every) for kind in KINDS]
         rows = _measured(without_text, asked, given.processes)

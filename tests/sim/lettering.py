@@ -65,16 +65,17 @@ class Case:
 
 
 def cases(rounds: int = 7) -> Iterator[Case]:
-    """Each script on each kind, `rounds` times; the other dimensions go round at paces of their own."""
-    number = 0
-    for turn in range(rounds):
-        for script, (_font, _words, least) in SCRIPTS.items():
-            for kind in KINDS:
-                height = max(least, HEIGHTS[(number + turn) % len(HEIGHTS)])
-                slices = ("one", "one", "one", "first", "one", "all")[(turn + number) % 6] if kind in SLICES else "one"
-                contrast = CONTRASTS[(number // 2 + 3 * turn) % len(CONTRASTS)]
-                yield Case(script, kind, height, contrast, ANGLES[(number // 3 + turn) % len(ANGLES)], slices, number)
-                number += 1
+    """Each script on each kind, `rounds` times; the other dimensions in equal parts, shuffled."""
+    both = [(script, kind) for _turn in range(rounds) for script in SCRIPTS for kind in KINDS]
+    random = np.random.default_rng(9)
+    heights, contrasts, angles, slices = (
+        random.permutation(np.resize(values, len(both))).tolist()
+        for values in (HEIGHTS, CONTRASTS, ANGLES, ("one", "one", "one", "first", "one", "all"))
+    )
+    for seed, (script, kind) in enumerate(both):
+        height = max(SCRIPTS[script][2], heights[seed])
+        many = slices[seed] if kind in SLICES else "one"
+        yield Case(script, kind, height, contrasts[seed], angles[seed], many, seed)
 
 
 def missing_fonts() -> list[Path]:
@@ -100,8 +101,9 @@ def ink_of(text: str, path: Path, height: int, angle: int = 0) -> npt.NDArray[np
     return np.asarray(canvas, dtype=np.float32) / 255
 
 
-def study(case: Case) -> tuple[list[npt.NDArray[np.generic]], list[npt.NDArray[np.bool_]]]:
-    """The frames of a case, and which pixels of each are letters."""
+def study(case: Case) -> tuple[list[npt.NDArray[np.generic]], list[npt.NDArray[np.bool_]], bool]:
+    """The frames of a case, which pixels of each are letters, and whether a person could read them at all: black
+    letters on speckle are lost."""
     if case.slices == "one":
         frames, drawn = [_without(case.kind, case.seed % 8).copy()], [0]
     else:
@@ -109,11 +111,11 @@ def study(case: Case) -> tuple[list[npt.NDArray[np.generic]], list[npt.NDArray[n
         drawn = [1 + case.seed % (SERIES - 1)] if case.slices == "first" else list(range(SERIES))
     masks = [np.zeros(frame.shape[:2], dtype=bool) for frame in frames]
     ink = letters(case, masks[0].shape)
-    at = _place(frames[drawn[0]], ink, case)
+    at, seen = _place(frames[drawn[0]], ink, case)
     value = _value(frames[drawn[0]], ink, at, case)
     for number in drawn:
         masks[number] = stamp(frames[number], ink, at, value, veil=case.contrast == "veil")
-    return frames, masks
+    return frames, masks, seen >= LEGIBLE
 
 
 @functools.cache
@@ -129,7 +131,7 @@ def stamp(
     part = frame[y : y + ink.shape[0], x : x + ink.shape[1]]
     share = ink if frame.ndim == 2 else ink[:, :, None]
     drawn = part + value * share if veil else part * (1 - share) + value * share
-    limits = np.iinfo(frame.dtype)
+    limits = np.iinfo(frame.dtype) if frame.dtype.kind in "iu" else np.finfo(frame.dtype)
     part[...] = np.clip(drawn, limits.min, limits.max).astype(frame.dtype)
     mask = np.zeros(frame.shape[:2], dtype=bool)
     mask[y : y + ink.shape[0], x : x + ink.shape[1]] = ink > 0.5
@@ -160,8 +162,8 @@ def _value(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], at: tup
     }[case.contrast]
 
 
-def _place(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], case: Case) -> tuple[int, int]:
-    """The first of some places where the letters are legible; else the most legible."""
+def _place(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], case: Case) -> tuple[tuple[int, int], float]:
+    """The first of some places where the letters are legible, else the most legible; and how legible."""
     random = np.random.default_rng([8, case.seed])
     best, best_at = -1.0, (0, 0)
     for _try in range(60):
@@ -175,7 +177,7 @@ def _place(frame: npt.NDArray[np.generic], ink: npt.NDArray[np.float32], case: C
         room = min(value, np.iinfo(frame.dtype).max) - mean
         seen = min(abs(room) / max(deviation, 1.0), abs(room) / (0.05 * (high - low)) * LEGIBLE)
         if seen >= LEGIBLE:
-            return at
+            return at, seen
         if seen > best:
             best, best_at = seen, at
-    return best_at
+    return best_at, best

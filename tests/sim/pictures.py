@@ -53,6 +53,7 @@ def ct(seed: int, size: int = 512, level: int = 0) -> npt.NDArray[np.int16]:
     image[np.hypot(x - spot_x - 0.02 * level, y - spot_y) < 0.12] = 900
     image[np.hypot(x + 0.35, y) < 0.2 - 0.005 * level] = -850
     random = np.random.default_rng([1, seed, level]) if level else random
+    image = _smooth(image, 0.8)  # as any scanner spreads an edge over its pixels
     image += 18 * _noise(random, image.shape, 1.0) + 25 * _noise(random, image.shape, 12.0) * (radius < 1)
     return np.clip(image, -1024, 3071).astype(np.int16)
 

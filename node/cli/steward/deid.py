@@ -238,7 +238,7 @@ def verify(
     say(f"nothing found in {report.outputs} files")
 
 
-def _identifiers(site: str, project: str, defaced_by: str, *, needed: bool) -> None:
+def _identifiers(site: str, project: str, defaced_by: str = "", *, needed: bool) -> None:
     try:
         check_identifier(site, "--site")
         if needed or project:
