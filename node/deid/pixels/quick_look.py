@@ -4,8 +4,9 @@ Letters are strokes: brighter or darker than what lies a few pixels to either si
 
 1. Of each slice the strokes are taken, the bright and the dark (top-hat and black-hat, 9 px).
 2. What any slice has beyond what the slices have on average, becomes one picture: text on one slice of many stands on
-   an empty ground there. Text on all of them is in the average, and on the middle slice, which is looked at as it is.
-3. The text detector, without the recogniser, sees both pictures small. Each box is cut out of the strokes of the slice
+   an empty ground there. Text on most of them is in that average, a second picture; the middle slice, which is looked
+   at as it is, is the third.
+3. The text detector, without the recogniser, sees all three small. Each box is cut out of the strokes of the slice
    that has the most of them there, stretched to its own contrast, enlarged, and the detector asked again.
 4. What it still takes for text is suspected there: whoever asked reads that slice properly.
 """
@@ -108,8 +109,8 @@ class QuickLook:
         if not rest:
             return []
         middle = rest[len(rest) // 2]
-        novel = self._find(self._novel(rest))
-        candidates = [Suspect(self._strongest(patch, rest), patch) for patch in novel]
+        seen = [patch for shown in self._all_in_one(rest) for patch in self._find(shown)]
+        candidates = [Suspect(self._strongest(patch, rest), patch) for patch in seen]
         candidates += [Suspect(middle, patch) for patch in self._find(self._slices[middle])]
         return [one for one in candidates if self._shows_text(one)]
 
@@ -126,10 +127,12 @@ class QuickLook:
         self.read += 1
         return self._detector.find(shown, side)
 
-    def _novel(self, rest: Sequence[int]) -> Picture:
-        """(2)"""
-        bright, dark = (_beyond([hats[place] for place in rest]) for hats in (self._bright, self._dark))
-        return np.asarray(np.clip(_GROUND + bright - dark, 0, 255), dtype=np.uint8)
+    def _all_in_one(self, rest: Sequence[int]) -> tuple[Picture, Picture]:
+        """(2) What any of them has beyond the average, and the average."""
+        (most, bright), (most_dark, dark) = (
+            _most_and_average([hats[place] for place in rest]) for hats in (self._bright, self._dark)
+        )
+        return _drawn(most - bright, most_dark - dark), _drawn(bright, dark)
 
     def _strongest(self, patch: Patch, rest: Sequence[int]) -> int:
         return max(rest, key=lambda place: self._strokes(place, patch))
@@ -158,13 +161,18 @@ def _hat(one: Picture, which: int, kernel: npt.NDArray[np.uint8]) -> Picture:
     return np.asarray(cv2.morphologyEx(one, which, kernel), dtype=np.uint8)
 
 
-def _beyond(hats: Sequence[Picture]) -> npt.NDArray[np.float32]:
-    """The most that any of them has, less what they have on average."""
+def _most_and_average(hats: Sequence[Picture]) -> tuple[Picture, npt.NDArray[np.float32]]:
+    """The most that any of them has, and what they have on average."""
     most, total = hats[0].copy(), np.zeros(hats[0].shape, np.float32)
     for hat in hats:
         np.maximum(most, hat, out=most)
         cv2.accumulate(hat, total)
-    return most - total / len(hats)
+    return most, total / len(hats)
+
+
+def _drawn(bright: npt.NDArray[np.float32], dark: npt.NDArray[np.float32]) -> Picture:
+    """Strokes as one picture."""
+    return np.asarray(np.clip(_GROUND + bright - dark, 0, 255), dtype=np.uint8)
 
 
 def _cutting(patch: Patch, hats: Picture) -> Picture:
