@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mediator import canonical
-from mediator.deid.screening import Note
 from mediator.errors import Code, Denied, IntegrityBroken, Malformed, Reason, UsageFault
 from mediator.import_orders import IngestReport
 from mediator.manifests import AnyManifest, Deidentification, Leaf, ManifestV2, Split, StudyEntry, StudyRecord
@@ -138,7 +137,7 @@ def account_of(report: IngestReport) -> VersionAccount:
         # a study is published without the files of it that were held back: each reason has its number
         **{f"instances_excluded.{reason}": number for reason, number in report.instances_excluded.items()},
         **{f"values_missed.{one.keyword}": one.elements for one in report.missed},
-        **{f"notes.{one.note}{_by(one.note, report)}": one.files for one in report.notes},
+        **{f"notes.{one.note}": one.files for one in report.notes},
     }
     made_by = Deidentification(report.profile, report.profile_fingerprint, report.engine_version)
     return VersionAccount(
@@ -150,11 +149,6 @@ def account_of(report: IngestReport) -> VersionAccount:
         excluded=report.studies_excluded,
         columns=report.columns,
     )
-
-
-def _by(note: str, report: IngestReport) -> str:
-    """Which program is said to have defaced the files of that note."""
-    return f".{report.defaced_by}" if note == Note.DEFACED_BEFORE else ""
 
 
 def study_record(files: Iterable[DatasetFile], deidentification: Deidentification) -> StudyRecord:

@@ -98,7 +98,7 @@ class Missed:
 
 @dataclass(frozen=True)
 class Noted:
-    """How many published files a note was made of: how they were read, or what was said of them."""
+    """How many published files a note was made of: how they were read, or what was said of them, and by whom done."""
 
     note: str
     files: int

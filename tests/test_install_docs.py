@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
+import pytest
+
+from deploy.install.main import parser
 from node.host.processes import PROCESSES
 from tests.bench import ports
 
@@ -53,3 +57,15 @@ def test_every_row_of_the_sizing_is_one_that_its_command_prints() -> None:
 
 def figureless(row: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "#", row)
+
+
+@pytest.mark.parametrize(
+    "page", [PAGE, PAGE.parents[2] / "README.md", PAGE.with_name("operate.md")], ids=lambda page: page.stem
+)
+def test_every_call_of_the_installer_is_one_that_it_understands(page: Path) -> None:
+    """In a block of commands or in a sentence: the words are known, to the last flag."""
+    calls = re.findall(r"install\.sh ((?:node|hub|upgrade|rollback|uninstall)\b[^`\n]*)", page.read_text("utf-8"))
+    assert calls or page.stem == "operate"
+    for call in calls:
+        words = shlex.split(call.replace("FILE", "x").replace("SECONDS", "1"))
+        parser().parse_args(words)

@@ -55,8 +55,7 @@ class Act:
             misbehaving = pool.submit(
                 self._attempt, lambda: self._misbehave(first, second), "extra_tensor", "hidden_bytes"
             )
-            self._attempt(lambda: self._replay(third), "replayed_instruction")
-            self._attempt(lambda: self._without_permit(third), "run_without_permit")
+            self._attempt(lambda: self._instruct(third), "replayed_instruction", "run_without_permit")
             misbehaving.result()
         self._attempt(self._forge, "hub_without_keys")
 
@@ -91,25 +90,18 @@ class Act:
         self.report.refusals[name] = "ALERT" in alert.upper() and status > 0
         self.report.evidence[name] = {"tls_alert": alert, "status_with_a_nodes_certificate": status}
 
-    # ---- a replayed instruction
+    # ---- a replayed instruction, and a run without a permit
 
-    def _replay(self, site: str) -> None:
-        """The hub's own parts send a genuine, already served instruction once more."""
+    def _instruct(self, site: str) -> None:
+        """The hub's own parts send a genuine, already served instruction once more; then one that the hub signs for a
+        run that nobody ordered, under a permit that nobody gave."""
         hospital = self.hospitals[site]
         before = evidence.last_sequence(hospital.audit)
-        answer = self.hub.misbehave(ROGUE_HUB, "replay", site, self.main_run)
-        proof = self._wait(hospital, before, {"instruction_replayed"}, f"{self.main_run}/")
-        self._prove("replayed_instruction", proof, the_hub_heard=answer["refused"])
-
-    # ---- a run without a permit
-
-    def _without_permit(self, site: str) -> None:
-        """The hub signs an instruction for a run that nobody ordered, under a permit that nobody gave."""
-        hospital = self.hospitals[site]
-        before = evidence.last_sequence(hospital.audit)
-        answer = self.hub.misbehave(ROGUE_HUB, "no-permit", site, self.model)
-        proof = self._wait(hospital, before, {"permit_missing"}, "no-such-run/")
-        self._prove("run_without_permit", proof, the_hub_heard=answer["refused"])
+        heard = self.hub.misbehave(ROGUE_HUB, "instructions", site, self.main_run, self.model)
+        replayed = self._wait(hospital, before, {"instruction_replayed"}, f"{self.main_run}/")
+        self._prove("replayed_instruction", replayed, the_hub_heard=heard["replay"])
+        alone = self._wait(hospital, before, {"permit_missing"}, "no-such-run/")
+        self._prove("run_without_permit", alone, the_hub_heard=heard["no-permit"])
 
     # ---- a hub without keys
 

@@ -104,13 +104,13 @@ def rootless(machine: Machine, kind: EngineKind) -> Iterator[Row]:
     yield _limits(kind)
     yield _whose(machine, kind)
     if kind.name == "podman":
-        # seen with 4.3: it reports other ulimits and another parent cgroup than were asked for
-        detail = "no job starts on a rootless podman: its containers are not sealed as asked (ulimits, cgroup)"
+        # seen with 4.3: asked by Docker's call, it puts no ulimit in force (adr/0042)
+        detail = "no job starts on a rootless podman: it drops the ulimits that a job is sealed by"
         yield (
             "engine's containers",
             "failed",
             detail,
-            "an engine that is root; deploy/docs/sandbox.md says which are tried",
+            "an engine that is root: apt-get install docker.io; deploy/docs/sandbox.md says which are tried",
         )
 
 

@@ -75,7 +75,21 @@ class Identifier:
 
 
 class Opaque(bytes):
-    """A lost value of which nobody says that it is text: a number's bytes may read like a word (0.9 is `fff?`)."""
+    """A lost value of which nobody says that it is text: a number's bytes may read like a word (0.9 is `fff?`).
+
+    It equals no text: whoever lost the same bytes as text has lost something else.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and bytes.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((Opaque, bytes(self)))
 
 
 Lost = bytes | Identifier

@@ -16,7 +16,9 @@ _UNITS = r"(?:mm|cm|s|sec|ms|min|kVp?|keV|MeV|MV|mAs?|mSv|mGy|Gy|MBq|mCi|ml|cc|H
 # a slice's thickness without its unit, as Siemens' console has it (`Thorax 1.0 B70f`): no month is 0, 25 or 75
 _THICKNESS = r"0\.\d{1,2}|[1-9]\d?\.0|[1-9]\.[27]5"
 # kernels: Siemens before and since its VA50 software (two digits of sharpness), Canon's FC01 to FC86
-_SIEMENS = r"[BCDHIJQSTU][1-9]\d[fhmsuv]"
+# An initial, an age and a sex look the same (`J65m`): in a text only sharpnesses that scanners have, and no medium one.
+_SIEMENS = r"[BCDHIJQSTU](?:[1-9]0|1[089]|2[1-69]|3[1-79]|4[1-9]|75|95)[fhsuv]"
+_SIEMENS_ALONE = r"[BCDHIJQSTU][1-9]\d[fhmsuv]?"
 _SIEMENS_NEW = r"(?:B[frlvp]|H[cfnprv]|Qr|Sa|Sd|T[r]|U[rv]|Pr)[1-9]\d"
 _CANON = r"FC[0-8]\d"
 _MAGNET = r"(?:0\.\d{1,2}|[1-9](?:\.[05])?|1[01]\.[0-9])T"
@@ -26,13 +28,14 @@ _DIFFUSION = r"b(?:0|[1-9]\d?0|(?!19)[1-7]\d00)"
 _VERTEBRA = r"(?:C[1-7]|Th?(?:[1-9]|1[0-2])|L[1-5]|S[1-5])"
 _MARK = re.compile(
     "|".join((
-        f"{_SIZE}{_UNITS}", _THICKNESS, _SIEMENS, f"{_SIEMENS_NEW}[dfhmsuvwz]", _CANON, _MAGNET, _WEIGHTING, _DIFFUSION, _VERTEBRA,
+        f"{_SIZE}{_UNITS}", _THICKNESS, _SIEMENS, f"{_SIEMENS_NEW}[dfhmsuvwz]", _CANON, _MAGNET, _WEIGHTING,
+        _DIFFUSION, _VERTEBRA,
     )),
     re.ASCII | re.IGNORECASE,
 )  # fmt: skip
 # what else ConvolutionKernel may say: a strength beside the kernel (`Br40d\3`), Philips' letters, smoothing of PET
 _KERNEL = re.compile(
-    rf"[BCDHIJQSTU][1-9]\d[fhmsuv]?|{_SIEMENS_NEW}[dfhmsuvwz]?|{_CANON}(?:-[A-Z])?|[1-5]|[A-FL]"
+    rf"{_SIEMENS_ALONE}|{_SIEMENS_NEW}[dfhmsuvwz]?|{_CANON}(?:-[A-Z])?|[1-5]|[A-FL]"
     r"|(?:XYZ ?)?(?:Gauss(?:ian)?|Hann|Hamming|Butterworth) ?\d{0,2}(?:\.\d{1,2})?(?: ?mm)?"
     r"|[A-Z]{1,2}_(?:SOFT|SHARP|VSHARP|BONE|LUNG)_[A-F]{1,2}"
     r"|(?:IMR|iDose|SAFIRE|ADMIRE|ASiR|ASiR-V|AR)[ -]?\d{1,2}0?%?",

@@ -81,11 +81,12 @@ class Note(StrEnum):
     DELIMITER_MISSING = "delimiter_missing"  # encapsulated pixels without the end they must have
     PIXELS_AS_UN = "pixels_as_un"  # native pixels under VR UN
     FRAMES_INFLATED = "frames_inflated"  # deflated frames, written as native pixels
+    PIXELS_NOT_LOOKED_AT = "pixels_not_looked_at"  # they say they have no text, and somebody decided to believe it
     DEFACED_BEFORE = "defaced_before"  # would show a face; passes because a person said what took it off
     BITS_MASKED = "bits_masked"  # bits above those stored, an old overlay's or nobody's, are gone
 
 
-# Modalities whose pixels often carry names and dates. Never trust BurnedInAnnotation = NO for them.
+# Modalities whose pixels often carry names and dates: nobody may decide to believe BurnedInAnnotation NO of them.
 TEXT_RISK_MODALITIES = frozenset(
     {"US", "IVUS", "SC", "CR", "DX", "MG", "XA", "RF", "OT", "ES", "RTIMAGE", "IO", "PX", "XC"}
 )

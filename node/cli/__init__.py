@@ -32,8 +32,11 @@ def main() -> None:
         code = result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         code = stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:  # nothing was asked: what could be
+        say(error.format_message())
+        code = 2
     except click.ClickException as error:  # wrong arguments: click's words name the option, never its value's source
-        words = error.format_message().rstrip(".")
+        words = " ".join(error.format_message().split()).rstrip(".")
         say(f"error: {words[:1].lower()}{words[1:]}")
         say("hint: add --help to see what the command takes")
         code = 2

@@ -22,7 +22,7 @@ from node.cli.files import read_bytes
 _MAX_BYTES = 1 << 20
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-_LENGTHS = {"min_length": "at least so many entries", "max_length": "at most so many"}
+_LENGTHS = {"min_length": "at least", "max_length": "at most"}
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,15 @@ def type_of(annotation: Any) -> str:
 def range_of(field: FieldInfo) -> str:
     """What values there may be, where the type alone does not say it."""
     said = []
+    kinds = {field.annotation, *get_args(field.annotation)}
+    of = "characters" if str in kinds and get_origin(field.annotation) in (None, Union, UnionType) else "entries"
     for limit in field.metadata:
         for name, word in _BOUNDS.items():
             if (value := getattr(limit, name, None)) is not None:
                 said.append(f"{word} {value:,}" if isinstance(value, int) else f"{word} {value:g}")
         for name, word in _LENGTHS.items():
             if (value := getattr(limit, name, None)) is not None:
-                said.append(f"{word}: {value}")
+                said.append(f"{word} {value} {of}")
     return ", ".join(said)
 
 

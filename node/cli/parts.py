@@ -23,7 +23,7 @@ def assemble(parts: Mapping[str, Part], only: str | None = None) -> typer.Typer:
     """The group of all these; or only its part `only`, where there is one of that name."""
     app = typer.Typer(no_args_is_help=True)
     app.callback()(_nothing)  # one command alone is a group as well
-    for name, part in parts.items() if only not in parts else [(only, parts[only])]:
+    for name, part in parts.items() if only is None or only not in parts else [(only, parts[only])]:
         found = getattr(import_module(f"node.cli.{part.module}"), part.attribute)
         if part.help:
             app.add_typer(found, name=name, help=part.help)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mediator.deid.mandatory import DUMMY, Mandatory
 from mediator.deid.numbers import NUMBER_VRS, as_standard
@@ -49,10 +49,13 @@ def make(
     table: ProfileTable,
     mandatory: Mandatory,
     subject: Subject,
-    *,
-    little: bool,
+    little: bool = True,
+    signed: bool = False,
 ) -> Made:
-    """One element that is no sequence. `little`: the byte order of the file."""
+    """One element that is no sequence. `little`: the byte order of the file; `signed`: its pixels are, and with them
+    what the standard has as "US or SS"."""
+    if signed and rule.vrs[:2] == ("US", "SS"):
+        rule = replace(rule, vrs=("SS", "US", *rule.vrs[2:]))
     vr = _meant_vr(rule, node.vr)
     made = _text(rule, node, vr, charset, table, mandatory, subject) if vr in TEXT_VRS else _bytes(rule, node, vr)
     if not has_value(node) or rule.action not in _RETAINING:

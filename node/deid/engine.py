@@ -17,6 +17,7 @@ for what no decoder reads of a compressed stream.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -77,6 +78,7 @@ class ProfileEngine:
         self._keywords = {tag: element.keyword for tag, element in standard.elements.items()}
         self._kept = kept_words(table)  # once: a study of a few slices has two searchers
         self._rewriter: Rewriter | None = None
+        self._missed: dict[tuple[tuple[tuple[int, str], ...], str], tuple[Mapping[str, int], bool]] = {}
         self._statements: dict[tuple[bool, bool], list[tuple[int, Chunk]]] = {}
 
     def open(self, handle: int) -> Source | Exclusion:
@@ -145,13 +147,14 @@ class ProfileEngine:
         return partial(self._with_missed, finish, missed, source.facts.modality) if missed else finish
 
     def _with_missed(
-        self, finish: Callable[[], Conversion], missed: Mapping[tuple[int, str], int], modality: str
+        self, finish: Callable[[], Conversion], missed: tuple[tuple[int, str], ...], modality: str
     ) -> Conversion:
         """What came of an instance of which something is not kept that was to be. (4)"""
-        names = {self._name(tag, creator): count for (tag, creator), count in missed.items()}
-        return replace(
-            finish(), missed=names, unreadable=any(self._needed.is_needed(tag, modality) for tag, _creator in missed)
-        )
+        if (told := self._missed.get((missed, modality))) is None:
+            names = {self._name(*one): count for one, count in Counter(missed).items()}
+            told = names, any(self._needed.is_needed(tag, modality) for tag, _creator in missed)
+            self._missed = {(missed, modality): told}  # that of the slice before
+        return replace(finish(), missed=told[0], unreadable=told[1])
 
     def _name(self, tag: int, creator: str) -> str:
         """A keyword of PS3.6; of a private element its creator, who is on the safe list, and its place."""

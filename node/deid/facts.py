@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -36,12 +38,16 @@ EXTENDED_OFFSETS, EXTENDED_LENGTHS, TOTAL_LENGTH = 0x7FE00001, 0x7FE00002, 0x7FE
 _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED = (
     0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103
 )  # fmt: skip
+_SAMPLES, _PHOTOMETRIC, _FRAMES = 0x00280002, 0x00280004, 0x00280008
 _OVERLAY_BIT = 0x60000102
 # what says how long pixel data is and how it lies in its cells, with the VR of PS3.6
 _SHAPE = {
-    0x00280002: "US", 0x00280004: "CS", 0x00280008: "IS", _ROWS: "US", _COLUMNS: "US", _ALLOCATED: "US",
+    _SAMPLES: "US", _PHOTOMETRIC: "CS", _FRAMES: "IS", _ROWS: "US", _COLUMNS: "US", _ALLOCATED: "US",
     _STORED: "US", _HIGH: "US", _SIGNED: "US", EXTENDED_OFFSETS: "OV",
 }  # fmt: skip
+_SIZES = tuple(tag for tag in _SHAPE if tag != EXTENDED_OFFSETS)
+# more than the longest spelling of a number; these values are remembered
+_MOST_OF_A_SIZE = 96
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 
 
@@ -120,15 +126,21 @@ def _has_bits_nobody_masks(parsed: Parsed, pixels: Pixels) -> bool:
 
 def _native_bytes(parsed: Parsed, pixels: Pixels) -> tuple[int, int]:
     """How long a native value is, and from what length on it is another's; 0 where the header does not say."""
-    said = _told(parsed)[1]
+    return _native_bytes_of(tuple(map(_told(parsed)[1].get, _SIZES)), pixels.tag, parsed.little)
+
+
+@lru_cache(maxsize=64)
+def _native_bytes_of(sizes: tuple[bytes | None, ...], tag: int, little: bool) -> tuple[int, int]:
+    """The same of values alone, which slices of a series share."""
+    said = dict(zip(_SIZES, sizes, strict=True))
     value, frames = said.get, _frames(said)
-    order = "<H" if parsed.little else ">H"
+    order = "<H" if little else ">H"
     rows, columns = _number(value(_ROWS), order, 0), _number(value(_COLUMNS), order, 0)
-    samples = _number(value(0x00280002), order, 1)
-    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(pixels.tag) or _number(value(_ALLOCATED), order, 0)
+    samples = _number(value(_SAMPLES), order, 1)
+    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(tag) or _number(value(_ALLOCATED), order, 0)
     if min(rows, columns, samples, bits, frames) <= 0:
         return 0, 0
-    if value(0x00280004, b"").strip(b" \0") == b"YBR_FULL_422":
+    if (value(_PHOTOMETRIC) or b"").strip(b" \0") == b"YBR_FULL_422":
         samples = 2  # PS3.3 C.7.6.3.1.2: two chrominance samples for every four of luminance
     expected = math.ceil(rows * columns * samples * frames * bits / 8)
     return expected, expected + max(2, math.ceil(expected / frames))
@@ -137,7 +149,15 @@ def _native_bytes(parsed: Parsed, pixels: Pixels) -> tuple[int, int]:
 def layout_of(parsed: Parsed) -> Layout:
     """What the header says of the pixels; a number that is none is 0."""
     said = _told(parsed)[1]
-    order = "<H" if parsed.little else ">H"
+    layout = _layout_of(tuple(map(said.get, _SIZES)), parsed.little)
+    return layout if EXTENDED_OFFSETS not in said else replace(layout, extended_offsets=said[EXTENDED_OFFSETS])
+
+
+@lru_cache(maxsize=64)
+def _layout_of(sizes: tuple[bytes | None, ...], little: bool) -> Layout:
+    """The same of values alone, less the offset table."""
+    said = dict(zip(_SIZES, sizes, strict=True))
+    order = "<H" if little else ">H"
 
     def number(tag: int, default: int = 0) -> int:
         return max(_number(said.get(tag), order, default), 0)
@@ -148,12 +168,11 @@ def layout_of(parsed: Parsed) -> Layout:
         _frames(said),
         number(_ROWS),
         number(_COLUMNS),
-        number(0x00280002, 1),
+        number(_SAMPLES, 1),
         allocated,
         stored if 0 < stored <= allocated else allocated,
         number(_SIGNED) == 1,
         number(_HIGH, max(stored - 1, 0)),
-        said.get(EXTENDED_OFFSETS, b""),
     )
 
 
@@ -169,8 +188,8 @@ def cells_of(parsed: Parsed) -> CellForm | None:
     return form if form.has_spare_bits else None
 
 
-def _frames(said: dict[int, bytes]) -> int:
-    return _integer(said.get(0x00280008, b"").decode("latin-1").rstrip("\0").strip()) or 1
+def _frames(said: Mapping[int, bytes | None]) -> int:
+    return _integer((said.get(_FRAMES) or b"").decode("latin-1").rstrip("\0").strip()) or 1
 
 
 def _told(parsed: Parsed) -> tuple[dict[str, Any], dict[int, bytes]]:
@@ -210,7 +229,8 @@ def _read(run: ByteRun, charset: bytes, little: bool) -> tuple[dict[str, Any], d
         elif tag in _SHAPE and vr != "SQ":
             usual = _SHAPE[tag]
             meant = None if vr == usual else as_standard((usual,), 1, vr, raw[start:], little=little)
-            shape[tag] = raw[start:] if meant is None else meant[1]
+            told = raw[start:] if meant is None else meant[1]
+            shape[tag] = told if tag == EXTENDED_OFFSETS else told[:_MOST_OF_A_SIZE]
         elif tag == _DIRECTORY_RECORDS:
             fields["sop_class"] = MEDIA_DIRECTORY  # a DICOMDIR has its class in the file meta alone
         elif tag == 0x00080064:
@@ -231,7 +251,7 @@ def _number(value: bytes | None, order: str, default: int) -> int:
 def _integer(text: str) -> int:
     """A whole number as a writer spelled it (`1.0`); 0 for what is none, or too large to count anything."""
     digits = text.strip().removeprefix("+")
-    if not digits.isascii():
+    if not digits or not digits.isascii():
         return 0
     if not digits.isdigit():
         meant = as_standard(("IS",), 1, "IS", digits.encode(), little=True)

@@ -8,7 +8,7 @@ through grows until the pixel data begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -239,9 +239,14 @@ class Reader:
         return tag in self._restless or tag == _CHARSET
 
 
-def whole_groups(runs: Iterable[ByteRun]) -> Iterable[ByteRun]:
+def whole_groups(runs: Sequence[ByteRun]) -> Iterable[ByteRun]:
     """Runs none of which ends inside a private group: what reserves an element's block stands in its own group."""
-    return map(_join, _units(runs))
+    group = 0
+    for run in runs:
+        if run.first >> 16 == group & -(group & 1):  # the group before, if it is a private one
+            return map(_join, _units(runs))
+        group = run.last >> 16
+    return runs
 
 
 def _units(runs: Iterable[ByteRun]) -> Iterable[list[ByteRun]]:

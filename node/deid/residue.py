@@ -36,7 +36,6 @@ class Residue:
     def __init__(self) -> None:
         self.whole: set[bytes] = set()  # (2)
         self.opaque: set[bytes] = set()  # tokens that only values had of which nobody says that they are text
-        self._unsure: set[bytes] = set()
         self._seen: set[bytes] = set()
         self._fresh: list[bytes] = []
         self._longest = 0
@@ -54,22 +53,19 @@ class Residue:
     def lost(self, values: Iterable[bytes]) -> list[bytes]:
         """Remember removed values; the tokens that are new."""
         given = list(values)
-        texts = {value for value in given if not isinstance(value, Opaque)}
-        if again := texts & self._unsure:  # of two that are equal, the text counts
-            self._unsure -= again
-            self.opaque -= residual.tokens(again)
+        if self._seen.issuperset(given):
+            return []  # as in most slices of a series
         fresh = set(given) - self._seen
         if not fresh:
             return []
         self._seen |= fresh
         self._fresh += fresh
-        texts &= fresh
+        texts = {value for value in fresh if not isinstance(value, Opaque)}
         self.whole |= {short for value in texts if 0 < len(short := plain(value)) < residual.MIN_TOKEN}
         tokens = residual.tokens(texts)
-        self.opaque -= tokens
+        self.opaque -= tokens  # of two of the same bytes the text counts, in whatever order they come
         entered = [token for token in tokens if self._enter(token)]
         if unsure := fresh - texts:
-            self._unsure |= unsure
             unsaid = [token for token in residual.tokens(unsure) if self._enter(token)]
             self.opaque.update(unsaid)
             entered += unsaid

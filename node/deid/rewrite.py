@@ -13,7 +13,6 @@ at any depth: when a file turns out to hold new ones, its header is made once mo
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,7 @@ from node.deid import encoding
 from node.deid.chunks import NOTHING, Chunk, joined, placed
 from node.deid.date_check import STUDY_DATES, DatesDiffer, Moved, dates_hold, has_dates, study_date, text
 from node.deid.element import Made, is_meant_to_stay, make
-from node.deid.facts import TEXT_VRS, decode
+from node.deid.facts import TEXT_VRS, decode, layout_of
 from node.deid.numerals import ASSIGNED, NUMBERS, as_written, numerals
 from node.deid.ordinals import NAMED_SEQUENCES, told_apart
 from node.deid.reader import LARGE_BYTES, ByteRun, Parsed, Raw, whole_groups
@@ -94,8 +93,8 @@ class Rewriter:
         self._fresh: dict[Identifier, None] = {}  # in the order they were met
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
         self._chunks: dict[tuple[str, bytes, str, str], dict[bytes, Chunk]] = {}
-        self._values: dict[tuple[int, str, bytes, bytes, str, bool, bool, str], Made] = {}
-        self._little = True
+        self._values: dict[tuple[int, str, bytes, bytes, str, bool, tuple[bool, bool], str], Made] = {}
+        self._little, self._signed = True, False
         self._vr_of: VrOf = lambda tag: "UN"
         self._missed_any = False
 
@@ -125,11 +124,11 @@ class Rewriter:
             self._kept.clear()
             self.pardons.clear()
 
-    def missed(self, chunks: Iterable[Chunk]) -> Counter[tuple[int, str]]:
-        """(tag, private creator) of what the profile means to keep of a header and is not in it, and how often."""
+    def missed(self, chunks: Iterable[Chunk]) -> tuple[tuple[int, str], ...]:
+        """(tag, private creator) of what the profile means to keep of a header and is not in it, as often as it is."""
         if not self._missed_any:
-            return Counter()
-        return Counter(one for chunk in chunks for one in chunk.missed)
+            return ()
+        return tuple([one for chunk in chunks if chunk.missed for one in chunk.missed])
 
     def take_named(self) -> list[Identifier]:
         """What the patient's files were found to name since this was last asked."""
@@ -185,6 +184,8 @@ class Rewriter:
     def _header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
         form = parsed.syntax if parsed.implicit or not parsed.little else "explicit"
         self._little, self._vr_of = parsed.little, parsed.vr_of
+        self._signed = layout_of(parsed).signed
+        form += " signed" * self._signed  # what is remembered of unsigned pixels' files is not theirs
         memo, charset = self._memo(form, b""), b""
         found: list[Chunk] = []
         pending = [(1 << 32, NOTHING), *reversed(ours)]
@@ -383,7 +384,8 @@ class Rewriter:
             return None
         if (kind := self._kind(node.tag, node.vr)) is not None:
             self._name(kind, node, charset)
-        key = (node.tag, node.vr, node.value, charset, creator, coded, self._little, self._as.study_date)
+        form = (self._little, self._signed)
+        key = (node.tag, node.vr, node.value, charset, creator, coded, form, self._as.study_date)
         found = self._values.get(key)
         if found is None:
             public = not node.tag >> 16 & 1  # a maker's own must be a number that could be measured
@@ -391,7 +393,7 @@ class Rewriter:
                 found = Made(node)
             else:
                 subject = self.subject if coded else self._as
-                found = make(rule, node, charset, self._table, self._mandatory, subject, little=self._little)
+                found = make(rule, node, charset, self._table, self._mandatory, subject, *form)
             if node.tag in ASSIGNED and found.node is not None and self.own.is_number(text(found.node)):
                 found = Made(ElementNode(node.tag, "IS", b"0 "))
             if len(node.value) <= self._memo_bytes:

@@ -331,6 +331,8 @@ class Worker:
         notes = tuple(note.value for note in done.notes)
         if verdict is not None and verdict.masked:
             notes = (*notes, Note.BITS_MASKED.value)
+        if verdict is not None and verdict.unseen:
+            notes = (*notes, Note.PIXELS_NOT_LOOKED_AT.value)
         result = Result(
             number,
             outcome,

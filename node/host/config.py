@@ -333,7 +333,7 @@ class ScheduleConfig(Section):
 class IntakeConfig(Section):
     """Folders that identified data may be taken from, nothing outside them. Empty: nothing is taken in.
 
-    Without `read_pixel_text` images that may carry text in their pixels are excluded rather than read. `workers`: how
+    Without `read_pixel_text` no pixels are looked at, and only slices that say they carry no text stay. `workers`: how
     many processes de-identify, each with up to 0.3 GB and, while it reads text, a reader of 0.6 GB.
     """
 

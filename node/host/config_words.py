@@ -66,8 +66,9 @@ WORDS: Mapping[str, str] = {
     "schedule.closed.days": "The days on which such hours begin; all of them where none is named.",
     "intake.source_roots": "Folders that identified data may be taken from; nothing outside them.",
     "intake.read_pixel_text": (
-        "Images that may carry text in their pixels (ultrasound, radiographs, …) are read by OCR and blacked out: "
-        "seconds of processor time each. With false they are excluded instead."
+        "Every image is looked at for text in its pixels, and text is blacked out: some hundredth of a second of "
+        "processor time a slice, a second or more of ultrasound, radiographs, …. With false those are excluded, and "
+        "slices too unless they say BurnedInAnnotation NO."
     ),
     "intake.workers": (
         "Processes that de-identify: each takes up to 0.3 GB, and up to 1 GB more while it reads text. One is "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from durable.files import flush_file, flush_folder, replace_file
@@ -18,8 +18,8 @@ from mediator import canonical
 from mediator.datasets import CLINICAL
 from mediator.deid.pseudonyms import Pseudonyms
 from mediator.deid.rules import ENGINE_VERSION, ProfileTable
-from mediator.deid.screening import Exclusion
-from mediator.import_orders import IngestOrder, IngestReport
+from mediator.deid.screening import Exclusion, Note
+from mediator.import_orders import IngestOrder, IngestReport, Noted
 from mediator.manifests import Deidentification, Split
 from mediator.types import Study
 from node.deid.sinks import StudySink
@@ -122,6 +122,11 @@ class Handover:
             return "unlabelled"
         return "test" if self._pseudonyms.fraction(patient) < self._order.test_fraction else "train"
 
+    def _told(self, noted: Noted) -> Noted:
+        """A count as a dataset has it: of files that were defaced before, with the program that is said to have."""
+        named = noted.note == Note.DEFACED_BEFORE and self._order.defaced_by
+        return replace(noted, note=f"{noted.note}.{self._order.defaced_by}") if named else noted
+
     def finish(self, database: IntakeDb, table: ProfileTable, destroyed: int) -> IngestReport:
         """The clinical table, and the account of everything, whole by one rename."""
         order, clinical = self._order, self._clinical
@@ -150,7 +155,7 @@ class Handover:
             destroyed=destroyed,
             studies=tuple(published),
             missed=database.missed(),
-            notes=database.notes(),
+            notes=tuple(map(self._told, database.notes())),
             defaced_by=order.defaced_by,
         )
         self._ready.mkdir(mode=0o750, exist_ok=True)

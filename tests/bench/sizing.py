@@ -248,7 +248,7 @@ def rows(told: dict[str, Any]) -> list[str]:
     """As they stand in the manual: of what was measured."""
     lines, by, alone, sites = [], told["factors"], sum(told["hub alone"].values()), told["sites"]
     if idle := told.get("node idle"):
-        each = ", ".join(f"{name} {size:.0f}" for name, size in idle.items())
+        each = ", ".join(f"{name} {idle[name]:.0f}" for name in sorted(idle))
         lines.append(f"| a node at rest | {sum(idle.values()):.0f} MB: {each} |")
     if took := told.get("import"):
         lines.append(f"| each worker of an import beside it | {took['import worker']:.0f} MB, CT of 512 x 512 |")

@@ -2,10 +2,12 @@
 
     python -m tests.federation.rogue_hub HUB.toml no-permit SITE MODEL.safetensors
     python -m tests.federation.rogue_hub HUB.toml replay SITE RUN
+    python -m tests.federation.rogue_hub HUB.toml instructions SITE RUN MODEL.safetensors
     python -m tests.federation.rogue_hub HUB.toml publish FILE.jws …
 
 The first two print what the node answered, as JSON: {"refused": "refused_instruction"}, or {"refused": null} when it
-served. The hub must be running and no run just being opened. Nothing of this is in the product.
+served; the third does both in one start, and prints {"replay": …, "no-permit": …}. The hub must be running and no run
+just being opened. Nothing of this is in the product.
 """
 
 from __future__ import annotations
@@ -18,17 +20,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from flwr.app import ArrayRecord
 from safetensors.numpy import load_file
 from sqlalchemy import select
 
 from federation.arrays import Array
 from federation.hub.config import load_config
-from federation.hub.flower.grid import to_record
-from federation.hub.flower.strategy import FlowerRun, SignedFedAvg
-from federation.hub.flower.superlink import SuperLink
 from federation.hub.state import HubState
 from federation.hub.steering import Reply, ReplyVerdict
 from federation.hub.tables import HubDocumentRow, HubInstructionRow
@@ -36,6 +35,12 @@ from mediator import tensors
 from mediator.canonical import print_time
 from mediator.signatures import peek_kind
 from mediator.types import Instruction, Kind, ReleaseEnvelope
+
+# Flower takes longer to load than a forged document to be put down: who sends something loads it
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord
+
+    from federation.hub.flower.superlink import SuperLink
 
 
 @dataclass
@@ -93,6 +98,11 @@ class RogueHub:
 
     def send(self, site: str, signed: str, model: Mapping[str, Array] | ArrayRecord) -> str | None:
         """Send `signed` with `model` to `site` for training; the refusal's text, or None when the node served it."""
+        from flwr.app import ArrayRecord
+
+        from federation.hub.flower.grid import to_record
+        from federation.hub.flower.strategy import FlowerRun, SignedFedAvg
+
         steering = OneMessage(site, signed, {site: self.hub.registry.active()[site].flower_key})
         run = FlowerRun(self._superlink())
         try:
@@ -153,6 +163,8 @@ class RogueHub:
         self.hub.notify()
 
     def _superlink(self) -> SuperLink:
+        from federation.hub.flower.superlink import SuperLink
+
         folder = self.hub.config.state_dir / "superlink"
         return SuperLink(folder / "superlink.sock", (folder / "executor.secret").read_bytes())
 
@@ -167,6 +179,10 @@ def main() -> None:
     replay = acts.add_parser("replay")
     replay.add_argument("site")
     replay.add_argument("run")
+    both = acts.add_parser("instructions")
+    both.add_argument("site")
+    both.add_argument("run")
+    both.add_argument("model", type=Path)
     publish = acts.add_parser("publish")
     publish.add_argument("files", type=Path, nargs="+")
     given = parser.parse_args()
@@ -175,12 +191,13 @@ def main() -> None:
         for file in given.files:
             rogue.publish(file.read_text("ascii").strip())
         return
-    if given.act == "replay":
-        refused = rogue.replay(given.site, given.run)
-    else:
+    refused: dict[str, str | None] = {}
+    if given.act in ("replay", "instructions"):
+        refused["replay"] = rogue.replay(given.site, given.run)
+    if given.act in ("no-permit", "instructions"):
         model = {name: np.asarray(array) for name, array in load_file(given.model).items()}
-        refused = rogue.send(given.site, rogue.instruct(given.site, model), model)
-    print(json.dumps({"refused": refused}))
+        refused["no-permit"] = rogue.send(given.site, rogue.instruct(given.site, model), model)
+    print(json.dumps(refused if given.act == "instructions" else {"refused": refused[given.act]}))
 
 
 if __name__ == "__main__":

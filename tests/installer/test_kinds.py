@@ -77,7 +77,7 @@ def podman(machine: Machine, at: str, libpod: Mapping[str, object] | None = None
 def test_a_machine_without_gpus_needs_none(machine: Machine) -> None:
     assert found(machine, "gpus") == Finding("gpus", "ok", "none here; jobs compute on processors")
     plain = config(machine)
-    assert plain["limits"]["gpus"] == 0 and "schedule" not in plain
+    assert plain["limits"]["gpus"] == 0 and "gpus" not in plain["schedule"]
 
 
 def test_several_gpus_by_cdi_go_into_the_configuration_with_their_memory(bare: Machine) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+import venv
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.install.machine import Machine
-from deploy.install.sources import Source, from_bundle
+from deploy.install.sources import Source, compile_all, from_bundle
 from deploy.install.talk import Fault
 
 
@@ -60,3 +62,17 @@ def test_it_is_on_the_disk_before_anybody_calls_it_whole(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "sync", lambda: seen.append((tmp_path / "0.3.0/install/run.py").exists()))
     source(opened_bundle(tmp_path / "bundle")).stage(Machine(tmp_path), tmp_path / "0.3.0")
     assert seen == [True]
+
+
+def test_byte_code_is_made_of_all_that_runs_and_of_no_packages_own_tests(tmp_path: Path) -> None:
+    """A module called like a test is one that runs; a folder of tests is not."""
+    made = tmp_path / "venv"
+    venv.create(made)
+    packages = next((made / "lib").glob("python*/site-packages"))
+    for name in ("one/code.py", "one/tests/code.py", "one/deep/test/code.py", "latest/code.py", "one/tests.py"):
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_text("x = 1\n")
+    compile_all(Machine(tmp_path), made)
+    found = {str(each.relative_to(packages).parents[1]) + "/" + each.name.split(".")[0]
+             for each in packages.rglob("*.pyc")}  # fmt: skip
+    assert found == {"one/code", "latest/code", "one/tests"}, sys.version

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -145,6 +147,38 @@ def a_rootless_podman_bounds_its_containers() -> str:
     return "; ".join([*said, f"a container's memory.max, pids.max, cpu.max: {held}"])
 
 
+def a_rootless_podman_forgets_the_limits_of_processes_that_it_is_asked_for() -> str:
+    """Why its containers are refused, seen from inside one: the number of open files and the size of a core that the
+    engine's API was told are not in force. After the trial before this one."""
+    reads = "import resource as r; print('in force', r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_CORE))"
+    limits = [{"Name": "nofile", "Soft": 64, "Hard": 64}, {"Name": "core", "Soft": 0, "Hard": 0}]
+    told = {
+        "Image": "cloister-sentinel", "Entrypoint": ["python3", "-c", reads], "Cmd": [], "User": "65532:65532",
+        "HostConfig": {"NetworkMode": "none", "Ulimits": limits, "LogConfig": {"Type": "json-file"}},
+    }  # fmt: skip
+    name = json.loads(asked("POST", "/containers/create", told))["Id"]
+    asked("POST", f"/containers/{name}/start")
+    asked("POST", f"/containers/{name}/wait")
+    said = asked("GET", f"/containers/{name}/logs?stdout=true&stderr=true").decode("utf-8", "replace")
+    asked("DELETE", f"/containers/{name}?force=true")
+    line = next((each for each in said.splitlines() if "in force" in each), said)
+    # whoever sees them in force finds an engine that may be let in (adr/0042)
+    return expect("in force" in line and "(64, 64)" not in line, line[line.find("in force") :])
+
+
+def asked(verb: str, path: str, body: object = None) -> bytes:
+    """One question to the rootless engine, as Docker's API has it."""
+    ready = http.client.HTTPConnection("engine", timeout=600)
+    ready.sock = socket.socket(socket.AF_UNIX)
+    ready.sock.connect(f"/run/user/{sh(f'id -u {USER}')}/podman/podman.sock")
+    raw = None if body is None else json.dumps(body)
+    ready.request(verb, f"/v1.41{path}", raw, {"Content-Type": "application/json"})
+    answer = ready.getresponse()
+    said = answer.read()
+    expect(answer.status < 400, said)
+    return said
+
+
 def what_a_rootless_podman_does_not_do_as_asked_is_seen_before_any_job() -> str:
     """The product's own, as the user whose engine it is; after the trial before this one."""
     home, uid = Path("/var/lib/engine"), int(sh(f"id -u {USER}"))
@@ -184,6 +218,7 @@ TRIALS: tuple[Callable[[], str], ...] = (
     the_kernel_bounds_everything, a_service_that_takes_more_than_its_memory_is_ended_and_the_machine_goes_on,
     every_wall_of_a_unit_starts_there, encrypted_volumes_are_recognised, quotas_are_told_with_what_is_left,
     a_rootless_podman_bounds_its_containers,
+    a_rootless_podman_forgets_the_limits_of_processes_that_it_is_asked_for,
     what_a_rootless_podman_does_not_do_as_asked_is_seen_before_any_job,
 )  # fmt: skip
 

@@ -21,6 +21,10 @@ CLASSES = {
     "US": "1.2.840.10008.5.1.4.1.1.6.1",
     "US-cine": "1.2.840.10008.5.1.4.1.1.3.1",
     "CR": "1.2.840.10008.5.1.4.1.1.1",
+    "MR": "1.2.840.10008.5.1.4.1.1.4",
+    "PT": "1.2.840.10008.5.1.4.1.1.128",
+    "MG": "1.2.840.10008.5.1.4.1.1.1.2",
+    "OT": "1.2.840.10008.5.1.4.1.1.7",
 }
 
 
@@ -37,8 +41,8 @@ def _noise(random: np.random.Generator, shape: tuple[int, int], sigma: float) ->
     return field / field.std()
 
 
-def ct(seed: int, size: int = 512) -> npt.NDArray[np.int16]:
-    """An axial slice, HU: air, an ellipse of soft tissue, a ring of bone, noise with grain."""
+def ct(seed: int, size: int = 512, level: int = 0) -> npt.NDArray[np.int16]:
+    """An axial slice, HU: air, an ellipse of soft tissue, a ring of bone, noise with grain. `level`: its neighbours."""
     random = np.random.default_rng([1, seed])
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     squeeze = random.uniform(0.9, 1.3)
@@ -46,8 +50,10 @@ def ct(seed: int, size: int = 512) -> npt.NDArray[np.int16]:
     image = np.where(radius < 1, 40.0, -1000.0)
     image[(radius > 0.86) & (radius < 0.93)] = 700
     spot_x, spot_y = random.uniform(-0.3, 0.3, 2)
-    image[np.hypot(x - spot_x, y - spot_y) < 0.12] = 900
-    image[np.hypot(x + 0.35, y) < 0.2] = -850
+    image[np.hypot(x - spot_x - 0.02 * level, y - spot_y) < 0.12] = 900
+    image[np.hypot(x + 0.35, y) < 0.2 - 0.005 * level] = -850
+    random = np.random.default_rng([1, seed, level]) if level else random
+    image = _smooth(image, 0.8)  # as any scanner spreads an edge over its pixels
     image += 18 * _noise(random, image.shape, 1.0) + 25 * _noise(random, image.shape, 12.0) * (radius < 1)
     return np.clip(image, -1024, 3071).astype(np.int16)
 
@@ -72,6 +78,64 @@ def cr(seed: int, rows: int = 1400, columns: int = 1200) -> npt.NDArray[np.uint1
     image += 40 * _noise(random, (rows, columns), 1.5)
     image[(np.abs(x) > 0.96) | (np.abs(y) > 0.97)] = 150
     return np.clip(image, 0, 4095).astype(np.uint16)
+
+
+def mr(seed: int, size: int = 256, level: int = 0) -> npt.NDArray[np.uint16]:
+    """A head in MR: skin, skull and two tissues in folds, a bias field, Rician noise."""
+    random = np.random.default_rng([4, seed])
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    radius = np.hypot(x / 0.7, y / random.uniform(0.75, 0.9)) * (1 + 0.01 * level)
+    folds = _noise(random, (size, size), size / 50) + 0.1 * level * _noise(random, (size, size), size / 40)
+    image = np.where(radius < 0.8, np.where(folds > 0, 900.0, 620.0), 0.0)
+    image[(radius > 0.9) & (radius < 1)] = 1300
+    image[np.hypot(np.abs(x) - 0.1, y * 0.5) < 0.06] = 200
+    image = _smooth(image * (1 + 0.2 * _noise(random, (size, size), size / 4)), 0.7)
+    random = np.random.default_rng([4, seed, level])
+    image = np.hypot(image + 25 * random.normal(size=image.shape), 25 * random.normal(size=image.shape))
+    return np.clip(image, 0, 4095).astype(np.uint16)
+
+
+def pt(seed: int, size: int = 200, level: int = 0) -> npt.NDArray[np.uint16]:
+    """A slice of PET: a dim body, some hot organs and spots, blurred as a ring of detectors sees them."""
+    random = np.random.default_rng([5, seed])
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    image = np.where(np.hypot(x / 0.6, y / 0.45) < 1, 1500.0, 0.0)
+    for _spot in range(6):
+        at_x, at_y, wide = random.uniform(-0.4, 0.4), random.uniform(-0.3, 0.3), random.uniform(0.02, 0.15)
+        image[np.hypot(x - at_x, y - at_y) < max(wide - 0.004 * level, 0.01)] += random.uniform(1000, 20000)
+    random = np.random.default_rng([5, seed, level])
+    image = _smooth(random.poisson(image / 10) * 10.0, 1.6)
+    return np.clip(image, 0, 32767).astype(np.uint16)
+
+
+def mg(seed: int, rows: int = 1600, columns: int = 1200) -> npt.NDArray[np.uint16]:
+    """A mammogram: half an ellipse of fat with strands and grains of calcium, air beside it."""
+    random = np.random.default_rng([6, seed])
+    y, x = np.mgrid[-1 : 1 : rows * 1j, 0 : 1 : columns * 1j]
+    inside = np.hypot(x / random.uniform(0.6, 0.85), y / 0.85) < 1
+    strands = np.abs(_noise(random, (rows, columns), 12)) + np.abs(_noise(random, (rows, columns), 50))
+    image = np.where(inside, 1400 + 350 * strands, 80.0)
+    for _grain in range(25):
+        row, column = random.integers(rows // 3, rows * 2 // 3), random.integers(0, columns // 2)
+        image[row : row + random.integers(2, 6), column : column + random.integers(2, 6)] = 3600
+    image = _smooth(image, 0.8) + 30 * _noise(random, (rows, columns), 0.8)
+    return np.clip(image, 0, 4095).astype(np.uint16)
+
+
+def sc(seed: int, rows: int = 600, columns: int = 800) -> npt.NDArray[np.uint8]:
+    """A screen in colours: a slice in a pane, a curve in another, frames and bars around."""
+    random = np.random.default_rng([7, seed])
+    screen = np.full((rows, columns, 3), (28, 32, 40), dtype=np.uint8)
+    grey = np.clip((ct(seed, 384).astype(float) + 200) / 2.5, 0, 255).astype(np.uint8)
+    screen[40:424, 30:414] = grey[:, :, None]
+    screen[40:300, 440:780] = (8, 8, 8)
+    across = np.arange(440, 780)
+    height = 170 + 80 * np.sin(across / random.uniform(20, 60)) * np.exp(-(across - 440) / 300)
+    for thick in range(2):
+        screen[height.astype(int) + thick, across] = (90, 220, 90)
+    screen[:24] = (60, 70, 110)
+    screen[340:420:16, 460:760] = (120, 120, 120)
+    return screen
 
 
 def draw(

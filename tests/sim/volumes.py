@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tests.sim.pictures import _smooth
+from tests.sim.pictures import _smooth as smooth
 
 Volume = npt.NDArray[np.int16]
 SIZES = {"CT": 512, "MR": 320, "PT": 200}
@@ -55,5 +55,5 @@ def _slice(
 
 
 def _grain(random: np.random.Generator, size: int, sigma: float) -> npt.NDArray[np.float64]:
-    field = _smooth(random.normal(size=(size, size)), sigma)
-    return field / field.std()
+    field = smooth(random.normal(size=(size, size)), sigma)
+    return np.asarray(field / field.std())

@@ -38,13 +38,6 @@ _STUDIES = 48
 _TEST_SHARE = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Add the kit's commands to `cloister job`."""
-    app.command("new")(new)
-    app.command("build")(build)
-    app.command("test")(test)
-
-
 def new(
     folder: Annotated[Path, typer.Argument(help="the folder to make")],
     template: Annotated[str, typer.Option(help=f"one of {', '.join(TEMPLATES)}")] = "torch",

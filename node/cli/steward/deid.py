@@ -49,7 +49,7 @@ def run(
     jobs: Annotated[int, typer.Option(help="worker processes", min=1, max=64)] = 1,
     ocr: Annotated[
         Literal["auto", "every-frame", "off"],
-        typer.Option(help="reading of pixels; what needs reading and is not read goes to review"),
+        typer.Option(help="looking at pixels; off: what does not say that it has no text goes to review"),
     ] = "auto",
     defaced_by: DefacedBy = "",
     source_index: Annotated[
@@ -238,7 +238,7 @@ def verify(
     say(f"nothing found in {report.outputs} files")
 
 
-def _identifiers(site: str, project: str, defaced_by: str, *, needed: bool) -> None:
+def _identifiers(site: str, project: str, defaced_by: str = "", *, needed: bool) -> None:
     try:
         check_identifier(site, "--site")
         if needed or project:

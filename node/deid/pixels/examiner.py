@@ -1,7 +1,8 @@
 """What the reader process does for one group of files: look, black out, look again, write or hand to review.
 
 1. Text of two characters or more is blacked out, and the result read again, at most `ROUNDS` times until none is left.
-2. What only a projection shows, what nobody can read where text is usual, what hides in other bits: to review.
+2. What only a projection shows, what nobody can name and a second look says was drawn, what hides in other bits: to
+   review.
 3. A file is replaced by one rename, when it is finished; a file for review keeps its bytes.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from node.deid.pixels.find_text import FoundText, TextFinder
@@ -34,10 +35,11 @@ class _File:
     read: int = 0
     finding: PixelFinding | None = None
     looked_at: tuple[Region, ...] = ()
+    doubtful: dict[int, list[Box]] = field(default_factory=dict)  # of any round: black beside them may hide them later
 
 
 def examine(looker: TextFinder, paths: Sequence[Path], *, doubt: bool) -> list[PixelVerdict]:
-    """One verdict per file; the files are looked at together. `doubt`: boxes nobody can read go to review.
+    """One verdict per file; the files are looked at together. `doubt`: single letters go to review too.
 
     Never raises for what a file holds, but for memory and disk.
     """
@@ -70,6 +72,7 @@ def _look(looker: TextFinder, files: list[_File], doubt: bool) -> None:
         sights = looker.look([file.film for file in files], again, doubt=doubt)
         for file, sight in zip(files, sights, strict=True):
             file.read += sight.read
+            file.doubtful = _joined(file.doubtful, sight.doubtful)
         found = [place for place, sight in enumerate(sights) if sight.text]
         if not found or last:
             break
@@ -77,7 +80,7 @@ def _look(looker: TextFinder, files: list[_File], doubt: bool) -> None:
             again |= {(place, frame) for frame in sights[place].text}
             _black_out(files[place], sights[place])
     for file, sight in zip(files, sights, strict=True):
-        _judge(file, sight, doubt)
+        _judge(file, sight)
 
 
 def _black_out(file: _File, sight: FoundText) -> None:
@@ -94,9 +97,9 @@ def _black_out(file: _File, sight: FoundText) -> None:
         file.film = file.original
 
 
-def _judge(file: _File, sight: FoundText, doubt: bool) -> None:
+def _judge(file: _File, sight: FoundText) -> None:
     """(2)"""
-    unclear = sight.unconfirmed if not doubt else _joined(sight.unconfirmed, sight.doubtful)
+    unclear = _joined(sight.unconfirmed, _not_blacked_out(file))
     if sight.overlay:
         file.finding = PixelFinding.OVERLAY_IN_PIXELS
     elif sight.text:
@@ -122,6 +125,14 @@ def _finish(file: _File) -> PixelVerdict:
     os.replace(copy, file.original.path)
     state = PixelState.BLACKED_OUT if file.boxes else PixelState.CLEAN
     return replace(PixelVerdict(state), regions=_regions(file.original, file.boxes), read=file.read)
+
+
+def _not_blacked_out(file: _File) -> dict[int, list[Box]]:
+    left = {
+        frame: [box for box in boxes if not any(black.covers(box) for black in file.boxes.get(frame, ()))]
+        for frame, boxes in file.doubtful.items()
+    }
+    return {frame: boxes for frame, boxes in left.items() if boxes}
 
 
 def _joined(first: dict[int, list[Box]], second: dict[int, list[Box]]) -> dict[int, list[Box]]:

@@ -2,7 +2,9 @@
 
 1. Frames of one shape are taken in chunks of at most 32; few frames, or `every_frame`, are read one by one.
 2. Of a chunk three projections are read, and the first, middle and last frame of all.
-3. A hit in any of them reads every frame of the chunk; the frames decide where text is.
+3. A hit in any of them reads every frame of the chunk; the frames decide where text is. A box that nobody can name is
+   a hit as text is, but in segmentations and doses, which are no pictures (a ring is an organ there, not the letter
+   O); a single letter (a side marker) only with `doubt`.
 4. A projection's text that no frame shows is unconfirmed: a person decides.
 5. Bits outside the stored ones are read as pictures of their own.
 """
@@ -16,6 +18,7 @@ from itertools import groupby
 from node.deid.pixels.frames import Film, Values, decode, picture, stored, stray_planes, window
 from node.deid.pixels.ocr import Box, Picture, TextReader
 from node.deid.pixels.projections import FEW_FRAMES, chunks, landmarks, projections
+from node.deid.pixels.values import NO_PICTURES
 
 Spot = tuple[int, int]
 """(file's place in the series, frame)."""
@@ -25,7 +28,8 @@ _CHUNK_PIXELS = 1 << 26
 
 @dataclass
 class FoundText:
-    """What was seen in one file. Boxes by frame; `unconfirmed`: seen in a projection of its chunk alone."""
+    """What was seen in one file. Boxes by frame; `doubtful`: nobody can name it; `unconfirmed`: seen in a projection of
+    its chunk alone."""
 
     text: dict[int, list[Box]] = field(default_factory=dict)
     doubtful: dict[int, list[Box]] = field(default_factory=dict)
@@ -43,7 +47,7 @@ class TextFinder:
     alive: Callable[[], None] = lambda: None
 
     def look(self, films: Sequence[Film], again: Collection[Spot] = (), *, doubt: bool = False) -> list[FoundText]:
-        """One sight per film. `again`: frames to read whatever the projections show; `doubt`: unreadable boxes hit too.
+        """One sight per film. `again`: frames to read whatever the projections show; `doubt`: single letters hit too.
 
         Raises `NotDecoded`.
         """
@@ -84,16 +88,15 @@ class TextFinder:
         if not everything:
             whose = {place for place, _frame in spots}
             seen = [box for shown in projections(pictures) for box in self._read(shown, sights, whose)]  # (2)
-            everything = any(box.readable or doubt for box in seen)  # (3)
-        before = sum(len(boxes) for sight in sights for boxes in sight.text.values())
+            everything = any(_is_hit(box, film, doubt) for box in seen for film in films)  # (3)
+        before = _count(sights)
         for spot, shown in zip(spots, pictures, strict=True):
             if everything or spot in marks:
-                self._note(spot, self._read(shown, sights, {spot[0]}), sights[spot[0]])
-        after = sum(len(boxes) for sight in sights for boxes in sight.text.values())
-        if after > before and not everything:  # (3) a landmark alone showed it
+                self._note(spot, shown, films, sights, doubt)
+        if _count(sights) > before and not everything:  # (3) a landmark alone showed it
             for spot, shown in zip(spots, pictures, strict=True):
                 if spot not in marks:
-                    self._note(spot, self._read(shown, sights, {spot[0]}), sights[spot[0]])
+                    self._note(spot, shown, films, sights, doubt)
         self._confirm(spots, [box for box in seen if box.readable], sights)
 
     def _read(self, shown: Picture, sights: list[FoundText], whose: Collection[int]) -> list[Box]:
@@ -103,10 +106,12 @@ class TextFinder:
         self.alive()
         return boxes
 
-    @staticmethod
-    def _note(spot: Spot, boxes: Sequence[Box], sight: FoundText) -> None:
-        for box in boxes:
-            (sight.text if box.readable else sight.doubtful).setdefault(spot[1], []).append(box)
+    def _note(self, spot: Spot, shown: Picture, films: Sequence[Film], sights: list[FoundText], doubt: bool) -> None:
+        place, frame = spot
+        for box in self._read(shown, sights, {place}):
+            if _is_hit(box, films[place], doubt):
+                kind = sights[place].text if box.readable else sights[place].doubtful
+                kind.setdefault(frame, []).append(box)
 
     @staticmethod
     def _confirm(spots: Sequence[Spot], seen: Sequence[Box], sights: list[FoundText]) -> None:
@@ -117,6 +122,17 @@ class TextFinder:
             for place in {place for place, _frame in spots}:
                 first = next(frame for where, frame in spots if where == place)
                 sights[place].unconfirmed.setdefault(first, []).extend(alone)
+
+
+def _is_hit(box: Box, film: Film, doubt: bool) -> bool:
+    """(3)"""
+    if box.readable:
+        return True
+    return film.modality not in NO_PICTURES and (doubt or not box.marker)
+
+
+def _count(sights: Sequence[FoundText]) -> int:
+    return sum(len(boxes) for sight in sights for seen in (sight.text, sight.doubtful) for boxes in seen.values())
 
 
 def _values(films: Sequence[Film], spots: Sequence[Spot], *, every_bit: bool = False) -> Iterator[Values]:

@@ -54,6 +54,7 @@ def planned(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) ->
     if syntax not in COMPRESSED:
         return FramePlan(None, doubtful=False)
     places = list(items(stream, start, end))
+    layout.counting.begin(end - start)
     same = not layout.extended_offsets and _is_offset_table(stream, places, layout)
     sizes: list[int] = []
     seen, doubt = 0, False
@@ -81,6 +82,7 @@ def new_value(
 
 def new_frames(syntax: str, stream: Bytes, start: int, end: int, layout: Layout) -> Iterator[bytes]:
     """Each frame built anew, of even length: the same for an original and for what was made of it."""
+    layout.counting.begin(end - start)
     for _fragments, _frame, kept in _frames(syntax, stream, list(items(stream, start, end)), layout):
         yield kept + b"\0" * (len(kept) % 2)
 

@@ -65,6 +65,7 @@ class Film:
     high_bit: int
     signed: bool
     photometric: str
+    modality: str = ""
 
 
 def open_film(path: Path) -> Film:
@@ -84,6 +85,7 @@ def open_film(path: Path) -> Film:
             int(header.get("HighBit", header.get("BitsStored", bits) - 1)),
             int(header.get("PixelRepresentation", 0)) == 1,
             str(header.get("PhotometricInterpretation", "")),
+            str(header.get("Modality", "")).strip().upper(),
         )
     except Exception as error:
         raise NotDecoded from error

@@ -1,7 +1,7 @@
 """The pixel gate: de-identified files in, a verdict for each out; files with text are rewritten in place.
 
-1. Every picture is looked at, whatever its header says of text; where somebody decided to believe BurnedInAnnotation
-   NO, what says it is left alone: CLEAN, nothing read, `unseen`.
+1. Every picture is looked at, whatever its header says of text, and no mask is; where somebody decided to believe
+   BurnedInAnnotation NO, what says it is left alone: CLEAN, nothing read, `unseen`.
 2. Without the engine or its pinned models every picture that must be looked at goes to review.
 3. Where text is usual, and of localizers, each file is read by itself; computed pictures of a series together, as if
    they were frames; the slices of a series get a quick look, and what that suspects is read (`look_first`).
@@ -33,6 +33,7 @@ from node.deid.pixels.values import (
     PixelState,
     PixelVerdict,
     doubt_matters,
+    is_mask,
     is_overview,
     is_slice,
     is_text_risk,
@@ -144,7 +145,7 @@ class PixelGate:
             if self._hold_faces and facts.has_pixels and shows_face(instance.path):
                 yield place, PixelVerdict(PixelState.REVIEW, PixelFinding.RECOGNISABLE_FACE)  # (6)
             elif not needs_check(facts, believe_no=self._believe_no):
-                yield place, PixelVerdict(PixelState.CLEAN, unseen=facts.has_pixels)  # (1)
+                yield place, PixelVerdict(PixelState.CLEAN, unseen=facts.has_pixels and not is_mask(facts))  # (1)
             elif not self.engine:
                 yield place, _NOT_CHECKED  # (2)
             elif facts.burned_in.strip().upper() == "YES":

@@ -17,7 +17,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-from node.deid.pixels.layout import FILL, Layout, MalformedStream
+from node.deid.pixels.layout import FILL, Counting, Layout, MalformedStream
 from node.deid.pixels.scans import Component, ScanHeader, Tables, picture_end
 
 _SYNTAX = "1.2.840.10008.1.2.4."
@@ -238,7 +238,9 @@ class _Builder:
         else:
             scan = ScanHeader(tuple(self.components[number] for number in numbers), tuple(selectors), self.interval)
             size = self.size if self.size[0] else (self.layout.rows if self.layout else 0, self.size[1])
-            kept = picture_end(data, scan, self.tables, list(self.components.values()), size, self.lossless)
+            counting = self.layout.counting if self.layout else Counting()
+            everyone = list(self.components.values())
+            kept = picture_end(data, scan, self.tables, everyone, size, self.lossless, counting)
             self.clean = self.clean and kept is data
             data = kept
         self.parts.append(data)

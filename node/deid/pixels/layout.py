@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # What may stand behind a word to the end of a scan: blanks, zeros, fill bytes.
 FILL = b"\0\t\n\v\f\r \xff"
@@ -11,6 +11,23 @@ FILL = b"\0\t\n\v\f\r \xff"
 
 class MalformedStream(Exception):
     """The stream is not what its syntax and its header say it is."""
+
+
+@dataclass
+class Counting:
+    """How many bytes of coded data may still be counted symbol by symbol, which takes a second or two a megabyte."""
+
+    left: int = 1 << 25
+
+    def spend(self, size: int) -> None:
+        """Raises `MalformedStream`."""
+        self.left -= size
+        if self.left < 0:
+            raise MalformedStream
+
+    def begin(self, value_bytes: int) -> None:
+        """For a pixel value of this size: four times as much as ends in text by chance, or what a minute does."""
+        self.left = max(1 << 25, value_bytes // 4)
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Layout:
     signed: bool = False
     high_bit: int = -1  # -1: the last of the stored ones
     extended_offsets: bytes = b""
+    counting: Counting = field(default_factory=Counting, compare=False, repr=False)
 
     @property
     def segments(self) -> int:

@@ -2,18 +2,19 @@
 
 Letters are strokes: brighter or darker than what lies a few pixels to either side, and sharp. Organs are not.
 
-1. Of each slice the strokes are taken, the bright and the dark (top-hat and black-hat, 9 px).
-2. What any slice has beyond what the slices have on average, becomes one picture: text on one slice of many stands on
-   an empty ground there. Text on most of them is in that average, a second picture; the middle slice, which is looked
-   at as it is, is the third.
-3. The text detector, without the recogniser, sees all three small. Each box is cut out of the strokes of the slice
+1. Of each slice the strokes are taken, the bright and the dark (top-hat and black-hat, 9 px), at full and at half
+   size: letters up to some 130 px.
+2. What any slice has beyond what the slices have on average, becomes one picture, stretched to its own contrast: text
+   on one slice of many stands on an empty ground there, faint letters too. Text on all of them is in the average, and
+   on the middle slice, which is looked at as it is.
+3. The text detector, without the recogniser, sees these pictures small. Each box is cut out of the strokes of the slice
    that has the most of them there, stretched to its own contrast, enlarged, and the detector asked again.
 4. What it still takes for text is suspected there: whoever asked reads that slice properly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,14 +28,15 @@ from node.deid.pixels.ocr import MIN_SIDE_PX, Picture
 # The detector's cost grows with the square of it: 65 ms here, 260 ms at 960. Letters of 10 px on a slice of 512 are
 # found here as often as at 768.
 SIDE_PX = 512
-# Strokes of letters up to some 60 px are narrower.
+# Strokes of letters up to some 65 px are narrower.
 STROKE_PX = 9
-# The ground of a picture of strokes: room for dark ones below it.
-_GROUND = 64
+# The darkest a dark stroke is told: bright letters beside dark ones keep their contrast.
+_DARKEST = -64
 # A slice that has half the strokes in a box has the same letters there, or others in their place.
 _ALIKE = 0.5
 # A cutting: room around the box, a frame of plain ground, letters enlarged to so many px, at most so many times.
 _ROOM_PX, _FRAME_PX, _LETTERS_PX, _MOST_TIMES = 8, 12, 32, 3.0
+# Less than so many grey levels is noise, and stays dark.
 _STRETCH_PERCENT = (1, 99.5)
 _LEAST_RANGE = 16.0
 
@@ -54,10 +56,11 @@ class Patch:
 
 @dataclass(frozen=True)
 class Suspect:
-    """Where a slice may have text: its place among those looked at."""
+    """Where a slice may have text: its place among those looked at, and in which of their strokes it was seen."""
 
     slice: int
     patch: Patch
+    strokes: _Strokes
 
 
 class Detector(Protocol):
@@ -98,54 +101,61 @@ class QuickLook:
         self._detector = detector
         self._slices = slices
         self.read = 0
-        legible = bool(slices) and min(slices[0].shape) >= MIN_SIDE_PX
-        kernel = np.ones((STROKE_PX, STROKE_PX), np.uint8)
-        self._bright = [_hat(one, cv2.MORPH_TOPHAT, kernel) for one in slices if legible]
-        self._dark = [_hat(one, cv2.MORPH_BLACKHAT, kernel) for one in slices if legible]
+        side = min(slices[0].shape) if slices else 0
+        self._strokes = [_Strokes(slices)] if side >= MIN_SIDE_PX else []
+        if side >= 2 * MIN_SIDE_PX:
+            self._strokes.append(_Strokes([_halved(one) for one in slices]))
 
     def suspects(self, without: Collection[int] = ()) -> list[Suspect]:
         """Slices that may have text; `without`: as if these were not there."""
-        rest = [place for place in range(len(self._bright)) if place not in without]
-        if not rest:
+        rest = [place for place in range(len(self._slices)) if place not in without]
+        if not rest or not self._strokes:
             return []
+        found = []
+        for strokes in self._strokes:
+            novel = self._find(strokes.novel(rest), SIDE_PX if strokes is self._strokes[0] else SIDE_PX // 2)
+            found += [Suspect(strokes.strongest(patch, rest), patch, strokes) for patch in novel]
         middle = rest[len(rest) // 2]
-        seen = [patch for shown in self._all_in_one(rest) for patch in self._find(shown)]
-        candidates = [Suspect(self._strongest(patch, rest), patch) for patch in seen]
-        candidates += [Suspect(middle, patch) for patch in self._find(self._slices[middle])]
-        return [one for one in candidates if self._shows_text(one)]
+        found += [Suspect(middle, patch, self._strokes[0]) for patch in self._find(self._slices[middle])]
+        return [one for one in found if self._shows_text(one)]
 
     def alike(self, suspect: Suspect, without: Collection[int] = ()) -> list[int]:
         """The slices with as many strokes in the same place."""
-        there = self._strokes(suspect.slice, suspect.patch)
-        return [
-            place
-            for place in range(len(self._bright))
-            if place not in without and self._strokes(place, suspect.patch) >= _ALIKE * there
-        ]
+        amount, patch = suspect.strokes.amount, suspect.patch
+        rest = [place for place in range(len(self._slices)) if place not in without]
+        return [place for place in rest if amount(place, patch) >= _ALIKE * amount(suspect.slice, patch)]
+
+    def _shows_text(self, suspect: Suspect) -> bool:
+        """(3)"""
+        cuttings = suspect.strokes.cuttings(suspect.slice, suspect.patch)
+        return any(bool(self._find(shown, max(shown.shape))) for shown in cuttings)
 
     def _find(self, shown: Picture, side: int = SIDE_PX) -> list[Patch]:
         self.read += 1
         return self._detector.find(shown, side)
 
-    def _all_in_one(self, rest: Sequence[int]) -> tuple[Picture, Picture]:
-        """(2) What any of them has beyond the average, and the average."""
-        (most, bright), (most_dark, dark) = (
-            _most_and_average([hats[place] for place in rest]) for hats in (self._bright, self._dark)
-        )
-        return _drawn(most - bright, most_dark - dark), _drawn(bright, dark)
 
-    def _strongest(self, patch: Patch, rest: Sequence[int]) -> int:
-        return max(rest, key=lambda place: self._strokes(place, patch))
+class _Strokes:
+    """The bright and the dark strokes of slices."""
 
-    def _strokes(self, place: int, patch: Patch) -> float:
+    def __init__(self, slices: Sequence[Picture]) -> None:
+        kernel = np.ones((STROKE_PX, STROKE_PX), np.uint8)
+        self._bright = [_hat(one, cv2.MORPH_TOPHAT, kernel) for one in slices]
+        self._dark = [_hat(one, cv2.MORPH_BLACKHAT, kernel) for one in slices]
+
+    def novel(self, places: Sequence[int]) -> Picture:
+        """(2)"""
+        bright, dark = (_beyond([hats[place] for place in places]) for hats in (self._bright, self._dark))
+        return _stretched(np.maximum(bright - dark, _DARKEST))
+
+    def strongest(self, patch: Patch, places: Sequence[int]) -> int:
+        return max(places, key=lambda place: self.amount(place, patch))
+
+    def amount(self, place: int, patch: Patch) -> float:
         return float(patch.of(self._bright[place]).mean() + patch.of(self._dark[place]).mean())
 
-    def _shows_text(self, suspect: Suspect) -> bool:
-        """(3)"""
-        return any(
-            bool(self._find(shown, max(shown.shape)))
-            for shown in (_cutting(suspect.patch, hats[suspect.slice]) for hats in (self._bright, self._dark))
-        )
+    def cuttings(self, place: int, patch: Patch) -> Iterator[Picture]:
+        return (_cutting(patch, hats[place]) for hats in (self._bright, self._dark))
 
 
 def grey(frame: Values, low: float, high: float) -> Picture:
@@ -157,22 +167,28 @@ def grey(frame: Values, low: float, high: float) -> Picture:
     return np.asarray(cv2.convertScaleAbs(inside, alpha=scale, beta=-low * scale), dtype=np.uint8)
 
 
+def _halved(one: Picture) -> Picture:
+    return np.asarray(cv2.resize(one, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
 def _hat(one: Picture, which: int, kernel: npt.NDArray[np.uint8]) -> Picture:
     return np.asarray(cv2.morphologyEx(one, which, kernel), dtype=np.uint8)
 
 
-def _most_and_average(hats: Sequence[Picture]) -> tuple[Picture, npt.NDArray[np.float32]]:
-    """The most that any of them has, and what they have on average."""
+def _beyond(hats: Sequence[Picture]) -> npt.NDArray[np.float32]:
+    """The most that any of them has, less what they have on average."""
     most, total = hats[0].copy(), np.zeros(hats[0].shape, np.float32)
     for hat in hats:
         np.maximum(most, hat, out=most)
         cv2.accumulate(hat, total)
-    return most, total / len(hats)
+    return np.asarray(most - total / len(hats), dtype=np.float32)
 
 
-def _drawn(bright: npt.NDArray[np.float32], dark: npt.NDArray[np.float32]) -> Picture:
-    """Strokes as one picture."""
-    return np.asarray(np.clip(_GROUND + bright - dark, 0, 255), dtype=np.uint8)
+def _stretched(strokes: npt.NDArray[Any]) -> Picture:
+    some = strokes[::2, ::2] if strokes.size > 1 << 16 else strokes
+    low, high = np.percentile(some, _STRETCH_PERCENT)
+    scaled = (strokes.astype(np.float32) - low) * (255 / max(high - low, _LEAST_RANGE))
+    return np.asarray(np.clip(scaled, 0, 255), dtype=np.uint8)
 
 
 def _cutting(patch: Patch, hats: Picture) -> Picture:
@@ -180,10 +196,8 @@ def _cutting(patch: Patch, hats: Picture) -> Picture:
     high = patch.bottom - patch.top
     room = max(_ROOM_PX, high // 2)
     cut = hats[max(0, patch.top - room) : patch.bottom + room, max(0, patch.left - room) : patch.right + room]
-    low, top = np.percentile(cut, _STRETCH_PERCENT)
-    stretched = np.clip((cut.astype(np.float32) - low) * (255 / max(top - low, _LEAST_RANGE)), 0, 255).astype(np.uint8)
     times = min(_MOST_TIMES, max(1.0, _LETTERS_PX / high))
-    larger = cv2.resize(stretched, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+    larger = cv2.resize(_stretched(cut), None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
     ground = int(np.median(larger))
     framed = cv2.copyMakeBorder(larger, _FRAME_PX, _FRAME_PX, _FRAME_PX, _FRAME_PX, cv2.BORDER_CONSTANT, value=ground)
     return np.asarray(framed, dtype=np.uint8)

@@ -3,7 +3,9 @@ before the next marker, no decoder reads.
 
 To know, the codes must be counted, symbol by symbol; a slice of 512 x 512 takes a quarter of a second. So that is done
 only where what stands before a marker, and before fill of any length, may be text: four printable characters, two
-letters of UTF-8 or UTF-16, or in the last half kilobyte ten printable characters or seven letters in a row. Restart
+letters of UTF-8 or UTF-16, or in the last half kilobyte ten printable characters or seven letters in a row; fewer
+letters nearer to the end. Of a value whose coded data end in text more often than chance has it, not all is counted
+(`Counting`): it is refused. Restart
 intervals beyond those the picture has always go.
 """
 
@@ -14,13 +16,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from node.deid.pixels.layout import FILL, MalformedStream
+from node.deid.pixels.layout import FILL, Counting, MalformedStream
 
 _RESTART = re.compile(rb"(\xff[\xd0-\xd7])")
 _TAIL_BYTES = 512
+# A shorter word is one only close to the end: the nearer, the shorter, so that chance has a few in a hundred of each.
+_NEAR = ((256, rb"[A-Za-z^]{6}"), (32, rb"[A-Za-z^]{5}"), (8, rb"[A-Za-z^]{4}"))
 _MAYBE_TEXT = re.compile(
     rb"(?:[\x20-\x7e]{4}|(?:[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){2}|[\x20-\x7e]\0[\x20-\x7e]|(?:\0[\x20-\x7e]){2})"
-    rb"\Z|[\x20-\x7e]{10}|[A-Za-z^ ,.-]{7}",
+    rb"\Z|[\x20-\x7e]{10}|[A-Za-z^ ,.-]{7}" + b"".join(rb"|%s(?=.{0,%d}\Z)" % (word, size) for size, word in _NEAR),
     re.DOTALL,
 )
 
@@ -83,7 +87,13 @@ def _lookup(raw: bytes) -> list[int]:
 
 
 def picture_end(
-    data: bytes, scan: ScanHeader, tables: Tables, everyone: Sequence[Component], size: tuple[int, int], lossless: bool
+    data: bytes,
+    scan: ScanHeader,
+    tables: Tables,
+    everyone: Sequence[Component],
+    size: tuple[int, int],
+    lossless: bool,
+    counting: Counting,
 ) -> bytes:
     """The scan's data up to the end of its picture; the same object when nothing follows. Raises `MalformedStream`."""
     wanted = _mcus(scan, everyone, size, lossless)
@@ -91,13 +101,19 @@ def picture_end(
     pieces = _RESTART.split(data, maxsplit=most) if scan.interval or b"\xff\xd0" in data else [data]
     kept, clean = pieces[: 2 * most - 1], len(pieces) <= 2 * most - 1
     for at in range(0, len(kept), 2):
-        if _MAYBE_TEXT.search(kept[at].rstrip(FILL)[-_TAIL_BYTES:]) is None:
+        if not may_be_text(kept[at].rstrip(FILL)[-_TAIL_BYTES:]):
             continue
+        counting.spend(len(kept[at]))
         count = min(scan.interval or wanted, wanted - at // 2 * scan.interval)
         length = _ends(kept[at], scan, tables, count, lossless)
         if length < len(kept[at]):
             kept[at], clean = kept[at][:length], False
     return data if clean else b"".join(kept)
+
+
+def may_be_text(tail: bytes) -> bool:
+    """Whether the last bytes of coded data, without fill, may be or hold text."""
+    return _MAYBE_TEXT.search(tail) is not None
 
 
 def _mcus(scan: ScanHeader, everyone: Sequence[Component], size: tuple[int, int], lossless: bool) -> int:

@@ -32,7 +32,8 @@ __all__ = [
 # at an end are words.
 _MAYBE_TEXT = re.compile(
     rb"(?:[\x20-\x7e]{4,}|(?:[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){2,})\Z"
-    rb"|[\x20-\x7e]{10,}|[A-Za-z^ ,.-]{7,}"
+    rb"|[\x20-\x7e]{10,}|[A-Za-z^ ,.-]{7,}|[A-Za-z^]{6,}(?=.{0,128}\Z)|[A-Za-z^]{5,}(?=.{0,32}\Z)",
+    re.DOTALL,
 )
 _TAIL_BYTES = 256
 _END_OF_SCAN = re.compile(rb"\xff[\x80-\xfe]")  # JPEG-LS stuffs a zero bit behind FF

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from mediator.deid.screening import TEXT_RISK_CLASSES, TEXT_RISK_MODALITIES, Facts
 
-_NO_PICTURES = frozenset({"SEG", "RTDOSE"})
+# Segmentation and label map segmentation storage (PS3.4 B.5)
+_MASKS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
+NO_PICTURES = frozenset({"SEG", "RTDOSE"})
 # Image Type, value 3 and on: LOCALIZER of CT and MR (PS3.3 C.8.2.1.1.1), and makers' own words for them.
 _OVERVIEWS = ("LOCALI", "SCOUT", "TOPOGRAM", "SURVIEW")
 
@@ -76,12 +78,21 @@ def needs_check(facts: Facts, *, believe_no: bool = False) -> bool:
     """Whether the pixels must be looked at before anybody may have them.
 
     1. All must.
-    2. Where somebody decided to believe BurnedInAnnotation NO (`believe_no`), not what says it and is of a modality
+    2. But no masks, unless their maker says that they hold text: a segmentation's frames say to which organ a voxel
+       belongs, there are thousands of them, and what a reader of letters took for O or I would be blacked out.
+    3. Where somebody decided to believe BurnedInAnnotation NO (`believe_no`), not what says it and is of a modality
        where text is rare.
     """
-    if not facts.has_pixels or not believe_no:
-        return facts.has_pixels
+    if not facts.has_pixels or is_mask(facts):
+        return False
+    if not believe_no:
+        return True
     return is_text_risk(facts) or facts.burned_in.strip().upper() != "NO"
+
+
+def is_mask(facts: Facts) -> bool:
+    """A segmentation of which nobody says that text is drawn in it."""
+    return facts.sop_class in _MASKS and facts.burned_in.strip().upper() != "YES"
 
 
 def is_text_risk(facts: Facts) -> bool:
@@ -99,7 +110,7 @@ def is_slice(facts: Facts) -> bool:
     nor a localizer. What it says of text is not asked."""
     if is_text_risk(facts) or facts.burned_in.strip().upper() == "YES":
         return False
-    if facts.modality.strip().upper() in _NO_PICTURES:
+    if facts.modality.strip().upper() in NO_PICTURES:
         return True
     return "DERIVED" not in _made(facts) and not is_overview(facts)
 
@@ -110,11 +121,8 @@ def is_overview(facts: Facts) -> bool:
 
 
 def doubt_matters(facts: Facts) -> bool:
-    """Whether a box that nobody can read is a reason for review: where text is usual, and in computed pictures.
-
-    Segmentations and doses are no pictures: a ring is an organ there, not the letter O.
-    """
-    return is_text_risk(facts) or ("DERIVED" in _made(facts) and facts.modality.strip().upper() not in _NO_PICTURES)
+    """Whether a single letter is a reason for review: where text is usual, and in computed pictures."""
+    return is_text_risk(facts) or ("DERIVED" in _made(facts) and facts.modality.strip().upper() not in NO_PICTURES)
 
 
 def _made(facts: Facts) -> set[str]:

@@ -100,7 +100,7 @@ def test_the_family_of_names(name, text, left):
         ("number", "0", "T2 CT", "T2 CT"),
         ("number", "33", "T33 B33f 33mm 33 33s CT", "B33f 33mm 33s CT"),
         ("number", "123", "T123 B123f 123 T12 CT", "T12 CT"),
-        ("number", "AB-12", "B12f A12 AB12 CT", "B12f CT"),
+        ("number", "AB-10", "B10f A10 AB10 CT", "B10f CT"),
         ("order", "CTHEAD", "CT HEAD", "CT HEAD"),
         ("order", "LUNG", "CT LUNG", "CT LUNG"),
         ("order", "B31", "CT B31f B30f", "CT B30f"),

@@ -38,6 +38,17 @@ def test_descriptions_keep_the_vocabulary_and_lose_the_name():
     assert value(ElementAction.CLEAN, "LO", "GE MEDICAL SYSTEMS").values == ("GE MEDICAL SYSTEMS",)
 
 
+def test_an_initial_an_age_and_a_sex_are_no_mark_where_no_scanner_has_such_a_kernel():
+    """`J65m` is a person; `B30f` and `B70f` are kernels, and `65s` is how long was waited after the contrast."""
+    text = value(ElementAction.CLEAN, "LO", "CT J65m T65f D65m B30f H31s J30s 65s 70s").values
+    assert text == ("CT B30f H31s J30s 65s 70s",)
+    for initial in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+        for age in range(10, 100):
+            assert value(ElementAction.CLEAN, "LO", f"{initial}{age}m") == EMPTY, (initial, age)
+        for age in (*range(51, 60), *range(61, 70)):
+            assert value(ElementAction.CLEAN, "LO", f"{initial}{age}f") == EMPTY, (initial, age)
+
+
 @pytest.mark.parametrize("size", ["1.0", "5.0", "10.0", "0.6", "0.75", "1.25", "3.75"])
 def test_a_slices_thickness_without_its_unit_stays(size):
     assert value(ElementAction.CLEAN, "LO", f"Thorax {size} B70f").values == (f"Thorax {size} B70f",)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mediator.errors import IntegrityBroken, UsageFault
-from node.cli.auditor.audit import verify
+from node.cli.auditor.verify import verify
 from tests.mediator.test_audit import record
 from tests.node.cli import audit_log
 

@@ -73,6 +73,8 @@ def test_every_key_is_explained_with_type_and_default(kind: ConfigKind) -> None:
         ("users.core", "node", {"type": "a text or a whole number", "default": "nothing"}),
         ("site", "node", {"default": "none: it must be written"}),
         ("ingress.port", "hub", {"range": "at least 1, at most 65,535"}),
+        ("hub.host", "node", {"range": "at least 1 characters, at most 253 characters"}),
+        ("ingress.hosts", "hub", {"range": "at least 1 entries"}),
     ],
 )
 def test_a_key_is_explained(key: str, kind: str, says: dict[str, Any]) -> None:

@@ -119,5 +119,6 @@ def test_what_was_looked_at_is_counted_and_where_a_profile_believes_the_header_n
         assert len([line for line in report(tmp_path / name) if line.get("pixels") == "not_looked_at"]) == (
             0 if name == "auto" else 3
         )
-    assert told["auto"]["pixels"] == {"clean": 3, "review": 1}
+    assert told["auto"]["pixels"] == {"clean": 3, "review": 1} and told["auto"]["notes"] == {}
+    assert told["believing"]["notes"] == told["off"]["notes"] == {"pixels_not_looked_at": 3}
     assert told["believing"]["pixels"] == told["off"]["pixels"] == {"not_looked_at": 3, "review": 1}

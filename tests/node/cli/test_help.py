@@ -146,6 +146,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return call
 
 
+@pytest.mark.parametrize("words", ["", "hub", "config", "node permit"])
+def test_whoever_asks_nothing_is_shown_what_there_is_and_told_of_no_fault(run: Callable[..., Done], words: str) -> None:
+    done = run(*words.split())
+    assert done.code == 2 and done.out == "" and "error" not in done.err.splitlines()[0]
+    assert "Commands:" in done.err
+
+
+def test_a_slip_that_has_choices_is_told_on_one_line(run: Callable[..., Done]) -> None:
+    done = run("completion")
+    assert done.code == 2 and "bash, zsh, fish" in done.err and len(done.err.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

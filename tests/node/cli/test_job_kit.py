@@ -215,7 +215,9 @@ def test_a_wrong_argument_is_one_line(tmp_path: Path, words: tuple[str, ...], te
 def test_the_kit_needs_the_engines_client_alone() -> None:
     """The plain install and `docker`: nothing of the node's or the hub's is imported on a researcher's machine."""
     program = (
-        "import sys, node.cli.researcher.job, node.kit.trial, containers.kit_engine\n"
+        "import sys, node.kit.trial, containers.kit_engine\n"
+        "from node.cli.app import application\n"
+        "application('job')\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     ended = subprocess.run([str(CLOISTER.with_name("python")), "-c", program], capture_output=True, text=True, cwd=ROOT)

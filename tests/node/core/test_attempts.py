@@ -126,6 +126,16 @@ def test_an_attempt_that_reached_no_container_costs_none(tmp_path: Path) -> None
     house.close()
 
 
+def test_an_instruction_that_overtook_its_run_order_may_be_asked_again(tmp_path: Path) -> None:
+    """Orders come by another connection than instructions, which may have broken."""
+    house = BudgetDesk(tmp_path, Choosing("release"))
+    house.grant("p-1")
+    assert house.answer("p-1", "run-1") is HubCode.NOT_READY and house.charged("p-1") == ()
+    house.documents.receive(samples.RESEARCHER.sign(samples.order(run="run-1", permit="p-1", permit_version=1)))
+    assert house.answer("p-1", "run-1", attempt=2) is None
+    house.close()
+
+
 def test_attempts_that_reach_no_container_are_kept_so_many_times_and_no_more(tmp_path: Path) -> None:
     """Each brings a text and a row that stay."""
     house = BudgetDesk(tmp_path, Choosing("release"))

@@ -185,3 +185,21 @@ def test_elements_inside_sequences_are_told_too(tmp_path):
     dataset.RealWorldValueMappingSequence = [item]
     outcome = gated(tmp_path, dataset)
     assert (outcome.place, outcome.missed) == ("review", {"RealWorldValueSlope": 1})
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("vr", ["UN", "OB", "LO", "the right one"])
+def test_what_the_pixels_sign_decides_has_their_sign(tmp_path, vr, signed):
+    """Padding and its limit are US or SS as PixelRepresentation says. Signed pixels come before and after unsigned ones
+    of the same bytes: nothing remembered of the one is said of the other."""
+    engine = open_engine("eucaim")
+    for turn, kind in enumerate((signed, not signed, signed)):
+        data, own, right = ct_slice(), -2000 if kind else 63536, "SS" if kind else "US"
+        data.PixelRepresentation, data.SOPInstanceUID = int(kind), f"1.2.826.0.1.111.{turn}"
+        raw = str(own).encode().ljust(6) if vr == "LO" else struct.pack("<h" if kind else "<H", own)
+        for tag in (0x00280120, 0x00280121):
+            data[tag] = raw_element(tag, right if vr == "the right one" else vr, raw)
+        assert engine.write(engine.read(to_bytes(data)), SUBJECT, tmp_path / f"{turn}") is None
+        out = pydicom.dcmread(tmp_path / f"{turn}")
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+            assert (out[keyword].VR, out[keyword].value) == (right, own), (turn, keyword)

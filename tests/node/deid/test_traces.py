@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediator.deid.identifiers import Identifier
+from mediator.deid.identifiers import Identifier, Opaque
 from mediator.errors import Malformed
 from node.deid.outcome import Identity
 from node.deid.pipeline import Survey, Trace, known_of, to_search
+from node.deid.residue import Residue
 from node.deid.traces import decode_lost, decode_trace, encode_lost, encode_trace
 
 names = st.builds(Identifier, st.sampled_from(("name", "number", "order")), st.text(st.characters(), max_size=20))
@@ -62,6 +63,20 @@ def test_a_patients_studies_are_searched_for_what_only_the_others_lost():
     alone, none = Trace((4,), ("p2", "s3"), (b"d",)), Trace((), ("p1", "s4"), (b"e",))
     found = {trace.numbers: set(fresh) for trace, fresh in to_search([one, two, alone, none])}
     assert found == {(1, 2): {b"c", b"e"}, (3,): {b"a", b"e"}}
+
+
+def test_what_one_study_lost_as_a_number_and_another_as_a_text_is_a_text_for_both():
+    one, two = Trace((1,), ("p1", "s1"), (Opaque(b"hart"),)), Trace((2,), ("p1", "s2"), (b"hart",))
+    found = {trace.numbers: set(fresh) for trace, fresh in to_search([one, two])}
+    assert found[1,] == {b"hart"} and not any(isinstance(value, Opaque) for value in found[1,])
+    residue = Residue()
+    residue.lost([Opaque(b"hart"), Opaque(b"vos!")])
+    assert len(residue.take()) == 2 and residue.opaque == {b"hart", b"vos!"}
+    residue.lost([b"hart"])
+    (later,) = residue.take()  # told to whoever searches the patient's other files
+    assert later == b"hart" and not isinstance(later, Opaque) and residue.opaque == {b"vos!"}
+    back = decode_lost(encode_lost([Opaque(b"hart"), b"hart"]))
+    assert sorted(isinstance(value, Opaque) for value in back) == [False, True]
 
 
 def test_what_one_file_names_all_files_of_its_patient_and_study_know():

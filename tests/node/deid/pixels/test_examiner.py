@@ -35,8 +35,11 @@ class StubbornReader:
 
 
 class UnsureReader:
+    def __init__(self, marker=False):
+        self.marker = marker
+
     def read(self, picture):
-        return [Box(4, 4, 8, 8, False)]
+        return [Box(4, 4, 8, 8, False, self.marker)]
 
 
 def picture(kind=np.uint8, value=255):
@@ -122,12 +125,25 @@ def test_text_that_keeps_coming_back_is_held_after_some_rounds_and_nothing_was_c
     assert reader.times == ROUNDS and path.read_bytes() == before and os.listdir(tmp_path) == ["a.dcm"]
 
 
-def test_what_nobody_can_read_is_held_where_text_is_usual_and_passes_elsewhere(tmp_path):
-    path = as_file(tmp_path / "a.dcm", dataset("US", picture()))
+@pytest.mark.parametrize("kind", ["US", "CT"])
+def test_what_nobody_can_name_is_held_wherever_it_stands(tmp_path, kind):
+    path = as_file(tmp_path / "a.dcm", dataset(kind, picture()))
     before = path.read_bytes()
-    verdict = one(path, UnsureReader(), doubt=True)
-    assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.TEXT_UNREADABLE)
-    assert [(box.left, box.bottom) for box in verdict.regions] == [(1, 11)] and path.read_bytes() == before
+    for doubt in (True, False):
+        verdict = one(path, UnsureReader(), doubt=doubt)
+        assert (verdict.state, verdict.finding) == (PixelState.REVIEW, PixelFinding.TEXT_UNREADABLE)
+        assert [(box.left, box.bottom) for box in verdict.regions] == [(1, 11)] and path.read_bytes() == before
+
+
+def test_a_single_letter_is_held_where_text_is_usual_and_passes_elsewhere(tmp_path):
+    path = as_file(tmp_path / "a.dcm", dataset("US", picture()))
+    assert one(path, UnsureReader(marker=True), doubt=True).finding is PixelFinding.TEXT_UNREADABLE
+    assert one(path, UnsureReader(marker=True)).state is PixelState.CLEAN
+
+
+@pytest.mark.parametrize("modality", ["SEG", "RTDOSE"])
+def test_a_ring_in_a_segmentation_or_a_dose_is_an_organ(tmp_path, modality):
+    path = as_file(tmp_path / "a.dcm", dataset("CT", picture(), Modality=modality))
     assert one(path, UnsureReader()).state is PixelState.CLEAN
 
 

@@ -64,6 +64,13 @@ def test_text_on_a_single_frame_of_a_hundred_is_found_on_that_frame(tmp_path, fr
     assert len(reader.shown) <= 4 * 3 + 3 + 25 == 40
 
 
+def test_what_nobody_can_name_reads_every_frame_of_its_chunk_as_text_does(tmp_path):
+    reader = MarkReader(readable=False)
+    sight = TextFinder(reader).look([cine(tmp_path, 100, [57])])[0]
+    assert sight.doubtful == {57: [Box(20, 10, 30, 14, False)]} and not sight.text
+    assert len(reader.shown) == 4 * 3 + 3 + 25 - 1 or len(reader.shown) == 4 * 3 + 3 + 25
+
+
 def test_nothing_to_find_costs_three_pictures_a_chunk_and_the_landmarks(tmp_path):
     reader = MarkReader()
     sight = TextFinder(reader).look([cine(tmp_path, 100)])[0]

@@ -78,6 +78,13 @@ def test_a_name_on_many_slices_goes_from_all_of_them(looked, places):
     assert with_text(verdicts) == list(places)
 
 
+@pytest.mark.parametrize("height", [9, 100])
+def test_letters_may_be_small_or_large(looked, height):
+    slices = volume("CT", 20, 11, 384)
+    draw(slices[3], "JANSEN"[:4] if height > 50 else NAME[:17], (20, 120), height, 1500)
+    assert with_text(looked(slices)[1]) == [3]
+
+
 def test_two_names_in_two_places_of_two_slices_are_both_found(looked):
     slices = written(written(volume("CT", 30, 3, 256), [4]), [21], at=(60, 160), height=20)
     assert with_text(looked(slices)[1]) == [4, 21]

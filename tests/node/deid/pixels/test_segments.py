@@ -11,6 +11,8 @@ from PIL import Image
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID
 
+from node.deid.pixels.layout import Layout
+from node.deid.pixels.scans import may_be_text
 from node.deid.pixels.segments import MalformedStream, without_words
 
 JPEG, JPEG_LS, J2K = (f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "80", "90"))
@@ -177,3 +179,38 @@ def test_restart_markers_beyond_those_of_the_picture_take_no_memory():
 
 def pixels(stream: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(stream)))
+
+
+LOSSLESS = "1.2.840.10008.1.2.4.70"
+
+
+def coded_in_ones(rows: int, behind: bytes) -> bytes:
+    """Lossless JPEG of one column a byte: every difference is 0, of one bit, with words behind the picture."""
+    table = segment(0xFFC4, b"\0" + b"\1" + bytes(15) + b"\0")
+    frame = segment(0xFFC3, struct.pack(">BHHB", 8, rows, 8, 1) + b"\1\x11\0")
+    scan = segment(0xFFDA, b"\1\1\0\1\0\0")
+    return b"\xff\xd8" + table + frame + scan + bytes(rows) + behind + b"\xff\xd9"
+
+
+def test_no_more_of_a_value_is_counted_than_may_end_in_text_by_chance():
+    """What is counted takes a second a megabyte or two; a value made of frames that all end in text is refused."""
+    layout = Layout(frames=1, rows=4000, columns=8, samples=1, bits_allocated=8, bits_stored=8)
+    stream = coded_in_ones(4000, SECRET)
+    layout.counting.begin(len(stream))
+    assert len(without_words(LOSSLESS, stream, layout)) <= len(stream) - len(SECRET) + 1
+    frames = 0
+    with pytest.raises(MalformedStream):
+        while frames < 40_000:
+            layout.counting.spend(4000 + len(SECRET))
+            frames += 1
+    assert frames > 7000
+    with pytest.raises(MalformedStream):
+        without_words(LOSSLESS, stream, layout)
+    layout.counting.begin(1 << 30)
+    assert layout.counting.left == 1 << 28 and without_words(LOSSLESS, stream, layout) != stream
+
+
+def test_what_ends_in_text_by_chance_is_far_less_than_may_be_counted():
+    random = np.random.default_rng(1)
+    tails = [random.bytes(512) for _ in range(4000)]
+    assert 0.02 < sum(map(may_be_text, tails)) / len(tails) < 0.12
