@@ -100,10 +100,10 @@ def test_what_fails_in_the_background_fails_the_script(repo: Path, plain: str, l
 
 
 def test_a_script_that_is_ended_leaves_no_lane_behind(repo: Path) -> None:
-    notes = repo.parent / "notes"
+    noted = [repo.parent / "notes" / lane for lane in ("plain", "engine")]
     script = start(repo, LINGERS="plain")
-    eventually(lambda: (notes / "engine").exists() and (notes / "plain").read_text(), what="both lanes")
-    lane = int((notes / "plain").read_text().split()[0])
+    eventually(lambda: all(map(Path.exists, noted)) and noted[0].read_text(), what="both lanes")
+    lane = int(noted[0].read_text().split()[0])
     time.sleep(0.2)
     os.killpg(script.pid, signal.SIGINT)
     script.wait(20)

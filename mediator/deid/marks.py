@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 # no 05mm, no 12.05mm, no 1965ms
 _SIZE = r"(?:0\.\d{1,3}|[1-9]\d{0,2}(?:\.(?!0[1-9]|1[0-2])\d{1,3})?)"
 _UNITS = r"(?:mm|cm|s|sec|ms|min|kVp?|keV|MeV|MV|mAs?|mSv|mGy|Gy|MBq|mCi|ml|cc|Hz|dir)"
-# a slice's thickness without its unit, as Siemens' console has it (`Thorax 1.0 B70f`): no month is 0, 25 or 75
-_THICKNESS = r"0\.\d{1,2}|[1-9]\d?\.0|[1-9]\.[27]5"
+# a slice's thickness without its unit, as Siemens' console has it (`Thorax 1.0 B70f`): no month is 0; 1.25 is a day
+_THICKNESS = r"0\.\d{1,2}|[1-9]\d?\.0"
 # kernels: Siemens before and since its VA50 software (two digits of sharpness), Canon's FC01 to FC86
 # An initial, an age and a sex look the same (`J65m`): in a text only sharpnesses that scanners have, and no medium one.
 _SIEMENS = r"[BCDHIJQSTU](?:[1-9]0|1[089]|2[1-69]|3[1-79]|4[1-9]|75|95)[fhsuv]"

@@ -94,6 +94,8 @@ class Rewriter:
         self._kept: dict[bytes, bool] = {}  # texts kept as they were: is there a name in one
         self._chunks: dict[tuple[str, bytes, str, str], dict[bytes, Chunk]] = {}
         self._values: dict[tuple[int, str, bytes, bytes, str, bool, tuple[bool, bool], str], Made] = {}
+        self._dates: dict[tuple[str, bytes], dict[int, str]] = {}
+        self._said: tuple[dict[int, str], str] = {}, ""
         self._little, self._signed = True, False
         self._vr_of: VrOf = lambda tag: "UN"
         self._missed_any = False
@@ -171,7 +173,9 @@ class Rewriter:
         """
         self._forget_some()
         if self._table.dates == "truncated":
-            self._as = replace(self._as, study_date=study_date(_dates_of(parsed)))
+            day = self._study_date(parsed)
+            if day != self._as.study_date:
+                self._as = replace(self._as, study_date=day)
         if not self._named:
             self.meet(parsed)  # what is met later costs this header once more
             self.learn(self._fresh)
@@ -180,6 +184,23 @@ class Rewriter:
             if self._fresh.keys() <= self._named:
                 return found
             self.learn(self._fresh)
+
+    def _study_date(self, parsed: Parsed) -> str:
+        """The date a file's examination is dated by. What a run says of it is read once in a series."""
+        said: dict[int, str] = {}
+        for run in parsed.runs:
+            if run.first > STUDY_DATES[-1]:
+                break
+            key = parsed.syntax, run.raw
+            if (dates := self._dates.get(key)) is None:
+                several = (one for one in run.elements if one[0] in STUDY_DATES and one[1] != "SQ")
+                dates = {one[0]: text(parsed.node(one)) for one in several}
+                if len(run.elements) > 1:  # one alone is one that changes
+                    self._dates[key] = dates
+            said |= dates
+        if said != self._said[0]:
+            self._said = said, study_date(said)
+        return self._said[1]
 
     def _header(self, parsed: Parsed, ours: Sequence[tuple[int, Chunk]]) -> list[Chunk]:
         form = parsed.syntax if parsed.implicit or not parsed.little else "explicit"
@@ -289,6 +310,7 @@ class Rewriter:
     def _forget(self) -> None:
         self._chunks.clear()
         self._values.clear()
+        self._dates.clear()
         self._remembered = 0
 
     def _private(self, parsed: Parsed, elements: Iterable[Raw], charset: bytes) -> Chunk:
@@ -476,12 +498,6 @@ def coded_in(nodes: Sequence[ElementNode], charset: bytes, table: ProfileTable) 
 
 def _charset_of(parsed: Parsed) -> bytes:
     return next((raw[start:] for tag, vr, raw, start in parsed.elements if tag == CHARSET and vr != "SQ"), b"")
-
-
-def _dates_of(parsed: Parsed) -> dict[int, str]:
-    runs = (run for run in parsed.runs if run.first <= STUDY_DATES[-1])
-    dates = (element for run in runs for element in run.elements if element[0] in STUDY_DATES and element[1] != "SQ")
-    return {element[0]: text(parsed.node(element)) for element in dates}
 
 
 def block_of(creator: int) -> int:

@@ -177,7 +177,9 @@ def print_table(rows: list[dict[str, object]]) -> None:
     rate = {str(row["contender"]): float(str(row["files_per_s"])) for row in rows}
     script = EUCAIM_SCRIPT * rate["cp -r"] / ITS_CP
     print(f"load while it ran: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-    print(f"EUCAIM's script scaled by cp: {script:.1f} files/s; cloister is {rate['cloister'] / script:.1f} times that")
+    if "cloister" in rate:
+        times = rate["cloister"] / script
+        print(f"EUCAIM's script scaled by cp: {script:.1f} files/s; cloister is {times:.1f} times that")
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ REST_S = 1  # how long a container waits for a next round; the tests' houses say
 # Per lap. Memory and files that are kept for nothing; a record of every decision is kept for good, and costs this much.
 LINES: Mapping[str, float] = {
     "memory_kb": 400.0, "descriptors": 0.5, "threads": 0.5,
-    "database_kb": 250.0, "audit_kb": 40.0, "logs_kb": 20.0, "checkpoints_kb": 10.0,
+    "database_kb": 100.0, "audit_kb": 40.0, "logs_kb": 20.0, "checkpoints_kb": 10.0,
 }  # fmt: skip
 # A few laps, while pools of threads and caches still fill, see only what is gross.
 FEW_LAPS = 20

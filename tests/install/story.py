@@ -55,6 +55,8 @@ class Story:
     jobs: bool = True
     short: bool = False
     figures: dict[str, Any] = field(default_factory=dict)
+    # after each chapter: what it measured is kept, whatever comes after it
+    save: Callable[[], None] = lambda: None
     bundles: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class Story:
                 began = time.monotonic()
                 chapter()
                 say(f"{self.system.name}: {chapter.__name__} {time.monotonic() - began:.1f} s")
+                self.save()
         except BaseException:
             for each in (self.hub, self.node):
                 if each.machine.leader():
@@ -114,7 +117,9 @@ class Story:
 
     def refuse_bad_bundles(self) -> None:
         """One bit turned, a stranger's key: a clear line, and not a file changed."""
-        bad = [(changed_byte(self.bundles[FIRST], self.folder), "/mnt/release.key.pub", 4)]
+        bad: list[tuple[Path, str | None, int]] = [
+            (changed_byte(self.bundles[FIRST], self.folder), "/mnt/release.key.pub", 4)
+        ]
         if not self.short:
             bad.append((self.bundles[FIRST], None, 4))
         for bundle, key, code in bad:

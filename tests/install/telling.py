@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,11 @@ from tests.install.story import BROKEN, FIRST, JOBLESS, NEXT, Story, say
 DEFECTS = {BROKEN: "core", JOBLESS: "jobs"}
 
 
-def tell(system: System, folder: Path, told: dict[str, Any], *, short: bool) -> None:
+def tell(system: System, folder: Path, told: dict[str, Any], save: Callable[[], None], *, short: bool) -> None:
     """One system's story with releases of its own, into `told`. Raises `CannotMake`, or what a chapter found wrong."""
     root(system, engine=True)
     workshop = Workshop(folder / "releases", system)
-    story = Story(system, workshop, folder, jobs=not short, short=short, figures=told)
+    story = Story(system, workshop, folder, jobs=not short, short=short, figures=told, save=save)
     for version in (FIRST, NEXT, BROKEN, *(() if short else (JOBLESS,))):
         began = time.monotonic()
         story.bundles[version] = workshop.bundle(
@@ -67,7 +69,13 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="cloister-story-", dir="/var/tmp") as folder:
             told: dict[str, Any] = {"machine": name}
             try:
-                tell(SYSTEMS[name], Path(folder), told, short=given.short)
+                tell(
+                    SYSTEMS[name],
+                    Path(folder),
+                    told,
+                    partial(write, given.json, [*found, told]) if given.json else lambda: None,
+                    short=given.short,
+                )
                 if not given.short:
                     bare(SYSTEMS[name], Path(folder), told)
                     online(SYSTEMS[name], told)
@@ -83,7 +91,7 @@ def main() -> int:
 
 
 def write(file: Path | None, found: list[dict[str, Any]]) -> None:
-    """After each system, so that what one told is kept whatever the next does."""
+    """After each system and chapter, so that what was told is kept whatever comes next; to a file, or at the end."""
     figures = {
         "machines": found, "processors": os.cpu_count(), "kernel": platform.release(), "cache": str(CACHE),
     }  # fmt: skip

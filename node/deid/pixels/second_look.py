@@ -33,9 +33,10 @@ LEGIBLE_PX = 6
 # of the false boxes of 76 pictures without any at none.
 _LOOKS = ((40, 0), (72, 0), (24, 0), (40, 1), (72, 1))
 _CROP_PX = 640
-# Then in a window of its own, where large letters fare better: two looks must agree, and not of what is as small as a
-# vessel, which a narrow window makes a letter of.
-_WINDOWED_PX, _WINDOWED_LOOKS = 20, 2
+# One look is enough of what is as crisp as letters are; else two must agree, of these and of as many in a window of the
+# box's own, where large letters fare better. A vessel is too small for that: a narrow window makes a letter of it.
+_CRISP = 0.75
+_WINDOWED_PX = 20
 # Of the box, so much must be text again; letters with their gaps are some 0.2 to 0.4.
 _SEEN_AGAIN = 0.05
 _LIKELY = 0.3
@@ -73,16 +74,19 @@ def evened(picture: Grey) -> Grey:
 def is_drawn(picture: Grey, even: Grey, bounds: Bounds, detect: Detector) -> bool:
     """Whether what is in the box was drawn there. `even`: the picture evened; both grey."""
     left, top, right, bottom = bounds
-    if min(right - left, bottom - top) < LEGIBLE_PX:
+    short = min(right - left, bottom - top)
+    if short < LEGIBLE_PX:
         return False  # (1)
-    if sharpness(picture, bounds) < _SHARP:
+    sharp = sharpness(picture, bounds)
+    if sharp < _SHARP:
         return False  # (2)
-    if any(_seen_again(even, bounds, height, turns, detect) for height, turns in _LOOKS):  # (3)
+    again = sum(_seen_again(even, bounds, height, turns, detect) for height, turns in _LOOKS)  # (3)
+    if again and (again > 1 or sharp >= _CRISP):
         return True
-    if min(right - left, bottom - top) < _WINDOWED_PX:
+    if short < _WINDOWED_PX:
         return False
     part, within = _stretched(picture, bounds)
-    return sum(_seen_again(part, within, height, turns, detect) for height, turns in _LOOKS) >= _WINDOWED_LOOKS
+    return again + sum(_seen_again(part, within, height, turns, detect) for height, turns in _LOOKS) > 1
 
 
 def sharpness(picture: Grey, bounds: Bounds) -> float:

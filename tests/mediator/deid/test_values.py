@@ -1,5 +1,7 @@
+from datetime import date
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mediator.deid.pseudonyms import Pseudonyms
@@ -49,12 +51,13 @@ def test_an_initial_an_age_and_a_sex_are_no_mark_where_no_scanner_has_such_a_ker
             assert value(ElementAction.CLEAN, "LO", f"{initial}{age}f") == EMPTY, (initial, age)
 
 
-@pytest.mark.parametrize("size", ["1.0", "5.0", "10.0", "0.6", "0.75", "1.25", "3.75"])
+@pytest.mark.parametrize("size", ["1.0", "5.0", "10.0", "0.6", "0.75"])
 def test_a_slices_thickness_without_its_unit_stays(size):
     assert value(ElementAction.CLEAN, "LO", f"Thorax {size} B70f").values == (f"Thorax {size} B70f",)
 
 
 @given(st.dates(), st.sampled_from(["%d.%m", "%m.%d", "%d.%m.", "%m.%Y", "%d.%m.%y", "%d.%m.%Y", "%Y.%m", "%y.%m"]))
+@example(date(2025, 1, 25), "%m.%d")
 def test_no_date_is_taken_for_a_thickness(day, written):
     text = day.strftime(written)
     for typed in (text, text.lstrip("0"), text.replace(".0", ".")):

@@ -74,9 +74,9 @@ def test_a_head_passes_only_while_somebody_says_what_defaced_it(cloister, key, s
     held = run(cloister, key, source, tmp_path / "a", profile)
     assert (held["written"], held["review_reasons"]) == (1, {"recognisable_face": 2})
     passed = run(cloister, key, source, tmp_path / "b", profile, "--defaced-by", TOOL)
-    assert (passed["written"], passed["review"], passed["notes"]) == (3, 0, {"defaced_before": 2})
+    assert (passed["written"], passed["review"], passed["notes"]["defaced_before"]) == (3, 0, 2)
     assert passed["defaced_by"] == TOOL and passed["defaced_said_by"]
-    assert [line.get("notes") for line in report(tmp_path / "b")] == [["defaced_before"]] * 2 + [None]
+    assert ["defaced_before" in line["notes"] for line in report(tmp_path / "b")] == [True, True, False]
     again = run(cloister, key, source, tmp_path / "c", profile)
     assert again["review_reasons"] == {"recognisable_face": 2} and "defaced_by" not in again
 
@@ -98,7 +98,7 @@ def test_of_images_without_a_head_nothing_changes(cloister, key, source, tmp_pat
         (source / f"{number}.dcm").unlink()
     run(cloister, key, source, tmp_path / "a", profile)
     told = run(cloister, key, source, tmp_path / "b", profile, "--defaced-by", TOOL)
-    assert told["notes"] == {} and report(tmp_path / "a") == report(tmp_path / "b")
+    assert "defaced_before" not in told["notes"] and report(tmp_path / "a") == report(tmp_path / "b")
     a, b = (sorted((tmp_path / name).rglob("*.dcm")) for name in "ab")
     assert [path.read_bytes() for path in a] == [path.read_bytes() for path in b] and len(a) == 1
 
@@ -137,7 +137,7 @@ def test_an_import_has_it_in_the_dataset_and_the_next_one_without_it_holds_again
     assert account_of(passed).counts[f"notes.defaced_before.{TOOL}"] == 2
     again = imported(source, profile, tmp_path / "c")
     assert again.instances_excluded == {"recognisable_face": 2}
-    assert not [name for name in account_of(again).counts if name.startswith("notes.")]
+    assert not [name for name in account_of(again).counts if "defaced" in name]
 
 
 @pytest.mark.parametrize("tool", [TOOL, "a", "a" * 64, "mri_deface_1.22", "afni-23.1.10"])

@@ -70,6 +70,8 @@ def test_real_files(tmp_path):
         if isinstance(fast, Exclusion) or fast.finding is not None:
             refused += 1
             continue
+        if fast.parsed.doubt is not None:  # read by force: the patient one is not asked
+            continue
         slow = patient_reader(content)
         if isinstance(slow, Exclusion):
             assert slow in (Exclusion.TOO_LARGE, Exclusion.MALFORMED, Exclusion.TRUNCATED), path.name

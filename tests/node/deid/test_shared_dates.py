@@ -48,3 +48,18 @@ def test_days_from_the_date_of_a_vocabulary_or_of_a_scanner(tmp_path, profile):
     if profile == "eucaim":
         assert first.StudyDate != second.StudyDate  # days were shifted, and by different numbers
         assert not {CALIBRATED, INSTALLED, VERSION[:8]} & {*there.values(), *here.values()}
+
+
+def test_a_series_whose_files_have_several_study_dates_is_written_as_each_file_alone(tmp_path):
+    """What a run of elements says of dates is remembered from slice to slice; another date is another run."""
+    subject = Subject(Pseudonyms(bytes(32), "liver"), "p", 10)
+    together = open_engine("eucaim-v5")
+    for number, day in enumerate(["20240430", "20240430", "20240501", "20240430", "", "20240501", "20240615"]):
+        dataset = ct_slice()
+        dataset.StudyDate, dataset.AcquisitionDate, dataset.SOPInstanceUID = day, "20240502", f"1.2.826.0.1.7.{number}"
+        raw, written = to_bytes(dataset), []
+        for engine in (together, open_engine("eucaim-v5")):
+            target = tmp_path / f"{number}-{len(written)}.dcm"
+            assert engine.write(engine.read(raw), subject, target) is None
+            written.append(target.read_bytes())
+        assert written[0] == written[1], day
