@@ -200,7 +200,7 @@ def _average(hats: Sequence[Picture]) -> npt.NDArray[np.float32]:
     total = np.zeros(hats[0].shape, np.float32)
     for hat in hats:
         cv2.accumulate(hat, total)
-    return total / len(hats)
+    return np.asarray(total / len(hats), dtype=np.float32)
 
 
 def _stretched(strokes: npt.NDArray[Any]) -> Picture:

@@ -97,6 +97,13 @@ def test_a_name_on_most_slices_is_suspected_though_the_middle_one_lacks_it(engin
     assert suspects and {place for one in suspects for place in look.alike(one)} >= set(places)
 
 
+@pytest.mark.parametrize("part", [0.05, 0.1, 0.2])
+def test_a_name_on_a_slice_whose_values_are_a_part_of_the_others_is_found(looked, part):
+    slices = written(volume("MR", 12, 5, 192), [3], "MR", at=(20, 60))
+    slices[3] = slices[3] * part
+    assert with_text(looked(slices, Modality="MR")[1]) == [3]
+
+
 def test_two_names_in_two_places_of_two_slices_are_both_found(looked):
     slices = written(written(volume("CT", 30, 3, 256), [4]), [21], at=(60, 160), height=20)
     assert with_text(looked(slices)[1]) == [4, 21]
