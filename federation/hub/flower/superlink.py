@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ssl
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from mediator.errors import NotNow
 
+# A socket of our own has no TLS; a client would read all authorities of the machine for it, and Flower makes many.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 C = TypeVar("C", RuntimeHttpClient, ControlHttpClient)
 
 _TIMEOUT_S = 60.0
@@ -116,11 +119,11 @@ class SuperLink:
         return str(task.token)
 
     def _control(self) -> ControlHttpClient:
-        return self.plain(ControlHttpClient(URL, interceptors=[_version("flwr-cli")]))
+        return self.plain(ControlHttpClient(URL, interceptors=[_version("flwr-cli")], verify=_NO_TLS))
 
     def _runtime(self, *interceptors: Any) -> RuntimeHttpClient:
         version = _version("flwr-serverapp")
-        return self.plain(RuntimeHttpClient(URL, interceptors=[version, *interceptors]))
+        return self.plain(RuntimeHttpClient(URL, interceptors=[version, *interceptors], verify=_NO_TLS))
 
     def runtime(self, token: str) -> RuntimeHttpClient:
         return self._runtime(RuntimeTokenHttpInterceptor(token))
@@ -132,7 +135,7 @@ class SuperLink:
         return client
 
     def _over_socket(self, timeout_s: float) -> httpx.Client:
-        transport = httpx.HTTPTransport(uds=str(self.socket))
+        transport = httpx.HTTPTransport(uds=str(self.socket), verify=_NO_TLS)
         return httpx.Client(transport=transport, timeout=timeout_s, trust_env=False)
 
 
