@@ -31,7 +31,7 @@ def own(path: Path) -> bool:
         return False
     except OSError as error:
         raise _anothers() from error
-    if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
+    if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0), effective_ids=True):
         raise _anothers()
     return True
 

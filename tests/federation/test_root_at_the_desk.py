@@ -55,6 +55,14 @@ def test_nothing_in_the_hubs_folder_becomes_roots(hub: Path, tmp_path: Path) -> 
     assert set(owners.values()) == {NOBODY}, owners
 
 
+def test_a_database_that_became_roots_is_said_to_be_closed_and_not_that_the_disk_is_full(hub: Path) -> None:
+    database = hub.parent / "hub" / "hub.db"
+    os.chown(database, 0, 0)
+    database.chmod(0o600)
+    asked = cloister(hub, "status")
+    assert asked.returncode == 2 and "not open to this user" in asked.stderr, asked
+
+
 def test_root_does_not_serve_another_users_hub(hub: Path) -> None:
     done = cloister(hub, "serve")
     assert done.returncode == 2 and "systemctl start cloister-hub.target" in done.stderr, done

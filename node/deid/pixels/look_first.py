@@ -5,7 +5,8 @@
 3. Where that finds something, the slices with as many strokes in the same place are read too, and the rest is looked
    at again as if those read were not there; after `ROUNDS` times everything left of the chunk is read.
 4. Colours, and bits of a cell that are not stored, are no slices: such a file is examined by itself.
-5. What was looked at and not suspected is clean, and says so.
+5. Slices whose values span a small part of what others' do, would show nothing among them: they are looked at apart.
+6. What was looked at and not suspected is clean, and says so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from node.deid.pixels.values import PixelFinding, PixelState, PixelVerdict
 ROUNDS = 3
 # Slices of a chunk, their strokes and what they were decoded from stay under some 150 MB.
 _CHUNK_PIXELS = 1 << 24
+_SMALL_PART = 0.4
 
 
 class SeriesLook:
@@ -50,7 +52,7 @@ class SeriesLook:
                 looked_at[place] += one.read
         for place, film in films.items():
             if place not in verdicts:
-                verdicts[place] = passed(film, looked_at[place])  # (5)
+                verdicts[place] = passed(film, looked_at[place])  # (6)
         return [verdicts[place] for place in range(len(paths))]
 
 
@@ -76,14 +78,19 @@ class _Chunk:
             self._properly(self._spots)  # (1)
             return
         frames = self._decoded()
-        if not frames:
-            return
+        spots = self._spots
+        for places in _comparable(frames):
+            self._spots = [spots[place] for place in places]
+            self._quickly([frames[place] for place in places])
+
+    def _quickly(self, frames: list[Values]) -> None:
+        """What `_spots` show."""
         low, high = window([frames[mark] for mark in landmarks(len(frames))])
         look = QuickLook(self._detector, [grey(frame, low, high) for frame in frames])
-        del frames
+        read = self.read
         for _round in range(ROUNDS):
             suspects = look.suspects(self._done())
-            self.read, found = look.read, self._confirmed(suspects)
+            self.read, found = read + look.read, self._confirmed(suspects)
             if not found:
                 return
             also = {place for suspect in found for place in look.alike(suspect, self._done())}
@@ -140,3 +147,14 @@ def _chunks(films: dict[int, Film]) -> list[list[Spot]]:
         for run in chunks(len(alike)):
             found += [alike[start : min(start + most, run.stop)] for start in range(run.start, run.stop, most)]
     return found
+
+
+def _comparable(frames: Sequence[Values]) -> list[list[int]]:
+    """(5) Places of frames that one window shows."""
+    spans = [high - low for low, high in (window([frame]) for frame in frames)]
+    found: list[list[int]] = []
+    for place in sorted(range(len(frames)), key=lambda place: -spans[place]):
+        if not found or spans[place] < _SMALL_PART * spans[found[-1][0]]:
+            found.append([])
+        found[-1].append(place)
+    return [sorted(places) for places in found]

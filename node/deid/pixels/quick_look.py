@@ -5,8 +5,8 @@ Letters are strokes: brighter or darker than what lies a few pixels to either si
 1. Of each slice the strokes are taken, the bright and the dark (top-hat and black-hat, 9 px), at full and at half
    size: letters up to some 130 px.
 2. What any slice has beyond what the slices have on average, becomes one picture, stretched to its own contrast: text
-   on one slice of many stands on an empty ground there, faint letters too. Text on all of them is in the average, and
-   on the middle slice, which is looked at as it is.
+   on one slice of many stands on an empty ground there, faint letters too. Text on most of them is in that average, a
+   picture of its own, if not on the middle slice, which is looked at as it is.
 3. The text detector, without the recogniser, sees these pictures small. Each box is cut out of the strokes of the slice
    that has the most of them there, stretched to its own contrast, enlarged, and the detector asked again.
 4. What it still takes for text is suspected there: whoever asked reads that slice properly.
@@ -30,6 +30,8 @@ from node.deid.pixels.ocr import MIN_SIDE_PX, Picture
 SIDE_PX = 512
 # Strokes of letters up to some 65 px are narrower.
 STROKE_PX = 9
+# What is thicker among the usual strokes is a body.
+_LARGEST_PX = 130
 # The darkest a dark stroke is told: bright letters beside dark ones keep their contrast.
 _DARKEST = -64
 # A slice that has half the strokes in a box has the same letters there, or others in their place.
@@ -49,6 +51,10 @@ class Patch:
     top: int
     right: int
     bottom: int
+
+    @property
+    def thickness(self) -> int:
+        return min(self.right - self.left, self.bottom - self.top)
 
     def of(self, shown: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return shown[self.top : self.bottom, self.left : self.right]
@@ -115,8 +121,10 @@ class QuickLook:
         for strokes in self._strokes:
             novel = self._find(strokes.novel(rest), SIDE_PX if strokes is self._strokes[0] else SIDE_PX // 2)
             found += [Suspect(strokes.strongest(patch, rest), patch, strokes) for patch in novel]
-        middle = rest[len(rest) // 2]
-        found += [Suspect(middle, patch, self._strokes[0]) for patch in self._find(self._slices[middle])]
+        whole, middle = self._strokes[0], rest[len(rest) // 2]
+        usual = [patch for patch in self._find(whole.usual(rest)) if patch.thickness <= _LARGEST_PX]
+        found += [Suspect(whole.strongest(patch, rest), patch, whole) for patch in usual]
+        found += [Suspect(middle, patch, whole) for patch in self._find(self._slices[middle])]
         return [one for one in found if self._shows_text(one)]
 
     def alike(self, suspect: Suspect, without: Collection[int] = ()) -> list[int]:
@@ -148,6 +156,11 @@ class _Strokes:
         bright, dark = (_beyond([hats[place] for place in places]) for hats in (self._bright, self._dark))
         return _stretched(np.maximum(bright - dark, _DARKEST))
 
+    def usual(self, places: Sequence[int]) -> Picture:
+        """What they have on average."""
+        bright, dark = (_average([hats[place] for place in places]) for hats in (self._bright, self._dark))
+        return _stretched(np.maximum(bright - dark, _DARKEST))
+
     def strongest(self, patch: Patch, places: Sequence[int]) -> int:
         return max(places, key=lambda place: self.amount(place, patch))
 
@@ -177,11 +190,17 @@ def _hat(one: Picture, which: int, kernel: npt.NDArray[np.uint8]) -> Picture:
 
 def _beyond(hats: Sequence[Picture]) -> npt.NDArray[np.float32]:
     """The most that any of them has, less what they have on average."""
-    most, total = hats[0].copy(), np.zeros(hats[0].shape, np.float32)
+    most = hats[0].copy()
     for hat in hats:
         np.maximum(most, hat, out=most)
+    return np.asarray(most - _average(hats), dtype=np.float32)
+
+
+def _average(hats: Sequence[Picture]) -> npt.NDArray[np.float32]:
+    total = np.zeros(hats[0].shape, np.float32)
+    for hat in hats:
         cv2.accumulate(hat, total)
-    return np.asarray(most - total / len(hats), dtype=np.float32)
+    return np.asarray(total / len(hats), dtype=np.float32)
 
 
 def _stretched(strokes: npt.NDArray[Any]) -> Picture:

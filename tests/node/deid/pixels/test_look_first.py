@@ -9,6 +9,7 @@ import pytest
 from mediator.deid.screening import Facts
 from node.deid.pixels import Instance, PixelGate, PixelState
 from node.deid.pixels.find_text import TextFinder
+from node.deid.pixels.frames import window
 from node.deid.pixels.look_first import ROUNDS, SeriesLook
 from node.deid.pixels.ocr import RapidReader
 from node.deid.pixels.quick_look import Patch, QuickLook, SmallDetector, grey
@@ -83,6 +84,24 @@ def test_letters_may_be_small_or_large(looked, height):
     slices = volume("CT", 20, 11, 384)
     draw(slices[3], "JANSEN"[:4] if height > 50 else NAME[:17], (20, 120), height, 1500)
     assert with_text(looked(slices)[1]) == [3]
+
+
+@pytest.mark.parametrize("kind", ["CT", "MR"])
+@pytest.mark.parametrize("without", [(), (10,), (8, 9, 10, 11, 12), range(0, 20, 2)], ids=["all", "1", "5", "half"])
+def test_a_name_on_most_slices_is_suspected_though_the_middle_one_lacks_it(engine, kind, without):
+    places = [place for place in range(20) if place not in without]
+    slices = written(volume(kind, 20, 1, 256), places, kind)
+    low, high = window(list(slices[:: len(slices) - 1]))
+    look = QuickLook(SmallDetector(engine.detector), [grey(one, low, high) for one in slices])
+    suspects = look.suspects()
+    assert suspects and {place for one in suspects for place in look.alike(one)} >= set(places)
+
+
+@pytest.mark.parametrize("part", [0.05, 0.1, 0.2])
+def test_a_name_on_a_slice_whose_values_are_a_part_of_the_others_is_found(looked, part):
+    slices = written(volume("MR", 12, 5, 192), [3], "MR", at=(20, 60))
+    slices[3] = slices[3] * part
+    assert with_text(looked(slices, Modality="MR")[1]) == [3]
 
 
 def test_two_names_in_two_places_of_two_slices_are_both_found(looked):
