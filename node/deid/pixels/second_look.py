@@ -3,7 +3,8 @@
 A detector that knows no script finds letters in any; but it finds them in ribs, rings and speckle too. What somebody
 drew is different from what a scanner saw, in three ways that need no training of ours:
 
-1. It is large enough to be read: letters under `LEGIBLE_PX` are not.
+1. It is large enough to be read: letters under `LEGIBLE_PX` are not. And it is a line: what is higher than half the
+   picture leaves no room for the letters of a name beside one another.
 2. It has thin strokes, and their edges are a pixel or two wide, since it was drawn on the pixels themselves. Anatomy
    came through a beam, a coil or a transducer, which spread every edge over more of them.
 3. It is text at another size, turned by a quarter, or in another window. Anatomy that resembles letters at one size is
@@ -29,6 +30,7 @@ Detector = Callable[[Grey], npt.NDArray[np.float32]]
 
 # Latin capitals of six pixels are the smallest that can be read; the detector's boxes are larger than the letters.
 LEGIBLE_PX = 6
+_HIGHEST = 0.5
 # Heights to look at again, and quarter turns: text of 60 pictures out of 60 was seen at one of them at least, 9 in 10
 # of the false boxes of 76 pictures without any at none.
 _LOOKS = ((40, 0), (72, 0), (24, 0), (40, 1), (72, 1))
@@ -75,7 +77,7 @@ def is_drawn(picture: Grey, even: Grey, bounds: Bounds, detect: Detector) -> boo
     """Whether what is in the box was drawn there. `even`: the picture evened; both grey."""
     left, top, right, bottom = bounds
     short = min(right - left, bottom - top)
-    if short < LEGIBLE_PX:
+    if short < LEGIBLE_PX or short > _HIGHEST * min(picture.shape):
         return False  # (1)
     sharp = sharpness(picture, bounds)
     if sharp < _SHARP:

@@ -82,7 +82,7 @@ def test_each_way_a_series_or_a_file_is_not_whole_has_its_name(cloister, key, tm
 
 
 def test_a_name_on_a_single_frame_is_found_when_every_frame_is_read_and_its_region_told(cloister, key, tmp_path):
-    frames = np.stack([np.roll(us(4, 128, 208), shift, axis=1) for shift in range(7)])
+    frames = np.stack([np.roll(us(4, 256, 320), shift, axis=1) for shift in range(7)])
     before = frames.copy()
     draw(frames[5], "HARTOG 1931", (10, 10), 16, 255)
     (tmp_path / "source").mkdir()

@@ -57,7 +57,8 @@ WHOLE = {
     "the digest decides what is fetched": {"node image add": "from_engine", "node image pull": "reference"},
     "a person's words, or a place": {
         "node image approve": "by note", "node image withdraw": "by", "audit search": "text since until",
-        "audit show": "since until", "audit export": "since until", "node ingest": "clinical column",
+        "audit show": "since until", "audit export": "since until", "node ingest": "clinical column defaced_by",
+        "deid run": "defaced_by",
         "node units": "hub_address", "hub units": "user", "job build": "engine", "job test": "engine config gpu",
         "job init-model": "engine", "job order": "config",
     },

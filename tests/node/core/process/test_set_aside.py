@@ -36,7 +36,7 @@ def test_five_failures_set_a_document_aside_and_staff_see_it_and_what_to_do(
     with served.core.core.store.read() as snapshot:
         assert f'"object":"document/{SUBJECT}"' in snapshot.audit_lines(snapshot.audit_size() - 1, 1)[0]
     with tempfile.NamedTemporaryFile(suffix=".toml") as file:
-        monkeypatch.setattr(command, "load", lambda _path: served.config)
+        monkeypatch.setattr(command, "reach", lambda _path: served.config)
         command.set_aside(file.name, as_json=True)  # type: ignore[arg-type]
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown["subject"] == SUBJECT and shown["what_to_do"] == command.ADVICE["document"]

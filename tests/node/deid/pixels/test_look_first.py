@@ -66,7 +66,7 @@ def test_a_name_on_one_slice_of_many_is_found_by_few_pictures_and_no_other_slice
     slices = written(volume(kind, 45, 1, 256), [place], kind)
     paths, verdicts, shown = looked(slices)
     assert with_text(verdicts) == [place] and verdicts[place].state is PixelState.BLACKED_OUT
-    assert shown <= 6 and all(verdict.read for verdict in verdicts)
+    assert shown <= 12 and all(verdict.read for verdict in verdicts)
     for one, path in enumerate(paths):
         after = pydicom.dcmread(path)
         assert [item.CodeValue for item in after.DeidentificationMethodCodeSequence] == ["113101"]
@@ -112,7 +112,7 @@ def test_two_names_in_two_places_of_two_slices_are_both_found(looked):
 @pytest.mark.parametrize("kind", ["CT", "MR", "PT"])
 def test_slices_without_text_are_clean_and_hardly_read(looked, kind):
     _paths, verdicts, shown = looked(volume(kind, 40, 4, 256))
-    assert not with_text(verdicts) and shown <= 4
+    assert not with_text(verdicts) and shown <= 10
 
 
 def sheet(size):
@@ -140,7 +140,7 @@ def test_a_drawing_in_bits_that_are_not_stored_is_found_on_one_slice(looked):
 
 
 def test_what_does_not_decode_is_held_and_the_rest_is_looked_at(tmp_path, looked, engine):
-    paths, _verdicts, _shown = looked(volume("CT", 10, 7, 64))
+    paths, _verdicts, _shown = looked(volume("CT", 10, 7, 192))
     paths[3].write_bytes(paths[3].read_bytes()[:-500])
     paths[6].write_bytes(b"no DICOM")
     look = SeriesLook(SmallDetector(engine.detector), TextFinder(engine))

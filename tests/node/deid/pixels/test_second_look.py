@@ -90,6 +90,13 @@ def word(blur=0.0):
     return grey, (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
 
 
+def test_what_is_higher_than_half_the_picture_is_no_line_of_text():
+    for rows, line in ((90, True), (60, False)):
+        page = np.zeros((rows, 200), np.uint8)
+        draw(page, "JANSEN", (5, 4), 40, 255)
+        assert is_drawn(page, evened(page), (2, 2, 160, 42), ANYTHING) is line
+
+
 def test_what_is_drawn_has_thin_strokes_with_edges_of_a_pixel_and_what_was_scanned_has_not():
     sharp, bounds = word()
     assert is_drawn(sharp, evened(sharp), bounds, ANYTHING)
