@@ -16,6 +16,8 @@ from mediator.errors import NotNow
 
 Context = ssl.SSLContext
 TlsError = ssl.SSLError
+# For HTTP over a socket of our own, without TLS: else a client reads all authorities of the machine.
+TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 # openssl-verification-options(1): not yet valid, expired; the host's name or address is not in it
 _UNVERIFIED: Mapping[int, Literal["time", "name"]] = {9: "time", 10: "time", 62: "name", 64: "name"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import ssl
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,10 +29,9 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.runtime import RuntimeHttpClient
 
+from federation.tls import TRUSTS_NOBODY
 from mediator.errors import NotNow
 
-# A socket of our own has no TLS; a client would read all authorities of the machine for it, and Flower makes many.
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 C = TypeVar("C", RuntimeHttpClient, ControlHttpClient)
 
 _TIMEOUT_S = 60.0
@@ -119,11 +117,11 @@ class SuperLink:
         return str(task.token)
 
     def _control(self) -> ControlHttpClient:
-        return self.plain(ControlHttpClient(URL, interceptors=[_version("flwr-cli")], verify=_NO_TLS))
+        return self.plain(ControlHttpClient(URL, interceptors=[_version("flwr-cli")], verify=TRUSTS_NOBODY))
 
     def _runtime(self, *interceptors: Any) -> RuntimeHttpClient:
         version = _version("flwr-serverapp")
-        return self.plain(RuntimeHttpClient(URL, interceptors=[version, *interceptors], verify=_NO_TLS))
+        return self.plain(RuntimeHttpClient(URL, interceptors=[version, *interceptors], verify=TRUSTS_NOBODY))
 
     def runtime(self, token: str) -> RuntimeHttpClient:
         return self._runtime(RuntimeTokenHttpInterceptor(token))
@@ -135,7 +133,7 @@ class SuperLink:
         return client
 
     def _over_socket(self, timeout_s: float) -> httpx.Client:
-        transport = httpx.HTTPTransport(uds=str(self.socket), verify=_NO_TLS)
+        transport = httpx.HTTPTransport(uds=str(self.socket), verify=TRUSTS_NOBODY)
         return httpx.Client(transport=transport, timeout=timeout_s, trust_env=False)
 
 
