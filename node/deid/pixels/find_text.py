@@ -17,7 +17,7 @@ from itertools import groupby
 
 from node.deid.pixels.frames import Film, Values, decode, picture, stored, stray_planes, window
 from node.deid.pixels.ocr import Box, Picture, TextReader
-from node.deid.pixels.projections import FEW_FRAMES, chunks, landmarks, projections
+from node.deid.pixels.projections import FEW_FRAMES, landmarks, projections, runs_alike
 from node.deid.pixels.values import NO_PICTURES
 
 Spot = tuple[int, int]
@@ -59,11 +59,8 @@ class TextFinder:
             film = films[spot[0]]
             return film.rows, film.columns, film.samples > 1
 
-        for (rows, columns, _colour), same in groupby(sorted(spots, key=lambda spot: (shape(spot), spot)), key=shape):
-            alike, most = list(same), max(1, _CHUNK_PIXELS // (rows * columns))
-            for run in chunks(len(alike)):
-                for start in range(run.start, run.stop, most):
-                    self._chunk(films, alike[start : min(start + most, run.stop)], marks, sights, doubt)
+        for run in runs_alike(spots, shape, _CHUNK_PIXELS):
+            self._chunk(films, run, marks, sights, doubt)
         return sights
 
     def _chunk(

@@ -18,7 +18,7 @@ from pathlib import Path
 from node.deid.pixels.examiner import examine, passed
 from node.deid.pixels.find_text import Spot, TextFinder
 from node.deid.pixels.frames import Film, NotDecoded, Values, decode, open_film, stored, stray_planes, window
-from node.deid.pixels.projections import FEW_FRAMES, chunks, landmarks
+from node.deid.pixels.projections import FEW_FRAMES, landmarks, runs_alike
 from node.deid.pixels.quick_look import Detector, QuickLook, Suspect, grey
 from node.deid.pixels.values import PixelFinding, PixelState, PixelVerdict
 
@@ -140,13 +140,8 @@ def _chunks(films: dict[int, Film]) -> list[list[Spot]]:
         film = films[spot[0]]
         return film.rows, film.columns, film.samples, film.bits_allocated
 
-    spots = sorted(((place, frame) for place, film in films.items() for frame in range(film.frames)))
-    found: list[list[Spot]] = []
-    for (rows, columns, *_rest), same in groupby(sorted(spots, key=lambda spot: (shape(spot), spot)), key=shape):
-        alike, most = list(same), max(1, _CHUNK_PIXELS // (rows * columns))
-        for run in chunks(len(alike)):
-            found += [alike[start : min(start + most, run.stop)] for start in range(run.start, run.stop, most)]
-    return found
+    spots = [(place, frame) for place, film in films.items() for frame in range(film.frames)]
+    return list(runs_alike(spots, shape, _CHUNK_PIXELS))
 
 
 def _comparable(frames: Sequence[Values]) -> list[list[int]]:

@@ -6,8 +6,8 @@ rises above what is usually there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -24,6 +24,17 @@ def chunks(count: int) -> list[range]:
     parts = -(-count // CHUNK_FRAMES)
     bounds = [count * part // parts for part in range(parts + 1)]
     return [range(start, end) for start, end in pairwise(bounds)]
+
+
+def runs_alike(
+    spots: Iterable[tuple[int, int]], shape: Callable[[tuple[int, int]], tuple[int, ...]], most_pixels: int
+) -> Iterator[list[tuple[int, int]]]:
+    """Frames (file, frame) of one shape (rows, columns, …) in chunks, of at most `most_pixels` together."""
+    for (rows, columns, *_rest), same in groupby(sorted(spots, key=lambda spot: (shape(spot), spot)), key=shape):
+        alike, most = list(same), max(1, most_pixels // (rows * columns))
+        for run in chunks(len(alike)):
+            for start in range(run.start, run.stop, most):
+                yield alike[start : min(start + most, run.stop)]
 
 
 def projections(pictures: Sequence[Picture]) -> list[Picture]:
